@@ -1,0 +1,48 @@
+"""Reading and writing `images.parquet`, the stable list of all photos, and its shards."""
+
+import hashlib
+from pathlib import Path
+
+import pandas as pd
+
+from cutsew.artefacts.atomic import replacing
+from cutsew.errors import UserError
+
+COLUMNS = ("id", "path", "width", "height", "bytes", "digest", "split", "shard")
+SPLITS = ("train", "test")
+
+
+def write_manifest(path: Path, images: pd.DataFrame) -> None:
+    """Write the manifest atomically.
+
+    Args:
+        path: `images.parquet`.
+        images: columns `COLUMNS`: id (text, unique), path (text, absolute or relative to the working folder), width
+            and height (pixels, after EXIF orientation), bytes, digest (SHA-256 of the file), split (train or test),
+            shard (int, ascending).
+
+    """
+    with replacing(path) as draft:
+        images[list(COLUMNS)].to_parquet(draft, index=False)
+
+
+def read_manifest(path: Path, shard: int | None = None, split: str | None = None) -> pd.DataFrame:
+    """Read the manifest, or one shard or split of it, with a `row` column: the row's index in every (N, ...) array."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such manifest; run the workflow to make it")
+    images = pd.read_parquet(path)
+    images.insert(0, "row", range(len(images)))
+    if shard is not None:
+        images = images[images["shard"] == shard]
+    if split is not None:
+        images = images[images["split"] == split]
+    return images.reset_index(drop=True)
+
+
+def shard_digests(images: pd.DataFrame) -> dict[int, str]:
+    """Digest the rows of each shard: what an encoding job depends on (ids and content, not paths or splits)."""
+    digests: dict[int, str] = {}
+    for shard, rows in images.groupby("shard", sort=True):
+        lines = "\n".join(f"{name}\t{digest}" for name, digest in zip(rows["id"], rows["digest"], strict=True))
+        digests[int(str(shard))] = hashlib.sha256(lines.encode()).hexdigest()[:16]
+    return digests

@@ -1,0 +1,103 @@
+"""The record beside each artefact: how it was made."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from cutsew.artefacts.atomic import write_text
+
+PACKAGES = ("cutsew", "torch", "open_clip_torch", "timm", "zarr", "numpy", "pandas", "pillow", "scikit-learn")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+@dataclass
+class Record:
+    """How an artefact is being made; made at a stage's start, written at its end.
+
+    Attributes:
+        stage: name of the stage.
+        version: the stage's version.
+        settings: what the stage was told.
+        inputs: files that were read; digested when the record is written.
+        facts: whatever else is worth keeping (device, weights' digest, counts).
+
+    """
+
+    stage: str
+    version: int
+    settings: Mapping[str, Any]
+    inputs: list[Path] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    start: str = field(default_factory=_now)
+
+    def write(self, path: Path, outputs: Mapping[str, str]) -> None:
+        """Write the record.
+
+        Args:
+            path: the `.json` beside the artefact.
+            outputs: name of what was written (relative to the record's folder) -> digest of its content.
+
+        """
+        content = {
+            "stage": self.stage,
+            "version": self.version,
+            "settings": self.settings,
+            "inputs": {os.path.relpath(p, path.parent): input_digest(p) for p in self.inputs},
+            "outputs": dict(outputs),
+            "facts": self.facts,
+            "packages": _packages(),
+            "python": platform.python_version(),
+            "commit": _commit(),
+            "host": platform.node(),
+            "start": self.start,
+            "end": _now(),
+        }
+        write_text(path, json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def input_digest(path: Path) -> str:
+    """Digest of a file; of a sealed Zarr group (its folder or `zarr.json`), the content digest that the seal holds."""
+    folder = path.parent if path.name == "zarr.json" else path
+    if folder.suffix == ".zarr":
+        return str(json.loads(folder.joinpath("zarr.json").read_text())["attributes"]["digest"])
+    return file_digest(path)
+
+
+@cache
+def _packages() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def _commit() -> str | None:
+    """Commit of the checkout that the package is imported from, None for an installed wheel."""
+    here = Path(__file__).parent
+    try:
+        out = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return out.stdout.strip()

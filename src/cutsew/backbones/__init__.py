@@ -1,0 +1,1 @@
+"""Frozen image encoders that give grid features to the adapter."""

@@ -1,0 +1,75 @@
+"""The command line: `cutsew <stage> ...`, each stage's module loaded only when it is called."""
+
+import importlib
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from typer.main import get_command
+
+from cutsew.errors import UserError
+from cutsew.plan import STAGES
+
+
+class StageGroup(typer.core.TyperGroup):
+    """The commands, one per stage. Listing them imports none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Name the stages in the order of the pipeline."""
+        return list(STAGES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Load the stage that is called; while only listing, a line of help stands in for it."""
+        name = cmd_name.replace("-", "_")
+        if name not in STAGES:
+            return None
+        if cmd_name not in sys.argv:
+            return click.Command(cmd_name, help=STAGES[name].summary)
+        module = importlib.import_module(f"cutsew.stages.{name}")
+        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        app.command(name=cmd_name)(getattr(module, name))
+        return get_command(app)
+
+
+app = typer.Typer(
+    cls=StageGroup,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Multi-label pseudo-labels and a classifier from unlabelled photos. Every command is one job of the workflow.",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from cutsew import __version__
+
+        typer.echo(f"cutsew {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    log: Annotated[Path | None, typer.Option(help="Write messages to this file too.")] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Set up messages."""
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(log, mode="w", encoding="utf-8"))
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)
+
+
+def main() -> Any:
+    """Run the command line; bad input ends in one line and exit status 1."""
+    try:
+        return app()
+    except UserError as error:
+        logging.getLogger("cutsew").error("cutsew: %s", error)
+        return sys.exit(1)

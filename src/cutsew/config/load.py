@@ -1,0 +1,84 @@
+"""From a raw dictionary (YAML, snakemake's config) to checked settings, with errors that name the dotted setting."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from cutsew.config.model import Config
+from cutsew.errors import UserError
+
+
+def load(raw: Mapping[str, Any]) -> Config:
+    """Check raw settings.
+
+    Raises:
+        UserError: one line with the dotted setting's name, what is wrong and what to do.
+
+    """
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(_one_line(error, Config)) from None
+    for name, changes in config.runs.items():
+        _check_run_name(name)
+        try:
+            Config.model_validate(override(raw, changes))
+        except ValidationError as error:
+            raise UserError(f"runs.{name}: {_one_line(error, Config)}") from None
+    return config
+
+
+def override(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of nested settings with some replaced; keys of `changes` may be dotted (`fuse.alpha`)."""
+    merged = dict(raw)
+    for key, value in changes.items():
+        head, _, rest = key.partition(".")
+        new = {rest: value} if rest else value
+        old = merged.get(head)
+        if isinstance(new, Mapping):
+            merged[head] = override(old if isinstance(old, Mapping) else {}, new)
+        else:
+            merged[head] = new
+    merged.pop("runs", None)
+    return merged
+
+
+def _check_run_name(name: str) -> None:
+    if not name or name == "default" or name[0] in ".-" or any(not (c.isalnum() or c in "._=+-") for c in name):
+        raise UserError(
+            f"runs.{name}: not a name for a folder; use letters, digits and . _ = + - (and not `default`, the base run)"
+        )
+
+
+def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
+    """Word the first of pydantic's errors; say how many more there are."""
+    errors = error.errors()
+    first = errors[0]
+    where = ".".join(str(part) for part in first["loc"])
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return f"{where}: {_what(first, model)}{more}" if where else f"{_what(first, model)}{more}"
+
+
+def _what(error: ErrorDetails, model: type[BaseModel]) -> str:
+    if error["type"] == "extra_forbidden":
+        known = _keys_beside(error["loc"], model)
+        close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
+        return f"unknown setting; did you mean {close[0]}?" if close else f"unknown setting; known: {', '.join(known)}"
+    if error["type"] == "missing":
+        return "is not set; set it in the config file"
+    message = error["msg"].removeprefix("Value error, ")
+    given = error["input"]
+    shown = isinstance(given, (str, int, float, bool)) and error["type"] != "value_error"
+    return message[0].lower() + message[1:] + (f", not {given!r}" if shown else "")
+
+
+def _keys_beside(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
+    for part in loc[:-1]:
+        field = model.model_fields.get(str(part))
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return []
+        model = field.annotation
+    return list(model.model_fields)

@@ -1,0 +1,69 @@
+"""Settings of the method: cutting (paper, Section 3.2) and sewing (Section 3.3)."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from cutsew.config.base import Fraction, Section, Size
+
+Area = Annotated[float, Field(gt=0, le=1)]
+
+
+class Cut(Section):
+    """Random crops that the teacher is asked about (Eq. 5)."""
+
+    passes: int = Field(20, ge=0, description="M, crops per photo")
+    area: tuple[Area, Area] = Field((0.1, 0.2), description="rho, share of the photo's area that a crop keeps: from, to")
+    aspect: tuple[float, float] = Field((3 / 4, 4 / 3), description="width / height of a crop: from, to")
+    flip: Fraction = Field(0.5, description="probability of a horizontal flip")
+    seed: int = Field(9, description="seed of the crops")
+    passes_per_job: Size = Field(10, description="passes in one encoding job and one Zarr chunk")
+
+    @model_validator(mode="after")
+    def ranges_ascend(self) -> Self:
+        """A range runs from its smaller to its larger end."""
+        for name, (low, high) in (("area", self.area), ("aspect", self.aspect)):
+            if low > high or low <= 0:
+                raise ValueError(f"{name} must be two positive numbers, smaller first")
+        return self
+
+
+class Score(Section):
+    """From embeddings to logits (Eq. 3-4)."""
+
+    epsilon: float = Field(1e-6, gt=0, lt=0.5, description="probabilities are clamped to [epsilon, 1 - epsilon]")
+
+
+class Fuse(Section):
+    """From the answers of all views to one (Eq. 7)."""
+
+    rule: Literal["max"] = Field("max", description="max: Eq. 7")
+    space: Literal["logit", "probability"] = Field("logit", description="where alpha is subtracted; logit is the paper's")
+    alpha: float = Field(0.1, ge=0, description="suppression of the crops against the whole photo")
+
+
+class Correct(Section):
+    """Order-persistent correction (Eq. 9; alternatives Eq. 21-22)."""
+
+    rule: Literal["sqrt", "linear", "hard", "identity"] = Field("sqrt", description="sqrt is the paper's; identity is none")
+    beta: Size = Field(1, description="how many classes per photo are lifted")
+    linear_alpha: Fraction = Field(0.1, description="rule linear: p becomes a + (1 - a) p")
+
+
+class Select(Section):
+    """Salient photos to paste (Eq. 10)."""
+
+    top_k: Size = Field(200, description="k, most salient training photos per class")
+
+
+class Sew(Section):
+    """Pasting salient photos onto others (Eq. 11-13, Algorithm 1)."""
+
+    enabled: bool = Field(True, description="false trains on the photos as they are")
+    p: float = Field(0.6, ge=0, lt=1, description="probability of one more overlay")
+    q: float = Field(0.6, gt=0, le=1, description="size of all overlays together against the photo")
+    ratio: Literal["area", "side"] = Field(
+        "area", description="what q measures: area (paper's text) or side length (released code)"
+    )
+    max_overlays: Size = Field(2, description="L, most overlays on one photo")
+    at_least_one: bool = Field(False, description="always paste at least one (released code); the paper may paste none")

@@ -1,0 +1,77 @@
+"""The settings of one run, from which the schema, the default config and the reference page are generated."""
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from cutsew.config.base import Fraction, Section, Size
+from cutsew.config.dataset import Dataset, Demo
+from cutsew.config.method import Correct, Cut, Fuse, Score, Select, Sew
+from cutsew.config.student import Adapter, Student, Train
+from cutsew.config.teacher import Prompts, Teacher
+
+
+class Evaluate(Section):
+    """What is measured where there is truth."""
+
+    threshold: Fraction = Field(0.5, description="probability from which a class counts as named")
+    top: Size = Field(3, description="classes named per photo for the top-n measures")
+
+
+class Compute(Section):
+    """How the work is done; none of it changes a result beyond float tolerance, so none of it reruns a job."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
+    batch_size: Size = Field(32, description="views per forward pass when encoding and predicting")
+    workers: int | None = Field(None, ge=0, description="processes that decode photos; null for the job's threads")
+
+
+class Config(Section):
+    """All settings of a workflow: the base run and, under `runs`, its variants."""
+
+    classes: list[str] = Field(description="names of the classes to look for")
+    dataset: Dataset = Field(default_factory=Dataset, description="where the photos are")
+    demo: Demo = Field(default_factory=Demo, description="dataset kind demo")
+    prompts: Prompts = Field(default_factory=Prompts, description="how class names become texts")
+    teacher: Teacher = Field(default_factory=Teacher, description="the model that is asked")
+    cut: Cut = Field(default_factory=Cut, description="cutting: the crops (Eq. 5)")
+    score: Score = Field(default_factory=Score, description="cutting: embeddings to logits (Eq. 3-4)")
+    fuse: Fuse = Field(default_factory=Fuse, description="cutting: many answers to one (Eq. 7)")
+    correct: Correct = Field(default_factory=Correct, description="sewing: the correction (Eq. 9)")
+    select: Select = Field(default_factory=Select, description="sewing: salient photos (Eq. 10)")
+    sew: Sew = Field(default_factory=Sew, description="sewing: pasting (Eq. 11-13)")
+    student: Student = Field(default_factory=Student, description="the frozen backbone")
+    adapter: Adapter = Field(default_factory=Adapter, description="the trained head (Eq. 14-16)")
+    train: Train = Field(default_factory=Train, description="the EM loop (Eq. 17-20)")
+    evaluate: Evaluate = Field(default_factory=Evaluate, description="what is measured")
+    compute: Compute = Field(default_factory=Compute, description="how the work is done")
+    runs: dict[str, dict[str, Any]] = Field({}, description="variants: name -> settings that differ from the base run")
+
+    @field_validator("classes")
+    @classmethod
+    def classes_are_distinct(cls, classes: list[str]) -> list[str]:
+        """At least two classes, none empty, none twice: a softmax over one class says nothing."""
+        if any(not name.strip() for name in classes):
+            raise ValueError("holds an empty name; remove it")
+        twice = sorted({name for name in classes if classes.count(name) > 1})
+        if twice:
+            raise ValueError(f"names {', '.join(twice)} more than once; keep one")
+        if len(classes) < 2:
+            raise ValueError("needs at least two names")
+        return classes
+
+    @model_validator(mode="after")
+    def settings_fit_together(self) -> Self:
+        """Refuse what only shows across sections."""
+        if self.dataset.kind == "ids" and self.teacher.kind != "scores":
+            raise ValueError("dataset.kind: ids has no photos, so set teacher.kind: scores")
+        if self.dataset.kind == "ids" and self.student.kind != "none":
+            raise ValueError("dataset.kind: ids has no photos, so set student.kind: none")
+        if self.correct.beta > len(self.classes):
+            raise ValueError(f"correct.beta: {self.correct.beta} is more than the {len(self.classes)} classes; lower it")
+        unknown = sorted(set(self.prompts.names) - set(self.classes))
+        if unknown:
+            raise ValueError(f"prompts.names: {', '.join(unknown)} not among classes; remove or rename")
+        if self.adapter.width % self.adapter.heads:
+            raise ValueError(f"adapter.heads: {self.adapter.heads} does not divide adapter.width {self.adapter.width}")
+        return self

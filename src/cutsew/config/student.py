@@ -1,0 +1,67 @@
+"""Settings of the student: frozen backbone, adapter and training."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from cutsew.config.base import Fraction, Section, Size
+
+
+class OpenClipStudent(Section):
+    """Any open_clip visual tower without its pooling."""
+
+    model: str = Field("RN101", description="open_clip model name; cutsew-tiny is the demo's own")
+    pretrained: str = Field("openai", description="open_clip weights tag, or the path of a local checkpoint")
+    image_size: Size = Field(448, description="side of the square input in pixels")
+
+
+class TimmStudent(Section):
+    """Any timm model that gives a feature map."""
+
+    model: str = Field("tf_efficientnet_lite0", description="timm model name")
+    weights: str = Field(
+        "package", description="package: from extra `offline`; pretrained: from the hub; or the path of a local file"
+    )
+    image_size: Size = Field(288, description="side of the square input in pixels")
+
+
+class Student(Section):
+    """The frozen backbone under the adapter."""
+
+    kind: Literal["open_clip", "timm", "none"] = Field(
+        "open_clip", description="which of the sections below is used; none stops at the pseudo-labels"
+    )
+    open_clip: OpenClipStudent = Field(default_factory=OpenClipStudent, description="kind open_clip")
+    timm: TimmStudent = Field(default_factory=TimmStudent, description="kind timm")
+
+
+class Adapter(Section):
+    """The trained part of the student (Eq. 14-16)."""
+
+    reduction: Size = Field(16, description="the bottleneck's narrowing")
+    width: Size = Field(256, description="width of the decoder")
+    layers: Size = Field(2, description="decoder layers")
+    heads: Size = Field(8, description="attention heads")
+    feedforward: Size = Field(256, description="width of the decoder's feed-forward layers")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout in the decoder")
+
+
+class Train(Section):
+    """Interactive cutting and sewing (Eq. 17-20, Algorithm 1)."""
+
+    labels: Literal["pseudo", "fused", "zero_shot"] = Field("pseudo", description="which labels to start from")
+    epochs: Size = Field(1, description="passes over the training photos")
+    batch_size: Size = Field(16, description="photos per step")
+    lr_adapter: float = Field(1e-3, gt=0, description="learning rate of the adapter")
+    lr_decoder: float | None = Field(None, gt=0, description="learning rate of its decoder; null for lr_adapter")
+    lr_estimator: float = Field(1e-2, gt=0, description="learning rate of the pseudo-labels in the E-step")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's, for all groups")
+    schedule: Literal["constant", "cosine"] = Field("constant", description="constant is the paper's; cosine falls to 0")
+    warmup: Fraction = Field(0.0, description="share of the steps in which the rate rises from 0")
+    strong_weight: float = Field(
+        0.0, ge=0, description="weight of the loss on a flipped, RandAugmented view (released code: 0.7)"
+    )
+    em_weight: float = Field(1.0, ge=0, description="weight of the E-step's loss (Eq. 19); 0 keeps the labels fixed")
+    correct_after: bool = Field(False, description="apply the correction once more after training (released code)")
+    checkpoint_steps: Size = Field(500, description="steps between checkpoints, from which a killed training resumes")
+    seed: int = Field(9, description="seed of initial weights, order, overlays, augmentations and dropout")

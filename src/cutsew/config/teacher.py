@@ -1,0 +1,67 @@
+"""Settings of the teacher: the model that is asked about whole photos and crops."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from cutsew.config.base import Section, Size
+
+
+class Prompts(Section):
+    """How a class name becomes the text that the teacher reads."""
+
+    templates: list[str] = Field(
+        ["a photo of a {class}"], min_length=1, description="texts with {class}; their embeddings are averaged"
+    )
+    names: dict[str, str] = Field({}, description="other wordings of class names, e.g. {tvmonitor: tv monitor}")
+
+    @model_validator(mode="after")
+    def templates_hold_the_class(self) -> Self:
+        """A template without the class gives every class the same text."""
+        for template in self.templates:
+            if "{class}" not in template:
+                raise ValueError(f"template {template!r} lacks {{class}}")
+        return self
+
+
+class OpenClipTeacher(Section):
+    """Any open_clip model."""
+
+    model: str = Field("RN50x64", description="open_clip model name; cutsew-tiny is the demo's own")
+    pretrained: str = Field("openai", description="open_clip weights tag, or the path of a local checkpoint")
+    image_size: Size | None = Field(448, description="side of the square view in pixels; null for the model's own")
+
+
+class ConseTeacher(Section):
+    """A convex combination of class-name embeddings under an ImageNet classifier (Norouzi et al., ICLR 2014)."""
+
+    encoder: Literal["efficientnet_lite0"] = Field("efficientnet_lite0", description="the ImageNet classifier")
+    top: Size = Field(50, description="T, how many ImageNet classes are mixed")
+    scale: float = Field(20.0, gt=0, description="logit scale of the softmax over the classes")
+
+
+class ScoresTeacher(Section):
+    """Probabilities or logits made elsewhere."""
+
+    file: Path | None = Field(None, description="npz, Zarr or parquet file with ids, classes and the scores")
+    zero_shot: str = Field("zero_shot", description="name of the (N, C) array of whole-photo scores")
+    crops: list[str] = Field(["crops"], description="names of (N, C) or (M, N, C) arrays, each one or M passes")
+    values: Literal["probabilities", "logits"] = Field("probabilities", description="what the numbers are")
+    missing: Literal["error", "drop"] = Field("error", description="photos without scores: an error, or dropped")
+
+
+class Teacher(Section):
+    """The model that is asked about whole photos and crops."""
+
+    kind: Literal["open_clip", "conse", "scores"] = Field("open_clip", description="which of the sections below is used")
+    open_clip: OpenClipTeacher = Field(default_factory=OpenClipTeacher, description="kind open_clip")
+    conse: ConseTeacher = Field(default_factory=ConseTeacher, description="kind conse (runs without any model hub)")
+    scores: ScoresTeacher = Field(default_factory=ScoresTeacher, description="kind scores")
+
+    @model_validator(mode="after")
+    def scores_have_a_file(self) -> Self:
+        """Scores come from a file."""
+        if self.kind == "scores" and self.scores.file is None:
+            raise ValueError("kind scores needs `scores.file`")
+        return self

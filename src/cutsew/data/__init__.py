@@ -1,0 +1,1 @@
+"""Readers of photos and of their layouts on disk."""

@@ -1,0 +1,1 @@
+"""The method: pure functions and modules on arrays and tensors. No files, no settings object, no globals."""

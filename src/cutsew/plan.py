@@ -1,0 +1,137 @@
+"""Which stage reads which settings and stands after which, and so which run's folder holds an artefact.
+
+Runs share what they have in common: a stage whose settings, its ancestors' included, equal those of an earlier run is
+read from that run's folder.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cutsew.config import Config, load, override
+
+DEFAULT = "default"
+"""Name of the base run."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the pipeline.
+
+    Attributes:
+        summary: one line for the command line's help.
+        version: raised when the stage's numbers change, so that its artefacts are made again; guarded by a golden test.
+        reads: dotted names of the settings that it reads; they stand in its rule's params.
+        after: stages whose artefacts it reads.
+
+    """
+
+    summary: str
+    version: int
+    reads: tuple[str, ...]
+    after: tuple[str, ...] = ()
+
+
+STAGES: dict[str, Stage] = {
+    "tiny_clip": Stage("Train the demo's tiny CLIP anew.", 1, ()),
+    "demo_world": Stage("Write the embedded demo's photos in PASCAL VOC layout.", 1, ("demo.train", "demo.test", "demo.seed")),
+    "manifest": Stage(
+        "List, check and shard the photos.",
+        1,
+        ("dataset.kind", "dataset.root", "dataset.on_bad_image", "dataset.test", "dataset.voc", "dataset.shard_size")
+        + ("teacher.scores",),
+        ("demo_world",),
+    ),
+    "truth": Stage(
+        "Read the true labels, for evaluation only.",
+        1,
+        ("classes", "dataset.kind", "dataset.root", "dataset.truth", "dataset.difficult"),
+        ("manifest",),
+    ),
+    "text": Stage(
+        "Embed the class names.",
+        1,
+        ("classes", "prompts", "teacher.kind", "teacher.open_clip", "teacher.conse"),
+        ("tiny_clip",),
+    ),
+    "encode": Stage(
+        "Embed whole photos or a block of crop passes of one shard.",
+        1,
+        ("teacher.kind", "teacher.open_clip", "teacher.conse")
+        + ("cut.area", "cut.aspect", "cut.flip", "cut.seed", "cut.passes_per_job"),
+        ("manifest", "tiny_clip"),
+    ),
+    "seal": Stage("Write the metadata of views.zarr once all its chunks are there.", 1, ("cut.passes",), ("encode",)),
+    "score": Stage("Turn embeddings into logits (Eq. 3-4).", 1, ("score",), ("text", "seal")),
+    "import_scores": Stage(
+        "Take logits from scores made elsewhere.", 1, ("classes", "teacher.scores", "score"), ("manifest",)
+    ),
+    "fuse": Stage("Fuse the answers of all views (Eq. 7).", 1, ("fuse", "score"), ("score", "import_scores")),
+    "correct": Stage("Lift the top-beta classes (Eq. 9).", 1, ("correct", "score"), ("fuse",)),
+    "select": Stage("Choose the salient photos to paste (Eq. 10).", 1, ("select",), ("score", "import_scores")),
+    "train": Stage(
+        "Train the adapter and refine the pseudo-labels (Eq. 11-20).",
+        1,
+        ("classes", "student", "adapter", "sew", "train", "correct", "score"),
+        ("correct", "fuse", "select", "tiny_clip"),
+    ),
+    "predict": Stage("Score the held-out photos with the student.", 1, (), ("train",)),
+    "evaluate": Stage("Measure every stage.", 1, ("evaluate",), ("truth", "predict")),
+    "report": Stage("Write the report.", 1, (), ("evaluate",)),
+}
+
+
+class Plan:
+    """Where every run's artefacts are and what settings made them.
+
+    Args:
+        raw: settings as read from the config file.
+
+    Raises:
+        UserError: a setting is wrong.
+
+    """
+
+    def __init__(self, raw: Mapping[str, Any]) -> None:
+        base = load(raw)
+        self.runs: dict[str, Config] = {DEFAULT: base}
+        for name, changes in base.runs.items():
+            self.runs[name] = load(override(raw, changes))
+        self.config = base
+        self._owners: dict[tuple[str, str], str] = {}
+
+    def settings(self, run: str, stage: str) -> dict[str, Any]:
+        """Return the settings that a stage reads, nested as in the config file."""
+        dumped = self.runs[run].model_dump(mode="json")
+        chosen: dict[str, Any] = {}
+        for dotted in STAGES[stage].reads:
+            *groups, leaf = dotted.split(".")
+            source, target = dumped, chosen
+            for group in groups:
+                source, target = source[group], target.setdefault(group, {})
+            target[leaf] = source[leaf]
+        return chosen
+
+    def params(self, run: str, stage: str) -> str:
+        """Return a stage's version and settings as the JSON that its rule's params hold and its command is given."""
+        return json.dumps({"version": STAGES[stage].version, **self.settings(run, stage)}, ensure_ascii=False)
+
+    def owner(self, run: str, stage: str) -> str:
+        """Name the first run whose artefact of a stage is made with the same settings, ancestors' included."""
+        key = (run, stage)
+        if key not in self._owners:
+            wanted = self.signature(run, stage)
+            self._owners[key] = next(r for r in self.runs if self.signature(r, stage) == wanted)
+        return self._owners[key]
+
+    def signature(self, run: str, stage: str) -> str:
+        """Digest the settings of a stage and of all before it."""
+        content = [self.params(run, stage), *(self.signature(run, earlier) for earlier in STAGES[stage].after)]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def folder(self, run: str, stage: str) -> Path:
+        """Return the folder that holds a stage's artefacts for a run."""
+        return Path("results", self.runs[run].dataset.name, self.owner(run, stage))

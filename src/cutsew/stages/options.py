@@ -1,0 +1,26 @@
+"""Command-line options that stages share."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from cutsew.errors import UserError
+
+
+def _parse(text: str) -> dict[str, Any]:
+    try:
+        settings = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"--settings: not JSON ({error})") from None
+    if not isinstance(settings, dict):
+        raise UserError("--settings: not a JSON object of settings")
+    return settings
+
+
+SettingsOption = Annotated[
+    dict[str, Any], typer.Option(parser=_parse, metavar="JSON", help="The settings that the stage reads, as the rule prints them.")
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+BatchOption = Annotated[int, typer.Option(min=1, help="Views per forward pass.")]
+WorkersOption = Annotated[int, typer.Option(min=0, help="Processes that decode photos; 0 decodes in this one.")]

@@ -1,0 +1,1 @@
+"""Vision-language models that name what a photo shows."""
