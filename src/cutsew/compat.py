@@ -1,0 +1,34 @@
+"""Mends for packages that do not import side by side."""
+
+import importlib
+import sys
+from types import ModuleType
+from typing import Any
+
+_kept: list[Any] = []
+"""Libraries of operators: torch forgets their operators once they are garbage-collected."""
+
+_SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+
+
+def import_torchvision() -> ModuleType:
+    """Import torchvision, also beside a torch build that its compiled operators do not fit; return the module.
+
+    PyPI's torchvision wheel wants the CUDA build of torch. Beside the CPU build its operators stay unregistered and the
+    import fails on the first of them. Two empty declarations let it import; nothing here calls these operators.
+    Call it before open_clip or timm, which import torchvision themselves. Does nothing more where torchvision imports.
+    """
+    try:
+        return importlib.import_module("torchvision")
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+    import torch  # noqa: PLC0415
+
+    for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
+        del sys.modules[name]
+    library = torch.library.Library("torchvision", "DEF")
+    for operator in ("nms", "qnms"):
+        library.define(operator + _SCHEMA)
+    _kept.append(library)
+    return importlib.import_module("torchvision")
