@@ -3,10 +3,10 @@
 import importlib
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from typer.main import get_command
 
@@ -14,24 +14,28 @@ from cutsew.errors import UserError
 from cutsew.plan import STAGES
 
 
+def _command(name: str, function: Callable[..., None], summary: str | None) -> Any:  # noqa: ANN401
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command(name=name, help=summary)(function)
+    return get_command(app)
+
+
 class StageGroup(typer.core.TyperGroup):
     """The commands, one per stage. Listing them imports none of them."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # noqa: ARG002
         """Name the stages in the order of the pipeline."""
         return list(STAGES)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # noqa: ANN401, ARG002
         """Load the stage that is called; while only listing, a line of help stands in for it."""
         name = cmd_name.replace("-", "_")
         if name not in STAGES:
             return None
         if cmd_name not in sys.argv:
-            return click.Command(cmd_name, help=STAGES[name].summary)
+            return _command(cmd_name, lambda: None, STAGES[name].summary)
         module = importlib.import_module(f"cutsew.stages.{name}")
-        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        app.command(name=cmd_name)(getattr(module, name))
-        return get_command(app)
+        return _command(cmd_name, getattr(module, name), None)
 
 
 app = typer.Typer(
@@ -66,10 +70,10 @@ def options(
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)
 
 
-def main() -> Any:
+def main() -> None:
     """Run the command line; bad input ends in one line and exit status 1."""
     try:
-        return app()
+        app()
     except UserError as error:
         logging.getLogger("cutsew").error("cutsew: %s", error)
-        return sys.exit(1)
+        sys.exit(1)

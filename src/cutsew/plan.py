@@ -37,7 +37,9 @@ class Stage:
 
 STAGES: dict[str, Stage] = {
     "tiny_clip": Stage("Train the demo's tiny CLIP anew.", 1, ()),
-    "demo_world": Stage("Write the embedded demo's photos in PASCAL VOC layout.", 1, ("demo.train", "demo.test", "demo.seed")),
+    "demo_world": Stage(
+        "Write the embedded demo's photos in PASCAL VOC layout.", 1, ("demo.train", "demo.test", "demo.seed")
+    ),
     "manifest": Stage(
         "List, check and shard the photos.",
         1,
@@ -61,21 +63,26 @@ STAGES: dict[str, Stage] = {
         "Embed whole photos or a block of crop passes of one shard.",
         1,
         ("teacher.kind", "teacher.open_clip", "teacher.conse")
-        + ("cut.area", "cut.aspect", "cut.flip", "cut.seed", "cut.passes_per_job"),
+        + ("cut.area", "cut.aspect", "cut.flip", "cut.seed", "cut.passes_per_job", "dataset.shard_size"),
         ("manifest", "tiny_clip"),
     ),
-    "seal": Stage("Write the metadata of views.zarr once all its chunks are there.", 1, ("cut.passes",), ("encode",)),
+    "seal": Stage(
+        "Write the metadata of views.zarr once all its chunks are there.",
+        1,
+        ("cut.passes", "cut.passes_per_job", "dataset.shard_size"),
+        ("encode",),
+    ),
     "score": Stage("Turn embeddings into logits (Eq. 3-4).", 1, ("score",), ("text", "seal")),
     "import_scores": Stage(
         "Take logits from scores made elsewhere.", 1, ("classes", "teacher.scores", "score"), ("manifest",)
     ),
     "fuse": Stage("Fuse the answers of all views (Eq. 7).", 1, ("fuse", "score"), ("score", "import_scores")),
-    "correct": Stage("Lift the top-beta classes (Eq. 9).", 1, ("correct", "score"), ("fuse",)),
+    "correct": Stage("Lift the top-beta classes (Eq. 9).", 1, ("correct",), ("fuse",)),
     "select": Stage("Choose the salient photos to paste (Eq. 10).", 1, ("select",), ("score", "import_scores")),
     "train": Stage(
         "Train the adapter and refine the pseudo-labels (Eq. 11-20).",
         1,
-        ("classes", "student", "adapter", "sew", "train", "correct", "score"),
+        ("classes", "student", "adapter", "sew", "train", "correct"),
         ("correct", "fuse", "select", "tiny_clip"),
     ),
     "predict": Stage("Score the held-out photos with the student.", 1, (), ("train",)),

@@ -1,6 +1,7 @@
 """Reading and writing `images.parquet`, the stable list of all photos, and its shards."""
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -46,3 +47,9 @@ def shard_digests(images: pd.DataFrame) -> dict[int, str]:
         lines = "\n".join(f"{name}\t{digest}" for name, digest in zip(rows["id"], rows["digest"], strict=True))
         digests[int(str(shard))] = hashlib.sha256(lines.encode()).hexdigest()[:16]
     return digests
+
+
+def slabs(images: int, size: int) -> Iterator[slice]:
+    """Cut the rows of an array into slices of at most `size`, so that memory is bounded."""
+    for start in range(0, images, size):
+        yield slice(start, min(start + size, images))

@@ -1,6 +1,5 @@
 """The record beside each artefact: how it was made."""
 
-import hashlib
 import json
 import os
 import platform
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cutsew.artefacts.atomic import write_text
+from cutsew.artefacts.store import file_digest, folder_of
 
 PACKAGES = ("cutsew", "torch", "open_clip_torch", "timm", "zarr", "numpy", "pandas", "pillow", "scikit-learn")
 
@@ -42,6 +42,11 @@ class Record:
     facts: dict[str, Any] = field(default_factory=dict)
     start: str = field(default_factory=_now)
 
+    def write_beside(self, artefact: Path) -> None:
+        """Write the record of one file or Zarr group as `<its name>.json` beside it."""
+        made = folder_of(artefact)
+        self.write(made.with_suffix(".json"), {made.name: input_digest(made)})
+
     def write(self, path: Path, outputs: Mapping[str, str]) -> None:
         """Write the record.
 
@@ -67,15 +72,9 @@ class Record:
         write_text(path, json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n")
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def input_digest(path: Path) -> str:
     """Digest of a file; of a sealed Zarr group (its folder or `zarr.json`), the content digest that the seal holds."""
-    folder = path.parent if path.name == "zarr.json" else path
+    folder = folder_of(path)
     if folder.suffix == ".zarr":
         return str(json.loads(folder.joinpath("zarr.json").read_text())["attributes"]["digest"])
     return file_digest(path)

@@ -2,7 +2,7 @@
 
 Two ways of writing:
 
-- `write_group`: one job writes a whole group (fused.zarr and the like).
+- `new_group`: one job writes a whole group (fused.zarr and the like).
 - `write_chunk` by many jobs, one chunk file each, then `seal` by one job, which writes the metadata last.
   So an array that opens is complete.
 
@@ -13,6 +13,7 @@ import hashlib
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,9 @@ class Spec:
     inner: tuple[int, ...] | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
-    def create(self, store: Any, name: str, shape: tuple[int, ...] | None = None) -> zarr.Array[Any]:
+    def create(
+        self, store: LocalStore | MemoryStore, name: str, shape: tuple[int, ...] | None = None
+    ) -> zarr.Array[Any]:
         """Create the array's metadata in a store."""
         return zarr.create_array(
             store,
@@ -67,7 +70,7 @@ class Spec:
             config={"write_empty_chunks": True},
         )
 
-    def keys(self) -> Iterator[str]:
+    def chunk_keys(self) -> Iterator[str]:
         """Name all chunk files, relative to the array's folder."""
         grid = (range(math.ceil(n / c)) for n, c in zip(self.shape, self.chunks, strict=True))
         for index in itertools.product(*grid):
@@ -101,29 +104,63 @@ def write_chunk(path: Path, values: Array, spec: Spec) -> str:
 
 
 def seal(
-    path: Path, specs: Mapping[str, Spec], coordinates: Mapping[str, Sequence[Any] | Array], attributes: dict[str, Any]
+    path: Path,
+    specs: Mapping[str, Spec],
+    coordinates: Mapping[str, Sequence[Any] | Array],
+    attributes: Mapping[str, Any],
+    known: Mapping[str, str] | None = None,
 ) -> str:
     """Write the metadata of a group whose chunk files are all there; return the digest of its content.
 
     The group's own `zarr.json` is written last and holds the digest, so that it changes whenever the content does.
 
+    Args:
+        path: the group's folder.
+        specs: its arrays, by name.
+        coordinates: name of a dimension -> its labels.
+        attributes: plain JSON values kept with the group.
+        known: digests of chunk files, by path relative to `path`, where their writers told them; others are read.
+
     Raises:
         UserError: a chunk file is missing.
 
     """
-    store = LocalStore(path)
     path.joinpath("zarr.json").unlink(missing_ok=True)
+    store = LocalStore(path)
     for name, spec in specs.items():
         _refuse_missing(path / name, spec)
         path.joinpath(name, "zarr.json").unlink(missing_ok=True)
         spec.create(store, name)
     for name, values in coordinates.items():
         _write_coordinate(store, name, values)
-    digest = content_digest(path)
-    group = zarr.create_group(store=MemoryStore(), attributes={**attributes, "digest": digest})
+    digest = content_digest(path, known)
+    memory = MemoryStore()
+    zarr.create_group(memory, attributes={**attributes, "digest": digest})
     with replacing(path / "zarr.json") as draft:
-        draft.write_bytes(group.store._store_dict["zarr.json"].to_bytes())  # type: ignore[attr-defined]  # noqa: SLF001
+        draft.write_bytes(memory._store_dict["zarr.json"].to_bytes())  # noqa: SLF001
     return digest
+
+
+@contextmanager
+def new_group(
+    path: Path,
+    specs: Mapping[str, Spec],
+    coordinates: Mapping[str, Sequence[Any] | Array],
+    attributes: Mapping[str, Any] | None = None,
+) -> Iterator[dict[str, zarr.Array[Any]]]:
+    """Write a whole group by one job, atomically: fill the arrays that this gives; they are sealed at the end.
+
+    Args:
+        path: the group's folder, `<name>.zarr`, or the `zarr.json` in it.
+        specs: its arrays, by name.
+        coordinates: name of a dimension -> its labels.
+        attributes: plain JSON values kept with the group.
+
+    """
+    with replacing(folder_of(path)) as draft:
+        store = LocalStore(draft)
+        yield {name: spec.create(store, name) for name, spec in specs.items()}
+        seal(draft, specs, coordinates, attributes or {})
 
 
 def write_group(
@@ -132,29 +169,17 @@ def write_group(
     coordinates: Mapping[str, Sequence[Any] | Array],
     attributes: dict[str, Any],
 ) -> str:
-    """Write a whole group atomically; return the digest of its content.
-
-    Args:
-        path: the group's folder, `<name>.zarr`.
-        arrays: name -> (spec, values); values are the whole array or an iterator over slices along the FIRST
-            dimension, in order, so that memory stays bounded.
-        coordinates: name of a dimension -> its labels.
-        attributes: plain JSON values kept with the group.
-
-    """
-    with replacing(path) as draft:
-        store = LocalStore(draft)
-        for name, (spec, values) in arrays.items():
-            array = spec.create(store, name)
+    """Write a whole group atomically from arrays in memory; return the digest of its content."""
+    with new_group(path, {name: spec for name, (spec, _) in arrays.items()}, coordinates, attributes) as group:
+        for name, (_, values) in arrays.items():
             if isinstance(values, np.ndarray):
-                array[...] = values
+                group[name][...] = values
                 continue
             start = 0
             for block in values:
-                array[start : start + len(block)] = block
+                group[name][start : start + len(block)] = block
                 start += len(block)
-        digest = seal(draft, {name: spec for name, (spec, _) in arrays.items()}, coordinates, attributes)
-    return digest
+    return str(open_group(path).attrs["digest"])
 
 
 def open_group(path: Path) -> zarr.Group:
@@ -181,21 +206,51 @@ def folder_of(path: Path) -> Path:
     return path.parent if path.name == "zarr.json" else path
 
 
+def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    """Return an array of a group.
+
+    Raises:
+        UserError: the group has no such array.
+
+    """
+    found = group.get(name)
+    if not isinstance(found, zarr.Array):
+        raise UserError(f"{group.store}: holds no array {name}; it was made by another version, so delete it")
+    return found
+
+
+def read(array: zarr.Array[Any], index: Any = ...) -> Array:  # noqa: ANN401
+    """Read an array, or the part of it that an index names, into memory."""
+    return np.asarray(array[index])
+
+
 def labels_of(group: zarr.Group, dimension: str) -> list[str]:
     """Read a coordinate of text labels, such as `image` or `class`."""
-    return [str(label) for label in group[dimension][...]]  # type: ignore[union-attr,index]
+    return [str(label) for label in read(array_of(group, dimension))]
 
 
-def content_digest(path: Path) -> str:
-    """Digest all files of a group but its own metadata file: names and bytes, in sorted order."""
+def content_digest(path: Path, known: Mapping[str, str] | None = None) -> str:
+    """Digest the arrays of a group: names and bytes of their metadata and of the chunk files within their shape.
+
+    Args:
+        path: the group's folder.
+        known: digests of files, by path relative to `path`; files that are not in it are read.
+
+    """
     digest = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file() and p != path / "zarr.json"):
-        if any(part.startswith(".") for part in file.relative_to(path).parts):
-            continue
-        digest.update(str(file.relative_to(path)).encode() + b"\0")
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    for metadata in sorted(path.glob("*/zarr.json")):
+        array = zarr.open_array(LocalStore(metadata.parent, read_only=True), mode="r")
+        for file in ("zarr.json", *_spec_of(array).chunk_keys()):
+            name = f"{metadata.parent.name}/{file}"
+            content = (known or {}).get(name) or file_digest(path / name)
+            digest.update(f"{name}\0{content}\n".encode())
     return digest.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _write_coordinate(store: LocalStore, name: str, values: Sequence[Any] | Array) -> None:
@@ -218,6 +273,6 @@ def _spec_of(array: zarr.Array[Any]) -> Spec:
 
 
 def _refuse_missing(folder: Path, spec: Spec) -> None:
-    for key in spec.keys():
+    for key in spec.chunk_keys():
         if not folder.joinpath(key).is_file():
             raise UserError(f"{folder / key}: this chunk is missing; run the workflow again to make it")

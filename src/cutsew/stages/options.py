@@ -19,7 +19,8 @@ def _parse(text: str) -> dict[str, Any]:
 
 
 SettingsOption = Annotated[
-    dict[str, Any], typer.Option(parser=_parse, metavar="JSON", help="The settings that the stage reads, as the rule prints them.")
+    dict[str, Any],
+    typer.Option(parser=_parse, metavar="JSON", help="The settings that the stage reads, as the rule prints them."),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 BatchOption = Annotated[int, typer.Option(min=1, help="Views per forward pass.")]

@@ -1,0 +1,31 @@
+# cutsew: from unlabelled photos to audited multi-label pseudo-labels and a small classifier.
+# WHAT is made stands in config/, HOW AND WHERE in workflow/profiles/.
+from snakemake.utils import min_version
+
+min_version("9.9")
+
+
+configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/cut.smk"
+include: "workflow/rules/sew.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"
+
+
+localrules:
+    all,
+
+
+rule all:
+    default_target: True
+    input:
+        finished,
+
+
+rule labels:
+    input:
+        labelled,

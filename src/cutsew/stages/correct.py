@@ -1,0 +1,37 @@
+"""Stage correct: fused labels become pseudo-labels (Eq. 9)."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from tqdm import tqdm
+
+from cutsew.artefacts.logits import label_spec
+from cutsew.artefacts.manifest import slabs
+from cutsew.artefacts.record import Record
+from cutsew.artefacts.store import array_of, labels_of, new_group, open_group, read
+from cutsew.config.method import Correct
+from cutsew.numerics.correct import correct as correct_labels
+from cutsew.plan import STAGES
+from cutsew.stages.options import SettingsOption
+
+
+def correct(
+    fused: Annotated[Path, typer.Argument(help="fused.zarr")],
+    pseudo: Annotated[Path, typer.Argument(help="pseudo.zarr, written")],
+    settings: SettingsOption,
+) -> None:
+    """Lift the top-beta classes (Eq. 9)."""
+    record = Record("correct", STAGES["correct"].version, settings, [fused])
+    rule = Correct.model_validate(settings["correct"])
+    labels = open_group(fused)
+    z = array_of(labels, "z")
+    images, classes = z.shape
+    size = z.chunks[0]
+    specs = {"z": label_spec(images, classes, size), "corrected": label_spec(images, classes, size, "bool")}
+    coordinates = {name: labels_of(labels, name) for name in ("image", "class")}
+    with new_group(pseudo, specs, coordinates) as written:
+        for rows in tqdm(list(slabs(images, size)), desc="correct", unit="shard"):
+            lifted, touched = correct_labels(read(z, rows), rule.rule, rule.beta, rule.linear_alpha)
+            written["z"][rows], written["corrected"][rows] = lifted, touched
+    record.write_beside(pseudo)

@@ -1,0 +1,125 @@
+"""Stage encode: embeddings of whole photos, or of a block of crop passes, of one shard."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+import typer
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from cutsew import teachers
+from cutsew.artefacts.manifest import read_manifest
+from cutsew.artefacts.record import Record
+from cutsew.artefacts.store import write_chunk
+from cutsew.artefacts.views import BOXES, CROPS, GLOBAL, chunk_file, chunk_record, specs
+from cutsew.config.method import Cut
+from cutsew.config.teacher import Teacher
+from cutsew.data.images import read_image
+from cutsew.device import pick_device
+from cutsew.errors import UserError
+from cutsew.numerics.views import EDGES, crop_boxes, cut, whole_box
+from cutsew.plan import STAGES
+from cutsew.stages.options import BatchOption, DeviceOption, SettingsOption, WorkersOption
+
+Boxes = npt.NDArray[np.float32]
+
+
+class Views(Dataset[tuple[torch.Tensor, Boxes]]):
+    """The views of each photo of a shard; every photo is decoded once for all of them."""
+
+    def __init__(self, images: pd.DataFrame, size: int, passes: range | None, settings: Cut) -> None:
+        self.images = images
+        self.size = size
+        self.passes = passes
+        self.settings = settings
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, Boxes]:
+        """Return (P, 3, S, S) uint8 views and their (P, 5) boxes."""
+        row = self.images.iloc[index]
+        photo = read_image(Path(row["path"]))
+        boxes = self._boxes(str(row["digest"]), *photo.size)
+        return torch.from_numpy(np.stack([cut(photo, box, self.size) for box in boxes])), boxes
+
+    def _boxes(self, digest: str, width: int, height: int) -> Boxes:
+        if self.passes is None:
+            return whole_box(width, height)[None]
+        chosen = self.settings.model_dump(include={"seed", "area", "aspect", "flip"})
+        return crop_boxes(digest, width, height, self.passes, **chosen)
+
+
+def encode(
+    images: Annotated[Path, typer.Argument(help="images.parquet")],
+    views: Annotated[Path, typer.Argument(help="views.zarr, the group whose chunk files are written")],
+    settings: SettingsOption,
+    shard: Annotated[int, typer.Option(min=0, help="Which shard of the photos.")],
+    block: Annotated[int | None, typer.Option(min=0, help="Which block of passes; none encodes whole photos.")] = None,
+    passes: Annotated[int, typer.Option(min=1, help="How many passes of the block there are.")] = 1,
+    device: DeviceOption = "auto",
+    batch_size: BatchOption = 32,
+    workers: WorkersOption = 0,
+) -> None:
+    """Embed whole photos or a block of crop passes of one shard."""
+    record = Record("encode", STAGES["encode"].version, settings, [images])
+    cutting = Cut.model_validate(settings["cut"])
+    shard_size = int(settings["dataset"]["shard_size"])
+    rows = read_manifest(images, shard=shard)
+    model = teachers.build(Teacher.model_validate(settings["teacher"]), pick_device(device))
+    first = 0 if block is None else block * cutting.passes_per_job
+    dataset = Views(rows, model.image_size, None if block is None else range(first, first + passes), cutting)
+    embeddings, boxes = _embed(dataset, model, passes, batch_size, workers)
+
+    layout = specs(len(rows), model.width, shard_size, first + passes, cutting.passes_per_job)
+    outputs: dict[str, tuple[str, npt.NDArray[Any]]]
+    outputs = (
+        {GLOBAL: (GLOBAL, embeddings[0])} if block is None else {CROPS: (CROPS, embeddings), BOXES: (BOXES, boxes)}
+    )
+    written = {}
+    for name, (array, values) in outputs.items():
+        path = chunk_file(views, array, shard, block)
+        written[str(path.relative_to(views))] = write_chunk(path, values, layout[name])
+    record.facts = {"width": model.width, "image_size": model.image_size, "weights": model.weights_digest}
+    record.facts |= {"logit_scale": model.logit_scale, "device": device, "first_pass": first, "images": len(rows)}
+    record.write(chunk_record(views, shard, block), written)
+
+
+def _embed(
+    dataset: Views, model: teachers.base.Teacher, passes: int, batch_size: int, workers: int
+) -> tuple[npt.NDArray[np.float16], Boxes]:
+    """Embed all views: (P, n, D) float16 and their boxes (P, n, 5)."""
+    embeddings = np.empty((passes, len(dataset), model.width), dtype=np.float16)
+    boxes = np.empty((passes, len(dataset), len(EDGES)), dtype=np.float32)
+    loader = DataLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None)
+    for start, batch in _batches(tqdm(loader, desc="encode", unit="photo"), boxes, batch_size):
+        vectors = model.embed_images(batch).numpy()
+        for offset, vector in enumerate(vectors):
+            image, view = divmod(start + offset, passes)
+            if not np.isfinite(vector).all():
+                name = dataset.images.iloc[image]["path"]
+                raise UserError(f"{name}: the teacher's embedding of view {view} is not finite; check its weights")
+            embeddings[view, image] = vector
+    return embeddings, boxes
+
+
+def _batches(
+    photos: Iterable[tuple[torch.Tensor, Boxes]], boxes: Boxes, batch_size: int
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Regroup the views of one photo after another into full batches; fill in the boxes on the way."""
+    waiting: list[torch.Tensor] = []
+    start = 0
+    for image, (views, its_boxes) in enumerate(photos):
+        boxes[:, image] = its_boxes
+        waiting.extend(views)
+        while len(waiting) >= batch_size:
+            yield start, torch.stack(waiting[:batch_size])
+            start += batch_size
+            del waiting[:batch_size]
+    if waiting:
+        yield start, torch.stack(waiting)

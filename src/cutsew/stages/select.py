@@ -1,0 +1,49 @@
+"""Stage select: the salient training photos that are pasted onto others (Eq. 10)."""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import typer
+
+from cutsew.artefacts.atomic import replacing
+from cutsew.artefacts.manifest import read_manifest
+from cutsew.artefacts.record import Record
+from cutsew.artefacts.store import array_of, labels_of, open_group, read
+from cutsew.config.method import Select
+from cutsew.errors import UserError
+from cutsew.numerics.select import top_k
+from cutsew.plan import STAGES
+from cutsew.stages.options import SettingsOption
+
+
+def select(
+    images: Annotated[Path, typer.Argument(help="images.parquet")],
+    logits: Annotated[Path, typer.Argument(help="logits.zarr")],
+    patches: Annotated[Path, typer.Argument(help="patches.parquet, written")],
+    settings: SettingsOption,
+) -> None:
+    """Choose the salient photos to paste (Eq. 10)."""
+    record = Record("select", STAGES["select"].version, settings, [images, logits])
+    k = Select.model_validate(settings["select"]).top_k
+    scored = open_group(logits)
+    train = read_manifest(images, split="train")
+    if k > len(train):
+        raise UserError(f"select.top_k: {k} is more than the {len(train)} training photos; lower it")
+    zero_shot = read(array_of(scored, "zero_shot"))[train["row"]]
+    chosen = top_k(zero_shot, k)
+    names = labels_of(scored, "class")
+    table = pd.DataFrame(
+        {
+            "class": np.repeat(names, k),
+            "rank": np.tile(np.arange(k), len(names)),
+            "image": train["id"].to_numpy()[chosen.ravel()],
+            "row": train["row"].to_numpy()[chosen.ravel()],
+            "score": np.take_along_axis(zero_shot.T, chosen, axis=1).ravel(),
+        }
+    )
+    with replacing(patches) as draft:
+        table.to_parquet(draft, index=False)
+    record.facts = {"distinct": int(table["row"].nunique()), "train": len(train)}
+    record.write_beside(patches)

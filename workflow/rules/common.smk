@@ -1,0 +1,207 @@
+# Helpers: where every run's artefacts are, and which settings a stage reads. All of it is cutsew.plan's knowledge.
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from cutsew.artefacts.views import BOXES, CROPS, GLOBAL, chunk_file, chunk_record
+from cutsew.checks import check_before_start
+from cutsew.data.listing import listing_fingerprint
+from cutsew.errors import UserError
+from cutsew.plan import DEFAULT, STAGES, Plan
+
+
+def checked_plan(raw):
+    """Refuse bad settings in one line, before any job starts."""
+    try:
+        plan = Plan(raw)
+        for run_config in plan.runs.values():
+            check_before_start(run_config)
+    except UserError as error:
+        sys.exit(f"cutsew: {error}")
+    return plan
+
+
+PLAN = checked_plan(config)
+DATASET = PLAN.config.dataset.name
+DEVICE = PLAN.config.compute.device
+BATCH_SIZE = PLAN.config.compute.batch_size
+GPUS = 0 if DEVICE == "cpu" else 1
+
+
+wildcard_constraints:
+    dataset=DATASET.replace(".", r"\.").replace("+", r"\+"),
+    run="|".join(name.replace(".", r"\.").replace("+", r"\+") for name in PLAN.runs),
+    shard=r"\d+",
+    block=r"\d+",
+
+
+def settings(stage):
+    """Params: the version of a stage and the settings that it reads, as JSON."""
+
+    def of_run(wildcards):
+        return PLAN.params(wildcards.run, stage)
+
+    return of_run
+
+
+def version_of(stage):
+    """Params: the version of a stage that reads no settings."""
+    return STAGES[stage].version
+
+
+def made(stage, name):
+    """Input: an artefact of an earlier stage, in the folder of the run that makes it."""
+
+    def for_run(wildcards):
+        return str(PLAN.folder(wildcards.run, stage) / name)
+
+    return for_run
+
+
+def rebuilt_weights(wildcards):
+    """Input: the demo's tiny CLIP, where it is to be trained anew."""
+    if not PLAN.runs[wildcards.run].demo.rebuild_teacher:
+        return []
+    return str(PLAN.folder(wildcards.run, "tiny_clip") / "cutsew-tiny.safetensors")
+
+
+def scores_file(wildcards):
+    """Input: the file of scores made elsewhere."""
+    return str(PLAN.runs[wildcards.run].teacher.scores.file)
+
+
+def world(wildcards):
+    """Input: the demo's photos, which a rule makes; other photos are not tracked one by one."""
+    if PLAN.runs[wildcards.run].dataset.kind != "demo":
+        return []
+    return str(PLAN.folder(wildcards.run, "demo_world") / "world" / "ImageSets" / "Main" / "train.txt")
+
+
+def photo_root(wildcards):
+    """Params: the folder of the photos."""
+    if PLAN.runs[wildcards.run].dataset.kind == "demo":
+        return str(PLAN.folder(wildcards.run, "demo_world") / "world")
+    return str(PLAN.runs[wildcards.run].dataset.root or ".")
+
+
+def listing(wildcards):
+    """Params: names, sizes and times of the photos, so that new and changed ones are noticed."""
+    return listing_fingerprint(PLAN.runs[wildcards.run])
+
+
+def truth_file(wildcards):
+    """Input: the user's file of true labels, where there is one."""
+    return str(PLAN.runs[wildcards.run].dataset.truth or "") or []
+
+
+def has_truth(run):
+    """Tell whether a run's photos have true labels to be measured against."""
+    dataset = PLAN.runs[run].dataset
+    return dataset.kind in ("demo", "voc") or dataset.truth is not None
+
+
+def has_student(run):
+    """Tell whether a run trains a student."""
+    return PLAN.runs[run].student.kind != "none"
+
+
+def has_views(run):
+    """Tell whether a run's teacher looks at the photos."""
+    return PLAN.runs[run].teacher.kind != "scores"
+
+
+def shards(run):
+    """Read shards.csv, once the manifest is there: a row per shard with the digest of its rows."""
+    manifest = PLAN.owner(run, "manifest")
+    table = checkpoints.manifest.get(dataset=PLAN.runs[run].dataset.name, run=manifest).output.shards
+    return pd.read_csv(table)
+
+
+def blocks(run):
+    """Blocks of crop passes."""
+    cut = PLAN.runs[run].cut
+    return range(-(-cut.passes // cut.passes_per_job))
+
+
+def passes_of_block(wildcards):
+    """Params: how many passes a block holds; the last may hold fewer."""
+    cut = PLAN.runs[wildcards.run].cut
+    return min(cut.passes_per_job, cut.passes - int(wildcards.block) * cut.passes_per_job)
+
+
+def shard_digest(wildcards):
+    """Params: digest of a shard's rows, so that new photos encode only the shards that they fall in."""
+    table = shards(wildcards.run)
+    return str(table.loc[table["shard"] == int(wildcards.shard), "digest"].item())
+
+
+def chunks(wildcards):
+    """Input: all chunk files of views.zarr and their records."""
+    views = PLAN.folder(wildcards.run, "encode") / "views.zarr"
+    for shard in shards(wildcards.run)["shard"]:
+        yield str(chunk_file(views, GLOBAL, shard))
+        yield str(chunk_record(views, shard))
+        for block in blocks(wildcards.run):
+            yield str(chunk_file(views, CROPS, shard, block))
+            yield str(chunk_file(views, BOXES, shard, block))
+            yield str(chunk_record(views, shard, block))
+
+
+def starting_labels(wildcards):
+    """Input: the labels that training starts from."""
+    stage, group = {
+        "pseudo": ("correct", "pseudo.zarr"),
+        "fused": ("fuse", "fused.zarr"),
+        "zero_shot": (scoring(wildcards.run), "logits.zarr"),
+    }[PLAN.runs[wildcards.run].train.labels]
+    return str(PLAN.folder(wildcards.run, stage) / group / "zarr.json")
+
+
+def scoring(run):
+    """Name the stage that makes logits.zarr."""
+    return "score" if has_views(run) else "import_scores"
+
+
+def logits(wildcards):
+    """Input: logits.zarr."""
+    return str(PLAN.folder(wildcards.run, scoring(wildcards.run)) / "logits.zarr" / "zarr.json")
+
+
+def measured(wildcards):
+    """Input: what there is to measure beside the labels of the cutting stages."""
+    run = wildcards.run
+    found = {}
+    if has_student(run):
+        found["refined"] = str(PLAN.folder(run, "train") / "refined.zarr" / "zarr.json")
+        found["scores"] = str(PLAN.folder(run, "predict") / "scores.zarr" / "zarr.json")
+    if has_truth(run):
+        found["labels"] = str(PLAN.folder(run, "truth") / "labels.parquet")
+    return found
+
+
+def shown(wildcards):
+    """Input: what the report shows beside what was measured."""
+    run = wildcards.run
+    found = measured(wildcards)
+    if has_student(run):
+        found["history"] = str(PLAN.folder(run, "train") / "history.csv")
+    if has_views(run):
+        found["views"] = str(PLAN.folder(run, "encode") / "views.zarr" / "zarr.json")
+    return found
+
+
+def options(wildcards, input):
+    """Params: the optional inputs as command-line options."""
+    names = ("refined", "scores", "labels", "history", "views")
+    return [word for name in names if name in input.keys() for word in (f"--{name}", str(input[name]))]
+
+
+def finished(wildcards):
+    """Input of rule all: the report of every run."""
+    return [str(PLAN.folder(run, "report") / "report.html") for run in PLAN.runs]
+
+
+def labelled(wildcards):
+    """Input of rule labels: the pseudo-labels of every run."""
+    return [str(PLAN.folder(run, "correct") / "pseudo.zarr" / "zarr.json") for run in PLAN.runs]

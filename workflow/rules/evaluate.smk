@@ -1,0 +1,50 @@
+# Measuring: the only place, with the report, where true labels are read.
+
+
+rule predict:
+    input:
+        images=made("manifest", "images.parquet"),
+        adapter=made("train", "adapter.safetensors"),
+        model=made("train", "model.yaml"),
+    output:
+        group="results/{dataset}/{run}/scores.zarr/zarr.json",
+        record="results/{dataset}/{run}/scores.json",
+    log:
+        "results/{dataset}/{run}/logs/predict.log",
+    conda:
+        "../../envs/cutsew.yaml"
+    threads: 2
+    resources:
+        gpu=GPUS,
+        device=DEVICE,
+        batch_size=BATCH_SIZE,
+    params:
+        version=version_of("predict"),
+    shell:
+        "cutsew --log {log} predict {input.images} {input.adapter} {output.group}"
+        " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
+
+
+rule evaluate:
+    input:
+        unpack(measured),
+        images=made("manifest", "images.parquet"),
+        logits=logits,
+        fused=made("fuse", "fused.zarr/zarr.json"),
+        pseudo=made("correct", "pseudo.zarr/zarr.json"),
+    output:
+        metrics="results/{dataset}/{run}/metrics.csv",
+        per_class="results/{dataset}/{run}/per_class.csv",
+        agreement="results/{dataset}/{run}/agreement.csv",
+        confidence="results/{dataset}/{run}/confidence.csv",
+        record="results/{dataset}/{run}/metrics.json",
+    params:
+        settings=settings("evaluate"),
+        options=options,
+    log:
+        "results/{dataset}/{run}/logs/evaluate.log",
+    conda:
+        "../../envs/cutsew.yaml"
+    shell:
+        "cutsew --log {log} evaluate {input.images} {output.metrics} --settings {params.settings:q}"
+        " --logits {input.logits} --fused {input.fused} --pseudo {input.pseudo} {params.options:q}"

@@ -1,0 +1,30 @@
+# One page that shows what came out and why.
+
+
+rule report:
+    input:
+        unpack(shown),
+        images=made("manifest", "images.parquet"),
+        logits=logits,
+        fused=made("fuse", "fused.zarr/zarr.json"),
+        pseudo=made("correct", "pseudo.zarr/zarr.json"),
+        metrics=made("evaluate", "metrics.csv"),
+    output:
+        page=report(
+            "results/{dataset}/{run}/report.html",
+            caption="../report/report.rst",
+            category="Runs",
+            labels={"run": "{run}"},
+        ),
+        scenes="results/{dataset}/{run}/scenes.png",
+        record="results/{dataset}/{run}/report.json",
+    params:
+        options=options,
+        version=version_of("report"),
+    log:
+        "results/{dataset}/{run}/logs/report.log",
+    conda:
+        "../../envs/cutsew.yaml"
+    shell:
+        "cutsew --log {log} report {output.page} --metrics {input.metrics} --images {input.images}"
+        " --logits {input.logits} --fused {input.fused} --pseudo {input.pseudo} {params.options:q}"
