@@ -1,0 +1,120 @@
+"""Every stage's answer to the same question, read photo by photo whatever rows its Zarr holds and in whatever order."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cutsew.artefacts.store import array_of, folder_of, labels_of, open_group
+from cutsew.errors import UserError
+
+IMAGES_AT_ONCE = 8192
+"""Photos in one slice of a read."""
+
+SPLIT_STAGES = {"train": ("zero_shot", "fused", "pseudo", "refined"), "test": ("zero_shot", "fused", "student")}
+"""Stages that are looked at on each split, in the order of the pipeline."""
+
+ARRAYS = {
+    "zero_shot": ("logits", "zero_shot"),
+    "fused": ("fused", "z"),
+    "pseudo": ("pseudo", "z"),
+    "refined": ("refined", "z"),
+    "student": ("scores", "z"),
+}
+"""Stage -> name of its Zarr, as the command line calls it, and of the array in it."""
+
+
+class Outcome:
+    """One stage's logits.
+
+    Args:
+        stage: its name.
+        path: its Zarr, the folder or the `zarr.json` in it.
+
+    Raises:
+        UserError: the Zarr is not there or is damaged.
+
+    """
+
+    def __init__(self, stage: str, path: Path) -> None:
+        self.stage = stage
+        self.path = folder_of(path)
+        group = open_group(path)
+        self.classes = labels_of(group, "class")
+        self._array = array_of(group, ARRAYS[stage][1])
+        self._ids = pd.Index(labels_of(group, "image"))
+
+    def read(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Return the (n, C) logits of n photos, in the order of `ids`."""
+        z = np.empty((len(ids), len(self.classes)), dtype=np.float32)
+        start = 0
+        for block in self.slices(ids):
+            z[start : start + len(block)] = block
+            start += len(block)
+        return z
+
+    def slices(self, ids: Sequence[str]) -> Iterator[npt.NDArray[np.float32]]:
+        """Give the logits of some photos in slices of at most IMAGES_AT_ONCE, in the order of `ids`.
+
+        Raises:
+            UserError: a photo is not there.
+
+        """
+        rows = self._ids.get_indexer(pd.Index(ids))
+        if (rows < 0).any():
+            first = ids[int(np.argmax(rows < 0))]
+            raise UserError(
+                f"{self.path}: lacks {(rows < 0).sum()} of {len(ids)} photos, such as {first!r}; run the workflow again"
+            )
+        for start in range(0, len(rows), IMAGES_AT_ONCE):
+            yield np.asarray(self._array.oindex[rows[start : start + IMAGES_AT_ONCE], :], dtype=np.float32)
+
+
+def open_outcomes(zarrs: dict[str, Path | None]) -> dict[str, Outcome]:
+    """Open the stages' Zarrs.
+
+    Args:
+        zarrs: by the names that ARRAYS gives them; None for one that was not made.
+
+    Raises:
+        UserError: one is not there, or their classes differ.
+
+    """
+    outcomes: dict[str, Outcome] = {}
+    for stage, (name, _) in ARRAYS.items():
+        path = zarrs[name]
+        if path is not None:
+            outcomes[stage] = Outcome(stage, path)
+    first = next(iter(outcomes.values()))
+    for outcome in outcomes.values():
+        if outcome.classes != first.classes:
+            raise UserError(f"{outcome.path}: its classes are not those of {first.path}; run the workflow again")
+    return outcomes
+
+
+def read_truth(path: Path, ids: Sequence[str], classes: Sequence[str]) -> npt.NDArray[np.int8]:
+    """Read true labels. Only evaluate and report may.
+
+    Args:
+        path: `labels.parquet`: column id and one int8 column per class.
+        ids: n photos.
+        classes: C names.
+
+    Returns:
+        (n, C) int8: 1 positive, 0 negative, -1 not counted; a photo that the file does not hold is -1 throughout.
+
+    Raises:
+        UserError: the file is not there, or a class is not in it.
+
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file of true labels; run the workflow to make it, or leave --labels out")
+    labels: pd.DataFrame = pd.read_parquet(path).set_index("id")
+    missing = [name for name in classes if name not in labels.columns]
+    if missing:
+        raise UserError(f"{path}: has no column {missing[0]!r}; run the workflow again to read the truth anew")
+    chosen: npt.NDArray[Any] = labels.reindex(index=list(ids), columns=list(classes), fill_value=-1).to_numpy()
+    return chosen.astype(np.int8)

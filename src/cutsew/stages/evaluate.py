@@ -1,0 +1,169 @@
+"""Measuring every stage, against the truth where there is any."""
+
+import itertools
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import typer
+from tqdm import tqdm
+
+from cutsew.artefacts.atomic import replacing
+from cutsew.artefacts.manifest import SPLITS, read_manifest
+from cutsew.artefacts.outcome import SPLIT_STAGES, Outcome, open_outcomes, read_truth
+from cutsew.artefacts.record import Record, input_digest
+from cutsew.config.model import Evaluate
+from cutsew.numerics.agreement import BINS, Naming, agreement, naming
+from cutsew.numerics.metrics import (
+    average_precision,
+    inversions,
+    mean_average_precision,
+    named_at,
+    named_top,
+    precision_recall,
+)
+from cutsew.numerics.score import sigmoid
+from cutsew.plan import STAGES
+from cutsew.stages.options import SettingsOption
+
+Row = dict[str, Any]
+BESIDE = ("per_class.csv", "confidence.csv", "agreement.csv")
+PRINTED = ("stage", "split", "images", "mAP", "CF1", "OF1", "labels_per_image", "confidence")
+
+
+class Tables(NamedTuple):
+    """Rows of metrics.csv and of the tables beside it."""
+
+    metrics: list[Row]
+    per_class: list[Row]
+    confidence: list[Row]
+    agreement: list[Row]
+
+
+def evaluate(
+    images: Annotated[Path, typer.Argument(help="The manifest, images.parquet.")],
+    metrics: Annotated[Path, typer.Argument(help="Table to write; three more are written beside it.")],
+    *,
+    settings: SettingsOption,
+    logits: Annotated[Path, typer.Option(help="Zero-shot logits.")],
+    fused: Annotated[Path, typer.Option(help="Fused logits.")],
+    pseudo: Annotated[Path, typer.Option(help="Corrected pseudo-labels.")],
+    refined: Annotated[Path | None, typer.Option(help="Pseudo-labels after training; train photos.")] = None,
+    scores: Annotated[Path | None, typer.Option(help="The student's logits; test photos.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="True labels, labels.parquet.")] = None,
+) -> None:
+    """Measure every stage, against the truth where there is any."""
+    zarrs = {"logits": logits, "fused": fused, "pseudo": pseudo, "refined": refined, "scores": scores}
+    inputs = [path for path in (images, *zarrs.values(), labels) if path is not None]
+    record = Record("evaluate", STAGES["evaluate"].version, settings, inputs=inputs)
+    chosen = Evaluate.model_validate(settings["evaluate"])
+    outcomes = open_outcomes(zarrs)
+    tables = _tables(outcomes, images, labels, chosen)
+    digests = {}
+    for name, rows in zip((metrics.name, *BESIDE), tables, strict=True):
+        with replacing(metrics.with_name(name)) as draft:
+            pd.DataFrame(rows).to_csv(draft, index=False, float_format="%.6g")
+        digests[name] = input_digest(metrics.with_name(name))
+    record.facts = {"truth": labels is not None, "classes": len(next(iter(outcomes.values())).classes)}
+    record.write(metrics.with_suffix(".json"), digests)
+    typer.echo(as_text(pd.DataFrame(tables.metrics)))
+
+
+def as_text(table: pd.DataFrame) -> str:
+    """Set the main columns of metrics.csv as aligned text; what is not known is a dash."""
+    shown = [name for name in PRINTED if name in table.columns]
+    return table.to_string(columns=shown, index=False, na_rep="-", float_format=lambda x: f"{x:.2f}")
+
+
+def _tables(outcomes: dict[str, Outcome], images: Path, labels: Path | None, chosen: Evaluate) -> Tables:
+    metrics, per_class, confidence, agreements = tables = Tables([], [], [], [])
+    for split in SPLITS:
+        ids = list(read_manifest(images, split=split)["id"])
+        found = [outcomes[stage] for stage in SPLIT_STAGES[split] if stage in outcomes]
+        if not ids:
+            continue
+        truth = read_truth(labels, ids, found[0].classes) if labels is not None else None
+        for outcome in tqdm(found, desc=f"measuring {split}", unit="stage"):
+            whole, classes, histogram = _measure(outcome, split, ids, truth, chosen)
+            metrics.append(whole)
+            per_class.extend(classes)
+            confidence.extend(histogram)
+        for first, second in itertools.combinations(found, 2):
+            agreements.append(_compare(first, second, split, ids, chosen.threshold))
+    return tables
+
+
+def _measure(
+    outcome: Outcome,
+    split: str,
+    ids: list[str],
+    truth: npt.NDArray[np.int8] | None,
+    chosen: Evaluate,
+) -> tuple[Row, list[Row], list[Row]]:
+    """Return one stage's rows of metrics, per_class and confidence."""
+    z = outcome.read(ids)
+    probabilities = sigmoid(z)
+    seen = naming(probabilities, chosen.threshold)
+    key = {"stage": outcome.stage, "split": split}
+    against = _against_truth(z, probabilities, truth, chosen)
+    classes = against.pop("classes")
+    whole = {**key, "images": len(ids), **against}
+    whole |= {"labels_per_image": seen.labels_per_image, "confidence": seen.confidence}
+    per_class = [
+        {**key, "class": name, **row, "labels": int(count)}
+        for name, row, count in zip(outcome.classes, classes, seen.labels, strict=True)
+    ]
+    return whole, per_class, [{**key, **row} for row in _histogram(seen)]
+
+
+def _against_truth(
+    z: npt.NDArray[np.float32],
+    probabilities: npt.NDArray[np.floating[Any]],
+    truth: npt.NDArray[np.int8] | None,
+    chosen: Evaluate,
+) -> Row:
+    """Return the columns that need truth, empty without it; under `classes`, those of each class."""
+    if truth is None:
+        truth = np.full(z.shape, -1, dtype=np.int8)
+    ap = average_precision(truth, z)
+    above = inversions(truth, z)
+    positives = (truth == 1).sum(axis=0)
+    overall = precision_recall(truth, named_at(probabilities, chosen.threshold))
+    top = precision_recall(truth, named_top(z, chosen.top))
+    known = bool((truth >= 0).any())
+    return {
+        "with_truth": int((truth >= 0).any(axis=1).sum()),
+        "mAP": mean_average_precision(ap),
+        **vars(overall),
+        **{f"top{chosen.top}_{name}": value for name, value in vars(top).items()},
+        "inversions": int(above.sum()) if known else None,
+        "classes": [
+            {"positives": int(n) if known else None, "AP": value, "inversions": int(count) if known else None}
+            for n, value, count in zip(positives, ap, above, strict=True)
+        ],
+    }
+
+
+def _histogram(seen: Naming) -> list[Row]:
+    edges = np.linspace(0, 1, BINS + 1)
+    return [
+        {"low": edges[b], "high": edges[b + 1], "top1": int(seen.top1[b]), "every": int(seen.every[b])}
+        for b in range(BINS)
+    ]
+
+
+def _compare(first: Outcome, second: Outcome, split: str, ids: list[str], threshold: float) -> Row:
+    """Compare two stages slice by slice, so that only a slice of each is in memory."""
+    pairs = zip(first.slices(ids), second.slices(ids), strict=True)
+    each = np.concatenate([agreement(sigmoid(a), sigmoid(b), threshold) for a, b in pairs])
+    defined = each[np.isfinite(each[:, 2]), 2]
+    return {
+        "split": split,
+        "first": first.stage,
+        "second": second.stage,
+        "top1": each[:, 0].mean(),
+        "jaccard": each[:, 1].mean(),
+        "spearman": defined.mean() if len(defined) else None,
+    }
