@@ -1,0 +1,40 @@
+"""The captioned scenes that the tiny CLIP learns from. Free of torch, so that the processes that draw start quickly."""
+
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from cutsew.demo.captions import caption
+from cutsew.demo.scene import scene
+from cutsew.numerics.draw import generator
+
+SIDE = 96
+"""Side of the square input in pixels."""
+
+OTHERS = (0.25, 0.3, 0.25, 0.2)
+"""Probability of 0 to 3 smaller objects beside the main one."""
+
+SECOND_NAMED = 0.15
+"""Probability that the caption names a second object too."""
+
+Example = tuple[npt.NDArray[np.uint8], str]
+
+
+def example(index: int, seed: int) -> Example:
+    """Draw one training scene; return its pixels, (96, 96, 3) uint8, squashed from the whole photo, and its caption."""
+    rng = generator("tiny_clip", seed, index)
+    photo, things = scene(rng, OTHERS)
+    names = [thing.name for thing in things]
+    named = names[:2] if rng.uniform() < SECOND_NAMED else names[:1]
+    return np.array(photo.resize((SIDE, SIDE), Image.Resampling.BICUBIC)), caption(named)
+
+
+def examples(count: int, seed: int, workers: int) -> Iterator[Example]:
+    """Draw many training scenes in several processes; give them in order, whatever the number of processes."""
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(partial(example, seed=seed), range(count), chunksize=50)

@@ -1,0 +1,104 @@
+"""The demo's photos, written in PASCAL VOC layout so that the VOC reader is what reads them."""
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import starmap
+from multiprocessing import get_context
+from pathlib import Path
+from xml.etree import ElementTree
+
+from tqdm import tqdm
+
+from cutsew.demo.scene import Thing, scene
+from cutsew.demo.sprites import sprites
+from cutsew.numerics.draw import generator
+
+OTHERS = (0.22, 0.32, 0.26, 0.13, 0.07)
+"""Probability of 0 to 4 smaller objects beside the main one."""
+
+_FOLDERS = ("JPEGImages", "Annotations", "ImageSets/Main")
+_QUALITY = 90
+
+
+def write_world(folder: Path, *, train: int, test: int, seed: int, workers: int) -> dict[str, str]:
+    """Write all photos, annotations and lists.
+
+    A photo depends only on (seed, split, index): neither on the number of workers nor on how many others there are.
+
+    Args:
+        folder: is made; JPEGImages/*.jpg, Annotations/*.xml and ImageSets/Main/{train,val}.txt go there.
+        train: photos of the list `train`.
+        test: photos of the list `val`.
+        seed: of the world.
+        workers: processes that draw.
+
+    Returns:
+        Each list and each of the two folders of files -> SHA-256 of its content.
+
+    Raises:
+        UserError: the sprites' packages are not installed.
+
+    """
+    sprites()
+    for name in _FOLDERS:
+        folder.joinpath(name).mkdir(parents=True, exist_ok=True)
+    splits = {"train": train, "val": test}
+    jobs = [(split, index) for split, count in splits.items() for index in range(count)]
+    found = _write_all(folder, jobs, seed, workers)
+    digests = {}
+    for split in splits:
+        text = "".join(f"{photo_id(*job)}\n" for job in jobs if job[0] == split)
+        folder.joinpath(f"ImageSets/Main/{split}.txt").write_text(text, encoding="ascii")
+        digests[f"ImageSets/Main/{split}.txt"] = hashlib.sha256(text.encode()).hexdigest()
+    for name, column in zip(_FOLDERS[:2], zip(*found, strict=True), strict=True):
+        digests[name] = hashlib.sha256("\n".join(column).encode()).hexdigest()
+    return digests
+
+
+def photo_id(split: str, index: int) -> str:
+    """Name a photo, such as train_00012."""
+    return f"{split}_{index:05d}"
+
+
+def annotation(name: str, size: tuple[int, int], things: Sequence[Thing]) -> bytes:
+    """Return a photo's annotation as VOC's XML; its pixel coordinates start at 1 and include the last pixel."""
+    root = ElementTree.Element("annotation")
+    _add(root, {"folder": "demo", "filename": f"{name}.jpg"})
+    _add(ElementTree.SubElement(root, "size"), {"width": size[0], "height": size[1], "depth": 3})
+    _add(root, {"segmented": 0})
+    for thing in things:
+        element = ElementTree.SubElement(root, "object")
+        _add(element, {"name": thing.name, "pose": "Unspecified", "truncated": 0, "difficult": 0})
+        left, top, right, bottom = thing.box
+        _add(
+            ElementTree.SubElement(element, "bndbox"),
+            {"xmin": left + 1, "ymin": top + 1, "xmax": right, "ymax": bottom},
+        )
+    ElementTree.indent(root)
+    return ElementTree.tostring(root) + b"\n"
+
+
+def _add(parent: ElementTree.Element, values: dict[str, str | int]) -> None:
+    for key, value in values.items():
+        ElementTree.SubElement(parent, key).text = str(value)
+
+
+def _write_all(folder: Path, jobs: list[tuple[str, int]], seed: int, workers: int) -> list[tuple[str, str]]:
+    write = partial(_write_one, folder, seed)
+    bar = partial(tqdm, total=len(jobs), desc="drawing", unit="photo")
+    if workers < 2:
+        return list(bar(starmap(write, jobs)))
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        return list(bar(pool.map(write, *zip(*jobs, strict=True), chunksize=20)))
+
+
+def _write_one(folder: Path, seed: int, split: str, index: int) -> tuple[str, str]:
+    """Draw and write one photo and its annotation; return the digests of both files."""
+    photo, things = scene(generator("demo_world", seed, split, index), OTHERS)
+    name = photo_id(split, index)
+    jpeg, xml = folder / "JPEGImages" / f"{name}.jpg", folder / "Annotations" / f"{name}.xml"
+    photo.save(jpeg, quality=_QUALITY)
+    xml.write_bytes(annotation(name, photo.size, things))
+    return hashlib.sha256(jpeg.read_bytes()).hexdigest(), hashlib.sha256(xml.read_bytes()).hexdigest()

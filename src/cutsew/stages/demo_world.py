@@ -1,0 +1,27 @@
+"""Stage `demo_world`: the embedded demo's photos."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cutsew.artefacts.atomic import replacing
+from cutsew.artefacts.record import Record
+from cutsew.config.dataset import Demo
+from cutsew.demo.world import write_world
+from cutsew.plan import STAGES
+from cutsew.stages.options import SettingsOption
+
+
+def demo_world(
+    out: Annotated[Path, typer.Argument(help="The folder to write; it is replaced as a whole.")],
+    settings: SettingsOption,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that draw.")] = 2,
+) -> None:
+    """Write the embedded demo's photos in PASCAL VOC layout, and a record beside their folder."""
+    record = Record("demo_world", STAGES["demo_world"].version, settings)
+    demo = Demo.model_validate(settings["demo"])
+    with replacing(out) as draft:
+        digests = write_world(draft, train=demo.train, test=demo.test, seed=demo.seed, workers=workers)
+    record.facts["photos"] = demo.train + demo.test
+    record.write(out.with_name(f"{out.name}.json"), {f"{out.name}/{name}": digest for name, digest in digests.items()})

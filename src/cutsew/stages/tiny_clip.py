@@ -1,0 +1,20 @@
+"""Stage `tiny_clip`: the rule that rebuilds the demo's shipped weights."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cutsew.demo.tiny_clip import pack
+from cutsew.demo.train_clip import train
+
+
+def tiny_clip(
+    out: Annotated[Path, typer.Argument(help="The packed weights to write, .safetensors.")],
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 600,
+    images: Annotated[int, typer.Option(min=2, help="Captioned scenes to learn from.")] = 12_000,
+    seed: Annotated[int, typer.Option(help="Seed of scenes, initial weights and order.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that draw scenes.")] = 2,
+) -> None:
+    """Train the demo's tiny CLIP anew (three minutes on two cores)."""
+    pack(train(steps=steps, images=images, seed=seed, workers=workers), out)
