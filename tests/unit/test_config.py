@@ -1,0 +1,95 @@
+"""config.load: one line that names the dotted setting, what is wrong and what to do."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cutsew.config import Config, load, override
+from cutsew.errors import UserError
+
+BASE = {"classes": ["cat", "dog", "horse"]}
+
+WRONG = [
+    ({}, "classes: is not set; set it in the config file"),
+    (BASE | {"fuse": {"alfa": 0.5}}, "fuse.alfa: unknown setting; did you mean alpha?"),
+    (BASE | {"fused": {}}, "fused: unknown setting; did you mean fuse?"),
+    (BASE | {"fuse": {"zzz": 1}}, "fuse.zzz: unknown setting; known: rule, space, alpha"),
+    (BASE | {"teacher": {"conse": {"topp": 1}}}, "teacher.conse.topp: unknown setting; did you mean top?"),
+    (
+        BASE | {"cut": {"passes": "many"}},
+        "cut.passes: input should be a valid integer, unable to parse string as an integer, not 'many'",
+    ),
+    (BASE | {"fuse": {"alpha": -1}}, "fuse.alpha: input should be greater than or equal to 0, not -1"),
+    (BASE | {"cut": {"flip": 2}}, "cut.flip: input should be less than or equal to 1, not 2"),
+    (BASE | {"fuse": {"space": "log"}}, "fuse.space: input should be 'logit' or 'probability', not 'log'"),
+    (BASE | {"cut": {"area": [0.5, 0.1]}}, "cut: area must be two positive numbers, smaller first"),
+    ({"classes": ["cat", "dog", "cat"]}, "classes: names cat more than once; keep one"),
+    ({"classes": ["cat", " "]}, "classes: holds an empty name; remove it"),
+    ({"classes": ["cat"]}, "classes: needs at least two names"),
+    (BASE | {"dataset": {"kind": "folder"}}, "dataset: kind folder needs `root`, the folder of the photos"),
+    (
+        BASE | {"dataset": {"test": {"folder": "a", "fraction": 0.1}}},
+        "dataset.test: name only one of folder, list and fraction",
+    ),
+    (BASE | {"teacher": {"kind": "scores"}}, "teacher: kind scores needs `scores.file`"),
+    (BASE | {"correct": {"beta": 4}}, "correct.beta: 4 is more than the 3 classes; lower it"),
+    (
+        BASE | {"prompts": {"names": {"cow": "a cow"}}},
+        "prompts.names: cow not among classes; remove or rename",
+    ),
+    (BASE | {"adapter": {"width": 30}}, "adapter.heads: 8 does not divide adapter.width 30"),
+    (
+        BASE | {"fuse": {"alpha": -1, "beta": 1}},
+        "fuse.alpha: input should be greater than or equal to 0, not -1 (and 1 more)",
+    ),
+    (
+        BASE | {"runs": {"a": {"fuse.alpha": -1}}},
+        "runs.a: fuse.alpha: input should be greater than or equal to 0, not -1",
+    ),
+    (
+        BASE | {"runs": {"../a": {}}},
+        "runs.../a: not a name for a folder; use letters, digits and . _ = + - (and not `default`, the base run)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("raw", "line"), WRONG, ids=[line[:40] for _, line in WRONG])
+def test_error_lines(raw, line):
+    with pytest.raises(UserError) as error:
+        load(raw)
+    assert str(error.value) == line
+
+
+def test_template_needs_the_class():
+    with pytest.raises(UserError, match=r"^prompts: template 'a photo' lacks \{class\}$"):
+        load(BASE | {"prompts": {"templates": ["a photo"]}})
+
+
+def test_ids_have_no_photos():
+    scores = {"kind": "scores", "scores": {"file": "scores.npz"}}
+    with pytest.raises(UserError, match=r"^dataset\.kind: ids has no photos, so set teacher\.kind: scores$"):
+        load(BASE | {"dataset": {"kind": "ids"}})
+    with pytest.raises(UserError, match=r"^dataset\.kind: ids has no photos, so set student\.kind: none$"):
+        load(BASE | {"dataset": {"kind": "ids"}, "teacher": scores})
+    assert (
+        load(BASE | {"dataset": {"kind": "ids"}, "teacher": scores, "student": {"kind": "none"}}).teacher.kind
+        == "scores"
+    )
+
+
+def test_settings_never_change_after_loading():
+    with pytest.raises(ValueError, match="frozen"):
+        load(BASE).fuse.alpha = 1
+
+
+def test_override_by_dotted_name_keeps_the_rest():
+    raw = BASE | {"fuse": {"space": "probability", "alpha": 0.2}, "runs": {"a": {}}}
+    merged = override(raw, {"fuse.alpha": 0.5, "cut": {"passes": 3}})
+    assert merged == BASE | {"fuse": {"space": "probability", "alpha": 0.5}, "cut": {"passes": 3}}
+    assert raw["fuse"]["alpha"] == 0.2
+
+
+@given(st.floats(0, 10), st.integers(0, 50))
+def test_loading_what_was_dumped_changes_nothing(alpha, passes):
+    config = load(BASE | {"fuse": {"alpha": alpha}, "cut": {"passes": passes}})
+    assert Config.model_validate(config.model_dump(mode="json")) == config
