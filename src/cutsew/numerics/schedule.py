@@ -1,0 +1,26 @@
+"""Learning-rate schedules as one factor per step."""
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+
+def rate_factors(steps: int, schedule: Literal["constant", "cosine"], warmup: float) -> npt.NDArray[np.float64]:
+    """Give the factor in [0, 1] of the learning rate at each step.
+
+    Args:
+        steps: number of optimiser steps.
+        schedule: `constant` (paper) stays at 1 after the warm-up; `cosine` falls from 1 towards 0 at the end.
+        warmup: share of the steps, in [0, 1], in which the factor rises linearly from near 0 to 1.
+
+    Returns:
+        (steps,) float64.
+
+    """
+    step = np.arange(steps, dtype=np.float64)
+    rising = round(warmup * steps)
+    factors = np.ones(steps)
+    if schedule == "cosine":
+        factors = 0.5 * (1 + np.cos(np.pi * (step - rising) / max(1, steps - rising)))
+    return np.where(step < rising, (step + 1) / max(1, rising), factors)

@@ -1,0 +1,1 @@
+"""The EM loop of the sewing stage: sewn batches, steps, checkpoints."""
