@@ -1,0 +1,60 @@
+"""What every backbone has in common: it is frozen."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cutsew.checkpoints import weights_digest
+from cutsew.pixels import Pixels
+from cutsew.steady import steadily
+
+
+class Backbone(nn.Module):
+    """A frozen image encoder that gives grid features to the adapter.
+
+    It stays in eval mode whatever `train` is told, so that the statistics of its BatchNorm layers are fixed too, takes
+    no gradient, and on a CPU gives an image the same features bit for bit whatever batch it comes in.
+
+    Args:
+        tower: from normalised (B, 3, S, S) float32 to (B, D, H, W).
+        pixels: the normalisation.
+        image_size: S, side of the square input in pixels.
+        description: what builds it again, plain values.
+        device: cpu or cuda.
+
+    Attributes:
+        width: D, channels of the features.
+        grid: (H, W) of the features.
+        image_size: S.
+        weights_digest: SHA-256 of its weights.
+
+    """
+
+    def __init__(
+        self, tower: nn.Module, pixels: Pixels, image_size: int, description: Mapping[str, Any], device: str
+    ) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.weights_digest = weights_digest(tower)
+        self._description = dict(description)
+        self._device = device
+        self.tower = tower.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.pixels = pixels.to(device)
+        self.requires_grad_(False)
+        self.eval()
+        _, self.width, *grid = self(torch.zeros(1, 3, image_size, image_size, dtype=torch.uint8)).shape
+        self.grid = (int(grid[0]), int(grid[1]))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode (B, 3, S, S) uint8 photos: (B, D, H, W) float32 on the backbone's device, without gradient."""
+        return steadily(lambda group: self.tower(self.pixels(group)).float(), images, self._device)
+
+    def train(self, mode: bool = True) -> "Backbone":  # noqa: ARG002, FBT001, FBT002
+        """Stay in eval mode: it is frozen."""
+        return super().train(False)
+
+    def describe(self) -> dict[str, Any]:
+        """Return all that is needed to build it again, and the digest of its weights."""
+        return {**self._description, "width": self.width, "weights_digest": self.weights_digest}

@@ -1,0 +1,35 @@
+"""Any open_clip visual tower, without its pooling, as the backbone."""
+
+from torch import Tensor, nn
+
+from cutsew import clip_models
+from cutsew.backbones.base import Backbone
+from cutsew.config.student import OpenClipStudent
+from cutsew.pixels import Pixels
+
+
+class GridOfFeatures(nn.Module):
+    """A visual tower up to its last grid of features: the class token and the pooling are left out."""
+
+    def __init__(self, visual: nn.Module) -> None:
+        super().__init__()
+        self.visual = visual
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Encode (B, 3, S, S) to (B, D, H, W)."""
+        found = self.visual.forward_intermediates(pixels, indices=[-1], intermediates_only=True)  # type: ignore[operator]
+        features: Tensor = found["image_intermediates"][0]
+        return features
+
+
+def open_clip_backbone(settings: OpenClipStudent, device: str) -> Backbone:
+    """Build the backbone; only the visual tower is kept in memory.
+
+    Raises:
+        UserError: the model or its weights cannot be had.
+
+    """
+    clip = clip_models.build(settings.model, settings.pretrained, settings.image_size, "student.open_clip")
+    description = {"kind": "open_clip", "open_clip": settings.model_dump()}
+    tower = GridOfFeatures(clip.model.visual)  # type: ignore[arg-type]
+    return Backbone(tower, Pixels(clip.mean, clip.std), clip.image_size, description, device)

@@ -1,0 +1,171 @@
+"""Building open_clip models from a tag or a local checkpoint, for teachers and students alike.
+
+What open_clip leaves to its caller is done here: position embeddings of ResNets are resized too (open_clip resizes
+ViTs' only), and OpenAI's weights get the QuickGELU that they were trained with (open_clip only warns).
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cutsew import checkpoints
+from cutsew.compat import import_torchvision
+from cutsew.errors import UserError
+from cutsew.teachers.positions import resize_position_embedding
+
+import_torchvision()
+import open_clip  # noqa: E402
+from open_clip.convert import convert_state_dict  # noqa: E402
+from open_clip.model import convert_to_custom_text_state_dict, resize_text_pos_embed  # noqa: E402
+from open_clip.pretrained import download_pretrained, get_pretrained_cfg  # noqa: E402
+
+TINY = "cutsew-tiny"
+_POSITIONS = ("visual.positional_embedding", "visual.attnpool.positional_embedding")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """An open_clip model with what its input needs.
+
+    Attributes:
+        model: in eval mode, float32, on the CPU, without gradients.
+        mean: of the three channels, for pixels in [0, 1].
+        std: of the three channels.
+        image_size: side of its square input in pixels.
+
+    """
+
+    model: nn.Module
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_size: int
+
+
+def build(model: str, pretrained: str, image_size: int | None, section: str) -> Clip:
+    """Build an open_clip model.
+
+    Args:
+        model: open_clip's name of it; cutsew-tiny is the demo's own. For OpenAI's ViT weights from a local file take
+            the name that ends in -quickgelu, as open_clip has it.
+        pretrained: open_clip's tag of its weights, or the path of a local checkpoint.
+        image_size: side of the square input in pixels, None for the model's own.
+        section: dotted name of the settings' section, for messages.
+
+    Raises:
+        UserError: an unknown model or tag, weights that cannot be fetched or do not fit.
+
+    """
+    if model == TINY:
+        from cutsew.demo import tiny_clip  # noqa: PLC0415
+
+        tiny_clip.register()
+    config = open_clip.get_model_config(model)
+    if config is None:
+        raise UserError(f"{section}.model: open_clip has no model {model}; see open_clip.list_models()")
+    tag: dict[str, Any] = {} if checkpoints.is_path(pretrained) else get_pretrained_cfg(model, pretrained)
+    state = _state_dict(model, pretrained, tag, f"{section}.pretrained")
+    is_timm = "timm_model_name" in config["vision_cfg"]  # timm's towers change size after loading
+    with _quiet(), torch.random.fork_rng(devices=[]):
+        try:
+            built = open_clip.create_model(
+                model,
+                load_weights=False,
+                pretrained_text=False,
+                force_quick_gelu=_needs_quick_gelu(model, tag),
+                force_image_size=None if is_timm else image_size,
+                force_preprocess_cfg=open_clip.transform.merge_preprocess_dict({}, tag),
+            )
+        except (OSError, RuntimeError, ImportError, ValueError, AssertionError) as error:
+            raise UserError(f"{section}.model: {model} cannot be built ({_first_line(error)})") from None
+    source = f"{pretrained} of {model}"
+    checkpoints.load(built, _fitted(state, built, source, section), source, f"{section}.pretrained")
+    if is_timm and image_size is not None:
+        built.visual.set_input_size(image_size)
+    wanted = built.visual.preprocess_cfg
+    size = image_size or wanted["size"]
+    side = size if isinstance(size, int) else size[0]
+    return Clip(built.eval().requires_grad_(False), tuple(wanted["mean"]), tuple(wanted["std"]), side)
+
+
+def tokenizer(model: str) -> Callable[[list[str]], Tensor]:
+    """Return the model's own tokenizer: from n texts to their (n, L) tokens."""
+    with _quiet():
+        found: Callable[[list[str]], Tensor] = open_clip.get_tokenizer(model)
+    return found
+
+
+def _state_dict(model: str, pretrained: str, tag: dict[str, Any], setting: str) -> dict[str, Tensor]:
+    if model == TINY:
+        from cutsew.demo import tiny_clip  # noqa: PLC0415
+
+        if pretrained == "demo":
+            return tiny_clip.state_dict()
+        state = checkpoints.read_state_dict(Path(pretrained), setting)
+        packed = "token_embedding.rows" in state
+        return tiny_clip.state_dict(Path(pretrained)) if packed else state
+    if checkpoints.is_path(pretrained):
+        return checkpoints.read_state_dict(Path(pretrained), setting)
+    if not tag:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
+        raise UserError(
+            f"{setting}: {model} has no weights {pretrained} (it has: {tags}); give one of them or a local file"
+        )
+    try:
+        with _quiet(logging.ERROR):
+            path = Path(download_pretrained(tag))
+    except Exception as error:  # the hub's client raises dozens of kinds
+        raise UserError(
+            f"{setting}: {pretrained} of {model} cannot be downloaded ({_first_line(error)}); give a local file"
+        ) from None
+    return checkpoints.read_state_dict(path, setting)
+
+
+def _needs_quick_gelu(model: str, tag: dict[str, Any]) -> bool:
+    """Tell from the tag; for a local file, from all tags of the model, where they agree."""
+    tags = [tag] if tag else [get_pretrained_cfg(model, name) for name in open_clip.list_pretrained_tags_by_model(model)]
+    return bool(tags) and all(one.get("quick_gelu", False) for one in tags)
+
+
+def _fitted(state: dict[str, Tensor], model: nn.Module, source: str, section: str) -> dict[str, Tensor]:
+    """Bring a checkpoint into the model's form: open_clip's own conversions, and resized position embeddings."""
+    state = convert_state_dict(model, state)
+    if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
+        state = convert_to_custom_text_state_dict(state)
+    state = dict(state)
+    wanted = model.state_dict()
+    state.pop("text.transformer.embeddings.position_ids", None)
+    if "logit_bias" in wanted:
+        state.setdefault("logit_bias", torch.zeros_like(wanted["logit_bias"]))
+    for name in ("logit_scale", "logit_bias"):
+        if name in state and name in wanted:
+            state[name] = state[name].reshape(wanted[name].shape)
+    resize_text_pos_embed(state, model)
+    for name in _POSITIONS:
+        if name in state and name in wanted and len(state[name]) != len(wanted[name]):
+            side = round((len(wanted[name]) - 1) ** 0.5)
+            try:
+                state[name] = resize_position_embedding(state[name], (side, side))
+            except ValueError as error:
+                raise UserError(f"{section}.pretrained: {source}: {name}: {error}; give another checkpoint") from None
+    return state
+
+
+@contextmanager
+def _quiet(level: int = logging.WARNING) -> Iterator[None]:
+    """Keep open_clip's many messages on the root logger away from the user."""
+    before = logging.root.manager.disable
+    logging.disable(max(level, before))
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,53 @@
+"""Running a model so that what comes out for an image does not depend on the images beside it."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+GROUP = 4
+"""Images in one call of the model on a CPU."""
+
+
+def steadily(function: Callable[[Tensor], Tensor], images: Tensor, device: str) -> Tensor:
+    """Apply a model to a batch of images.
+
+    On a CPU the last bits of a convolution or a product depend on how many images share a call and how many threads
+    share its work. So the batch is cut into groups of GROUP images, the last one filled up with zeros, and each group
+    is computed by one thread, as many groups at a time as torch has threads. The result for an image is then the same
+    bit for bit whatever the batch and the number of threads. Small groups also stay in the processor's cache, which
+    makes this the faster way for small models. On a GPU the whole batch is one call.
+
+    Args:
+        function: from (b, ...) images on `device` to a tensor with b rows, each row from its own image.
+        images: (B, ...).
+        device: torch device.
+
+    Returns:
+        B rows, on `device`.
+
+    """
+    if torch.device(device).type != "cpu":
+        with torch.no_grad():
+            return function(images.to(device, non_blocking=True))
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(threads, initializer=_use_one_thread) as pool:
+            rows = list(pool.map(lambda group: _compute(function, group), images.split(GROUP)))
+    finally:
+        torch.set_num_threads(threads)
+    return torch.cat(rows)
+
+
+def _use_one_thread() -> None:
+    torch.get_num_threads()  # torch sets up each new thread once, on first use: that must come before the next line
+    torch.set_num_threads(1)
+
+
+def _compute(function: Callable[[Tensor], Tensor], group: Tensor) -> Tensor:
+    count = len(group)
+    if count < GROUP:
+        group = torch.cat([group, group.new_zeros(GROUP - count, *group.shape[1:])])
+    with torch.no_grad():
+        return function(group)[:count]

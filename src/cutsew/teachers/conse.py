@@ -1,0 +1,77 @@
+"""A teacher that needs no model hub: a convex combination of class-name embeddings (ConSE; Norouzi et al., ICLR 2014).
+
+An ImageNet classifier looks at a view; the embedding of the view is the sum, over its T likeliest ImageNet classes, of
+probability times the sentence embedding of that class's text; a class to look for is embedded by the same sentence
+encoder. Both models come from registry packages (extra `offline`).
+
+It asks for no label of the user's photos, but its image encoder was trained on ImageNet's labels, so it is not
+label-free in the sense that CLIP is; and CLIP is far better wherever its weights can be had.
+"""
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from cutsew.checkpoints import weights_digest
+from cutsew.config.teacher import ConseTeacher as Settings
+from cutsew.pixels import Pixels
+from cutsew.steady import steadily
+from cutsew.teachers.efficientnet import IMAGE_SIZE, MEAN, STD, efficientnet_lite0
+from cutsew.teachers.sentences import WIDTH, Sentences
+
+SETTING = "teacher.kind: conse"
+
+
+def mix(probabilities: Tensor, texts: Tensor, top: int) -> Tensor:
+    """Mix the texts of the likeliest classes by their probability.
+
+    Args:
+        probabilities: (B, K) of an image classifier.
+        texts: (K, D) embeddings of its classes' texts.
+        top: T, how many classes are mixed; K where it is larger.
+
+    Returns:
+        (B, D), L2-normalised.
+
+    """
+    likeliest, classes = probabilities.topk(min(top, probabilities.shape[1]), dim=1)
+    return normalize((likeliest.unsqueeze(-1) * texts[classes]).sum(dim=1), dim=-1)
+
+
+class ConseTeacher:
+    """EfficientNet-Lite0 and all-MiniLM-L6-v2, in float32. See `teachers.base.Teacher`."""
+
+    def __init__(self, settings: Settings, device: str) -> None:
+        classifier = efficientnet_lite0(SETTING)
+        self.device = device
+        self.image_size = IMAGE_SIZE
+        self.logit_scale = settings.scale
+        self.width = WIDTH
+        self._top = settings.top
+        self._sentences = Sentences(SETTING, device)
+        self.weights_digest = weights_digest(classifier, self._sentences.bert)
+        self._classifier = classifier.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._pixels = Pixels(MEAN, STD).to(device)
+
+    def embed_images(self, images: Tensor) -> Tensor:
+        """Embed (B, 3, 224, 224) uint8 views: (B, 384) float32 on the CPU, L2-normalised."""
+        texts = self._imagenet
+        return steadily(lambda views: mix(self._probabilities(views), texts, self._top), images, self.device).cpu()
+
+    def embed_texts(self, texts: list[str]) -> Tensor:
+        """Embed n texts: (n, 384) float32 on the CPU, L2-normalised."""
+        return self._sentences.embed(texts)
+
+    def _probabilities(self, images: Tensor) -> Tensor:
+        return torch.softmax(self._classifier(self._pixels(images)), dim=-1)
+
+    @cached_property
+    def _imagenet(self) -> Tensor:
+        """Embed the 1,000 ImageNet classes, (1000, 384): lemmas and WordNet definition; first lemmas alone cost 10 points."""
+        from timm.data import ImageNetInfo  # noqa: PLC0415
+
+        info = ImageNetInfo()
+        described = [info.index_to_description(index, detailed=True) for index in range(1000)]
+        return self._sentences.embed(described).to(self.device)
