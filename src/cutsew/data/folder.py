@@ -77,7 +77,7 @@ def in_list(ids: list[str], path: Path) -> set[str]:
     if strange:
         more = f" (and {len(strange) - 1} more)" if len(strange) > 1 else ""
         raise UserError(
-            f"dataset.test.list: {path} names {strange[0]}{more}, not among the photos below dataset.root; mend the list"
+            f"dataset.test.list: {path} names {strange[0]}{more}, not a photo below dataset.root; mend the list"
         )
     return chosen
 

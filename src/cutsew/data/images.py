@@ -34,7 +34,7 @@ TURNS = {
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"II*\0", b"MM\0*", b"GIF8")
 
 
-class BadImage(UserError):
+class BadImage(UserError):  # noqa: N818  # named for what it is about
     """A photo that cannot be read.
 
     Attributes:

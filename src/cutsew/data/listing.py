@@ -83,7 +83,7 @@ def _line(name: str, path: str | Path) -> str:
 def _ids(scores: ScoresTeacher | None) -> pd.DataFrame:
     if scores is None or scores.file is None:
         raise UserError("teacher.scores.file: not set; dataset.kind ids takes its ids from there")
-    from cutsew.teachers.scores import read_ids
+    from cutsew.teachers.scores import read_ids  # noqa: PLC0415  # only this kind needs it
 
     names = [str(name) for name in read_ids(scores.file, scores)]
     if not names:

@@ -72,8 +72,8 @@ def read_annotation(path: Path) -> list[Thing]:
     """Read the objects of an annotation.
 
     Raises:
-        UserError: the file is missing, not XML, declares a document type (and so could declare entities, which are never
-            expanded), or has an object without a name.
+        UserError: the file is missing, not XML, has an object without a name, or declares a document type: that is
+            where entities are declared, and none is ever expanded.
 
     """
     parser = ET.XMLParser(target=_Builder())

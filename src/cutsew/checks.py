@@ -1,0 +1,92 @@
+"""Cheap checks made before any job starts, so that a slip shows in the first second and not after hours."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from cutsew.config import Config
+from cutsew.config.dataset import Dataset
+from cutsew.config.teacher import ScoresTeacher
+from cutsew.data.listing import list_images
+from cutsew.data.truth import read_csv, refuse_absent, split_labels
+from cutsew.errors import UserError
+
+WEIGHTS_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt", ".tar", ".onnx", ".npz")
+DEMO_MODEL = "cutsew-tiny"
+
+
+def check_before_start(*configs: Config) -> None:
+    """Check that what the settings of one or more runs name is there; no photo is opened.
+
+    Runs with equal datasets cost one listing of the photos together.
+
+    Raises:
+        UserError: one line with the dotted setting, what is wrong and what to do.
+
+    """
+    listings: dict[tuple[Dataset, ScoresTeacher], int] = {}
+    for config in configs:
+        _check_weights(config)
+        _check_scores(config)
+        _check_truth(config)
+        key = (config.dataset, config.teacher.scores)
+        if config.dataset.kind in ("folder", "voc") and key not in listings:
+            _check_root(config.dataset)
+            listings[key] = _training_photos(list_images(config.dataset))
+        if config.dataset.kind == "demo":
+            _check_top_k(config, config.demo.train, "demo.train")
+        elif config.dataset.kind != "ids":
+            _check_top_k(config, listings[key], "the training photos below dataset.root")
+
+
+def _training_photos(listed: pd.DataFrame) -> int:
+    """Count the photos that are not known to be held out."""
+    train = int((listed["split"] != "test").sum())
+    if train == 0:
+        raise UserError("dataset.test: leaves no photo to label and train on; hold fewer out")
+    return train
+
+
+def _check_root(dataset: Dataset) -> None:
+    if dataset.root is None or not dataset.root.is_dir():
+        raise UserError(f"dataset.root: {dataset.root} is not a folder; set it to the folder of the photos")
+
+
+def _check_top_k(config: Config, photos: int, what: str) -> None:
+    if config.student.kind != "none" and config.select.top_k > photos:
+        raise UserError(
+            f"select.top_k: {config.select.top_k} is more than the {photos} of {what}; set it to {photos} or less"
+        )
+
+
+def _check_weights(config: Config) -> None:
+    teacher, student = config.teacher, config.student
+    if teacher.kind == "open_clip" and teacher.open_clip.model != DEMO_MODEL:
+        _check_file("teacher.open_clip.pretrained", teacher.open_clip.pretrained, _looks_like_a_path)
+    if student.kind == "open_clip" and student.open_clip.model != DEMO_MODEL:
+        _check_file("student.open_clip.pretrained", student.open_clip.pretrained, _looks_like_a_path)
+    if student.kind == "timm":
+        _check_file("student.timm.weights", student.timm.weights, lambda text: text not in ("package", "pretrained"))
+
+
+def _check_file(setting: str, text: str, is_path: Callable[[str], bool]) -> None:
+    if is_path(text) and not Path(text).exists():
+        raise UserError(f"{setting}: {text} does not exist; name an existing file of weights, or a tag")
+
+
+def _looks_like_a_path(text: str) -> bool:
+    return "/" in text or text.lower().endswith(WEIGHTS_SUFFIXES)
+
+
+def _check_scores(config: Config) -> None:
+    file = config.teacher.scores.file
+    if config.teacher.kind == "scores" and file is not None and not file.exists():
+        raise UserError(f"teacher.scores.file: {file} does not exist; name an existing npz, Zarr or parquet file")
+
+
+def _check_truth(config: Config) -> None:
+    path = config.dataset.truth
+    if path is not None:
+        labels = read_csv(path)[0]["labels"]
+        refuse_absent(config.classes, {name for field in labels.unique() for name in split_labels(field)}, path)

@@ -1,0 +1,147 @@
+"""True labels, from PASCAL VOC annotations or a CSV; for evaluation only."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+
+from cutsew.data import voc
+from cutsew.errors import UserError
+
+COUNTS = {"negative": 0, "ignore": -1, "positive": 1}
+"""What an object seen only as difficult counts as."""
+
+
+@dataclass
+class Truth:
+    """Labels of photos.
+
+    Attributes:
+        labels: id -> class -> 1 positive or -1 not counted; classes not named are negative.
+        named: every label name met, those outside the classes included, and how often.
+        strange: rows whose photo is not in the manifest (CSV only).
+
+    """
+
+    labels: dict[str, dict[str, int]] = field(default_factory=dict)
+    named: Counter[str] = field(default_factory=Counter)
+    strange: int = 0
+
+
+def from_voc(root: Path, names: Iterable[str], difficult: str) -> Truth:
+    """Read VOC annotations.
+
+    Args:
+        root: folder of the layout.
+        names: ids of the photos.
+        difficult: negative, ignore or positive: how a class counts whose objects in a photo are all marked difficult.
+
+    Raises:
+        UserError: an annotation is missing or damaged.
+
+    """
+    truth = Truth()
+    for name in names:
+        labels: dict[str, int] = {}
+        for thing in voc.read_annotation(voc.annotation_path(root, name)):
+            truth.named[thing.name] += 1
+            value = COUNTS[difficult] if thing.difficult else 1
+            labels[thing.name] = 1 if 1 in (value, labels.get(thing.name)) else value
+        truth.labels[name] = labels
+    return truth
+
+
+def from_csv(path: Path, ids_of: Mapping[str, Mapping[str, str]]) -> Truth:
+    """Read a CSV with the columns `labels` (names separated by `;`, empty for none) and `path` or `id`.
+
+    Args:
+        path: the CSV.
+        ids_of: column (`id`, `path`) -> what may stand in it -> id of the photo.
+
+    Raises:
+        UserError: the file is missing or not such a CSV, names a photo twice, or none of the manifest's.
+
+    """
+    table, key = read_csv(path)
+    truth = Truth()
+    for name, labels in zip(table[key].str.strip(), table["labels"], strict=True):
+        found = split_labels(labels)
+        truth.named.update(found)
+        photo = ids_of[key].get(str(PurePosixPath(name)) if key == "path" else name)
+        if photo is None:
+            truth.strange += 1
+            continue
+        if photo in truth.labels:
+            raise UserError(f"dataset.truth: {path} names {name} twice; keep one row a photo, labels separated by ;")
+        truth.labels[photo] = dict.fromkeys(found, 1)
+    if not truth.labels:
+        raise UserError(f"dataset.truth: {path} names none of the photos in column {key}; use paths below dataset.root")
+    return truth
+
+
+def read_csv(path: Path) -> tuple[pd.DataFrame, str]:
+    """Read the CSV of labels as text; return it and the name of its key column, `id` before `path`.
+
+    Raises:
+        UserError: the file is missing or lacks a column.
+
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+    except FileNotFoundError:
+        raise UserError(f"dataset.truth: {path} does not exist; name an existing CSV, or null for no truth") from None
+    except (OSError, ValueError) as error:  # pandas' parser errors and UnicodeDecodeError are ValueErrors
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"dataset.truth: {path} is not a readable CSV ({reason}); mend it") from None
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes a surplus first column for row names
+        raise UserError(f"dataset.truth: {path} has more fields in its rows than in its first line; quote the commas")
+    key = next((name for name in ("id", "path") if name in table.columns), None)
+    if key is None or "labels" not in table.columns:
+        raise UserError(f"dataset.truth: {path} needs the columns path (or id) and labels; mend its first line")
+    return table.fillna(""), key  # a row that is cut short lacks its last fields
+
+
+def split_labels(labels: str) -> list[str]:
+    """Split a field of labels at its semicolons; each name once."""
+    return list(dict.fromkeys(name.strip() for name in labels.split(";") if name.strip()))
+
+
+def refuse_absent(classes: Sequence[str], named: Iterable[str], where: Path) -> None:
+    """Refuse classes that the truth never names: more often a slip of spelling than a class without photos.
+
+    Raises:
+        UserError: there is such a class.
+
+    """
+    known = set(named)
+    absent = [name for name in classes if name not in known]
+    if absent:
+        raise UserError(
+            f"classes: {', '.join(absent)} never named in {where}; correct the spelling or remove from classes "
+            f"(named there: {_some(sorted(known - set(classes)))})"
+        )
+
+
+def to_table(truth: Truth, ids: Sequence[str], classes: Sequence[str]) -> pd.DataFrame:
+    """Lay labels out as column id and one int8 column per class (1, 0 or -1), in the order of `ids`.
+
+    Photos that the truth does not hold are left out.
+    """
+    held = [name for name in ids if name in truth.labels]
+    column = {name: i for i, name in enumerate(classes)}
+    values = np.zeros((len(held), len(classes)), dtype=np.int8)
+    for row, photo in enumerate(held):
+        for name, value in truth.labels[photo].items():
+            if name in column:
+                values[row, column[name]] = value
+    table = pd.DataFrame(values, columns=list(classes))
+    table.insert(0, "id", held, allow_duplicates=True)
+    return table
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:5]) or "nothing else"
+    return f"{shown}, ..." if len(names) > 5 else shown

@@ -1,0 +1,152 @@
+"""Stage `manifest`: list, check and shard the photos."""
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+from tqdm import tqdm
+
+from cutsew.artefacts.atomic import write_text
+from cutsew.artefacts.manifest import read_manifest, shard_digests, write_manifest
+from cutsew.artefacts.record import Record
+from cutsew.artefacts.store import file_digest
+from cutsew.config.dataset import Dataset
+from cutsew.config.teacher import ScoresTeacher
+from cutsew.data import voc
+from cutsew.data.folder import in_fraction
+from cutsew.data.images import BadImage
+from cutsew.data.listing import list_images
+from cutsew.data.survey import inspect_all, places
+from cutsew.errors import UserError
+from cutsew.plan import STAGES
+from cutsew.stages.options import SettingsOption, WorkersOption
+
+log = logging.getLogger(__name__)
+
+
+def manifest(
+    images: Annotated[Path, typer.Argument(help="images.parquet; if it is there, its photos keep their places.")],
+    *,
+    settings: SettingsOption,
+    root: Annotated[Path | None, typer.Option(help="Folder of the photos, instead of dataset.root.")] = None,
+    workers: WorkersOption = 0,
+) -> None:
+    """List, check and shard the photos: images.parquet, shards.csv and skipped.csv."""
+    record = Record("manifest", STAGES["manifest"].version, settings)
+    dataset = Dataset.model_validate(settings["dataset"])
+    scores = ScoresTeacher.model_validate(settings.get("teacher", {}).get("scores", {}))
+    root = root or dataset.root
+    known = _known(images)
+    listed = list_images(dataset, root, scores)
+    listed = listed.iloc[places(listed["id"].tolist(), known)].reset_index(drop=True)
+
+    table, skipped = (_of_ids(listed), []) if dataset.kind == "ids" else _of_photos(listed, workers)
+    _refuse_bad(skipped, dataset)
+    if dataset.test.fraction is not None and dataset.kind == "folder":
+        held_out = [in_fraction(digest, dataset.test.fraction) for digest in table["digest"]]
+        table["split"] = ["test" if held else "train" for held in held_out]
+    _refuse_empty(table, skipped, dataset)
+    _warn_of_twins(table)
+    table["shard"] = table.index // dataset.shard_size
+
+    write_manifest(images, table)
+    folder = images.parent
+    rows = pd.DataFrame([(bad.path, bad.reason) for bad in skipped], columns=["path", "reason"])
+    write_text(folder / "skipped.csv", rows.to_csv(index=False))
+    _write_shards(folder / "shards.csv", table)
+    counts = table["split"].value_counts()
+    record.inputs = _inputs(dataset, root, scores)
+    record.facts = {
+        "root": root,
+        "train": int(counts.get("train", 0)),
+        "test": int(counts.get("test", 0)),
+        "skipped": len(skipped),
+        "kept_in_place": len(set(known) & set(table["id"])),
+    }
+    outputs = {name: file_digest(folder / name) for name in (images.name, "shards.csv", "skipped.csv")}
+    record.write(images.with_suffix(".json"), outputs)
+    log.info("%d photos to label, %d held out, %d skipped", record.facts["train"], record.facts["test"], len(skipped))
+
+
+def _known(images: Path) -> list[str]:
+    """Ids of an earlier manifest in their order; none if there is no such file."""
+    if not images.exists():
+        return []
+    try:
+        return [str(name) for name in read_manifest(images)["id"]]
+    except (OSError, ValueError, KeyError):
+        raise UserError(f"{images}: not a readable manifest; delete it to have it made anew") from None
+
+
+def _of_photos(listed: pd.DataFrame, workers: int) -> tuple[pd.DataFrame, list[BadImage]]:
+    """Inspect the listed photos; return the good ones' rows and the bad ones sorted by path."""
+    paths = listed["path"].tolist()
+    good: list[tuple[int, int, int, str]] = []
+    rows: list[int] = []
+    bad: list[BadImage] = []
+    for row, found in enumerate(tqdm(inspect_all(paths, workers), total=len(paths), desc="photos", unit="photo")):
+        if isinstance(found, BadImage):
+            bad.append(found)
+        else:
+            rows.append(row)
+            good.append((found.width, found.height, found.bytes, found.digest))
+    facts = pd.DataFrame(good, columns=["width", "height", "bytes", "digest"])
+    table = pd.concat([listed.iloc[rows].reset_index(drop=True), facts], axis=1)
+    return table, sorted(bad, key=lambda error: str(error.path))
+
+
+def _of_ids(listed: pd.DataFrame) -> pd.DataFrame:
+    """Rows of ids without photos: no size, and the digest is the id's."""
+    digests = [hashlib.sha256(name.encode()).hexdigest() for name in listed["id"]]
+    return listed.assign(width=0, height=0, bytes=0, digest=digests)
+
+
+def _refuse_bad(bad: list[BadImage], dataset: Dataset) -> None:
+    if not bad:
+        return
+    if dataset.on_bad_image == "stop":
+        more = f" (and {len(bad) - 1} more bad photos)" if len(bad) > 1 else ""
+        raise UserError(f"{bad[0].path}: {bad[0].reason}{more}; mend or remove it, or set dataset.on_bad_image: skip")
+    log.warning("%d bad photos skipped; see skipped.csv", len(bad))
+
+
+def _refuse_empty(table: pd.DataFrame, bad: list[BadImage], dataset: Dataset) -> None:
+    if (table["split"] == "train").any():
+        return
+    if table.empty:
+        raise UserError(f"dataset.root: none of the {len(bad)} photos can be read; the first is {bad[0]}")
+    raise UserError(
+        f"dataset.{'test' if dataset.kind == 'folder' else 'voc.train'}: leaves no photo to label and train on; "
+        "hold fewer out"
+    )
+
+
+def _warn_of_twins(table: pd.DataFrame) -> None:
+    """Say how many held-out photos are byte for byte among the training photos too."""
+    train = set(table.loc[table["split"] == "train", "digest"])
+    twins = int(table.loc[table["split"] == "test", "digest"].isin(train).sum())
+    if twins:
+        log.warning("%d of the held-out photos are byte for byte among the training photos too", twins)
+
+
+def _write_shards(path: Path, table: pd.DataFrame) -> None:
+    """Write the shards' digests, leaving the file as it is when nothing changed, so that nothing after it reruns."""
+    digests = shard_digests(table)
+    counts = table["shard"].value_counts()
+    rows = [f"{shard},{counts[shard]},{digest}" for shard, digest in digests.items()]
+    text = "\n".join(["shard,images,digest", *rows]) + "\n"
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
+
+
+def _inputs(dataset: Dataset, root: Path | None, scores: ScoresTeacher) -> list[Path]:
+    """Name the files beside the photos that decided on the listing."""
+    if dataset.kind == "ids":
+        return [scores.file] if scores.file is not None else []
+    if dataset.kind == "folder":
+        return [dataset.test.list] if dataset.test.list is not None else []
+    names = [name for name in (dataset.voc.train, dataset.voc.test) if name is not None]
+    return [voc.list_path(root, name) for name in names] if root is not None else []
