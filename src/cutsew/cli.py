@@ -23,11 +23,11 @@ def _command(name: str, function: Callable[..., None], summary: str | None) -> A
 class StageGroup(typer.core.TyperGroup):
     """The commands, one per stage. Listing them imports none of them."""
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:  # noqa: ARG002
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401, ARG002
         """Name the stages in the order of the pipeline."""
         return list(STAGES)
 
-    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # noqa: ANN401, ARG002
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401, ARG002
         """Load the stage that is called; while only listing, a line of help stands in for it."""
         name = cmd_name.replace("-", "_")
         if name not in STAGES:

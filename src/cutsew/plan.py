@@ -16,6 +16,12 @@ from cutsew.config import Config, load, override
 DEFAULT = "default"
 """Name of the base run."""
 
+SHIPPED = "demo"
+"""What `pretrained` says for the tiny CLIP that the package carries."""
+
+REBUILT = "cutsew-tiny.safetensors"
+"""File of the tiny CLIP that the workflow trains anew, in the base run's folder."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -107,6 +113,7 @@ class Plan:
         self.runs: dict[str, Config] = {DEFAULT: base}
         for name, changes in base.runs.items():
             self.runs[name] = load(override(raw, changes))
+        self.runs = {name: _with_rebuilt_weights(run) for name, run in self.runs.items()}
         self.config = base
         self._owners: dict[tuple[str, str], str] = {}
 
@@ -120,6 +127,8 @@ class Plan:
             for group in groups:
                 source, target = source[group], target.setdefault(group, {})
             target[leaf] = source[leaf]
+        for section in ("teacher", "student"):
+            _drop_other_kinds(chosen.get(section), dumped[section]["kind"])
         return chosen
 
     def params(self, run: str, stage: str) -> str:
@@ -142,3 +151,22 @@ class Plan:
     def folder(self, run: str, stage: str) -> Path:
         """Return the folder that holds a stage's artefacts for a run."""
         return Path("results", self.runs[run].dataset.name, self.owner(run, stage))
+
+
+def _drop_other_kinds(section: dict[str, Any] | None, kind: str) -> None:
+    """Leave out the settings of teachers and students that are not used, so that editing them reruns nothing."""
+    for name in [name for name, value in (section or {}).items() if isinstance(value, dict) and name != kind]:
+        section.pop(name)  # type: ignore[union-attr]
+
+
+def _with_rebuilt_weights(config: Config) -> Config:
+    """Point teacher and student at the tiny CLIP that the workflow trains, where it is to be trained anew."""
+    if not config.demo.rebuild_teacher:
+        return config
+    rebuilt = f"results/{config.dataset.name}/{DEFAULT}/{REBUILT}"
+    changes = {
+        f"{section}.open_clip.pretrained": rebuilt
+        for section in ("teacher", "student")
+        if getattr(config, section).open_clip.pretrained == SHIPPED
+    }
+    return load(override(config.model_dump(), changes))

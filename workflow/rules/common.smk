@@ -1,4 +1,5 @@
 # Helpers: where every run's artefacts are, and which settings a stage reads. All of it is cutsew.plan's knowledge.
+import hashlib
 import sys
 from pathlib import Path
 
@@ -75,7 +76,13 @@ def world(wildcards):
     """Input: the demo's photos, which a rule makes; other photos are not tracked one by one."""
     if PLAN.runs[wildcards.run].dataset.kind != "demo":
         return []
-    return str(PLAN.folder(wildcards.run, "demo_world") / "world" / "ImageSets" / "Main" / "train.txt")
+    return str(
+        PLAN.folder(wildcards.run, "demo_world")
+        / "world"
+        / "ImageSets"
+        / "Main"
+        / "train.txt"
+    )
 
 
 def photo_root(wildcards):
@@ -111,11 +118,44 @@ def has_views(run):
     return PLAN.runs[run].teacher.kind != "scores"
 
 
+# A params function that takes `input` is not watched for changes, so these take wildcards alone; and only the input
+# functions ask for the checkpoint, since a params function that does makes its job look new in every run.
+
+
+def photos(wildcards):
+    """Input: the manifest, known once its checkpoint is done. Taken as ancient(): what counts are its digests."""
+    owner = PLAN.owner(wildcards.run, "manifest")
+    return checkpoints.manifest.get(dataset=wildcards.dataset, run=owner).output.images
+
+
 def shards(run):
-    """Read shards.csv, once the manifest is there: a row per shard with the digest of its rows."""
-    manifest = PLAN.owner(run, "manifest")
-    table = checkpoints.manifest.get(dataset=PLAN.runs[run].dataset.name, run=manifest).output.shards
-    return pd.read_csv(table)
+    """Read shards.csv: a row per shard with digests of its rows; empty as long as there is none."""
+    table = PLAN.folder(run, "manifest") / "shards.csv"
+    return (
+        pd.read_csv(table, dtype=str)
+        if table.exists()
+        else pd.DataFrame(columns=["shard", "digest", "listed"])
+    )
+
+
+def photos_digest(wildcards):
+    """Params: which photos there are, and in which split."""
+    return digest_of(shards(wildcards.run)["listed"])
+
+
+def contents_digest(wildcards):
+    """Params: which photos there are, whatever their split."""
+    return digest_of(shards(wildcards.run)["digest"])
+
+
+def shard_digest(wildcards):
+    """Params: which photos are in a shard, so that new ones encode only the shards that they fall in."""
+    table = shards(wildcards.run)
+    return digest_of(table.loc[table["shard"] == wildcards.shard, "digest"])
+
+
+def digest_of(digests):
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()[:16]
 
 
 def blocks(run):
@@ -127,17 +167,14 @@ def blocks(run):
 def passes_of_block(wildcards):
     """Params: how many passes a block holds; the last may hold fewer."""
     cut = PLAN.runs[wildcards.run].cut
-    return min(cut.passes_per_job, cut.passes - int(wildcards.block) * cut.passes_per_job)
-
-
-def shard_digest(wildcards):
-    """Params: digest of a shard's rows, so that new photos encode only the shards that they fall in."""
-    table = shards(wildcards.run)
-    return str(table.loc[table["shard"] == int(wildcards.shard), "digest"].item())
+    return min(
+        cut.passes_per_job, cut.passes - int(wildcards.block) * cut.passes_per_job
+    )
 
 
 def chunks(wildcards):
     """Input: all chunk files of views.zarr and their records."""
+    photos(wildcards)
     views = PLAN.folder(wildcards.run, "encode") / "views.zarr"
     for shard in shards(wildcards.run)["shard"]:
         yield str(chunk_file(views, GLOBAL, shard))
@@ -165,7 +202,9 @@ def scoring(run):
 
 def logits(wildcards):
     """Input: logits.zarr."""
-    return str(PLAN.folder(wildcards.run, scoring(wildcards.run)) / "logits.zarr" / "zarr.json")
+    return str(
+        PLAN.folder(wildcards.run, scoring(wildcards.run)) / "logits.zarr" / "zarr.json"
+    )
 
 
 def measured(wildcards):
@@ -191,10 +230,20 @@ def shown(wildcards):
     return found
 
 
-def options(wildcards, input):
-    """Params: the optional inputs as command-line options."""
-    names = ("refined", "scores", "labels", "history", "views")
-    return [word for name in names if name in input.keys() for word in (f"--{name}", str(input[name]))]
+def measure_options(wildcards):
+    """Params: what there is to measure, as command-line options."""
+    return [
+        word
+        for name, path in measured(wildcards).items()
+        for word in (f"--{name}", path)
+    ]
+
+
+def show_options(wildcards):
+    """Params: what there is to show, as command-line options."""
+    return [
+        word for name, path in shown(wildcards).items() for word in (f"--{name}", path)
+    ]
 
 
 def finished(wildcards):
@@ -204,4 +253,7 @@ def finished(wildcards):
 
 def labelled(wildcards):
     """Input of rule labels: the pseudo-labels of every run."""
-    return [str(PLAN.folder(run, "correct") / "pseudo.zarr" / "zarr.json") for run in PLAN.runs]
+    return [
+        str(PLAN.folder(run, "correct") / "pseudo.zarr" / "zarr.json")
+        for run in PLAN.runs
+    ]

@@ -4,13 +4,13 @@
 rule tiny_clip:
     output:
         weights="results/{dataset}/{run}/cutsew-tiny.safetensors",
-    params:
-        settings=settings("tiny_clip"),
     log:
         "results/{dataset}/{run}/logs/tiny_clip.log",
     conda:
         "../../envs/cutsew.yaml"
     threads: 2
+    params:
+        settings=settings("tiny_clip"),
     shell:
         "cutsew --log {log} tiny_clip {output.weights}"
 
@@ -21,14 +21,14 @@ rule text:
     output:
         group="results/{dataset}/{run}/text.zarr/zarr.json",
         record="results/{dataset}/{run}/text.json",
-    params:
-        settings=settings("text"),
     log:
         "results/{dataset}/{run}/logs/text.log",
     conda:
         "../../envs/cutsew.yaml"
     resources:
         device=DEVICE,
+    params:
+        settings=settings("text"),
     shell:
         "cutsew --log {log} text {output.group} --settings {params.settings:q} --device {resources.device}"
 
@@ -40,10 +40,6 @@ rule encode_photos:
     output:
         chunk="results/{dataset}/{run}/views.zarr/global/c/{shard}/0",
         record="results/{dataset}/{run}/views.records/global-{shard}.json",
-    params:
-        views=subpath(output.chunk, ancestor=4),
-        settings=settings("encode"),
-        digest=shard_digest,
     log:
         "results/{dataset}/{run}/logs/encode-global-{shard}.log",
     conda:
@@ -53,6 +49,10 @@ rule encode_photos:
         gpu=GPUS,
         device=DEVICE,
         batch_size=BATCH_SIZE,
+    params:
+        views=subpath(output.chunk, ancestor=4),
+        settings=settings("encode"),
+        digest=shard_digest,
     shell:
         "cutsew --log {log} encode {input.images} {params.views} --shard {wildcards.shard}"
         " --settings {params.settings:q}"
@@ -67,11 +67,6 @@ rule encode_crops:
         chunk="results/{dataset}/{run}/views.zarr/crops/c/{block}/{shard}/0",
         boxes="results/{dataset}/{run}/views.zarr/boxes/c/{block}/{shard}/0",
         record="results/{dataset}/{run}/views.records/crops-{block}-{shard}.json",
-    params:
-        views=subpath(output.chunk, ancestor=5),
-        settings=settings("encode"),
-        passes=passes_of_block,
-        digest=shard_digest,
     log:
         "results/{dataset}/{run}/logs/encode-crops-{block}-{shard}.log",
     conda:
@@ -81,6 +76,11 @@ rule encode_crops:
         gpu=GPUS,
         device=DEVICE,
         batch_size=BATCH_SIZE,
+    params:
+        views=subpath(output.chunk, ancestor=5),
+        settings=settings("encode"),
+        passes=passes_of_block,
+        digest=shard_digest,
     shell:
         "cutsew --log {log} encode {input.images} {params.views} --shard {wildcards.shard}"
         " --block {wildcards.block} --passes {params.passes} --settings {params.settings:q}"
@@ -89,17 +89,18 @@ rule encode_crops:
 
 rule seal:
     input:
-        images=made("manifest", "images.parquet"),
+        images=ancient(photos),
         chunks=chunks,
     output:
         group="results/{dataset}/{run}/views.zarr/zarr.json",
         record="results/{dataset}/{run}/views.json",
-    params:
-        settings=settings("seal"),
     log:
         "results/{dataset}/{run}/logs/seal.log",
     conda:
         "../../envs/cutsew.yaml"
+    params:
+        photos=contents_digest,
+        settings=settings("seal"),
     shell:
         "cutsew --log {log} seal {input.images} {output.group} --settings {params.settings:q}"
 
@@ -111,29 +112,30 @@ rule score:
     output:
         group="results/{dataset}/{run}/logits.zarr/zarr.json",
         record="results/{dataset}/{run}/logits.json",
-    params:
-        settings=settings("score"),
     log:
         "results/{dataset}/{run}/logs/score.log",
     conda:
         "../../envs/cutsew.yaml"
+    params:
+        settings=settings("score"),
     shell:
         "cutsew --log {log} score {input.views} {input.text} {output.group} --settings {params.settings:q}"
 
 
 rule import_scores:
     input:
-        images=made("manifest", "images.parquet"),
+        images=ancient(photos),
         scores=scores_file,
     output:
         group="results/{dataset}/{run}/logits.zarr/zarr.json",
         record="results/{dataset}/{run}/logits.json",
-    params:
-        settings=settings("import_scores"),
     log:
         "results/{dataset}/{run}/logs/import_scores.log",
     conda:
         "../../envs/cutsew.yaml"
+    params:
+        photos=photos_digest,
+        settings=settings("import_scores"),
     shell:
         "cutsew --log {log} import_scores {input.images} {output.group} --settings {params.settings:q}"
 
@@ -153,11 +155,11 @@ rule fuse:
     output:
         group="results/{dataset}/{run}/fused.zarr/zarr.json",
         record="results/{dataset}/{run}/fused.json",
-    params:
-        settings=settings("fuse"),
     log:
         "results/{dataset}/{run}/logs/fuse.log",
     conda:
         "../../envs/cutsew.yaml"
+    params:
+        settings=settings("fuse"),
     shell:
         "cutsew --log {log} fuse {input.logits} {output.group} --settings {params.settings:q}"

@@ -6,14 +6,14 @@ rule demo_world:
         train="results/{dataset}/{run}/world/ImageSets/Main/train.txt",
         val="results/{dataset}/{run}/world/ImageSets/Main/val.txt",
         record="results/{dataset}/{run}/world.json",
-    params:
-        folder=subpath(output.record, strip_suffix=".json"),
-        settings=settings("demo_world"),
     log:
         "results/{dataset}/{run}/logs/demo_world.log",
     conda:
         "../../envs/cutsew.yaml"
     threads: 2
+    params:
+        folder=subpath(output.record, strip_suffix=".json"),
+        settings=settings("demo_world"),
     shell:
         "cutsew --log {log} demo_world {params.folder} --settings {params.settings:q} --workers {threads}"
 
@@ -26,15 +26,15 @@ checkpoint manifest:
         shards="results/{dataset}/{run}/shards.csv",
         skipped="results/{dataset}/{run}/skipped.csv",
         record="results/{dataset}/{run}/images.json",
-    params:
-        settings=settings("manifest"),
-        root=photo_root,
-        listing=listing,
     log:
         "results/{dataset}/{run}/logs/manifest.log",
     conda:
         "../../envs/cutsew.yaml"
     threads: 2
+    params:
+        settings=settings("manifest"),
+        root=photo_root,
+        listing=listing,
     shell:
         "cutsew --log {log} manifest {output.images} --root {params.root:q}"
         " --settings {params.settings:q} --workers {threads}"
@@ -42,17 +42,18 @@ checkpoint manifest:
 
 rule truth:
     input:
-        images=made("manifest", "images.parquet"),
+        images=ancient(photos),
         truth=truth_file,
     output:
         labels="results/{dataset}/{run}/labels.parquet",
         record="results/{dataset}/{run}/labels.json",
-    params:
-        settings=settings("truth"),
-        root=photo_root,
     log:
         "results/{dataset}/{run}/logs/truth.log",
     conda:
         "../../envs/cutsew.yaml"
+    params:
+        photos=photos_digest,
+        settings=settings("truth"),
+        root=photo_root,
     shell:
         "cutsew --log {log} truth {input.images} {output.labels} --root {params.root:q} --settings {params.settings:q}"

@@ -3,7 +3,7 @@
 
 rule predict:
     input:
-        images=made("manifest", "images.parquet"),
+        images=ancient(photos),
         adapter=made("train", "adapter.safetensors"),
         model=made("train", "model.yaml"),
     output:
@@ -19,6 +19,7 @@ rule predict:
         device=DEVICE,
         batch_size=BATCH_SIZE,
     params:
+        photos=photos_digest,
         version=version_of("predict"),
     shell:
         "cutsew --log {log} predict {input.images} {input.adapter} {output.group}"
@@ -28,7 +29,7 @@ rule predict:
 rule evaluate:
     input:
         unpack(measured),
-        images=made("manifest", "images.parquet"),
+        images=ancient(photos),
         logits=logits,
         fused=made("fuse", "fused.zarr/zarr.json"),
         pseudo=made("correct", "pseudo.zarr/zarr.json"),
@@ -38,13 +39,14 @@ rule evaluate:
         agreement="results/{dataset}/{run}/agreement.csv",
         confidence="results/{dataset}/{run}/confidence.csv",
         record="results/{dataset}/{run}/metrics.json",
-    params:
-        settings=settings("evaluate"),
-        options=options,
     log:
         "results/{dataset}/{run}/logs/evaluate.log",
     conda:
         "../../envs/cutsew.yaml"
+    params:
+        photos=photos_digest,
+        settings=settings("evaluate"),
+        options=measure_options,
     shell:
         "cutsew --log {log} evaluate {input.images} {output.metrics} --settings {params.settings:q}"
         " --logits {input.logits} --fused {input.fused} --pseudo {input.pseudo} {params.options:q}"

@@ -4,7 +4,7 @@
 rule report:
     input:
         unpack(shown),
-        images=made("manifest", "images.parquet"),
+        images=ancient(photos),
         logits=logits,
         fused=made("fuse", "fused.zarr/zarr.json"),
         pseudo=made("correct", "pseudo.zarr/zarr.json"),
@@ -18,13 +18,14 @@ rule report:
         ),
         scenes="results/{dataset}/{run}/scenes.png",
         record="results/{dataset}/{run}/report.json",
-    params:
-        options=options,
-        version=version_of("report"),
     log:
         "results/{dataset}/{run}/logs/report.log",
     conda:
         "../../envs/cutsew.yaml"
+    params:
+        photos=photos_digest,
+        options=show_options,
+        version=version_of("report"),
     shell:
         "cutsew --log {log} report {output.page} --metrics {input.metrics} --images {input.images}"
         " --logits {input.logits} --fused {input.fused} --pseudo {input.pseudo} {params.options:q}"

@@ -7,36 +7,37 @@ rule correct:
     output:
         group="results/{dataset}/{run}/pseudo.zarr/zarr.json",
         record="results/{dataset}/{run}/pseudo.json",
-    params:
-        settings=settings("correct"),
     log:
         "results/{dataset}/{run}/logs/correct.log",
     conda:
         "../../envs/cutsew.yaml"
+    params:
+        settings=settings("correct"),
     shell:
         "cutsew --log {log} correct {input.fused} {output.group} --settings {params.settings:q}"
 
 
 rule select:
     input:
-        images=made("manifest", "images.parquet"),
+        images=ancient(photos),
         logits=logits,
     output:
         patches="results/{dataset}/{run}/patches.parquet",
         record="results/{dataset}/{run}/patches.json",
-    params:
-        settings=settings("select"),
     log:
         "results/{dataset}/{run}/logs/select.log",
     conda:
         "../../envs/cutsew.yaml"
+    params:
+        photos=photos_digest,
+        settings=settings("select"),
     shell:
         "cutsew --log {log} select {input.images} {input.logits} {output.patches} --settings {params.settings:q}"
 
 
 rule train:
     input:
-        images=made("manifest", "images.parquet"),
+        images=ancient(photos),
         labels=starting_labels,
         patches=made("select", "patches.parquet"),
         weights=rebuilt_weights,
@@ -46,8 +47,6 @@ rule train:
         refined="results/{dataset}/{run}/refined.zarr/zarr.json",
         history="results/{dataset}/{run}/history.csv",
         record="results/{dataset}/{run}/adapter.json",
-    params:
-        settings=settings("train"),
     log:
         "results/{dataset}/{run}/logs/train.log",
     conda:
@@ -56,6 +55,9 @@ rule train:
     resources:
         gpu=GPUS,
         device=DEVICE,
+    params:
+        photos=photos_digest,
+        settings=settings("train"),
     shell:
         "cutsew --log {log} train {input.images} {input.labels} {input.patches} {output.adapter}"
         " --settings {params.settings:q} --device {resources.device} --workers {threads}"

@@ -1,0 +1,33 @@
+# A fresh machine needs `make demo` and `make test`. Each makes .venv and installs what it needs if it is not there.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+CORES ?= all
+
+.PHONY: demo test lint docs clean
+
+demo: $(INSTALLED)
+	$(BIN)/snakemake --cores $(CORES)
+
+test: $(INSTALLED)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --lint
+
+docs: $(INSTALLED)
+	$(BIN)/python -m cutsew.config.docs
+
+# One pip call under exact pins: without them open_clip_torch pulls a newer torch with gigabytes of CUDA packages.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[workflow,demo,offline,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) results .snakemake
