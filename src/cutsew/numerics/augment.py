@@ -1,7 +1,7 @@
 """The two views of a sewn photo that the student sees: weak (resized) and strong (flipped and RandAugmented)."""
 
+from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,8 +30,7 @@ def strong_view(weak: Image.Image, seed: int) -> Image.Image:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         flipped = ImageOps.mirror(weak) if torch.rand(()) < 0.5 else weak
-        strong: Image.Image = _rand_augment()(flipped)
-    return strong
+        return _rand_augment()(flipped)
 
 
 def pixels(image: Image.Image) -> Pixels:
@@ -40,10 +39,11 @@ def pixels(image: Image.Image) -> Pixels:
 
 
 @cache
-def _rand_augment() -> Any:
+def _rand_augment() -> Callable[[Image.Image], Image.Image]:
     from cutsew.compat import import_torchvision  # noqa: PLC0415 - torchvision loads only where strong views are made
 
     import_torchvision()
     from torchvision.transforms import RandAugment  # noqa: PLC0415
 
-    return RandAugment(num_ops=OPERATIONS)
+    augment: Callable[[Image.Image], Image.Image] = RandAugment(num_ops=OPERATIONS)
+    return augment

@@ -71,7 +71,7 @@ class Estimator:
 
     def settled(self) -> Tensor:
         """Return Z, (N, C), with every row up to date; the estimator itself stays as it is."""
-        blocks = torch.arange(len(self.z), device=self.z.device).split(ROWS_AT_ONCE)
+        blocks = torch.split(torch.arange(len(self.z), device=self.z.device), ROWS_AT_ONCE)
         return torch.cat([self._current(index)[0] for index in blocks]) if blocks else self.z.clone()
 
     def state(self) -> dict[str, Tensor | int]:

@@ -1,5 +1,7 @@
 """Features of the training batches, those of plain photos computed once where that saves work."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -7,7 +9,9 @@ from tqdm import tqdm
 from cutsew.config.method import Sew
 from cutsew.training.photos import plain_batches
 from cutsew.training.sewn import Batch
-from cutsew.typing import GridBackbone
+
+if TYPE_CHECKING:
+    from cutsew.backbones.base import Backbone
 
 KEPT_BYTES = 2 * 2**30
 """Most memory for kept features."""
@@ -24,7 +28,7 @@ def worth_keeping(photos: int, feature_bytes: int, epochs: int, sew: Sew) -> boo
     return epochs * plain > 1 and photos * feature_bytes <= KEPT_BYTES
 
 
-def plain_features(backbone: GridBackbone, paths: list[str], device: str, workers: int) -> Tensor:
+def plain_features(backbone: "Backbone", paths: list[str], device: str, workers: int) -> Tensor:
     """Compute the features of all photos as they are, (n, D, H, W) float32 in main memory."""
     found = []
     with tqdm(total=len(paths), desc="features", unit="photo") as bar:
@@ -34,9 +38,9 @@ def plain_features(backbone: GridBackbone, paths: list[str], device: str, worker
     return torch.cat(found)
 
 
-def batch_features(backbone: GridBackbone, batch: Batch, kept: Tensor | None, device: str) -> Tensor:
+def batch_features(backbone: "Backbone", batch: Batch, kept: Tensor | None, device: str) -> Tensor:
     """Put together the features of a batch's weak views, (B, D, H, W)."""
-    fresh = None if batch.weak is None else backbone(batch.weak.to(device))
+    fresh: Tensor | None = None if batch.weak is None else backbone(batch.weak.to(device))
     if kept is None:
         if fresh is None:
             raise ValueError("a batch without weak views needs kept features")

@@ -67,7 +67,7 @@ class Learner:
             UserError: the loss is no longer finite.
 
         """
-        index, place = sources.unique(return_inverse=True)
+        index, place = torch.unique(sources, return_inverse=True)
         rows = self.estimator.rows(index)
         z = blend(rows[place]).z
         p = self.adapter(weak)

@@ -159,5 +159,7 @@ def remaining_keys(photos: int, batch_size: int, epochs: int, seed: int, start: 
     """Give the keys (epoch, place) of each batch from step `start` on."""
     steps = steps_per_epoch(photos, batch_size)
     for epoch in range(start // steps, epochs):
-        for batch in epoch_order(photos, batch_size, seed, epoch)[start - epoch * steps if start > epoch * steps else 0 :]:
+        for batch in epoch_order(photos, batch_size, seed, epoch)[
+            start - epoch * steps if start > epoch * steps else 0 :
+        ]:
             yield [(epoch, place) for place in batch.tolist()]

@@ -1,0 +1,134 @@
+"""Stage train: the adapter on sewn photos, and the pseudo-labels with it (Eq. 11-20)."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import typer
+
+from cutsew.artefacts.atomic import replacing
+from cutsew.artefacts.logits import label_spec
+from cutsew.artefacts.manifest import read_manifest
+from cutsew.artefacts.record import Record, input_digest
+from cutsew.artefacts.store import array_of, file_digest, folder_of, labels_of, open_group, write_group
+from cutsew.config.method import Correct, Sew
+from cutsew.config.student import Adapter, Student, Train
+from cutsew.device import pick_device
+from cutsew.errors import UserError
+from cutsew.numerics.correct import correct
+from cutsew.plan import STAGES
+from cutsew.stages.options import DeviceOption, SettingsOption, WorkersOption
+from cutsew.student import MODEL, Build, build_backbone, save
+from cutsew.training.checkpoint import Checkpoint
+from cutsew.training.loop import Trained, fit
+from cutsew.training.sewn import Album
+
+ROWS_PER_CHUNK = 65536
+"""Images in one chunk of refined.zarr."""
+
+
+def train(
+    images: Annotated[Path, typer.Argument(help="images.parquet")],
+    labels: Annotated[Path, typer.Argument(help="pseudo.zarr, fused.zarr or logits.zarr, as train.labels says")],
+    patches: Annotated[Path, typer.Argument(help="patches.parquet")],
+    adapter: Annotated[Path, typer.Argument(help="adapter.safetensors, written with all that stands beside it")],
+    settings: SettingsOption,
+    device: DeviceOption = "auto",
+    workers: WorkersOption = 0,
+) -> None:
+    """Train the adapter and refine the pseudo-labels (Eq. 11-20)."""
+    run(images, labels, patches, adapter, settings, device, workers)
+
+
+def run(
+    images: Path,
+    labels: Path,
+    patches: Path,
+    adapter: Path,
+    settings: dict[str, Any],
+    device: str,
+    workers: int,
+    build: Build = build_backbone,
+) -> None:
+    """Train with a backbone that `build` makes; otherwise as `train`."""
+    student, sizes = Student.model_validate(settings["student"]), Adapter.model_validate(settings["adapter"])
+    sew, rules = Sew.model_validate(settings["sew"]), Train.model_validate(settings["train"])
+    if student.kind == "none":
+        raise UserError("student.kind: none has nothing to train; choose open_clip or timm")
+    record = Record("train", STAGES["train"].version, settings, [images, labels, *([patches] if sew.enabled else [])])
+    photos = read_manifest(images, split="train")
+    z = _read_labels(labels, photos, settings["classes"])
+    album = _album(photos, patches if sew.enabled else None)
+    where = pick_device(device)
+    backbone = build(student, where)
+    checkpoint = Checkpoint(adapter.parent, _signature(record, backbone.weights_digest), rules.checkpoint_steps)
+    made = fit(
+        backbone, album, z, adapter=sizes, sew=sew, train=rules, checkpoint=checkpoint, device=where, workers=workers
+    )
+    _write_labels(adapter, made, list(photos["id"]), settings, rules.correct_after)
+    save(adapter, made.adapter, backbone, student, sizes.model_dump(), settings["classes"])
+    record.facts = {
+        "device": where,
+        "weights": backbone.weights_digest,
+        "photos": len(photos),
+        "steps": len(made.history),
+        "parameters": sum(weight.numel() for weight in made.adapter.parameters()),
+    }
+    outputs = {name: file_digest(adapter.with_name(name)) for name in (adapter.name, MODEL, "history.csv")}
+    outputs["refined.zarr"] = input_digest(adapter.with_name("refined.zarr"))
+    record.write(adapter.with_suffix(".json"), outputs)
+    checkpoint.remove()
+
+
+def _read_labels(path: Path, photos: pd.DataFrame, classes: list[str]) -> npt.NDArray[np.float32]:
+    """Read the labels of the training rows: array z, or zero_shot where there is no z."""
+    group = open_group(path)
+    z = array_of(group, "z" if "z" in group else "zero_shot")
+    if labels_of(group, "class") != classes:
+        raise UserError(f"{folder_of(path)}: its classes are not those of the settings; run the workflow again")
+    ids, rows = np.asarray(labels_of(group, "image"), dtype=object), photos["row"].to_numpy()
+    if len(rows) and (rows.max() >= len(ids) or (ids[rows] != photos["id"].to_numpy(dtype=object)).any()):
+        raise UserError(f"{folder_of(path)}: its photos are not those of images.parquet; run the workflow again")
+    values = np.asarray(z.oindex[rows, :], dtype=np.float32)
+    if not np.isfinite(values).all():
+        raise UserError(f"{folder_of(path)}: holds labels that are not finite; run the workflow again")
+    return values
+
+
+def _album(photos: pd.DataFrame, patches: Path | None) -> Album:
+    """Gather what sewing needs; places are positions among the training photos."""
+    pool = np.zeros(0, np.int64)
+    if patches is not None:
+        if not patches.is_file():
+            raise UserError(f"{patches}: no such file; run the workflow to make it")
+        chosen = np.unique(pd.read_parquet(patches, columns=["row"])["row"].to_numpy())
+        rows = photos["row"].to_numpy()
+        if not np.isin(chosen, rows).all():
+            raise UserError(f"{patches}: names photos that are not in the training split; run the workflow again")
+        pool = np.searchsorted(rows, chosen).astype(np.int64)
+    sizes = photos[["width", "height"]].to_numpy(dtype=np.int64)
+    return Album(photos["path"].tolist(), photos["digest"].tolist(), sizes, pool)
+
+
+def _signature(record: Record, weights_digest: str) -> str:
+    """Digest what the result depends on, so that a checkpoint of another training is not resumed."""
+    inputs = [input_digest(path) for path in record.inputs]
+    content = [record.stage, record.version, record.settings, inputs, weights_digest]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _write_labels(adapter: Path, made: Trained, ids: list[str], settings: dict[str, Any], correct_after: bool) -> None:
+    """Write refined.zarr and history.csv beside the adapter."""
+    z = made.z
+    if correct_after:
+        rule = Correct.model_validate(settings["correct"])
+        z, _ = correct(z, rule.rule, rule.beta, rule.linear_alpha)
+    spec = label_spec(len(z), z.shape[1], min(ROWS_PER_CHUNK, len(z)))
+    coordinates = {"image": ids, "class": settings["classes"]}
+    write_group(adapter.with_name("refined.zarr"), {"z": (spec, z)}, coordinates, {})
+    with replacing(adapter.with_name("history.csv")) as draft:
+        pd.DataFrame(made.history).to_csv(draft, index=False)

@@ -1,0 +1,132 @@
+"""The training loop: interactive cutting and sewing over all epochs, resumable at every checkpoint (Algorithm 1)."""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from cutsew.config.method import Sew
+from cutsew.config.student import Adapter as AdapterSettings
+from cutsew.config.student import Train
+from cutsew.errors import UserError
+from cutsew.numerics.adapter import MAX_GRID, Adapter
+from cutsew.numerics.draw import torch_seed
+from cutsew.training.checkpoint import Checkpoint
+from cutsew.training.features import batch_features, plain_features, worth_keeping
+from cutsew.training.learner import Learner, Losses, history_rows
+from cutsew.training.photos import batches
+from cutsew.training.sewn import Album, Sewer, join, remaining_keys, steps_per_epoch
+
+if TYPE_CHECKING:
+    from cutsew.backbones.base import Backbone
+
+
+class Trained(NamedTuple):
+    """What training made.
+
+    Attributes:
+        adapter: in evaluation mode.
+        z: (n, C) float32, the refined pseudo-labels.
+        history: one row per step: step, epoch, m_loss, e_loss, lr_adapter, lr_estimator.
+
+    """
+
+    adapter: Adapter
+    z: npt.NDArray[np.float32]
+    history: list[dict[str, float]]
+
+
+def new_adapter(channels: int, classes: int, settings: AdapterSettings, max_grid: int, seed: int) -> Adapter:
+    """Build an adapter whose initial weights depend on `seed` and the sizes alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(torch_seed(seed, "adapter"))
+        return Adapter(channels, classes, **settings.model_dump(), max_grid=max_grid)
+
+
+def fit(
+    backbone: "Backbone",
+    album: Album,
+    z: npt.NDArray[np.float32],
+    *,
+    adapter: AdapterSettings,
+    sew: Sew,
+    train: Train,
+    checkpoint: Checkpoint,
+    device: str,
+    workers: int,
+) -> Trained:
+    """Train adapter and estimator, going on from the checkpoint where there is one.
+
+    Args:
+        backbone: frozen, on `device`.
+        album: n training photos and which of them are pasted.
+        z: (n, C) float32 label logits to start from.
+        adapter: sizes of the adapter.
+        sew: how photos are sewn.
+        train: how it is trained.
+        checkpoint: where to save.
+        device: cpu or cuda.
+        workers: processes that decode and sew; they do not change the result.
+
+    Raises:
+        UserError: a photo is bad, there are too few, or the loss diverges.
+
+    """
+    grid = _grid(backbone, device)
+    _refuse_single_values(len(album.paths), train.batch_size, grid)
+    per_epoch = steps_per_epoch(len(album.paths), train.batch_size)
+    model = new_adapter(backbone.width, z.shape[1], adapter, max(MAX_GRID, *grid), train.seed).to(device)
+    learner = Learner(model, torch.from_numpy(z).to(device), train, per_epoch * train.epochs)
+    losses = _restore(learner, checkpoint, device)
+    keep = worth_keeping(len(album.paths), backbone.width * grid[0] * grid[1] * 4, train.epochs, sew)
+    done = len(losses) == len(learner.rates)
+    kept = plain_features(backbone, album.paths, device, workers) if keep and not done else None
+    strong = train.strong_weight > 0
+    sewer = Sewer(album, sew, backbone.image_size, train.seed, strong=strong, skip_plain=keep, workers=workers)
+    keys = remaining_keys(len(album.paths), train.batch_size, train.epochs, train.seed, len(losses))
+    with (
+        torch.random.fork_rng(),
+        tqdm(total=len(learner.rates), initial=len(losses), desc="train", unit="step") as bar,
+    ):
+        for batch in batches(sewer, len(album.paths), keys, join, workers):
+            torch.manual_seed(torch_seed(train.seed, "step", len(losses)))  # dropout's draws
+            weak = batch_features(backbone, batch, kept, device)
+            strong_features = None if batch.strong is None else backbone(batch.strong.to(device))
+            losses.append(learner.step(len(losses), batch.sources.to(device), weak, strong_features))
+            bar.set_postfix(m=f"{losses[-1].m:.3f}", e=f"{losses[-1].e:.3f}", refresh=False)
+            bar.update()
+            if checkpoint.due(len(losses)):
+                checkpoint.save(_state(learner, losses))
+    refined: npt.NDArray[np.float32] = learner.estimator.settled().cpu().numpy()
+    return Trained(model.eval(), refined, history_rows(losses, learner.rates, per_epoch))
+
+
+def _grid(backbone: "Backbone", device: str) -> tuple[int, int]:
+    """Ask the backbone for the rows and columns of its features."""
+    blank = torch.zeros((1, 3, backbone.image_size, backbone.image_size), dtype=torch.uint8, device=device)
+    height, width = backbone(blank).shape[2:]
+    return height, width
+
+
+def _refuse_single_values(photos: int, batch_size: int, grid: tuple[int, int]) -> None:
+    """BatchNorm needs more than one value per channel in every batch."""
+    if photos == 0:
+        raise UserError("dataset: no photos to train on; hold out fewer")
+    if grid == (1, 1) and min(photos, batch_size) == 1:
+        raise UserError("train.batch_size: with a grid of one cell a batch needs at least two photos; use more")
+
+
+def _state(learner: Learner, losses: list[Losses]) -> dict[str, Any]:
+    return {**learner.state(), "losses": torch.tensor([[x.m, x.e] for x in losses], dtype=torch.float64)}
+
+
+def _restore(learner: Learner, checkpoint: Checkpoint, device: str) -> list[Losses]:
+    saved = checkpoint.load(device)
+    if saved is None:
+        return []
+    learner.restore(saved)
+    losses: Tensor = saved["losses"]
+    return [Losses(m, e) for m, e in losses.tolist()]
