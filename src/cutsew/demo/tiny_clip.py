@@ -5,6 +5,8 @@ Photos are normalised with CLIP's usual mean and standard deviation (`open_clip.
 """
 
 import json
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -50,8 +52,7 @@ def build(path: Path | None = SHIPPED) -> nn.Module:
         UserError: the file is no packed tiny CLIP.
 
     """
-    register()
-    model: nn.Module = open_clip.create_model(MODEL, pretrained=None, load_weights=False)
+    model: nn.Module = open_clip.CLIP(**json.loads(CONFIG.read_text()))
     if path is not None:
         model.load_state_dict(state_dict(path))
     return model.eval()
@@ -59,8 +60,7 @@ def build(path: Path | None = SHIPPED) -> nn.Module:
 
 def tokens(texts: list[str]) -> Tensor:
     """Return the tokens of texts, (n, 16) int64, padded with zeros."""
-    register()
-    found: Tensor = open_clip.get_tokenizer(MODEL)(texts)
+    found: Tensor = _tokenizer()(texts)
     return found
 
 
@@ -98,6 +98,12 @@ def state_dict(path: Path = SHIPPED) -> dict[str, Tensor]:
     embedding[rows] = kept
     expanded = {name: value.float() if value.is_floating_point() else value for name, value in packed.items()}
     return {**expanded, _EMBEDDING: embedding}
+
+
+@cache
+def _tokenizer() -> Callable[[list[str]], Tensor]:
+    register()
+    return open_clip.get_tokenizer(MODEL)  # type: ignore[no-any-return]
 
 
 def _is_big_float(value: Tensor) -> bool:

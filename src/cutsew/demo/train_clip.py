@@ -33,11 +33,11 @@ def train(*, steps: int, images: int, seed: int, workers: int) -> nn.Module:
     torch.manual_seed(torch_seed("tiny_clip", "weights", seed))
     model = tiny_clip.build(None).train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(model.parameters(), lr=_RATE, weight_decay=_DECAY)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, partial(_rate, steps=steps))
-    bar = tqdm(_batches(images, steps, seed), total=steps, desc="training", unit="step")
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, partial(rate, steps=steps))
+    bar = tqdm(batches(images, steps, seed), total=steps, desc="training", unit="step")
     for chosen in bar:
-        features = model(_normalise(pixels[chosen]), texts[chosen])
-        loss = _contrastive(*features)
+        features = model(normalise(pixels[chosen]), texts[chosen])
+        loss = contrastive(*features)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -59,12 +59,13 @@ def _examples(images: int, seed: int, workers: int) -> tuple[Tensor, Tensor]:
     return pixels, tiny_clip.tokens(captions)
 
 
-def _normalise(pixels: Tensor) -> Tensor:
+def normalise(pixels: Tensor) -> Tensor:
+    """Turn pixels, (B, 3, 96, 96) uint8, into what the visual tower reads: float32 with CLIP's mean and deviation."""
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in tiny_clip.NORMALISATION)
     return ((pixels.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def _batches(images: int, steps: int, seed: int) -> Iterator[Tensor]:
+def batches(images: int, steps: int, seed: int) -> Iterator[Tensor]:
     """Give the rows of each step's batch: one shuffled pass over the scenes after another, rests dropped."""
     size = min(_BATCH, images)
     passes = -(-steps // (images // size))
@@ -79,14 +80,21 @@ def _batches(images: int, steps: int, seed: int) -> Iterator[Tensor]:
         yield torch.from_numpy(chunk)
 
 
-def _contrastive(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
-    """CLIP's loss: cross-entropy of each row and each column of the similarities against its own pair."""
+def contrastive(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
+    """CLIP's loss: the mean cross-entropy of each image among all texts and of each text among all images.
+
+    Args:
+        images: (B, D), L2-normalised.
+        texts: (B, D), L2-normalised; row i belongs to image i.
+        scale: a number that multiplies the similarities.
+
+    """
     logits = scale * images @ texts.T
     own = torch.arange(len(logits))
     return (nn.functional.cross_entropy(logits, own) + nn.functional.cross_entropy(logits.T, own)) / 2
 
 
-def _rate(step: int, steps: int) -> float:
+def rate(step: int, steps: int) -> float:
     """Share of the learning rate at a step: a linear rise, then half a cosine down to 0."""
     if step < _WARMUP:
         return (step + 1) / _WARMUP
