@@ -11,9 +11,9 @@ from cutsew.config.teacher import ScoresTeacher
 from cutsew.data.listing import list_images
 from cutsew.data.truth import read_csv, refuse_absent, split_labels
 from cutsew.errors import UserError
+from cutsew.plan import REBUILT
 
 WEIGHTS_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt", ".tar", ".onnx", ".npz")
-DEMO_MODEL = "cutsew-tiny"
 
 
 def check_before_start(*configs: Config) -> None:
@@ -61,11 +61,12 @@ def _check_top_k(config: Config, photos: int, what: str) -> None:
 
 
 def _check_weights(config: Config) -> None:
-    teacher, student = config.teacher, config.student
-    if teacher.kind == "open_clip" and teacher.open_clip.model != DEMO_MODEL:
-        _check_file("teacher.open_clip.pretrained", teacher.open_clip.pretrained, _looks_like_a_path)
-    if student.kind == "open_clip" and student.open_clip.model != DEMO_MODEL:
-        _check_file("student.open_clip.pretrained", student.open_clip.pretrained, _looks_like_a_path)
+    for name, section in (("teacher", config.teacher), ("student", config.student)):
+        weights = section.open_clip.pretrained
+        to_be_made = config.demo.rebuild_teacher and Path(weights).name == REBUILT
+        if section.kind == "open_clip" and not to_be_made:
+            _check_file(f"{name}.open_clip.pretrained", weights, _looks_like_a_path)
+    student = config.student
     if student.kind == "timm":
         _check_file("student.timm.weights", student.timm.weights, lambda text: text not in ("package", "pretrained"))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from cutsew.config import Config
 from cutsew.config.dataset import Dataset
 from cutsew.config.teacher import ScoresTeacher
 from cutsew.data import folder, voc
@@ -37,16 +38,17 @@ def list_images(dataset: Dataset, root: Path | None = None, scores: ScoresTeache
     return _folder(dataset, root) if dataset.kind == "folder" else _voc(dataset, root)
 
 
-def listing_fingerprint(dataset: Dataset) -> str:
+def listing_fingerprint(config: Config) -> str:
     """Digest names, sizes and times of the photos and the text of the lists, without opening a photo.
 
     The workflow keeps it in the params of the manifest's rule, so that new, removed and edited photos are noticed.
-    Of kinds demo and ids, whose photos or ids are another rule's or file's, it is always the same.
+    Of kind ids the file of scores counts; of kind demo it is always the same, since a rule makes the photos.
 
     Raises:
         UserError: a folder or list is missing.
 
     """
+    dataset = config.dataset
     digest = hashlib.sha256(dataset.kind.encode())
     root = dataset.root
     if dataset.kind == "folder" and root is not None:
@@ -56,14 +58,18 @@ def listing_fingerprint(dataset: Dataset) -> str:
     elif dataset.kind == "voc" and root is not None:
         for names in _voc_lists(dataset, root).values():
             digest.update("\n".join(_line(name, voc.photo_path(root, name)) for name in names).encode() + b"\n\n")
+    elif dataset.kind == "ids" and config.teacher.scores.file is not None:
+        file = config.teacher.scores.file
+        digest.update(_line(str(file), file / "zarr.json" if file.is_dir() else file).encode())
     return digest.hexdigest()[:16]
 
 
-def truth_fingerprint(dataset: Dataset) -> str:
+def truth_fingerprint(config: Config) -> str:
     """Digest names, sizes and times of the annotations of kind voc, for the params of the truth's rule alone.
 
     The CSV `dataset.truth` is that rule's input and not counted here.
     """
+    dataset = config.dataset
     digest = hashlib.sha256()
     annotations = None if dataset.root is None else dataset.root / "Annotations"
     if dataset.kind == "voc" and dataset.truth is None and annotations is not None and annotations.is_dir():

@@ -133,11 +133,15 @@ def _warn_of_twins(table: pd.DataFrame) -> None:
 
 
 def _write_shards(path: Path, table: pd.DataFrame) -> None:
-    """Write the shards' digests, leaving the file as it is when nothing changed, so that nothing after it reruns."""
+    """Write what depends on the photos: `digest` of ids and content, `listed` of ids, content and split.
+
+    The file is left as it is when nothing changed, so that nothing after it reruns.
+    """
     digests = shard_digests(table)
+    listed = shard_digests(table.assign(id=table["id"] + "\t" + table["split"]))
     counts = table["shard"].value_counts()
-    rows = [f"{shard},{counts[shard]},{digest}" for shard, digest in digests.items()]
-    text = "\n".join(["shard,images,digest", *rows]) + "\n"
+    rows = [f"{shard},{counts[shard]},{digest},{listed[shard]}" for shard, digest in digests.items()]
+    text = "\n".join(["shard,images,digest,listed", *rows]) + "\n"
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
 
