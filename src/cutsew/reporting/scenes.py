@@ -1,0 +1,75 @@
+"""A picture of a few photos with their labels before and after, for a README."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import ImageOps
+
+from cutsew.artefacts.atomic import replacing
+from cutsew.reporting.charts import STAGE_TITLES
+from cutsew.reporting.gallery import MOST_LABELS, Card, Label
+from cutsew.reporting.svg import page_style
+
+COLUMNS, ROWS = 3, 2
+PHOTO = (480, 360)
+INK, MUTED, BLANK = "#1c2430", "#6b7683", "#eceff2"
+COLOURS = {"right": "#1f7a45", "wrong": "#c0392b", "unknown": INK}
+
+FIRST_LINE, LINE_HEIGHT, INDENT = 0.105, 0.082, 0.235
+"""Text below a photo, in shares of its height and width."""
+
+
+def write_scenes(path: Path, cards: Sequence[Card]) -> None:
+    """Write a PNG of at most six photos with the labels that zero-shot and the last stage give them.
+
+    Where there is truth, right labels are green and wrong ones red.
+    """
+    with page_style(), replacing(path) as draft:
+        figure = Figure(figsize=(12, 9.4), dpi=110, facecolor="white")
+        FigureCanvasAgg(figure)
+        panels = figure.subplots(ROWS, COLUMNS, squeeze=False).ravel()
+        figure.subplots_adjust(left=0.02, right=0.98, top=0.98, bottom=0.11, wspace=0.07, hspace=0.34)
+        for panel in panels:
+            panel.set_axis_off()
+        for panel, card in zip(panels, cards, strict=False):
+            _scene(panel, card)
+        figure.savefig(draft, format="png", metadata={"Software": None})
+
+
+def _scene(axes: Axes, card: Card) -> None:
+    axes.set_xlim(0, PHOTO[0])
+    axes.set_ylim(PHOTO[1], 0)
+    axes.set_aspect("equal")
+    if card.photo is None:
+        axes.add_patch(Rectangle((0, 0), *PHOTO, facecolor=BLANK, edgecolor="none"))
+        axes.text(PHOTO[0] / 2, PHOTO[1] / 2, card.id, ha="center", va="center", color=MUTED, size=11)
+    else:
+        axes.imshow(ImageOps.fit(card.photo, PHOTO), extent=(0, PHOTO[0], PHOTO[1], 0))
+    line = 0
+    for title, labels in (("zero-shot", card.before), (STAGE_TITLES[card.last], card.after)):
+        y = 1 + FIRST_LINE + line * LINE_HEIGHT
+        axes.text(0, y * PHOTO[1], title, color=MUTED, size=11, va="baseline", clip_on=False)
+        line += _flow(axes, labels, y)
+
+
+def _flow(axes: Axes, labels: Sequence[Label], y: float) -> int:
+    """Set labels one after the other, onto further lines where they do not fit; return how many lines it took."""
+    left = x = INDENT * PHOTO[0]
+    lines = 1
+    shown = [(label.name, COLOURS[label.mark]) for label in labels[:MOST_LABELS]]
+    if len(labels) > MOST_LABELS:
+        shown.append((f"+{len(labels) - MOST_LABELS}", MUTED))
+    for name, colour in shown or [("none", MUTED)]:
+        text = axes.text(x, y * PHOTO[1], name, color=colour, size=12, weight="medium", va="baseline", clip_on=False)
+        box = text.get_window_extent().transformed(axes.transData.inverted())
+        if box.x1 > PHOTO[0] and x > left:
+            lines += 1
+            y += LINE_HEIGHT
+            x = left
+            text.set_position((x, y * PHOTO[1]))
+        x += box.width + 14
+    return lines
