@@ -1,0 +1,117 @@
+import subprocess
+import sys
+
+import pytest
+
+from cutsew.checks import check_before_start
+from cutsew.config import load
+from cutsew.errors import UserError
+
+
+@pytest.fixture
+def root(tmp_path):
+    folder = tmp_path / "photos"
+    (folder / "test").mkdir(parents=True)
+    for name in ("a.jpg", "b.jpg", "c.jpg", "test/d.jpg"):
+        (folder / name).touch()  # never opened
+    return folder
+
+
+def config_of(root, **changes):
+    raw = {"classes": ["dog", "cat"], "dataset": {"kind": "folder", "root": str(root)}, "select": {"top_k": 2}}
+    for section, values in changes.items():
+        raw[section] = {**raw.get(section, {}), **values} if isinstance(values, dict) else values
+    return load(raw)
+
+
+def refused(config, message):
+    with pytest.raises(UserError, match=message) as caught:
+        check_before_start(config)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_well_passes(root, tmp_path):
+    truth = tmp_path / "t.csv"
+    truth.write_text("path,labels\na.jpg,dog\nb.jpg,cat;cow\n")
+    check_before_start(config_of(root, dataset={"truth": str(truth), "test": {"folder": "test"}}))
+    check_before_start(load({"classes": ["dog", "cat"]}))
+
+
+def test_root_missing_or_empty(root, tmp_path):
+    refused(config_of(tmp_path / "none"), r"dataset\.root: .* is not a folder")
+    (tmp_path / "empty").mkdir()
+    refused(config_of(tmp_path / "empty"), r"dataset\.root: no photos below")
+    refused(config_of(tmp_path / "none", dataset={"kind": "voc"}), r"dataset\.root: .* is not a folder")
+
+
+def test_lists(root, tmp_path):
+    refused(config_of(root, dataset={"test": {"list": "none.txt"}}), r"dataset\.test\.list: none.txt does not exist")
+    refused(config_of(root, dataset={"test": {"folder": "none"}}), r"dataset\.test\.folder: no photos in none")
+    refused(config_of(root, dataset={"kind": "voc"}), r"dataset\.voc\.train: .*train\.txt does not exist")
+    path = tmp_path / "all.txt"
+    path.write_text("a.jpg\nb.jpg\nc.jpg\ntest/d.jpg\n")
+    refused(config_of(root, dataset={"test": {"list": str(path)}}), r"dataset\.test: leaves no photo")
+
+
+def test_top_k(root):
+    check_before_start(config_of(root, select={"top_k": 4}))
+    refused(config_of(root, select={"top_k": 5}), r"select\.top_k: 5 is more than the 4 of .*set it to 4 or less")
+    refused(config_of(root, select={"top_k": 4}, dataset={"test": {"folder": "test"}}), r"select\.top_k: 4 .* the 3 of")
+    check_before_start(config_of(root, select={"top_k": 5}, student={"kind": "none"}))
+    demo = {"classes": ["dog", "cat"], "demo": {"train": 40}, "select": {"top_k": 41}}
+    refused(load(demo), r"select\.top_k: 41 is more than the 40 of demo\.train")
+
+
+def test_weights_given_as_paths(root, tmp_path):
+    refused(config_of(root, teacher={"open_clip": {"pretrained": "w/x"}}), r"teacher\.open_clip\.pretrained: w/x does")
+    refused(
+        config_of(root, student={"open_clip": {"pretrained": "x.PT"}}), r"student\.open_clip\.pretrained: x\.PT does"
+    )
+    timm = {"kind": "timm", "timm": {"weights": "x"}}
+    refused(config_of(root, student=timm), r"student\.timm\.weights: x does not exist")
+    weights = tmp_path / "x.safetensors"
+    weights.touch()
+    check_before_start(config_of(root, teacher={"open_clip": {"pretrained": str(weights)}}))
+    check_before_start(config_of(root, teacher={"kind": "conse", "open_clip": {"pretrained": "w/x"}}))
+    check_before_start(config_of(root, student={"kind": "timm", "timm": {"weights": "pretrained"}}))
+
+
+def test_weights_that_the_workflow_will_make(root):
+    made = {"open_clip": {"pretrained": "results/demo/default/cutsew-tiny.safetensors"}}
+    check_before_start(config_of(root, demo={"rebuild_teacher": True}, teacher=made, student=made))
+    refused(config_of(root, teacher=made), r"teacher\.open_clip\.pretrained")
+
+
+def test_scores(root, tmp_path):
+    scores = {"kind": "scores", "scores": {"file": str(tmp_path / "s.npz")}}
+    refused(config_of(root, teacher=scores), r"teacher\.scores\.file: .* does not exist")
+    (tmp_path / "s.npz").touch()
+    check_before_start(config_of(root, teacher=scores))
+    check_before_start(
+        load({"classes": ["a", "b"], "dataset": {"kind": "ids"}, "teacher": scores, "student": {"kind": "none"}})
+    )
+
+
+def test_truth(root, tmp_path):
+    refused(config_of(root, dataset={"truth": "none.csv"}), r"dataset\.truth: none\.csv does not exist")
+    path = tmp_path / "t.csv"
+    path.write_text("path,labels\na.jpg,dog\nb.jpg,dog;kat\n")
+    refused(config_of(root, dataset={"truth": str(path)}), r"classes: cat never named in .*named there: kat")
+    path.write_text("path,names\n")
+    refused(config_of(root, dataset={"truth": str(path)}), r"dataset\.truth: .* needs the columns")
+
+
+def test_the_photos_of_many_runs_are_listed_once(root, monkeypatch):
+    import cutsew.checks
+
+    calls = []
+    real = cutsew.checks.list_images
+    monkeypatch.setattr(cutsew.checks, "list_images", lambda dataset: calls.append(dataset) or real(dataset))
+    check_before_start(*(config_of(root, fuse={"alpha": alpha}) for alpha in (0.1, 0.2, 0.3)))
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("module", ["cutsew.checks", "cutsew.stages.manifest", "cutsew.stages.truth"])
+def test_no_torch(module):
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

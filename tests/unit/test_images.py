@@ -1,0 +1,294 @@
+import hashlib
+import io
+import os
+import pickle
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from cutsew.data.images import MAX_PIXELS, BadImage, inspect, read_image, to_eight_bits
+from cutsew.errors import UserError
+
+SIZE = (60, 40)
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def encoded(image, kind, **options):
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+@pytest.fixture
+def photo():
+    return Image.fromarray(noise(40, 60, 3))
+
+
+def saved(tmp_path, image, name, **options):
+    path = tmp_path / name
+    image.save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.webp", "A.PNG"])
+def test_lossless_formats_give_their_pixels(tmp_path, photo, name):
+    options = {"lossless": True} if name.endswith("webp") else {}
+    read = read_image(saved(tmp_path, photo, name, **options))
+    assert read.mode == "RGB"
+    assert np.array_equal(np.asarray(read), np.asarray(photo))
+
+
+def test_jpeg_is_close(tmp_path):
+    flat = Image.new("RGB", SIZE, (200, 30, 90))
+    read = read_image(saved(tmp_path, flat, "a.jpg", quality=95))
+    assert np.abs(np.asarray(read).astype(int) - (200, 30, 90)).max() <= 4
+
+
+def test_the_content_counts_not_the_name(tmp_path, photo):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(encoded(photo, "PNG"))
+    assert np.array_equal(np.asarray(read_image(path)), np.asarray(photo))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_applied_in_every_format(tmp_path, kind, orientation):
+    # Red top left corner as stored; the table of the EXIF standard says where the viewer shows it.
+    stored = np.zeros((40, 60, 3), np.uint8)
+    stored[:20, :30] = (255, 0, 0)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "a"
+    options = {"lossless": True} if kind == "WEBP" else {}
+    path.write_bytes(encoded(Image.fromarray(stored), kind, exif=exif, **options))
+    shown = np.asarray(read_image(path)).astype(int)
+    assert shown.shape[:2] == ((40, 60) if orientation < 5 else (60, 40))
+    assert (inspect(path).width, inspect(path).height) == (shown.shape[1], shown.shape[0])
+    corners = {"tl": (5, 5), "tr": (5, -5), "bl": (-5, 5), "br": (-5, -5)}
+    red = {name for name, at in corners.items() if shown[at][0] > 200}
+    assert red == {{1: "tl", 2: "tr", 3: "br", 4: "bl", 5: "tl", 6: "tr", 7: "br", 8: "bl"}[orientation]}
+
+
+def test_rotation_and_mirroring_differ(tmp_path):
+    stored = noise(4, 6, 3)
+    for orientation, wanted in ((5, stored.transpose(1, 0, 2)), (6, np.rot90(stored, -1)), (8, np.rot90(stored))):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        path = saved(tmp_path, Image.fromarray(stored), f"{orientation}.png", exif=exif)
+        assert np.array_equal(np.asarray(read_image(path)), wanted)
+
+
+def test_damaged_exif_leaves_the_photo_as_it_is(tmp_path, photo):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(encoded(photo, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x00garbage"))
+    assert read_image(path).size == SIZE
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bit_grey_is_scaled_not_clipped(tmp_path, kind):
+    values = np.array([[0, 128, 257, 25700, 32768, 65535]], np.uint16)
+    path = tmp_path / "a"
+    path.write_bytes(encoded(Image.fromarray(values), kind))
+    assert np.asarray(read_image(path))[0, :, 0].tolist() == [0, 0, 1, 100, 128, 255]
+
+
+def test_big_endian_16_bit_tiff(tmp_path):
+    image = Image.frombytes("I;16B", (2, 1), np.array([0, 51400], ">u2").tobytes())
+    assert np.asarray(read_image(saved(tmp_path, image, "a.tif")))[0, :, 0].tolist() == [0, 200]
+
+
+def test_a_dark_16_bit_photo_stays_dark(tmp_path):
+    values = np.full((4, 4), 200, np.uint16)
+    assert np.asarray(read_image(saved(tmp_path, Image.fromarray(values), "a.png"))).max() == 1
+
+
+def test_integers_and_floats(tmp_path):
+    ints = Image.fromarray(np.array([[0, 255, 128]], np.int32))
+    assert np.asarray(read_image(saved(tmp_path, ints, "i.tif")))[0, :, 1].tolist() == [0, 255, 128]
+    floats = Image.fromarray(np.array([[0.0, 1.0, 0.5, np.nan]], np.float32))
+    assert np.asarray(read_image(saved(tmp_path, floats, "f.tif")))[0, :, 2].tolist() == [0, 255, 128, 0]
+
+
+def test_range_of_grey_values_by_hand():
+    assert to_eight_bits(np.array([0, 1])).tolist() == [0, 1]
+    assert to_eight_bits(np.array([0.0, 1.0])).tolist() == [0, 255]
+    assert to_eight_bits(np.array([0, 65535, 257])).tolist() == [0, 255, 1]
+    assert to_eight_bits(np.array([-10, 0, 10])).tolist() == [0, 128, 255]
+    assert to_eight_bits(np.array([0, 1_000_000])).tolist() == [0, 255]
+    assert to_eight_bits(np.array([7_000_000, 7_000_000])).tolist() == [0, 0]
+    assert to_eight_bits(np.array([np.inf, -np.inf, np.nan, 1.0])).tolist() == [255, 0, 0, 255]
+
+
+@given(st.lists(st.floats(width=32, allow_nan=True, allow_infinity=True), min_size=1, max_size=20))
+def test_scaling_keeps_the_order(values):
+    array = np.array(values, np.float32)
+    finite = np.isfinite(array)
+    scaled = to_eight_bits(array).astype(int)
+    order = np.argsort(array[finite], kind="stable")
+    assert (np.diff(scaled[finite][order]) >= 0).all()
+
+
+def test_alpha_lies_on_white(tmp_path):
+    pixels = np.array([[(10, 20, 30, 255), (10, 20, 30, 0), (0, 0, 0, 128)]], np.uint8)
+    read = np.asarray(read_image(saved(tmp_path, Image.fromarray(pixels), "a.png")))
+    assert read[0].tolist() == [[10, 20, 30], [255, 255, 255], [127, 127, 127]]
+    grey = Image.merge("LA", (Image.new("L", (2, 1), 40), Image.fromarray(np.array([[255, 0]], np.uint8))))
+    assert np.asarray(read_image(saved(tmp_path, grey, "b.png")))[0, :, 0].tolist() == [40, 255]
+
+
+def test_palette_with_and_without_transparency(tmp_path):
+    image = Image.new("P", (2, 1))
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.putpixel((1, 0), 1)
+    opaque = np.asarray(read_image(saved(tmp_path, image, "a.png")))
+    assert opaque[0].tolist() == [[255, 0, 0], [0, 0, 255]]
+    clear = np.asarray(read_image(saved(tmp_path, image, "b.png", transparency=1)))
+    assert clear[0].tolist() == [[255, 0, 0], [255, 255, 255]]
+    half = np.asarray(read_image(saved(tmp_path, image, "c.png", transparency=b"\xff\x80")))
+    assert half[0].tolist() == [[255, 0, 0], [127, 127, 255]]
+
+
+def test_colour_key_of_rgb_and_grey(tmp_path):
+    image = Image.fromarray(np.array([[(1, 2, 3), (4, 5, 6)]], np.uint8))
+    read = np.asarray(read_image(saved(tmp_path, image, "a.png", transparency=(1, 2, 3))))
+    assert read[0].tolist() == [[255, 255, 255], [4, 5, 6]]
+    grey = Image.fromarray(np.array([[9, 8]], np.uint8))
+    assert np.asarray(read_image(saved(tmp_path, grey, "b.png", transparency=8)))[0, :, 0].tolist() == [9, 255]
+
+
+def test_grey_bilevel_and_cmyk(tmp_path):
+    grey = Image.fromarray(noise(4, 5))
+    assert np.array_equal(np.asarray(read_image(saved(tmp_path, grey, "a.png")))[:, :, 2], np.asarray(grey))
+    bits = Image.fromarray(np.array([[True, False]]))
+    assert np.asarray(read_image(saved(tmp_path, bits, "b.png")))[0, :, 0].tolist() == [255, 0]
+    ink = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
+    assert np.asarray(read_image(saved(tmp_path, ink, "c.tif")))[0, 0].tolist() == [255, 0, 0]
+    jpeg = np.asarray(read_image(saved(tmp_path, ink, "d.jpg", quality=95)))[0, 0].astype(int)
+    assert np.abs(jpeg - (255, 0, 0)).max() <= 6
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.tif", "a.gif"])
+def test_of_many_frames_the_first(tmp_path, name):
+    frames = [Image.new("RGB", SIZE, colour) for colour in ("red", "blue", "lime")]
+    path = saved(tmp_path, frames[0], name, save_all=True, append_images=frames[1:])
+    red = np.asarray(read_image(path))[20, 30].astype(int)
+    assert np.abs(red - (255, 0, 0)).max() <= 6
+
+
+def test_one_pixel_is_a_photo(tmp_path):
+    path = saved(tmp_path, Image.new("RGB", (1, 1), "red"), "a.png")
+    assert (inspect(path).width, inspect(path).height) == (1, 1)
+
+
+def test_inspection(tmp_path, photo):
+    path = saved(tmp_path, photo, "a.png")
+    found = inspect(path)
+    assert (found.width, found.height, found.bytes) == (*SIZE, path.stat().st_size)
+    assert found.digest == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9])
+def test_truncation_shows(tmp_path, photo, kind, share):
+    data = encoded(photo, kind)
+    path = tmp_path / "a"
+    path.write_bytes(data[: int(len(data) * share)])
+    for act in (read_image, inspect):
+        with pytest.raises(BadImage, match=r"truncated|not an image") as caught:
+            act(path)
+        assert caught.value.path == path
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty file"),
+        (b"<html>404</html>", "not an image"),
+        (b"\xff\xd8\xff\xe0 no more than a beginning", "truncated"),
+        (b"II*\0", "truncated or damaged"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
+    ],
+)
+def test_other_damage(tmp_path, data, reason):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data)
+    with pytest.raises(BadImage) as caught:
+        read_image(path)
+    assert caught.value.reason == reason
+    assert isinstance(caught.value, UserError)
+
+
+def test_damage_within_a_png(tmp_path, photo):
+    data = bytearray(encoded(photo, "PNG"))
+    data[len(data) // 2] ^= 0xFF
+    path = tmp_path / "a.png"
+    path.write_bytes(data)
+    with pytest.raises(BadImage, match="damaged"):
+        inspect(path)
+
+
+@given(st.binary(max_size=60), st.sampled_from(["JPEG", "PNG", "WEBP", "TIFF", "GIF"]), st.integers(0, 400))
+def test_no_damage_raises_anything_else(tmp_path_factory, junk, kind, at):
+    data = bytearray(encoded(Image.fromarray(noise(8, 8, 3)), kind))
+    data[at : at + len(junk)] = junk
+    path = tmp_path_factory.getbasetemp() / "junk"
+    path.write_bytes(data)
+    try:
+        assert read_image(path).mode == "RGB"
+    except BadImage as error:
+        assert error.reason
+
+
+def test_what_is_not_a_file(tmp_path):
+    link = tmp_path / "link.jpg"
+    link.symlink_to(tmp_path / "gone.jpg")
+    pipe = tmp_path / "pipe.jpg"
+    os.mkfifo(pipe)
+    for path, reason in (
+        (tmp_path / "none.jpg", "no such file"),
+        (link, "broken link"),
+        (tmp_path, "not a file"),
+        (pipe, "not a file"),
+    ):
+        with pytest.raises(BadImage) as caught:
+            read_image(path)
+        assert caught.value.reason == reason
+
+
+def test_permission_denied(tmp_path, monkeypatch, photo):
+    path = saved(tmp_path, photo, "a.png")
+
+    def refuse(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
+    with pytest.raises(BadImage) as caught:
+        read_image(path)
+    assert caught.value.reason == "unreadable: permission denied"
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [13_378, 40_000])
+def test_decompression_bombs_are_refused(tmp_path, side):
+    def chunk(kind, body):
+        return len(body).to_bytes(4) + kind + body + zlib.crc32(kind + body).to_bytes(4)
+
+    header = side.to_bytes(4) * 2 + bytes([8, 0, 0, 0, 0])
+    path = tmp_path / "bomb.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
+    assert side**2 > MAX_PIXELS
+    with pytest.raises(BadImage, match="too large"):
+        inspect(path)
+
+
+def test_the_error_survives_a_process_pool(tmp_path):
+    error = pickle.loads(pickle.dumps(BadImage(tmp_path, "truncated")))
+    assert (error.path, error.reason) == (tmp_path, "truncated")
