@@ -85,6 +85,7 @@ def test_rotation_and_mirroring_differ(tmp_path):
         assert np.array_equal(np.asarray(read_image(path)), wanted)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_damaged_exif_leaves_the_photo_as_it_is(tmp_path, photo):
     path = tmp_path / "a.jpg"
     path.write_bytes(encoded(photo, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x00garbage"))

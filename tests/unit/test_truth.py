@@ -32,9 +32,9 @@ def annotate(root, **photos):
         (root / "Annotations" / f"{name}.xml").write_text(text)
 
 
-def run(tmp_path, manifest, root=None, classes=CLASSES, **dataset):
+def run(tmp_path, manifest, folder=None, classes=CLASSES, **dataset):
     out = tmp_path / "labels.parquet"
-    truth(manifest, out, settings={"classes": classes, "dataset": dataset}, root=root)
+    truth(manifest, out, settings={"classes": classes, "dataset": dataset}, root=folder)
     return pd.read_parquet(out)
 
 
@@ -75,7 +75,7 @@ def test_other_names_are_told(tmp_path, world, caplog):
 
 
 def test_the_demo_takes_its_folder_from_the_command_and_may_lack_a_class(tmp_path, world):
-    labels = run(tmp_path, images(tmp_path, ["x", "y"]), root=world, classes=[*CLASSES, "sheep"], kind="demo")
+    labels = run(tmp_path, images(tmp_path, ["x", "y"]), folder=world, classes=[*CLASSES, "sheep"], kind="demo")
     assert labels["sheep"].tolist() == [0, 0]
 
 
