@@ -54,21 +54,13 @@ class Student(nn.Module):
         return logits
 
 
-def save(
-    weights: Path,
-    adapter: Adapter,
-    backbone: "Backbone",
-    student: StudentSettings,
-    sizes: Mapping[str, Any],
-    classes: list[str],
-) -> None:
+def save(weights: Path, adapter: Adapter, backbone: "Backbone", sizes: Mapping[str, Any], classes: list[str]) -> None:
     """Write adapter.safetensors and, beside it, model.yaml: all that `load` needs.
 
     Args:
         weights: path of adapter.safetensors.
         adapter: the trained adapter.
         backbone: that it was trained on.
-        student: settings that build the backbone again.
         sizes: the adapter's keyword arguments.
         classes: C names.
 
@@ -79,12 +71,11 @@ def save(
     model = {
         "format": 1,
         "classes": classes,
-        "student": student.model_dump(mode="json"),
+        "preprocessing": {"size": backbone.image_size, "resize": "squash", "interpolation": "bicubic"},
+        "grid": list(backbone.grid),
         "backbone": backbone.describe(),
-        "weights_digest": backbone.weights_digest,
-        "adapter": {"channels": int(backbone.width), **sizes, "max_grid": adapter.max_grid},
+        "adapter": {"channels": backbone.width, **sizes, "max_grid": adapter.max_grid},
         "adapter_digest": file_digest(weights),
-        "preprocessing": {"size": int(backbone.image_size), "resize": "squash", "interpolation": "bicubic"},
     }
     write_text(weights.with_name(MODEL), yaml.safe_dump(model, sort_keys=False, allow_unicode=True))
 
@@ -109,8 +100,10 @@ def load(path: Path, device: str = "cpu", build: Build = build_backbone) -> Stud
         raise UserError(f"{weights}: no such file; run the workflow to train the student")
     if file_digest(weights) != model["adapter_digest"]:
         raise UserError(f"{weights}: does not belong to the {MODEL} beside it; train again or copy both files together")
-    backbone = build(StudentSettings.model_validate(model["student"]), device)
-    if backbone.weights_digest != model["weights_digest"]:
+    described = model["backbone"]
+    chosen = {"kind": described["kind"], described["kind"]: described[described["kind"]]}
+    backbone = build(StudentSettings.model_validate(chosen), device)
+    if backbone.weights_digest != described["weights_digest"]:
         raise UserError(f"{folder / MODEL}: the backbone's weights differ from those of the training; restore them")
     adapter = Adapter(classes=len(model["classes"]), **model["adapter"])
     try:
@@ -127,7 +120,7 @@ def _read_model(path: Path) -> dict[str, Any]:
         model = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError):
         model = None
-    wanted = {"format", "classes", "student", "weights_digest", "adapter", "adapter_digest"}
+    wanted = {"format", "classes", "backbone", "adapter", "adapter_digest"}
     if not isinstance(model, dict) or not wanted <= set(model) or model["format"] != 1:
         raise UserError(f"{path}: not a student's description; train again to make it")
     return model

@@ -70,7 +70,7 @@ def run(
         backbone, album, z, adapter=sizes, sew=sew, train=rules, checkpoint=checkpoint, device=where, workers=workers
     )
     _write_labels(adapter, made, list(photos["id"]), settings, rules.correct_after)
-    save(adapter, made.adapter, backbone, student, sizes.model_dump(), settings["classes"])
+    save(adapter, made.adapter, backbone, sizes.model_dump(), settings["classes"])
     record.facts = {
         "device": where,
         "weights": backbone.weights_digest,

@@ -11,6 +11,8 @@ from cutsew.artefacts.atomic import replacing
 
 log = logging.getLogger(__name__)
 NAME = ".train.checkpoint.pt"
+PAUSE = 5.0
+"""Least seconds between checkpoints, so that short steps are not spent on writing."""
 
 
 class Checkpoint:
@@ -20,14 +22,13 @@ class Checkpoint:
         folder: where the adapter will be written.
         signature: digest of settings and inputs; a checkpoint with another one is not used.
         every: steps between checkpoints.
-        pause: least seconds between checkpoints, so that short steps are not spent on writing.
 
     """
 
-    def __init__(self, folder: Path, signature: str, every: int, pause: float = 5.0) -> None:
+    def __init__(self, folder: Path, signature: str, every: int) -> None:
         self.path = folder / NAME
         self._signature = signature
-        self._every, self._pause = every, pause
+        self._every = every
         self._saved = time.monotonic()
 
     def load(self, device: str) -> dict[str, Any] | None:
@@ -46,7 +47,7 @@ class Checkpoint:
 
     def due(self, steps: int) -> bool:
         """Say whether to save after so many steps."""
-        return steps % self._every == 0 and time.monotonic() - self._saved >= self._pause
+        return steps % self._every == 0 and time.monotonic() - self._saved >= PAUSE
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace the checkpoint."""

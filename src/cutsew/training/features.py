@@ -28,19 +28,19 @@ def worth_keeping(photos: int, feature_bytes: int, epochs: int, sew: Sew) -> boo
     return epochs * plain > 1 and photos * feature_bytes <= KEPT_BYTES
 
 
-def plain_features(backbone: "Backbone", paths: list[str], device: str, workers: int) -> Tensor:
+def plain_features(backbone: "Backbone", paths: list[str], workers: int) -> Tensor:
     """Compute the features of all photos as they are, (n, D, H, W) float32 in main memory."""
     found = []
     with tqdm(total=len(paths), desc="features", unit="photo") as bar:
         for images in plain_batches(paths, backbone.image_size, BATCH, workers):
-            found.append(backbone(images.to(device)).cpu())
+            found.append(backbone(images).cpu())
             bar.update(len(images))
     return torch.cat(found)
 
 
 def batch_features(backbone: "Backbone", batch: Batch, kept: Tensor | None, device: str) -> Tensor:
     """Put together the features of a batch's weak views, (B, D, H, W)."""
-    fresh: Tensor | None = None if batch.weak is None else backbone(batch.weak.to(device))
+    fresh: Tensor | None = None if batch.weak is None else backbone(batch.weak)
     if kept is None:
         if fresh is None:
             raise ValueError("a batch without weak views needs kept features")

@@ -75,7 +75,7 @@ def fit(
         UserError: a photo is bad, there are too few, or the loss diverges.
 
     """
-    grid = _grid(backbone, device)
+    grid = backbone.grid
     _refuse_single_values(len(album.paths), train.batch_size, grid)
     per_epoch = steps_per_epoch(len(album.paths), train.batch_size)
     model = new_adapter(backbone.width, z.shape[1], adapter, max(MAX_GRID, *grid), train.seed).to(device)
@@ -83,7 +83,7 @@ def fit(
     losses = _restore(learner, checkpoint, device)
     keep = worth_keeping(len(album.paths), backbone.width * grid[0] * grid[1] * 4, train.epochs, sew)
     done = len(losses) == len(learner.rates)
-    kept = plain_features(backbone, album.paths, device, workers) if keep and not done else None
+    kept = plain_features(backbone, album.paths, workers) if keep and not done else None
     strong = train.strong_weight > 0
     sewer = Sewer(album, sew, backbone.image_size, train.seed, strong=strong, skip_plain=keep, workers=workers)
     keys = remaining_keys(len(album.paths), train.batch_size, train.epochs, train.seed, len(losses))
@@ -94,7 +94,7 @@ def fit(
         for batch in batches(sewer, len(album.paths), keys, join, workers):
             torch.manual_seed(torch_seed(train.seed, "step", len(losses)))  # dropout's draws
             weak = batch_features(backbone, batch, kept, device)
-            strong_features = None if batch.strong is None else backbone(batch.strong.to(device))
+            strong_features = None if batch.strong is None else backbone(batch.strong)
             losses.append(learner.step(len(losses), batch.sources.to(device), weak, strong_features))
             bar.set_postfix(m=f"{losses[-1].m:.3f}", e=f"{losses[-1].e:.3f}", refresh=False)
             bar.update()
@@ -102,13 +102,6 @@ def fit(
                 checkpoint.save(_state(learner, losses))
     refined: npt.NDArray[np.float32] = learner.estimator.settled().cpu().numpy()
     return Trained(model.eval(), refined, history_rows(losses, learner.rates, per_epoch))
-
-
-def _grid(backbone: "Backbone", device: str) -> tuple[int, int]:
-    """Ask the backbone for the rows and columns of its features."""
-    blank = torch.zeros((1, 3, backbone.image_size, backbone.image_size), dtype=torch.uint8, device=device)
-    height, width = backbone(blank).shape[2:]
-    return height, width
 
 
 def _refuse_single_values(photos: int, batch_size: int, grid: tuple[int, int]) -> None:

@@ -1,0 +1,91 @@
+"""A tiny world for the tests of train and predict: random photos, labels, patches and a backbone of one convolution."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from torch import nn
+
+from cutsew.artefacts.logits import label_spec
+from cutsew.artefacts.manifest import write_manifest
+from cutsew.artefacts.store import write_group
+from cutsew.backbones import Backbone
+from cutsew.config.method import Correct, Score, Sew
+from cutsew.config.student import Adapter, Student, Train
+from cutsew.data.images import inspect
+from cutsew.pixels import Pixels
+from cutsew.stages import train as stage
+
+CLASSES = ["ant", "bee", "cat"]
+TRAIN, TEST = 11, 3
+
+
+def backbone(settings, device="cpu"):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        tower = nn.Sequential(nn.Conv2d(3, 12, 4, stride=4), nn.ReLU())
+    description = {"kind": settings.kind, settings.kind: getattr(settings, settings.kind).model_dump()}
+    return Backbone(tower, Pixels((0.5,) * 3, (0.25,) * 3), 16, description, device)
+
+
+def make_world(folder: Path, test: int = TEST) -> Path:
+    """Write images.parquet, fused.zarr and patches.parquet; every third photo or so is held out.
+
+    The photos are BMP, whose bytes, and so digests and draws, are the same with every version of Pillow and zlib.
+    """
+    rng = np.random.default_rng(5)
+    rows = []
+    held_out = set(range(1, 1 + 3 * test, 3))
+    for i in range(TRAIN + test):
+        path = folder / f"photo{i:02}.bmp"
+        width, height = int(rng.integers(20, 40)), int(rng.integers(20, 40))
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path)
+        seen = inspect(path)
+        split = "test" if i in held_out else "train"
+        rows.append((f"i{i:02}", str(path), width, height, seen.bytes, seen.digest, split, i // 5))
+    images = pd.DataFrame(rows, columns=["id", "path", "width", "height", "bytes", "digest", "split", "shard"])
+    write_manifest(folder / "images.parquet", images)
+    z = rng.normal(0, 2, (len(images), len(CLASSES))).astype(np.float32)
+    coordinates = {"image": list(images["id"]), "class": CLASSES}
+    write_group(folder / "fused.zarr", {"z": (label_spec(*z.shape, 5), z)}, coordinates, {})
+    train_rows = np.flatnonzero(images["split"] == "train")
+    chosen = [int(train_rows[i]) for i in (0, 3, 3, 7, 8, 0)]
+    table = pd.DataFrame({"class": np.repeat(CLASSES, 2), "rank": [0, 1] * 3, "row": chosen, "score": 0.0})
+    table.insert(2, "image", images["id"].to_numpy()[chosen])
+    table.to_parquet(folder / "patches.parquet", index=False)
+    return folder
+
+
+def settings(**changes) -> dict:
+    """Settings of the stage; changes are dotted with __ (train__epochs=3)."""
+    found = {
+        "classes": CLASSES,
+        "student": Student().model_dump(mode="json"),
+        "adapter": Adapter(reduction=4, width=8, layers=1, heads=2, feedforward=8).model_dump(),
+        "sew": Sew().model_dump(),
+        "train": Train(epochs=2, batch_size=4, checkpoint_steps=1).model_dump(),
+        "correct": Correct().model_dump(),
+        "score": Score().model_dump(),
+    }
+    for key, value in changes.items():
+        section, name = key.split("__")
+        found[section][name] = value
+    return found
+
+
+def run_train(world: Path, out: Path, chosen: dict, workers: int = 0, labels: str = "fused.zarr") -> Path:
+    adapter = out / "adapter.safetensors"
+    stage.run(
+        world / "images.parquet",
+        world / labels,
+        world / "patches.parquet",
+        adapter,
+        chosen,
+        "cpu",
+        workers,
+        build=backbone,
+    )
+    return adapter
