@@ -9,7 +9,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cutsew.reporting.svg import AFTER, BEFORE, INK, LINE, MUTED, WORSE, inline, page_style
+from cutsew.reporting.svg import AFTER, BEFORE, INK, LINE, MUTED, PANEL, WORSE, inline, page_style
 
 WIDTH = 5.0
 """Inches; the page scales a chart to its column."""
@@ -131,8 +131,9 @@ def _stage_bars(axes: Axes, rows: pd.DataFrame, truth: float | None) -> None:
     places = np.arange(len(rows))[::-1]
     axes.barh(places, rows["labels_per_image"], height=0.6, color=[BEFORE, *[AFTER] * (len(rows) - 1)])
     for place, value in zip(places, rows["labels_per_image"], strict=True):
+        box = {"facecolor": PANEL, "edgecolor": "none", "pad": 1}
         axes.annotate(
-            f"{value:.2f}", (value, place), (4, 0), textcoords="offset points", va="center", color=INK, size=9
+            f"{value:.2f}", (value, place), (4, 0), textcoords="offset points", va="center", color=INK, size=9, bbox=box
         )
     axes.set_yticks(places, [STAGE_TITLES[stage] for stage in rows["stage"]], color=INK)
     axes.tick_params(axis="y", length=0)
@@ -156,6 +157,7 @@ def confidence(table: pd.DataFrame, split: str) -> Chart:
             axes.bar(rows["low"], share, width=rows["high"] - rows["low"], align="edge", color=AFTER, edgecolor="none")
             axes.set_title(STAGE_TITLES[stage], color=INK)
             axes.set_xlim(0, 1)
+            axes.set_xticks([0, 0.5, 1])
             axes.grid(axis="y")
             axes.tick_params(labelbottom=True)
         for axes in panels[len(stages) :]:

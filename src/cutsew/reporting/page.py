@@ -17,6 +17,10 @@ MOST_OUTPUTS = 8
 """Outputs of one record that are listed; a sealed Zarr names each of its chunk files."""
 
 
+MAIN_COLUMNS = ("stage", "split", "images", "mAP", "CF1", "OF1", "labels_per_image", "confidence")
+"""Columns of metrics.csv that the page shows first."""
+
+
 @dataclass(frozen=True)
 class Tables:
     """What evaluate wrote, and the history of the training, where there was one."""
@@ -98,7 +102,9 @@ def headlines(metrics: pd.DataFrame) -> list[tuple[str, str, str]]:
 
 def stage_grid(metrics: pd.DataFrame) -> Grid:
     """Lay out metrics.csv; columns that are empty throughout are left out."""
-    shown = metrics.drop(columns=["with_truth"]).dropna(axis="columns", how="all")
+    known = metrics.drop(columns=["with_truth"]).dropna(axis="columns", how="all")
+    first = [name for name in MAIN_COLUMNS if name in known.columns]
+    shown = known[[*first, *(name for name in known.columns if name not in first)]]
     heads = {"images": "photos", "labels_per_image": "labels per photo"}
     rows = []
     for _, row in shown.iterrows():

@@ -16,6 +16,13 @@ from cutsew.reporting.svg import page_style
 
 COLUMNS, ROWS = 3, 2
 PHOTO = (480, 360)
+"""Pixels to which a photo is cut."""
+
+PHOTO_WIDTH, PHOTO_HEIGHT, TEXT_HEIGHT, MARGIN = 3.8, 2.85, 1.2, 0.2
+WIDTH = COLUMNS * (PHOTO_WIDTH + MARGIN) + MARGIN
+HEIGHT = ROWS * (PHOTO_HEIGHT + TEXT_HEIGHT) + MARGIN
+"""Inches."""
+
 INK, MUTED, BLANK = "#1c2430", "#6b7683", "#eceff2"
 COLOURS = {"right": "#1f7a45", "wrong": "#c0392b", "unknown": INK}
 
@@ -29,26 +36,25 @@ def write_scenes(path: Path, cards: Sequence[Card]) -> None:
     Where there is truth, right labels are green and wrong ones red.
     """
     with page_style(), replacing(path) as draft:
-        figure = Figure(figsize=(12, 9.4), dpi=110, facecolor="white")
+        figure = Figure(figsize=(WIDTH, HEIGHT), dpi=110, facecolor="white")
         FigureCanvasAgg(figure)
-        panels = figure.subplots(ROWS, COLUMNS, squeeze=False).ravel()
-        figure.subplots_adjust(left=0.02, right=0.98, top=0.98, bottom=0.11, wspace=0.07, hspace=0.34)
-        for panel in panels:
-            panel.set_axis_off()
-        for panel, card in zip(panels, cards, strict=False):
-            _scene(panel, card)
+        for place, card in enumerate(cards[: COLUMNS * ROWS]):
+            row, column = divmod(place, COLUMNS)
+            left, top = MARGIN + column * (PHOTO_WIDTH + MARGIN), MARGIN + row * (PHOTO_HEIGHT + TEXT_HEIGHT)
+            box = (left / WIDTH, 1 - (top + PHOTO_HEIGHT) / HEIGHT, PHOTO_WIDTH / WIDTH, PHOTO_HEIGHT / HEIGHT)
+            _scene(figure.add_axes(box), card)
         figure.savefig(draft, format="png", metadata={"Software": None})
 
 
 def _scene(axes: Axes, card: Card) -> None:
+    axes.set_axis_off()
     axes.set_xlim(0, PHOTO[0])
     axes.set_ylim(PHOTO[1], 0)
-    axes.set_aspect("equal")
     if card.photo is None:
         axes.add_patch(Rectangle((0, 0), *PHOTO, facecolor=BLANK, edgecolor="none"))
         axes.text(PHOTO[0] / 2, PHOTO[1] / 2, card.id, ha="center", va="center", color=MUTED, size=11)
     else:
-        axes.imshow(ImageOps.fit(card.photo, PHOTO), extent=(0, PHOTO[0], PHOTO[1], 0))
+        axes.imshow(ImageOps.fit(card.photo, PHOTO), extent=(0, PHOTO[0], PHOTO[1], 0), aspect="auto")
     line = 0
     for title, labels in (("zero-shot", card.before), (STAGE_TITLES[card.last], card.after)):
         y = 1 + FIRST_LINE + line * LINE_HEIGHT

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 # Stand-ins that matplotlib paints with; each becomes a variable of the page's style, so that one SVG serves light and
 # dark alike.
-INK, MUTED, LINE, BEFORE, AFTER, WORSE = (f"#0{n}0{n}0{n}" for n in range(1, 7))
+INK, MUTED, LINE, BEFORE, AFTER, WORSE, PANEL = (f"#0{n}0{n}0{n}" for n in range(1, 8))
 VARIABLES = {
     INK: "var(--ink)",
     MUTED: "var(--muted)",
@@ -20,6 +20,7 @@ VARIABLES = {
     BEFORE: "var(--before)",
     AFTER: "var(--after)",
     WORSE: "var(--worse)",
+    PANEL: "var(--panel)",
 }
 
 STYLE = {
@@ -50,7 +51,7 @@ STYLE = {
 
 @contextmanager
 def page_style() -> Iterator[None]:
-    """Draw in the page's style: text is never mathematics, and a glyph that the font lacks is no cause for a warning."""
+    """Draw in the page's style: text is never mathematics, and a glyph that the font lacks brings no warning."""
     fonts = logging.getLogger("matplotlib.font_manager")
     level = fonts.level
     fonts.setLevel(logging.ERROR)

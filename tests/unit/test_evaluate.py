@@ -1,0 +1,185 @@
+"""Stage evaluate: golden numbers on a small run, alignment by id, runs without truth or student."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic_run import CLASSES, SETTINGS, make_run, write_zarr
+
+from cutsew.artefacts.manifest import read_manifest, write_manifest
+from cutsew.artefacts.outcome import Outcome
+from cutsew.artefacts.record import file_digest
+from cutsew.errors import UserError
+from cutsew.plan import STAGES
+from cutsew.stages.evaluate import evaluate
+
+
+@pytest.fixture
+def given(tmp_path):
+    return make_run(tmp_path, photos=False)
+
+
+def run(given, **changes):
+    options = {**given, **changes}
+    metrics = given["images"].with_name("metrics.csv")
+    evaluate(options.pop("images"), metrics, settings=SETTINGS, **options)
+    return {path.stem: pd.read_csv(path) for path in metrics.parent.glob("*.csv") if path.name != "history.csv"}
+
+
+def hand_made(tmp_path):
+    """Write two train and two test photos with logits whose measures are worked by hand below."""
+    ids = ["a", "b", "c", "d"]
+    manifest = pd.DataFrame(
+        {"id": ids, "path": ids, "width": 1, "height": 1, "bytes": 1, "digest": ids, "shard": 0}
+        | {"split": ["train", "test", "train", "test"]}
+    )
+    write_manifest(tmp_path / "images.parquet", manifest)
+    labels = pd.DataFrame({"id": ["d", "b", "a"], "cat": [1, 0, 1], "dog": [0, 1, 1], "cow": [0, 0, -1]})
+    labels.astype(dict.fromkeys(("cat", "dog", "cow"), np.int8)).to_parquet(tmp_path / "labels.parquet")
+    classes = ["dog", "cat", "cow"]
+    z = np.array([[1, -1, -2], [1, 2, -1], [-1, -1, -1], [3, 1, -1]], dtype=np.float32)
+    write_zarr(tmp_path / "logits.zarr", ids, classes, chunk=3, zero_shot=z)
+    write_zarr(tmp_path / "fused.zarr", ids, classes, chunk=3, z=z[:, [1, 0, 2]])
+    write_zarr(tmp_path / "pseudo.zarr", ids, classes, chunk=3, z=z + 1)
+    return {name: tmp_path / f"{name}.zarr" for name in ("logits", "fused", "pseudo")} | {
+        name: tmp_path / f"{name}.parquet" for name in ("images", "labels")
+    }
+
+
+def test_by_hand(tmp_path):
+    tables = run(hand_made(tmp_path))
+    rows = tables["metrics"].set_index(["split", "stage"])
+    assert list(rows.index) == [
+        ("train", "zero_shot"), ("train", "fused"), ("train", "pseudo"), ("test", "zero_shot"), ("test", "fused")
+    ]  # fmt: skip
+    # Test photos b (dog) and d (cat). Zero-shot ranks d above b for dog and b above d for cat: precision 1/2 for both.
+    # Named: dog and cat in both photos: each right in one of two. Cow has no positive.
+    zero_shot = rows.loc[("test", "zero_shot")]
+    assert dict(zero_shot[["images", "with_truth", "mAP", "CP", "CR"]]) == {
+        "images": 2, "with_truth": 2, "mAP": 50, "CP": 50, "CR": 100
+    }  # fmt: skip
+    assert zero_shot["CF1"] == pytest.approx(200 / 3, rel=1e-5)
+    assert zero_shot["inversions"] == 2
+    assert zero_shot["labels_per_image"] == 2
+    assert zero_shot["confidence"] == pytest.approx((1 / (1 + np.exp(-2)) + 1 / (1 + np.exp(-3))) / 2, rel=1e-5)
+    # Fused swaps dog and cat, and so puts both in order.
+    assert rows.loc[("test", "fused"), "mAP"] == 100
+    assert rows.loc[("test", "fused"), "inversions"] == 0
+    # Of the train photos only a has truth: dog and cat; cow does not count there, and c not at all.
+    train = rows.loc[("train", "zero_shot")]
+    assert dict(train[["images", "with_truth", "mAP", "OP", "OR"]]) == {
+        "images": 2, "with_truth": 1, "mAP": 100, "OP": 100, "OR": 50
+    }  # fmt: skip
+    assert train["labels_per_image"] == 0.5
+    agreement = tables["agreement"].set_index(["split", "first", "second"])
+    # Zero-shot and fused: the first class swaps in both test photos, both name dog and cat, the order is (0, 1, 2)
+    # against (1, 0, 2): Spearman 1 - 6 * 2 / (3 * 8) = 0.5.
+    assert agreement.loc[("test", "zero_shot", "fused")].tolist() == [0, 1, 0.5]
+    assert len(agreement) == 4
+
+
+def test_golden(given):
+    """Raise the stage's version in plan.py when these numbers change."""
+    rows = run(given)["metrics"].set_index(["split", "stage"])
+    assert STAGES["evaluate"].version == 1
+    found = {key: tuple(rows.loc[key, ["mAP", "CF1", "OF1", "top2_CF1"]].round(3)) for key in rows.index}
+    assert set(found) == set(GOLDEN)
+    for key, values in GOLDEN.items():
+        assert found[key] == pytest.approx(values, abs=2e-3)
+
+
+GOLDEN = {
+    ("train", "zero_shot"): (88.053, 12.121, 16.667, 69.623),
+    ("train", "fused"): (90.747, 36.782, 42.857, 67.166),
+    ("train", "pseudo"): (99.034, 85.454, 84.21, 78.324),
+    ("train", "refined"): (100.0, 98.113, 97.674, 78.135),
+    ("test", "zero_shot"): (84.123, 13.333, 13.333, 79.688),
+    ("test", "fused"): (97.222, 35.616, 35.294, 88.315),
+    ("test", "student"): (98.333, 91.892, 92.308, 87.302),
+}
+
+
+def test_tables(given):
+    tables = run(given)
+    assert list(tables["metrics"]) == [
+        "stage", "split", "images", "with_truth", "mAP", "CP", "CR", "CF1", "OP", "OR", "OF1",
+        "top2_CP", "top2_CR", "top2_CF1", "top2_OP", "top2_OR", "top2_OF1",
+        "inversions", "labels_per_image", "confidence",
+    ]  # fmt: skip
+    assert list(tables["per_class"]) == ["stage", "split", "class", "positives", "AP", "inversions", "labels"]
+    assert len(tables["per_class"]) == 7 * len(CLASSES)
+    histogram = tables["confidence"].groupby(["split", "stage"], sort=False)[["top1", "every"]].sum()
+    assert histogram.loc[("train", "refined")].tolist() == [12, 36]
+    assert histogram.loc[("test", "student")].tolist() == [8, 24]
+    means = tables["per_class"].groupby(["split", "stage"])["AP"].mean()
+    for row in tables["metrics"].itertuples():
+        assert row.mAP == pytest.approx(means[row.split, row.stage], rel=1e-4)
+
+
+def test_rows_are_aligned_by_id(given, tmp_path):
+    before = run(given)
+    for name, stage in (("refined", "refined"), ("scores", "student")):
+        outcome = Outcome(stage, given[name])
+        split = "train" if name == "refined" else "test"
+        ids = list(read_manifest(given["images"], split=split)["id"])
+        mixed = ids[1::2] + ids[::2]
+        write_zarr(tmp_path / f"{name}.zarr", mixed, CLASSES, chunk=5, z=outcome.read(mixed))
+    after = run(given)
+    for name, table in before.items():
+        pd.testing.assert_frame_equal(table, after[name])
+
+
+def test_without_truth(given, capsys):
+    tables = run(given, labels=None)
+    assert tables["metrics"][["mAP", "CP", "OF1", "top2_OF1", "inversions"]].isna().all(axis=None)
+    assert tables["metrics"][["labels_per_image", "confidence"]].notna().all(axis=None)
+    assert tables["per_class"][["positives", "AP"]].isna().all(axis=None)
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert len(lines) == 8
+    assert lines[1].split()[:4] == ["zero_shot", "train", "12", "-"]
+
+
+def test_without_student(given):
+    tables = run(given, refined=None, scores=None)
+    assert list(tables["metrics"]["stage"]) == ["zero_shot", "fused", "pseudo", "zero_shot", "fused"]
+
+
+def test_only_training_photos(tmp_path):
+    tables = run(make_run(tmp_path, test=0, photos=False))
+    assert set(tables["metrics"]["split"]) == {"train"}
+
+
+def test_record(given):
+    run(given)
+    record = json.loads(given["images"].with_name("metrics.json").read_text())
+    assert record["settings"] == SETTINGS
+    assert set(record["inputs"]) == {"images.parquet", "labels.parquet"} | {
+        f"{name}.zarr" for name in ("logits", "fused", "pseudo", "refined", "scores")
+    }
+    for name, digest in record["outputs"].items():
+        assert digest == file_digest(given["images"].with_name(name))
+    assert set(record["outputs"]) == {"metrics.csv", "per_class.csv", "confidence.csv", "agreement.csv"}
+
+
+def test_missing_photo(given, tmp_path):
+    write_zarr(tmp_path / "refined.zarr", ["photo-000"], CLASSES, z=np.zeros((1, 3), dtype=np.float32))
+    with pytest.raises(UserError, match=r"refined\.zarr: lacks 11 of 12 photos, such as 'photo-001'"):
+        run(given)
+
+
+def test_other_classes(given, tmp_path):
+    write_zarr(tmp_path / "fused.zarr", ["photo-000"], ["x", "y"], z=np.zeros((1, 2), dtype=np.float32))
+    with pytest.raises(UserError, match=r"fused\.zarr: its classes are not those of .*logits\.zarr"):
+        run(given)
+
+
+def test_truth_without_a_class(given):
+    pd.read_parquet(given["labels"]).drop(columns="dog").to_parquet(given["labels"])
+    with pytest.raises(UserError, match=r"labels\.parquet: has no column 'dog'"):
+        run(given)
+
+
+def test_truth_that_is_not_there(given, tmp_path):
+    with pytest.raises(UserError, match=r"none\.parquet: no such file of true labels"):
+        run(given, labels=tmp_path / "none.parquet")

@@ -1,0 +1,220 @@
+"""Stage report: a whole page that asks nothing of the network, escapes what it is given, and needs no truth."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+from synthetic_run import CLASSES, SETTINGS, make_run
+
+from cutsew.artefacts.record import file_digest
+from cutsew.errors import UserError
+from cutsew.reporting import provenance
+from cutsew.stages.evaluate import evaluate
+from cutsew.stages.report import report
+
+VOID = {"meta", "img", "link", "br", "hr", "input"}
+HOSTILE = ("<script>alert(1)</script>", "$x_1$ & \"quoted\" 'name'", "<img src=x onerror=alert(1)>", "NA")
+
+
+class Page(HTMLParser):
+    """Reads a page strictly: every element is closed in its turn."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.elements, self.words = [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words.append(data)
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.elements if name == tag]
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+def write_report(folder, labels=True, views=True, **options):
+    given = make_run(folder, **options)
+    if not labels:
+        given.pop("labels")
+    metrics, images = folder / "metrics.csv", given.pop("images")
+    evaluate(images, metrics, settings=SETTINGS, **given)
+    more = {"views": folder / "views.zarr"} if views else {}
+    page = folder / "report.html"
+    report(page, metrics=metrics, images=images, history=folder / "history.csv", **given, **more)
+    return page
+
+
+@pytest.fixture(scope="module")
+def page_path(tmp_path_factory):
+    return write_report(tmp_path_factory.mktemp("results") / "demo" / "default")
+
+
+@pytest.fixture(scope="module")
+def page(page_path):
+    return Page(page_path.read_text(encoding="utf-8"))
+
+
+def test_says_what_it_is_about(page):
+    assert "demo / default" in page.text
+    assert "3 classes; 12 train photos, 8 test photos; true labels of 20 photos" in page.text
+    for words in ("Stages", "Charts", "Photos", "How it was made", "pseudo-labels", "student", *CLASSES):
+        assert words in page.text
+
+
+def test_sections_are_headed_and_named(page):
+    headings = [attrs["id"] for attrs in page.all("h2")]
+    assert [attrs["aria-labelledby"] for attrs in page.all("section")] == headings
+    assert len(page.all("h1")) == len(page.all("main")) == 1
+    assert page.all("html")[0]["lang"] == "en"
+
+
+def test_ids_are_unique_and_references_are_met(page):
+    ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    wanted = {
+        attrs[key].removeprefix("#") for _, attrs in page.elements for key in ("href", "xlink:href") if key in attrs
+    }
+    wanted |= set(re.findall(r"url\(#([^)]*)\)", " ".join(str(v) for _, a in page.elements for v in a.values())))
+    assert wanted <= set(ids)
+
+
+def test_every_picture_has_words(page):
+    photos = page.all("img")
+    assert len(photos) == 12
+    assert all(attrs["alt"].startswith("Photo photo-") for attrs in photos)
+    pictures = [attrs for _, attrs in page.elements if attrs.get("role") == "img"]
+    assert len(pictures) >= 5
+    assert all(attrs["aria-label"] for attrs in pictures)
+
+
+def test_asks_nothing_of_the_network(page, page_path):
+    text = page_path.read_text(encoding="utf-8")
+    assert not re.search(r"https?:|//[a-z]", re.sub(r"base64,[A-Za-z0-9+/=]*", "", text))
+    assert not page.all("script")
+    assert not page.all("link")
+    assert all(attrs["src"].startswith("data:image/jpeg;base64,") for attrs in page.all("img"))
+
+
+def test_charts_take_the_page_colours(page_path):
+    text = page_path.read_text(encoding="utf-8")
+    drawings = "".join(re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL))
+    assert "var(--after)" in drawings
+    assert set(re.findall(r"#[0-9a-f]{6}\b", drawings)) <= {"#000000"}
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_draws_the_winning_crops(page):
+    frames = [attrs for attrs in page.all("rect") if attrs.get("class") == "edge"]
+    assert frames
+    assert {attrs["width"] for attrs in frames} <= {"25.0", "20.0", "15.0"}
+
+
+def test_shows_settings_and_digests(page, page_path):
+    assert "evaluate.threshold" in page.text
+    assert file_digest(page_path.with_name("metrics.csv")) in page.text
+    assert "numpy" in page.text
+
+
+def test_record(page_path):
+    record = json.loads(page_path.with_name("report.json").read_text())
+    assert record["outputs"] == {name: file_digest(page_path.with_name(name)) for name in ("report.html", "scenes.png")}
+    assert "labels.parquet" in record["inputs"]
+
+
+def test_scenes(page_path):
+    with Image.open(page_path.with_name("scenes.png")) as scenes:
+        assert scenes.width > scenes.height > 500
+        assert len(scenes.convert("RGB").getcolors(10**7)) > 10
+
+
+def test_same_input_same_page(page_path, tmp_path):
+    other = write_report(tmp_path / "demo" / "default")
+    when = re.compile(r"\d{4}-\d\d-\d\dT[\d:.+]*|[0-9a-f]{64}")
+    pages = [when.sub("", path.read_text(encoding="utf-8")) for path in (page_path, other)]
+    assert pages[0] == pages[1]
+    assert page_path.with_name("scenes.png").read_bytes() == other.with_name("scenes.png").read_bytes()
+
+
+def test_escapes_names(tmp_path):
+    names = [f"{i}\"><script>alert({i})</script>'.jpg" for i in range(20)]
+    path = write_report(tmp_path, classes=HOSTILE, names=names)
+    page = Page(path.read_text(encoding="utf-8"))
+    assert not page.all("script")
+    assert not any(key.startswith("on") for _, attrs in page.elements for key in attrs)
+    for name in HOSTILE:
+        assert name in page.text
+    pictures = [attrs["aria-label"] for attrs in page.all("div") if attrs.get("role") == "img"]
+    assert pictures[0].startswith("Average precision of 4 classes")
+    assert all(attrs["src"].startswith("data:") for attrs in page.all("img"))
+    assert page.all("img")[0]["alt"].removeprefix("Photo ") in names
+
+
+def test_without_truth_photos_and_views(tmp_path):
+    path = write_report(tmp_path, labels=False, photos=False, views=False)
+    page = Page(path.read_text(encoding="utf-8"))
+    assert "no true labels" in page.text
+    for words in ("mAP", "Average precision", "inversions", "nan", "(right)", "(wrong)"):
+        assert words not in page.text
+    assert "Labels per photo" in page.text
+    assert not page.all("img")
+    assert not [attrs for attrs in page.all("rect") if attrs.get("class") == "edge"]
+    assert page.text.count("photo not available") == 12
+    assert path.with_name("scenes.png").is_file()
+
+
+def test_only_a_few_training_photos(tmp_path):
+    path = write_report(tmp_path, train=2, test=0)
+    page = Page(path.read_text(encoding="utf-8"))
+    assert len(page.all("img")) == 2
+    assert "labels per photo, train" in page.text
+
+
+def test_without_what_evaluate_wrote(page_path, tmp_path):
+    folder = page_path.parent
+    given = {name: folder / f"{name}.zarr" for name in ("logits", "fused", "pseudo")}
+    given |= {"images": folder / "images.parquet", "metrics": tmp_path / "metrics.csv"}
+    for name in ("metrics", "per_class", "confidence"):
+        shutil.copy(folder / f"{name}.csv", tmp_path)
+    with pytest.raises(UserError, match=r"agreement\.csv: no such table"):
+        report(tmp_path / "report.html", **given)
+    shutil.copy(folder / "agreement.csv", tmp_path)
+    with pytest.raises(UserError, match=r"metrics\.json: no such record; run `cutsew evaluate`"):
+        report(tmp_path / "report.html", **given)
+
+
+class TestProvenance:
+    def write(self, path, inputs=(), outputs=(), settings=None, end=""):
+        content = {"stage": path.stem, "settings": settings or {}, "inputs": dict.fromkeys(inputs, "0"), "end": end}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content | {"outputs": dict.fromkeys(outputs, "0"), "packages": {"numpy": end}}))
+
+    def test_follows_inputs_into_other_folders(self, tmp_path):
+        base, run = tmp_path / "base", tmp_path / "run"
+        self.write(base / "images.json", (), ("images.parquet",), {"dataset": {"kind": "demo"}}, "1")
+        self.write(base / "train.json", ("images.parquet",), ("adapter.safetensors", "refined.zarr"), end="2")
+        self.write(base / "other.json", (), ("other.zarr",), end="3")
+        self.write(run / "scores.json", ("../base/refined.zarr",), ("scores.zarr",), {"version": 1, "a": {"b": 2}}, "4")
+        (base / "broken.json").write_text("{")
+        found = provenance.records([run / "scores.zarr" / "zarr.json", run / "nothing.csv"])
+        assert [content["stage"] for content in found.values()] == ["images", "train", "scores"]
+        assert provenance.flat_settings(found.values()) == {"a.b": 2, "dataset.kind": "demo"}
+        assert provenance.packages(found.values()) == {"numpy": "1, 2, 4"}
