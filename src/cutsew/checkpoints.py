@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -39,7 +40,8 @@ def read_state_dict(path: Path, setting: str) -> dict[str, Tensor]:
     if path.suffix not in SUFFIXES:
         raise UserError(f"{setting}: {path}: not a checkpoint that can be read; give one of {', '.join(SUFFIXES)}")
     found = _read_safetensors(path, setting) if path.suffix == ".safetensors" else _unpickle(path, setting)
-    found = found.get("state_dict", found)
+    wrapped = found.get("state_dict")
+    found = wrapped if isinstance(wrapped, dict) else found
     state = {str(name).removeprefix("module."): value for name, value in found.items() if name not in _SIZES}
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{setting}: {path}: holds no state dict of tensors; save the model's state_dict() there")
@@ -91,7 +93,8 @@ def _read_safetensors(path: Path, setting: str) -> dict[str, Tensor]:
 def _unpickle(path: Path, setting: str) -> dict[str, Tensor]:
     """Load a pickle of tensors. Anything that would need code to run is refused, TorchScript archives included."""
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # what it warns of is refused below
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError):
         raise UserError(
             f"{setting}: {path}: damaged, or holds more than tensors, which could run code on loading;"

@@ -128,7 +128,9 @@ def _state_dict(model: str, pretrained: str, tag: dict[str, Any], setting: str) 
 
 def _needs_quick_gelu(model: str, tag: dict[str, Any]) -> bool:
     """Tell from the tag; for a local file, from all tags of the model, where they agree."""
-    tags = [tag] if tag else [get_pretrained_cfg(model, name) for name in open_clip.list_pretrained_tags_by_model(model)]
+    tags = (
+        [tag] if tag else [get_pretrained_cfg(model, name) for name in open_clip.list_pretrained_tags_by_model(model)]
+    )
     return bool(tags) and all(one.get("quick_gelu", False) for one in tags)
 
 

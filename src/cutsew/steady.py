@@ -34,7 +34,7 @@ def steadily(function: Callable[[Tensor], Tensor], images: Tensor, device: str) 
     threads = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(threads, initializer=_use_one_thread) as pool:
-            rows = list(pool.map(lambda group: _compute(function, group), images.split(GROUP)))
+            rows = list(pool.map(lambda group: _compute(function, group), torch.split(images, GROUP)))
     finally:
         torch.set_num_threads(threads)
     return torch.cat(rows)

@@ -59,25 +59,36 @@ def _packaged(name: str) -> tuple[nn.Module, tuple[float, ...], tuple[float, ...
     return efficientnet.efficientnet_lite0(SETTING), efficientnet.MEAN, efficientnet.STD
 
 
-def _create(settings: TimmStudent, *, pretrained: bool) -> Any:  # noqa: ANN401  # timm's classes share no type
-    """Create a model, told of the image size where its kind has position embeddings of fixed size."""
+def _create(settings: TimmStudent, **options: Any) -> Any:  # noqa: ANN401  # timm's classes share no type
+    """Create a model with weights, told of the image size where its kind has position embeddings of fixed size."""
     try:
-        return timm.create_model(settings.model, pretrained=pretrained, img_size=settings.image_size)
+        return timm.create_model(settings.model, pretrained=True, img_size=settings.image_size, **options)
     except TypeError:
-        return timm.create_model(settings.model, pretrained=pretrained)
+        return timm.create_model(settings.model, pretrained=True, **options)
 
 
 def _fetched(settings: TimmStudent) -> Any:  # noqa: ANN401
     try:
-        return _create(settings, pretrained=True)
+        return _create(settings)
     except Exception as error:  # the hub's client raises dozens of kinds
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(f"{SETTING}: {settings.model} cannot be downloaded ({reason}); give a local file") from None
+        raise UserError(
+            f"{SETTING}: {settings.model} cannot be downloaded ({_first_line(error)}); give a local file"
+        ) from None
 
 
 def _local(settings: TimmStudent) -> Any:  # noqa: ANN401
-    model = _create(settings, pretrained=False)
+    """Read the file safely, then let timm fit its tensors to the model and the image size."""
     state = checkpoints.read_state_dict(Path(settings.weights), SETTING)
-    filtered = getattr(type(model), "checkpoint_filter_fn", None)
-    checkpoints.load(model, filtered(state, model) if filtered else state, settings.weights, SETTING)
+    try:
+        model = _create(settings, pretrained_cfg_overlay={"state_dict": state})
+    except (RuntimeError, KeyError) as error:
+        raise UserError(
+            f"{SETTING}: {settings.weights}: not the weights of {settings.model} ({_first_line(error)});"
+            " give the checkpoint of the model that is set"
+        ) from None
+    model.pretrained_cfg.pop("state_dict", None)
     return model
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -69,8 +69,8 @@ class ConseTeacher:
 
     @cached_property
     def _imagenet(self) -> Tensor:
-        """Embed the 1,000 ImageNet classes, (1000, 384): lemmas and WordNet definition; first lemmas alone cost 10 points."""
-        from timm.data import ImageNetInfo  # noqa: PLC0415
+        """Embed the 1,000 ImageNet classes as lemmas and definition, (1000, 384); first lemmas alone cost 10 points."""
+        from timm.data import ImageNetInfo  # type: ignore[attr-defined]  # noqa: PLC0415
 
         info = ImageNetInfo()
         described = [info.index_to_description(index, detailed=True) for index in range(1000)]

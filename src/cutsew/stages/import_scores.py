@@ -1,0 +1,75 @@
+"""Stage import_scores: logits of every view from scores made elsewhere."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import typer
+from tqdm import tqdm
+
+from cutsew.artefacts.logits import logit_specs
+from cutsew.artefacts.manifest import read_manifest, slabs
+from cutsew.artefacts.record import Record
+from cutsew.artefacts.store import new_group
+from cutsew.config.method import Score
+from cutsew.config.teacher import ScoresTeacher
+from cutsew.errors import UserError
+from cutsew.numerics.score import logit
+from cutsew.plan import STAGES
+from cutsew.stages.options import SettingsOption
+from cutsew.teachers.scores import Scores
+
+SHOWN = 3
+"""Photos named where some have no scores."""
+
+
+def import_scores(
+    images: Annotated[Path, typer.Argument(help="images.parquet")],
+    logits: Annotated[Path, typer.Argument(help="logits.zarr, written")],
+    settings: SettingsOption,
+) -> None:
+    """Take logits from scores made elsewhere."""
+    record = Record("import_scores", STAGES["import_scores"].version, settings, [images])
+    teacher = ScoresTeacher.model_validate(settings["teacher"]["scores"])
+    epsilon = Score.model_validate(settings["score"]).epsilon
+    photos = read_manifest(images)
+    scores = Scores(teacher, settings["classes"])
+    rows = scores.rows_of(photos["id"].tolist())
+    _refuse_missing(photos["id"].to_numpy()[rows < 0].tolist(), len(photos), teacher)
+
+    size = int((photos["shard"] == photos["shard"].iloc[0]).sum())
+    coordinates = {"image": photos["id"].tolist(), "class": settings["classes"], "pass": np.arange(scores.passes)}
+    specs = logit_specs(len(photos), len(settings["classes"]), scores.passes, size)
+    with new_group(logits, specs, coordinates) as written:
+        for k in tqdm(range(-1, scores.passes), desc="import_scores", unit="pass"):
+            for slab in slabs(len(photos), size):
+                found = scores.zero_shot(rows[slab]) if k < 0 else scores.crops(k, rows[slab])
+                z = _as_logits(found, teacher.values, epsilon)
+                if k < 0:
+                    written["zero_shot"][slab] = z
+                else:
+                    written["crops"][k, slab] = z
+    if teacher.file is not None and teacher.file.is_file():
+        record.inputs.append(teacher.file)
+    record.facts = {"file": teacher.file, "photos": len(photos), "in_file": len(scores.ids), "passes": scores.passes}
+    record.write_beside(logits)
+
+
+def _as_logits(values: npt.NDArray[Any], kind: str, epsilon: float) -> npt.NDArray[np.float32]:
+    """Return S^-1(p) of probabilities clamped to [epsilon, 1 - epsilon], or logits clamped to the same range."""
+    if kind == "probabilities":
+        return logit(values, epsilon).astype(np.float32)
+    most = np.log1p(-epsilon) - np.log(epsilon)
+    clamped: npt.NDArray[np.float32] = np.clip(values, -most, most).astype(np.float32)
+    return clamped
+
+
+def _refuse_missing(missing: list[str], photos: int, teacher: ScoresTeacher) -> None:
+    if not missing:
+        return
+    named = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
+    do = "set teacher.scores.missing: drop, or add them" if teacher.missing == "error" else "make the manifest anew"
+    raise UserError(
+        f"teacher.scores.file: {teacher.file} has no scores of {len(missing)} of {photos} photos ({named}); {do}"
+    )

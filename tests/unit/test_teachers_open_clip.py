@@ -1,0 +1,142 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import SIZE, checkpoint, register
+
+from cutsew import clip_models, teachers
+from cutsew.compat import import_torchvision
+from cutsew.config.teacher import Teacher
+from cutsew.errors import UserError
+from cutsew.teachers.positions import resize_position_embedding
+
+import_torchvision()
+import open_clip  # noqa: E402
+from PIL import Image  # noqa: E402
+
+
+def build(model, pretrained, image_size=None):
+    section = {"model": model, "pretrained": str(pretrained), "image_size": image_size}
+    return teachers.build(Teacher.model_validate({"kind": "open_clip", "open_clip": section}), "cpu")
+
+
+def views(count, size, seed=0):
+    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=torch.manual_seed(seed))
+
+
+@pytest.mark.parametrize("name", ["test-resnet", "test-vit"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_embeddings_are_open_clips_own(tmp_path, name, suffix):
+    path, model = checkpoint(tmp_path, name, suffix)
+    teacher = build(name, path)
+    size = teacher.image_size
+    images = views(5, size)
+    preprocess = open_clip.image_transform(size, is_train=False)
+    inputs = torch.stack([preprocess(Image.fromarray(np.moveaxis(image.numpy(), 0, 2))) for image in images])
+    with torch.no_grad():
+        expected = model.encode_image(inputs, normalize=True)
+        expected_texts = model.encode_text(open_clip.get_tokenizer(name)(["a cat", "a dog"]), normalize=True)
+    torch.testing.assert_close(teacher.embed_images(images), expected, atol=2e-6, rtol=0)
+    torch.testing.assert_close(teacher.embed_texts(["a cat", "a dog"]), expected_texts, atol=2e-6, rtol=0)
+    assert (teacher.width, size) == (24, SIZE[name])
+    assert teacher.logit_scale == pytest.approx(1 / 0.07)
+    assert len(teacher.weights_digest) == 64
+
+
+@pytest.mark.parametrize("name", ["test-resnet", "test-vit"])
+def test_rows_do_not_depend_on_the_batch(tmp_path, name):
+    path, _ = checkpoint(tmp_path, name)
+    teacher = build(name, path)
+    images = views(9, teacher.image_size)
+    whole = teacher.embed_images(images)
+    assert torch.equal(whole, torch.cat([teacher.embed_images(images[i : i + 1]) for i in range(9)]))
+    torch.testing.assert_close(whole.norm(dim=1), torch.ones(9))
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "grid"),
+    [("test-resnet", "attnpool.positional_embedding", 4), ("test-vit", "positional_embedding", 4)],
+)
+def test_double_image_size_keeps_the_first_row(tmp_path, name, key, grid):
+    path, model = checkpoint(tmp_path, name)
+    size = 2 * SIZE[name]
+    clip = clip_models.build(name, str(path), size, "teacher.open_clip")
+    before, after = model.visual.get_parameter(key), clip.model.visual.get_parameter(key)
+    assert before.shape[0] == 1 + (grid // 2) ** 2
+    assert after.shape[0] == 1 + grid**2
+    assert torch.equal(before[0], after[0])
+    assert torch.equal(after, resize_position_embedding(before, (grid, grid)))
+    teacher = build(name, path, size)
+    assert teacher.image_size == size
+    assert teacher.embed_images(views(2, size)).shape == (2, 24)
+
+
+def test_vit_is_resized_as_open_clip_does(tmp_path):
+    path, _ = checkpoint(tmp_path, "test-vit")
+    ours = clip_models.build("test-vit", str(path), 80, "teacher.open_clip").model.visual.positional_embedding
+    theirs = open_clip.create_model("test-vit", pretrained=str(path), force_image_size=80).visual.positional_embedding
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_building_leaves_random_state_alone(tmp_path):
+    path, _ = checkpoint(tmp_path, "test-vit")
+    torch.manual_seed(4)
+    before = torch.random.get_rng_state()
+    build("test-vit", path)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("model", "tag", "expected"),
+    [
+        ("RN50x64", {"quick_gelu": True}, True),
+        ("RN50x64", {}, True),
+        ("ViT-L-14-336", {}, True),
+        ("ViT-B-32", {}, False),
+        ("ViT-B-32", {"quick_gelu": True}, True),
+        ("test-vit", {}, False),
+    ],
+)
+def test_openai_weights_get_their_activation(model, tag, expected):
+    assert clip_models._needs_quick_gelu(model, tag) is expected
+
+
+def test_tag_that_cannot_be_downloaded(monkeypatch):
+    def fail(tag):
+        raise OSError("no route to host\nmore")
+
+    monkeypatch.setattr(clip_models, "download_pretrained", fail)
+    with pytest.raises(
+        UserError, match=r"^teacher\.open_clip\.pretrained: openai of RN50 .*give a local file$"
+    ) as error:
+        build("RN50", "openai")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "pretrained", "expected"),
+    [
+        ("no-such-model", "openai", r"^teacher\.open_clip\.model: open_clip has no model no-such-model"),
+        ("RN50", "no_such_tag", r"^teacher\.open_clip\.pretrained: RN50 has no weights no_such_tag \(it has: openai"),
+        ("test-vit", "none.pt", r"^teacher\.open_clip\.pretrained: none\.pt: no such file"),
+    ],
+)
+def test_wrong_names(tmp_path, model, pretrained, expected):
+    register(tmp_path)
+    with pytest.raises(UserError, match=expected):
+        build(model, pretrained)
+
+
+def test_checkpoint_of_another_model(tmp_path):
+    path, _ = checkpoint(tmp_path, "test-vit")
+    with pytest.raises(UserError, match="not the weights of this model"):
+        build("test-resnet", path)
+
+
+def test_logit_scale_is_the_models(tmp_path):
+    path, model = checkpoint(tmp_path, "test-vit", ".pt")
+    state = model.state_dict()
+    state["logit_scale"] = torch.tensor([math.log(100.0)])
+    torch.save(state, path)
+    assert build("test-vit", path).logit_scale == pytest.approx(100, rel=1e-6)

@@ -1,0 +1,48 @@
+"""Tiny open_clip models with random weights, saved as local checkpoints."""
+
+import json
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from cutsew.compat import import_torchvision
+
+import_torchvision()
+import open_clip  # noqa: E402
+
+TEXT = {"context_length": 8, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+VISION = {
+    "test-resnet": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 32, "patch_size": None},
+    "test-vit": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
+}
+SIZE = {name: vision["image_size"] for name, vision in VISION.items()}
+WIDTH = {"test-resnet": 256, "test-vit": 32}
+"""Channels of the features."""
+
+
+def register(folder):
+    for name, vision in VISION.items():
+        if name not in open_clip.list_models():
+            path = folder / f"{name}.json"
+            path.write_text(json.dumps({"embed_dim": 24, "vision_cfg": vision, "text_cfg": TEXT}))
+            open_clip.add_model_config(path)
+
+
+def checkpoint(folder, name, suffix=".safetensors", seed=0):
+    """Save a random model; return the path and the model. BatchNorm statistics are random too."""
+    register(folder)
+    torch.manual_seed(seed)
+    model = open_clip.create_model(name).eval()
+    for part in model.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.uniform_(part.weight, 0.5, 1.5)
+            nn.init.normal_(part.running_mean)
+            nn.init.uniform_(part.running_var, 0.5, 1.5)
+    path = folder / f"{name}{suffix}"
+    state = model.state_dict()
+    if suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save({"state_dict": state}, path)
+    return path, model
