@@ -7,7 +7,6 @@ import pandas as pd
 
 from cutsew.config import Config
 from cutsew.config.dataset import Dataset
-from cutsew.config.teacher import ScoresTeacher
 from cutsew.data.listing import list_images
 from cutsew.data.truth import read_csv, refuse_absent, split_labels
 from cutsew.errors import UserError
@@ -25,15 +24,16 @@ def check_before_start(*configs: Config) -> None:
         UserError: one line with the dotted setting, what is wrong and what to do.
 
     """
-    listings: dict[tuple[Dataset, ScoresTeacher], int] = {}
+    listings: dict[str, int] = {}
     for config in configs:
         _check_weights(config)
         _check_scores(config)
         _check_truth(config)
-        key = (config.dataset, config.teacher.scores)
+        scores = config.teacher.scores if config.teacher.kind == "scores" else None
+        key = config.dataset.model_dump_json() + (scores.model_dump_json() if scores is not None else "")
         if config.dataset.kind in ("folder", "voc") and key not in listings:
             _check_root(config.dataset)
-            listings[key] = _training_photos(list_images(config.dataset))
+            listings[key] = _training_photos(list_images(config.dataset, scores=scores))
         if config.dataset.kind == "demo":
             _check_top_k(config, config.demo.train, "demo.train")
         elif config.dataset.kind != "ids":

@@ -106,7 +106,7 @@ def test_the_photos_of_many_runs_are_listed_once(root, monkeypatch):
 
     calls = []
     real = cutsew.checks.list_images
-    monkeypatch.setattr(cutsew.checks, "list_images", lambda dataset: calls.append(dataset) or real(dataset))
+    monkeypatch.setattr(cutsew.checks, "list_images", lambda *a, **k: calls.append(a) or real(*a, **k))
     check_before_start(*(config_of(root, fuse={"alpha": alpha}) for alpha in (0.1, 0.2, 0.3)))
     assert len(calls) == 1
 

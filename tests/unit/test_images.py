@@ -237,6 +237,7 @@ def test_damage_within_a_png(tmp_path, photo):
 
 
 @given(st.binary(max_size=60), st.sampled_from(["JPEG", "PNG", "WEBP", "TIFF", "GIF"]), st.integers(0, 400))
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_no_damage_raises_anything_else(tmp_path_factory, junk, kind, at):
     data = bytearray(encoded(Image.fromarray(noise(8, 8, 3)), kind))
     data[at : at + len(junk)] = junk

@@ -302,6 +302,19 @@ def test_ids_without_photos(tmp_path, ids_from_scores):
         manifest(tmp_path / "images.parquet", settings=settings)
 
 
+def test_photos_without_scores_are_dropped_where_that_is_asked(tmp_path, root, caplog):
+    scores = tmp_path / "scores.npz"
+    ids = np.array(["d.png", "a/1.jpg", "elsewhere"])
+    np.savez(scores, ids=ids, classes=np.array(["x", "y"]), zero_shot=np.full((3, 2), 0.5), crops=np.full((3, 2), 0.5))
+    settings = {**settings_of(root), "teacher": {"scores": {"file": str(scores), "missing": "drop"}}}
+    manifest(tmp_path / "images.parquet", settings=settings)
+    assert read_manifest(tmp_path / "images.parquet")["id"].tolist() == ["a/1.jpg", "d.png"]
+    assert "3 of 5 photos have no scores and are dropped" in caplog.messages
+    settings["teacher"]["scores"]["missing"] = "error"
+    manifest(tmp_path / "images.parquet", settings=settings)
+    assert len(read_manifest(tmp_path / "images.parquet")) == 5
+
+
 def test_inspect_all_gives_errors_in_their_places(tmp_path, root):
     found = list(survey.inspect_all([str(root / "b.jpg"), str(tmp_path / "none"), str(root / "c.png")], 2))
     assert [isinstance(x, BadImage) for x in found] == [False, True, False]
@@ -357,6 +370,23 @@ def test_fingerprint_of_voc_counts_listed_photos_only(tmp_path):
     second = listing_fingerprint(config)
     voc_world(root, train=("x",), test=("y", "z"))
     assert len({first, second, listing_fingerprint(config)}) == 3
+
+
+def test_fingerprint_counts_scores_where_they_decide(root, tmp_path):
+    scores = tmp_path / "s.npz"
+
+    def fingerprint(kind, missing):
+        teacher = {"kind": "scores", "scores": {"file": str(scores), "missing": missing}}
+        dataset = {"kind": kind, "root": str(root)}
+        raw = {"classes": ["a", "b"], "dataset": dataset, "teacher": teacher, "student": {"kind": "none"}}
+        return listing_fingerprint(load(raw))
+
+    cases = [("ids", "error"), ("folder", "drop"), ("folder", "error")]
+    scores.write_bytes(b"x")
+    before = [fingerprint(*case) for case in cases]
+    scores.write_bytes(b"xyz")
+    changed = [new != old for new, old in zip([fingerprint(*case) for case in cases], before, strict=True)]
+    assert changed == [True, True, False]
 
 
 def test_stage_version_is_one():

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from cutsew.errors import UserError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff"})
+SUFFIXES = (".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 def scan(root: Path) -> Iterator[os.DirEntry[str]]:
@@ -38,7 +38,7 @@ def scan(root: Path) -> Iterator[os.DirEntry[str]]:
                     real.append(entry.path)
                 elif not Path(entry.path).resolve().is_relative_to(home):
                     links.append(entry.path)
-            elif PurePosixPath(entry.name).suffix.lower() in SUFFIXES and (entry.is_file() or entry.is_symlink()):
+            elif entry.name.lower().endswith(SUFFIXES) and (entry.is_file() or entry.is_symlink()):
                 yield entry
         # Links are taken last and in order, so that the place of a photo reachable in two ways is always the same.
         waiting = sorted(links, reverse=True) + waiting + sorted(real, reverse=True)

@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from cutsew.errors import UserError
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "GIF", "BMP")
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
 """What may be inside a photo's file, whatever its name; Pillow's rarer readers are not let near unknown files."""
 
 MAX_PIXELS = 178_956_970

@@ -1,6 +1,7 @@
 """Which photos there are, before any is opened."""
 
 import hashlib
+import logging
 import os
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import pandas as pd
 
 from cutsew.config import Config
 from cutsew.config.dataset import Dataset
-from cutsew.config.teacher import ScoresTeacher
+from cutsew.config.teacher import ScoresTeacher, Teacher
 from cutsew.data import folder, voc
 from cutsew.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 def list_images(dataset: Dataset, root: Path | None = None, scores: ScoresTeacher | None = None) -> pd.DataFrame:
@@ -19,7 +22,8 @@ def list_images(dataset: Dataset, root: Path | None = None, scores: ScoresTeache
     Args:
         dataset: its settings.
         root: replaces `dataset.root`; the demo's world has no other.
-        scores: settings of the scores that kind `ids` takes its ids from.
+        scores: settings of the scores that kind `ids` takes its ids from; of other kinds, with `missing: drop`, photos
+            without scores are left out. None where the teacher is of another kind.
 
     Returns:
         Columns id (text, unique), path (text; empty for kind `ids`) and split: train, test, or None where the photo's
@@ -35,14 +39,17 @@ def list_images(dataset: Dataset, root: Path | None = None, scores: ScoresTeache
     root = root or dataset.root
     if root is None:
         raise UserError(f"dataset.root: not set; kind {dataset.kind} needs --root, the folder of its photos")
-    return _folder(dataset, root) if dataset.kind == "folder" else _voc(dataset, root)
+    listed = _folder(dataset, root) if dataset.kind == "folder" else _voc(dataset, root)
+    if scores is None or scores.file is None or scores.missing != "drop":
+        return listed
+    return _with_scores(listed, scores)
 
 
 def listing_fingerprint(config: Config) -> str:
     """Digest names, sizes and times of the photos and the text of the lists, without opening a photo.
 
     The workflow keeps it in the params of the manifest's rule, so that new, removed and edited photos are noticed.
-    Of kind ids the file of scores counts; of kind demo it is always the same, since a rule makes the photos.
+    The file of scores counts where it decides on the photos; those of kind demo do not, since a rule makes them.
 
     Raises:
         UserError: a folder or list is missing.
@@ -57,9 +64,10 @@ def listing_fingerprint(config: Config) -> str:
             digest.update("\n".join(folder.read_lines(dataset.test.list, "dataset.test.list")).encode())
     elif dataset.kind == "voc" and root is not None:
         for names in _voc_lists(dataset, root).values():
-            digest.update("\n".join(_line(name, voc.photo_path(root, name)) for name in names).encode() + b"\n\n")
-    elif dataset.kind == "ids" and config.teacher.scores.file is not None:
-        file = config.teacher.scores.file
+            lines = map(_line, names, voc.photo_paths(root, names))
+            digest.update("\n".join(lines).encode() + b"\n\n")
+    file = config.teacher.scores.file
+    if file is not None and (dataset.kind == "ids" or _drops(config.teacher)):
         digest.update(_line(str(file), file / "zarr.json" if file.is_dir() else file).encode())
     return digest.hexdigest()[:16]
 
@@ -100,10 +108,26 @@ def _ids(scores: ScoresTeacher | None) -> pd.DataFrame:
     return _table(names, [""] * len(names), ["train"] * len(names))
 
 
+def _drops(teacher: Teacher) -> bool:
+    return teacher.kind == "scores" and teacher.scores.missing == "drop"
+
+
+def _with_scores(listed: pd.DataFrame, scores: ScoresTeacher) -> pd.DataFrame:
+    """Leave out the photos without scores, in either split."""
+    from cutsew.teachers.scores import usable_ids  # noqa: PLC0415  # only this teacher needs it
+
+    kept = listed[listed["id"].isin(usable_ids(listed["id"].tolist(), scores))].reset_index(drop=True)
+    if kept.empty:
+        raise UserError(f"teacher.scores.file: {scores.file} has no scores of any of the photos; name another file")
+    if len(kept) < len(listed):
+        log.warning("%d of %d photos have no scores and are dropped", len(listed) - len(kept), len(listed))
+    return kept
+
+
 def _folder(dataset: Dataset, root: Path) -> pd.DataFrame:
     names = folder.list_photos(root)
     if not names:
-        kinds = " ".join(sorted(folder.SUFFIXES))
+        kinds = " ".join(folder.SUFFIXES)
         raise UserError(f"dataset.root: no photos below {root} ({kinds}); set it to the folder of the photos")
     paths = [str(root / name) for name in names]
     test = dataset.test
@@ -129,7 +153,7 @@ def _voc(dataset: Dataset, root: Path) -> pd.DataFrame:
             f"dataset.voc.test: {len(both)} of the photos of list {dataset.voc.test} stand in list {dataset.voc.train} "
             f"too, {min(both)} among them; name lists that share none"
         )
-    paths = [str(voc.photo_path(root, name)) for name in names]
+    paths = voc.photo_paths(root, names)
     if dataset.on_bad_image == "stop":
         _refuse_missing(paths, root)
     return _table(names, paths, splits)

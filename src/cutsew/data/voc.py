@@ -1,6 +1,7 @@
 """PASCAL VOC layout: ImageSets/Main/<list>.txt, JPEGImages/<id>.jpg, Annotations/<id>.xml."""
 
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +26,10 @@ class _Builder(ET.TreeBuilder):
         raise _Doctype
 
 
-def photo_path(root: Path, name: str) -> Path:
-    """Return where the photo of an id lies."""
-    return root / "JPEGImages" / f"{name}.jpg"
+def photo_paths(root: Path, names: Sequence[str]) -> list[str]:
+    """Return where the photos of ids lie; as text, since there may be a great many."""
+    start = root / "JPEGImages"
+    return [f"{start}/{name}.jpg" for name in names]
 
 
 def annotation_path(root: Path, name: str) -> Path:
