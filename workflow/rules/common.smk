@@ -7,7 +7,7 @@ import pandas as pd
 
 from cutsew.artefacts.views import BOXES, CROPS, GLOBAL, chunk_file, chunk_record
 from cutsew.checks import check_before_start
-from cutsew.data.listing import listing_fingerprint
+from cutsew.data.listing import listing_fingerprint, truth_fingerprint
 from cutsew.errors import UserError
 from cutsew.plan import DEFAULT, STAGES, Plan
 
@@ -16,8 +16,7 @@ def checked_plan(raw):
     """Refuse bad settings in one line, before any job starts."""
     try:
         plan = Plan(raw)
-        for run_config in plan.runs.values():
-            check_before_start(run_config)
+        check_before_start(*plan.runs.values())
     except UserError as error:
         sys.exit(f"cutsew: {error}")
     return plan
@@ -100,6 +99,11 @@ def listing(wildcards):
 def truth_file(wildcards):
     """Input: the user's file of true labels, where there is one."""
     return str(PLAN.runs[wildcards.run].dataset.truth or "") or []
+
+
+def truth_listing(wildcards):
+    """Params: names, sizes and times of the annotations, so that edited ones are noticed."""
+    return truth_fingerprint(PLAN.runs[wildcards.run])
 
 
 def has_truth(run):

@@ -55,5 +55,6 @@ rule truth:
         photos=photos_digest,
         settings=settings("truth"),
         root=photo_root,
+        listing=truth_listing,
     shell:
         "cutsew --log {log} truth {input.images} {output.labels} --root {params.root:q} --settings {params.settings:q}"

@@ -1,0 +1,95 @@
+"""Running the workflow for real: a folder of its own, small photos, the demo's tiny CLIP."""
+
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+JOB = re.compile(r"^(?:local)?(?:rule|checkpoint) (\w+):", re.MULTILINE)
+
+SETTINGS = {
+    "classes": ["cat", "dog", "bus"],
+    "dataset": {
+        "name": "tiny",
+        "kind": "folder",
+        "root": "photos",
+        "truth": "truth.csv",
+        "test": {"folder": "held-out"},
+        "shard_size": 4,
+    },
+    "teacher": {"open_clip": {"model": "cutsew-tiny", "pretrained": "demo", "image_size": 96}},
+    "cut": {"passes": 2, "passes_per_job": 2},
+    "select": {"top_k": 2},
+    "sew": {"max_overlays": 1},
+    "student": {"open_clip": {"model": "cutsew-tiny", "pretrained": "demo", "image_size": 64}},
+    "adapter": {"width": 16, "heads": 2, "layers": 1, "feedforward": 16},
+    "train": {"epochs": 1, "batch_size": 4},
+    "compute": {"device": "cpu"},
+}
+
+
+def draw_photo(path, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((80, 60), Image.Resampling.BICUBIC).save(path)
+
+
+class Workflow:
+    """A folder in which snakemake runs."""
+
+    def __init__(self, folder: Path, settings: dict) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.results = folder / "results" / settings["dataset"]["name"]
+
+    def edit(self, **changes) -> None:
+        """Change settings, named `section__key`."""
+        for name, value in changes.items():
+            *groups, key = name.split("__")
+            section = self.settings
+            for group in groups:
+                section = section.setdefault(group, {})
+            section[key] = value
+
+    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess:
+        """Run snakemake as a user would."""
+        path = self.folder / "config" / "config.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(yaml.safe_dump(self.settings))
+        binaries = Path(sys.executable).parent
+        return subprocess.run(
+            [binaries / "snakemake", "--snakefile", ROOT / "Snakefile", "--cores", "2", *arguments],
+            cwd=self.folder,
+            env={**os.environ, "PATH": f"{binaries}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def run(self, *arguments: str) -> dict[str, int]:
+        """Run to the end and count the jobs of each rule, but for rule all."""
+        done = self.snakemake(*arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        jobs = Counter(JOB.findall(done.stdout + done.stderr))
+        jobs.pop("all", None)
+        return dict(jobs)
+
+
+@pytest.fixture(scope="module")
+def workflow(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("workflow")
+    truth = ["path,labels"]
+    for i in range(9):
+        name = f"held-out/{i}.jpg" if i < 3 else f"{i}.jpg"
+        draw_photo(folder / "photos" / name, i)
+        truth.append(f"{name},{';'.join(c for c, n in zip(SETTINGS['classes'], (2, 3, 4), strict=True) if i % n == 0)}")
+    (folder / "truth.csv").write_text("\n".join(truth) + "\n")
+    return Workflow(folder, yaml.safe_load(yaml.safe_dump(SETTINGS)))
