@@ -1,7 +1,7 @@
 """config.load: one line that names the dotted setting, what is wrong and what to do."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cutsew.config import Config, load, override
@@ -89,6 +89,7 @@ def test_override_by_dotted_name_keeps_the_rest():
     assert raw["fuse"]["alpha"] == 0.2
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.floats(0, 10), st.integers(0, 50))
 def test_loading_what_was_dumped_changes_nothing(alpha, passes):
     config = load(BASE | {"fuse": {"alpha": alpha}, "cut": {"passes": passes}})

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import precision_recall_fscore_support
@@ -52,6 +52,7 @@ class TestAveragePrecision:
         assert mean_average_precision(ap) == pytest.approx(ap[0])
         assert np.isnan(mean_average_precision(np.array([np.nan])))
 
+    @settings(deadline=None, max_examples=60)
     @given(truth_and_scores())
     def test_only_the_order_matters(self, data):
         truth, scores = data
@@ -59,6 +60,7 @@ class TestAveragePrecision:
             average_precision(truth, scores), average_precision(truth, scores.astype(np.float64) ** 3 / 7 + 2)
         )
 
+    @settings(deadline=None, max_examples=60)
     @given(truth_and_scores(), st.randoms(use_true_random=False))
     def test_order_of_photos_does_not_matter(self, data, random):
         truth, scores = data
@@ -83,6 +85,7 @@ class TestPrecisionRecall:
     def test_nothing_named(self):
         assert set(vars(precision_recall(self.truth, np.zeros((4, 3), dtype=bool))).values()) == {0.0}
 
+    @settings(deadline=None, max_examples=60)
     @given(truth_and_scores())
     def test_as_scikit_learn(self, data):
         truth, scores = data
@@ -99,12 +102,14 @@ class TestPrecisionRecall:
     def test_no_truth(self):
         assert np.isnan(list(vars(precision_recall(np.full((4, 3), -1, dtype=np.int8), self.named)).values())).all()
 
+    @settings(deadline=None, max_examples=60)
     @given(truth_and_scores(), st.floats(-6, 6))
     def test_percentages(self, data, threshold):
         truth, scores = data
         values = np.array(list(vars(precision_recall(truth, scores >= threshold)).values()))
         assert np.isnan(values).all() != ((values >= 0) & (values <= 100)).all()
 
+    @settings(deadline=None, max_examples=60)
     @given(truth_and_scores())
     def test_naming_the_truth_is_perfect(self, data):
         truth, _ = data
@@ -129,6 +134,7 @@ class TestInversions:
         scores = np.array([[3, 1], [2, 1], [1, 9], [0, 2]], dtype=np.float32)
         assert inversions(truth, scores).tolist() == [3, 0]
 
+    @settings(deadline=None, max_examples=60)
     @given(truth_and_scores())
     def test_counts_pairs(self, data):
         truth, scores = data
@@ -148,6 +154,7 @@ class TestNaming:
         assert (seen.top1[18], seen.top1[19]) == (1, 1)
         assert seen.every.sum() == 6
 
+    @settings(deadline=None, max_examples=60)
     @given(hnp.arrays(np.float32, (5, 3), elements=st.floats(0, 1, width=32)))
     def test_histograms_hold_everything(self, probabilities):
         seen = naming(probabilities, 0.5)
@@ -165,6 +172,7 @@ class TestAgreement:
         assert found[:2, 2] == pytest.approx([0.5, -1])
         assert np.isnan(found[2, 2])
 
+    @settings(deadline=None, max_examples=60)
     @given(hnp.arrays(np.float32, (4, 5), elements=st.floats(0, 1, width=32)))
     def test_a_stage_agrees_with_itself(self, probabilities):
         found = agreement(probabilities, probabilities, 0.5)

@@ -68,4 +68,6 @@ def _spearman(first: Floats, second: Floats) -> Floats:
     """Pearson's correlation of the ranks in each row; equal values share their mean rank."""
     a, b = (pd.DataFrame(x).rank(axis=1).to_numpy() - (x.shape[1] + 1) / 2 for x in (first, second))
     spread = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
-    return np.divide((a * b).sum(axis=1), spread, out=np.full(len(a), np.nan), where=spread > 0)
+    correlation = np.full(len(a), np.nan)
+    np.divide((a * b).sum(axis=1), spread, out=correlation, where=spread > 0)
+    return correlation

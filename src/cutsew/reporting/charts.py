@@ -116,7 +116,8 @@ def labels_per_image(metrics: pd.DataFrame, truth: dict[str, float]) -> Chart:
             axes.set_xlim(0, top)
         svg = inline(figure, "labels")
     said = ", ".join(
-        f"{STAGE_TITLES[row.stage]} ({row.split}) {row.labels_per_image:.2f}" for row in metrics.itertuples()
+        f"{STAGE_TITLES[str(row['stage'])]} ({row['split']}) {row['labels_per_image']:.2f}"
+        for _, row in metrics.iterrows()
     )
     said += "".join(f", truth ({split}) {value:.2f}" for split, value in truth.items())
     return Chart(

@@ -133,12 +133,12 @@ class Gallery:
 
     def cards(self, ids: Sequence[str]) -> list[Card]:
         """Gather what is said about some photos."""
-        images = self._images.set_index("id")
+        images = {str(row["id"]): row for _, row in self._images[self._images["id"].isin(ids)].iterrows()}
         classes = self._outcomes["zero_shot"].classes
         truth = np.full((len(ids), len(classes)), -1, dtype=np.int8)
         if self._labels is not None:
             truth = read_truth(self._labels, ids, classes)
-        return [self._card(name, images.loc[name], row) for name, row in zip(ids, truth, strict=True)]
+        return [self._card(name, images[name], row) for name, row in zip(ids, truth, strict=True)]
 
     def _last(self, split: str) -> str:
         return [stage for stage in SPLIT_STAGES[split] if stage in self._outcomes][-1]
@@ -185,7 +185,7 @@ class Gallery:
         if self._boxes is None:
             return ()
         winners = read(self._winner, self._winner_rows.get_loc(name))
-        crops = []
+        crops: list[Crop] = []
         for label, c in wanted:
             if winners[c] >= 0 and len(crops) < MOST_CROPS:
                 left, top, right, bottom, flip = (float(x) for x in read(self._boxes, (int(winners[c]), row)))

@@ -144,8 +144,8 @@ def _true_labels(tables: Tables) -> dict[str, float]:
     """Return split -> true labels per photo, over the photos with truth."""
     photos = tables.metrics.groupby("split", sort=False)["with_truth"].first()
     first = tables.per_class[tables.per_class["stage"] == "zero_shot"]
-    positives = first.groupby("split")["positives"].sum()
-    return {str(split): float(positives[split] / n) for split, n in photos.items() if n > 0}
+    positives = first.groupby("split", sort=False)["positives"].sum()
+    return {str(split): float(n) for split, n in (positives / photos)[photos > 0].items()}
 
 
 def _number(name: str, value: float) -> str:
