@@ -18,6 +18,8 @@ from cutsew.data.images import inspect
 from cutsew.pixels import Pixels
 from cutsew.stages import train as stage
 
+torch.set_num_threads(1)  # the models here are too small to share out
+
 CLASSES = ["ant", "bee", "cat"]
 TRAIN, TEST = 11, 3
 
