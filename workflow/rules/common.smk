@@ -251,12 +251,12 @@ def show_options(wildcards):
 
 
 def finished(wildcards):
-    """Input of rule all: the report of every run."""
+    """Input of target `all`: the report of every run."""
     return [str(PLAN.folder(run, "report") / "report.html") for run in PLAN.runs]
 
 
 def labelled(wildcards):
-    """Input of rule labels: the pseudo-labels of every run."""
+    """Input of target `labels`: the pseudo-labels of every run."""
     return [
         str(PLAN.folder(run, "correct") / "pseudo.zarr" / "zarr.json")
         for run in PLAN.runs
