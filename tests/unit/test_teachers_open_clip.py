@@ -1,4 +1,5 @@
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -140,3 +141,15 @@ def test_logit_scale_is_the_models(tmp_path):
     state["logit_scale"] = torch.tensor([math.log(100.0)])
     torch.save(state, path)
     assert build("test-vit", path).logit_scale == pytest.approx(100, rel=1e-6)
+
+
+def test_tiny_clip_shipped_and_rebuilt(tmp_path):
+    """The demo's model by its tag and by the path of packed weights, at twice its size too."""
+    tiny_clip = pytest.importorskip("cutsew.demo.tiny_clip")
+    shipped = build("cutsew-tiny", "demo")
+    rebuilt = build("cutsew-tiny", shutil.copy(tiny_clip.SHIPPED, tmp_path / "rebuilt.safetensors"))
+    assert rebuilt.weights_digest == shipped.weights_digest
+    assert torch.equal(rebuilt.embed_texts(["a photo of a dog"]), shipped.embed_texts(["a photo of a dog"]))
+    assert (shipped.image_size, build("cutsew-tiny", "demo", 192).image_size) == (96, 192)
+    with pytest.raises(UserError, match=r"^teacher\.open_clip\.pretrained: none: no such file"):
+        build("cutsew-tiny", "none")
