@@ -54,7 +54,10 @@ def test_params_leave_out_other_teachers():
             {"prompts.templates": ["{class}"]},
             set(STAGES) - {"tiny_clip", "demo_world", "manifest", "truth", "encode", "seal", "import_scores"},
         ),
-        ({"cut.passes": 30}, set(STAGES) - {"tiny_clip", "demo_world", "manifest", "truth", "text", "encode", "import_scores"}),
+        (
+            {"cut.passes": 30},
+            set(STAGES) - {"tiny_clip", "demo_world", "manifest", "truth", "text", "encode", "import_scores"},
+        ),
     ],
 )
 def test_a_variant_makes_only_what_differs(change, remade):

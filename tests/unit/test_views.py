@@ -13,7 +13,11 @@ SETTINGS = {"seed": 9, "area": (0.1, 0.2), "aspect": (3 / 4, 4 / 3), "flip": 0.5
 
 def test_golden_boxes():
     boxes = crop_boxes("d1", 500, 375, range(3), **SETTINGS)
-    assert boxes.tolist() == [[323.0, 23.0, 479.0, 174.0, 0.0], [89.0, 12.0, 264.0, 223.0, 1.0], [37.0, 63.0, 231.0, 240.0, 1.0]]
+    assert boxes.tolist() == [
+        [323.0, 23.0, 479.0, 174.0, 0.0],
+        [89.0, 12.0, 264.0, 223.0, 1.0],
+        [37.0, 63.0, 231.0, 240.0, 1.0],
+    ]
 
 
 def test_a_crop_depends_on_content_and_pass_alone():

@@ -13,7 +13,9 @@ class TestSplit(Section):
 
     folder: str | None = Field(None, description="a folder below `dataset.root` whose photos are all held out")
     list: Path | None = Field(None, description="a text file with one photo path (relative to `dataset.root`) a line")
-    fraction: float | None = Field(None, gt=0, lt=1, description="a share of the photos, chosen by their content digest")
+    fraction: float | None = Field(
+        None, gt=0, lt=1, description="a share of the photos, chosen by their content digest"
+    )
 
     @model_validator(mode="after")
     def at_most_one(self) -> Self:

@@ -13,7 +13,9 @@ class Cut(Section):
     """Random crops that the teacher is asked about (Eq. 5)."""
 
     passes: int = Field(20, ge=0, description="M, crops per photo")
-    area: tuple[Area, Area] = Field((0.1, 0.2), description="rho, share of the photo's area that a crop keeps: from, to")
+    area: tuple[Area, Area] = Field(
+        (0.1, 0.2), description="rho, share of the photo's area that a crop keeps: from, to"
+    )
     aspect: tuple[float, float] = Field((3 / 4, 4 / 3), description="width / height of a crop: from, to")
     flip: Fraction = Field(0.5, description="probability of a horizontal flip")
     seed: int = Field(9, description="seed of the crops")
@@ -21,7 +23,7 @@ class Cut(Section):
 
     @model_validator(mode="after")
     def ranges_ascend(self) -> Self:
-        """A range runs from its smaller to its larger end."""
+        """Refuse a range that does not run from its smaller to its larger end."""
         for name, (low, high) in (("area", self.area), ("aspect", self.aspect)):
             if low > high or low <= 0:
                 raise ValueError(f"{name} must be two positive numbers, smaller first")
@@ -38,14 +40,18 @@ class Fuse(Section):
     """From the answers of all views to one (Eq. 7)."""
 
     rule: Literal["max"] = Field("max", description="max: Eq. 7")
-    space: Literal["logit", "probability"] = Field("logit", description="where alpha is subtracted; logit is the paper's")
+    space: Literal["logit", "probability"] = Field(
+        "logit", description="where alpha is subtracted; logit is the paper's"
+    )
     alpha: float = Field(0.1, ge=0, description="suppression of the crops against the whole photo")
 
 
 class Correct(Section):
     """Order-persistent correction (Eq. 9; alternatives Eq. 21-22)."""
 
-    rule: Literal["sqrt", "linear", "hard", "identity"] = Field("sqrt", description="sqrt is the paper's; identity is none")
+    rule: Literal["sqrt", "linear", "hard", "identity"] = Field(
+        "sqrt", description="sqrt is the paper's; identity is none"
+    )
     beta: Size = Field(1, description="how many classes per photo are lifted")
     linear_alpha: Fraction = Field(0.1, description="rule linear: p becomes a + (1 - a) p")
 

@@ -68,7 +68,9 @@ class Config(Section):
         if self.dataset.kind == "ids" and self.student.kind != "none":
             raise ValueError("dataset.kind: ids has no photos, so set student.kind: none")
         if self.correct.beta > len(self.classes):
-            raise ValueError(f"correct.beta: {self.correct.beta} is more than the {len(self.classes)} classes; lower it")
+            raise ValueError(
+                f"correct.beta: {self.correct.beta} is more than the {len(self.classes)} classes; lower it"
+            )
         unknown = sorted(set(self.prompts.names) - set(self.classes))
         if unknown:
             raise ValueError(f"prompts.names: {', '.join(unknown)} not among classes; remove or rename")

@@ -56,7 +56,9 @@ class Train(Section):
     lr_decoder: float | None = Field(None, gt=0, description="learning rate of its decoder; null for lr_adapter")
     lr_estimator: float = Field(1e-2, gt=0, description="learning rate of the pseudo-labels in the E-step")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's, for all groups")
-    schedule: Literal["constant", "cosine"] = Field("constant", description="constant is the paper's; cosine falls to 0")
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="constant is the paper's; cosine falls to 0"
+    )
     warmup: Fraction = Field(0.0, description="share of the steps in which the rate rises from 0")
     strong_weight: float = Field(
         0.0, ge=0, description="weight of the loss on a flipped, RandAugmented view (released code: 0.7)"

@@ -18,7 +18,7 @@ class Prompts(Section):
 
     @model_validator(mode="after")
     def templates_hold_the_class(self) -> Self:
-        """A template without the class gives every class the same text."""
+        """Refuse a template without the class, which would give every class the same text."""
         for template in self.templates:
             if "{class}" not in template:
                 raise ValueError(f"template {template!r} lacks {{class}}")
@@ -54,7 +54,9 @@ class ScoresTeacher(Section):
 class Teacher(Section):
     """The model that is asked about whole photos and crops."""
 
-    kind: Literal["open_clip", "conse", "scores"] = Field("open_clip", description="which of the sections below is used")
+    kind: Literal["open_clip", "conse", "scores"] = Field(
+        "open_clip", description="which of the sections below is used"
+    )
     open_clip: OpenClipTeacher = Field(default_factory=OpenClipTeacher, description="kind open_clip")
     conse: ConseTeacher = Field(default_factory=ConseTeacher, description="kind conse (runs without any model hub)")
     scores: ScoresTeacher = Field(default_factory=ScoresTeacher, description="kind scores")
