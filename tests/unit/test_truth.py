@@ -161,8 +161,8 @@ def test_missing_csv_and_no_truth_at_all(tmp_path):
 
 
 def test_names_like_na_are_names(tmp_path):
-    labels = run_csv(tmp_path, "path,labels\na.jpg,NA;null\n", classes=["NA", "null"])
-    assert labels[["NA", "null"]].to_numpy().tolist() == [[1, 1]]
+    labels = run_csv(tmp_path, "path,labels\na.jpg,NA\nd.jpg,null\n", classes=["NA", "null"])
+    assert labels[["NA", "null"]].to_numpy().tolist() == [[1, 0], [0, 1]]
 
 
 def test_split_labels_by_hand():
