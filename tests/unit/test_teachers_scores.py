@@ -146,3 +146,22 @@ def test_bad_files(tmp_path):
         with pytest.raises(UserError, match=message) as error:
             Scores(settings(tmp_path / name))
         assert "\n" not in str(error.value)
+
+
+def test_damaged_and_lost_chunks(tmp_path):
+    path = as_zarr(tmp_path / "s.zarr")
+    path.joinpath("zero_shot/c/1/0").write_bytes(b"x")
+    scores = Scores(settings(path))
+    with pytest.raises(UserError, match="array zero_shot is damaged"):
+        scores.zero_shot(np.arange(3))
+    path.joinpath("zero_shot/c/1/0").unlink()
+    with pytest.raises(UserError, match="array zero_shot lacks 1 of its 2 chunks"):
+        Scores(settings(path))
+
+
+def test_text_instead_of_numbers(tmp_path):
+    path = as_npz(tmp_path / "s.npz", zero_shot=WHOLE.astype(str))
+    as_npz(tmp_path / "t.npz", zero_shot=np.full((3, 2), "high"))
+    assert Scores(settings(path, crops=[])).zero_shot(np.arange(3))[0, 1] == 0.9
+    with pytest.raises(UserError, match="holds no numbers"):
+        Scores(settings(tmp_path / "t.npz", crops=[])).zero_shot(np.arange(3))

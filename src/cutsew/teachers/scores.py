@@ -4,7 +4,8 @@ Three layouts, each with ids of the photos, names of the classes and one or more
 for M passes:
 
 - `.npz`: arrays `ids` (N,) and `classes` (C,), text, and the named arrays. An array is read whole, one at a time.
-- Zarr (a folder): arrays `ids` and `classes`, or coordinates `image` and `class`, and the named arrays, read by slices.
+- Zarr v3 (a folder): arrays `ids` and `classes`, or coordinates `image` and `class`, and the named arrays, read by
+  slices. Every chunk must be there, those of equal values too (`write_empty_chunks`), so that none can be lost unseen.
 - `.parquet`: one row per photo, column `id`, and columns `<array>/<class>`, each array (N, C).
 
 An id stands for the photo with that manifest id, or else for the one whose file name without suffix it is.
@@ -121,8 +122,8 @@ class Scores:
     def _read(self, name: str, k: int | None, rows: Array) -> Array:
         try:
             values = np.asarray(self._source.read(name, k, rows)[:, self._columns], dtype=np.float64)
-        except (TypeError, ValueError):
-            raise UserError(f"{SETTING}: {self._file}: array {name} does not hold numbers; mend the file") from None
+        except (TypeError, ValueError, RuntimeError, OSError):
+            raise UserError(f"{SETTING}: {self._file}: array {name} is damaged or holds no numbers; mend it") from None
         bad = ~np.isfinite(values)
         why = "not finite"
         if not bad.any() and not self._logits:
@@ -170,7 +171,7 @@ def _open(path: Path, zero_shot: str) -> Source:
             return _Parquet(path, zero_shot)
     except KeyError as error:
         raise UserError(f"{SETTING}: {path} has no {error.args[0]}; add it") from None
-    except (OSError, ValueError, BadZipFile, pyarrow.lib.ArrowException):
+    except (OSError, ValueError, RuntimeError, BadZipFile, pyarrow.lib.ArrowException):
         raise UserError(f"{SETTING}: {path}: damaged, or not the kind of file its name says; make it anew") from None
     raise UserError(f"{SETTING}: {path}: not a kind that can be read; give .npz, a Zarr folder or .parquet")
 
@@ -207,12 +208,21 @@ class _Npz:
 
 class _Zarr:
     def __init__(self, path: Path) -> None:
-        self._group = zarr.open_group(path, mode="r")
+        self._path = path
+        self._group = zarr.open_group(path, mode="r", zarr_format=3)
         self.ids, self.classes = self._labels("ids", "image"), self._labels("classes", "class")
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         found = self._group.get(name)
-        return found.shape if isinstance(found, zarr.Array) else None
+        if not isinstance(found, zarr.Array):
+            return None
+        lost = found.nchunks - found.nchunks_initialized
+        if lost:
+            raise UserError(
+                f"{SETTING}: {self._path}: array {name} lacks {lost} of its {found.nchunks} chunks;"
+                " write it anew, with write_empty_chunks"
+            )
+        return found.shape
 
     def read(self, name: str, k: int | None, rows: Array) -> Array:
         array: Any = self._group[name]
