@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -127,6 +127,7 @@ def test_range_of_grey_values_by_hand():
     assert to_eight_bits(np.array([np.inf, -np.inf, np.nan, 1.0])).tolist() == [255, 0, 0, 255]
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(width=32, allow_nan=True, allow_infinity=True), min_size=1, max_size=20))
 def test_scaling_keeps_the_order(values):
     array = np.array(values, np.float32)
@@ -236,6 +237,7 @@ def test_damage_within_a_png(tmp_path, photo):
         inspect(path)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60), st.sampled_from(["JPEG", "PNG", "WEBP", "TIFF", "GIF"]), st.integers(0, 400))
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_no_damage_raises_anything_else(tmp_path_factory, junk, kind, at):
