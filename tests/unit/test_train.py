@@ -195,6 +195,16 @@ def test_the_result_does_not_depend_on_workers(world, tmp_path, workers):
     assert_same(tmp_path / "0", tmp_path / "n")
 
 
+def test_the_result_does_not_depend_on_threads(world, tmp_path, trained):
+    try:
+        torch.set_num_threads(2)
+        out = run_train(world, tmp_path, settings()).parent
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert_same(trained, out)
+
+
 def test_training_leaves_torchs_generator_alone(world, tmp_path):
     torch.manual_seed(3)
     before = torch.get_rng_state()

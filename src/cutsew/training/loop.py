@@ -1,5 +1,7 @@
 """The training loop: interactive cutting and sewing over all epochs, resumable at every checkpoint (Algorithm 1)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -95,13 +97,29 @@ def fit(
             torch.manual_seed(torch_seed(train.seed, "step", len(losses)))  # dropout's draws
             weak = batch_features(backbone, batch, kept, device)
             strong_features = None if batch.strong is None else backbone(batch.strong)
-            losses.append(learner.step(len(losses), batch.sources.to(device), weak, strong_features))
+            with _one_thread(device):
+                losses.append(learner.step(len(losses), batch.sources.to(device), weak, strong_features))
             bar.set_postfix(m=f"{losses[-1].m:.3f}", e=f"{losses[-1].e:.3f}", refresh=False)
             bar.update()
             if checkpoint.due(len(losses)):
                 checkpoint.save(_state(learner, losses))
     refined: npt.NDArray[np.float32] = learner.estimator.settled().cpu().numpy()
     return Trained(model.eval(), refined, history_rows(losses, learner.rates, per_epoch))
+
+
+@contextmanager
+def _one_thread(device: str) -> Iterator[None]:
+    """On a CPU, compute in one thread: the last bits of a sum depend on how many threads share it.
+
+    The adapter is small beside the backbone, which uses all threads; meanwhile the workers have the other cores.
+    """
+    threads = torch.get_num_threads()
+    if device == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _refuse_single_values(photos: int, batch_size: int, grid: tuple[int, int]) -> None:
