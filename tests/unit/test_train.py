@@ -17,8 +17,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from sewing_world import CLASSES, TRAIN, backbone, make_world, run_train, settings
 
+from cutsew.artefacts.logits import label_spec
 from cutsew.artefacts.manifest import read_manifest
-from cutsew.artefacts.store import array_of, labels_of, open_group, read
+from cutsew.artefacts.store import array_of, labels_of, open_group, read, write_group
 from cutsew.config.method import Sew
 from cutsew.config.student import Adapter as AdapterSettings
 from cutsew.config.student import Student
@@ -145,6 +146,15 @@ def test_artefacts_fit_together(world, trained):
     assert set(record["outputs"]) == {"adapter.safetensors", "model.yaml", "history.csv", "refined.zarr"}
     assert record["facts"]["photos"] == TRAIN
     assert not (trained / NAME).exists()
+
+
+def test_zero_shot_labels_are_taken_where_there_is_no_z(world, tmp_path):
+    z = z_of(world, "fused.zarr")
+    coordinates = {"image": labels_of(open_group(world / "fused.zarr"), "image"), "class": CLASSES}
+    write_group(world / "logits.zarr", {"zero_shot": (label_spec(*z.shape, 5), z + 1)}, coordinates, {})
+    out = run_train(world, tmp_path, settings(train__em_weight=0.0), labels="logits.zarr").parent
+    rows = read_manifest(world / "images.parquet", split="train")["row"]
+    assert np.array_equal(z_of(out), z[rows] + 1)
 
 
 def test_correct_after_lifts_the_refined_labels_once_more(world, trained, tmp_path):

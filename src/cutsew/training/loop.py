@@ -90,7 +90,7 @@ def fit(
     sewer = Sewer(album, sew, backbone.image_size, train.seed, strong=strong, skip_plain=keep, workers=workers)
     keys = remaining_keys(len(album.paths), train.batch_size, train.epochs, train.seed, len(losses))
     with (
-        torch.random.fork_rng(),
+        torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []),
         tqdm(total=len(learner.rates), initial=len(losses), desc="train", unit="step") as bar,
     ):
         for batch in batches(sewer, len(album.paths), keys, join, workers):
