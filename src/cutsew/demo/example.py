@@ -7,11 +7,11 @@ from multiprocessing import get_context
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from cutsew.demo.captions import caption
 from cutsew.demo.scene import scene
 from cutsew.numerics.draw import generator
+from cutsew.numerics.views import crop_boxes, cut
 
 SIDE = 96
 """Side of the square input in pixels."""
@@ -22,16 +22,21 @@ OTHERS = (0.25, 0.3, 0.25, 0.2)
 SECOND_NAMED = 0.15
 """Probability that the caption names a second object too."""
 
+AREA = (0.25, 1.0)
+"""Share of a scene's area that its training view keeps. Half-seen and missing objects teach doubt: without them the
+model is certain of every crop."""
+
 Example = tuple[npt.NDArray[np.uint8], str]
 
 
 def example(index: int, seed: int) -> Example:
-    """Draw one training scene; return its pixels, (96, 96, 3) uint8, squashed from the whole photo, and its caption."""
+    """Draw one training scene; return a random view of it, (96, 96, 3) uint8, and the whole scene's caption."""
     rng = generator("tiny_clip", seed, index)
     photo, things = scene(rng, OTHERS)
     names = [thing.name for thing in things]
     named = names[:2] if rng.uniform() < SECOND_NAMED else names[:1]
-    return np.array(photo.resize((SIDE, SIDE), Image.Resampling.BICUBIC)), caption(named)
+    box = crop_boxes("view", *photo.size, [index], seed=seed, area=AREA, aspect=(3 / 4, 4 / 3), flip=0)[0]
+    return cut(photo, box, SIDE).transpose(1, 2, 0), caption(named)
 
 
 def examples(count: int, seed: int, workers: int) -> Iterator[Example]:

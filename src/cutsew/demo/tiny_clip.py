@@ -1,4 +1,4 @@
-"""The tiny CLIP: open_clip's own model class at a size that two cores train in three minutes.
+"""The tiny CLIP: open_clip's own model class at a size that two cores train in six minutes.
 
 Its weights ship packed: float16, and of the token embedding only the rows that captions use. `state_dict` expands them.
 Photos are normalised with CLIP's usual mean and standard deviation (`open_clip.OPENAI_DATASET_MEAN` and `_STD`).
