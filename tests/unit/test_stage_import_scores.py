@@ -7,6 +7,7 @@ import xarray
 from sklearn.metrics import average_precision_score
 
 from cutsew.artefacts.manifest import write_manifest
+from cutsew.artefacts.outcome import Outcome
 from cutsew.errors import UserError
 from cutsew.numerics.fuse import fuse
 from cutsew.stages.import_scores import import_scores
@@ -14,8 +15,9 @@ from cutsew.stages.import_scores import import_scores
 SHARED = Path(__file__).parents[3] / "shared" / "voc2012_rn50x64_scores.npz"
 
 
-def write_images(path, ids, shard_size=2):
+def write_images(path, ids, shard_size=2, held_out=()):
     table = pd.DataFrame({"id": ids, "path": "", "width": 0, "height": 0, "bytes": 0, "digest": ids, "split": "train"})
+    table.loc[table["id"].isin(held_out), "split"] = "test"
     write_manifest(path, table.assign(shard=table.index // shard_size))
 
 
@@ -64,6 +66,17 @@ def test_photos_without_scores(tmp_path):
     ):
         import_scores(tmp_path / "images.parquet", tmp_path / "logits.zarr", told)
     assert not tmp_path.joinpath("logits.zarr").exists()
+
+
+def test_held_out_photos_may_lack_scores(tmp_path):
+    np.savez(tmp_path / "s.npz", ids=["a", "b"], classes=["cat", "dog"], zero_shot=[[0.1, 0.2], [0.3, 0.4]])
+    write_images(tmp_path / "images.parquet", ["a", "b", "c"], held_out=["b", "c"])
+    import_scores(
+        tmp_path / "images.parquet", tmp_path / "logits.zarr", settings(tmp_path / "s.npz", ["cat", "dog"], crops=[])
+    )
+    outcome = Outcome("zero_shot", tmp_path / "logits.zarr")
+    assert outcome.knows(["a", "b"]) and not outcome.knows(["b", "c"])
+    assert np.isnan(outcome.read(["c"])).all()
 
 
 @pytest.mark.shared

@@ -1,5 +1,6 @@
 """What reruns when: one edit, one run, the jobs that it took."""
 
+import csv
 import os
 
 import pytest
@@ -31,6 +32,22 @@ def test_nothing_edited_nothing_runs(workflow):
     assert done.returncode == 0 and "Nothing to be done" in done.stderr + done.stdout
 
 
+def test_true_labels_never_reach_training(workflow):
+    made_from = {}
+    for row in csv.DictReader(workflow.snakemake("--detailed-summary").stdout.splitlines(), delimiter="\t"):
+        made_from[row["output_file"]] = [name for name in row["input-file(s)"].split(",") if name]
+    waiting, ancestors = ["results/tiny/default/adapter.safetensors"], set()
+    while waiting:
+        name = waiting.pop()
+        if name not in ancestors:
+            ancestors.add(name)
+            waiting.extend(made_from.get(name, []))
+    assert "results/tiny/default/logits.zarr/zarr.json" in ancestors
+    assert "results/tiny/default/images.parquet" in ancestors
+    assert not [name for name in ancestors if "labels.parquet" in name or "truth" in name]
+    assert "results/tiny/default/labels.parquet" in made_from["results/tiny/default/metrics.csv"]
+
+
 @pytest.mark.parametrize(
     ("edit", "jobs"),
     [
@@ -50,7 +67,7 @@ def test_nothing_edited_nothing_runs(workflow):
         ),
         ({"compute": {"device": "cpu", "batch_size": 5}}, {}),
     ],
-    ids=lambda value: "+".join(value) if isinstance(value, dict) and "fuse" not in value else None,
+    ids=["alpha", "beta", "k", "p", "lr", "metric", "prompt", "M-up", "M-down", "class", "area", "batch"],
 )
 def test_an_edit_reruns_what_depends_on_it(workflow, edit, jobs):
     if "classes" in edit:

@@ -56,6 +56,10 @@ class Outcome:
             start += len(block)
         return z
 
+    def knows(self, ids: Sequence[str]) -> bool:
+        """Tell whether the stage has logits of all these photos; imported scores may leave out held-out ones."""
+        return all(np.isfinite(block).all() for block in self.slices(ids))
+
     def slices(self, ids: Sequence[str]) -> Iterator[npt.NDArray[np.float32]]:
         """Give the logits of some photos in slices of at most IMAGES_AT_ONCE, in the order of `ids`.
 

@@ -113,10 +113,11 @@ def _drops(teacher: Teacher) -> bool:
 
 
 def _with_scores(listed: pd.DataFrame, scores: ScoresTeacher) -> pd.DataFrame:
-    """Leave out the photos without scores, in either split."""
+    """Leave out the photos to label that have no scores; held-out ones may lack them."""
     from cutsew.teachers.scores import usable_ids  # noqa: PLC0415  # only this teacher needs it
 
-    kept = listed[listed["id"].isin(usable_ids(listed["id"].tolist(), scores))].reset_index(drop=True)
+    usable = listed["id"].isin(usable_ids(listed["id"].tolist(), scores)) | (listed["split"] == "test")
+    kept = listed[usable].reset_index(drop=True)
     if kept.empty:
         raise UserError(f"teacher.scores.file: {scores.file} has no scores of any of the photos; name another file")
     if len(kept) < len(listed):

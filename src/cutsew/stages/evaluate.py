@@ -81,8 +81,8 @@ def _tables(outcomes: dict[str, Outcome], images: Path, labels: Path | None, cho
     metrics, per_class, confidence, agreements = tables = Tables([], [], [], [])
     for split in SPLITS:
         ids = list(read_manifest(images, split=split)["id"])
-        found = [outcomes[stage] for stage in SPLIT_STAGES[split] if stage in outcomes]
-        if not ids:
+        found = [outcomes[stage] for stage in SPLIT_STAGES[split] if stage in outcomes and outcomes[stage].knows(ids)]
+        if not ids or not found:
             continue
         truth = read_truth(labels, ids, found[0].classes) if labels is not None else None
         for outcome in tqdm(found, desc=f"measuring {split}", unit="stage"):

@@ -1,5 +1,6 @@
 """Stage import_scores: logits of every view from scores made elsewhere."""
 
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,8 +21,12 @@ from cutsew.plan import STAGES
 from cutsew.stages.options import SettingsOption
 from cutsew.teachers.scores import Scores
 
+log = logging.getLogger(__name__)
+
 SHOWN = 3
 """Photos named where some have no scores."""
+
+log = logging.getLogger(__name__)
 
 
 def import_scores(
@@ -29,14 +34,20 @@ def import_scores(
     logits: Annotated[Path, typer.Argument(help="logits.zarr, written")],
     settings: SettingsOption,
 ) -> None:
-    """Take logits from scores made elsewhere."""
+    """Take logits from scores made elsewhere.
+
+    Held-out photos may lack them: their rows are not a number and the stages before the student are not measured there.
+    """
     record = Record("import_scores", STAGES["import_scores"].version, settings, [images])
     teacher = ScoresTeacher.model_validate(settings["teacher"]["scores"])
     epsilon = Score.model_validate(settings["score"]).epsilon
     photos = read_manifest(images)
     scores = Scores(teacher, settings["classes"])
     rows = scores.rows_of(photos["id"].tolist())
-    _refuse_missing(photos["id"].to_numpy()[rows < 0].tolist(), len(photos), teacher)
+    held_out = (photos["split"] == "test").to_numpy()
+    _refuse_missing(photos["id"].to_numpy()[(rows < 0) & ~held_out].tolist(), len(photos), teacher)
+    if (rows < 0).any():
+        log.warning("%d held-out photos have no scores: only the student is measured on them", (rows < 0).sum())
 
     size = int((photos["shard"] == photos["shard"].iloc[0]).sum())
     coordinates = {"image": photos["id"].tolist(), "class": settings["classes"], "pass": np.arange(scores.passes)}
@@ -45,7 +56,7 @@ def import_scores(
         for k in tqdm(range(-1, scores.passes), desc="import_scores", unit="pass"):
             for slab in slabs(len(photos), size):
                 found = scores.zero_shot(rows[slab]) if k < 0 else scores.crops(k, rows[slab])
-                z = _as_logits(found, teacher.values, epsilon)
+                z = np.where(rows[slab, None] < 0, np.float32(np.nan), _as_logits(found, teacher.values, epsilon))
                 if k < 0:
                     written["zero_shot"][slab] = z
                 else:

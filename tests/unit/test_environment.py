@@ -1,0 +1,30 @@
+"""The conda environment of the rules and pyproject.toml tell of the same packages."""
+
+import tomllib
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_environment_installs_the_package_with_extras_that_exist():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    environment = yaml.safe_load((ROOT / "envs" / "cutsew.yaml").read_text())
+    (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    (package,) = pip
+    path, extras = package.rstrip("]").split("[")
+    assert (ROOT / "envs" / path).resolve() == ROOT
+    assert set(extras.split(",")) <= set(project["optional-dependencies"])
+    assert f"python {project['requires-python']}" in environment["dependencies"]
+
+
+def test_every_dependency_is_pinned():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pins = {line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().split()}
+    wanted = [
+        *project["dependencies"],
+        *(name for extra in project["optional-dependencies"].values() for name in extra),
+    ]
+    names = {name.split(">")[0].split("[")[0].strip().lower().replace("_", "-") for name in wanted}
+    assert names <= pins
