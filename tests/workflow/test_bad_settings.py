@@ -18,7 +18,7 @@ pytestmark = pytest.mark.workflow
         ({"classes": ["cat", "unicorn"]}, "classes: unicorn"),
         (
             {"teacher__open_clip__pretrained": "no/such.safetensors"},
-            "teacher.open_clip.pretrained: no/such.safetensors",
+            "teacher.open_clip.pretrained: no/such",
         ),
         ({"dataset__root": "nowhere"}, "dataset.root: "),
         ({"train__epochs": "many"}, "train.epochs: input should be a valid integer"),

@@ -47,6 +47,7 @@ rule train:
         refined="results/{dataset}/{run}/refined.zarr/zarr.json",
         history="results/{dataset}/{run}/history.csv",
         record="results/{dataset}/{run}/adapter.json",
+        refined_record="results/{dataset}/{run}/refined.json",
     log:
         "results/{dataset}/{run}/logs/train.log",
     conda:

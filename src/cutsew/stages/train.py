@@ -79,8 +79,8 @@ def run(
         "parameters": sum(weight.numel() for weight in made.adapter.parameters()),
     }
     outputs = {name: file_digest(adapter.with_name(name)) for name in (adapter.name, MODEL, "history.csv")}
-    outputs["refined.zarr"] = input_digest(adapter.with_name("refined.zarr"))
     record.write(adapter.with_suffix(".json"), outputs)
+    record.write_beside(adapter.with_name("refined.zarr"))
     checkpoint.remove()
 
 
