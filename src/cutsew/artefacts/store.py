@@ -165,21 +165,14 @@ def new_group(
 
 def write_group(
     path: Path,
-    arrays: Mapping[str, tuple[Spec, Iterator[Array] | Array]],
+    arrays: Mapping[str, tuple[Spec, Array]],
     coordinates: Mapping[str, Sequence[Any] | Array],
-    attributes: dict[str, Any],
-) -> str:
-    """Write a whole group atomically from arrays in memory; return the digest of its content."""
+    attributes: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a whole group from arrays in memory, atomically; otherwise as `new_group`."""
     with new_group(path, {name: spec for name, (spec, _) in arrays.items()}, coordinates, attributes) as group:
         for name, (_, values) in arrays.items():
-            if isinstance(values, np.ndarray):
-                group[name][...] = values
-                continue
-            start = 0
-            for block in values:
-                group[name][start : start + len(block)] = block
-                start += len(block)
-    return str(open_group(path).attrs["digest"])
+            group[name][...] = values
 
 
 def open_group(path: Path) -> zarr.Group:
