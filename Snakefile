@@ -29,3 +29,7 @@ rule all:
 rule labels:
     input:
         labelled,
+
+
+onsuccess:
+    print_tables()

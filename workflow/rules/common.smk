@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from cutsew.artefacts.measures import as_text
 from cutsew.artefacts.views import BOXES, CROPS, GLOBAL, chunk_file, chunk_record
 from cutsew.checks import check_before_start
 from cutsew.data.listing import listing_fingerprint, truth_fingerprint
@@ -261,3 +262,11 @@ def labelled(wildcards):
         str(PLAN.folder(run, "correct") / "pseudo.zarr" / "zarr.json")
         for run in PLAN.runs
     ]
+
+
+def print_tables():
+    """Show what was measured of every run, and where."""
+    for run in PLAN.runs:
+        table = PLAN.folder(run, "evaluate") / "metrics.csv"
+        if table.exists():
+            print(f"\n{table}\n{as_text(pd.read_csv(table))}")

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from cutsew.artefacts.atomic import replacing
 from cutsew.artefacts.manifest import SPLITS, read_manifest
+from cutsew.artefacts.measures import as_text
 from cutsew.artefacts.outcome import SPLIT_STAGES, Outcome, open_outcomes, read_truth
 from cutsew.artefacts.record import Record, input_digest
 from cutsew.config.model import Evaluate
@@ -30,7 +31,6 @@ from cutsew.stages.options import SettingsOption
 
 Row = dict[str, Any]
 BESIDE = ("per_class.csv", "confidence.csv", "agreement.csv")
-PRINTED = ("stage", "split", "images", "mAP", "CF1", "OF1", "labels_per_image", "confidence")
 
 
 class Tables(NamedTuple):
@@ -69,12 +69,6 @@ def evaluate(
     record.facts = {"truth": labels is not None, "classes": len(next(iter(outcomes.values())).classes)}
     record.write(metrics.with_suffix(".json"), digests)
     typer.echo(as_text(pd.DataFrame(tables.metrics)))
-
-
-def as_text(table: pd.DataFrame) -> str:
-    """Set the main columns of metrics.csv as aligned text; what is not known is a dash."""
-    shown = [name for name in PRINTED if name in table.columns]
-    return table.to_string(columns=shown, index=False, na_rep="-", float_format=lambda x: f"{x:.2f}")
 
 
 def _tables(outcomes: dict[str, Outcome], images: Path, labels: Path | None, chosen: Evaluate) -> Tables:
