@@ -24,4 +24,4 @@ SettingsOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 BatchOption = Annotated[int, typer.Option(min=1, help="Views per forward pass.")]
-WorkersOption = Annotated[int, typer.Option(min=0, help="Processes or threads that decode photos; 0 for none beside this.")]
+WorkersOption = Annotated[int, typer.Option(min=0, help="Workers that decode photos; 0 for none beside this process.")]
