@@ -21,13 +21,13 @@ def load(raw: Mapping[str, Any]) -> Config:
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
-        raise UserError(_one_line(error, Config)) from None
+        raise UserError(one_line(error, Config)) from None
     for name, changes in config.runs.items():
-        _check_run_name(name)
+        check_run_name(name)
         try:
             Config.model_validate(override(raw, changes))
         except ValidationError as error:
-            raise UserError(f"runs.{name}: {_one_line(error, Config)}") from None
+            raise UserError(f"runs.{name}: {one_line(error, Config)}") from None
     return config
 
 
@@ -46,14 +46,15 @@ def override(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     return merged
 
 
-def _check_run_name(name: str) -> None:
+def check_run_name(name: str) -> None:
+    """Refuse a run's name that is not safe as a folder's."""
     if not name or name == "default" or name[0] in ".-" or any(not (c.isalnum() or c in "._=+-") for c in name):
         raise UserError(
             f"runs.{name}: not a name for a folder; use letters, digits and . _ = + - (and not `default`, the base run)"
         )
 
 
-def _one_line(error: ValidationError, model: type[BaseModel]) -> str:
+def one_line(error: ValidationError, model: type[BaseModel]) -> str:
     """Word the first of pydantic's errors; say how many more there are."""
     errors = error.errors()
     first = errors[0]
