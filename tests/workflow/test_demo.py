@@ -1,0 +1,30 @@
+"""The default config is the embedded demo: planned here, run by `make demo`."""
+
+import copy
+
+import pytest
+import yaml
+from conftest import JOB, ROOT, Workflow
+
+pytestmark = pytest.mark.workflow
+
+
+@pytest.fixture
+def demo(tmp_path):
+    return Workflow(tmp_path, yaml.safe_load((ROOT / "config" / "config.yaml").read_text()))
+
+
+def test_the_world_and_the_manifest_come_first(demo):
+    planned = demo.snakemake("--dry-run").stdout
+    assert {"demo_world", "manifest", "text", "train", "report"} <= set(JOB.findall(planned))
+    assert "tiny_clip" not in JOB.findall(planned)
+
+
+def test_a_flag_has_the_teacher_trained_anew(demo):
+    demo.settings = copy.deepcopy(demo.settings)
+    demo.edit(demo__rebuild_teacher=True)
+    planned = demo.snakemake("--dry-run", "--printshellcmds").stdout
+    assert "tiny_clip" in JOB.findall(planned)
+    rebuilt = "results/demo/default/cutsew-tiny.safetensors"
+    text = next(line for line in planned.splitlines() if "cutsew --log" in line and " text " in line)
+    assert f'"pretrained": "{rebuilt}"' in text
