@@ -1,5 +1,7 @@
 """The record beside each artefact: how it was made."""
 
+import csv
+import hashlib
 import json
 import os
 import platform
@@ -61,6 +63,8 @@ class Record:
             "settings": self.settings,
             "inputs": {os.path.relpath(p, path.parent): input_digest(p) for p in self.inputs},
             "outputs": dict(outputs),
+            "seals": {name: file_digest(path.parent / name / "zarr.json") for name in outputs if name.endswith(".zarr")},
+            "listing": _listing(self.inputs),
             "facts": self.facts,
             "packages": _packages(),
             "python": platform.python_version(),
@@ -78,6 +82,23 @@ def input_digest(path: Path) -> str:
     if folder.suffix == ".zarr":
         return str(json.loads(folder.joinpath("zarr.json").read_text())["attributes"]["digest"])
     return file_digest(path)
+
+
+def listing_digests(manifest: Path) -> dict[str, str]:
+    """Digest what shards.csv beside a manifest says: which photos there are (`digest`), and in which split (`listed`).
+
+    Stages take the manifest as it was then, so its bytes may change and they still stand: these two are what counts.
+    """
+    table = manifest.with_name("shards.csv")
+    if not table.is_file():
+        return {}
+    rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))
+    return {name: hashlib.sha256(" ".join(r[name] for r in rows).encode()).hexdigest() for name in ("digest", "listed")}
+
+
+def _listing(inputs: list[Path]) -> dict[str, str]:
+    manifests = [path for path in inputs if path.name == "images.parquet"]
+    return listing_digests(manifests[0]) if manifests else {}
 
 
 @cache

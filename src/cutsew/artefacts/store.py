@@ -232,12 +232,16 @@ def content_digest(path: Path, known: Mapping[str, str] | None = None) -> str:
     """
     digest = hashlib.sha256()
     for metadata in sorted(path.glob("*/zarr.json")):
-        array = zarr.open_array(LocalStore(metadata.parent, read_only=True), mode="r")
-        for file in ("zarr.json", *_spec_of(array).chunk_keys()):
+        for file in ("zarr.json", *chunk_files(metadata.parent)):
             name = f"{metadata.parent.name}/{file}"
             content = (known or {}).get(name) or file_digest(path / name)
             digest.update(f"{name}\0{content}\n".encode())
     return digest.hexdigest()
+
+
+def chunk_files(array: Path) -> Iterator[str]:
+    """Name the chunk files that an array's metadata asks for, relative to the array's folder."""
+    return _spec_of(zarr.open_array(LocalStore(array, read_only=True), mode="r")).chunk_keys()
 
 
 def file_digest(path: Path) -> str:

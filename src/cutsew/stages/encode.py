@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from cutsew import teachers
-from cutsew.artefacts.manifest import read_manifest
+from cutsew.artefacts.manifest import read_manifest, shard_digests
 from cutsew.artefacts.record import Record
 from cutsew.artefacts.store import write_chunk
 from cutsew.artefacts.views import BOXES, CROPS, GLOBAL, chunk_file, chunk_record, specs
@@ -87,6 +87,7 @@ def encode(
         written[str(path.relative_to(views))] = write_chunk(path, values, layout[name])
     record.facts = {"width": model.width, "image_size": model.image_size, "weights": model.weights_digest}
     record.facts |= {"logit_scale": model.logit_scale, "device": device, "first_pass": first, "images": len(rows)}
+    record.facts["rows"] = shard_digests(rows)[shard]
     record.write(chunk_record(views, shard, block), written)
 
 
