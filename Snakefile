@@ -14,10 +14,12 @@ include: "workflow/rules/cut.smk"
 include: "workflow/rules/sew.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/sweep.smk"
 
 
 localrules:
     all,
+    sweep,
 
 
 rule all:

@@ -94,7 +94,11 @@ STAGES: dict[str, Stage] = {
     "predict": Stage("Score the held-out photos with the student.", 1, (), ("train",)),
     "evaluate": Stage("Measure every stage.", 1, ("evaluate",), ("truth", "predict")),
     "report": Stage("Write the report.", 1, (), ("evaluate",)),
+    "sweep_table": Stage("Set the runs of a sweep side by side.", 1, (), ("evaluate",)),
 }
+
+APART = {"encode": ("cut.passes",)}
+"""Settings that part two runs' artefacts of a stage although no job reads them: each views.zarr has one M."""
 
 
 class Plan:
@@ -119,9 +123,12 @@ class Plan:
 
     def settings(self, run: str, stage: str) -> dict[str, Any]:
         """Return the settings that a stage reads, nested as in the config file."""
+        return self._chosen(run, STAGES[stage].reads)
+
+    def _chosen(self, run: str, names: tuple[str, ...]) -> dict[str, Any]:
         dumped = self.runs[run].model_dump(mode="json")
         chosen: dict[str, Any] = {}
-        for dotted in STAGES[stage].reads:
+        for dotted in names:
             *groups, leaf = dotted.split(".")
             source, target = dumped, chosen
             for group in groups:
@@ -146,6 +153,8 @@ class Plan:
     def signature(self, run: str, stage: str) -> str:
         """Digest the settings of a stage and of all before it."""
         content = [self.params(run, stage), *(self.signature(run, earlier) for earlier in STAGES[stage].after)]
+        if stage in APART:
+            content.append(json.dumps(self._chosen(run, APART[stage])))
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def folder(self, run: str, stage: str) -> Path:

@@ -1,5 +1,7 @@
 # Helpers: where every run's artefacts are, and which settings a stage reads. All of it is cutsew.plan's knowledge.
 import hashlib
+import json
+import re
 import sys
 from pathlib import Path
 
@@ -8,22 +10,41 @@ import pandas as pd
 from cutsew.artefacts.measures import as_text
 from cutsew.artefacts.views import BOXES, CROPS, GLOBAL, chunk_file, chunk_record
 from cutsew.checks import check_before_start
+from cutsew.config.sweep import add_runs, read_sweep, variants_of
 from cutsew.data.listing import listing_fingerprint, truth_fingerprint
 from cutsew.errors import UserError
 from cutsew.plan import DEFAULT, STAGES, Plan
 
+# `--config sweep=alpha` names config/sweeps/alpha.yaml beside the Snakefile, or a file by its path.
+SWEEPS = Path(workflow.basedir, "config", "sweeps")
+
+
+def sweep_file(name):
+    """Find the file of a sweep."""
+    return Path(name) if name.endswith((".yaml", ".yml")) else SWEEPS / f"{name}.yaml"
+
 
 def checked_plan(raw):
-    """Refuse bad settings in one line, before any job starts."""
+    """Refuse bad settings in one line, before any job starts; return the plan, the sweep and its variants."""
+    raw = dict(raw)
+    name = raw.pop("sweep", None)
+    sweep, variants = None, []
     try:
+        if name is not None:
+            path = sweep_file(str(name))
+            sweep = read_sweep(path)
+            variants = variants_of(sweep, raw, str(path))
+            raw = add_runs(raw, {v.run: v.changes for v in variants}, str(path))
         plan = Plan(raw)
         check_before_start(*plan.runs.values())
     except UserError as error:
         sys.exit(f"cutsew: {error}")
-    return plan
+    return plan, sweep, variants
 
 
-PLAN = checked_plan(config)
+PLAN, SWEEP, VARIANTS = checked_plan(config)
+SWEEP_NAME = "" if SWEEP is None else sweep_file(str(config["sweep"])).stem
+OWN_RUNS = [DEFAULT, *(config.get("runs") or {})]
 DATASET = PLAN.config.dataset.name
 DEVICE = PLAN.config.compute.device
 BATCH_SIZE = PLAN.config.compute.batch_size
@@ -35,6 +56,7 @@ wildcard_constraints:
     run="|".join(name.replace(".", r"\.").replace("+", r"\+") for name in PLAN.runs),
     shard=r"\d+",
     block=r"\d+",
+    sweep=re.escape(SWEEP_NAME) or "no-sweep",
 
 
 def settings(stage):
@@ -253,15 +275,54 @@ def show_options(wildcards):
 
 def finished(wildcards):
     """Input of target `all`: the report of every run."""
-    return [str(PLAN.folder(run, "report") / "report.html") for run in PLAN.runs]
+    return [str(PLAN.folder(run, "report") / "report.html") for run in OWN_RUNS]
 
 
 def labelled(wildcards):
     """Input of target `labels`: the pseudo-labels of every run."""
     return [
         str(PLAN.folder(run, "correct") / "pseudo.zarr" / "zarr.json")
-        for run in PLAN.runs
+        for run in OWN_RUNS
     ]
+
+
+def metrics_of(variant):
+    """Name the measurements of a sweep's variant."""
+    return str(PLAN.folder(variant.run, "evaluate") / "metrics.csv")
+
+
+def swept(wildcards):
+    """Input: the measurements of all variants of the sweep, each once."""
+    return list(dict.fromkeys(metrics_of(variant) for variant in VARIANTS))
+
+
+def swept_settings(wildcards):
+    """Params: what the variants are and where they are measured, each once."""
+    runs = {
+        metrics_of(v): {
+            "metrics": metrics_of(v),
+            "variant": v.label,
+            "settings": v.settings,
+            "seed": v.seed,
+        }
+        for v in reversed(VARIANTS)
+    }
+    return json.dumps(
+        {
+            "version": version_of("sweep_table"),
+            "title": SWEEP.title,
+            "runs": list(reversed(runs.values())),
+        },
+        ensure_ascii=False,
+    )
+
+
+def sweep_result(wildcards):
+    """Input of target `sweep`: the table of the sweep that is asked for."""
+    if SWEEP is None:
+        known = ", ".join(sorted(path.stem for path in SWEEPS.glob("*.yaml")))
+        sys.exit(f"cutsew: sweep: none is named; add --config sweep=NAME ({known})")
+    return f"results/{DATASET}/sweeps/{SWEEP_NAME}/table.csv"
 
 
 def print_tables():

@@ -1,0 +1,98 @@
+"""Stage sweep_table: the measurements of a sweep's runs side by side, mean and deviation over seeds."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+
+from cutsew.artefacts.atomic import replacing
+from cutsew.artefacts.record import Record, input_digest
+from cutsew.errors import UserError
+from cutsew.plan import STAGES
+from cutsew.reporting.sweep_plot import draw
+from cutsew.stages.options import SettingsOption
+
+SPREAD = ("mAP", "CF1", "OF1")
+"""Measures of which the deviation over seeds is told too, in percent."""
+
+MEAN = ("inversions", "labels_per_image")
+"""Measures of which the mean over seeds is told."""
+
+
+def sweep_table(
+    table: Annotated[Path, typer.Argument(help="table.csv, written; plot.png is written beside it.")],
+    *,
+    settings: SettingsOption,
+) -> None:
+    """Set a sweep's runs side by side, mean and standard deviation over seeds."""
+    runs = settings["runs"]
+    inputs = list(dict.fromkeys(Path(run["metrics"]) for run in runs))
+    record = Record("sweep_table", STAGES["sweep_table"].version, settings, inputs=inputs)
+    made = summary(gather(runs))
+    plot = table.with_name("plot.png")
+    with replacing(table) as draft:
+        made.to_csv(draft, index=False, float_format="%.6g")
+    with replacing(plot) as draft:
+        draw(made, list(runs[0]["settings"]), settings["title"], draft)
+    record.facts = {"runs": len(runs)}
+    record.write(table.with_suffix(".json"), {path.name: input_digest(path) for path in (table, plot)})
+    typer.echo(f"{settings['title']}\n{as_text(made)}")
+
+
+def gather(runs: list[dict[str, Any]]) -> pd.DataFrame:
+    """Read the measurements of all runs: metrics.csv's columns behind variant, the settings that vary and the seed.
+
+    Args:
+        runs: mappings with `metrics` (path of metrics.csv), `variant` (its name in the table), `settings` (dotted
+            setting -> value) and `seed` (None where nothing was trained).
+
+    Raises:
+        UserError: a table is not there or is not one of metrics.
+
+    """
+    parts = []
+    for run in runs:
+        path = Path(run["metrics"])
+        try:
+            metrics = pd.read_csv(path)
+        except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError):
+            raise UserError(f"{path}: no readable table of metrics; run the workflow to make it") from None
+        if not {"stage", "split", *SPREAD, *MEAN} <= set(metrics.columns):
+            raise UserError(f"{path}: not a table of metrics; delete it and run the workflow again")
+        keys = {"variant": run["variant"], **{k: _cell(v) for k, v in run["settings"].items()}, "seed": run["seed"]}
+        parts.append(pd.DataFrame(keys, index=metrics.index).join(metrics))
+    return pd.concat(parts, ignore_index=True)
+
+
+def summary(gathered: pd.DataFrame) -> pd.DataFrame:
+    """Take mean and standard deviation (n - 1) over seeds; a row per variant, stage and split, in the order found.
+
+    Args:
+        gathered: as `gather` returns it.
+
+    Returns:
+        Columns variant, the settings that vary, stage, split, seeds (how many), mAP, mAP_std, CF1, CF1_std, OF1,
+        OF1_std, inversions, labels_per_image. A deviation over one seed is empty.
+
+    """
+    keys = [*gathered.columns[: list(gathered.columns).index("seed")], "stage", "split"]
+    groups = gathered.groupby(keys, sort=False, dropna=False)
+    columns: dict[str, Any] = {"seeds": groups.size()}
+    for name in SPREAD:
+        columns[name] = groups[name].mean()
+        columns[f"{name}_std"] = groups[name].std()
+    columns |= {name: groups[name].mean() for name in MEAN}
+    return pd.DataFrame(columns).reset_index()
+
+
+def as_text(table: pd.DataFrame) -> str:
+    """Set the table as aligned text; what is not known is a dash."""
+    shown = table.rename(columns={f"{name}_std": "+-" for name in SPREAD})
+    return str(shown.to_string(index=False, na_rep="-", float_format=lambda x: f"{x:.2f}"))
+
+
+def _cell(value: Any) -> Any:  # noqa: ANN401
+    """Write lists and mappings as JSON, so that a column can be grouped by them."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else value

@@ -1,0 +1,28 @@
+# A sweep: the same measurements of many variants, side by side.
+
+
+rule sweep_table:
+    input:
+        metrics=swept,
+    output:
+        table="results/{dataset}/sweeps/{sweep}/table.csv",
+        plot=report(
+            "results/{dataset}/sweeps/{sweep}/plot.png",
+            caption="../report/sweep.rst",
+            category="Sweeps",
+            labels={"sweep": "{sweep}"},
+        ),
+        record="results/{dataset}/sweeps/{sweep}/table.json",
+    log:
+        "results/{dataset}/sweeps/{sweep}/logs/sweep_table.log",
+    conda:
+        "../../envs/cutsew.yaml"
+    params:
+        settings=swept_settings,
+    shell:
+        "cutsew --log {log} sweep_table {output.table} --settings {params.settings:q}"
+
+
+rule sweep:
+    input:
+        sweep_result,
