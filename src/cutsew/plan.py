@@ -84,7 +84,9 @@ STAGES: dict[str, Stage] = {
     ),
     "fuse": Stage("Fuse the answers of all views (Eq. 7).", 1, ("fuse", "score"), ("score", "import_scores")),
     "correct": Stage("Lift the top-beta classes (Eq. 9).", 1, ("correct",), ("fuse",)),
-    "select": Stage("Choose the salient photos to paste (Eq. 10).", 1, ("select",), ("score", "import_scores")),
+    "select": Stage(
+        "Choose the salient photos to paste (Eq. 10).", 1, ("select",), ("score", "import_scores", "correct")
+    ),
     "train": Stage(
         "Train the adapter and refine the pseudo-labels (Eq. 11-20).",
         1,
@@ -136,6 +138,7 @@ class Plan:
             target[leaf] = source[leaf]
         for section in ("teacher", "student"):
             _drop_other_kinds(chosen.get(section), dumped[section]["kind"])
+        _drop_idle(chosen)
         return chosen
 
     def params(self, run: str, stage: str) -> str:
@@ -152,10 +155,16 @@ class Plan:
 
     def signature(self, run: str, stage: str) -> str:
         """Digest the settings of a stage and of all before it."""
-        content = [self.params(run, stage), *(self.signature(run, earlier) for earlier in STAGES[stage].after)]
+        content = [self.params(run, stage), *(self.signature(run, earlier) for earlier in self._after(run, stage))]
         if stage in APART:
             content.append(json.dumps(self._chosen(run, APART[stage])))
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def _after(self, run: str, stage: str) -> tuple[str, ...]:
+        """Name the stages before one; which of them `select` reads depends on its settings."""
+        if stage == "select" and self.runs[run].select.labels == "zero_shot":
+            return tuple(earlier for earlier in STAGES[stage].after if earlier != "correct")
+        return STAGES[stage].after
 
     def folder(self, run: str, stage: str) -> Path:
         """Return the folder that holds a stage's artefacts for a run."""
@@ -166,6 +175,16 @@ def _drop_other_kinds(section: dict[str, Any] | None, kind: str) -> None:
     """Leave out the settings of teachers and students that are not used, so that editing them reruns nothing."""
     for name in [name for name, value in (section or {}).items() if isinstance(value, dict) and name != kind]:
         section.pop(name)  # type: ignore[union-attr]
+
+
+def _drop_idle(chosen: dict[str, Any]) -> None:
+    """Leave out the settings that a rule does not use, and which labels `select` reads: its input says that."""
+    fuse = chosen.get("fuse", {})
+    for name in ("alpha", "space") if fuse.get("rule") == "gated" else ("gate",):
+        fuse.pop(name, None)
+    if fuse.get("passes") is None:
+        fuse.pop("passes", None)
+    chosen.get("select", {}).pop("labels", None)
 
 
 def _with_rebuilt_weights(config: Config) -> Config:

@@ -222,6 +222,13 @@ def starting_labels(wildcards):
     return str(PLAN.folder(wildcards.run, stage) / group / "zarr.json")
 
 
+def salient_labels(wildcards):
+    """Input: the labels that say how salient a photo is."""
+    if PLAN.runs[wildcards.run].select.labels == "zero_shot":
+        return logits(wildcards)
+    return str(PLAN.folder(wildcards.run, "correct") / "pseudo.zarr" / "zarr.json")
+
+
 def scoring(run):
     """Name the stage that makes logits.zarr."""
     return "score" if has_views(run) else "import_scores"

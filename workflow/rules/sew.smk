@@ -20,7 +20,7 @@ rule correct:
 rule select:
     input:
         images=ancient(photos),
-        logits=logits,
+        labels=salient_labels,
     output:
         patches="results/{dataset}/{run}/patches.parquet",
         record="results/{dataset}/{run}/patches.json",
@@ -32,7 +32,7 @@ rule select:
         photos=photos_digest,
         settings=settings("select"),
     shell:
-        "cutsew --log {log} select {input.images} {input.logits} {output.patches} --settings {params.settings:q}"
+        "cutsew --log {log} select {input.images} {input.labels} {output.patches} --settings {params.settings:q}"
 
 
 rule train:

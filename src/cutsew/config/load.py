@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from cutsew.config.model import Config
+from cutsew.config.released import fill_in
 from cutsew.errors import UserError
 
 
@@ -19,13 +20,13 @@ def load(raw: Mapping[str, Any]) -> Config:
 
     """
     try:
-        config = Config.model_validate(raw)
+        config = Config.model_validate(fill_in(raw))
     except ValidationError as error:
         raise UserError(one_line(error, Config)) from None
     for name, changes in config.runs.items():
         check_run_name(name)
         try:
-            Config.model_validate(override(raw, changes))
+            Config.model_validate(fill_in(override(raw, changes)))
         except ValidationError as error:
             raise UserError(f"runs.{name}: {one_line(error, Config)}") from None
     return config

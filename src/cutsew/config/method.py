@@ -39,11 +39,16 @@ class Score(Section):
 class Fuse(Section):
     """From the answers of all views to one (Eq. 7)."""
 
-    rule: Literal["max"] = Field("max", description="max: Eq. 7")
+    rule: Literal["max", "gated"] = Field(
+        "max",
+        description="max: Eq. 7; gated: no alpha, but a crop counts only where it adds at least `gate` (released)",
+    )
     space: Literal["logit", "probability"] = Field(
         "logit", description="where alpha is subtracted; logit is the paper's"
     )
     alpha: float = Field(0.1, ge=0, description="suppression of the crops against the whole photo")
+    gate: Fraction = Field(0.01, description="rule gated: least gain in probability")
+    passes: int | None = Field(None, ge=0, description="how many of the M passes are fused; null for all")
 
 
 class Correct(Section):
@@ -59,6 +64,9 @@ class Correct(Section):
 class Select(Section):
     """Salient photos to paste (Eq. 10)."""
 
+    labels: Literal["zero_shot", "pseudo"] = Field(
+        "zero_shot", description="what salience is read from; pseudo is the released code's"
+    )
     top_k: Size = Field(200, description="k, most salient training photos per class")
 
 

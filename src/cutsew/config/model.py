@@ -30,6 +30,10 @@ class Config(Section):
     """All settings of a workflow: the base run and, under `runs`, its variants."""
 
     classes: list[str] = Field(description="names of the classes to look for")
+    method: Literal["paper", "released"] = Field(
+        "paper",
+        description="released: what is not set here is set as in the authors' released code, not as in the paper",
+    )
     dataset: Dataset = Field(default_factory=Dataset, description="where the photos are")
     demo: Demo = Field(default_factory=Demo, description="dataset kind demo")
     prompts: Prompts = Field(default_factory=Prompts, description="how class names become texts")
@@ -71,6 +75,8 @@ class Config(Section):
             raise ValueError(
                 f"correct.beta: {self.correct.beta} is more than the {len(self.classes)} classes; lower it"
             )
+        if self.teacher.kind != "scores" and (self.fuse.passes or 0) > self.cut.passes:
+            raise ValueError(f"fuse.passes: {self.fuse.passes} is more than cut.passes {self.cut.passes}; lower it")
         unknown = sorted(set(self.prompts.names) - set(self.classes))
         if unknown:
             raise ValueError(f"prompts.names: {', '.join(unknown)} not among classes; remove or rename")

@@ -13,6 +13,29 @@ WHOLE = -1
 Space = Literal["logit", "probability"]
 
 
+def fuse_gated(
+    zero_shot: npt.NDArray[np.floating[Any]], crops: npt.NDArray[np.floating[Any]], gate: float
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
+    """z <- z_k where S(z_k) - S(z) >= gate, for k = 1..M, from z = z_0: the released code's rule, without alpha.
+
+    Args:
+        zero_shot: (N, C) logits Z0 of the whole photos.
+        crops: (M, N, C) logits Z^k of the crops.
+        gate: least gain in probability, in [0, 1]; 0 is the plain maximum.
+
+    Returns:
+        As `fuse`. No view is more than `gate` above the fused probability.
+
+    """
+    z = zero_shot
+    winner = np.full(zero_shot.shape, WHOLE, dtype=np.int16)
+    for k, crop in enumerate(crops):
+        better = (crop > z) & (sigmoid(crop) - sigmoid(z) >= gate)
+        z = np.where(better, crop, z)
+        winner[better] = k
+    return z.astype(np.float32), winner
+
+
 def fuse(
     zero_shot: npt.NDArray[np.floating[Any]],
     crops: npt.NDArray[np.floating[Any]],

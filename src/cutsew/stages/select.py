@@ -20,19 +20,19 @@ from cutsew.stages.options import SettingsOption
 
 def select(
     images: Annotated[Path, typer.Argument(help="images.parquet")],
-    logits: Annotated[Path, typer.Argument(help="logits.zarr")],
+    labels: Annotated[Path, typer.Argument(help="logits.zarr, or pseudo.zarr where select.labels says so")],
     patches: Annotated[Path, typer.Argument(help="patches.parquet, written")],
     settings: SettingsOption,
 ) -> None:
     """Choose the salient photos to paste (Eq. 10)."""
-    record = Record("select", STAGES["select"].version, settings, [images, logits])
+    record = Record("select", STAGES["select"].version, settings, [images, labels])
     k = Select.model_validate(settings["select"]).top_k
-    scored = open_group(logits)
+    scored = open_group(labels)
     train = read_manifest(images, split="train")
     if k > len(train):
         raise UserError(f"select.top_k: {k} is more than the {len(train)} training photos; lower it")
-    zero_shot = read(array_of(scored, "zero_shot"))[train["row"]]
-    chosen = top_k(zero_shot, k)
+    z = read(array_of(scored, "z" if "z" in scored else "zero_shot"))[train["row"]]
+    chosen = top_k(z, k)
     names = labels_of(scored, "class")
     table = pd.DataFrame(
         {
@@ -40,7 +40,7 @@ def select(
             "rank": np.tile(np.arange(k), len(names)),
             "image": train["id"].to_numpy()[chosen.ravel()],
             "row": train["row"].to_numpy()[chosen.ravel()],
-            "score": np.take_along_axis(zero_shot.T, chosen, axis=1).ravel(),
+            "score": np.take_along_axis(z.T, chosen, axis=1).ravel(),
         }
     )
     with replacing(patches) as draft:

@@ -1,0 +1,81 @@
+"""`method: released` fills in what the user leaves open, and the workflow follows."""
+
+import pytest
+
+from cutsew.config import load, override
+from cutsew.config.released import RELEASED, fill_in
+from cutsew.errors import UserError
+from cutsew.plan import DEFAULT, STAGES, Plan
+
+BASE = {"classes": ["cat", "dog", "bus"]}
+RELEASED_BASE = {**BASE, "method": "released"}
+
+
+def value(config, dotted):
+    found = config.model_dump()
+    for part in dotted.split("."):
+        found = found[part]
+    return found
+
+
+@pytest.mark.parametrize("dotted", RELEASED)
+def test_every_row_differs_from_the_paper_and_can_be_set_alone(dotted):
+    assert value(load(BASE), dotted) != RELEASED[dotted]
+    assert value(load(RELEASED_BASE), dotted) == RELEASED[dotted]
+    assert value(load(override(BASE, {dotted: RELEASED[dotted]})), dotted) == RELEASED[dotted]
+
+
+@pytest.mark.parametrize("dotted", RELEASED)
+def test_what_the_user_sets_stays(dotted):
+    papers = value(load(BASE), dotted)
+    assert value(load(override(RELEASED_BASE, {dotted: papers})), dotted) == papers
+
+
+def test_the_paper_is_left_as_it_is():
+    for raw in (BASE, {**BASE, "method": "paper", "sew": {"q": 0.3}}):
+        assert fill_in(raw) == raw
+
+
+def test_the_given_settings_are_not_changed():
+    raw = {**RELEASED_BASE, "sew": {"q": 0.3}}
+    assert fill_in(raw)["sew"]["q"] == 0.3 and raw["sew"] == {"q": 0.3} and "cut" not in raw
+
+
+def test_runs_are_filled_in_too():
+    plan = Plan({**BASE, "sew": {"q": 0.3}, "runs": {"released": {"method": "released"}}})
+    assert plan.runs[DEFAULT].cut.passes == 20 and plan.runs["released"].cut.passes == 30
+    assert plan.runs["released"].sew.q == 0.3
+
+
+def test_both_methods_can_be_run_side_by_side():
+    plan = Plan({**BASE, "runs": {"released": {"method": "released"}}})
+    own = {stage for stage in STAGES if plan.owner("released", stage) == "released"}
+    # every views.zarr has one M, so the released code's 30 passes are encoded apart
+    assert own == set(STAGES) - {"tiny_clip", "demo_world", "manifest", "truth", "import_scores"}
+
+
+def test_salient_photos_follow_the_labels_that_they_are_chosen_by():
+    changes = {"select.labels": "pseudo"}
+    plan = Plan({**BASE, "runs": {"a": changes, "b": {**changes, "correct.beta": 2}, "c": {"correct.beta": 2}}})
+    assert [plan.owner(run, "select") for run in plan.runs] == [DEFAULT, "a", "b", DEFAULT]
+
+
+def test_idle_settings_rerun_nothing():
+    plan = Plan(BASE)
+    assert plan.settings(DEFAULT, "fuse")["fuse"] == {"rule": "max", "space": "logit", "alpha": 0.1}
+    gated = Plan({**BASE, "fuse": {"rule": "gated", "passes": 3}})
+    assert gated.settings(DEFAULT, "fuse")["fuse"] == {"rule": "gated", "gate": 0.01, "passes": 3}
+
+
+@pytest.mark.parametrize(
+    ("raw", "line"),
+    [
+        ({**BASE, "method": "theirs"}, "method: input should be 'paper' or 'released', not 'theirs'"),
+        ({**RELEASED_BASE, "sew": 3}, "sew: input should be a valid dictionary"),
+        ({**BASE, "fuse": {"passes": 21}}, "fuse.passes: 21 is more than cut.passes 20; lower it"),
+    ],
+)
+def test_bad_settings(raw, line):
+    with pytest.raises(UserError) as raised:
+        load(raw)
+    assert str(raised.value).startswith(line)
