@@ -13,6 +13,13 @@ from typer.main import get_command
 from cutsew.errors import UserError
 from cutsew.plan import STAGES
 
+TOOLS = {
+    "verify": "Check that a run's artefacts are as they were made.",
+    "why": "Tell what an artefact was made from, up to the photos.",
+    "gc": "List, and with --yes delete, results that no configured run refers to.",
+}
+"""Commands that no rule calls, and their lines of help; each is a module of cutsew.tools."""
+
 
 def _command(name: str, function: Callable[..., None], summary: str | None) -> Any:  # noqa: ANN401
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -21,20 +28,20 @@ def _command(name: str, function: Callable[..., None], summary: str | None) -> A
 
 
 class StageGroup(typer.core.TyperGroup):
-    """The commands, one per stage. Listing them imports none of them."""
+    """The commands: one per stage, then the tools. Listing them imports none of them."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401, ARG002
-        """Name the stages in the order of the pipeline."""
-        return list(STAGES)
+        """Name the stages in the order of the pipeline, then the tools."""
+        return [*STAGES, *TOOLS]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401, ARG002
-        """Load the stage that is called; while only listing, a line of help stands in for it."""
+        """Load the command that is called; while only listing, a line of help stands in for it."""
         name = cmd_name.replace("-", "_")
-        if name not in STAGES:
+        if name not in STAGES and name not in TOOLS:
             return None
         if cmd_name not in sys.argv:
-            return _command(cmd_name, lambda: None, STAGES[name].summary)
-        module = importlib.import_module(f"cutsew.stages.{name}")
+            return _command(cmd_name, lambda: None, STAGES[name].summary if name in STAGES else TOOLS[name])
+        module = importlib.import_module(f"cutsew.{'stages' if name in STAGES else 'tools'}.{name}")
         return _command(cmd_name, getattr(module, name), None)
 
 
@@ -43,7 +50,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Multi-label pseudo-labels and a classifier from unlabelled photos. Every command is one job of the workflow.",
+    help="Multi-label pseudo-labels and a classifier from unlabelled photos. Every stage is one job of the workflow.",
 )
 
 

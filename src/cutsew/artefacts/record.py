@@ -63,7 +63,9 @@ class Record:
             "settings": self.settings,
             "inputs": {os.path.relpath(p, path.parent): input_digest(p) for p in self.inputs},
             "outputs": dict(outputs),
-            "seals": {name: file_digest(path.parent / name / "zarr.json") for name in outputs if name.endswith(".zarr")},
+            "seals": {
+                name: file_digest(path.parent / name / "zarr.json") for name in outputs if name.endswith(".zarr")
+            },
             "listing": _listing(self.inputs),
             "facts": self.facts,
             "packages": _packages(),

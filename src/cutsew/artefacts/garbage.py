@@ -1,0 +1,160 @@
+"""What lies in results/ that no configured run refers to."""
+
+import csv
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cutsew.artefacts.views import BOXES, CROPS, GLOBAL, chunk_file, chunk_record
+from cutsew.errors import UserError
+from cutsew.outputs import OUTPUTS, needed
+from cutsew.plan import Plan
+
+SWEEPS = "sweeps"
+"""Folder of a dataset that holds tables over many runs; always kept."""
+
+KNOWN = {name for names in OUTPUTS.values() for name in names}
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """A file or folder that no configured run refers to.
+
+    Attributes:
+        path: below results/.
+        why: nothing refers to it.
+        bytes: its size, links not followed.
+
+    """
+
+    path: Path
+    why: str
+    bytes: int
+
+
+def garbage(plans: Sequence[Plan], results: Path) -> list[Garbage]:
+    """List what none of the plans' runs refers to, in the folders of the plans' datasets.
+
+    Args:
+        plans: configured runs; together they say what is kept.
+        results: the folder that holds a folder for each dataset.
+
+    """
+    found: list[Garbage] = []
+    for dataset in sorted({run.dataset.name for plan in plans for run in plan.runs.values()}):
+        home = results / dataset
+        if not _is_folder(home):
+            continue
+        kept = _kept(plans, dataset)
+        for folder in sorted(path for path in home.iterdir() if _is_folder(path) and path.name != SWEEPS):
+            if folder.name.startswith("."):
+                continue
+            if folder.name not in kept:
+                if _is_run(folder):
+                    found.append(Garbage(folder, "no configured run", size_of(folder)))
+                continue
+            found += _of_run(folder, kept[folder.name])
+            found += _of_views(folder, plans)
+    return found
+
+
+def delete(item: Garbage, results: Path) -> None:
+    """Delete what was listed, and folders of chunk files that it leaves empty.
+
+    Raises:
+        UserError: it does not lie below results/ without a link on the way.
+
+    """
+    home = results.resolve()
+    path = Path(os.path.abspath(item.path))  # noqa: PTH100
+    real = path.parent.resolve() / path.name
+    below = Path(os.path.relpath(path, Path(os.path.abspath(results))))  # noqa: PTH100
+    if ".." in below.parts or real != home / below:
+        raise UserError(f"{item.path}: does not lie in {results} without a link on the way; delete it by hand")
+    if _is_folder(item.path):
+        shutil.rmtree(item.path)
+    else:
+        item.path.unlink(missing_ok=True)
+    for parent in item.path.parents:
+        if "views.zarr" not in parent.parent.parts or any(parent.iterdir()):
+            break
+        parent.rmdir()
+
+
+def size_of(path: Path) -> int:
+    """Sum the sizes of a file or of all files in a folder, links not followed."""
+    if not _is_folder(path):
+        return path.lstat().st_size
+    return sum(Path(folder, name).lstat().st_size for folder, _, names in os.walk(path) for name in names)
+
+
+def _kept(plans: Sequence[Plan], dataset: str) -> dict[str, set[str]]:
+    """Return each configured run's folder and the names in it that some run refers to."""
+    kept: dict[str, set[str]] = {}
+    for plan in plans:
+        for run, config in plan.runs.items():
+            if config.dataset.name != dataset:
+                continue
+            kept.setdefault(run, set())
+            for stage in needed(config) & OUTPUTS.keys():
+                kept.setdefault(plan.owner(run, stage), set()).update(OUTPUTS[stage])
+    return kept
+
+
+def _of_run(folder: Path, kept: set[str]) -> Iterator[Garbage]:
+    """List artefacts that are now read from another run's folder or that no run needs."""
+    for path in sorted(folder.iterdir()):
+        if path.name in KNOWN - kept and not path.is_symlink():
+            yield Garbage(path, "no configured run reads it from here", size_of(path))
+
+
+def _of_views(folder: Path, plans: Sequence[Plan]) -> Iterator[Garbage]:
+    """List chunk files, and their records, of passes and shards beyond those of all runs that read them here."""
+    group = folder / "views.zarr"
+    wanted: set[Path] = set()
+    for plan in plans:
+        for run, config in plan.runs.items():
+            if config.dataset.name != folder.parent.name or plan.owner(run, "encode") != folder.name:
+                continue
+            manifest = folder.parent / plan.owner(run, "manifest")
+            shards = _shards(manifest / "shards.csv")
+            if shards is None:
+                return
+            blocks = -(-config.cut.passes // config.cut.passes_per_job)
+            for shard in shards:
+                wanted |= {chunk_file(group, GLOBAL, shard), chunk_record(group, shard)}
+                for block in range(blocks):
+                    wanted |= {chunk_file(group, array, shard, block) for array in (CROPS, BOXES)}
+                    wanted.add(chunk_record(group, shard, block))
+    if not wanted:
+        return
+    for path in (*_chunks(group), *_chunks(folder / "views.records")):
+        if path not in wanted:
+            yield Garbage(path, "beyond the passes and photos of all configured runs", path.lstat().st_size)
+
+
+def _chunks(folder: Path) -> Iterator[Path]:
+    """Name the chunk files of the encoding jobs below views.zarr, or their records."""
+    if not _is_folder(folder):
+        return
+    roots = [folder] if folder.name == "views.records" else [folder / array / "c" for array in (GLOBAL, CROPS, BOXES)]
+    for root in filter(_is_folder, roots):
+        for parent, _, names in os.walk(root):
+            yield from (Path(parent, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _shards(table: Path) -> list[int] | None:
+    if not table.is_file():
+        return None
+    return [int(row["shard"]) for row in csv.DictReader(table.read_text(encoding="utf-8").splitlines())]
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _is_run(folder: Path) -> bool:
+    """Tell a run's folder from one that the user put there: it holds something that stages write."""
+    return any(folder.joinpath(name).exists() for name in (*KNOWN, "logs"))

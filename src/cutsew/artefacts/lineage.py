@@ -1,0 +1,75 @@
+"""Were neighbouring artefacts made from one another? Records' inputs, held against what their inputs' records say."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from cutsew.artefacts.manifest import read_manifest, shard_digests
+from cutsew.artefacts.record import input_digest, listing_digests
+from cutsew.artefacts.store import folder_of
+from cutsew.artefacts.trace import Made, Traces
+
+Suspect = tuple[Path, str, bool]
+"""What is stale or foreign, why, and whether a rule makes it."""
+
+
+def suspects(records: Sequence[Made], traces: Traces) -> Iterator[Suspect]:
+    """Name artefacts that were made from others than those that are there.
+
+    Two records that disagree do not say which of them is the odd one. It is the input where all that read it disagree
+    with it, and the reader where the input agrees with others or the reader disagrees with several of its inputs.
+    Making the one that is named again also remakes all after it, so the run is mended whichever it was.
+    """
+    readers: dict[Path, list[Made]] = defaultdict(list)
+    for made in records:
+        for path in made.inputs:
+            readers[path].append(made)
+    wrong: dict[Path, list[Made]] = {}
+    for path, those in readers.items():
+        now = _now(path, traces)
+        if now is None:
+            yield path, f"missing, and {_names(those)} was made from it", traces.maker(path) is not None
+            continue
+        wrong[path] = [made for made in those if made.inputs[path] != now and not _same_photos(made, path)]
+    counts: dict[Path, int] = defaultdict(int)
+    for those in wrong.values():
+        for made in those:
+            counts[made.record] += 1
+    for path, those in wrong.items():
+        several = [made for made in those if counts[made.record] > 1]
+        if not those:
+            continue
+        if traces.maker(path) is None or len(those) < len(readers[path]) or len(several) == len(those):
+            for made in those:
+                yield made.artefact, f"stale or foreign: made from another {path.name}", True
+        else:
+            yield path, f"stale or foreign: not the one that {_names(those)} was made from", True
+
+
+def _now(path: Path, traces: Traces) -> str | None:
+    """Return the digest that an input has now: as its own record says, else of its bytes; None where it is lost."""
+    maker = traces.maker(path)
+    if maker is not None and path in maker.outputs:
+        return maker.outputs[path]
+    try:
+        return input_digest(path)
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _same_photos(made: Made, manifest: Path) -> bool:
+    """Tell whether a new manifest says the same of all that a stage looks at, so that it need not run again."""
+    if manifest.name != "images.parquet" or not manifest.is_file():
+        return False
+    if made.stage == "encode":
+        shard = int(made.artefact.parts[-2])
+        rows = shard_digests(read_manifest(manifest)).get(shard)
+        return rows is not None and bool(rows == made.content.get("facts", {}).get("rows"))
+    part = "digest" if made.stage == "seal" else "listed"
+    then = made.content.get("listing", {}).get(part)
+    return then is not None and bool(then == listing_digests(manifest).get(part))
+
+
+def _names(those: Sequence[Made]) -> str:
+    names = sorted({folder_of(made.artefact).name for made in those})
+    return names[0] if len(names) == 1 else f"{names[0]} (and {len(names) - 1} more)"

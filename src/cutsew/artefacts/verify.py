@@ -1,0 +1,219 @@
+"""Checking that a run's artefacts are those that their records describe, and were made from one another."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cutsew.artefacts.lineage import suspects
+from cutsew.artefacts.store import chunk_files, content_digest, file_digest
+from cutsew.artefacts.trace import Made, Traces, plain
+from cutsew.artefacts.world import folder_digest, is_world
+from cutsew.outputs import OUTPUTS
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not as it was made.
+
+    Attributes:
+        path: the artefact, or the very file of it.
+        wrong: what is wrong with it.
+        target: what the workflow is to make again; None where no rule makes it.
+
+    """
+
+    path: Path
+    wrong: str
+    target: Path | None
+
+
+def _record_names() -> dict[str, str]:
+    """Map each artefact's name to that of its record: the one of its own name, else the first of its stage."""
+    found: dict[str, str] = {}
+    for names in OUTPUTS.values():
+        records = [name for name in names if name.endswith(".json")]
+        for name in names if records else ():
+            own = f"{Path(name).stem}.json"
+            found[name] = own if own in records else records[0]
+    return {name: record for name, record in found.items() if not name.endswith(".json")}
+
+
+RECORD_OF = _record_names()
+
+
+def reach(folder: Path, traces: Traces) -> list[Made]:
+    """Return a run's records and those of all that it was made from, in whatever run's folder they are."""
+    found: dict[Path, Made] = {}
+    waiting = _current(folder, traces)
+    while waiting:
+        made = waiting.pop()
+        if made.record in found:
+            continue
+        found[made.record] = made
+        waiting += [maker for path in made.inputs if (maker := traces.maker(path)) is not None]
+        if made.stage == "seal":
+            waiting += traces.jobs_of(made)
+    return sorted(found.values(), key=lambda made: made.record)
+
+
+def _current(folder: Path, traces: Traces) -> list[Made]:
+    """Leave out encoding jobs that the seal does not name: passes of earlier settings, kept for going back to them."""
+    records = traces.of_folder(folder)
+    sealed = any(made.stage == "seal" for made in records)
+    return [made for made in records if not (sealed and made.stage == "encode")]
+
+
+@dataclass
+class Verifier:
+    """One check of a run.
+
+    Attributes:
+        traces: the records.
+        tick: called with each file that was digested.
+
+    """
+
+    traces: Traces
+    tick: Callable[[Path], object] = lambda _: None
+    _digests: dict[Path, str] = field(default_factory=dict)
+
+    def findings(self, folder: Path) -> list[Finding]:
+        """Return all that is wrong with a run, each path once, in the order of paths."""
+        folder = plain(folder)
+        records = reach(folder, self.traces)
+        found: dict[Path, Finding] = {}
+        for finding in (
+            *self._bad_records(),
+            *(finding for made in records for finding in self._bytes(made)),
+            *(finding for home in sorted({m.record.parent for m in records}) for finding in self._unrecorded(home)),
+        ):
+            found.setdefault(finding.path, finding)
+        for path, wrong, ruled in suspects(records, self.traces):
+            found.setdefault(path, Finding(path, wrong, target_of(path) if ruled else None))
+        return [found[path] for path in sorted(found)]
+
+    @property
+    def checked(self) -> int:
+        """How many files were digested."""
+        return len(self._digests)
+
+    def _bad_records(self) -> Iterator[Finding]:
+        for record, wrong in self.traces.bad.items():
+            yield Finding(record, wrong, record)
+
+    def _unrecorded(self, folder: Path) -> Iterator[Finding]:
+        for name, record in sorted(RECORD_OF.items()):
+            if folder.joinpath(name).exists() and not folder.joinpath(record).is_file():
+                yield Finding(
+                    folder / name, f"has no record that says how it was made ({record})", target_of(folder / name)
+                )
+
+    def _bytes(self, made: Made) -> Iterator[Finding]:
+        """Compare what a record says was written with what is there."""
+        if made.stage == "seal":
+            yield from self._unrecorded_chunks(made)
+        for path, digest in made.outputs.items():
+            if path.suffix == ".zarr":
+                yield from self._group(made, path, digest)
+            elif is_world(path):
+                yield from self._world(path, digest)
+            elif not path.is_file():
+                yield Finding(path, "missing", target_of(path))
+            elif self._digest(path) != digest:
+                yield Finding(path, f"its bytes are not those that {made.record.name} names", target_of(path))
+
+    def _unrecorded_chunks(self, seal: Made) -> Iterator[Finding]:
+        for path in seal.outputs:
+            maker = self.traces.maker(path)
+            if path.suffix != ".zarr" and path.is_file() and (maker is None or maker.stage != "encode"):
+                yield Finding(path, "has no record of its encoding job", target_of(path))
+
+    def _group(self, made: Made, group: Path, digest: str) -> Iterator[Finding]:
+        seal = group / "zarr.json"
+        if not seal.is_file():
+            yield Finding(group, "missing, or not finished: it has no zarr.json", target_of(group))
+            return
+        known: dict[str, str] = {}
+        broken = False
+        for array in sorted(path for path in group.iterdir() if path.is_dir()):
+            for finding in self._array(made, array, known):
+                broken = True
+                yield finding
+        if broken:
+            return
+        content = content_digest(group, known)
+        if content != digest:
+            whole = content == _sealed(seal)
+            wrong = "is not the one that its record describes" if whole else "its bytes are not those that were sealed"
+            yield Finding(group, wrong, target_of(group))
+        elif _sealed(seal) != digest or self._digest(seal) != made.content.get("seals", {}).get(
+            group.name, self._digest(seal)
+        ):
+            yield Finding(seal, "its bytes are not those that were sealed", target_of(group))
+
+    def _array(self, made: Made, array: Path, known: dict[str, str]) -> Iterator[Finding]:
+        """Digest an array's files; name those that are lost, unreadable or other than recorded one by one."""
+        try:
+            files = ["zarr.json", *chunk_files(array)]
+        except (OSError, ValueError, KeyError, TypeError):
+            wrong = "not readable" if array.joinpath("zarr.json").is_file() else "missing"
+            yield Finding(array / "zarr.json", wrong, target_of(array.parent))
+            return
+        for name in files:
+            path = array / name
+            if not path.is_file():
+                yield Finding(path, "this chunk is missing", target_of(path))
+                continue
+            known[f"{array.name}/{name}"] = self._digest(path)
+            if self._digest(path) != made.outputs.get(path, self._digest(path)):
+                yield Finding(path, f"its bytes are not those that {made.record.name} names", target_of(path))
+
+    def _world(self, path: Path, digest: str) -> Iterator[Finding]:
+        lost, found = folder_digest(path, self._digest)
+        for photo in lost:
+            yield Finding(photo, "missing", target_of(path))
+        if not lost and found != digest:
+            yield Finding(path, "a file in it is not as it was drawn", target_of(path))
+
+    def _digest(self, path: Path) -> str:
+        if path not in self._digests:
+            self._digests[path] = file_digest(path)
+            self.tick(path)
+        return self._digests[path]
+
+
+def target_of(path: Path) -> Path:
+    """Return the file that a rule writes and that holds `path`: a chunk file of views.zarr, a zarr.json, a table."""
+    for part in (path, *path.parents):
+        if part.name == "views.zarr" and path.relative_to(part).parts[:1] in {("global",), ("crops",), ("boxes",)}:
+            return path if path.name != "zarr.json" else part / "zarr.json"
+        if part.suffix == ".zarr":
+            return part / "zarr.json"
+        if part.name == "world":
+            return part.with_name("world.json")
+    return path
+
+
+def rebuild(path: Path, target: Path | None) -> str:
+    """Return the command that makes an artefact again, to be given in the folder that holds results/."""
+    if target is None:
+        return "put it back"
+    named = _from_results(target)
+    # The manifest reads the earlier one to keep photos in their places, so a damaged one has to go first.
+    first = f"rm {named} && " if path.name == "images.parquet" else ""
+    return f"{first}snakemake --cores all --forcerun {named}"
+
+
+def _from_results(path: Path) -> Path:
+    for parent in path.parents:
+        if parent.name == "results":
+            return path.relative_to(parent.parent)
+    return path
+
+
+def _sealed(seal: Path) -> str | None:
+    try:
+        return str(json.loads(seal.read_text(encoding="utf-8"))["attributes"]["digest"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,38 @@
+"""Which stage writes which files of a run's folder, and which stages a run needs."""
+
+from cutsew.config import Config
+
+OUTPUTS: dict[str, tuple[str, ...]] = {
+    "tiny_clip": ("cutsew-tiny.safetensors", "cutsew-tiny.safetensors.json"),
+    "demo_world": ("world", "world.json"),
+    "manifest": ("images.parquet", "shards.csv", "skipped.csv", "images.json"),
+    "truth": ("labels.parquet", "labels.json"),
+    "text": ("text.zarr", "text.json"),
+    "encode": ("views.zarr", "views.records"),
+    "seal": ("views.zarr", "views.json"),
+    "score": ("logits.zarr", "logits.json"),
+    "import_scores": ("logits.zarr", "logits.json"),
+    "fuse": ("fused.zarr", "fused.json"),
+    "correct": ("pseudo.zarr", "pseudo.json"),
+    "select": ("patches.parquet", "patches.json"),
+    "train": ("adapter.safetensors", "model.yaml", "refined.zarr", "history.csv", "adapter.json", "refined.json"),
+    "predict": ("scores.zarr", "scores.json"),
+    "evaluate": ("metrics.csv", "per_class.csv", "agreement.csv", "confidence.csv", "metrics.json"),
+    "report": ("report.html", "scenes.png", "report.json"),
+}
+"""Stage -> names of the files and folders that it writes into a run's folder; held against the rules by a test."""
+
+
+def needed(config: Config) -> set[str]:
+    """Name the stages that a run of these settings needs."""
+    stages = {"manifest", "fuse", "correct", "evaluate", "report"}
+    stages |= {"import_scores"} if config.teacher.kind == "scores" else {"text", "encode", "seal", "score"}
+    if config.student.kind != "none":
+        stages |= {"select", "train", "predict"}
+    if config.dataset.kind in ("demo", "voc") or config.dataset.truth is not None:
+        stages.add("truth")
+    if config.dataset.kind == "demo":
+        stages.add("demo_world")
+    if config.demo.rebuild_teacher:
+        stages.add("tiny_clip")
+    return stages

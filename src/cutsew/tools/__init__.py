@@ -1,0 +1,1 @@
+"""Commands that no rule calls: they look after what the workflow made."""

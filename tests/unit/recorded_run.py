@@ -1,0 +1,169 @@
+"""A finished run with all its records, made with the package's own functions; its numbers mean nothing."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cutsew.artefacts.logits import label_spec, logit_specs
+from cutsew.artefacts.manifest import read_manifest, shard_digests, write_manifest
+from cutsew.artefacts.record import Record, input_digest
+from cutsew.artefacts.store import Spec, file_digest, new_group, seal, write_chunk
+from cutsew.artefacts.views import chunk_file, chunk_record, specs
+
+CLASSES = ["cat", "dog"]
+IDS = [f"train_{i:05d}" for i in range(4)] + [f"val_{i:05d}" for i in range(2)]
+WIDTH, SHARD, PASSES, PER_JOB = 3, 4, 4, 2
+
+
+def values(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def make_world(folder):
+    digests = {}
+    for name, suffix in (("JPEGImages", ".jpg"), ("Annotations", ".xml")):
+        found = []
+        for photo in IDS:
+            path = folder / "world" / name / f"{photo}{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(f"{name} {photo}".encode())
+            found.append(file_digest(path))
+        digests[f"world/{name}"] = hashlib.sha256("\n".join(found).encode()).hexdigest()
+    for split in ("train", "val"):
+        path = folder / "world" / "ImageSets" / "Main" / f"{split}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{photo}\n" for photo in IDS if photo.startswith(split)))
+        digests[f"world/ImageSets/Main/{split}.txt"] = file_digest(path)
+    Record("demo_world", 1, {"demo": {"seed": 0}}).write(folder / "world.json", digests)
+
+
+def make_manifest(folder, ids=IDS):
+    table = pd.DataFrame({"id": ids, "path": [f"{i}.jpg" for i in ids], "width": 8, "height": 6, "bytes": 9})
+    table["digest"] = [hashlib.sha256(i.encode()).hexdigest() for i in ids]
+    table["split"] = ["train" if i.startswith("train") else "test" for i in ids]
+    table["shard"] = table.index // SHARD
+    write_manifest(folder / "images.parquet", table)
+    content, listed = shard_digests(table), shard_digests(table.assign(id=table["id"] + table["split"]))
+    rows = [{"shard": s, "images": 1, "digest": content[s], "listed": listed[s]} for s in content]
+    pd.DataFrame(rows).to_csv(folder / "shards.csv", index=False)
+    folder.joinpath("skipped.csv").write_text("path,reason\n")
+    world = folder / "world" / "ImageSets" / "Main"
+    record = Record("manifest", 1, {"dataset": {"kind": "demo"}}, [world / "train.txt", world / "val.txt"])
+    record.facts = {"root": str(folder / "world"), "train": 4, "test": 2, "skipped": 0}
+    names = ("images.parquet", "shards.csv", "skipped.csv")
+    record.write(folder / "images.json", {name: file_digest(folder / name) for name in names})
+
+
+def encode(folder, shard, block, seed=0):
+    images = folder / "images.parquet"
+    rows = read_manifest(images, shard=shard)
+    group, written = folder / "views.zarr", {}
+    layout = specs(len(rows), WIDTH, SHARD, PER_JOB, PER_JOB)
+    for name in ("global",) if block is None else ("crops", "boxes"):
+        path = chunk_file(group, name, shard, block)
+        shape = (
+            [len(rows), *layout[name].shape[-1:]] if block is None else [PER_JOB, len(rows), *layout[name].shape[-1:]]
+        )
+        made = values([seed, shard, block or 0, len(name)], *shape).astype(layout[name].dtype)
+        written[str(path.relative_to(group))] = write_chunk(path, made, layout[name])
+    facts = {"weights": "abc", "rows": shard_digests(rows)[shard]}
+    Record("encode", 1, {"cut": {"seed": seed}}, [images], facts).write(chunk_record(group, shard, block), written)
+
+
+def seal_views(folder):
+    images, group = folder / "images.parquet", folder / "views.zarr"
+    rows, known = read_manifest(images), {}
+    for path in sorted(folder.glob("views.records/*.json")):
+        known |= pd.read_json(path, typ="series")["outputs"]
+    record = Record("seal", 1, {"cut": {"passes": PASSES}}, [images], {"width": WIDTH})
+    layout = specs(len(rows), WIDTH, SHARD, PASSES, PER_JOB)
+    coordinates = {"image": list(rows["id"]), "pass": np.arange(PASSES), "edge": list("ltrbf")}
+    digest = seal(group, layout, coordinates, {"width": WIDTH}, known)
+    record.write(folder / "views.json", {group.name: digest, **{f"{group.name}/{k}": d for k, d in known.items()}})
+
+
+def make_zarr(stage, path, settings, inputs, layout, coordinates, seed=0):
+    record = Record(stage, 1, settings, inputs)
+    with new_group(path, layout, coordinates) as group:
+        for name, spec in layout.items():
+            group[name][...] = values(seed + len(name), *spec.shape).astype(spec.dtype)
+    record.write_beside(path)
+
+
+def make_files(stage, folder, record, names, inputs, seed=0):
+    for name in names:
+        folder.joinpath(name).write_text(f"{stage} {name} {seed} {folder.name}\n")
+    made = Record(stage, 1, {stage: {"seed": seed}}, inputs)
+    made.write(folder / record, {name: input_digest(folder / name) for name in names})
+
+
+def make_cut(folder):
+    """Write everything from the photos to the logits, and the truth."""
+    folder.mkdir(parents=True, exist_ok=True)
+    make_world(folder)
+    make_manifest(folder)
+    images = folder / "images.parquet"
+    make_files("truth", folder, "labels.json", ["labels.parquet"], [images])
+    make_files("tiny_clip", folder, "cutsew-tiny.safetensors.json", ["cutsew-tiny.safetensors"], [])
+    text = {"text": Spec((2, WIDTH), "float32", ("class", "embedding"), (2, WIDTH))}
+    make_zarr("text", folder / "text.zarr", {"classes": CLASSES}, [], text, {"class": CLASSES})
+    for shard in (0, 1):
+        for block in (None, 0, 1):
+            encode(folder, shard, block)
+    seal_views(folder)
+    make_logits(folder)
+
+
+def make_logits(folder, seed=0):
+    coordinates = {"image": IDS, "class": CLASSES, "pass": np.arange(PASSES)}
+    inputs = [folder / "views.zarr" / "zarr.json", folder / "text.zarr" / "zarr.json"]
+    layout = logit_specs(len(IDS), 2, PASSES, SHARD)
+    make_zarr("score", folder / "logits.zarr", {"score": {"epsilon": 1e-6}}, inputs, layout, coordinates, seed)
+    make_files(
+        "select", folder, "patches.json", ["patches.parquet"], [folder / "images.parquet", folder / "logits.zarr"]
+    )
+
+
+def make_label(stage, folder, name, inputs, seed):
+    coordinates = {"image": IDS, "class": CLASSES}
+    layout = {"z": label_spec(len(IDS), 2, SHARD)}
+    make_zarr(stage, folder / name, {stage: {"seed": seed}}, inputs, layout, coordinates, seed)
+
+
+def make_sew(base, folder, seed=0):
+    """Write everything after the logits into a run's folder, from the logits of the base run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    images, logits = base / "images.parquet", base / "logits.zarr" / "zarr.json"
+    fused, pseudo, refined = (folder / f"{name}.zarr" for name in ("fused", "pseudo", "refined"))
+    make_label("fuse", folder, "fused.zarr", [logits], seed)
+    make_label("correct", folder, "pseudo.zarr", [fused], seed)
+    trained = [images, pseudo, base / "patches.parquet"]
+    names = ["adapter.safetensors", "model.yaml", "history.csv"]
+    make_files("train", folder, "adapter.json", names, trained, seed)
+    make_label("train", folder, "refined.zarr", trained, seed)
+    make_label("predict", folder, "scores.zarr", [images, *(folder / name for name in names[:2])], seed)
+    measured = [images, base / "logits.zarr", fused, pseudo, refined, folder / "scores.zarr", base / "labels.parquet"]
+    tables = ["metrics.csv", "per_class.csv", "confidence.csv", "agreement.csv"]
+    make_files("evaluate", folder, "metrics.json", tables, measured, seed)
+    shown = [*measured, folder / "metrics.csv", folder / "history.csv", base / "views.zarr"]
+    make_files("report", folder, "report.json", ["report.html", "scenes.png"], shown, seed)
+
+
+def make_runs(folder: Path) -> Path:
+    """Write a base run and the variant `other`; return the base run's folder."""
+    base = folder / "results" / "tiny" / "default"
+    make_cut(base)
+    make_sew(base, base)
+    make_sew(base, base.with_name("other"), seed=1)
+    return base
+
+
+def flip(path, at=None):
+    """Change one bit of a file in place; its time stays, so that only a digest tells."""
+    content, times = bytearray(path.read_bytes()), path.stat()
+    content[len(content) // 2 if at is None else at] ^= 1
+    path.write_bytes(bytes(content))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
