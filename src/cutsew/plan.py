@@ -138,7 +138,7 @@ class Plan:
             target[leaf] = source[leaf]
         for section in ("teacher", "student"):
             _drop_other_kinds(chosen.get(section), dumped[section]["kind"])
-        _drop_idle(chosen)
+        _drop_idle(chosen, passes=dumped["cut"]["passes"])
         return chosen
 
     def params(self, run: str, stage: str) -> str:
@@ -177,12 +177,12 @@ def _drop_other_kinds(section: dict[str, Any] | None, kind: str) -> None:
         section.pop(name)  # type: ignore[union-attr]
 
 
-def _drop_idle(chosen: dict[str, Any]) -> None:
+def _drop_idle(chosen: dict[str, Any], passes: int) -> None:
     """Leave out the settings that a rule does not use, and which labels `select` reads: its input says that."""
     fuse = chosen.get("fuse", {})
     for name in ("alpha", "space") if fuse.get("rule") == "gated" else ("gate",):
         fuse.pop(name, None)
-    if fuse.get("passes") is None:
+    if fuse.get("passes") in (None, passes):
         fuse.pop("passes", None)
     chosen.get("select", {}).pop("labels", None)
 

@@ -109,6 +109,26 @@ def test_stages_agree_with_their_formulas(run):
     assert best["row"] == zero_shot[:, 1].argmax() and best["image"] == str(best["row"])
 
 
+def test_the_released_rules_agree_with_their_formulas(run, tmp_path):
+    fuse(run / "logits.zarr", tmp_path / "gated.zarr", settings("fuse", fuse={"rule": "gated", "gate": 0}))
+    fuse(run / "logits.zarr", tmp_path / "two.zarr", settings("fuse", fuse={"passes": 2, "alpha": 0}))
+    scored = open_group(run / "logits.zarr")
+    zero_shot, crops = read(array_of(scored, "zero_shot")), read(array_of(scored, "crops"))
+    for name, seen in (("gated", crops), ("two", crops[:2])):
+        z = read(array_of(open_group(tmp_path / f"{name}.zarr"), "z"))
+        assert np.array_equal(z, np.maximum(zero_shot, seen.max(axis=0)))
+    select(run / "images.parquet", run / "pseudo.zarr", tmp_path / "patches.parquet", settings("select"))
+    pseudo = read(array_of(open_group(run / "pseudo.zarr"), "z"))
+    best = pd.read_parquet(tmp_path / "patches.parquet").query("rank == 0")
+    assert list(best["row"]) == list(pseudo.argmax(axis=0)) and np.array_equal(best["score"], pseudo.max(axis=0))
+
+
+def test_more_passes_than_there_are(run, tmp_path):
+    bad = settings("fuse", cut={"passes": 9}, fuse={"passes": 5})
+    with pytest.raises(UserError, match=r"fuse\.passes: 5 is more than the 3 passes"):
+        fuse(run / "logits.zarr", tmp_path / "fused.zarr", bad)
+
+
 def test_golden_logits(run):
     zero_shot = read(array_of(open_group(run / "logits.zarr"), "zero_shot"))
     golden = [-1.0549, 0.8729, -3.2768, -0.5908, 0.4996, -3.8339]

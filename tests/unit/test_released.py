@@ -63,6 +63,8 @@ def test_salient_photos_follow_the_labels_that_they_are_chosen_by():
 def test_idle_settings_rerun_nothing():
     plan = Plan(BASE)
     assert plan.settings(DEFAULT, "fuse")["fuse"] == {"rule": "max", "space": "logit", "alpha": 0.1}
+    every = Plan({**BASE, "fuse": {"passes": 20}})
+    assert every.params(DEFAULT, "fuse") == plan.params(DEFAULT, "fuse")
     gated = Plan({**BASE, "fuse": {"rule": "gated", "passes": 3}})
     assert gated.settings(DEFAULT, "fuse")["fuse"] == {"rule": "gated", "gate": 0.01, "passes": 3}
 
