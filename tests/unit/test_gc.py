@@ -1,0 +1,217 @@
+"""Gc lists what no configured run refers to, and deletes nothing else."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+from recorded_run import PER_JOB, SHARD, encode, make_runs
+from typer.testing import CliRunner
+
+from cutsew.config import Config
+from cutsew.outputs import OUTPUTS, needed
+from cutsew.tools.gc import gc, merged
+
+RULES = Path(__file__).parents[2] / "workflow" / "rules"
+RULE_OF = {"encode": ("encode_photos", "encode_crops")}
+SETTINGS = {
+    "classes": ["cat", "dog"],
+    "dataset": {"name": "tiny", "kind": "demo", "shard_size": SHARD},
+    "cut": {"passes": 4, "passes_per_job": PER_JOB},
+    "demo": {"rebuild_teacher": True},
+    "runs": {"other": {"fuse.alpha": 0.5}},
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gc")
+    make_runs(folder)
+    return folder
+
+
+@pytest.fixture
+def home(made, tmp_path, monkeypatch):
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    write("config/config.yaml", SETTINGS)
+    return tmp_path / "results" / "tiny"
+
+
+def write(name, settings):
+    Path(name).parent.mkdir(exist_ok=True)
+    Path(name).write_text(yaml.safe_dump(settings))
+
+
+def call(*arguments):
+    app = typer.Typer()
+    app.command()(gc)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def listed(*arguments):
+    done = call(*arguments)
+    assert done.exit_code == 0, done.exception
+    return re.findall(r"  results/tiny/(\S+)  ", done.stdout)
+
+
+def everything(home):
+    return {path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()}
+
+
+def test_nothing_is_listed_where_all_is_referred_to(home):
+    before = everything(home)
+    assert "nothing to delete" in call("--yes").stdout
+    assert everything(home) == before
+
+
+def test_a_run_that_is_no_longer_configured_goes_whole(home):
+    write("config/config.yaml", SETTINGS | {"runs": {}})
+    before = everything(home)
+    assert listed() == ["other"] and everything(home) == before
+    assert listed("--yes") == ["other"]
+    assert everything(home) == {name for name in before if name.startswith("default/")}
+
+
+def test_what_a_variant_now_reads_elsewhere_goes(home):
+    """With another beta instead of another alpha, the variant reads fused.zarr from the base run."""
+    write("config/config.yaml", SETTINGS | {"runs": {"other": {"correct.beta": 2}}})
+    assert listed() == ["other/fused.json", "other/fused.zarr"]
+    call("--yes")
+    assert not (home / "other" / "fused.zarr").exists() and (home / "default" / "fused.zarr").exists()
+    assert (home / "other" / "pseudo.zarr").exists()
+
+
+def test_what_no_run_needs_goes(home):
+    write("config/config.yaml", SETTINGS | {"demo": {"rebuild_teacher": False}, "student": {"kind": "none"}})
+    gone = {"cutsew-tiny.safetensors", "cutsew-tiny.safetensors.json", "patches.parquet", "patches.json"}
+    assert {Path(name).name for name in listed() if name.startswith("default/")} == gone | {
+        name for stage in ("train", "predict") for name in OUTPUTS[stage]
+    }
+
+
+def test_passes_and_shards_beyond_those_configured_go(home):
+    base = home / "default"
+    encode(base, 0, 2)
+    encode(base, 1, 2)
+    shutil.copy(base / "views.zarr/global/c/1/0", base / "views.zarr/global/c/0/9")
+    before = everything(home)
+    beyond = {f"default/views.zarr/{name}/c/2/{shard}/0" for name in ("crops", "boxes") for shard in (0, 1)}
+    beyond |= {f"default/views.records/crops-2-{shard}.json" for shard in (0, 1)} | {"default/views.zarr/global/c/0/9"}
+    assert set(listed()) == beyond
+    call("--yes")
+    assert everything(home) == before - beyond
+    assert not (base / "views.zarr/crops/c/2").exists() and (base / "views.zarr/crops/c/1").exists()
+
+
+def test_a_config_with_more_passes_keeps_them(home):
+    encode(home / "default", 0, 2)
+    write("config/more.yaml", {"cut": {"passes": 6}})
+    assert len(listed()) == 3
+    assert listed("--configfile", "config/config.yaml", "--configfile", "config/more.yaml") == []
+
+
+def test_several_configs_keep_what_any_of_them_refers_to(home):
+    write("config/config.yaml", SETTINGS | {"runs": {}})
+    write("config/sweep.yaml", {"runs": {"other": {"fuse.alpha": 0.5}}})
+    assert listed() == ["other"]
+    assert listed("--configfile", "config/sweep.yaml") == []
+    write("config/more.yaml", {"runs": {"third": {"fuse.alpha": 0.7}}})
+    shutil.copytree(home / "other", home / "third")
+    both = ("--configfile", "config/sweep.yaml", "--configfile", "config/more.yaml")
+    assert listed(*both) == [] and listed(*both[:2]) == ["third"]
+
+
+def test_sweeps_strange_folders_and_other_files_stay(home):
+    for name in ("sweeps/alpha.csv", "notes/mine.txt", "default/mine.txt", ".hidden/images.parquet"):
+        home.joinpath(name).parent.mkdir(exist_ok=True)
+        home.joinpath(name).write_text("kept")
+    other = home.with_name("another") / "default"
+    shutil.copytree(home / "other", other)
+    assert listed() == []
+
+
+def test_links_are_not_followed(home, tmp_path):
+    outside = tmp_path / "outside"
+    shutil.copytree(home / "other", outside)
+    (home / "linked").symlink_to(outside)
+    (home / "other" / "shortcut").symlink_to(outside)
+    (home / "default" / "views.records" / "strange").symlink_to(outside)
+    write("config/config.yaml", SETTINGS | {"runs": {}})
+    done = call("--yes")
+    assert "linked" not in done.stdout and not (home / "other").exists()
+    assert outside.joinpath("fused.json").exists() and (home / "linked").is_symlink()
+
+
+def test_sizes_are_summed(home):
+    write("config/config.yaml", SETTINGS | {"runs": {}})
+    size = sum(path.stat().st_size for path in (home / "other").rglob("*") if path.is_file())
+    rows = call().stdout.splitlines()
+    assert rows[0].split()[:2] == [f"{size / 1000:.1f}", "kB"] == rows[-1].split()[:2]
+    assert rows[-1].endswith("in 1 places; nothing was deleted, --yes deletes them")
+
+
+@pytest.mark.parametrize(
+    ("content", "part"), [(None, "no such config file"), ("a: [", "not YAML"), ("- a", "holds no settings")]
+)
+def test_a_bad_config_file_is_refused_in_one_line(home, content, part):
+    if content is None:
+        Path("config/config.yaml").unlink()
+    else:
+        Path("config/config.yaml").write_text(content)
+    done = call("--yes")
+    assert done.exit_code == 1 and part in str(done.exception) and "\n" not in str(done.exception)
+
+
+def test_config_files_are_merged_as_snakemake_does():
+    from snakemake.utils import update_config
+
+    base, over = {"a": {"b": 1, "c": [1]}, "d": 1}, {"a": {"c": [2], "e": {"f": 1}}, "d": {"g": 1}}
+    expected = {"a": dict(base["a"]), "d": 1}
+    update_config(expected, over)
+    assert merged(base, over) == expected and base["d"] == 1
+
+
+def rules_outputs():
+    """Read from the rules which names each writes into a run's folder."""
+    found = {}
+    for file in sorted(RULES.glob("*.smk")):
+        for rule, body in re.findall(r"^(?:rule|checkpoint) (\w+):\n(.*?)(?=^\S|\Z)", file.read_text(), re.M | re.S):
+            output = re.search(r"^    output:\n(.*?)(?=^    \w|\Z)", body, re.M | re.S)
+            paths = re.findall(r"results/\{dataset\}/\{run\}/([^\"]+)", output[1]) if output else []
+            if paths:
+                found[rule] = {path.split("/")[0] for path in paths}
+    return found
+
+
+def test_the_table_of_outputs_is_that_of_the_rules():
+    rules = rules_outputs()
+    assert len(rules) >= 16
+    named = {}
+    for stage in OUTPUTS:
+        named[stage] = set().union(*(rules.pop(rule) for rule in RULE_OF.get(stage, (stage,))))
+    assert rules == {}
+    # Rules name a file of the world rather than its folder; the tiny CLIP's record is written beside it.
+    named["tiny_clip"].add("cutsew-tiny.safetensors.json")
+    assert named == {stage: set(names) for stage, names in OUTPUTS.items()}
+
+
+@pytest.mark.parametrize(
+    ("change", "without"),
+    [
+        ({}, {"tiny_clip", "import_scores"}),
+        (
+            {"teacher": {"kind": "scores", "scores": {"file": "s.npz"}}},
+            {"tiny_clip", "text", "encode", "seal", "score"},
+        ),
+        ({"student": {"kind": "none"}}, {"tiny_clip", "import_scores", "select", "train", "predict"}),
+        ({"demo": {"rebuild_teacher": True}}, {"import_scores"}),
+        ({"dataset": {"kind": "folder", "root": "x"}}, {"tiny_clip", "import_scores", "demo_world", "truth"}),
+        ({"dataset": {"kind": "folder", "root": "x", "truth": "t.csv"}}, {"tiny_clip", "import_scores", "demo_world"}),
+    ],
+)
+def test_needed_stages(change, without):
+    config = Config.model_validate({"classes": ["a", "b"], **change})
+    assert needed(config) == set(OUTPUTS) - without
