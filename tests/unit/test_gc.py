@@ -11,6 +11,7 @@ from recorded_run import PER_JOB, SHARD, encode, make_runs
 from typer.testing import CliRunner
 
 from cutsew.config import Config
+from cutsew.config.sweep import read_sweep, variants_of
 from cutsew.outputs import OUTPUTS, needed
 from cutsew.tools.gc import gc, merged
 
@@ -122,6 +123,19 @@ def test_several_configs_keep_what_any_of_them_refers_to(home):
     shutil.copytree(home / "other", home / "third")
     both = ("--configfile", "config/sweep.yaml", "--configfile", "config/more.yaml")
     assert listed(*both) == [] and listed(*both[:2]) == ["third"]
+
+
+def test_runs_of_a_sweep_stay_where_it_is_named_or_its_table_stands(home):
+    write("config/config.yaml", SETTINGS | {"runs": {}})
+    Path("config/sweeps").mkdir()
+    write("config/sweeps/half.yaml", {"title": "half", "variants": {"other": {"fuse.alpha": 0.5}}, "seeds": [9]})
+    (variant,) = variants_of(read_sweep(Path("config/sweeps/half.yaml")), SETTINGS, "half")
+    home.joinpath("other").rename(home / variant.run)
+    assert listed() == [variant.run]
+    assert listed("--sweep", "half") == listed("--sweep", "config/sweeps/half.yaml") == []
+    home.joinpath("sweeps", "half").mkdir(parents=True)
+    home.joinpath("sweeps", "half", "table.csv").write_text("row\n")
+    assert listed() == []
 
 
 def test_sweeps_strange_folders_and_other_files_stay(home):

@@ -1,5 +1,6 @@
 """Tool gc: what no configured run refers to."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +9,7 @@ import yaml
 from tqdm import tqdm
 
 from cutsew.artefacts.garbage import delete, garbage
+from cutsew.config.sweep import add_runs, read_sweep, variants_of
 from cutsew.errors import UserError
 from cutsew.plan import Plan
 
@@ -20,16 +22,23 @@ def gc(
         list[Path] | None,
         typer.Option(help="Settings whose runs are kept; may be given several times. Default: config/config.yaml."),
     ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A sweep whose runs are kept too, by its name in config/sweeps/ or its file; may be repeated."
+        ),
+    ] = None,
     *,
     yes: Annotated[bool, typer.Option("--yes", help="Delete what is listed.")] = False,
 ) -> None:
     """List results that no configured run refers to, and delete them with --yes.
 
     Every run of every config file that is given is kept, read as Snakemake reads it: over config/config.yaml. Give all
-    of those whose results are still wanted. Only folders of the datasets that they name are looked into; sweeps/ and
+    of those whose results are still wanted. Runs of a sweep are kept where --sweep names it or its table stands in
+    results/<dataset>/sweeps/. Only folders of the datasets that they name are looked into; sweeps/ and
     files that no stage writes are left alone, links are not followed.
     """
-    plans = [Plan(raw) for raw in _configs(configfile or [BASE])]
+    plans = [plan for raw in _configs(configfile or [BASE]) for plan in _plans(raw, sweep or [])]
     found = garbage(plans, Path("results"))
     for item in found:
         typer.echo(f"{_size(item.bytes):>10}  {item.path}  ({item.why})")
@@ -42,6 +51,24 @@ def gc(
         for item in tqdm(found, desc="gc", unit="place"):
             delete(item, Path("results"))
         typer.echo(f"{total:>10}  in {len(found)} places deleted")
+
+
+def _plans(raw: dict[str, Any], sweeps: list[str]) -> Iterator[Plan]:
+    """Plan a config's own runs, and those together with each sweep's as the workflow does."""
+    raw = dict(raw)
+    named = [str(raw.pop("sweep"))] if "sweep" in raw else []
+    plan = Plan(raw)
+    yield plan
+    files = {_sweep_file(name) for name in (*sweeps, *named)}
+    tables = Path("results", plan.config.dataset.name, "sweeps").glob("*/table.csv")
+    files |= {file for table in tables if (file := _sweep_file(table.parent.name)).is_file()}
+    for file in sorted(files):
+        variants = variants_of(read_sweep(file), raw, str(file))
+        yield Plan(add_runs(raw, {variant.run: variant.changes for variant in variants}, str(file)))
+
+
+def _sweep_file(name: str) -> Path:
+    return Path(name) if name.endswith((".yaml", ".yml")) else BASE.parent / "sweeps" / f"{name}.yaml"
 
 
 def _configs(files: list[Path]) -> list[dict[str, Any]]:
