@@ -1,5 +1,7 @@
 """A sweep runs what its variants differ in, and nothing twice."""
 
+import json
+
 import pandas as pd
 import pytest
 import yaml
@@ -83,3 +85,24 @@ def test_a_second_time_nothing_runs(workflow):
 def test_the_base_run_takes_what_the_sweep_has_made(workflow):
     jobs = workflow.run()
     assert jobs == {**dict.fromkeys(AFTER_FUSE, 1), "report": 1}
+
+
+def test_paper_and_released_side_by_side(workflow):
+    workflow.edit(runs={"released": {"method": "released", "cut.passes": 4}})
+    own = "results/tiny/released"
+    jobs = workflow.run(f"{own}/patches.parquet")
+    jobs.pop("manifest", None)
+    assert jobs == {
+        "text": 1,
+        "encode_photos": 3,
+        "encode_crops": 6,
+        "seal": 1,
+        "score": 1,
+        "fuse": 1,
+        "correct": 1,
+        "select": 1,
+    }
+    record = json.loads((workflow.results / "released" / "patches.json").read_text())
+    assert "pseudo.zarr/zarr.json" in record["inputs"]
+    made = json.loads((workflow.results / "released" / "fused.json").read_text())
+    assert made["settings"]["fuse"] == {"rule": "gated", "gate": 0.01}
