@@ -143,7 +143,9 @@ def test_artefacts_fit_together(world, trained):
     assert before.shape == after.shape == (TRAIN, 3)
     assert 0 < np.abs(after - before).max() < 0.1  # six steps of at most about 0.01
     record = json.loads((trained / "adapter.json").read_text())
-    assert set(record["outputs"]) == {"adapter.safetensors", "model.yaml", "history.csv", "refined.zarr"}
+    assert set(record["outputs"]) == {"adapter.safetensors", "model.yaml", "history.csv"}
+    beside = json.loads((trained / "refined.json").read_text())
+    assert beside["outputs"] == {"refined.zarr": group.attrs["digest"]}
     assert record["facts"]["photos"] == TRAIN
     assert not (trained / NAME).exists()
 
