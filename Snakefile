@@ -14,6 +14,7 @@ include: "workflow/rules/cut.smk"
 include: "workflow/rules/sew.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/sweep_common.smk"
 include: "workflow/rules/sweep.smk"
 
 
