@@ -28,3 +28,8 @@ def test_a_flag_has_the_teacher_trained_anew(demo):
     rebuilt = "results/demo/default/cutsew-tiny.safetensors"
     text = next(line for line in planned.splitlines() if "cutsew --log" in line and " text " in line)
     assert f'"pretrained": "{rebuilt}"' in text
+
+
+def test_the_default_profile_is_merged_in(demo):
+    planned = demo.snakemake("--dry-run")
+    assert "profiles/default" in planned.stdout + planned.stderr
