@@ -23,7 +23,7 @@ SETTINGS = {
         "root": "photos",
         "truth": "truth.csv",
         "test": {"folder": "held-out"},
-        "shard_size": 4,
+        "shard_size": 8,
     },
     "teacher": {"open_clip": {"model": "cutsew-tiny", "pretrained": "demo", "image_size": 96}},
     "cut": {"passes": 2, "passes_per_job": 2},

@@ -44,8 +44,8 @@ def test_shared_stages_run_once(workflow):
         "manifest": 1,
         "truth": 1,
         "text": 1,
-        "encode_photos": 3,
-        "encode_crops": 3,
+        "encode_photos": 2,
+        "encode_crops": 2,
         "seal": 1,
         "score": 1,
         "select": 1,
@@ -94,8 +94,8 @@ def test_paper_and_released_side_by_side(workflow):
     jobs.pop("manifest", None)
     assert jobs == {
         "text": 1,
-        "encode_photos": 3,
-        "encode_crops": 6,
+        "encode_photos": 2,
+        "encode_crops": 4,
         "seal": 1,
         "score": 1,
         "fuse": 1,
