@@ -182,6 +182,7 @@ def shard_digest(wildcards):
 
 
 def digest_of(digests):
+    """Digest digests."""
     return hashlib.sha256(" ".join(digests).encode()).hexdigest()[:16]
 
 
@@ -280,17 +281,19 @@ def show_options(wildcards):
     ]
 
 
+def of_own_runs(stage, name):
+    """Name an artefact of every run of the config file, those of a sweep left out."""
+    return [str(PLAN.folder(run, stage) / name) for run in OWN_RUNS]
+
+
 def finished(wildcards):
     """Input of target `all`: the report of every run."""
-    return [str(PLAN.folder(run, "report") / "report.html") for run in OWN_RUNS]
+    return of_own_runs("report", "report.html")
 
 
 def labelled(wildcards):
     """Input of target `labels`: the pseudo-labels of every run."""
-    return [
-        str(PLAN.folder(run, "correct") / "pseudo.zarr" / "zarr.json")
-        for run in OWN_RUNS
-    ]
+    return of_own_runs("correct", "pseudo.zarr/zarr.json")
 
 
 def print_tables():
