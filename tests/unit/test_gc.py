@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from cutsew.config import Config
 from cutsew.config.sweep import read_sweep, variants_of
 from cutsew.outputs import OUTPUTS, needed
-from cutsew.tools.gc import gc, merged
+from cutsew.tools.gc import gc
 
 RULES = Path(__file__).parents[2] / "workflow" / "rules"
 RULE_OF = {"encode": ("encode_photos", "encode_crops")}
@@ -109,17 +109,17 @@ def test_passes_and_shards_beyond_those_configured_go(home):
 
 def test_a_config_with_more_passes_keeps_them(home):
     encode(home / "default", 0, 2)
-    write("config/more.yaml", {"cut": {"passes": 6}})
+    write("config/more.yaml", SETTINGS | {"cut": {"passes": 6, "passes_per_job": PER_JOB}})
     assert len(listed()) == 3
     assert listed("--configfile", "config/config.yaml", "--configfile", "config/more.yaml") == []
 
 
 def test_several_configs_keep_what_any_of_them_refers_to(home):
     write("config/config.yaml", SETTINGS | {"runs": {}})
-    write("config/sweep.yaml", {"runs": {"other": {"fuse.alpha": 0.5}}})
+    write("config/sweep.yaml", SETTINGS)
     assert listed() == ["other"]
     assert listed("--configfile", "config/sweep.yaml") == []
-    write("config/more.yaml", {"runs": {"third": {"fuse.alpha": 0.7}}})
+    write("config/more.yaml", SETTINGS | {"runs": {"third": {"fuse.alpha": 0.7}}})
     shutil.copytree(home / "other", home / "third")
     both = ("--configfile", "config/sweep.yaml", "--configfile", "config/more.yaml")
     assert listed(*both) == [] and listed(*both[:2]) == ["third"]
@@ -177,15 +177,6 @@ def test_a_bad_config_file_is_refused_in_one_line(home, content, part):
         Path("config/config.yaml").write_text(content)
     done = call("--yes")
     assert done.exit_code == 1 and part in str(done.exception) and "\n" not in str(done.exception)
-
-
-def test_config_files_are_merged_as_snakemake_does():
-    from snakemake.utils import update_config
-
-    base, over = {"a": {"b": 1, "c": [1]}, "d": 1}, {"a": {"c": [2], "e": {"f": 1}}, "d": {"g": 1}}
-    expected = {"a": dict(base["a"]), "d": 1}
-    update_config(expected, over)
-    assert merged(base, over) == expected and base["d"] == 1
 
 
 def rules_outputs():

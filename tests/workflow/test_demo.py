@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import yaml
-from conftest import JOB, ROOT, Workflow
+from conftest import JOB, ROOT, Workflow, draw_photo
 
 pytestmark = pytest.mark.workflow
 
@@ -28,6 +28,19 @@ def test_a_flag_has_the_teacher_trained_anew(demo):
     rebuilt = "results/demo/default/cutsew-tiny.safetensors"
     text = next(line for line in planned.splitlines() if "cutsew --log" in line and " text " in line)
     assert f'"pretrained": "{rebuilt}"' in text
+
+
+def test_another_config_file_inherits_nothing_of_the_demo(demo):
+    draw_photo(demo.folder / "photos" / "a.jpg", 0)
+    draw_photo(demo.folder / "photos" / "b.jpg", 1)
+    mine = yaml.safe_load((ROOT / "config" / "folder.yaml").read_text())
+    mine["select"]["top_k"] = 1
+    (demo.folder / "mine.yaml").write_text(yaml.safe_dump(mine))
+    done = demo.snakemake("--dry-run", "--printshellcmds", "--configfile", "mine.yaml")
+    assert done.returncode == 0, done.stderr
+    planned = done.stdout + done.stderr
+    assert '"epochs": 1,' in planned and "device=auto" in planned and "results/mine/default" in planned
+    assert "diningtable" not in planned
 
 
 def test_the_default_profile_is_merged_in(demo):

@@ -14,7 +14,7 @@ from cutsew.errors import UserError
 from cutsew.plan import Plan
 
 BASE = Path("config/config.yaml")
-"""What the Snakefile reads before it reads a --configfile."""
+"""What the Snakefile reads where no --configfile is given."""
 
 
 def gc(
@@ -33,12 +33,11 @@ def gc(
 ) -> None:
     """List results that no configured run refers to, and delete them with --yes.
 
-    Every run of every config file that is given is kept, read as Snakemake reads it: over config/config.yaml. Give all
-    of those whose results are still wanted. Runs of a sweep are kept where --sweep names it or its table stands in
-    results/<dataset>/sweeps/. Only folders of the datasets that they name are looked into; sweeps/ and
-    files that no stage writes are left alone, links are not followed.
+    Every run of every config file that is given is kept. Give all of those whose results are still wanted. Runs of a
+    sweep are kept where --sweep names it or its table stands in results/<dataset>/sweeps/. Only folders of the datasets
+    that they name are looked into; sweeps/ and files that no stage writes are left alone, links are not followed.
     """
-    plans = [plan for raw in _configs(configfile or [BASE]) for plan in _plans(raw, sweep or [])]
+    plans = [plan for file in configfile or [BASE] for plan in _plans(_read(file), sweep or [])]
     found = garbage(plans, Path("results"))
     for item in found:
         typer.echo(f"{_size(item.bytes):>10}  {item.path}  ({item.why})")
@@ -71,19 +70,6 @@ def _sweep_file(name: str) -> Path:
     return Path(name) if name.endswith((".yaml", ".yml")) else BASE.parent / "sweeps" / f"{name}.yaml"
 
 
-def _configs(files: list[Path]) -> list[dict[str, Any]]:
-    """Read each config file over the base one, and all of them over one another as Snakemake merges several."""
-    raws = [_read(path) for path in files]
-    base = _read(BASE) if BASE.is_file() else {}
-    configs = [merged(base, raw) for raw in raws]
-    if len(raws) > 1:
-        everything = base
-        for raw in raws:
-            everything = merged(everything, raw)
-        configs.append(everything)
-    return configs
-
-
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: no such config file; run in the folder that holds config/ and results/")
@@ -94,15 +80,6 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise UserError(f"{path}: holds no settings; name a config file")
     return raw
-
-
-def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Return nested settings with those of another file over them, as Snakemake merges config files."""
-    result = dict(base)
-    for name, value in over.items():
-        old = result.get(name)
-        result[name] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return result
 
 
 def _size(count: int) -> str:
