@@ -13,6 +13,7 @@ from cutsew.checks import check_before_start
 from cutsew.config.sweep import add_runs, read_sweep, variants_of
 from cutsew.data.listing import listing_fingerprint, truth_fingerprint
 from cutsew.errors import UserError
+from cutsew.outputs import needed
 from cutsew.plan import DEFAULT, STAGES, Plan
 
 # `--config sweep=alpha` names config/sweeps/alpha.yaml beside the Snakefile, or a file by its path.
@@ -129,24 +130,9 @@ def truth_listing(wildcards):
     return truth_fingerprint(PLAN.runs[wildcards.run])
 
 
-def has_truth(run):
-    """Tell whether a run's photos have true labels to be measured against."""
-    dataset = PLAN.runs[run].dataset
-    return dataset.kind in ("demo", "voc") or dataset.truth is not None
-
-
-def has_student(run):
-    """Tell whether a run trains a student."""
-    return PLAN.runs[run].student.kind != "none"
-
-
-def has_views(run):
-    """Tell whether a run's teacher looks at the photos."""
-    return PLAN.runs[run].teacher.kind != "scores"
-
-
-# A params function that takes `input` is not watched for changes, so these take wildcards alone; and only the input
-# functions ask for the checkpoint, since a params function that does makes its job look new in every run.
+def makes(run, stage):
+    """Tell whether a run needs a stage: not all have true labels, a student, or a teacher that looks at the photos."""
+    return stage in needed(PLAN.runs[run])
 
 
 def photos(wildcards):
@@ -232,7 +218,7 @@ def salient_labels(wildcards):
 
 def scoring(run):
     """Name the stage that makes logits.zarr."""
-    return "score" if has_views(run) else "import_scores"
+    return "score" if makes(run, "encode") else "import_scores"
 
 
 def logits(wildcards):
@@ -246,10 +232,10 @@ def measured(wildcards):
     """Input: what there is to measure beside the labels of the cutting stages."""
     run = wildcards.run
     found = {}
-    if has_student(run):
+    if makes(run, "train"):
         found["refined"] = str(PLAN.folder(run, "train") / "refined.zarr" / "zarr.json")
         found["scores"] = str(PLAN.folder(run, "predict") / "scores.zarr" / "zarr.json")
-    if has_truth(run):
+    if makes(run, "truth"):
         found["labels"] = str(PLAN.folder(run, "truth") / "labels.parquet")
     return found
 
@@ -258,9 +244,9 @@ def shown(wildcards):
     """Input: what the report shows beside what was measured."""
     run = wildcards.run
     found = measured(wildcards)
-    if has_student(run):
+    if makes(run, "train"):
         found["history"] = str(PLAN.folder(run, "train") / "history.csv")
-    if has_views(run):
+    if makes(run, "encode"):
         found["views"] = str(PLAN.folder(run, "encode") / "views.zarr" / "zarr.json")
     return found
 

@@ -140,7 +140,7 @@ rule import_scores:
         "cutsew --log {log} import_scores {input.images} {output.group} --settings {params.settings:q}"
 
 
-if has_views(DEFAULT):
+if makes(DEFAULT, "encode"):
 
     ruleorder: score > import_scores
 
