@@ -13,6 +13,9 @@ from typer.main import get_command
 from cutsew.errors import UserError
 from cutsew.plan import STAGES
 
+COMMANDS = [name for name, stage in STAGES.items() if stage.command is None]
+"""Commands that rules call; each is a module of cutsew.stages."""
+
 TOOLS = {
     "verify": "Check that a run's artefacts are as they were made.",
     "why": "Tell what an artefact was made from, up to the photos.",
@@ -32,12 +35,12 @@ class StageGroup(typer.core.TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401, ARG002
         """Name the stages in the order of the pipeline, then the tools."""
-        return [*STAGES, *TOOLS]
+        return [*COMMANDS, *TOOLS]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401, ARG002
         """Load the command that is called; while only listing, a line of help stands in for it."""
         name = cmd_name.replace("-", "_")
-        if name not in STAGES and name not in TOOLS:
+        if name not in COMMANDS and name not in TOOLS:
             return None
         if cmd_name not in sys.argv:
             return _command(cmd_name, lambda: None, STAGES[name].summary if name in STAGES else TOOLS[name])

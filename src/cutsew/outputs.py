@@ -17,6 +17,9 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
     "select": ("patches.parquet", "patches.json"),
     "train": ("adapter.safetensors", "model.yaml", "refined.zarr", "history.csv", "adapter.json", "refined.json"),
     "predict": ("scores.zarr", "scores.json"),
+    "reference_labels": ("references",),
+    "reference_train": ("references",),
+    "reference_predict": ("references",),
     "evaluate": ("metrics.csv", "per_class.csv", "agreement.csv", "confidence.csv", "metrics.json"),
     "report": ("report.html", "scenes.png", "report.json"),
 }
@@ -28,7 +31,11 @@ def needed(config: Config) -> set[str]:
     stages = {"manifest", "fuse", "correct", "evaluate", "report"}
     stages |= {"import_scores"} if config.teacher.kind == "scores" else {"text", "encode", "seal", "score"}
     if config.student.kind != "none":
-        stages |= {"select", "train", "predict"}
+        stages |= {"train", "predict"} | ({"select"} if config.sew.enabled else set())
+    if config.references.kinds:
+        stages |= {"reference_train", "reference_predict"}
+    if set(config.references.kinds) - {"zero_shot"}:
+        stages.add("reference_labels")
     if config.dataset.kind in ("demo", "voc") or config.dataset.truth is not None:
         stages.add("truth")
     if config.dataset.kind == "demo":

@@ -32,6 +32,7 @@ class Stage:
         version: raised when the stage's numbers change, so that its artefacts are made again; guarded by a golden test.
         reads: dotted names of the settings that it reads; they stand in its rule's params.
         after: stages whose artefacts it reads.
+        command: the stage whose command its rule calls, where that is not its own.
 
     """
 
@@ -39,6 +40,7 @@ class Stage:
     version: int
     reads: tuple[str, ...]
     after: tuple[str, ...] = ()
+    command: str | None = None
 
 
 STAGES: dict[str, Stage] = {
@@ -91,13 +93,35 @@ STAGES: dict[str, Stage] = {
         "Train the adapter and refine the pseudo-labels (Eq. 11-20).",
         1,
         ("classes", "student", "adapter", "sew", "train", "correct"),
-        ("correct", "fuse", "select", "tiny_clip"),
+        ("correct", "fuse", "score", "import_scores", "select", "tiny_clip"),
     ),
     "predict": Stage("Score the held-out photos with the student.", 1, (), ("train",)),
-    "evaluate": Stage("Measure every stage.", 1, ("evaluate",), ("truth", "predict")),
+    "reference_labels": Stage(
+        "Turn true labels into those of a reference student.",
+        1,
+        ("classes", "references.smoothing", "train.seed"),
+        ("truth",),
+    ),
+    "reference_train": Stage(
+        "Train a reference student.",
+        1,
+        ("classes", "student", "adapter", "sew", "train", "correct"),
+        ("reference_labels", "score", "import_scores", "tiny_clip"),
+        command="train",
+    ),
+    "reference_predict": Stage(
+        "Score the held-out photos with a reference student.", 1, (), ("reference_train",), command="predict"
+    ),
+    "evaluate": Stage("Measure every stage.", 1, ("evaluate",), ("truth", "predict", "reference_predict")),
     "report": Stage("Write the report.", 1, (), ("evaluate",)),
     "sweep_table": Stage("Set the runs of a sweep side by side.", 1, (), ("evaluate",)),
 }
+
+PLAIN = {"sew.enabled": False, "train.em_weight": 0.0, "train.correct_after": False}
+"""Settings of a reference student's training: on plain photos, its labels left as they are."""
+
+LABELLING = {"pseudo": {"correct"}, "fused": {"fuse"}, "zero_shot": {"score", "import_scores"}}
+"""`train.labels` -> the stages that may make them."""
 
 APART = {"encode": ("cut.passes",)}
 """Settings that part two runs' artefacts of a stage although no job reads them: each views.zarr has one M."""
@@ -125,10 +149,10 @@ class Plan:
 
     def settings(self, run: str, stage: str) -> dict[str, Any]:
         """Return the settings that a stage reads, nested as in the config file."""
-        return self._chosen(run, STAGES[stage].reads)
+        return self._chosen(run, STAGES[stage].reads, PLAIN if stage == "reference_train" else {})
 
-    def _chosen(self, run: str, names: tuple[str, ...]) -> dict[str, Any]:
-        dumped = self.runs[run].model_dump(mode="json")
+    def _chosen(self, run: str, names: tuple[str, ...], replaced: Mapping[str, Any]) -> dict[str, Any]:
+        dumped = override(self.runs[run].model_dump(mode="json"), replaced)
         chosen: dict[str, Any] = {}
         for dotted in names:
             *groups, leaf = dotted.split(".")
@@ -157,14 +181,18 @@ class Plan:
         """Digest the settings of a stage and of all before it."""
         content = [self.params(run, stage), *(self.signature(run, earlier) for earlier in self._after(run, stage))]
         if stage in APART:
-            content.append(json.dumps(self._chosen(run, APART[stage])))
+            content.append(json.dumps(self._chosen(run, APART[stage], {})))
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def _after(self, run: str, stage: str) -> tuple[str, ...]:
-        """Name the stages before one; which of them `select` reads depends on its settings."""
-        if stage == "select" and self.runs[run].select.labels == "zero_shot":
-            return tuple(earlier for earlier in STAGES[stage].after if earlier != "correct")
-        return STAGES[stage].after
+        """Name the stages before one; which labels `select` and `train` read depends on their settings."""
+        config, unread = self.runs[run], set[str]()
+        if stage == "select":
+            unread = {"correct"} if config.select.labels == "zero_shot" else {"score", "import_scores"}
+        if stage == "train":
+            unread = {"correct", "fuse", "score", "import_scores"} - LABELLING[config.train.labels]
+            unread |= set() if config.sew.enabled else {"select"}
+        return tuple(earlier for earlier in STAGES[stage].after if earlier not in unread)
 
     def folder(self, run: str, stage: str) -> Path:
         """Return the folder that holds a stage's artefacts for a run."""
@@ -178,13 +206,21 @@ def _drop_other_kinds(section: dict[str, Any] | None, kind: str) -> None:
 
 
 def _drop_idle(chosen: dict[str, Any], passes: int) -> None:
-    """Leave out the settings that a rule does not use, and which labels `select` reads: its input says that."""
+    """Leave out settings that are not used, and which labels `select` and `train` read: their inputs say that."""
     fuse = chosen.get("fuse", {})
     for name in ("alpha", "space") if fuse.get("rule") == "gated" else ("gate",):
         fuse.pop(name, None)
     if fuse.get("passes") in (None, passes):
         fuse.pop("passes", None)
-    chosen.get("select", {}).pop("labels", None)
+    for section in ("select", "train"):
+        chosen.get(section, {}).pop("labels", None)
+    if chosen.get("sew", {}).get("enabled") is False:
+        chosen["sew"] = {"enabled": False}
+    train = chosen.get("train", {})
+    if train.get("em_weight") == 0:
+        train.pop("lr_estimator")
+    if train.get("correct_after") is False:
+        chosen.pop("correct", None)
 
 
 def _with_rebuilt_weights(config: Config) -> Config:

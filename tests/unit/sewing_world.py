@@ -68,7 +68,7 @@ def settings(**changes) -> dict:
         "student": Student().model_dump(mode="json"),
         "adapter": Adapter(reduction=4, width=8, layers=1, heads=2, feedforward=8).model_dump(),
         "sew": Sew().model_dump(),
-        "train": Train(epochs=2, batch_size=4, checkpoint_steps=1).model_dump(),
+        "train": Train(epochs=2, batch_size=4).model_dump(),
         "correct": Correct().model_dump(),
         "score": Score().model_dump(),
     }
@@ -83,11 +83,12 @@ def run_train(world: Path, out: Path, chosen: dict, workers: int = 0, labels: st
     stage.run(
         world / "images.parquet",
         world / labels,
-        world / "patches.parquet",
         adapter,
         chosen,
+        world / "patches.parquet",
         "cpu",
         workers,
+        checkpoint_seconds=0,
         build=backbone,
     )
     return adapter

@@ -203,18 +203,25 @@ def test_the_table_of_outputs_is_that_of_the_rules():
     assert named == {stage: set(names) for stage, names in OUTPUTS.items()}
 
 
+REFERENCES = {"reference_labels", "reference_train", "reference_predict"}
+ALWAYS_OUT = {"tiny_clip", *REFERENCES}
+
+
 @pytest.mark.parametrize(
     ("change", "without"),
     [
-        ({}, {"tiny_clip", "import_scores"}),
+        ({}, {*ALWAYS_OUT, "import_scores"}),
         (
             {"teacher": {"kind": "scores", "scores": {"file": "s.npz"}}},
-            {"tiny_clip", "text", "encode", "seal", "score"},
+            {*ALWAYS_OUT, "text", "encode", "seal", "score"},
         ),
-        ({"student": {"kind": "none"}}, {"tiny_clip", "import_scores", "select", "train", "predict"}),
-        ({"demo": {"rebuild_teacher": True}}, {"import_scores"}),
-        ({"dataset": {"kind": "folder", "root": "x"}}, {"tiny_clip", "import_scores", "demo_world", "truth"}),
-        ({"dataset": {"kind": "folder", "root": "x", "truth": "t.csv"}}, {"tiny_clip", "import_scores", "demo_world"}),
+        ({"student": {"kind": "none"}}, {*ALWAYS_OUT, "import_scores", "select", "train", "predict"}),
+        ({"sew": {"enabled": False}}, {*ALWAYS_OUT, "import_scores", "select"}),
+        ({"demo": {"rebuild_teacher": True}}, {*REFERENCES, "import_scores"}),
+        ({"references": {"kinds": ["zero_shot"]}}, {"tiny_clip", "import_scores", "reference_labels"}),
+        ({"references": {"kinds": ["supervised"]}}, {"tiny_clip", "import_scores"}),
+        ({"dataset": {"kind": "folder", "root": "x"}}, {*ALWAYS_OUT, "import_scores", "demo_world", "truth"}),
+        ({"dataset": {"kind": "folder", "root": "x", "truth": "t.csv"}}, {*ALWAYS_OUT, "import_scores", "demo_world"}),
     ],
 )
 def test_needed_stages(change, without):

@@ -40,30 +40,62 @@ def test_params_leave_out_other_teachers():
     assert list(plan().settings(DEFAULT, "text")["teacher"]) == ["kind", "open_clip"]
 
 
+MEASURED = {"evaluate", "report", "sweep_table"}
+REFERENCES = {"reference_train", "reference_predict"}
+AFTER_TRAIN = {"train", "predict", *MEASURED}
+FIRST = {"tiny_clip", "demo_world", "manifest", "truth", "reference_labels", "import_scores"}
+
+
 @pytest.mark.parametrize(
     ("change", "remade"),
     [
-        ({"fuse.alpha": 0.5}, {"fuse", "correct", "train", "predict", "evaluate", "report", "sweep_table"}),
-        ({"correct.beta": 2}, {"correct", "train", "predict", "evaluate", "report", "sweep_table"}),
-        ({"select.top_k": 3}, {"select", "train", "predict", "evaluate", "report", "sweep_table"}),
-        ({"train.lr_adapter": 0.1}, {"train", "predict", "evaluate", "report", "sweep_table"}),
-        ({"evaluate.top": 1}, {"evaluate", "report", "sweep_table"}),
+        ({"fuse.alpha": 0.5}, {"fuse", "correct", *AFTER_TRAIN}),
+        ({"correct.beta": 2}, {"correct", *AFTER_TRAIN}),
+        ({"select.top_k": 3}, {"select", *AFTER_TRAIN}),
+        ({"sew.p": 0.1}, AFTER_TRAIN),
+        ({"train.lr_estimator": 0.1}, AFTER_TRAIN),
+        ({"train.lr_adapter": 0.1}, {*AFTER_TRAIN, *REFERENCES}),
+        ({"train.seed": 1}, {*AFTER_TRAIN, *REFERENCES, "reference_labels"}),
+        ({"references.smoothing": 0.2}, {"reference_labels", *REFERENCES, *MEASURED}),
+        ({"evaluate.top": 1}, MEASURED),
         ({"compute.batch_size": 1}, set()),
         ({"teacher.conse.top": 9}, set()),
-        (
-            {"prompts.templates": ["{class}"]},
-            set(STAGES) - {"tiny_clip", "demo_world", "manifest", "truth", "encode", "seal", "import_scores"},
-        ),
-        (
-            {"cut.passes": 30},
-            set(STAGES) - {"tiny_clip", "demo_world", "manifest", "truth", "text", "import_scores"},
-        ),
+        ({"prompts.templates": ["{class}"]}, set(STAGES) - FIRST - {"encode", "seal"}),
+        ({"cut.passes": 30}, set(STAGES) - FIRST - {"text"}),
     ],
 )
 def test_a_variant_makes_only_what_differs(change, remade):
     made = plan(variant=change)
     assert {stage for stage in STAGES if made.owner("variant", stage) == "variant"} == remade
     assert made.folder("variant", "demo_world") == Path("results/demo/default")
+
+
+@pytest.mark.parametrize(
+    ("first", "change"),
+    [
+        ({"sew.enabled": False}, {"sew.p": 0.1, "sew.q": 0.1}),
+        ({"sew.enabled": False}, {"select.top_k": 3}),
+        ({"train.em_weight": 0}, {"train.lr_estimator": 0.5}),
+        ({"train.labels": "fused"}, {"correct.beta": 2}),
+        ({"train.labels": "zero_shot"}, {"fuse.alpha": 0.5}),
+        ({"select.labels": "pseudo"}, {}),
+    ],
+)
+def test_settings_without_effect_train_nothing_anew(first, change):
+    made = plan(one=first, other={**first, **change})
+    assert made.owner("other", "train") == "one"
+
+
+def test_references_are_trained_on_plain_photos_with_fixed_labels():
+    settings = plan().settings(DEFAULT, "reference_train")
+    assert settings["sew"] == {"enabled": False} and settings["train"]["em_weight"] == 0
+    assert "correct" not in settings and "labels" not in settings["train"]
+
+
+def test_a_rule_that_calls_another_stages_command_has_its_version():
+    borrowed = {name: stage.command for name, stage in STAGES.items() if stage.command}
+    assert borrowed == {"reference_train": "train", "reference_predict": "predict"}
+    assert all(STAGES[name].version == STAGES[command].version for name, command in borrowed.items())
 
 
 def test_variants_share_with_each_other():

@@ -51,7 +51,7 @@ def test_both_methods_can_be_run_side_by_side():
     plan = Plan({**BASE, "runs": {"released": {"method": "released"}}})
     own = {stage for stage in STAGES if plan.owner("released", stage) == "released"}
     # every views.zarr has one M, so the released code's 30 passes are encoded apart
-    assert own == set(STAGES) - {"tiny_clip", "demo_world", "manifest", "truth", "import_scores"}
+    assert own == set(STAGES) - {"tiny_clip", "demo_world", "manifest", "truth", "reference_labels", "import_scores"}
 
 
 def test_salient_photos_follow_the_labels_that_they_are_chosen_by():

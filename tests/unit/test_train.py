@@ -1,5 +1,6 @@
 """Stage train: golden numbers, resuming, independence of workers."""
 
+import itertools
 import json
 import os
 import signal
@@ -29,8 +30,7 @@ from cutsew.numerics.correct import correct
 from cutsew.numerics.draw import torch_seed
 from cutsew.numerics.schedule import rate_factors
 from cutsew.numerics.sew import compose, plan
-from cutsew.training import checkpoint as checkpoint_module
-from cutsew.training.checkpoint import NAME
+from cutsew.training.checkpoint import NAME, Checkpoint
 from cutsew.training.features import worth_keeping
 from cutsew.training.learner import Learner
 from cutsew.training.loop import new_adapter
@@ -284,7 +284,6 @@ def kill_at(monkeypatch, number):
 @pytest.mark.parametrize("strong", [0.0, 0.7])
 @pytest.mark.parametrize("numbers", [(0,), (1, 4), (3,), (2, 3, 5)])
 def test_killed_at_any_step_it_ends_the_same(world, trained, tmp_path, monkeypatch, numbers, strong):
-    monkeypatch.setattr(checkpoint_module, "PAUSE", 0)
     chosen = settings(train__strong_weight=strong)
     reference = trained if strong == 0 else run_train(world, tmp_path / "through", chosen).parent
     for number in numbers:
@@ -303,9 +302,10 @@ def test_killed_at_any_step_it_ends_the_same(world, trained, tmp_path, monkeypat
 
 
 def test_killed_between_checkpoints_it_repeats_the_steps_since(world, trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint_module, "PAUSE", 0)
-    chosen = settings(train__checkpoint_steps=2)
+    chosen = settings()
+    turns = itertools.cycle([False, True])
     with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "due", lambda self: next(turns))
         kill_at(patch, 5)
         with pytest.raises(KilledError):
             run_train(world, tmp_path, chosen)
@@ -318,7 +318,6 @@ def test_killed_by_sigkill_it_ends_the_same(world, trained, tmp_path):
         "import os, signal, sys; from pathlib import Path\n"
         "from sewing_world import run_train, settings\n"
         "from cutsew.training import checkpoint\n"
-        "checkpoint.PAUSE = 0\n"
         "save = checkpoint.Checkpoint.save\n"
         "def killed(self, state):\n"
         "    if len(state['losses']) == 4: os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -341,7 +340,6 @@ def test_killed_by_sigkill_it_ends_the_same(world, trained, tmp_path):
 
 @pytest.mark.parametrize("spoil", ["settings", "damage"])
 def test_a_foreign_or_damaged_checkpoint_is_ignored(world, trained, tmp_path, monkeypatch, caplog, spoil):
-    monkeypatch.setattr(checkpoint_module, "PAUSE", 0)
     caplog.set_level("INFO")
     with monkeypatch.context() as patch:
         kill_at(patch, 3)

@@ -4,51 +4,48 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 
 from cutsew.artefacts.measures import as_text
 from cutsew.artefacts.views import BOXES, CROPS, GLOBAL, chunk_file, chunk_record
 from cutsew.checks import check_before_start
-from cutsew.config.sweep import add_runs, read_sweep, variants_of
+from cutsew.config.model import Reference
+from cutsew.config.sweep import add_runs, read_sweep, sweep_files, variants_of
 from cutsew.data.listing import listing_fingerprint, truth_fingerprint
 from cutsew.errors import UserError
 from cutsew.outputs import needed
 from cutsew.plan import DEFAULT, STAGES, Plan
 
-# `--config sweep=alpha` names config/sweeps/alpha.yaml beside the Snakefile, or a file by its path.
+# `--config sweep=alpha` names config/sweeps/alpha.yaml beside the Snakefile, or a file by its path; several with commas.
 SWEEPS = Path(workflow.basedir, "config", "sweeps")
 
 
-def sweep_file(name):
-    """Find the file of a sweep."""
-    return Path(name) if name.endswith((".yaml", ".yml")) else SWEEPS / f"{name}.yaml"
-
-
 def checked_plan(raw):
-    """Refuse bad settings in one line, before any job starts; return the plan, the sweep and its variants."""
+    """Refuse bad settings in one line, before any job starts; return the plan, and sweeps and their variants by name."""
     raw = dict(raw)
-    name = raw.pop("sweep", None)
-    sweep, variants = None, []
+    asked = raw.pop("sweep", None)
+    sweeps, variants = {}, {}
     try:
-        if name is not None:
-            path = sweep_file(str(name))
-            sweep = read_sweep(path)
-            variants = variants_of(sweep, raw, str(path))
-            raw = add_runs(raw, {v.run: v.changes for v in variants}, str(path))
+        for path in sweep_files(str(asked), SWEEPS) if asked is not None else ():
+            sweeps[path.stem] = read_sweep(path)
+            variants[path.stem] = variants_of(sweeps[path.stem], raw, str(path))
+        for name, found in variants.items():
+            raw = add_runs(raw, {v.run: v.changes for v in found}, name)
         plan = Plan(raw)
         check_before_start(*plan.runs.values())
     except UserError as error:
         sys.exit(f"cutsew: {error}")
-    return plan, sweep, variants
+    return plan, sweeps, variants
 
 
-PLAN, SWEEP, VARIANTS = checked_plan(config)
-SWEEP_NAME = "" if SWEEP is None else sweep_file(str(config["sweep"])).stem
+PLAN, ASKED, VARIANTS = checked_plan(config)
 OWN_RUNS = [DEFAULT, *(config.get("runs") or {})]
 DATASET = PLAN.config.dataset.name
 DEVICE = PLAN.config.compute.device
 BATCH_SIZE = PLAN.config.compute.batch_size
+CHECKPOINT_SECONDS = str(PLAN.config.compute.checkpoint_seconds)
 GPUS = 0 if DEVICE == "cpu" else 1
 
 
@@ -57,7 +54,8 @@ wildcard_constraints:
     run="|".join(name.replace(".", r"\.").replace("+", r"\+") for name in PLAN.runs),
     shard=r"\d+",
     block=r"\d+",
-    sweep=re.escape(SWEEP_NAME) or "no-sweep",
+    reference="|".join(get_args(Reference)),
+    sweep="|".join(map(re.escape, ASKED)) or "no-sweep",
 
 
 def settings(stage):
@@ -78,7 +76,8 @@ def made(stage, name):
     """Input: an artefact of an earlier stage, in the folder of the run that makes it."""
 
     def for_run(wildcards):
-        return str(PLAN.folder(wildcards.run, stage) / name)
+        folder = PLAN.folder(wildcards.run, stage)
+        return str(folder / name.format(**dict(wildcards.items())))
 
     return for_run
 
@@ -199,6 +198,37 @@ def chunks(wildcards):
             yield str(chunk_record(views, shard, block))
 
 
+def patch_options(wildcards):
+    """Params: the photos to paste, as command-line options; none where nothing is sewn."""
+    return [word for path in pasted(wildcards) for word in ("--patches", path)]
+
+
+def pasted(wildcards):
+    """Input: the photos to paste, where photos are sewn."""
+    if not PLAN.runs[wildcards.run].sew.enabled:
+        return []
+    return [str(PLAN.folder(wildcards.run, "select") / "patches.parquet")]
+
+
+def labels_of_reference(wildcards):
+    """Input: what a reference student is trained on."""
+    if wildcards.reference == "zero_shot":
+        return logits(wildcards)
+    folder = PLAN.folder(wildcards.run, "reference_labels")
+    return str(
+        folder / "references" / wildcards.reference / "labels.zarr" / "zarr.json"
+    )
+
+
+def scores_of_references(run):
+    """Name the scores of a run's reference students, by their kind."""
+    folder = PLAN.folder(run, "reference_predict") / "references"
+    return {
+        kind: str(folder / kind / "scores.zarr" / "zarr.json")
+        for kind in dict.fromkeys(PLAN.runs[run].references.kinds)
+    }
+
+
 def starting_labels(wildcards):
     """Input: the labels that training starts from."""
     stage, group = {
@@ -251,13 +281,19 @@ def shown(wildcards):
     return found
 
 
+def references(wildcards):
+    """Input: the scores of the reference students."""
+    return list(scores_of_references(wildcards.run).values())
+
+
 def measure_options(wildcards):
     """Params: what there is to measure, as command-line options."""
-    return [
-        word
-        for name, path in measured(wildcards).items()
-        for word in (f"--{name}", path)
+    options = [(f"--{name}", path) for name, path in measured(wildcards).items()]
+    options += [
+        ("--reference", f"{kind}={path}")
+        for kind, path in scores_of_references(wildcards.run).items()
     ]
+    return [word for option in options for word in option]
 
 
 def show_options(wildcards):

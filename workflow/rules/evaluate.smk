@@ -29,6 +29,7 @@ rule predict:
 rule evaluate:
     input:
         unpack(measured),
+        references=references,
         images=ancient(photos),
         logits=logits,
         fused=made("fuse", "fused.zarr/zarr.json"),

@@ -39,7 +39,7 @@ rule train:
     input:
         images=ancient(photos),
         labels=starting_labels,
-        patches=made("select", "patches.parquet"),
+        patches=pasted,
         weights=rebuilt_weights,
     output:
         adapter="results/{dataset}/{run}/adapter.safetensors",
@@ -56,9 +56,12 @@ rule train:
     resources:
         gpu=GPUS,
         device=DEVICE,
+        checkpoint_seconds=CHECKPOINT_SECONDS,
     params:
         photos=photos_digest,
+        patches=patch_options,
         settings=settings("train"),
     shell:
-        "cutsew --log {log} train {input.images} {input.labels} {input.patches} {output.adapter}"
+        "cutsew --log {log} train {input.images} {input.labels} {output.adapter} {params.patches:q}"
         " --settings {params.settings:q} --device {resources.device} --workers {threads}"
+        " --checkpoint-seconds {resources.checkpoint_seconds}"

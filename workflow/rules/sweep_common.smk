@@ -7,8 +7,8 @@ def metrics_of(variant):
 
 
 def swept(wildcards):
-    """Input: the measurements of all variants of the sweep, each once."""
-    return list(dict.fromkeys(metrics_of(variant) for variant in VARIANTS))
+    """Input: the measurements of all variants of a sweep, each once."""
+    return list(dict.fromkeys(map(metrics_of, VARIANTS[wildcards.sweep])))
 
 
 def swept_settings(wildcards):
@@ -20,12 +20,12 @@ def swept_settings(wildcards):
             "settings": v.settings,
             "seed": v.seed,
         }
-        for v in reversed(VARIANTS)
+        for v in reversed(VARIANTS[wildcards.sweep])
     }
     return json.dumps(
         {
             "version": version_of("sweep_table"),
-            "title": SWEEP.title,
+            "title": ASKED[wildcards.sweep].title,
             "runs": list(reversed(runs.values())),
         },
         ensure_ascii=False,
@@ -33,8 +33,10 @@ def swept_settings(wildcards):
 
 
 def sweep_result(wildcards):
-    """Input of target `sweep`: the table of the sweep that is asked for."""
-    if SWEEP is None:
+    """Input of target `sweep`: the tables of the sweeps that are asked for."""
+    if not ASKED:
         known = ", ".join(sorted(path.stem for path in SWEEPS.glob("*.yaml")))
-        sys.exit(f"cutsew: sweep: none is named; add --config sweep=NAME ({known})")
-    return f"results/{DATASET}/sweeps/{SWEEP_NAME}/table.csv"
+        sys.exit(
+            f"cutsew: sweep: none is named; add --config sweep=NAME ({known}, or all)"
+        )
+    return [f"results/{DATASET}/sweeps/{name}/table.csv" for name in ASKED]

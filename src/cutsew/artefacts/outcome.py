@@ -1,6 +1,6 @@
 """Every stage's answer to the same question, read photo by photo whatever rows its Zarr holds and in whatever order."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,11 @@ IMAGES_AT_ONCE = 8192
 SPLIT_STAGES = {"train": ("zero_shot", "fused", "pseudo", "refined"), "test": ("zero_shot", "fused", "student")}
 """Stages that are looked at on each split, in the order of the pipeline."""
 
-ARRAYS = {
-    "zero_shot": ("logits", "zero_shot"),
-    "fused": ("fused", "z"),
-    "pseudo": ("pseudo", "z"),
-    "refined": ("refined", "z"),
-    "student": ("scores", "z"),
-}
-"""Stage -> name of its Zarr, as the command line calls it, and of the array in it."""
+REFERENCE = "reference_"
+"""What the names of reference students begin with where the stages' do not: they are no stage of the pipeline."""
+
+ZARRS = {"zero_shot": "logits", "fused": "fused", "pseudo": "pseudo", "refined": "refined", "student": "scores"}
+"""Stage -> name of its Zarr, as the command line calls it."""
 
 
 class Outcome:
@@ -44,7 +41,7 @@ class Outcome:
         self.path = folder_of(path)
         group = open_group(path)
         self.classes = labels_of(group, "class")
-        self._array = array_of(group, ARRAYS[stage][1])
+        self._array = array_of(group, "zero_shot" if stage == "zero_shot" else "z")
         self._ids = pd.Index(labels_of(group, "image"))
 
     def read(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -77,21 +74,24 @@ class Outcome:
             yield np.asarray(self._array.oindex[rows[start : start + IMAGES_AT_ONCE], :], dtype=np.float32)
 
 
-def open_outcomes(zarrs: dict[str, Path | None]) -> dict[str, Outcome]:
+def open_outcomes(zarrs: dict[str, Path | None], references: Mapping[str, Path] | None = None) -> dict[str, Outcome]:
     """Open the stages' Zarrs.
 
     Args:
-        zarrs: by the names that ARRAYS gives them; None for one that was not made.
+        zarrs: by the names that ZARRS gives them; None for one that was not made.
+        references: kind of reference student -> its scores.zarr.
 
     Raises:
         UserError: one is not there, or their classes differ.
 
     """
     outcomes: dict[str, Outcome] = {}
-    for stage, (name, _) in ARRAYS.items():
+    for stage, name in ZARRS.items():
         path = zarrs[name]
         if path is not None:
             outcomes[stage] = Outcome(stage, path)
+    for kind, path in (references or {}).items():
+        outcomes[REFERENCE + kind] = Outcome(REFERENCE + kind, path)
     first = next(iter(outcomes.values()))
     for outcome in outcomes.values():
         if outcome.classes != first.classes:
@@ -100,7 +100,7 @@ def open_outcomes(zarrs: dict[str, Path | None]) -> dict[str, Outcome]:
 
 
 def read_truth(path: Path, ids: Sequence[str], classes: Sequence[str]) -> npt.NDArray[np.int8]:
-    """Read true labels. Only evaluate and report may.
+    """Read true labels. Only evaluate, report and reference_labels may.
 
     Args:
         path: `labels.parquet`: column id and one int8 column per class.

@@ -127,4 +127,6 @@ def read_record(file: Path) -> Made | None:
 
 
 def _record_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.json")) + sorted(folder.glob(f"{RECORDS}/*.json"))
+    return [
+        path for pattern in ("", f"{RECORDS}/", "references/*/") for path in sorted(folder.glob(f"{pattern}*.json"))
+    ]

@@ -18,12 +18,29 @@ class Evaluate(Section):
     top: Size = Field(3, description="classes named per photo for the top-n measures")
 
 
+Reference = Literal["zero_shot", "supervised", "smoothed", "single_positive"]
+"""A student to hold the method's against; all but the first need true labels."""
+
+
+class References(Section):
+    """Students without cutting and sewing, to place the method between its floor and its ceiling."""
+
+    kinds: list[Reference] = Field(
+        [],
+        description="students trained on other labels, without sewing and E-step: zero_shot (naive distillation), "
+        "supervised (true labels), smoothed (true labels, smoothed), single_positive (one random true label per photo)",
+    )
+    smoothing: float = Field(0.1, gt=0, lt=1, description="label smoothing of kind smoothed")
+
+
 class Compute(Section):
     """How the work is done; none of it changes a result beyond float tolerance, so none of it reruns a job."""
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
     batch_size: Size = Field(32, description="views per forward pass when encoding and predicting")
-    workers: int | None = Field(None, ge=0, description="processes that decode photos; null for the job's threads")
+    checkpoint_seconds: float = Field(
+        30, ge=0, description="least seconds between checkpoints, from which a killed training goes on; 0: every step"
+    )
 
 
 class Config(Section):
@@ -48,6 +65,7 @@ class Config(Section):
     adapter: Adapter = Field(default_factory=Adapter, description="the trained head (Eq. 14-16)")
     train: Train = Field(default_factory=Train, description="the EM loop (Eq. 17-20)")
     evaluate: Evaluate = Field(default_factory=Evaluate, description="what is measured")
+    references: References = Field(default_factory=References, description="students to compare with")
     compute: Compute = Field(default_factory=Compute, description="how the work is done")
     runs: dict[str, dict[str, Any]] = Field({}, description="variants: name -> settings that differ from the base run")
 
@@ -77,6 +95,11 @@ class Config(Section):
             )
         if self.teacher.kind != "scores" and (self.fuse.passes or 0) > self.cut.passes:
             raise ValueError(f"fuse.passes: {self.fuse.passes} is more than cut.passes {self.cut.passes}; lower it")
+        if self.references.kinds and self.student.kind == "none":
+            raise ValueError("references.kinds: need a student; set student.kind, or leave them out")
+        labelled = [kind for kind in self.references.kinds if kind != "zero_shot"]
+        if labelled and self.dataset.kind not in ("demo", "voc") and self.dataset.truth is None:
+            raise ValueError(f"references.kinds: {labelled[0]} needs true labels; set dataset.truth, or leave it out")
         unknown = sorted(set(self.prompts.names) - set(self.classes))
         if unknown:
             raise ValueError(f"prompts.names: {', '.join(unknown)} not among classes; remove or rename")

@@ -69,5 +69,4 @@ class Train(Section):
     )
     em_weight: float = Field(1.0, ge=0, description="weight of the E-step's loss (Eq. 19); 0 keeps the labels fixed")
     correct_after: bool = Field(False, description="apply the correction once more after training (released code)")
-    checkpoint_steps: Size = Field(500, description="steps between checkpoints, from which a killed training resumes")
     seed: int = Field(9, description="seed of initial weights, order, overlays, augmentations and dropout")

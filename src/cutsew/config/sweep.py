@@ -60,6 +60,27 @@ class Variant:
     seed: int | None
 
 
+def sweep_files(asked: str, folder: Path) -> list[Path]:
+    """Find the files of sweeps.
+
+    Args:
+        asked: names of files in `folder`, or paths of files, with commas between them; `all` for all in `folder`.
+        folder: config/sweeps.
+
+    Raises:
+        UserError: two of them have one name, and so one folder of results.
+
+    """
+    if asked == "all":
+        return sorted(folder.glob("*.yaml"))
+    names = [name.strip() for name in asked.split(",")]
+    files = [Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml" for name in names]
+    twice = [file.stem for i, file in enumerate(files) if file.stem in {other.stem for other in files[:i]}]
+    if twice:
+        raise UserError(f"sweep: {twice[0]} is named twice; name it once")
+    return files
+
+
 def read_sweep(path: Path) -> Sweep:
     """Read a sweep file.
 

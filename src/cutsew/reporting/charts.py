@@ -23,6 +23,10 @@ STAGE_TITLES = {
     "pseudo": "pseudo-labels",
     "refined": "refined",
     "student": "student",
+    "reference_zero_shot": "reference: zero-shot labels",
+    "reference_supervised": "reference: true labels",
+    "reference_smoothed": "reference: true labels, smoothed",
+    "reference_single_positive": "reference: one true label",
 }
 
 

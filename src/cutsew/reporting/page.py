@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from cutsew.artefacts.outcome import REFERENCE
 from cutsew.reporting import charts, provenance
 from cutsew.reporting.charts import STAGE_TITLES, Chart
 from cutsew.reporting.gallery import MOST_LABELS, Card
@@ -89,6 +90,7 @@ def render(
 
 def headlines(metrics: pd.DataFrame) -> list[tuple[str, str, str]]:
     """Return (what, from, to) of the first and last stage of the held-out photos, else of the training photos."""
+    metrics = _of_stages(metrics)
     split = "test" if (metrics["split"] == "test").any() else "train"
     rows = metrics[metrics["split"] == split]
     first, last = rows.iloc[0], rows.iloc[-1]
@@ -128,16 +130,21 @@ def agreement_grid(agreement: pd.DataFrame) -> Grid:
 
 def all_charts(tables: Tables) -> list[Chart]:
     """Draw every chart that the tables have something for."""
-    metrics = tables.metrics
+    metrics = _of_stages(tables.metrics)
     drawn: list[Chart | None] = []
     split = "test" if (metrics["split"] == "test").any() else "train"
     stages = list(metrics.loc[metrics["split"] == split, "stage"])
     drawn.append(charts.per_class(tables.per_class, split, stages[0], stages[-1]))
     drawn.append(charts.labels_per_image(metrics, _true_labels(tables)))
-    drawn += [charts.confidence(tables.confidence, split) for split in dict.fromkeys(metrics["split"])]
+    drawn += [charts.confidence(_of_stages(tables.confidence), split) for split in dict.fromkeys(metrics["split"])]
     if tables.history is not None:
         drawn.append(charts.training(tables.history))
     return [chart for chart in drawn if chart is not None]
+
+
+def _of_stages(table: pd.DataFrame) -> pd.DataFrame:
+    """Leave out the rows of reference students."""
+    return table[~table["stage"].str.startswith(REFERENCE)]
 
 
 def _true_labels(tables: Tables) -> dict[str, float]:

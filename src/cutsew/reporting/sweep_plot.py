@@ -19,6 +19,10 @@ COLOURS = {
     "pseudo": "#009e73",
     "refined": "#cc79a7",
     "student": "#d55e00",
+    "reference_zero_shot": "#bdbdbd",
+    "reference_supervised": "#000000",
+    "reference_smoothed": "#56b4e9",
+    "reference_single_positive": "#e69f00",
 }
 """Colours of the stages, told apart without red and green (Okabe and Ito)."""
 

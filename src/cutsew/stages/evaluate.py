@@ -13,7 +13,7 @@ from tqdm import tqdm
 from cutsew.artefacts.atomic import replacing
 from cutsew.artefacts.manifest import SPLITS, read_manifest
 from cutsew.artefacts.measures import as_text
-from cutsew.artefacts.outcome import SPLIT_STAGES, Outcome, open_outcomes, read_truth
+from cutsew.artefacts.outcome import REFERENCE, SPLIT_STAGES, Outcome, open_outcomes, read_truth
 from cutsew.artefacts.record import Record, input_digest
 from cutsew.config.model import Evaluate
 from cutsew.numerics.agreement import BINS, Naming, agreement, naming
@@ -53,13 +53,17 @@ def evaluate(
     refined: Annotated[Path | None, typer.Option(help="Pseudo-labels after training; train photos.")] = None,
     scores: Annotated[Path | None, typer.Option(help="The student's logits; test photos.")] = None,
     labels: Annotated[Path | None, typer.Option(help="True labels, labels.parquet.")] = None,
+    reference: Annotated[
+        list[str] | None, typer.Option(help="KIND=PATH, a reference student's logits; may be repeated.")
+    ] = None,
 ) -> None:
     """Measure every stage, against the truth where there is any."""
     zarrs = {"logits": logits, "fused": fused, "pseudo": pseudo, "refined": refined, "scores": scores}
-    inputs = [path for path in (images, *zarrs.values(), labels) if path is not None]
+    references = {kind: Path(path) for kind, _, path in (text.partition("=") for text in reference or [])}
+    inputs = [path for path in (images, *zarrs.values(), labels, *references.values()) if path is not None]
     record = Record("evaluate", STAGES["evaluate"].version, settings, inputs=inputs)
     chosen = Evaluate.model_validate(settings["evaluate"])
-    outcomes = open_outcomes(zarrs)
+    outcomes = open_outcomes(zarrs, references)
     tables = _tables(outcomes, images, labels, chosen)
     digests = {}
     for name, rows in zip((metrics.name, *BESIDE), tables, strict=True):
@@ -78,8 +82,9 @@ def _tables(outcomes: dict[str, Outcome], images: Path, labels: Path | None, cho
         found = [outcomes[stage] for stage in SPLIT_STAGES[split] if stage in outcomes and outcomes[stage].knows(ids)]
         if not ids or not found:
             continue
+        references = [outcomes[stage] for stage in outcomes if split == "test" and stage.startswith(REFERENCE)]
         truth = read_truth(labels, ids, found[0].classes) if labels is not None else None
-        for outcome in tqdm(found, desc=f"measuring {split}", unit="stage"):
+        for outcome in tqdm([*found, *references], desc=f"measuring {split}", unit="stage"):
             whole, classes, histogram = _measure(outcome, split, ids, truth, chosen)
             metrics.append(whole)
             per_class.extend(classes)

@@ -34,24 +34,27 @@ ROWS_PER_CHUNK = 65536
 def train(
     images: Annotated[Path, typer.Argument(help="images.parquet")],
     labels: Annotated[Path, typer.Argument(help="pseudo.zarr, fused.zarr or logits.zarr, as train.labels says")],
-    patches: Annotated[Path, typer.Argument(help="patches.parquet")],
     adapter: Annotated[Path, typer.Argument(help="adapter.safetensors, written with all that stands beside it")],
+    *,
     settings: SettingsOption,
+    patches: Annotated[Path | None, typer.Option(help="patches.parquet; needed where photos are sewn.")] = None,
     device: DeviceOption = "auto",
     workers: WorkersOption = 0,
+    checkpoint_seconds: Annotated[float, typer.Option(min=0, help="Least seconds between checkpoints.")] = 30,
 ) -> None:
     """Train the adapter and refine the pseudo-labels (Eq. 11-20)."""
-    run(images, labels, patches, adapter, settings, device, workers)
+    run(images, labels, adapter, settings, patches, device, workers, checkpoint_seconds)
 
 
 def run(
     images: Path,
     labels: Path,
-    patches: Path,
     adapter: Path,
     settings: dict[str, Any],
+    patches: Path | None,
     device: str,
     workers: int,
+    checkpoint_seconds: float,
     build: Build = build_backbone,
 ) -> None:
     """Train with a backbone that `build` makes; otherwise as `train`."""
@@ -59,13 +62,16 @@ def run(
     sew, rules = Sew.model_validate(settings["sew"]), Train.model_validate(settings["train"])
     if student.kind == "none":
         raise UserError("student.kind: none has nothing to train; choose open_clip or timm")
-    record = Record("train", STAGES["train"].version, settings, [images, labels, *([patches] if sew.enabled else [])])
+    if sew.enabled and patches is None:
+        raise UserError("--patches: not given, and sew.enabled is true; name patches.parquet")
+    pasted = patches if sew.enabled else None
+    record = Record("train", STAGES["train"].version, settings, [images, labels, *([pasted] if pasted else [])])
     photos = read_manifest(images, split="train")
     z = _read_labels(labels, photos, settings["classes"])
-    album = _album(photos, patches if sew.enabled else None)
+    album = _album(photos, pasted)
     where = pick_device(device)
     backbone = build(student, where)
-    checkpoint = Checkpoint(adapter.parent, _signature(record, backbone.weights_digest), rules.checkpoint_steps)
+    checkpoint = Checkpoint(adapter.parent, _signature(record, backbone.weights_digest), checkpoint_seconds)
     made = fit(
         backbone, album, z, adapter=sizes, sew=sew, train=rules, checkpoint=checkpoint, device=where, workers=workers
     )

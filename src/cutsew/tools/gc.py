@@ -9,12 +9,14 @@ import yaml
 from tqdm import tqdm
 
 from cutsew.artefacts.garbage import delete, garbage
-from cutsew.config.sweep import add_runs, read_sweep, variants_of
+from cutsew.config.sweep import add_runs, read_sweep, sweep_files, variants_of
 from cutsew.errors import UserError
 from cutsew.plan import Plan
 
 BASE = Path("config/config.yaml")
 """What the Snakefile reads where no --configfile is given."""
+
+SWEEPS = BASE.parent / "sweeps"
 
 
 def gc(
@@ -58,16 +60,12 @@ def _plans(raw: dict[str, Any], sweeps: list[str]) -> Iterator[Plan]:
     named = [str(raw.pop("sweep"))] if "sweep" in raw else []
     plan = Plan(raw)
     yield plan
-    files = {_sweep_file(name) for name in (*sweeps, *named)}
+    files = {file for name in (*sweeps, *named) for file in sweep_files(name, SWEEPS)}
     tables = Path("results", plan.config.dataset.name, "sweeps").glob("*/table.csv")
-    files |= {file for table in tables if (file := _sweep_file(table.parent.name)).is_file()}
+    files |= {file for table in tables if (file := SWEEPS / f"{table.parent.name}.yaml").is_file()}
     for file in sorted(files):
         variants = variants_of(read_sweep(file), raw, str(file))
         yield Plan(add_runs(raw, {variant.run: variant.changes for variant in variants}, str(file)))
-
-
-def _sweep_file(name: str) -> Path:
-    return Path(name) if name.endswith((".yaml", ".yml")) else BASE.parent / "sweeps" / f"{name}.yaml"
 
 
 def _read(path: Path) -> dict[str, Any]:

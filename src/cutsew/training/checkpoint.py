@@ -11,8 +11,6 @@ from cutsew.artefacts.atomic import replacing
 
 log = logging.getLogger(__name__)
 NAME = ".train.checkpoint.pt"
-PAUSE = 5.0
-"""Least seconds between checkpoints, so that short steps are not spent on writing."""
 
 
 class Checkpoint:
@@ -21,14 +19,14 @@ class Checkpoint:
     Args:
         folder: where the adapter will be written.
         signature: digest of settings and inputs; a checkpoint with another one is not used.
-        every: steps between checkpoints.
+        pause: least seconds between checkpoints, so that short steps are not spent on writing.
 
     """
 
-    def __init__(self, folder: Path, signature: str, every: int) -> None:
+    def __init__(self, folder: Path, signature: str, pause: float) -> None:
         self.path = folder / NAME
         self._signature = signature
-        self._every = every
+        self._pause = pause
         self._saved = time.monotonic()
 
     def load(self, device: str) -> dict[str, Any] | None:
@@ -45,9 +43,9 @@ class Checkpoint:
             return None
         return saved
 
-    def due(self, steps: int) -> bool:
-        """Say whether to save after so many steps."""
-        return steps % self._every == 0 and time.monotonic() - self._saved >= PAUSE
+    def due(self) -> bool:
+        """Say whether it is time to save."""
+        return time.monotonic() - self._saved >= self._pause
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace the checkpoint."""

@@ -101,7 +101,7 @@ def fit(
                 losses.append(learner.step(len(losses), batch.sources.to(device), weak, strong_features))
             bar.set_postfix(m=f"{losses[-1].m:.3f}", e=f"{losses[-1].e:.3f}", refresh=False)
             bar.update()
-            if checkpoint.due(len(losses)):
+            if checkpoint.due():
                 checkpoint.save(_state(learner, losses))
     refined: npt.NDArray[np.float32] = learner.estimator.settled().cpu().numpy()
     return Trained(model.eval(), refined, history_rows(losses, learner.rates, per_epoch))

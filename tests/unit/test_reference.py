@@ -1,0 +1,60 @@
+"""Labels of the reference students."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from cutsew.config import load
+from cutsew.errors import UserError
+from cutsew.numerics.reference import CERTAIN, single_positive, smoothed, supervised
+from cutsew.numerics.score import sigmoid
+
+TRUTH = np.array([[1, 0, 1], [0, 0, 0], [-1, 1, 0]], dtype=np.int8)
+TRUTHS = arrays(np.int8, st.tuples(st.integers(1, 5), st.integers(2, 6)), elements=st.sampled_from([-1, 0, 1]))
+
+
+def test_supervised_by_hand():
+    z = supervised(TRUTH)
+    assert z.dtype == np.float32
+    assert (z > 0).tolist() == [[True, False, True], [False] * 3, [False, True, False]]
+    assert np.array_equal(sigmoid(z) > 0.5, sigmoid(z).astype(np.float32) == 1)
+
+
+def test_smoothed_by_hand():
+    assert sigmoid(smoothed(TRUTH, 0.1))[0] == pytest.approx([0.95, 0.05, 0.95], abs=1e-6)
+    assert sigmoid(smoothed(TRUTH, 0.4))[2] == pytest.approx([0.2, 0.8, 0.2], abs=1e-6)
+
+
+@given(TRUTHS, st.integers(0, 99))
+def test_single_positive_names_one_true_label_of_each_photo_that_has_one(truth, seed):
+    z = single_positive(truth, [f"d{i}" for i in range(len(truth))], seed)
+    assert set(np.unique(z)) <= {CERTAIN, -CERTAIN}
+    assert ((z > 0).sum(axis=1) == (truth == 1).any(axis=1)).all()
+    assert (truth[z > 0] == 1).all()
+
+
+def test_a_photos_draw_depends_on_its_content_and_the_seed_alone():
+    truth, digests = np.ones((40, 5), dtype=np.int8), [f"d{i}" for i in range(40)]
+    z = single_positive(truth, digests, 9)
+    assert np.array_equal(single_positive(truth[::-1], digests[::-1], 9), z[::-1])
+    assert not np.array_equal(single_positive(truth, digests, 10), z)
+    assert len(np.unique(z.argmax(axis=1))) == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (
+            {"references": {"kinds": ["supervised"]}},
+            "references.kinds: supervised needs true labels",
+        ),
+        ({"references": {"kinds": ["zero_shot"]}, "student": {"kind": "none"}}, "references.kinds: need a student"),
+        ({"references": {"smoothing": 0}}, "references.smoothing: "),
+        ({"references": {"kinds": ["oracle"]}}, "references.kinds.0: "),
+    ],
+)
+def test_bad_settings_are_refused(change, line):
+    with pytest.raises(UserError, match=f"^{line}"):
+        load({"classes": ["a", "b"], "dataset": {"kind": "folder", "root": "x", "name": "x"}, **change})
