@@ -6,13 +6,17 @@ INSTALLED := $(VENV)/.installed
 CORES ?= all
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test kills lint docs clean
 
 demo: $(INSTALLED)
 	$(BIN)/snakemake --cores $(CORES)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+# The suite kills running workflows a few times; this kills 50, in every stage, and takes about half an hour.
+kills: $(INSTALLED)
+	CUTSEW_KILLS=50 $(BIN)/python -m pytest tests/workflow/test_kills.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -38,5 +38,9 @@ rule labels:
         labelled,
 
 
+onstart:
+    claim_results()
+
+
 onsuccess:
     print_tables()

@@ -11,6 +11,7 @@ import typer
 from typer.main import get_command
 
 from cutsew.errors import UserError
+from cutsew.owner import end_with_owner
 from cutsew.plan import STAGES
 
 COMMANDS = [name for name, stage in STAGES.items() if stage.command is None]
@@ -72,7 +73,8 @@ def options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
     ] = False,
 ) -> None:
-    """Set up messages."""
+    """Set up messages, and end with the workflow if one has started this."""
+    end_with_owner()
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)

@@ -203,7 +203,8 @@ def test_without_what_evaluate_wrote(page_path, tmp_path):
 
 class TestProvenance:
     def write(self, path, inputs=(), outputs=(), settings=None, end=""):
-        content = {"stage": path.stem, "settings": settings or {}, "inputs": dict.fromkeys(inputs, "0"), "end": end}
+        stage = {"images": "manifest", "scores": "predict"}.get(path.stem, path.stem)
+        content = {"stage": stage, "settings": settings or {}, "inputs": dict.fromkeys(inputs, "0"), "end": end}
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content | {"outputs": dict.fromkeys(outputs, "0"), "packages": {"numpy": end}}))
 
@@ -215,6 +216,6 @@ class TestProvenance:
         self.write(run / "scores.json", ("../base/refined.zarr",), ("scores.zarr",), {"version": 1, "a": {"b": 2}}, "4")
         (base / "broken.json").write_text("{")
         found = provenance.records([run / "scores.zarr" / "zarr.json", run / "nothing.csv"])
-        assert [content["stage"] for content in found.values()] == ["images", "train", "scores"]
+        assert [content["stage"] for content in found.values()] == ["manifest", "train", "predict"]
         assert provenance.flat_settings(found.values()) == {"a.b": 2, "dataset.kind": "demo"}
         assert provenance.packages(found.values()) == {"numpy": "1, 2, 4"}

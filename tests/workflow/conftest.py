@@ -59,20 +59,28 @@ class Workflow:
                 section = section.setdefault(group, {})
             section[key] = value
 
-    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess:
-        """Run snakemake as a user would."""
+    def start(self, *arguments: str, stderr: int = subprocess.STDOUT) -> subprocess.Popen:
+        """Start snakemake as a user would, in a process group of its own."""
         path = self.folder / "config" / "config.yaml"
         path.parent.mkdir(exist_ok=True)
         path.write_text(yaml.safe_dump(self.settings))
         binaries = Path(sys.executable).parent
-        return subprocess.run(
+        return subprocess.Popen(
             [binaries / "snakemake", "--snakefile", ROOT / "Snakefile", "--cores", "2", *arguments],
             cwd=self.folder,
             env={**os.environ, "PATH": f"{binaries}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"},
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
             text=True,
-            check=False,
+            errors="replace",
+            start_new_session=True,
         )
+
+    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess:
+        """Run snakemake to its end."""
+        process = self.start(*arguments, stderr=subprocess.PIPE)
+        stdout, stderr = process.communicate()
+        return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
 
     def run(self, *arguments: str) -> dict[str, int]:
         """Run to the end and count the jobs of each rule, but for rule all."""

@@ -15,7 +15,9 @@ from cutsew.config.model import Reference
 from cutsew.config.sweep import add_runs, read_sweep, sweep_files, variants_of
 from cutsew.data.listing import listing_fingerprint, truth_fingerprint
 from cutsew.errors import UserError
+from cutsew.lock import claim
 from cutsew.outputs import needed
+from cutsew.owner import announce
 from cutsew.plan import DEFAULT, STAGES, Plan
 
 # `--config sweep=alpha` names config/sweeps/alpha.yaml beside the Snakefile, or a file by its path; several with commas.
@@ -40,6 +42,7 @@ def checked_plan(raw):
     return plan, sweeps, variants
 
 
+announce()
 PLAN, ASKED, VARIANTS = checked_plan(config)
 OWN_RUNS = [DEFAULT, *(config.get("runs") or {})]
 DATASET = PLAN.config.dataset.name
@@ -316,6 +319,14 @@ def finished(wildcards):
 def labelled(wildcards):
     """Input of target `labels`: the pseudo-labels of every run."""
     return of_own_runs("correct", "pseudo.zarr/zarr.json")
+
+
+def claim_results():
+    """Refuse to work on results that another snakemake works on."""
+    try:
+        claim(Path("results", DATASET))
+    except UserError as error:
+        sys.exit(f"cutsew: {error}")
 
 
 def print_tables():

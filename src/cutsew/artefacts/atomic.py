@@ -1,5 +1,6 @@
 """Writing so that a file or folder is either there whole or not at all."""
 
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,11 +12,14 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; what is written there takes its place on success and is removed on failure.
 
-    Works for a file and for a folder. Temporary names start with a dot and carry the process id.
+    Works for a file and for a folder. Temporary names start with a dot and carry the process id; those that a killed
+    process left behind are removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.draft"):
+        if left.name.removeprefix(f".{path.name}.").removesuffix(".draft").isdigit():
+            _remove(left)
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    _remove(draft)
     try:
         yield draft
         if draft.is_dir() and path.exists():

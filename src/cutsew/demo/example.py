@@ -12,6 +12,7 @@ from cutsew.demo.captions import caption
 from cutsew.demo.scene import scene
 from cutsew.numerics.draw import generator
 from cutsew.numerics.views import crop_boxes, cut
+from cutsew.owner import end_with_parent
 
 SIDE = 96
 """Side of the square input in pixels."""
@@ -41,5 +42,5 @@ def example(index: int, seed: int) -> Example:
 
 def examples(count: int, seed: int, workers: int) -> Iterator[Example]:
     """Draw many training scenes in several processes; give them in order, whatever the number of processes."""
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         yield from pool.map(partial(example, seed=seed), range(count), chunksize=50)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from cutsew.demo.scene import Thing, scene
 from cutsew.demo.sprites import sprites
 from cutsew.numerics.draw import generator
+from cutsew.owner import end_with_parent
 
 OTHERS = (0.22, 0.32, 0.26, 0.13, 0.07)
 """Probability of 0 to 4 smaller objects beside the main one."""
@@ -90,7 +91,7 @@ def _write_all(folder: Path, jobs: list[tuple[str, int]], seed: int, workers: in
     bar = partial(tqdm, total=len(jobs), desc="drawing", unit="photo")
     if workers < 2:
         return list(bar(starmap(write, jobs)))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         return list(bar(pool.map(write, *zip(*jobs, strict=True), chunksize=20)))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cutsew.artefacts.store import folder_of
+from cutsew.plan import STAGES
 
 Json = dict[str, Any]
 
@@ -17,7 +18,7 @@ def records(artefacts: Iterable[Path]) -> dict[Path, Json]:
         artefacts: files and Zarrs (folder or `zarr.json`).
 
     Returns:
-        Path of each record -> its content, what was made first first. An artefact without a record is passed over.
+        Path of each record -> its content, in the order of the pipeline. An artefact without a record is passed over.
 
     """
     found: dict[Path, Json] = {}
@@ -28,7 +29,8 @@ def records(artefacts: Iterable[Path]) -> dict[Path, Json]:
             if path not in found:
                 found[path] = content
                 waiting.extend(folder_of((path.parent / name).resolve()) for name in content["inputs"])
-    return dict(sorted(found.items(), key=lambda item: str(item[1].get("end", ""))))
+    order = {stage: place for place, stage in enumerate(STAGES)}
+    return dict(sorted(found.items(), key=lambda item: (order.get(item[1]["stage"], len(order)), str(item[0]))))
 
 
 def flat_settings(contents: Iterable[Json]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The training loop: interactive cutting and sewing over all epochs, resumable at every checkpoint (Algorithm 1)."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,6 +25,8 @@ from cutsew.training.sewn import Album, Sewer, join, remaining_keys, steps_per_e
 
 if TYPE_CHECKING:
     from cutsew.backbones.base import Backbone
+
+log = logging.getLogger(__name__)
 
 
 class Trained(NamedTuple):
@@ -140,4 +143,5 @@ def _restore(learner: Learner, checkpoint: Checkpoint, device: str) -> list[Loss
         return []
     learner.restore(saved)
     losses: Tensor = saved["losses"]
+    log.info("training goes on from step %d", len(losses))
     return [Losses(m, e) for m, e in losses.tolist()]

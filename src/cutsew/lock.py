@@ -1,0 +1,46 @@
+"""One snakemake at a time works on a dataset's results.
+
+Snakemake's own lock outlives a killed process and has to be removed by hand. This one is the kernel's: it ends with
+the process that holds it.
+"""
+
+import fcntl
+import logging
+import os
+import platform
+from pathlib import Path
+
+from cutsew.errors import UserError
+
+log = logging.getLogger(__name__)
+NAME = ".lock"
+
+_held: list[int] = []
+"""Open files of the locks that this process holds until it ends."""
+
+
+def claim(folder: Path) -> None:
+    """Lock a dataset's results for this process, until it ends.
+
+    Args:
+        folder: results/<dataset>; made where it is not there.
+
+    Raises:
+        UserError: another process holds the lock.
+
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(lock, 200, 0).decode(errors="replace").strip() or "another process"
+        os.close(lock)
+        raise UserError(
+            f"{folder}: {holder} is at work on it; wait until it ends, or give this run another dataset.name"
+        ) from None
+    except OSError as error:  # a file system without locks
+        log.warning("%s: cannot be locked (%s); do not run two snakemake on it at once", folder, error.strerror)
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"snakemake (process {os.getpid()} on {platform.node()})\n".encode(), 0)
+    _held.append(lock)
