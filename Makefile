@@ -12,7 +12,7 @@ demo: $(INSTALLED)
 	$(BIN)/snakemake --cores $(CORES)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # The suite kills running workflows a few times; this kills 50, in every stage, and takes about half an hour.
 kills: $(INSTALLED)

@@ -146,6 +146,7 @@ class Plan:
         self.runs = {name: _with_rebuilt_weights(run) for name, run in self.runs.items()}
         self.config = base
         self._owners: dict[tuple[str, str], str] = {}
+        self._signatures: dict[tuple[str, str], str] = {}
 
     def settings(self, run: str, stage: str) -> dict[str, Any]:
         """Return the settings that a stage reads, nested as in the config file."""
@@ -179,6 +180,11 @@ class Plan:
 
     def signature(self, run: str, stage: str) -> str:
         """Digest the settings of a stage and of all before it."""
+        if (run, stage) not in self._signatures:
+            self._signatures[run, stage] = self._digest(run, stage)
+        return self._signatures[run, stage]
+
+    def _digest(self, run: str, stage: str) -> str:
         content = [self.params(run, stage), *(self.signature(run, earlier) for earlier in self._after(run, stage))]
         if stage in APART:
             content.append(json.dumps(self._chosen(run, APART[stage], {})))

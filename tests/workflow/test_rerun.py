@@ -4,6 +4,7 @@ import copy
 import csv
 import os
 
+import pandas as pd
 import pytest
 from conftest import draw_photo
 
@@ -13,6 +14,7 @@ AFTER_TRAIN = {"train": 1, "predict": 1, "evaluate": 1, "report": 1}
 AFTER_CORRECT = {"correct": 1, **AFTER_TRAIN}
 AFTER_FUSE = {"fuse": 1, **AFTER_CORRECT}
 AFTER_SCORE = {"score": 1, "select": 1, **AFTER_FUSE}
+ENCODE = {"encode_photos": 2, "encode_crops": 2, "seal": 1}
 
 
 def test_everything_runs_once(workflow):
@@ -20,9 +22,7 @@ def test_everything_runs_once(workflow):
         "manifest": 1,
         "truth": 1,
         "text": 1,
-        "encode_photos": 2,
-        "encode_crops": 2,
-        "seal": 1,
+        **ENCODE,
         **AFTER_SCORE,
     }
     assert workflow.run() == everything
@@ -33,77 +33,104 @@ def test_nothing_edited_nothing_runs(workflow):
     assert done.returncode == 0 and "Nothing to be done" in done.stderr + done.stdout
 
 
+def test_references_are_trained_beside_and_nothing_else(workflow):
+    workflow.edit(references={"kinds": ["zero_shot", "single_positive"]})
+    beside = {"reference_labels": 1, "reference_train": 2, "reference_predict": 2}
+    assert workflow.run() == {**beside, "evaluate": 1, "report": 1}
+    stages = list(pd.read_csv(workflow.results / "default" / "metrics.csv")["stage"])
+    assert stages[-2:] == ["reference_zero_shot", "reference_single_positive"]
+
+
 def test_true_labels_never_reach_training(workflow):
+    run = "results/tiny/default"
     made_from = {}
     for row in csv.DictReader(workflow.snakemake("--detailed-summary").stdout.splitlines(), delimiter="\t"):
         made_from[row["output_file"]] = [name for name in row["input-file(s)"].split(",") if name]
-    waiting, ancestors = ["results/tiny/default/adapter.safetensors"], set()
-    while waiting:
-        name = waiting.pop()
-        if name not in ancestors:
-            ancestors.add(name)
-            waiting.extend(made_from.get(name, []))
-    assert "results/tiny/default/logits.zarr/zarr.json" in ancestors
-    assert "results/tiny/default/images.parquet" in ancestors
-    assert not [name for name in ancestors if "labels.parquet" in name or "truth" in name]
-    assert "results/tiny/default/labels.parquet" in made_from["results/tiny/default/metrics.csv"]
+
+    def ancestors(name):
+        found, waiting = set(), [name]
+        while waiting:
+            name = waiting.pop()
+            if name not in found:
+                found.add(name)
+                waiting.extend(made_from.get(name, []))
+        return found
+
+    for adapter in (f"{run}/adapter.safetensors", f"{run}/references/zero_shot/adapter.safetensors"):
+        before = ancestors(adapter)
+        assert {f"{run}/logits.zarr/zarr.json", f"{run}/images.parquet"} <= before
+        assert not [name for name in before if "labels.parquet" in name or "truth" in name or "single" in name]
+    assert f"{run}/labels.parquet" in ancestors(f"{run}/references/single_positive/adapter.safetensors")
+    assert f"{run}/labels.parquet" in made_from[f"{run}/metrics.csv"]
+    workflow.edit(references={"kinds": []})
+    assert workflow.run() == {"evaluate": 1, "report": 1}
 
 
-@pytest.mark.parametrize(
-    ("edit", "jobs"),
-    [
-        ({"fuse__alpha": 0.5}, AFTER_FUSE),
-        ({"correct__beta": 2}, AFTER_CORRECT),
-        ({"select__top_k": 3}, {"select": 1, **AFTER_TRAIN}),
-        ({"sew__p": 0.5}, AFTER_TRAIN),
-        ({"train__lr_adapter": 0.002}, AFTER_TRAIN),
-        ({"evaluate__threshold": 0.4}, {"evaluate": 1, "report": 1}),
-        ({"prompts": {"templates": ["a picture of a {class}"]}}, {"text": 1, **AFTER_SCORE}),
-        ({"cut__passes": 4}, {"encode_crops": 2, "seal": 1, **AFTER_SCORE}),
-        ({"cut__area": [0.2, 0.3]}, {"encode_photos": 2, "encode_crops": 2, "seal": 1, **AFTER_SCORE}),
-        ({"compute": {"device": "cpu", "batch_size": 5}}, {}),
-    ],
-    ids=["alpha", "beta", "k", "p", "lr", "metric", "prompt", "M", "area", "batch"],
-)
-def test_an_edit_plans_what_depends_on_it(workflow, edit, jobs):
-    good = copy.deepcopy(workflow.settings)
-    workflow.edit(**edit)
-    assert workflow.run("--dry-run") == jobs
-    workflow.settings = good
-    assert workflow.run("--dry-run") == {}
+# The table "What reruns when", row by row. Each row edits one thing on top of those before it and really runs.
+ROWS = {
+    "a metric": ({"evaluate__threshold": 0.4}, {"evaluate": 1, "report": 1}),
+    "p": ({"sew__p": 0.5}, AFTER_TRAIN),
+    "q": ({"sew__q": 0.4}, AFTER_TRAIN),
+    "L": ({"sew__max_overlays": 2}, AFTER_TRAIN),
+    "lr": ({"train__lr_adapter": 0.002}, AFTER_TRAIN),
+    "epochs": ({"train__epochs": 2}, AFTER_TRAIN),
+    "EM": ({"train__em_weight": 0.5}, AFTER_TRAIN),
+    "k": ({"select__top_k": 3}, {"select": 1, **AFTER_TRAIN}),
+    "beta": ({"correct__beta": 2}, AFTER_CORRECT),
+    "correction rule": ({"correct__rule": "linear"}, AFTER_CORRECT),
+    "alpha": ({"fuse__alpha": 0.5}, AFTER_FUSE),
+    "fusion rule": ({"fuse__rule": "gated"}, AFTER_FUSE),
+    "a prompt": ({"prompts": {"templates": ["a picture of a {class}"]}}, {"text": 1, **AFTER_SCORE}),
+    "a class name": ({"classes": ["cat", "dog", "bus", "boat"]}, {"text": 1, "truth": 1, **AFTER_SCORE}),
+    "M up": ({"cut__passes": 4}, {"encode_crops": 2, "seal": 1, **AFTER_SCORE}),
+    "M down": ({"cut__passes": 2}, {"seal": 1, **AFTER_SCORE}),
+    "crop area": ({"cut__area": [0.2, 0.3]}, {**ENCODE, **AFTER_SCORE}),
+    "image size": ({"teacher__open_clip__image_size": 64}, {"text": 1, **ENCODE, **AFTER_SCORE}),
+    "how the work is done": ({"compute": {"device": "cpu", "batch_size": 5, "checkpoint_seconds": 0}}, {}),
+}
 
 
-@pytest.mark.parametrize(
-    ("edit", "jobs"),
-    [
-        ({"cut__passes": 4, "fuse__alpha": 0.5}, {"encode_crops": 2, "seal": 1, **AFTER_SCORE}),
-        ({"cut__passes": 2}, {"seal": 1, **AFTER_SCORE}),
-        ({"classes": ["cat", "dog", "bus", "boat"]}, {"text": 1, "truth": 1, **AFTER_SCORE}),
-    ],
-    ids=["M-up-and-alpha", "M-down", "class"],
-)
-def test_an_edit_reruns_what_it_plans_and_then_nothing(workflow, edit, jobs):
+@pytest.mark.parametrize(("edit", "jobs"), ROWS.values(), ids=ROWS)
+def test_an_edit_reruns_what_depends_on_it_and_then_nothing(workflow, edit, jobs):
     if "classes" in edit:
         truth = workflow.folder / "truth.csv"
         truth.write_text(truth.read_text().replace("3.jpg,", "3.jpg,boat;"))
     workflow.edit(**edit)
     assert workflow.run() == jobs
-    assert workflow.run() == {}
+    assert workflow.run("--dry-run") == {}
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [{"sew__p": 0.6}, {"fuse__gate": 0.5}, {"teacher__open_clip__image_size": 96}, {"cut__passes": 3}],
+    ids=["p", "gate", "size", "M"],
+)
+def test_an_edit_that_is_taken_back_runs_nothing(workflow, edit):
+    before = copy.deepcopy(workflow.settings)
+    workflow.edit(**edit)
+    assert workflow.run("--dry-run")
+    workflow.settings = before
+    assert workflow.run("--dry-run") == {}
+
+
+def test_a_manifest_rebuilt_with_equal_content_reruns_nothing_else(workflow):
+    assert workflow.run("--forcerun", "results/tiny/default/images.parquet") == {"manifest": 1}
+    assert workflow.run("--dry-run") == {}
 
 
 def test_touched_photos_rerun_the_manifest_alone(workflow):
     for photo in (workflow.folder / "photos").rglob("*.jpg"):
         os.utime(photo)
     assert workflow.run() == {"manifest": 1}
-    assert workflow.run() == {}
+    assert workflow.run("--dry-run") == {}
 
 
 def test_new_photos_encode_the_shards_that_they_fall_in(workflow):
     chunk = workflow.results / "default" / "views.zarr" / "crops" / "c" / "0" / "0" / "0"
     before = chunk.stat().st_mtime_ns
-    for i in (1000, 1001):
+    for i in range(1000, 1020):  # 29 photos in all: shard 1 is filled up, 2 and 3 are new
         draw_photo(workflow.folder / "photos" / f"a{i}.jpg", i)
     jobs = workflow.run()
-    assert jobs == {"manifest": 1, "truth": 1, "encode_photos": 1, "encode_crops": 1, "seal": 1, **AFTER_SCORE}
+    assert jobs == {"manifest": 1, "truth": 1, "encode_photos": 3, "encode_crops": 3, "seal": 1, **AFTER_SCORE}
     assert chunk.stat().st_mtime_ns == before
     assert workflow.run() == {}
