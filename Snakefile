@@ -12,6 +12,7 @@ if not workflow.overwrite_configfiles:
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/resources_common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/cut.smk"
 include: "workflow/rules/sew.smk"
@@ -22,9 +23,18 @@ include: "workflow/rules/sweep_common.smk"
 include: "workflow/rules/sweep.smk"
 
 
+# Seconds each, even for a million photos: on a cluster they run where snakemake runs.
 localrules:
     all,
+    labels,
     sweep,
+    truth,
+    seal,
+    select,
+    reference_labels,
+    evaluate,
+    report,
+    sweep_table,
 
 
 rule all:

@@ -66,7 +66,8 @@ def test_true_labels_never_reach_training(workflow):
     assert workflow.run() == {"evaluate": 1, "report": 1}
 
 
-# The table "What reruns when", row by row. Each row edits one thing on top of those before it and really runs.
+# The table "What reruns when", row by row. Each row edits one thing on top of those before it and really runs; work
+# that a row left undone would show in the next one.
 ROWS = {
     "a metric": ({"evaluate__threshold": 0.4}, {"evaluate": 1, "report": 1}),
     "p": ({"sew__p": 0.5}, AFTER_TRAIN),
@@ -91,13 +92,12 @@ ROWS = {
 
 
 @pytest.mark.parametrize(("edit", "jobs"), ROWS.values(), ids=ROWS)
-def test_an_edit_reruns_what_depends_on_it_and_then_nothing(workflow, edit, jobs):
+def test_an_edit_reruns_what_depends_on_it(workflow, edit, jobs):
     if "classes" in edit:
         truth = workflow.folder / "truth.csv"
         truth.write_text(truth.read_text().replace("3.jpg,", "3.jpg,boat;"))
     workflow.edit(**edit)
     assert workflow.run() == jobs
-    assert workflow.run("--dry-run") == {}
 
 
 @pytest.mark.parametrize(

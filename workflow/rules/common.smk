@@ -49,7 +49,6 @@ DATASET = PLAN.config.dataset.name
 DEVICE = PLAN.config.compute.device
 BATCH_SIZE = PLAN.config.compute.batch_size
 CHECKPOINT_SECONDS = str(PLAN.config.compute.checkpoint_seconds)
-GPUS = 0 if DEVICE == "cpu" else 1
 
 
 wildcard_constraints:

@@ -26,6 +26,9 @@ rule text:
     conda:
         "../../envs/cutsew.yaml"
     resources:
+        gpu=gpus,
+        local_gpu=local_gpus,
+        mem_mb=megabytes("encode"),
         device=DEVICE,
     params:
         settings=settings("text"),
@@ -46,7 +49,10 @@ rule encode_photos:
         "../../envs/cutsew.yaml"
     threads: 2
     resources:
-        gpu=GPUS,
+        gpu=gpus,
+        local_gpu=local_gpus,
+        mem_mb=megabytes("encode"),
+        runtime=minutes("encode"),
         device=DEVICE,
         batch_size=BATCH_SIZE,
     params:
@@ -73,7 +79,10 @@ rule encode_crops:
         "../../envs/cutsew.yaml"
     threads: 2
     resources:
-        gpu=GPUS,
+        gpu=gpus,
+        local_gpu=local_gpus,
+        mem_mb=megabytes("encode"),
+        runtime=minutes("encode"),
         device=DEVICE,
         batch_size=BATCH_SIZE,
     params:
@@ -116,6 +125,9 @@ rule score:
         "results/{dataset}/{run}/logs/score.log",
     conda:
         "../../envs/cutsew.yaml"
+    resources:
+        mem_mb=megabytes("score"),
+        runtime=minutes("score"),
     params:
         settings=settings("score"),
     shell:
@@ -133,6 +145,9 @@ rule import_scores:
         "results/{dataset}/{run}/logs/import_scores.log",
     conda:
         "../../envs/cutsew.yaml"
+    resources:
+        mem_mb=megabytes("score"),
+        runtime=minutes("score"),
     params:
         photos=photos_digest,
         settings=settings("import_scores"),
@@ -159,6 +174,9 @@ rule fuse:
         "results/{dataset}/{run}/logs/fuse.log",
     conda:
         "../../envs/cutsew.yaml"
+    resources:
+        mem_mb=megabytes("fuse"),
+        runtime=minutes("fuse"),
     params:
         settings=settings("fuse"),
     shell:

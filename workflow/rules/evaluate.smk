@@ -15,7 +15,10 @@ rule predict:
         "../../envs/cutsew.yaml"
     threads: 2
     resources:
-        gpu=GPUS,
+        gpu=gpus,
+        local_gpu=local_gpus,
+        mem_mb=megabytes("predict"),
+        runtime=minutes("predict"),
         device=DEVICE,
         batch_size=BATCH_SIZE,
     params:

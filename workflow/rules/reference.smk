@@ -39,7 +39,10 @@ rule reference_train:
         "../../envs/cutsew.yaml"
     threads: 2
     resources:
-        gpu=GPUS,
+        gpu=gpus,
+        local_gpu=local_gpus,
+        mem_mb=megabytes("train"),
+        runtime=minutes("train"),
         device=DEVICE,
         checkpoint_seconds=CHECKPOINT_SECONDS,
     params:
@@ -65,7 +68,10 @@ rule reference_predict:
         "../../envs/cutsew.yaml"
     threads: 2
     resources:
-        gpu=GPUS,
+        gpu=gpus,
+        local_gpu=local_gpus,
+        mem_mb=megabytes("predict"),
+        runtime=minutes("predict"),
         device=DEVICE,
         batch_size=BATCH_SIZE,
     params:

@@ -54,7 +54,10 @@ rule train:
         "../../envs/cutsew.yaml"
     threads: 2
     resources:
-        gpu=GPUS,
+        gpu=gpus,
+        local_gpu=local_gpus,
+        mem_mb=megabytes("train"),
+        runtime=minutes("train"),
         device=DEVICE,
         checkpoint_seconds=CHECKPOINT_SECONDS,
     params:

@@ -71,7 +71,9 @@ class Record:
             "packages": _packages(),
             "python": platform.python_version(),
             "commit": _commit(),
-            "host": platform.node(),
+            "host": os.environ.get("SLURMD_NODENAME", platform.node()),
+            "job": os.environ.get("SLURM_JOB_ID"),
+            "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
             "start": self.start,
             "end": _now(),
         }

@@ -64,11 +64,11 @@ def manifest(
         "train": int(counts.get("train", 0)),
         "test": int(counts.get("test", 0)),
         "skipped": len(skipped),
-        "kept_in_place": len(set(known) & set(table["id"])),
     }
     outputs = {name: file_digest(folder / name) for name in (images.name, "shards.csv", "skipped.csv")}
     record.write(images.with_suffix(".json"), outputs)
     log.info("%d photos to label, %d held out, %d skipped", record.facts["train"], record.facts["test"], len(skipped))
+    log.info("%d of them were known and keep their places", len(set(known) & set(table["id"])))
 
 
 def _known(images: Path) -> list[str]:

@@ -1,0 +1,65 @@
+"""The GPUs of one machine, shared out among the jobs that a local snakemake runs beside one another.
+
+A scheduler such as Slurm gives each job its own devices; there is nothing to share out then.
+"""
+
+import fcntl
+import logging
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+_held: list[int] = []
+"""Open lock files of the devices that this process holds until it ends."""
+
+
+def visible() -> list[str]:
+    """Name the NVIDIA GPUs that processes started here see, without loading torch; none where there is no driver."""
+    chosen = os.environ.get(VISIBLE)
+    if chosen is not None:
+        names = [name.strip() for name in chosen.split(",")]
+        return [name for name in names if name and name != "-1"]
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [str(number) for number, _ in enumerate(line for line in listed.splitlines() if line.startswith("GPU "))]
+
+
+def claim() -> str | None:
+    """Make one visible GPU this process's own, until it ends, and hide the others; call it before CUDA starts.
+
+    Returns:
+        The device's name; None where there is no choice (a scheduler's job, or fewer than two GPUs), or where all are
+        taken, which only happens beside another workflow.
+
+    """
+    devices = visible()
+    if "SLURM_JOB_ID" in os.environ or len(devices) < 2:
+        return None
+    for device in devices:
+        lock = _lock(Path(tempfile.gettempdir(), f"cutsew-gpu-{device.replace('/', '_')}.lock"))
+        if lock is not None:
+            _held.append(lock)
+            os.environ[VISIBLE] = device
+            return device
+    log.warning("all %d GPUs are taken by other jobs; sharing the first", len(devices))
+    return None
+
+
+def _lock(path: Path) -> int | None:
+    """Lock a file; the lock ends with the process. None where another process has it."""
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except PermissionError:  # another user's
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(file)
+        return None
+    return file

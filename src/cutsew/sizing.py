@@ -1,0 +1,103 @@
+"""What a job asks a cluster for: memory and time, from the settings and the number of photos.
+
+Estimates on the generous side: a model's work per view is a published figure, the speed of devices a cautious guess,
+and both are asked for again, multiplied, when a job fails. Nothing here changes a result.
+"""
+
+from dataclasses import dataclass
+
+from cutsew.config import Config
+
+WORK = {  # model -> (GFLOP per view, side of that view in pixels, MB of float32 weights); open_clip's model profiles
+    "cutsew-tiny": (0.2, 96, 10),
+    "RN50": (12, 224, 410),
+    "RN101": (20, 224, 480),
+    "RN50x4": (43, 288, 720),
+    "RN50x16": (127, 384, 1170),
+    "RN50x64": (529, 448, 2500),
+    "ViT-B-32": (9, 224, 610),
+    "ViT-B-16": (35, 224, 600),
+    "ViT-L-14": (162, 224, 1720),
+    "ViT-L-14-336": (395, 336, 1720),
+    "efficientnet_lite0": (0.8, 224, 30),
+    "tf_efficientnet_lite0": (0.8, 224, 30),
+}
+UNKNOWN = (200, 224, 2500)
+"""Taken for a model that WORK does not name."""
+
+GPU_GFLOPS = 30_000
+"""Of one data-centre GPU in TF32 or bfloat16, as far as convolutions of this kind reach it."""
+CPU_GFLOPS = 15
+"""Of one core."""
+PHOTO_SECONDS = 0.02
+"""Decoding one photo and cutting its views, on one core."""
+
+PYTHON_MB, WORKER_MB, CACHE_MB, FEATURES_MB = 1200, 500, 600, 2048
+"""An interpreter with torch; a decoding worker; decoded photos; most features that a training keeps."""
+GPU_MB = 2000
+"""What CUDA takes of a job's host memory."""
+SLACK_MINUTES = 10
+
+
+@dataclass(frozen=True)
+class Job:
+    """How much work a job has.
+
+    Attributes:
+        photos: photos that it reads.
+        passes: views of each, or passes whose numbers it reads.
+        threads: cores that it has.
+        gpu: whether it has a GPU.
+
+    """
+
+    photos: int
+    passes: int
+    threads: int
+    gpu: bool
+
+
+def megabytes(config: Config, stage: str, job: Job) -> int:
+    """Estimate the host memory of a stage's job, in MB."""
+    if stage not in ("encode", "train", "predict", "tiny_clip"):
+        rows = 65536 * len(config.classes) * 4 * (2 + (job.passes if stage in ("score", "fuse") else 0))
+        return 2000 + rows // 10**6
+    weights = _work(*_model(config, stage))[1]
+    needed = PYTHON_MB + 2 * weights + job.threads * WORKER_MB + (GPU_MB if job.gpu else 0)
+    if stage == "train":
+        side = _model(config, stage)[1] // 32
+        features = min(FEATURES_MB, job.photos * 2048 * side**2 * 4 // 10**6)
+        needed += CACHE_MB + features + job.photos * len(config.classes) * 20 // 10**6
+    return needed
+
+
+def minutes(config: Config, stage: str, job: Job) -> int:
+    """Estimate the time of a stage's job, twice over, in minutes."""
+    reading = job.photos * PHOTO_SECONDS / job.threads
+    if stage in ("encode", "train", "predict"):
+        work = _work(*_model(config, stage))[0] * job.photos * job.passes
+        computing = work / (GPU_GFLOPS if job.gpu else CPU_GFLOPS * job.threads)
+        epochs = config.train.epochs if stage == "train" else 1
+        seconds = epochs * (computing + reading * (3 if stage == "train" else 1))
+    elif stage in ("score", "fuse"):
+        seconds = job.photos * job.passes * 1e-4
+    else:
+        seconds = 2 * reading
+    return SLACK_MINUTES + int(2 * seconds / 60)
+
+
+def _model(config: Config, stage: str) -> tuple[str, int]:
+    """Name the model that a stage runs, and the side of its views in pixels."""
+    if stage == "encode":
+        if config.teacher.kind == "conse":
+            return config.teacher.conse.encoder, 224
+        return config.teacher.open_clip.model, config.teacher.open_clip.image_size or 224
+    if config.student.kind == "timm":
+        return config.student.timm.model, config.student.timm.image_size
+    return config.student.open_clip.model, config.student.open_clip.image_size
+
+
+def _work(model: str, side: int) -> tuple[float, int]:
+    """Return GFLOP per view of that side, and MB of weights."""
+    work, usual, weights = WORK.get(model.removesuffix("-quickgelu"), UNKNOWN)
+    return work * (side / usual) ** 2, weights

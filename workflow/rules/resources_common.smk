@@ -1,0 +1,51 @@
+# Helpers: what a job asks a machine or a cluster for. The estimates are cutsew.sizing's; none of it changes a result.
+from cutsew import gpu, sizing
+
+# On one machine at most one job per visible GPU runs at a time; a cluster counts its own.
+if "local_gpu" not in workflow.global_resources:
+    workflow.register_resource("local_gpu", len(gpu.visible()))
+
+
+def gpus(wildcards):
+    """Resource: GPUs that a job asks a cluster for."""
+    return 0 if DEVICE == "cpu" else 1
+
+
+def local_gpus(wildcards):
+    """Resource: GPUs that a job takes of this machine."""
+    here = workflow.local_exec and DEVICE != "cpu"
+    return min(1, len(gpu.visible())) if here else 0
+
+
+def job_of(stage, wildcards, threads):
+    """Measure a job: photos, passes, threads, device."""
+    table = shards(wildcards.run)
+    size = PLAN.runs[wildcards.run].dataset.shard_size
+    photos = int(table["images"].astype(int).sum()) if len(table) else size
+    passes = PLAN.runs[wildcards.run].cut.passes + 1
+    if stage == "encode":
+        photos = min(photos, size)
+        passes = passes_of_block(wildcards) if "block" in wildcards.keys() else 1
+    elif stage not in ("score", "fuse"):
+        passes = 1
+    return sizing.Job(photos, passes, threads, gpus(wildcards) > 0)
+
+
+def megabytes(stage):
+    """Resource: memory of a stage's job, more with every attempt."""
+
+    def of_job(wildcards, threads, attempt):
+        job = job_of(stage, wildcards, threads)
+        return attempt * sizing.megabytes(PLAN.runs[wildcards.run], stage, job)
+
+    return of_job
+
+
+def minutes(stage):
+    """Resource: time limit of a stage's job, more with every attempt."""
+
+    def of_job(wildcards, threads, attempt):
+        job = job_of(stage, wildcards, threads)
+        return attempt * sizing.minutes(PLAN.runs[wildcards.run], stage, job)
+
+    return of_job
