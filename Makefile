@@ -6,13 +6,17 @@ INSTALLED := $(VENV)/.installed
 CORES ?= all
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test kills lint docs clean
+.PHONY: demo test slurm kills lint docs clean
 
 demo: $(INSTALLED)
 	$(BIN)/snakemake --cores $(CORES)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slurm" -n 2 --dist loadfile
+
+# On a real Slurm cluster that the tests start on this machine; skipped where they cannot (tests/slurm/cluster.sh install).
+slurm: $(INSTALLED)
+	$(BIN)/python -m pytest -m slurm
 
 # The suite kills running workflows a few times; this kills 50, in every stage, and takes about half an hour.
 kills: $(INSTALLED)

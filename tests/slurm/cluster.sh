@@ -98,11 +98,10 @@ up() {
 
 down() {
   for file in "$DIR"/run/*.pid; do
-    [ -s "$file" ] && kill "$(cat "$file")" 2>/dev/null || true
-  done
-  for _ in $(seq 50); do
-    pgrep -F <(cat "$DIR"/run/*.pid 2>/dev/null) >/dev/null 2>&1 || break
-    sleep 0.1
+    [ -s "$file" ] || continue
+    process=$(cat "$file")
+    kill "$process" 2>/dev/null || continue
+    for _ in $(seq 100); do kill -0 "$process" 2>/dev/null && sleep 0.1 || break; done
   done
   for name in slurm gres; do [ ! -L /etc/slurm/$name.conf ] || rm -f /etc/slurm/$name.conf; done
 }

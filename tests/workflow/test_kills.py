@@ -45,6 +45,7 @@ CASES = [
     for number, rule in enumerate((["train", "encode_crops", "manifest", *MADE] * (1 + KILLS // len(MADE)))[:KILLS])
 ]
 BLOCK = re.compile(r"^local(?:rule|checkpoint) (\w+):\n((?:    .*\n)+)", re.MULTILINE)
+PLACE = ("start", "end", "host", "job", "gpus")  # of a record: when and where, not what
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+\+00:00")
 
 
@@ -71,7 +72,7 @@ def content(results: Path) -> dict[str, str]:
             data = TIME.sub("", data.decode()).encode()
         elif path.suffix == ".json" and path.name != "zarr.json":
             record = json.loads(data)
-            record = {key: value for key, value in record.items() if key not in ("start", "end")}
+            record = {key: value for key, value in record.items() if key not in PLACE}
             if path.name == "report.json":
                 record["outputs"].pop("report.html")
             data = json.dumps(record).encode()
