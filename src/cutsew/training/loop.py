@@ -1,8 +1,6 @@
 """The training loop: interactive cutting and sewing over all epochs, resumable at every checkpoint (Algorithm 1)."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,6 +15,7 @@ from cutsew.config.student import Train
 from cutsew.errors import UserError
 from cutsew.numerics.adapter import MAX_GRID, Adapter
 from cutsew.numerics.draw import torch_seed
+from cutsew.steady import threads
 from cutsew.training.checkpoint import Checkpoint
 from cutsew.training.features import batch_features, plain_features, worth_keeping
 from cutsew.training.learner import Learner, Losses, history_rows
@@ -80,6 +79,8 @@ def fit(
         UserError: a photo is bad, there are too few, or the loss diverges.
 
     """
+    if device == "cpu":
+        threads()  # the adapter computes in one thread, from the first step on
     grid = backbone.grid
     _refuse_single_values(len(album.paths), train.batch_size, grid)
     per_epoch = steps_per_epoch(len(album.paths), train.batch_size)
@@ -100,29 +101,13 @@ def fit(
             torch.manual_seed(torch_seed(train.seed, "step", len(losses)))  # dropout's draws
             weak = batch_features(backbone, batch, kept, device)
             strong_features = None if batch.strong is None else backbone(batch.strong)
-            with _one_thread(device):
-                losses.append(learner.step(len(losses), batch.sources.to(device), weak, strong_features))
+            losses.append(learner.step(len(losses), batch.sources.to(device), weak, strong_features))
             bar.set_postfix(m=f"{losses[-1].m:.3f}", e=f"{losses[-1].e:.3f}", refresh=False)
             bar.update()
             if checkpoint.due():
                 checkpoint.save(_state(learner, losses))
     refined: npt.NDArray[np.float32] = learner.estimator.settled().cpu().numpy()
     return Trained(model.eval(), refined, history_rows(losses, learner.rates, per_epoch))
-
-
-@contextmanager
-def _one_thread(device: str) -> Iterator[None]:
-    """On a CPU, compute in one thread: the last bits of a sum depend on how many threads share it.
-
-    The adapter is small beside the backbone, which uses all threads; meanwhile the workers have the other cores.
-    """
-    threads = torch.get_num_threads()
-    if device == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _refuse_single_values(photos: int, batch_size: int, grid: tuple[int, int]) -> None:
