@@ -95,7 +95,7 @@ STAGES: dict[str, Stage] = {
         ("classes", "student", "adapter", "sew", "train", "correct"),
         ("correct", "fuse", "score", "import_scores", "select", "tiny_clip"),
     ),
-    "predict": Stage("Score the held-out photos with the student.", 1, (), ("train",)),
+    "predict": Stage("Score the held-out photos with the student.", 2, (), ("train",)),
     "reference_labels": Stage(
         "Turn true labels into those of a reference student.",
         1,
@@ -110,7 +110,7 @@ STAGES: dict[str, Stage] = {
         command="train",
     ),
     "reference_predict": Stage(
-        "Score the held-out photos with a reference student.", 1, (), ("reference_train",), command="predict"
+        "Score the held-out photos with a reference student.", 2, (), ("reference_train",), command="predict"
     ),
     "evaluate": Stage("Measure every stage.", 1, ("evaluate",), ("truth", "predict", "reference_predict")),
     "report": Stage("Write the report.", 1, (), ("evaluate",)),

@@ -11,7 +11,7 @@ GROUP = 4
 """Images in one call of the model on a CPU."""
 
 
-def steadily(function: Callable[[Tensor], Tensor], images: Tensor, device: str) -> Tensor:
+def steadily(function: Callable[[Tensor], Tensor], images: Tensor, device: str | torch.device) -> Tensor:
     """Apply a model to a batch of images.
 
     On a CPU the last bits of a convolution or a product depend on how many images share a call and how many threads

@@ -15,6 +15,7 @@ from cutsew.artefacts.store import file_digest
 from cutsew.config.student import Student as StudentSettings
 from cutsew.errors import UserError
 from cutsew.numerics.adapter import Adapter
+from cutsew.steady import steadily
 
 if TYPE_CHECKING:
     from cutsew.backbones.base import Backbone
@@ -50,8 +51,8 @@ class Student(nn.Module):
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
         """Map (B, 3, S, S) uint8 RGB pixels to (B, C) float32 logits; their sigmoid is each class's probability."""
-        logits: Tensor = self.adapter(self.backbone(images))
-        return logits
+        features = self.backbone(images)
+        return steadily(self.adapter, features, features.device)
 
 
 def save(weights: Path, adapter: Adapter, backbone: "Backbone", sizes: Mapping[str, Any], classes: list[str]) -> None:

@@ -65,7 +65,7 @@ def test_scores_are_the_students_logits_of_the_test_photos_in_order(world, adapt
 def test_scores_do_not_depend_on_batches_and_workers(world, adapter, tmp_path, batch_size, workers):
     one = run_predict(world, adapter, tmp_path / "one")
     other = run_predict(world, adapter, tmp_path / "other", batch_size, workers)
-    assert np.allclose(one, other, atol=1e-6)
+    assert np.array_equal(one, other)
 
 
 def test_without_test_photos_there_is_an_empty_array_that_evaluate_can_open(tmp_path):
