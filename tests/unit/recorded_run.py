@@ -146,10 +146,23 @@ def make_sew(base, folder, seed=0):
     make_label("train", folder, "refined.zarr", trained, seed)
     make_label("predict", folder, "scores.zarr", [images, *(folder / name for name in names[:2])], seed)
     measured = [images, base / "logits.zarr", fused, pseudo, refined, folder / "scores.zarr", base / "labels.parquet"]
+    measured.append(make_reference(base))
     tables = ["metrics.csv", "per_class.csv", "confidence.csv", "agreement.csv"]
     make_files("evaluate", folder, "metrics.json", tables, measured, seed)
     shown = [*measured, folder / "metrics.csv", folder / "history.csv", base / "views.zarr"]
     make_files("report", folder, "report.json", ["report.html", "scenes.png"], shown, seed)
+
+
+def make_reference(base):
+    """Write the reference student that all runs share, if it is not there; return its scores."""
+    folder, images = base / "references" / "supervised", base / "images.parquet"
+    names = ["adapter.safetensors", "model.yaml", "history.csv"]
+    if not folder.exists():
+        make_label("reference_labels", folder, "labels.zarr", [images, base / "labels.parquet"], 0)
+        make_files("train", folder, "adapter.json", names, [images, folder / "labels.zarr"], 0)
+        make_label("train", folder, "refined.zarr", [images, folder / "labels.zarr"], 0)
+        make_label("predict", folder, "scores.zarr", [images, *(folder / name for name in names[:2])], 0)
+    return folder / "scores.zarr"
 
 
 def make_runs(folder: Path) -> Path:

@@ -22,6 +22,7 @@ SETTINGS = {
     "dataset": {"name": "tiny", "kind": "demo", "shard_size": SHARD},
     "cut": {"passes": 4, "passes_per_job": PER_JOB},
     "demo": {"rebuild_teacher": True},
+    "references": {"kinds": ["supervised"]},
     "runs": {"other": {"fuse.alpha": 0.5}},
 }
 
@@ -86,8 +87,9 @@ def test_what_a_variant_now_reads_elsewhere_goes(home):
 
 
 def test_what_no_run_needs_goes(home):
-    write("config/config.yaml", SETTINGS | {"demo": {"rebuild_teacher": False}, "student": {"kind": "none"}})
-    gone = {"cutsew-tiny.safetensors", "cutsew-tiny.safetensors.json", "patches.parquet", "patches.json"}
+    changes = {"demo": {"rebuild_teacher": False}, "student": {"kind": "none"}, "references": {"kinds": []}}
+    write("config/config.yaml", SETTINGS | changes)
+    gone = {"references", "cutsew-tiny.safetensors", "cutsew-tiny.safetensors.json", "patches.parquet", "patches.json"}
     assert {Path(name).name for name in listed() if name.startswith("default/")} == gone | {
         name for stage in ("train", "predict") for name in OUTPUTS[stage]
     }

@@ -49,6 +49,7 @@ def test_an_undamaged_run_passes(base, run):
 
 TABLES = ["images.parquet", "shards.csv", "skipped.csv", "labels.parquet", "cutsew-tiny.safetensors", "patches.parquet"]
 TABLES += ["adapter.safetensors", "model.yaml", "history.csv", "metrics.csv", "per_class.csv", "confidence.csv"]
+TABLES += ["references/supervised/adapter.safetensors", "references/supervised/history.csv"]
 TABLES += ["agreement.csv", "report.html", "scenes.png", "world/ImageSets/Main/train.txt"]
 CHUNKS = ["views.zarr/global/c/0/0", "views.zarr/crops/c/1/0/0", "views.zarr/boxes/c/0/1/0"]
 GROUPS = {
@@ -59,6 +60,8 @@ GROUPS = {
     "pseudo.zarr": "image/c/0",
     "refined.zarr": "z/c/0/0",
     "scores.zarr": "class/c/0",
+    "references/supervised/labels.zarr": "z/c/0/0",
+    "references/supervised/scores.zarr": "z/c/0/0",
 }
 
 
@@ -178,6 +181,8 @@ def test_damage_to_what_a_variant_was_made_from_is_told(base):
 
 
 AFTER = ["adapter.safetensors", "labels.parquet", "metrics.csv", "patches.parquet"]
+REFERENCE = ("adapter.safetensors", "labels.zarr", "refined.zarr", "scores.zarr")
+AFTER += [f"references/supervised/{name}" for name in REFERENCE]
 AFTER += ["refined.zarr", "report.html", "scores.zarr", "views.zarr"]
 
 
