@@ -1,0 +1,52 @@
+"""Out of GPU memory: the batch is halved and the job goes on."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cutsew.errors import UserError
+from cutsew.halving import Halving
+
+
+class Device:
+    """A model on a device that holds so many rows."""
+
+    def __init__(self, holds):
+        self.holds, self.calls = holds, []
+
+    def __call__(self, rows):
+        self.calls.append(len(rows))
+        if len(rows) > self.holds:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return rows * 2
+
+
+def test_a_batch_is_halved_until_it_fits_and_stays_small(caplog):
+    halving, device = Halving(), Device(3)
+    rows = torch.arange(16.0)
+    assert torch.equal(halving(device, rows), rows * 2)
+    assert device.calls == [16, 8, 4, 2, 2, 2, 2, 2, 2, 2, 2]
+    assert "4 views do not fit into the GPU's memory; going on with 2 at a time" in caplog.text
+    device.calls.clear()
+    assert torch.equal(halving(device, rows[:5]), rows[:5] * 2)
+    assert device.calls == [2, 2, 1]
+
+
+@given(st.integers(0, 40), st.integers(1, 50))
+def test_nothing_is_lost(count, holds):
+    rows = torch.arange(float(count)).reshape(count, 1)
+    assert torch.equal(Halving()(Device(holds), rows), rows * 2)
+
+
+def test_what_never_fits_ends_in_one_line():
+    with pytest.raises(UserError, match=r"^compute\.batch_size: the GPU's memory does not hold one view"):
+        Halving()(Device(0), torch.zeros(4))
+
+
+def test_other_errors_pass():
+    def broken(rows):
+        raise RuntimeError("shape")
+
+    with pytest.raises(RuntimeError, match="shape"):
+        Halving()(broken, torch.zeros(4))
