@@ -12,6 +12,7 @@ if not workflow.overwrite_configfiles:
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/inputs_common.smk"
 include: "workflow/rules/resources_common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/cut.smk"

@@ -1,0 +1,246 @@
+# Helpers: what the rules read, in whichever run's folder it is.
+import hashlib
+
+from cutsew.artefacts.views import BOXES, CROPS, GLOBAL, chunk_file, chunk_record
+from cutsew.data.listing import listing_fingerprint, truth_fingerprint
+
+
+def made(stage, name):
+    """Input: an artefact of an earlier stage, in the folder of the run that makes it."""
+
+    def for_run(wildcards):
+        folder = PLAN.folder(wildcards.run, stage)
+        return str(folder / name.format(**dict(wildcards.items())))
+
+    return for_run
+
+
+def rebuilt_weights(wildcards):
+    """Input: the demo's tiny CLIP, where it is to be trained anew."""
+    if not PLAN.runs[wildcards.run].demo.rebuild_teacher:
+        return []
+    return str(PLAN.folder(wildcards.run, "tiny_clip") / "cutsew-tiny.safetensors")
+
+
+def scores_file(wildcards):
+    """Input: the file of scores made elsewhere."""
+    return str(PLAN.runs[wildcards.run].teacher.scores.file)
+
+
+def world(wildcards):
+    """Input: the demo's photos, which a rule makes; other photos are not tracked one by one."""
+    if PLAN.runs[wildcards.run].dataset.kind != "demo":
+        return []
+    return str(
+        PLAN.folder(wildcards.run, "demo_world")
+        / "world"
+        / "ImageSets"
+        / "Main"
+        / "train.txt"
+    )
+
+
+def photo_root(wildcards):
+    """Params: the folder of the photos."""
+    if PLAN.runs[wildcards.run].dataset.kind == "demo":
+        return str(PLAN.folder(wildcards.run, "demo_world") / "world")
+    return str(PLAN.runs[wildcards.run].dataset.root or ".")
+
+
+def listing(wildcards):
+    """Params: names, sizes and times of the photos, so that new and changed ones are noticed."""
+    return listing_fingerprint(PLAN.runs[wildcards.run])
+
+
+def truth_file(wildcards):
+    """Input: the user's file of true labels, where there is one."""
+    return str(PLAN.runs[wildcards.run].dataset.truth or "") or []
+
+
+def truth_listing(wildcards):
+    """Params: names, sizes and times of the annotations, so that edited ones are noticed."""
+    return truth_fingerprint(PLAN.runs[wildcards.run])
+
+
+def photos(wildcards):
+    """Input: the manifest, known once its checkpoint is done. Taken as ancient(): what counts are its digests."""
+    owner = PLAN.owner(wildcards.run, "manifest")
+    return checkpoints.manifest.get(dataset=wildcards.dataset, run=owner).output.images
+
+
+def shards(run):
+    """Read shards.csv: a row per shard with digests of its rows; empty as long as there is none."""
+    table = PLAN.folder(run, "manifest") / "shards.csv"
+    return (
+        pd.read_csv(table, dtype=str)
+        if table.exists()
+        else pd.DataFrame(columns=["shard", "digest", "listed"])
+    )
+
+
+def photos_digest(wildcards):
+    """Params: which photos there are, and in which split."""
+    return digest_of(shards(wildcards.run)["listed"])
+
+
+def contents_digest(wildcards):
+    """Params: which photos there are, whatever their split."""
+    return digest_of(shards(wildcards.run)["digest"])
+
+
+def shard_digest(wildcards):
+    """Params: which photos are in a shard, so that new ones encode only the shards that they fall in."""
+    table = shards(wildcards.run)
+    return digest_of(table.loc[table["shard"] == wildcards.shard, "digest"])
+
+
+def digest_of(digests):
+    """Digest digests."""
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()[:16]
+
+
+def blocks(run):
+    """Blocks of crop passes."""
+    cut = PLAN.runs[run].cut
+    return range(-(-cut.passes // cut.passes_per_job))
+
+
+def passes_of_block(wildcards):
+    """Params: how many passes a block holds; the last may hold fewer."""
+    cut = PLAN.runs[wildcards.run].cut
+    return min(
+        cut.passes_per_job, cut.passes - int(wildcards.block) * cut.passes_per_job
+    )
+
+
+def chunks(wildcards):
+    """Input: all chunk files of views.zarr and their records."""
+    photos(wildcards)
+    views = PLAN.folder(wildcards.run, "encode") / "views.zarr"
+    for shard in shards(wildcards.run)["shard"]:
+        yield str(chunk_file(views, GLOBAL, shard))
+        yield str(chunk_record(views, shard))
+        for block in blocks(wildcards.run):
+            yield str(chunk_file(views, CROPS, shard, block))
+            yield str(chunk_file(views, BOXES, shard, block))
+            yield str(chunk_record(views, shard, block))
+
+
+def patch_options(wildcards):
+    """Params: the photos to paste, as command-line options; none where nothing is sewn."""
+    return [word for path in pasted(wildcards) for word in ("--patches", path)]
+
+
+def pasted(wildcards):
+    """Input: the photos to paste, where photos are sewn."""
+    if not PLAN.runs[wildcards.run].sew.enabled:
+        return []
+    return [str(PLAN.folder(wildcards.run, "select") / "patches.parquet")]
+
+
+def labels_of_reference(wildcards):
+    """Input: what a reference student is trained on."""
+    if wildcards.reference == "zero_shot":
+        return logits(wildcards)
+    folder = PLAN.folder(wildcards.run, "reference_labels")
+    return str(
+        folder / "references" / wildcards.reference / "labels.zarr" / "zarr.json"
+    )
+
+
+def scores_of_references(run):
+    """Name the scores of a run's reference students, by their kind."""
+    folder = PLAN.folder(run, "reference_predict") / "references"
+    return {
+        kind: str(folder / kind / "scores.zarr" / "zarr.json")
+        for kind in dict.fromkeys(PLAN.runs[run].references.kinds)
+    }
+
+
+def starting_labels(wildcards):
+    """Input: the labels that training starts from."""
+    stage, group = {
+        "pseudo": ("correct", "pseudo.zarr"),
+        "fused": ("fuse", "fused.zarr"),
+        "zero_shot": (scoring(wildcards.run), "logits.zarr"),
+    }[PLAN.runs[wildcards.run].train.labels]
+    return str(PLAN.folder(wildcards.run, stage) / group / "zarr.json")
+
+
+def salient_labels(wildcards):
+    """Input: the labels that say how salient a photo is."""
+    if PLAN.runs[wildcards.run].select.labels == "zero_shot":
+        return logits(wildcards)
+    return str(PLAN.folder(wildcards.run, "correct") / "pseudo.zarr" / "zarr.json")
+
+
+def scoring(run):
+    """Name the stage that makes logits.zarr."""
+    return "score" if makes(run, "encode") else "import_scores"
+
+
+def logits(wildcards):
+    """Input: logits.zarr."""
+    return str(
+        PLAN.folder(wildcards.run, scoring(wildcards.run)) / "logits.zarr" / "zarr.json"
+    )
+
+
+def measured(wildcards):
+    """Input: what there is to measure beside the labels of the cutting stages."""
+    run = wildcards.run
+    found = {}
+    if makes(run, "train"):
+        found["refined"] = str(PLAN.folder(run, "train") / "refined.zarr" / "zarr.json")
+        found["scores"] = str(PLAN.folder(run, "predict") / "scores.zarr" / "zarr.json")
+    if makes(run, "truth"):
+        found["labels"] = str(PLAN.folder(run, "truth") / "labels.parquet")
+    return found
+
+
+def shown(wildcards):
+    """Input: what the report shows beside what was measured."""
+    run = wildcards.run
+    found = measured(wildcards)
+    if makes(run, "train"):
+        found["history"] = str(PLAN.folder(run, "train") / "history.csv")
+    if makes(run, "encode"):
+        found["views"] = str(PLAN.folder(run, "encode") / "views.zarr" / "zarr.json")
+    return found
+
+
+def references(wildcards):
+    """Input: the scores of the reference students."""
+    return list(scores_of_references(wildcards.run).values())
+
+
+def measure_options(wildcards):
+    """Params: what there is to measure, as command-line options."""
+    options = [(f"--{name}", path) for name, path in measured(wildcards).items()]
+    options += [
+        ("--reference", f"{kind}={path}")
+        for kind, path in scores_of_references(wildcards.run).items()
+    ]
+    return [word for option in options for word in option]
+
+
+def show_options(wildcards):
+    """Params: what there is to show, as command-line options."""
+    return [
+        word for name, path in shown(wildcards).items() for word in (f"--{name}", path)
+    ]
+
+
+def of_own_runs(stage, name):
+    """Name an artefact of every run of the config file, those of a sweep left out."""
+    return [str(PLAN.folder(run, stage) / name) for run in OWN_RUNS]
+
+
+def finished(wildcards):
+    """Input of target `all`: the report of every run."""
+    return of_own_runs("report", "report.html")
+
+
+def labelled(wildcards):
+    """Input of target `labels`: the pseudo-labels of every run."""
+    return of_own_runs("correct", "pseudo.zarr/zarr.json")
