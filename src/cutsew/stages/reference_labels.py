@@ -1,10 +1,9 @@
 """Stage reference_labels: true labels as a reference student is trained on. No label of the method comes from here."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import typer
 from tqdm import tqdm
@@ -16,7 +15,7 @@ from cutsew.artefacts.record import Record
 from cutsew.artefacts.store import new_group
 from cutsew.config.model import References
 from cutsew.errors import UserError
-from cutsew.numerics.reference import single_positive, smoothed, supervised
+from cutsew.numerics.reference import Logits, Truth, single_positive, smoothed, supervised
 from cutsew.plan import STAGES
 from cutsew.stages.options import SettingsOption
 
@@ -35,29 +34,31 @@ def reference_labels(
     """Turn true labels into those of a reference student, which is no part of the method."""
     record = Record("reference_labels", STAGES["reference_labels"].version, {**settings, "kind": kind}, [images, truth])
     photos, classes = read_manifest(images), list(settings["classes"])
+    known = read_truth(truth, list(photos["id"]), classes)
+    _refuse_unknown(photos.iloc[np.flatnonzero((known < 0).all(axis=1))], kind)
     spec = label_spec(len(photos), len(classes), max(1, min(ROWS, len(photos))))
     with new_group(labels, {"z": spec}, {"image": list(photos["id"]), "class": classes}) as group:
         for rows in tqdm(list(slabs(len(photos), ROWS)), desc="reference_labels", unit="shard"):
-            group["z"][rows] = _labels(photos.iloc[rows], truth, classes, kind, settings)
+            group["z"][rows] = _labels(known[rows], photos["digest"].iloc[rows].tolist(), kind, settings)
     record.write_beside(labels)
 
 
-def _labels(
-    photos: pd.DataFrame, path: Path, classes: list[str], kind: str, settings: SettingsOption
-) -> npt.NDArray[np.float32]:
-    truth = read_truth(path, list(photos["id"]), classes)
-    unknown = (truth < 0).all(axis=1) & (photos["split"] == "train").to_numpy()
-    if unknown.any():
-        first = photos["id"].iloc[int(np.argmax(unknown))]
+def _refuse_unknown(photos: pd.DataFrame, kind: str) -> None:
+    """Refuse training photos without true labels."""
+    lost = photos.loc[photos["split"] == "train", "id"]
+    if len(lost):
         raise UserError(
-            f"references.kinds: {kind} needs true labels of all training photos, and {unknown.sum()} have none, "
-            f"such as {first!r}; add them to the truth or leave {kind} out"
+            f"references.kinds: {kind} needs true labels of all training photos, and {len(lost)} have none, "
+            f"such as {lost.iloc[0]!r}; add them to the truth or leave {kind} out"
         )
+
+
+def _labels(truth: Truth, digests: list[str], kind: str, settings: dict[str, Any]) -> Logits:
     match kind:
         case "supervised":
             return supervised(truth)
         case "smoothed":
             return smoothed(truth, References.model_validate(settings["references"]).smoothing)
         case "single_positive":
-            return single_positive(truth, photos["digest"].tolist(), settings["train"]["seed"])
+            return single_positive(truth, digests, settings["train"]["seed"])
     raise UserError(f"--kind: {kind} is not one; use supervised, smoothed or single_positive")
