@@ -1,9 +1,10 @@
 # Helpers: what a job asks a machine or a cluster for. The estimates are cutsew.sizing's; none of it changes a result.
 from cutsew import gpu, sizing
 
-# On one machine at most one job per visible GPU runs at a time; a cluster counts its own.
+# On one machine at most one job per visible GPU runs at a time; a cluster counts its own. The driver is asked once.
+LOCAL_GPUS = 0 if DEVICE == "cpu" else len(gpu.visible())
 if "local_gpu" not in workflow.global_resources:
-    workflow.register_resource("local_gpu", len(gpu.visible()))
+    workflow.register_resource("local_gpu", LOCAL_GPUS)
 
 
 def gpus(wildcards):
@@ -13,8 +14,7 @@ def gpus(wildcards):
 
 def local_gpus(wildcards):
     """Resource: GPUs that a job takes of this machine."""
-    here = workflow.local_exec and DEVICE != "cpu"
-    return min(1, len(gpu.visible())) if here else 0
+    return min(1, LOCAL_GPUS) if workflow.local_exec else 0
 
 
 def job_of(stage, wildcards, threads):
