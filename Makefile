@@ -12,7 +12,7 @@ demo: $(INSTALLED)
 	$(BIN)/snakemake --cores $(CORES)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slurm" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slurm" -n 2 --dist loadfile --no-loadscope-reorder
 
 # On a real Slurm cluster that the tests start on this machine; skipped where they cannot (tests/slurm/cluster.sh install).
 slurm: $(INSTALLED)
@@ -35,7 +35,7 @@ docs: $(INSTALLED)
 # One pip call under exact pins: without them open_clip_torch pulls a newer torch with gigabytes of CUDA packages.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[workflow,demo,offline,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[workflow,demo,offline,export,dev]'
 	touch $@
 
 clean:

@@ -19,6 +19,7 @@ include: "workflow/rules/cut.smk"
 include: "workflow/rules/sew.smk"
 include: "workflow/rules/reference.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/explain.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/sweep_common.smk"
 include: "workflow/rules/sweep.smk"
@@ -29,9 +30,13 @@ localrules:
     all,
     labels,
     sweep,
+    download,
     truth,
     seal,
+    targets,
+    override,
     select,
+    thresholds,
     reference_labels,
     evaluate,
     report,

@@ -3,14 +3,15 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
-
 from cutsew.config import Config
 from cutsew.config.dataset import Dataset
+from cutsew.config.teacher import ScoresTeacher
+from cutsew.data import layouts
 from cutsew.data.listing import list_images
+from cutsew.data.overrides import read_overrides
 from cutsew.data.truth import read_csv, refuse_absent, split_labels
 from cutsew.errors import UserError
-from cutsew.plan import REBUILT
+from cutsew.plan import DEFAULT, REBUILT
 
 WEIGHTS_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt", ".tar", ".onnx", ".npz")
 
@@ -29,23 +30,43 @@ def check_before_start(*configs: Config) -> None:
         _check_weights(config)
         _check_scores(config)
         _check_truth(config)
+        _check_overrides(config)
         scores = config.teacher.scores if config.teacher.kind == "scores" else None
         key = config.dataset.model_dump_json() + (scores.model_dump_json() if scores is not None else "")
-        if config.dataset.kind in ("folder", "voc") and key not in listings:
+        if config.dataset.kind not in ("demo", "ids") and key not in listings and not _to_come(config):
             _check_root(config.dataset)
-            listings[key] = _training_photos(list_images(config.dataset, scores=scores))
+            listings[key] = _training_photos(config.dataset, scores)
         if config.dataset.kind == "demo":
             _check_top_k(config, config.demo.train, "demo.train")
-        elif config.dataset.kind != "ids":
+        elif key in listings:
             _check_top_k(config, listings[key], "the training photos below dataset.root")
 
 
-def _training_photos(listed: pd.DataFrame) -> int:
-    """Count the photos that are not known to be held out."""
+def _training_photos(dataset: Dataset, scores: ScoresTeacher | None) -> int:
+    """Count the photos that are not known to be held out, in seconds.
+
+    Labels that decide on photos (`dataset.unlabelled`) are left to the manifest, which reads them once.
+    """
+    if dataset.kind == "coco" and dataset.root is not None:
+        return layouts.count_on_disk(dataset, dataset.root)
+    if dataset.unlabelled == "drop":
+        dataset = dataset.model_copy(update={"unlabelled": "keep"})
+    listed = list_images(dataset, scores=scores)
     train = int((listed["split"] != "test").sum())
     if train == 0:
         raise UserError("dataset.test: leaves no photo to label and train on; hold fewer out")
     return train
+
+
+def _to_come(config: Config) -> bool:
+    """Tell whether the photos are downloaded first; refuse where they were downloaded once and are gone."""
+    dataset = config.dataset
+    if not dataset.downloaded or dataset.root is None or dataset.root.is_dir():
+        return False
+    record = Path("results", dataset.name, DEFAULT, "download.json")
+    if record.exists():
+        raise UserError(f"dataset.root: {dataset.root} is gone; put it back, or remove {record} to download it again")
+    return True
 
 
 def _check_root(dataset: Dataset) -> None:
@@ -84,6 +105,14 @@ def _check_scores(config: Config) -> None:
     file = config.teacher.scores.file
     if config.teacher.kind == "scores" and file is not None and not file.exists():
         raise UserError(f"teacher.scores.file: {file} does not exist; name an existing npz, Zarr or parquet file")
+
+
+def _check_overrides(config: Config) -> None:
+    path = config.labels.overrides
+    if path is not None:
+        strange = sorted(set(read_overrides(path)["class"]) - set(config.classes))
+        if strange:
+            raise UserError(f"labels.overrides: {path} names {strange[0]!r}, which is not among classes; correct it")
 
 
 def _check_truth(config: Config) -> None:

@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,12 @@ COMMANDS = [name for name, stage in STAGES.items() if stage.command is None]
 TOOLS = {
     "verify": "Check that a run's artefacts are as they were made.",
     "why": "Tell what an artefact was made from, up to the photos.",
+    "export": "Write a run's student as ONNX and as safetensors that need nothing else.",
+    "audit": "Tell where each label comes from: stages, a photo, a class.",
+    "labels": "Write a run's labels for FiftyOne, COCO's tools or cleanlab.",
+    "difference": "Measure how much better one run is than another, and how sure that is.",
+    "check": "Tell whether a benchmark's copy is whole, and what lies where.",
+    "compare": "Set a run's numbers beside published ones of the same protocol.",
     "gc": "List, and with --yes delete, results that no configured run refers to.",
 }
 """Commands that no rule calls, and their lines of help; each is a module of cutsew.tools."""
@@ -76,10 +83,20 @@ def options(
     """Set up messages, and end with the workflow if one has started this."""
     end_with_owner()
     handlers: list[logging.Handler] = [logging.StreamHandler()]
+    logging.raiseExceptions = False  # a full disk costs the log, and is told of by what the stage cannot write
     if log is not None:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(log, mode="w", encoding="utf-8"))
+        # A helper of a training in several processes adds to the file that the first one began.
+        helper = os.environ.get("RANK", "0") != "0"
+        handlers.append(_log_file(log, "a" if helper else "w"))
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)
+
+
+def _log_file(path: Path, mode: str) -> logging.Handler:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return logging.FileHandler(path, mode=mode, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--log: {path} cannot be written ({error.strerror}); name another file") from None
 
 
 def main() -> None:

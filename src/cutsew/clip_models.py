@@ -47,7 +47,7 @@ class Clip:
     image_size: int
 
 
-def build(model: str, pretrained: str, image_size: int | None, section: str) -> Clip:
+def build(model: str, pretrained: str, image_size: int | None, section: str, *, weights: bool = True) -> Clip:
     """Build an open_clip model.
 
     Args:
@@ -56,6 +56,7 @@ def build(model: str, pretrained: str, image_size: int | None, section: str) -> 
         pretrained: open_clip's tag of its weights, or the path of a local checkpoint.
         image_size: side of the square input in pixels, None for the model's own.
         section: dotted name of the settings' section, for messages.
+        weights: load them; False leaves random ones, for a caller that has its own.
 
     Raises:
         UserError: an unknown model or tag, weights that cannot be fetched or do not fit.
@@ -69,7 +70,7 @@ def build(model: str, pretrained: str, image_size: int | None, section: str) -> 
     if config is None:
         raise UserError(f"{section}.model: open_clip has no model {model}; see open_clip.list_models()")
     tag: dict[str, Any] = {} if checkpoints.is_path(pretrained) else get_pretrained_cfg(model, pretrained)
-    state = _state_dict(model, pretrained, tag, f"{section}.pretrained")
+    state = _state_dict(model, pretrained, tag, f"{section}.pretrained") if weights else None
     is_timm = "timm_model_name" in config["vision_cfg"]  # timm's towers change size after loading
     with _quiet(), torch.random.fork_rng(devices=[]):
         try:
@@ -83,8 +84,9 @@ def build(model: str, pretrained: str, image_size: int | None, section: str) -> 
             )
         except (OSError, RuntimeError, ImportError, ValueError, AssertionError) as error:
             raise UserError(f"{section}.model: {model} cannot be built ({_first_line(error)})") from None
-    source = f"{pretrained} of {model}"
-    checkpoints.load(built, _fitted(state, built, source, section), source, f"{section}.pretrained")
+    if state is not None:
+        source = f"{pretrained} of {model}"
+        checkpoints.load(built, _fitted(state, built, source, section), source, f"{section}.pretrained")
     if is_timm and image_size is not None:
         built.visual.set_input_size(image_size)
     wanted = built.visual.preprocess_cfg

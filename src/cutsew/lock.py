@@ -26,11 +26,21 @@ def claim(folder: Path) -> None:
         folder: results/<dataset>; made where it is not there.
 
     Raises:
-        UserError: another process holds the lock.
+        UserError: another process holds the lock, or the disk cannot be written.
 
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        _lock(lock, folder)
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"snakemake (process {os.getpid()} on {platform.node()})\n".encode(), 0)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); mend that and run again") from None
+    _held.append(lock)
+
+
+def _lock(lock: int, folder: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -41,6 +51,3 @@ def claim(folder: Path) -> None:
         ) from None
     except OSError as error:  # a file system without locks
         log.warning("%s: cannot be locked (%s); do not run two snakemake on it at once", folder, error.strerror)
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"snakemake (process {os.getpid()} on {platform.node()})\n".encode(), 0)
-    _held.append(lock)

@@ -5,6 +5,7 @@ from cutsew.config import Config
 OUTPUTS: dict[str, tuple[str, ...]] = {
     "tiny_clip": ("cutsew-tiny.safetensors", "cutsew-tiny.safetensors.json"),
     "demo_world": ("world", "world.json"),
+    "download": ("download.json",),
     "manifest": ("images.parquet", "shards.csv", "skipped.csv", "images.json"),
     "truth": ("labels.parquet", "labels.json"),
     "text": ("text.zarr", "text.json"),
@@ -14,13 +15,24 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
     "import_scores": ("logits.zarr", "logits.json"),
     "fuse": ("fused.zarr", "fused.json"),
     "correct": ("pseudo.zarr", "pseudo.json"),
+    "targets": ("targets.zarr", "targets.json"),
+    "override": ("overridden.zarr", "overridden.json"),
     "select": ("patches.parquet", "patches.json"),
     "train": ("adapter.safetensors", "model.yaml", "refined.zarr", "history.csv", "adapter.json", "refined.json"),
     "predict": ("scores.zarr", "scores.json"),
+    "thresholds": ("thresholds.csv", "thresholds.json"),
+    "explain": ("maps.zarr", "maps.json"),
     "reference_labels": ("references",),
     "reference_train": ("references",),
     "reference_predict": ("references",),
-    "evaluate": ("metrics.csv", "per_class.csv", "agreement.csv", "confidence.csv", "metrics.json"),
+    "evaluate": (
+        "metrics.csv",
+        "per_class.csv",
+        "agreement.csv",
+        "confidence.csv",
+        "thresholds_f1.csv",
+        "metrics.json",
+    ),
     "report": ("report.html", "scenes.png", "report.json"),
 }
 """Stage -> names of the files and folders that it writes into a run's folder; held against the rules by a test."""
@@ -31,13 +43,18 @@ def needed(config: Config) -> set[str]:
     stages = {"manifest", "fuse", "correct", "evaluate", "report"}
     stages |= {"import_scores"} if config.teacher.kind == "scores" else {"text", "encode", "seal", "score"}
     if config.student.kind != "none":
-        stages |= {"train", "predict"} | ({"select"} if config.sew.enabled else set())
+        stages |= {"train", "predict", "thresholds"} | ({"select"} if config.sew.enabled else set())
+        stages |= {"explain"} if config.explain.pairs and config.teacher.kind != "scores" else set()
+        stages |= {"targets"} if config.targets.count is not None else set()
+        stages |= {"override"} if config.labels.overrides is not None else set()
     if config.references.kinds:
         stages |= {"reference_train", "reference_predict"}
     if set(config.references.kinds) - {"zero_shot"}:
         stages.add("reference_labels")
-    if config.dataset.kind in ("demo", "voc") or config.dataset.truth is not None:
+    if config.dataset.annotated or config.dataset.truth is not None:
         stages.add("truth")
+    if config.dataset.downloaded:
+        stages.add("download")
     if config.dataset.kind == "demo":
         stages.add("demo_world")
     if config.demo.rebuild_teacher:

@@ -48,17 +48,19 @@ STAGES: dict[str, Stage] = {
     "demo_world": Stage(
         "Write the embedded demo's photos in PASCAL VOC layout.", 1, ("demo.train", "demo.test", "demo.seed")
     ),
+    "download": Stage("Fetch and unpack a benchmark's archives.", 1, ("dataset.download", "dataset.root")),
     "manifest": Stage(
         "List, check and shard the photos.",
         1,
-        ("dataset.kind", "dataset.root", "dataset.on_bad_image", "dataset.test", "dataset.voc", "dataset.shard_size")
-        + ("teacher.scores",),
-        ("demo_world",),
+        ("dataset.kind", "dataset.root", "dataset.on_bad_image", "dataset.test", "dataset.shard_size")
+        + ("dataset.voc", "dataset.coco", "dataset.nus", "dataset.unlabelled")
+        + ("dataset.benchmark", "dataset.protocol", "dataset.reduced", "teacher.scores"),
+        ("demo_world", "download"),
     ),
     "truth": Stage(
         "Read the true labels, for evaluation only.",
         1,
-        ("classes", "dataset.kind", "dataset.root", "dataset.truth", "dataset.difficult"),
+        ("classes", "dataset.kind", "dataset.root", "dataset.truth", "dataset.difficult", "dataset.coco"),
         ("manifest",),
     ),
     "text": Stage(
@@ -70,7 +72,7 @@ STAGES: dict[str, Stage] = {
     "encode": Stage(
         "Embed whole photos or a block of crop passes of one shard.",
         1,
-        ("teacher.kind", "teacher.open_clip", "teacher.conse")
+        ("teacher.kind", "teacher.precision", "teacher.compiled", "teacher.open_clip", "teacher.conse")
         + ("cut.area", "cut.aspect", "cut.flip", "cut.seed", "cut.passes_per_job", "dataset.shard_size"),
         ("manifest", "tiny_clip"),
     ),
@@ -86,16 +88,34 @@ STAGES: dict[str, Stage] = {
     ),
     "fuse": Stage("Fuse the answers of all views (Eq. 7).", 1, ("fuse", "score"), ("score", "import_scores")),
     "correct": Stage("Lift the top-beta classes (Eq. 9).", 1, ("correct",), ("fuse",)),
+    "targets": Stage(
+        "Set how many labels a photo has on average.",
+        1,
+        ("targets",),
+        ("correct", "fuse", "score", "import_scores"),
+    ),
+    "override": Stage(
+        "Lay a human's corrections over the labels that training starts from.",
+        1,
+        ("labels", "score"),
+        ("targets", "correct", "fuse", "score", "import_scores"),
+    ),
     "select": Stage(
         "Choose the salient photos to paste (Eq. 10).", 1, ("select",), ("score", "import_scores", "correct")
     ),
     "train": Stage(
         "Train the adapter and refine the pseudo-labels (Eq. 11-20).",
-        1,
+        2,
         ("classes", "student", "adapter", "sew", "train", "correct"),
-        ("correct", "fuse", "score", "import_scores", "select", "tiny_clip"),
+        ("override", "targets", "correct", "fuse", "score", "import_scores", "select", "tiny_clip"),
     ),
-    "predict": Stage("Score the held-out photos with the student.", 2, (), ("train",)),
+    "predict": Stage("Score photos with the student: the held-out ones, or any photo or folder.", 2, (), ("train",)),
+    "thresholds": Stage(
+        "Suggest from which probability each class counts as named.",
+        1,
+        ("thresholds",),
+        ("score", "import_scores", "train", "predict"),
+    ),
     "reference_labels": Stage(
         "Turn true labels into those of a reference student.",
         1,
@@ -104,7 +124,7 @@ STAGES: dict[str, Stage] = {
     ),
     "reference_train": Stage(
         "Train a reference student.",
-        1,
+        2,
         ("classes", "student", "adapter", "sew", "train", "correct"),
         ("reference_labels", "score", "import_scores", "tiny_clip"),
         command="train",
@@ -112,8 +132,16 @@ STAGES: dict[str, Stage] = {
     "reference_predict": Stage(
         "Score the held-out photos with a reference student.", 2, (), ("reference_train",), command="predict"
     ),
-    "evaluate": Stage("Measure every stage.", 1, ("evaluate",), ("truth", "predict", "reference_predict")),
-    "report": Stage("Write the report.", 1, (), ("evaluate",)),
+    "explain": Stage(
+        "Map where teacher and student see a class, and keep their features of a sample.",
+        1,
+        ("teacher.kind", "teacher.open_clip", "teacher.conse", "explain"),
+        ("text", "seal", "train", "predict", "tiny_clip"),
+    ),
+    "evaluate": Stage(
+        "Measure every stage.", 1, ("evaluate",), ("truth", "predict", "thresholds", "reference_predict")
+    ),
+    "report": Stage("Write the report.", 2, (), ("evaluate", "explain")),
     "sweep_table": Stage("Set the runs of a sweep side by side.", 1, (), ("evaluate",)),
 }
 
@@ -122,6 +150,15 @@ PLAIN = {"sew.enabled": False, "train.em_weight": 0.0, "train.correct_after": Fa
 
 LABELLING = {"pseudo": {"correct"}, "fused": {"fuse"}, "zero_shot": {"score", "import_scores"}}
 """`train.labels` -> the stages that may make them."""
+
+USED = {
+    "max": {"alpha", "space"},
+    "gated": {"gate"},
+    "mean": set[str](),
+    "cdul": {"zeta"},
+    "soft": {"alpha", "soften", "tau", "anchor"},
+}
+"""`fuse.rule` -> settings of `fuse` that it uses, of those that not all rules use."""
 
 APART = {"encode": ("cut.passes",)}
 """Settings that part two runs' artefacts of a stage although no job reads them: each views.zarr has one M."""
@@ -191,14 +228,24 @@ class Plan:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def _after(self, run: str, stage: str) -> tuple[str, ...]:
-        """Name the stages before one; which labels `select` and `train` read depends on their settings."""
+        """Name the stages before one; which labels some of them read depends on the settings."""
         config, unread = self.runs[run], set[str]()
         if stage == "select":
             unread = {"correct"} if config.select.labels == "zero_shot" else {"score", "import_scores"}
-        if stage == "train":
-            unread = {"correct", "fuse", "score", "import_scores"} - LABELLING[config.train.labels]
-            unread |= set() if config.sew.enabled else {"select"}
+        if stage in ("targets", "override", "train"):
+            unread = {"override", "targets", "correct", "fuse", "score", "import_scores"} - self._labels_of(run, stage)
+        if stage == "train" and not config.sew.enabled:
+            unread.add("select")
         return tuple(earlier for earlier in STAGES[stage].after if earlier not in unread)
+
+    def _labels_of(self, run: str, stage: str) -> set[str]:
+        """Name the stages whose labels one reads: the last that made them before it."""
+        config = self.runs[run]
+        if stage == "train" and config.labels.overrides is not None:
+            return {"override"}
+        if stage != "targets" and config.targets.count is not None:
+            return {"targets"}
+        return LABELLING[config.train.labels]
 
     def folder(self, run: str, stage: str) -> Path:
         """Return the folder that holds a stage's artefacts for a run."""
@@ -214,7 +261,7 @@ def _drop_other_kinds(section: dict[str, Any] | None, kind: str) -> None:
 def _drop_idle(chosen: dict[str, Any], passes: int) -> None:
     """Leave out settings that are not used, and which labels `select` and `train` read: their inputs say that."""
     fuse = chosen.get("fuse", {})
-    for name in ("alpha", "space") if fuse.get("rule") == "gated" else ("gate",):
+    for name in set().union(*USED.values()) - USED.get(fuse.get("rule"), set()):
         fuse.pop(name, None)
     if fuse.get("passes") in (None, passes):
         fuse.pop("passes", None)

@@ -59,10 +59,12 @@ class Job:
 
 def megabytes(config: Config, stage: str, job: Job) -> int:
     """Estimate the host memory of a stage's job, in MB."""
-    if stage not in ("encode", "train", "predict", "tiny_clip"):
+    if stage not in ("encode", "train", "predict", "explain", "tiny_clip"):
         rows = 65536 * len(config.classes) * 4 * (2 + (job.passes if stage in ("score", "fuse") else 0))
         return 2000 + rows // 10**6
     weights = _work(*_model(config, stage))[1]
+    if stage == "explain":  # the teacher too
+        weights += _work(*_model(config, "encode"))[1]
     needed = PYTHON_MB + 2 * weights + job.threads * WORKER_MB + (GPU_MB if job.gpu else 0)
     if stage == "train":
         side = _model(config, stage)[1] // 32
@@ -74,8 +76,10 @@ def megabytes(config: Config, stage: str, job: Job) -> int:
 def minutes(config: Config, stage: str, job: Job) -> int:
     """Estimate the time of a stage's job, twice over, in minutes."""
     reading = job.photos * PHOTO_SECONDS / job.threads
-    if stage in ("encode", "train", "predict"):
+    if stage in ("encode", "train", "predict", "explain"):
         work = _work(*_model(config, stage))[0] * job.photos * job.passes
+        if stage == "explain":
+            work += _work(*_model(config, "encode"))[0] * job.photos
         computing = work / (GPU_GFLOPS if job.gpu else CPU_GFLOPS * job.threads)
         epochs = config.train.epochs if stage == "train" else 1
         seconds = epochs * (computing + reading * (3 if stage == "train" else 1))

@@ -10,7 +10,7 @@ set -euo pipefail
 DIR=${CUTSEW_SLURM_DIR:-/tmp/cutsew-slurm}
 CONF=$DIR/slurm.conf
 PORT=17817
-CPUS=2 MEMORY=8000 GPUS=2
+CPUS=2 MEMORY=64000 GPUS=2  # more memory than there may be: a job that is tried again asks for more each time
 
 install() {
   apt-get update -qq

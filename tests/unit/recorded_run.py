@@ -9,8 +9,9 @@ import pandas as pd
 
 from cutsew.artefacts.logits import label_spec, logit_specs
 from cutsew.artefacts.manifest import read_manifest, shard_digests, write_manifest
+from cutsew.artefacts.maps import map_specs
 from cutsew.artefacts.record import Record, input_digest
-from cutsew.artefacts.store import Spec, file_digest, new_group, seal, write_chunk
+from cutsew.artefacts.store import Along, Spec, file_digest, new_group, seal, write_chunk
 from cutsew.artefacts.views import chunk_file, chunk_record, specs
 
 CLASSES = ["cat", "dog"]
@@ -145,12 +146,23 @@ def make_sew(base, folder, seed=0):
     make_files("train", folder, "adapter.json", names, trained, seed)
     make_label("train", folder, "refined.zarr", trained, seed)
     make_label("predict", folder, "scores.zarr", [images, *(folder / name for name in names[:2])], seed)
+    chosen_on = [folder / "scores.zarr", refined, logits]
+    make_files("thresholds", folder, "thresholds.json", ["thresholds.csv"], chosen_on, seed)
+    make_maps(base, folder, seed)
     measured = [images, base / "logits.zarr", fused, pseudo, refined, folder / "scores.zarr", base / "labels.parquet"]
-    measured.append(make_reference(base))
-    tables = ["metrics.csv", "per_class.csv", "confidence.csv", "agreement.csv"]
+    measured += [folder / "thresholds.csv", make_reference(base)]
+    tables = ["metrics.csv", "per_class.csv", "confidence.csv", "agreement.csv", "thresholds_f1.csv"]
     make_files("evaluate", folder, "metrics.json", tables, measured, seed)
-    shown = [*measured, folder / "metrics.csv", folder / "history.csv", base / "views.zarr"]
+    shown = [*measured, folder / "metrics.csv", folder / "history.csv", base / "views.zarr", folder / "maps.zarr"]
     make_files("report", folder, "report.json", ["report.html", "scenes.png"], shown, seed)
+
+
+def make_maps(base, folder, seed):
+    layout = map_specs((1, 2, 2), (1, 3, 3), (2, WIDTH), 5)
+    coordinates = {"image": Along("pair", IDS[-1:]), "class": Along("pair", CLASSES[:1]), "sample": IDS[-2:]}
+    given = [base / "images.parquet", folder / "adapter.safetensors", folder / "model.yaml", folder / "scores.zarr"]
+    given += [base / "views.zarr", base / "text.zarr"]
+    make_zarr("explain", folder / "maps.zarr", {"explain": {"seed": seed}}, given, layout, coordinates, seed)
 
 
 def make_reference(base):

@@ -28,8 +28,7 @@ def backbone(settings, device="cpu"):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         tower = nn.Sequential(nn.Conv2d(3, 12, 4, stride=4), nn.ReLU())
-    description = {"kind": settings.kind, settings.kind: getattr(settings, settings.kind).model_dump()}
-    return Backbone(tower, Pixels((0.5,) * 3, (0.25,) * 3), 16, description, device)
+    return Backbone(tower, Pixels((0.5,) * 3, (0.25,) * 3), 16, settings, device)
 
 
 def make_world(folder: Path, test: int = TEST) -> Path:

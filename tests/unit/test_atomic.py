@@ -1,13 +1,16 @@
 """A file or folder is there whole or not at all, and nothing is left lying about."""
 
+import errno
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cutsew.artefacts.atomic import replacing
+from cutsew.errors import UserError
 
 
 def names(folder):
@@ -52,6 +55,39 @@ def test_another_files_draft_is_left_alone(tmp_path):
         with replacing(tmp_path / "world") as draft:
             draft.write_text("x")
     assert names(tmp_path) == ["world", "world.json"]
+
+
+def write_and_fail(path, error):
+    with replacing(path) as draft:
+        draft.write_text("half")
+        raise error(draft) if callable(error) else error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        lambda draft: OSError(errno.EACCES, "Permission denied", str(draft / "a")),
+        lambda draft: OSError(errno.EROFS, "Read-only file system", str(draft.parent)),
+    ],
+)
+def test_a_disk_that_cannot_be_written_is_told_in_one_line(tmp_path, error):
+    with pytest.raises(UserError, match=r"made: cannot be written \(.+\); mend that and run the workflow again"):
+        write_and_fail(tmp_path / "made", error)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("free", [0, 2**30])
+def test_an_error_without_a_reason_is_the_disks_where_it_is_full(tmp_path, monkeypatch, free):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+    with pytest.raises(RuntimeError if free else UserError):  # as torch.save and safetensors do
+        write_and_fail(tmp_path / "made", RuntimeError("unexpected pos 576 vs 534"))
+
+
+def test_an_unreadable_input_is_not_taken_for_a_full_disk(tmp_path):
+    with pytest.raises(PermissionError):
+        write_and_fail(tmp_path / "made", OSError(errno.EACCES, "Permission denied", "/elsewhere/photo.jpg"))
 
 
 @given(st.text(st.characters(codec="ascii", exclude_characters="/\0\n"), min_size=1, max_size=20))

@@ -13,7 +13,10 @@ WRONG = [
     ({}, "classes: is not set; set it in the config file"),
     (BASE | {"fuse": {"alfa": 0.5}}, "fuse.alfa: unknown setting; did you mean alpha?"),
     (BASE | {"fused": {}}, "fused: unknown setting; did you mean fuse?"),
-    (BASE | {"fuse": {"zzz": 1}}, "fuse.zzz: unknown setting; known: rule, space, alpha, gate, passes"),
+    (
+        BASE | {"fuse": {"zzz": 1}},
+        "fuse.zzz: unknown setting; known: rule, space, alpha, gate, zeta, soften, tau, anchor, passes",
+    ),
     (BASE | {"teacher": {"conse": {"topp": 1}}}, "teacher.conse.topp: unknown setting; did you mean top?"),
     (
         BASE | {"cut": {"passes": "many"}},

@@ -109,6 +109,18 @@ def test_stages_agree_with_their_formulas(run):
     assert best["row"] == zero_shot[:, 1].argmax() and best["image"] == str(best["row"])
 
 
+def test_other_rules_of_fusion_agree_with_their_formulas(run, tmp_path):
+    scored = open_group(run / "logits.zarr")
+    views = [read(array_of(scored, name)).astype(np.float64) for name in ("zero_shot", "crops")]
+    whole, crops = (1 / (1 + np.exp(-z)) for z in views)
+    shown = np.where(crops.max(axis=0) >= 0.3, crops.max(axis=0), crops.min(axis=0))
+    wanted = {"mean": np.concatenate([whole[None], crops]).mean(axis=0), "cdul": (whole + shown) / 2}
+    for rule, p in wanted.items():
+        fuse(run / "logits.zarr", tmp_path / f"{rule}.zarr", settings("fuse", fuse={"rule": rule, "zeta": 0.3}))
+        z = read(array_of(open_group(tmp_path / f"{rule}.zarr"), "z"))
+        assert 1 / (1 + np.exp(-z.astype(np.float64))) == pytest.approx(p, abs=2e-6)
+
+
 def test_the_released_rules_agree_with_their_formulas(run, tmp_path):
     fuse(run / "logits.zarr", tmp_path / "gated.zarr", settings("fuse", fuse={"rule": "gated", "gate": 0}))
     fuse(run / "logits.zarr", tmp_path / "two.zarr", settings("fuse", fuse={"passes": 2, "alpha": 0}))

@@ -10,6 +10,7 @@ from synthetic_run import CLASSES, SETTINGS, make_run, write_zarr
 from cutsew.artefacts.manifest import read_manifest, write_manifest
 from cutsew.artefacts.outcome import Outcome
 from cutsew.artefacts.record import file_digest
+from cutsew.artefacts.thresholds import Thresholds, write
 from cutsew.errors import UserError
 from cutsew.plan import STAGES
 from cutsew.stages.evaluate import evaluate
@@ -159,7 +160,30 @@ def test_record(given):
     }
     for name, digest in record["outputs"].items():
         assert digest == file_digest(given["images"].with_name(name))
-    assert set(record["outputs"]) == {"metrics.csv", "per_class.csv", "confidence.csv", "agreement.csv"}
+    tables = {"metrics.csv", "per_class.csv", "confidence.csv", "agreement.csv", "thresholds_f1.csv"}
+    assert set(record["outputs"]) == tables
+
+
+def test_what_each_rule_of_thresholds_names_is_measured(tmp_path):
+    given = hand_made(tmp_path)
+    z = np.array([[2, 0, -1], [-2, 1, -1]], dtype=np.float32)  # photos b (dog) and d (cat)
+    write_zarr(tmp_path / "scores.zarr", ["b", "d"], ["dog", "cat", "cow"], z=z)
+    found = Thresholds("count", {"fixed": [0.5] * 3, "count": [0.5, 0.7, 0.2]})
+    write(tmp_path / "thresholds.csv", ["dog", "cat", "cow"], found, z, [0.5] * 3)
+    options = given | {"scores": tmp_path / "scores.zarr", "thresholds": tmp_path / "thresholds.csv"}
+    rows = run(options)["thresholds_f1"].set_index("rule")
+    # Fixed: dog in b, cat in both, its probability in b being 0.5: F1 100 and 2 / 3. Count: no cat in b, cow twice.
+    assert rows["labels_per_image"].to_dict() == {"fixed": 1.5, "count": 2}
+    assert rows["mean_F1"].to_dict() == pytest.approx({"fixed": 250 / 3, "count": 100}, rel=1e-5)
+    assert rows["CP"].to_dict() == {"fixed": 75, "count": 100}
+    assert rows["OP"].to_dict() == pytest.approx({"fixed": 200 / 3, "count": 50}, rel=1e-5)
+    without = run({name: path for name, path in options.items() if name != "labels"})["thresholds_f1"]
+    assert without[["mean_F1", "CF1"]].isna().all(axis=None) and without["labels_per_image"].tolist() == [1.5, 2]
+
+
+def test_without_thresholds_their_table_has_no_rows(given):
+    table = run(given)["thresholds_f1"]
+    assert table.empty and "mean_F1" in table.columns
 
 
 def test_missing_photo(given, tmp_path):

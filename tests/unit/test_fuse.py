@@ -1,12 +1,16 @@
 """Fusion (Eq. 7)."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cutsew.numerics.fuse import WHOLE, fuse, fuse_gated
+from cutsew.numerics.fuse import WHOLE, fuse, fuse_cdul, fuse_gated, fuse_mean, fuse_soft
+from cutsew.numerics.metrics import average_precision, mean_average_precision
+from cutsew.numerics.score import logit, sigmoid
 
 logits = st.floats(-13, 13, width=32)
 
@@ -85,3 +89,107 @@ def test_gated_leaves_out_no_more_than_the_gate(zero_shot, crops, gate):
 @given(arrays(np.float32, (2, 3), elements=logits), arrays(np.float32, (4, 2, 3), elements=logits))
 def test_without_a_gate_it_is_the_plain_maximum(zero_shot, crops):
     assert np.array_equal(fuse_gated(zero_shot, crops, 0.0)[0], np.maximum(zero_shot, crops.max(axis=0)))
+
+
+def test_soft_by_hand():
+    zero_shot = np.array([[0.0, -1.0]])
+    crops = np.array([[[0.6, -1.0]], [[0.1, 2.1]]])
+    z, winner = fuse_soft(zero_shot, crops, alpha=0.1, tau=0.5, anchor=0.2)
+    # class 0: terms 0, 0.5, 0 -> 0.5 log((1 + e + 1) / 3) = 0.5 log 1.572761 = 0.226416; 0.8 of it + 0.2 * 0
+    # class 1: terms -1, -1.1, 2 -> 0.5 log((e^-2 + e^-2.2 + e^4) / 3) = 0.5 log 18.281221 = 1.452932; - 0.2
+    assert z[0] == pytest.approx([0.181133, 0.962346], abs=1e-5)
+    assert winner.tolist() == [[0, 1]]
+
+
+@given(arrays(np.float32, (2, 3), elements=logits), arrays(np.float32, (4, 2, 3), elements=logits), st.floats(0, 2))
+def test_soft_becomes_the_papers_rule(zero_shot, crops, alpha):
+    """In the limit tau -> 0, without an anchor, it is Eq. 7, winner and all."""
+    z, winner = fuse_soft(zero_shot, crops, alpha, tau=1e-4, anchor=0.0)
+    expected, expected_winner = fuse(zero_shot, crops, alpha, "logit", 1e-6)
+    assert z == pytest.approx(expected, abs=1e-3)
+    assert np.array_equal(winner, expected_winner)
+
+
+@given(
+    arrays(np.float32, (2, 3), elements=logits),
+    arrays(np.float32, (4, 2, 3), elements=logits),
+    st.floats(0, 2),
+    st.floats(0.05, 2),
+    st.floats(0, 1),
+)
+def test_soft_lies_between_the_whole_photo_and_the_maximum(zero_shot, crops, alpha, tau, anchor):
+    z, _ = fuse_soft(zero_shot, crops, alpha, tau, anchor)
+    largest, _ = fuse(zero_shot, crops, alpha, "logit", 1e-6)
+    least = (1 - anchor) * (largest - tau * np.log(5)) + anchor * zero_shot
+    assert (z <= (1 - anchor) * largest + anchor * zero_shot + 1e-4).all() and (z >= least - 1e-4).all()
+
+
+def z_of(p):
+    return np.log(np.array(p) / (1 - np.array(p)))
+
+
+def test_mean_by_hand():
+    z, winner = fuse_mean(z_of([[0.5, 0.2]]), z_of([[[0.8, 0.1]], [[0.2, 0.6]]]), 1e-6)
+    # (0.5 + 0.8 + 0.2) / 3 = 0.5 and (0.2 + 0.1 + 0.6) / 3 = 0.3
+    assert sigmoid(z)[0] == pytest.approx([0.5, 0.3], abs=1e-6)
+    assert winner.tolist() == [[0, 1]]
+
+
+def test_cdul_by_hand():
+    zero_shot = z_of([[0.9, 0.1, 0.4]])
+    crops = z_of([[[0.3, 0.7, 0.2]], [[0.6, 0.2, 0.45]]])
+    z, winner = fuse_cdul(zero_shot, crops, 0.5, 1e-6)
+    # class 0: the crops' most, 0.6, is at least 0.5: (0.9 + 0.6) / 2; class 1: (0.1 + 0.7) / 2
+    # class 2: 0.45 is less than 0.5, so their least counts: (0.4 + 0.2) / 2
+    assert sigmoid(z)[0] == pytest.approx([0.75, 0.4, 0.3], abs=1e-6)
+    assert winner.tolist() == [[1, 0, 0]]
+    assert sigmoid(fuse_cdul(zero_shot, crops, 0.44, 1e-6)[0])[0, 2] == pytest.approx(0.425, abs=1e-6)
+
+
+def test_without_crops_mean_and_cdul_leave_the_whole_photo():
+    zero_shot, none = np.array([[1.0, -1.0]], dtype=np.float32), np.empty((0, 1, 2), dtype=np.float32)
+    for z, winner in (fuse_mean(zero_shot, none, 1e-6), fuse_cdul(zero_shot, none, 0.5, 1e-6)):
+        assert z == pytest.approx(zero_shot, abs=1e-6) and (winner == WHOLE).all()
+
+
+@given(
+    arrays(np.float32, (2, 3), elements=logits),
+    arrays(np.float32, (4, 2, 3), elements=logits),
+    st.floats(0, 1),
+    st.permutations(range(4)),
+)
+def test_mean_and_cdul_take_the_crops_in_any_order_and_lie_between_them(zero_shot, crops, zeta, order):
+    views = sigmoid(np.concatenate([zero_shot[None], crops]).astype(np.float64))
+    for rule in (lambda c: fuse_mean(zero_shot, c, 1e-9), lambda c: fuse_cdul(zero_shot, c, zeta, 1e-9)):
+        z, winner = rule(crops)
+        assert rule(crops[list(order)])[0] == pytest.approx(z, abs=1e-4)
+        assert (sigmoid(z) <= views.max(axis=0) + 1e-5).all() and (sigmoid(z) >= views.min(axis=0) - 1e-5).all()
+        assert ((winner >= WHOLE) & (winner < 4)).all()
+
+
+@given(arrays(np.float32, (2, 3), elements=logits), arrays(np.float32, (1, 2, 3), elements=logits), st.floats(0, 1))
+def test_of_one_crop_cdul_is_the_mean(zero_shot, crop, zeta):
+    assert fuse_cdul(zero_shot, crop, zeta, 1e-9)[0] == pytest.approx(fuse_mean(zero_shot, crop, 1e-9)[0], abs=1e-5)
+
+
+SHARED = Path(__file__).parents[3] / "shared" / "voc2012_rn50x64_scores.npz"
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not SHARED.is_file(), reason="needs ../shared/voc2012_rn50x64_scores.npz")
+def test_rules_side_by_side_on_real_scores():
+    """On CLIP RN50x64's scores of 5,640 photos; their one local view is per class the best of 3 x 3 tiles."""
+    stored = np.load(SHARED)
+    zero_shot, tiles = logit(stored["zero_shot"], 1e-6), logit(stored["best_tile"], 1e-6)[None]
+    fused = {
+        "zero-shot": zero_shot,
+        "max, alpha 0.1": fuse(zero_shot, tiles, 0.1, "logit", 1e-6)[0],
+        "gated": fuse_gated(zero_shot, tiles, 0.01)[0],
+        "mean": fuse_mean(zero_shot, tiles, 1e-6)[0],
+        "cdul": fuse_cdul(zero_shot, tiles, 0.5, 1e-6)[0],
+    }
+    found = {name: mean_average_precision(average_precision(stored["labels"], z)) for name, z in fused.items()}
+    print("\n".join(f"{name:16} {value:.2f}" for name, value in found.items()))
+    assert found["zero-shot"] == pytest.approx(84.86, abs=0.005)
+    assert found["max, alpha 0.1"] == pytest.approx(87.78, abs=0.005)
+    assert min(value for name, value in found.items() if name != "zero-shot") > found["zero-shot"]

@@ -91,7 +91,7 @@ def test_what_no_run_needs_goes(home):
     write("config/config.yaml", SETTINGS | changes)
     gone = {"references", "cutsew-tiny.safetensors", "cutsew-tiny.safetensors.json", "patches.parquet", "patches.json"}
     assert {Path(name).name for name in listed() if name.startswith("default/")} == gone | {
-        name for stage in ("train", "predict") for name in OUTPUTS[stage]
+        name for stage in ("train", "predict", "thresholds", "explain") for name in OUTPUTS[stage]
     }
 
 
@@ -206,7 +206,8 @@ def test_the_table_of_outputs_is_that_of_the_rules():
 
 
 REFERENCES = {"reference_labels", "reference_train", "reference_predict"}
-ALWAYS_OUT = {"tiny_clip", *REFERENCES}
+OPTIONAL = {"download", "targets", "override"}
+ALWAYS_OUT = {"tiny_clip", *OPTIONAL, *REFERENCES}
 
 
 @pytest.mark.parametrize(
@@ -215,15 +216,34 @@ ALWAYS_OUT = {"tiny_clip", *REFERENCES}
         ({}, {*ALWAYS_OUT, "import_scores"}),
         (
             {"teacher": {"kind": "scores", "scores": {"file": "s.npz"}}},
-            {*ALWAYS_OUT, "text", "encode", "seal", "score"},
+            {*ALWAYS_OUT, "text", "encode", "seal", "score", "explain"},
         ),
-        ({"student": {"kind": "none"}}, {*ALWAYS_OUT, "import_scores", "select", "train", "predict"}),
+        (
+            {"student": {"kind": "none"}},
+            {*ALWAYS_OUT, "import_scores", "select", "train", "predict", "thresholds", "explain"},
+        ),
+        ({"explain": {"pairs": 0}}, {*ALWAYS_OUT, "import_scores", "explain"}),
         ({"sew": {"enabled": False}}, {*ALWAYS_OUT, "import_scores", "select"}),
-        ({"demo": {"rebuild_teacher": True}}, {*REFERENCES, "import_scores"}),
-        ({"references": {"kinds": ["zero_shot"]}}, {"tiny_clip", "import_scores", "reference_labels"}),
-        ({"references": {"kinds": ["supervised"]}}, {"tiny_clip", "import_scores"}),
+        ({"demo": {"rebuild_teacher": True}}, {*REFERENCES, *OPTIONAL, "import_scores"}),
+        (
+            {"references": {"kinds": ["zero_shot"]}},
+            {"tiny_clip", *OPTIONAL, "import_scores", "reference_labels"},
+        ),
+        ({"references": {"kinds": ["supervised"]}}, {"tiny_clip", *OPTIONAL, "import_scores"}),
+        ({"labels": {"overrides": "audit.csv"}}, {"tiny_clip", "download", "targets", "import_scores", *REFERENCES}),
+        ({"targets": {"count": 1.5}}, {"tiny_clip", "download", "override", "import_scores", *REFERENCES}),
         ({"dataset": {"kind": "folder", "root": "x"}}, {*ALWAYS_OUT, "import_scores", "demo_world", "truth"}),
         ({"dataset": {"kind": "folder", "root": "x", "truth": "t.csv"}}, {*ALWAYS_OUT, "import_scores", "demo_world"}),
+        (
+            {
+                "dataset": {
+                    "kind": "coco",
+                    "root": "x/y",
+                    "download": {"folder": "x", "archives": [{"url": "http://a/b.zip"}]},
+                }
+            },
+            {*ALWAYS_OUT, "import_scores", "demo_world"} - {"download"},
+        ),
     ],
 )
 def test_needed_stages(change, without):

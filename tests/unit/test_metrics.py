@@ -10,6 +10,7 @@ from sklearn.metrics import precision_recall_fscore_support
 from cutsew.numerics.agreement import BINS, agreement, naming
 from cutsew.numerics.metrics import (
     average_precision,
+    f1,
     inversions,
     mean_average_precision,
     named_at,
@@ -179,3 +180,11 @@ class TestAgreement:
         assert (found[:, :2] == 1).all()
         assert np.isnan(found[:, 2]).tolist() == [len(set(row)) == 1 for row in probabilities.tolist()]
         np.testing.assert_allclose(found[np.isfinite(found[:, 2]), 2], 1)
+
+
+class TestF1:
+    def test_by_hand(self):
+        truth = np.array([[1, 1, 0], [1, 0, 0], [0, -1, 0]], dtype=np.int8)
+        named = np.array([[True, True, True], [False, True, False], [True, True, False]])
+        # 1 of 2 named is right and 1 of 2 found; 1 of the 2 counted and 1 of 1; a class without positives.
+        assert f1(truth, named) == pytest.approx([50, 200 / 3, np.nan], nan_ok=True)

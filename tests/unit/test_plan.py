@@ -42,15 +42,17 @@ def test_params_leave_out_other_teachers():
 
 MEASURED = {"evaluate", "report", "sweep_table"}
 REFERENCES = {"reference_train", "reference_predict"}
-AFTER_TRAIN = {"train", "predict", *MEASURED}
-FIRST = {"tiny_clip", "demo_world", "manifest", "truth", "reference_labels", "import_scores"}
+AFTER_TRAIN = {"train", "predict", "thresholds", "explain", *MEASURED}
+FIRST = {"tiny_clip", "demo_world", "download", "manifest", "truth", "reference_labels", "import_scores"}
 
 
 @pytest.mark.parametrize(
     ("change", "remade"),
     [
-        ({"fuse.alpha": 0.5}, {"fuse", "correct", *AFTER_TRAIN}),
-        ({"correct.beta": 2}, {"correct", *AFTER_TRAIN}),
+        ({"fuse.alpha": 0.5}, {"fuse", "correct", "targets", "override", *AFTER_TRAIN}),
+        ({"correct.beta": 2}, {"correct", "targets", "override", *AFTER_TRAIN}),
+        ({"targets.count": 1.5}, {"targets", "override", *AFTER_TRAIN}),
+        ({"labels.overrides": "audit.csv"}, {"override", *AFTER_TRAIN}),
         ({"select.top_k": 3}, {"select", *AFTER_TRAIN}),
         ({"sew.p": 0.1}, AFTER_TRAIN),
         ({"train.lr_estimator": 0.1}, AFTER_TRAIN),
@@ -58,6 +60,8 @@ FIRST = {"tiny_clip", "demo_world", "manifest", "truth", "reference_labels", "im
         ({"train.seed": 1}, {*AFTER_TRAIN, *REFERENCES, "reference_labels"}),
         ({"references.smoothing": 0.2}, {"reference_labels", *REFERENCES, *MEASURED}),
         ({"evaluate.top": 1}, MEASURED),
+        ({"thresholds.rule": "fixed"}, {"thresholds", *MEASURED}),
+        ({"explain.sample": 9}, {"explain", "report"}),
         ({"compute.batch_size": 1}, set()),
         ({"teacher.conse.top": 9}, set()),
         ({"prompts.templates": ["{class}"]}, set(STAGES) - FIRST - {"encode", "seal"}),

@@ -127,6 +127,12 @@ def test_another_backbone_is_refused(adapter):
         load(adapter, build=other)
 
 
+def test_scores_have_no_thresholds(world, adapter, tmp_path):
+    with pytest.raises(UserError, match=r"zarr\.json: holds logits alone; leave --threshold"):
+        stage.predict(world / "images.parquet", adapter, tmp_path / "scores.zarr" / "zarr.json", threshold=0.5)
+    assert not (tmp_path / "scores.zarr").exists()
+
+
 def test_a_bad_photo_leaves_no_scores(adapter, tmp_path):
     world = make_world(tmp_path / "world")
     path = read_manifest(world / "images.parquet", split="test")["path"].iloc[0]

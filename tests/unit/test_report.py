@@ -1,13 +1,17 @@
 """Stage report: a whole page that asks nothing of the network, escapes what it is given, and needs no truth."""
 
+import base64
+import hashlib
 import json
 import re
 import shutil
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from PIL import Image
-from synthetic_run import CLASSES, SETTINGS, make_run
+from report_run import write_maps, write_report, write_thresholds
+from synthetic_run import CLASSES, SETTINGS, make_run, write_zarr
 
 from cutsew.artefacts.record import file_digest
 from cutsew.errors import UserError
@@ -15,8 +19,15 @@ from cutsew.reporting import provenance
 from cutsew.stages.evaluate import evaluate
 from cutsew.stages.report import report
 
+PHOTOS = 20
 VOID = {"meta", "img", "link", "br", "hr", "input"}
-HOSTILE = ("<script>alert(1)</script>", "$x_1$ & \"quoted\" 'name'", "<img src=x onerror=alert(1)>", "NA")
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "</script><!--",
+    "$x_1$ & \"quoted\" 'name'",
+    "<img src=x onerror=alert(1)>",
+    "NA",
+)
 
 
 class Page(HTMLParser):
@@ -40,7 +51,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if "style" not in self.open:
+        if "style" not in self.open and "script" not in self.open:
             self.words.append(data)
 
     def all(self, tag):
@@ -51,16 +62,9 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
-def write_report(folder, labels=True, views=True, **options):
-    given = make_run(folder, **options)
-    if not labels:
-        given.pop("labels")
-    metrics, images = folder / "metrics.csv", given.pop("images")
-    evaluate(images, metrics, settings=SETTINGS, **given)
-    more = {"views": folder / "views.zarr"} if views else {}
-    page = folder / "report.html"
-    report(page, metrics=metrics, images=images, history=folder / "history.csv", **given, **more)
-    return page
+def gallery_data(path):
+    text = path.read_text(encoding="utf-8")
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, flags=re.DOTALL)[1])
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +103,7 @@ def test_ids_are_unique_and_references_are_met(page):
 
 def test_every_picture_has_words(page):
     photos = page.all("img")
-    assert len(photos) == 12
+    assert len(photos) == PHOTOS + 2  # the cards, and the easiest and the hardest of three classes
     assert all(attrs["alt"].startswith("Photo photo-") for attrs in photos)
     pictures = [attrs for _, attrs in page.elements if attrs.get("role") == "img"]
     assert len(pictures) >= 5
@@ -108,9 +112,14 @@ def test_every_picture_has_words(page):
 
 def test_asks_nothing_of_the_network(page, page_path):
     text = page_path.read_text(encoding="utf-8")
-    assert not re.search(r"https?:|//[a-z]", re.sub(r"base64,[A-Za-z0-9+/=]*", "", text))
-    assert not page.all("script")
+    assert not re.search(r"https?:|//[a-z]", re.sub(r"(base64,|sha256-)[A-Za-z0-9+/=]*", "", text))
     assert not page.all("link")
+    assert [attrs.get("src") for attrs in page.all("script")] == [None, None]
+    policy = page.all("meta")[1]["content"]
+    script = re.search(r"<script>(.*)</script>", text, flags=re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert f"script-src 'sha256-{digest}'" in policy
     assert all(attrs["src"].startswith("data:image/jpeg;base64,") for attrs in page.all("img"))
 
 
@@ -125,7 +134,12 @@ def test_charts_take_the_page_colours(page_path):
 def test_draws_the_winning_crops(page):
     frames = [attrs for attrs in page.all("rect") if attrs.get("class") == "edge"]
     assert frames
-    assert {attrs["width"] for attrs in frames} <= {"25.0", "20.0", "15.0"}
+    assert {(attrs["width"], attrs["height"]) for attrs in frames} <= {
+        ("25.0", "20.0"),
+        ("20.0", "20.0"),
+        ("15.0", "20.0"),
+    }
+    assert {(attrs["x"], attrs["width"]) for attrs in frames} <= {("5.0", "25.0"), ("10.0", "20.0"), ("15.0", "15.0")}
 
 
 def test_shows_settings_and_digests(page, page_path):
@@ -155,36 +169,49 @@ def test_same_input_same_page(page_path, tmp_path):
 
 
 def test_escapes_names(tmp_path):
-    names = [f"{i}\"><script>alert({i})</script>'.jpg" for i in range(20)]
+    names = [f"{i}\"><script>alert({i})</script>' $(touch x)\u2028.jpg" for i in range(PHOTOS)]
     path = write_report(tmp_path, classes=HOSTILE, names=names)
     page = Page(path.read_text(encoding="utf-8"))
-    assert not page.all("script")
+    assert len(page.all("script")) == 2
     assert not any(key.startswith("on") for _, attrs in page.elements for key in attrs)
     for name in HOSTILE:
         assert name in page.text
+    data = gallery_data(path)
+    assert tuple(data["classes"]) == HOSTILE
+    assert {card["id"] for card in data["cards"]} == set(names)
     pictures = [attrs["aria-label"] for attrs in page.all("div") if attrs.get("role") == "img"]
-    assert pictures[0].startswith("Average precision of 4 classes")
+    assert pictures[0].startswith("Average precision of 5 classes")
     assert all(attrs["src"].startswith("data:") for attrs in page.all("img"))
-    assert page.all("img")[0]["alt"].removeprefix("Photo ") in names
+    assert page.all("img")[-1]["alt"].removeprefix("Photo ") in names
 
 
 def test_without_truth_photos_and_views(tmp_path):
     path = write_report(tmp_path, labels=False, photos=False, views=False)
     page = Page(path.read_text(encoding="utf-8"))
     assert "no true labels" in page.text
-    for words in ("mAP", "Average precision", "inversions", "nan", "(right)", "(wrong)"):
+    for words in (
+        "mAP",
+        "Average precision",
+        "Calibration",
+        "inversions",
+        "nan",
+        "(right)",
+        "(wrong)",
+        "(missed)",
+        "Truth",
+    ):
         assert words not in page.text
     assert "Labels per photo" in page.text
     assert not page.all("img")
     assert not [attrs for attrs in page.all("rect") if attrs.get("class") == "edge"]
-    assert page.text.count("photo not available") == 12
+    assert page.text.count("photo not available") == PHOTOS
     assert path.with_name("scenes.png").is_file()
 
 
 def test_only_a_few_training_photos(tmp_path):
     path = write_report(tmp_path, train=2, test=0)
     page = Page(path.read_text(encoding="utf-8"))
-    assert len(page.all("img")) == 2
+    assert len(page.all("img")) == 4
     assert "labels per photo, train" in page.text
 
 
@@ -199,6 +226,65 @@ def test_without_what_evaluate_wrote(page_path, tmp_path):
     shutil.copy(folder / "agreement.csv", tmp_path)
     with pytest.raises(UserError, match=r"metrics\.json: no such record; run `cutsew evaluate`"):
         report(tmp_path / "report.html", **given)
+
+
+def test_thresholds_and_maps(tmp_path):
+    def more(folder):
+        maps = write_maps(
+            folder / "maps.zarr", ["photo-000", "photo-013"], ["cat", "dog"], [f"photo-{i:03d}" for i in range(12)]
+        )
+        return {"thresholds": write_thresholds(folder / "thresholds.csv", CLASSES), "maps": maps}
+
+    path = write_report(tmp_path / "demo" / "default", more=more)
+    page = Page(path.read_text(encoding="utf-8"))
+    assert "horse 0.500 0.250 -" in page.text
+    assert "Where the models look" in page.text
+    assert "Features before and after" in page.text
+    alts = [attrs["alt"] for attrs in page.all("img")]
+    assert "Where the student looks for dog in photo-013" in alts
+    assert {"maps.zarr", "thresholds.csv"} <= set(json.loads(path.with_name("report.json").read_text())["inputs"])
+
+
+def test_without_thresholds_and_maps(page):
+    for words in ("Suggested", "Where the models look", "Features before and after"):
+        assert words not in page.text
+
+
+def test_bad_thresholds(tmp_path):
+    def more(folder):
+        folder.joinpath("thresholds.csv").write_text("class,fixed\ncat,0.5\n")
+        return {"thresholds": folder / "thresholds.csv"}
+
+    with pytest.raises(UserError, match=r"thresholds\.csv: has no column count; make it again"):
+        write_report(tmp_path, more=more)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_without_a_student(tmp_path):
+    given = make_run(tmp_path, test=0)
+    given = {name: path for name, path in given.items() if name != "refined"}
+    metrics, images = tmp_path / "metrics.csv", given.pop("images")
+    evaluate(images, metrics, settings=SETTINGS, **given)
+    report(tmp_path / "report.html", metrics=metrics, images=images, **given)
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "pseudo-labels, gained" in page.text
+    assert "Training" not in page.text
+    assert "refined" not in page.text
+
+
+def test_held_out_photos_without_scores(tmp_path):
+    """Imported scores may leave out held-out photos: only the student knows them."""
+    given = make_run(tmp_path)
+    ids = [f"photo-{i:03d}" for i in range(20)]
+    z = np.where(np.arange(20)[:, None] < 12, 1.0, np.nan).astype(np.float32) * np.ones(3, dtype=np.float32)
+    write_zarr(tmp_path / "logits.zarr", ids, CLASSES, zero_shot=z)
+    write_zarr(tmp_path / "fused.zarr", ids, CLASSES, z=z, winner=np.full(z.shape, -1, dtype=np.int16))
+    metrics, images = tmp_path / "metrics.csv", given.pop("images")
+    evaluate(images, metrics, settings=SETTINGS, **given)
+    report(tmp_path / "report.html", metrics=metrics, images=images, **given)
+    data = gallery_data(tmp_path / "report.html")
+    assert data["stages"] == {"train": ["zero_shot", "fused", "pseudo", "refined"], "test": ["student"]}
+    assert {len(label["p"]) for card in data["cards"] if card["split"] == "test" for label in card["labels"]} == {1}
 
 
 class TestProvenance:

@@ -8,7 +8,7 @@ from cutsew.config import load
 from cutsew.sizing import SLACK_MINUTES, WORK, Job, megabytes, minutes
 
 PAPER = load({"classes": ["a", "b"], "dataset": {"kind": "folder", "root": "x", "name": "x"}})
-STAGES = st.sampled_from(["encode", "train", "predict", "score", "fuse", "manifest"])
+STAGES = st.sampled_from(["encode", "train", "predict", "explain", "score", "fuse", "manifest"])
 
 
 def test_encoding_by_hand():

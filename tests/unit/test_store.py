@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cutsew.artefacts.store import (
+    Along,
     Spec,
     array_of,
     content_digest,
@@ -121,3 +122,15 @@ def test_an_unknown_array_is_named(tmp_path):
 @pytest.mark.parametrize(("images", "inner"), [(4096, 128), (128, 128), (7, 7), (200, 200)])
 def test_inner_chunks(images, inner):
     assert inner_chunk(images) == inner
+
+
+def test_several_coordinates_of_one_dimension_open_with_labels(tmp_path):
+    layout = Spec((2, 3), "float16", ("pair", "place"), (2, 3), attributes={"coordinates": "image class"})
+    labels = {"image": Along("pair", ["i", "j"]), "class": Along("pair", ["cat", "dog"]), "place": [7, 8, 9]}
+    with new_group(tmp_path / "m.zarr", {"maps": layout}, labels) as group:
+        group["maps"][...] = np.eye(2, 3)
+    opened = xarray.open_zarr(tmp_path / "m.zarr", consolidated=False)["maps"]
+    assert opened["image"].dims == opened["class"].dims == ("pair",)
+    chosen = opened[(opened["image"] == "j").values & (opened["class"] == "dog").values].sel(place=8)
+    assert chosen.values.tolist() == [1]
+    assert labels_of(open_group(tmp_path / "m.zarr"), "image") == ["i", "j"]

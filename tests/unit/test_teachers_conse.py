@@ -86,3 +86,11 @@ def test_drawn_picture(conse, monkeypatch):
     first = conse.embed_images(pixels.repeat(6, 1, 1, 1))
     assert torch.equal(first, conse.embed_images(pixels).repeat(6, 1))
     torch.testing.assert_close(first[0], described[0])
+
+
+def test_maps_of_a_class_stand_alone(conse):
+    views = torch.randint(0, 256, (5, 3, 224, 224), dtype=torch.uint8, generator=torch.manual_seed(0))
+    texts, classes = conse.embed_texts(["a cat", "a bus"]), torch.tensor([0, 1, 0, 1, 0])
+    maps = conse.maps(views, texts, classes)
+    assert maps.shape == (5, 7, 7) and maps.min() >= 0 and maps.max() == 1
+    assert torch.equal(conse.maps(views[1:2], texts, classes[1:2]), maps[1:2])

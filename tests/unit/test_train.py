@@ -31,12 +31,13 @@ from cutsew.numerics.correct import correct
 from cutsew.numerics.draw import torch_seed
 from cutsew.numerics.schedule import rate_factors
 from cutsew.numerics.sew import compose, plan
+from cutsew.training.album import Album
 from cutsew.training.checkpoint import NAME, Checkpoint
-from cutsew.training.features import worth_keeping
+from cutsew.training.feed import worth_keeping
 from cutsew.training.learner import Learner
 from cutsew.training.loop import new_adapter
 from cutsew.training.photos import Photos
-from cutsew.training.sewn import Album, Sewer, epoch_order, join, remaining_keys, steps_per_epoch
+from cutsew.training.sewn import Sewer, epoch_order, join, remaining_keys, steps_per_epoch
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +246,7 @@ def test_features_of_plain_photos_are_computed_once(world, tmp_path, monkeypatch
     if changes.get("sew__enabled", True) is False:
         assert computed == TRAIN
     calls.clear()
-    monkeypatch.setattr("cutsew.training.loop.worth_keeping", lambda *_: not kept)
+    monkeypatch.setattr("cutsew.training.feed.worth_keeping", lambda *_: not kept)
     run_train(world, tmp_path / "b", chosen)
     if kept:
         assert sum(calls) - 1 == shown > computed

@@ -180,7 +180,7 @@ def test_damage_to_what_a_variant_was_made_from_is_told(base):
     assert [f.path for f in check(base.with_name("other"))] == [base / "logits.zarr"]
 
 
-AFTER = ["adapter.safetensors", "labels.parquet", "metrics.csv", "patches.parquet"]
+AFTER = ["adapter.safetensors", "labels.parquet", "maps.zarr", "metrics.csv", "patches.parquet"]
 REFERENCE = ("adapter.safetensors", "labels.zarr", "refined.zarr", "scores.zarr")
 AFTER += [f"references/supervised/{name}" for name in REFERENCE]
 AFTER += ["refined.zarr", "report.html", "scores.zarr", "views.zarr"]

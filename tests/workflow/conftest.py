@@ -32,6 +32,7 @@ SETTINGS = {
     "student": {"open_clip": {"model": "cutsew-tiny", "pretrained": "demo", "image_size": 64}},
     "adapter": {"width": 16, "heads": 2, "layers": 1, "feedforward": 16},
     "train": {"epochs": 1, "batch_size": 4},
+    "explain": {"pairs": 0},  # switched on where it is what is tested
     "compute": {"device": "cpu"},
 }
 

@@ -36,7 +36,16 @@ MADE = {  # rule -> what it makes in the run's folder, in the order of the pipel
     "reference_labels": ("references",),
     "train": ("adapter.safetensors", "model.yaml", "refined.zarr", "history.csv", "adapter.json", "refined.json"),
     "predict": ("scores.zarr", "scores.json"),
-    "evaluate": ("metrics.csv", "per_class.csv", "agreement.csv", "confidence.csv", "metrics.json"),
+    "thresholds": ("thresholds.csv", "thresholds.json"),
+    "explain": ("maps.zarr", "maps.json"),
+    "evaluate": (
+        "metrics.csv",
+        "per_class.csv",
+        "agreement.csv",
+        "confidence.csv",
+        "thresholds_f1.csv",
+        "metrics.json",
+    ),
     "report": ("report.html", "scenes.png", "report.json"),
 }
 COMMAND = {"encode_photos": "encode", "encode_crops": "encode"}
@@ -56,6 +65,7 @@ def undisturbed(tmp_path_factory):
     settings |= {"demo": {"train": 12, "test": 4}, "references": {"kinds": ["supervised"]}}
     settings["train"] = {"epochs": 30, "batch_size": 4}
     settings["compute"] = {"device": "cpu", "checkpoint_seconds": 0}
+    settings["explain"] = {"pairs": 2, "sample": 4}
     workflow = Workflow(tmp_path_factory.mktemp("undisturbed"), settings)
     workflow.run()
     return workflow

@@ -10,7 +10,7 @@ from conftest import draw_photo
 
 pytestmark = pytest.mark.workflow
 
-AFTER_TRAIN = {"train": 1, "predict": 1, "evaluate": 1, "report": 1}
+AFTER_TRAIN = {"train": 1, "predict": 1, "thresholds": 1, "evaluate": 1, "report": 1}
 AFTER_CORRECT = {"correct": 1, **AFTER_TRAIN}
 AFTER_FUSE = {"fuse": 1, **AFTER_CORRECT}
 AFTER_SCORE = {"score": 1, "select": 1, **AFTER_FUSE}
@@ -66,10 +66,25 @@ def test_true_labels_never_reach_training(workflow):
     assert workflow.run() == {"evaluate": 1, "report": 1}
 
 
+def test_corrections_by_hand_rerun_training_and_what_follows(workflow):
+    audit = workflow.folder / "audit.csv"
+    audit.write_text("image,class,present,by,at\n3.jpg,dog,1,Ada,2026-01-02T03:04:05Z\n")
+    workflow.edit(labels={"overrides": "audit.csv"})
+    assert workflow.run() == {"override": 1, **AFTER_TRAIN}
+    table = pd.read_csv(workflow.results / "default" / "metrics.csv").set_index("stage")["by_hand"]
+    assert table["overridden"] == table["student"] == 1 and table["pseudo"] == 0
+    audit.write_text(audit.read_text() + "4.jpg,cat,0,Ada,2026-01-02T03:05:05Z\n")
+    assert workflow.run() == {"override": 1, **AFTER_TRAIN}
+    workflow.edit(labels={"overrides": None})
+    assert workflow.run() == AFTER_TRAIN
+
+
 # The table "What reruns when", row by row. Each row edits one thing on top of those before it and really runs; work
 # that a row left undone would show in the next one.
 ROWS = {
     "a metric": ({"evaluate__threshold": 0.4}, {"evaluate": 1, "report": 1}),
+    "maps": ({"explain": {"pairs": 2, "sample": 4}}, {"explain": 1, "report": 1}),
+    "no maps": ({"explain": {"pairs": 0}}, {"report": 1}),
     "p": ({"sew__p": 0.5}, AFTER_TRAIN),
     "q": ({"sew__q": 0.4}, AFTER_TRAIN),
     "L": ({"sew__max_overlays": 2}, AFTER_TRAIN),

@@ -24,7 +24,7 @@ HOME = Path(os.environ.get("CUTSEW_SLURM_DIR", "/tmp/cutsew-slurm"))
 PROFILE = ["--profile", str(ROOT / "workflow" / "profiles" / "slurm")]
 SITE = ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "2"]
 SITE += ["--seconds-between-status-checks", "2", "--latency-wait", "10", "--set-threads"]
-SITE += [f"{rule}=1" for rule in ("encode_photos", "encode_crops", "train", "predict")]
+SITE += [f"{rule}=1" for rule in ("encode_photos", "encode_crops", "train", "predict", "explain")]
 NODES = {"n1", "n2"}
 
 

@@ -9,7 +9,7 @@ import yaml
 pytestmark = pytest.mark.workflow
 
 ASKED = ("sweep", "--config", "sweep=sweeps/alpha.yaml")
-AFTER_FUSE = ("fuse", "correct", "train", "predict", "evaluate")
+AFTER_FUSE = ("fuse", "correct", "train", "predict", "thresholds", "evaluate")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -53,6 +53,7 @@ def test_shared_stages_run_once(workflow):
         "correct": 2,
         "train": 4,
         "predict": 4,
+        "thresholds": 4,
         "evaluate": 4,
         "sweep_table": 1,
     }

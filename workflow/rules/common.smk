@@ -45,6 +45,7 @@ OWN_RUNS = [DEFAULT, *(config.get("runs") or {})]
 DATASET = PLAN.config.dataset.name
 DEVICE = PLAN.config.compute.device
 BATCH_SIZE = PLAN.config.compute.batch_size
+TRAIN_PROCESSES = PLAN.config.compute.train_processes
 CHECKPOINT_SECONDS = str(PLAN.config.compute.checkpoint_seconds)
 
 

@@ -18,9 +18,23 @@ rule demo_world:
         "cutsew --log {log} demo_world {params.folder} --settings {params.settings:q} --workers {threads}"
 
 
+rule download:
+    output:
+        record="results/{dataset}/{run}/download.json",
+    log:
+        "results/{dataset}/{run}/logs/download.log",
+    conda:
+        "../../envs/cutsew.yaml"
+    params:
+        settings=settings("download"),
+    shell:
+        "cutsew --log {log} download {output.record} --settings {params.settings:q}"
+
+
 checkpoint manifest:
     input:
         world=world,
+        archives=downloaded,
     output:
         images=update("results/{dataset}/{run}/images.parquet"),
         shards="results/{dataset}/{run}/shards.csv",

@@ -29,10 +29,30 @@ rule predict:
         " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
 
 
+rule thresholds:
+    input:
+        scores=made("predict", "scores.zarr/zarr.json"),
+        refined=made("train", "refined.zarr/zarr.json"),
+        logits=logits,
+    output:
+        table="results/{dataset}/{run}/thresholds.csv",
+        record="results/{dataset}/{run}/thresholds.json",
+    log:
+        "results/{dataset}/{run}/logs/thresholds.log",
+    conda:
+        "../../envs/cutsew.yaml"
+    params:
+        settings=settings("thresholds"),
+    shell:
+        "cutsew --log {log} thresholds {input.scores} {output.table} --logits {input.logits}"
+        " --refined {input.refined} --settings {params.settings:q}"
+
+
 rule evaluate:
     input:
         unpack(measured),
         references=references,
+        thresholds=suggested,
         images=ancient(photos),
         logits=logits,
         fused=made("fuse", "fused.zarr/zarr.json"),
@@ -42,6 +62,7 @@ rule evaluate:
         per_class="results/{dataset}/{run}/per_class.csv",
         agreement="results/{dataset}/{run}/agreement.csv",
         confidence="results/{dataset}/{run}/confidence.csv",
+        rules="results/{dataset}/{run}/thresholds_f1.csv",
         record="results/{dataset}/{run}/metrics.json",
     log:
         "results/{dataset}/{run}/logs/evaluate.log",

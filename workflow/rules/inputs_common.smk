@@ -40,6 +40,13 @@ def world(wildcards):
     )
 
 
+def downloaded(wildcards):
+    """Input: the record of the download, where photos that are not there are fetched."""
+    if not makes(wildcards.run, "download"):
+        return []
+    return str(PLAN.folder(wildcards.run, "download") / "download.json")
+
+
 def photo_root(wildcards):
     """Params: the folder of the photos."""
     if PLAN.runs[wildcards.run].dataset.kind == "demo":
@@ -159,6 +166,37 @@ def scores_of_references(run):
 
 def starting_labels(wildcards):
     """Input: the labels that training starts from."""
+    if makes(wildcards.run, "override"):
+        return overridden(wildcards)
+    return audited_labels(wildcards)
+
+
+def audited_labels(wildcards):
+    """Input: the labels that a human's corrections are laid over."""
+    if makes(wildcards.run, "targets"):
+        return targets(wildcards)
+    return own_labels(wildcards)
+
+
+def targets(wildcards):
+    """Input: the labels of a chosen number per photo."""
+    folder = PLAN.folder(wildcards.run, "targets")
+    return str(folder / "targets.zarr" / "zarr.json")
+
+
+def overridden(wildcards):
+    """Input: the labels with a human's corrections."""
+    folder = PLAN.folder(wildcards.run, "override")
+    return str(folder / "overridden.zarr" / "zarr.json")
+
+
+def corrections(wildcards):
+    """Input: the file of a human's corrections."""
+    return str(PLAN.runs[wildcards.run].labels.overrides or "") or []
+
+
+def own_labels(wildcards):
+    """Input: the labels that the method made."""
     stage, group = {
         "pseudo": ("correct", "pseudo.zarr"),
         "fused": ("fuse", "fused.zarr"),
@@ -190,6 +228,10 @@ def measured(wildcards):
     """Input: what there is to measure beside the labels of the cutting stages."""
     run = wildcards.run
     found = {}
+    if makes(run, "targets"):
+        found["targets"] = targets(wildcards)
+    if makes(run, "override"):
+        found["overridden"] = overridden(wildcards)
     if makes(run, "train"):
         found["refined"] = str(PLAN.folder(run, "train") / "refined.zarr" / "zarr.json")
         found["scores"] = str(PLAN.folder(run, "predict") / "scores.zarr" / "zarr.json")
@@ -204,14 +246,24 @@ def shown(wildcards):
     found = measured(wildcards)
     if makes(run, "train"):
         found["history"] = str(PLAN.folder(run, "train") / "history.csv")
+        found["thresholds"] = suggested(wildcards)[0]
     if makes(run, "encode"):
         found["views"] = str(PLAN.folder(run, "encode") / "views.zarr" / "zarr.json")
+    if makes(run, "explain"):
+        found["maps"] = str(PLAN.folder(run, "explain") / "maps.zarr" / "zarr.json")
     return found
 
 
 def references(wildcards):
     """Input: the scores of the reference students."""
     return list(scores_of_references(wildcards.run).values())
+
+
+def suggested(wildcards):
+    """Input: the thresholds of the student's classes, where there is a student."""
+    if not makes(wildcards.run, "thresholds"):
+        return []
+    return [str(PLAN.folder(wildcards.run, "thresholds") / "thresholds.csv")]
 
 
 def measure_options(wildcards):
@@ -221,6 +273,7 @@ def measure_options(wildcards):
         ("--reference", f"{kind}={path}")
         for kind, path in scores_of_references(wildcards.run).items()
     ]
+    options += [("--thresholds", path) for path in suggested(wildcards)]
     return [word for option in options for word in option]
 
 

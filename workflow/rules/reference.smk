@@ -39,19 +39,20 @@ rule reference_train:
         "../../envs/cutsew.yaml"
     threads: 2
     resources:
-        gpu=gpus,
-        local_gpu=local_gpus,
+        gpu=training_gpus,
+        local_gpu=local_training_gpus,
         mem_mb=megabytes("train"),
         runtime=minutes("train"),
         device=DEVICE,
         checkpoint_seconds=CHECKPOINT_SECONDS,
+        processes=TRAIN_PROCESSES,
     params:
         photos=photos_digest,
         settings=settings("reference_train"),
     shell:
         "cutsew --log {log} train {input.images} {input.labels} {output.adapter}"
         " --settings {params.settings:q} --device {resources.device} --workers {threads}"
-        " --checkpoint-seconds {resources.checkpoint_seconds}"
+        " --checkpoint-seconds {resources.checkpoint_seconds} --processes {resources.processes}"
 
 
 rule reference_predict:

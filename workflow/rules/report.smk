@@ -14,9 +14,16 @@ rule report:
             "results/{dataset}/{run}/report.html",
             caption="../report/report.rst",
             category="Runs",
-            labels={"run": "{run}"},
+            subcategory="{run}",
+            labels={"run": "{run}", "shows": "everything"},
         ),
-        scenes="results/{dataset}/{run}/scenes.png",
+        scenes=report(
+            "results/{dataset}/{run}/scenes.png",
+            caption="../report/scenes.rst",
+            category="Runs",
+            subcategory="{run}",
+            labels={"run": "{run}", "shows": "six photos"},
+        ),
         record="results/{dataset}/{run}/report.json",
     log:
         "results/{dataset}/{run}/logs/report.log",

@@ -17,6 +17,16 @@ def local_gpus(wildcards):
     return min(1, LOCAL_GPUS) if workflow.local_exec else 0
 
 
+def training_gpus(wildcards):
+    """Resource: GPUs that a training asks a cluster for."""
+    return TRAIN_PROCESSES * gpus(wildcards)
+
+
+def local_training_gpus(wildcards):
+    """Resource: GPUs that a training takes of this machine."""
+    return min(TRAIN_PROCESSES, LOCAL_GPUS) if workflow.local_exec else 0
+
+
 def job_of(stage, wildcards, threads):
     """Measure a job: photos, passes, threads, device."""
     table = shards(wildcards.run)
@@ -28,6 +38,9 @@ def job_of(stage, wildcards, threads):
         passes = passes_of_block(wildcards) if "block" in wildcards.keys() else 1
     elif stage not in ("score", "fuse"):
         passes = 1
+    if stage == "explain":
+        shown = PLAN.runs[wildcards.run].explain
+        photos = min(photos, shown.sample) + 2 * shown.pairs
     return sizing.Job(photos, passes, threads, gpus(wildcards) > 0)
 
 

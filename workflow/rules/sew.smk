@@ -1,4 +1,4 @@
-# Sewing: lift the likeliest classes, choose salient photos, paste them onto others and train.
+# Sewing: lift the likeliest classes, take corrections by hand where there are any, choose salient photos, paste them onto others and train.
 
 
 rule correct:
@@ -15,6 +15,45 @@ rule correct:
         settings=settings("correct"),
     shell:
         "cutsew --log {log} correct {input.fused} {output.group} --settings {params.settings:q}"
+
+
+rule targets:
+    input:
+        images=ancient(photos),
+        labels=own_labels,
+    output:
+        group="results/{dataset}/{run}/targets.zarr/zarr.json",
+        record="results/{dataset}/{run}/targets.json",
+    log:
+        "results/{dataset}/{run}/logs/targets.log",
+    conda:
+        "../../envs/cutsew.yaml"
+    params:
+        photos=photos_digest,
+        settings=settings("targets"),
+    shell:
+        "cutsew --log {log} targets {input.images} {input.labels} {output.group}"
+        " --settings {params.settings:q}"
+
+
+rule override:
+    input:
+        images=ancient(photos),
+        labels=audited_labels,
+        corrections=corrections,
+    output:
+        group="results/{dataset}/{run}/overridden.zarr/zarr.json",
+        record="results/{dataset}/{run}/overridden.json",
+    log:
+        "results/{dataset}/{run}/logs/override.log",
+    conda:
+        "../../envs/cutsew.yaml"
+    params:
+        photos=photos_digest,
+        settings=settings("override"),
+    shell:
+        "cutsew --log {log} override {input.images} {input.labels} {input.corrections} {output.group}"
+        " --settings {params.settings:q}"
 
 
 rule select:
@@ -54,12 +93,13 @@ rule train:
         "../../envs/cutsew.yaml"
     threads: 2
     resources:
-        gpu=gpus,
-        local_gpu=local_gpus,
+        gpu=training_gpus,
+        local_gpu=local_training_gpus,
         mem_mb=megabytes("train"),
         runtime=minutes("train"),
         device=DEVICE,
         checkpoint_seconds=CHECKPOINT_SECONDS,
+        processes=TRAIN_PROCESSES,
     params:
         photos=photos_digest,
         patches=patch_options,
@@ -67,4 +107,4 @@ rule train:
     shell:
         "cutsew --log {log} train {input.images} {input.labels} {output.adapter} {params.patches:q}"
         " --settings {params.settings:q} --device {resources.device} --workers {threads}"
-        " --checkpoint-seconds {resources.checkpoint_seconds}"
+        " --checkpoint-seconds {resources.checkpoint_seconds} --processes {resources.processes}"

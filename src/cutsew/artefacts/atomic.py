@@ -1,11 +1,18 @@
 """Writing so that a file or folder is either there whole or not at all."""
 
+import errno
 import glob
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from cutsew.errors import UserError
+
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+FULL = 2**20
+"""Free bytes under which a disk counts as full; some libraries do not say why they could not write."""
 
 
 @contextmanager
@@ -14,19 +21,45 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Works for a file and for a folder. Temporary names start with a dot and carry the process id; those that a killed
     process left behind are removed.
+
+    Raises:
+        UserError: the disk is full or refuses to be written.
+
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.draft"):
-        if left.name.removeprefix(f".{path.name}.").removesuffix(".draft").isdigit():
-            _remove(left)
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left(path)
         yield draft
         if draft.is_dir() and path.exists():
             _remove(path)
         draft.replace(path)
+    except Exception as error:
+        reason = _refusal(error, draft)
+        if reason is None:
+            raise
+        raise UserError(f"{path}: cannot be written ({reason}); mend that and run the workflow again") from None
     finally:
         _remove(draft)
+
+
+def _remove_left(path: Path) -> None:
+    """Remove what killed processes left of their drafts."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.draft"):
+        if left.name.removeprefix(f".{path.name}.").removesuffix(".draft").isdigit():
+            _remove(left)
+
+
+def _refusal(error: Exception, draft: Path) -> str | None:
+    """Say why the disk refused to be written; None where the error is another."""
+    if isinstance(error, UserError):
+        return None
+    if isinstance(error, OSError) and error.errno in REFUSALS:
+        named = draft if error.filename is None else Path(os.fsdecode(error.filename))
+        ours = named.is_relative_to(draft) or draft.is_relative_to(named)
+        return os.strerror(error.errno) if ours else None
+    folder = draft.parent
+    return os.strerror(errno.ENOSPC) if folder.is_dir() and shutil.disk_usage(folder).free < FULL else None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -14,13 +14,20 @@ from cutsew.errors import UserError
 IMAGES_AT_ONCE = 8192
 """Photos in one slice of a read."""
 
-SPLIT_STAGES = {"train": ("zero_shot", "fused", "pseudo", "refined"), "test": ("zero_shot", "fused", "student")}
+FEW = 1000
+"""Photos up to which true labels are looked up one by one instead of reading all."""
+
+SPLIT_STAGES = {
+    "train": ("zero_shot", "fused", "pseudo", "targets", "overridden", "refined"),
+    "test": ("zero_shot", "fused", "student"),
+}
 """Stages that are looked at on each split, in the order of the pipeline."""
 
 REFERENCE = "reference_"
 """What the names of reference students begin with where the stages' do not: they are no stage of the pipeline."""
 
-ZARRS = {"zero_shot": "logits", "fused": "fused", "pseudo": "pseudo", "refined": "refined", "student": "scores"}
+ZARRS = {name: name for name in ("fused", "pseudo", "targets", "overridden", "refined")}
+ZARRS = {"zero_shot": "logits", **ZARRS, "student": "scores"}
 """Stage -> name of its Zarr, as the command line calls it."""
 
 
@@ -78,7 +85,7 @@ def open_outcomes(zarrs: dict[str, Path | None], references: Mapping[str, Path] 
     """Open the stages' Zarrs.
 
     Args:
-        zarrs: by the names that ZARRS gives them; None for one that was not made.
+        zarrs: by the names that ZARRS gives them; None or left out where it was not made.
         references: kind of reference student -> its scores.zarr.
 
     Raises:
@@ -87,7 +94,7 @@ def open_outcomes(zarrs: dict[str, Path | None], references: Mapping[str, Path] 
     """
     outcomes: dict[str, Outcome] = {}
     for stage, name in ZARRS.items():
-        path = zarrs[name]
+        path = zarrs.get(name)
         if path is not None:
             outcomes[stage] = Outcome(stage, path)
     for kind, path in (references or {}).items():
@@ -100,7 +107,7 @@ def open_outcomes(zarrs: dict[str, Path | None], references: Mapping[str, Path] 
 
 
 def read_truth(path: Path, ids: Sequence[str], classes: Sequence[str]) -> npt.NDArray[np.int8]:
-    """Read true labels. Only evaluate, report and reference_labels may.
+    """Read true labels. Of the stages only evaluate, report and reference_labels may; the tool audit shows them.
 
     Args:
         path: `labels.parquet`: column id and one int8 column per class.
@@ -116,7 +123,8 @@ def read_truth(path: Path, ids: Sequence[str], classes: Sequence[str]) -> npt.ND
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file of true labels; run the workflow to make it, or leave --labels out")
-    labels: pd.DataFrame = pd.read_parquet(path).set_index("id")
+    rows = [("id", "in", list(ids))] if len(ids) <= FEW else None
+    labels: pd.DataFrame = pd.read_parquet(path, filters=rows).set_index("id")
     missing = [name for name in classes if name not in labels.columns]
     if missing:
         raise UserError(f"{path}: has no column {missing[0]!r}; run the workflow again to read the truth anew")

@@ -77,6 +77,20 @@ class Spec:
             yield "/".join(("c", *map(str, index)))
 
 
+@dataclass(frozen=True)
+class Along:
+    """Labels of a dimension that is not named as they are: one of several coordinates of it.
+
+    Arrays that they belong to name them in the attribute `coordinates`, separated by spaces; xarray reads that.
+    """
+
+    dimension: str
+    values: Sequence[Any] | Array
+
+
+Coordinates = Mapping[str, Sequence[Any] | Array | Along]
+
+
 def inner_chunk(images_per_chunk: int) -> int:
     """Images per inner chunk: INNER_IMAGES where it divides the chunk, else the whole chunk."""
     return INNER_IMAGES if images_per_chunk % INNER_IMAGES == 0 else images_per_chunk
@@ -106,7 +120,7 @@ def write_chunk(path: Path, values: Array, spec: Spec) -> str:
 def seal(
     path: Path,
     specs: Mapping[str, Spec],
-    coordinates: Mapping[str, Sequence[Any] | Array],
+    coordinates: Coordinates,
     attributes: Mapping[str, Any],
     known: Mapping[str, str] | None = None,
 ) -> str:
@@ -117,7 +131,7 @@ def seal(
     Args:
         path: the group's folder.
         specs: its arrays, by name.
-        coordinates: name of a dimension -> its labels.
+        coordinates: name of a dimension -> its labels; or any name -> labels along another dimension.
         attributes: plain JSON values kept with the group.
         known: digests of chunk files, by path relative to `path`, where their writers told them; others are read.
 
@@ -145,7 +159,7 @@ def seal(
 def new_group(
     path: Path,
     specs: Mapping[str, Spec],
-    coordinates: Mapping[str, Sequence[Any] | Array],
+    coordinates: Coordinates,
     attributes: Mapping[str, Any] | None = None,
 ) -> Iterator[dict[str, zarr.Array[Any]]]:
     """Write a whole group by one job, atomically: fill the arrays that this gives; they are sealed at the end.
@@ -153,7 +167,7 @@ def new_group(
     Args:
         path: the group's folder, `<name>.zarr`, or the `zarr.json` in it.
         specs: its arrays, by name.
-        coordinates: name of a dimension -> its labels.
+        coordinates: name of a dimension -> its labels; or any name -> labels along another dimension.
         attributes: plain JSON values kept with the group.
 
     """
@@ -166,7 +180,7 @@ def new_group(
 def write_group(
     path: Path,
     arrays: Mapping[str, tuple[Spec, Array]],
-    coordinates: Mapping[str, Sequence[Any] | Array],
+    coordinates: Coordinates,
     attributes: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a whole group from arrays in memory, atomically; otherwise as `new_group`."""
@@ -250,7 +264,8 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _write_coordinate(store: LocalStore, name: str, values: Sequence[Any] | Array) -> None:
+def _write_coordinate(store: LocalStore, name: str, values: Sequence[Any] | Array | Along) -> None:
+    dimension, values = (values.dimension, values.values) if isinstance(values, Along) else (name, values)
     labels = np.asarray(values)
     text = labels.dtype.kind in "UO"
     zarr.create_array(
@@ -259,7 +274,7 @@ def _write_coordinate(store: LocalStore, name: str, values: Sequence[Any] | Arra
         shape=labels.shape,
         dtype="string" if text else labels.dtype.name,
         chunks=(max(1, min(len(labels), 65536)),),
-        dimension_names=(name,),
+        dimension_names=(dimension,),
         overwrite=True,
         config={"write_empty_chunks": True},
     )[...] = labels.astype(object) if text else labels

@@ -1,13 +1,14 @@
 """What every backbone has in common: it is frozen."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cutsew.checkpoints import weights_digest
+from cutsew.config.student import Student
 from cutsew.pixels import Pixels
+from cutsew.precision import tuned
 from cutsew.steady import steadily
 
 
@@ -21,7 +22,7 @@ class Backbone(nn.Module):
         tower: from normalised (B, 3, S, S) float32 to (B, D, H, W).
         pixels: the normalisation.
         image_size: S, side of the square input in pixels.
-        description: what builds it again, plain values.
+        settings: what builds it again.
         device: cpu or cuda.
 
     Attributes:
@@ -32,24 +33,29 @@ class Backbone(nn.Module):
 
     """
 
-    def __init__(
-        self, tower: nn.Module, pixels: Pixels, image_size: int, description: Mapping[str, Any], device: str
-    ) -> None:
+    def __init__(self, tower: nn.Module, pixels: Pixels, image_size: int, settings: Student, device: str) -> None:
         super().__init__()
         self.image_size = image_size
         self.weights_digest = weights_digest(tower)
-        self._description = dict(description)
+        self._settings = settings
         self._device = device
         self.tower = tower.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.pixels = pixels.to(device)
         self.requires_grad_(False)
         self.eval()
+        self._encode = tuned(
+            lambda images: self.tower(self.pixels(images)),
+            settings.precision,
+            device,
+            compiled=settings.compiled,
+            setting="student",
+        )
         _, self.width, *grid = self(torch.zeros(1, 3, image_size, image_size, dtype=torch.uint8)).shape
         self.grid = (int(grid[0]), int(grid[1]))
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode (B, 3, S, S) uint8 photos: (B, D, H, W) float32 on the backbone's device, without gradient."""
-        return steadily(lambda group: self.tower(self.pixels(group)).float(), images, self._device)
+        return steadily(self._encode, images, self._device)
 
     def train(self, mode: bool = True) -> "Backbone":  # noqa: ARG002, FBT001, FBT002
         """Stay in eval mode: it is frozen."""
@@ -57,4 +63,5 @@ class Backbone(nn.Module):
 
     def describe(self) -> dict[str, Any]:
         """Return all that is needed to build it again, and the digest of its weights."""
-        return {**self._description, "width": self.width, "weights_digest": self.weights_digest}
+        chosen = self._settings.model_dump(include={"kind", "precision", "compiled", self._settings.kind})
+        return {**chosen, "width": self.width, "weights_digest": self.weights_digest}

@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
-from cutsew import clip_models
+from cutsew import checkpoints, clip_models
 from cutsew.backbones.base import Backbone
-from cutsew.config.student import OpenClipStudent
+from cutsew.config.student import Student
 from cutsew.pixels import Pixels
 
 
@@ -22,14 +22,23 @@ class GridOfFeatures(nn.Module):
         return features
 
 
-def open_clip_backbone(settings: OpenClipStudent, device: str) -> Backbone:
+def open_clip_backbone(student: Student, device: str, state: dict[str, Tensor] | None = None) -> Backbone:
     """Build the backbone; only the visual tower is kept in memory.
+
+    Args:
+        student: its settings.
+        device: cpu or cuda.
+        state: the tower's tensors by name; None to get the weights that are set.
 
     Raises:
         UserError: the model or its weights cannot be had.
 
     """
-    clip = clip_models.build(settings.model, settings.pretrained, settings.image_size, "student.open_clip")
-    description = {"kind": "open_clip", "open_clip": settings.model_dump()}
+    settings = student.open_clip
+    clip = clip_models.build(
+        settings.model, settings.pretrained, settings.image_size, "student.open_clip", weights=state is None
+    )
     tower = GridOfFeatures(clip.model.visual)  # type: ignore[arg-type]
-    return Backbone(tower, Pixels(clip.mean, clip.std), clip.image_size, description, device)
+    if state is not None:
+        checkpoints.load(tower, state, settings.model, "student.open_clip.model")
+    return Backbone(tower, Pixels(clip.mean, clip.std), clip.image_size, student, device)

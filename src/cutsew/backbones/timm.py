@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from cutsew import checkpoints
 from cutsew.backbones.base import Backbone
 from cutsew.compat import import_torchvision
-from cutsew.config.student import TimmStudent
+from cutsew.config.student import Student, TimmStudent
 from cutsew.errors import UserError
 from cutsew.pixels import Pixels
 from cutsew.teachers import efficientnet
@@ -33,43 +34,62 @@ class LastFeatures(nn.Module):
         return features
 
 
-def timm_backbone(settings: TimmStudent, device: str) -> Backbone:
+def timm_backbone(student: Student, device: str, state: dict[str, Tensor] | None = None) -> Backbone:
     """Build the backbone.
+
+    Args:
+        student: its settings.
+        device: cpu or cuda.
+        state: the tower's tensors by name; None to get the weights that are set.
 
     Raises:
         UserError: an unknown model, one without feature maps, or weights that cannot be had.
 
     """
+    settings = student.timm
     if settings.model not in timm.list_models():
         raise UserError(f"student.timm.model: timm has no model {settings.model}; see timm.list_models()")
     if settings.weights == "package":
-        model, mean, std = _packaged(settings.model)
+        mean, std = efficientnet.MEAN, efficientnet.STD
+        model = _bare(settings) if state is not None else _packaged(settings.model)
     else:
-        model = _fetched(settings) if settings.weights == "pretrained" else _local(settings)
+        model = _bare(settings) if state is not None else _weighted(settings)
         mean, std = model.pretrained_cfg["mean"], model.pretrained_cfg["std"]
     if not hasattr(model, "forward_intermediates"):
         raise UserError(f"student.timm.model: {settings.model} gives no feature map; take another")
-    description = {"kind": "timm", "timm": settings.model_dump()}
-    return Backbone(LastFeatures(model.eval()), Pixels(mean, std), settings.image_size, description, device)
+    tower = LastFeatures(model.eval())
+    if state is not None:
+        checkpoints.load(tower, state, settings.model, "student.timm.model")
+    return Backbone(tower, Pixels(mean, std), settings.image_size, student, device)
 
 
-def _packaged(name: str) -> tuple[nn.Module, tuple[float, ...], tuple[float, ...]]:
+def _packaged(name: str) -> Any:  # noqa: ANN401
     if name != efficientnet.MODEL:
         raise UserError(f"{SETTING}: package has only {efficientnet.MODEL}; set pretrained or the path of a local file")
-    return efficientnet.efficientnet_lite0(SETTING), efficientnet.MEAN, efficientnet.STD
+    return efficientnet.efficientnet_lite0(SETTING)
+
+
+def _weighted(settings: TimmStudent) -> Any:  # noqa: ANN401
+    return _fetched(settings) if settings.weights == "pretrained" else _local(settings)
+
+
+def _bare(settings: TimmStudent) -> Any:  # noqa: ANN401
+    """Create a model with random weights, for a caller that has its own."""
+    with torch.random.fork_rng(devices=[]):
+        return _create(settings, pretrained=False)
 
 
 def _create(settings: TimmStudent, **options: Any) -> Any:  # noqa: ANN401  # timm's classes share no type
-    """Create a model with weights, told of the image size where its kind has position embeddings of fixed size."""
+    """Create a model, told of the image size where its kind has position embeddings of fixed size."""
     try:
-        return timm.create_model(settings.model, pretrained=True, img_size=settings.image_size, **options)
+        return timm.create_model(settings.model, img_size=settings.image_size, **options)
     except TypeError:
-        return timm.create_model(settings.model, pretrained=True, **options)
+        return timm.create_model(settings.model, **options)
 
 
 def _fetched(settings: TimmStudent) -> Any:  # noqa: ANN401
     try:
-        return _create(settings)
+        return _create(settings, pretrained=True)
     except Exception as error:  # the hub's client raises dozens of kinds
         raise UserError(
             f"{SETTING}: {settings.model} cannot be downloaded ({_first_line(error)}); give a local file"
@@ -80,7 +100,7 @@ def _local(settings: TimmStudent) -> Any:  # noqa: ANN401
     """Read the file safely, then let timm fit its tensors to the model and the image size."""
     state = checkpoints.read_state_dict(Path(settings.weights), SETTING)
     try:
-        model = _create(settings, pretrained_cfg_overlay={"state_dict": state})
+        model = _create(settings, pretrained=True, pretrained_cfg_overlay={"state_dict": state})
     except (RuntimeError, KeyError) as error:
         raise UserError(
             f"{SETTING}: {settings.weights}: not the weights of {settings.model} ({_first_line(error)});"

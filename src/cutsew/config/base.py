@@ -1,6 +1,6 @@
 """What every section of the settings has in common."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -9,6 +9,10 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 Size = Annotated[int, Field(ge=1)]
 """A count of at least one."""
+
+
+Precision = Literal["tf32", "float32", "bfloat16", "float16"]
+"""Number format in which a frozen encoder computes."""
 
 
 class Section(BaseModel):

@@ -1,11 +1,14 @@
 """Settings that say where the photos and, if there are any, their true labels are."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from cutsew.config.base import Section, Size
+from cutsew.config.benchmarks import KNOWN, Benchmark, Known, Protocol, Unlabelled, protocols_of
+from cutsew.config.download import Download
 
 
 class TestSplit(Section):
@@ -32,15 +35,30 @@ class VocLayout(Section):
     test: str | None = Field("val", description="list of the held-out photos; null for none")
 
 
+class CocoLayout(Section):
+    """Which annotations/instances_<list>.json to read; the photos lie in <list>/ or images/<list>/."""
+
+    train: str = Field("train2014", description="list of the photos to label and to train on")
+    test: str | None = Field("val2014", description="list of the held-out photos; null for none")
+
+
+class NusLayout(Section):
+    """Which lists of ImageList/ to read, without `.txt`, or paths of lists of the same form."""
+
+    train: str = Field("TrainImagelist", description="list of the photos to label and to train on")
+    test: str | None = Field("TestImagelist", description="list of the held-out photos; null for none")
+
+
 class Dataset(Section):
     """Where the photos and their true labels (where there are any) are."""
 
     name: str = Field(
         "demo", pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$", description="name of the folder under results/"
     )
-    kind: Literal["demo", "folder", "voc", "ids"] = Field(
+    kind: Literal["demo", "folder", "voc", "coco", "nus", "ids"] = Field(
         "demo",
-        description="demo: the embedded world; folder: any folder of photos; voc: PASCAL VOC layout; "
+        description="demo: the embedded world; folder: any folder of photos; voc: PASCAL VOC layout; coco: COCO layout "
+        "(instances JSON); nus: NUS-WIDE layout (image lists, ground-truth text files); "
         "ids: no photos, only the ids that a `scores` teacher brings (labels without a student)",
     )
     root: Path | None = Field(None, description="folder of the photos (not for demo and ids)")
@@ -53,16 +71,97 @@ class Dataset(Section):
     on_bad_image: Literal["stop", "skip"] = Field(
         "stop", description="stop at an unreadable photo, or skip it and list it in skipped.csv"
     )
+    unlabelled: Unlabelled = Field(
+        "keep",
+        description="coco, nus: photos that nothing is annotated in are kept, or dropped and counted; drop reads "
+        "whether a photo has a label, as published numbers do, and no label itself",
+    )
+    benchmark: Benchmark | None = Field(
+        None, description="the benchmark that this is a copy of: sets the lists, asserts classes and counts"
+    )
+    protocol: Protocol = Field(
+        "paper",
+        description="whose splits of the benchmark; voc2007: train / val (paper) or trainval / test (common); "
+        "nuswide: lists of your own (paper) or the official ones (common)",
+    )
+    reduced: bool = Field(False, description="let through a copy of the benchmark that lacks photos or classes")
     test: TestSplit = Field(default_factory=TestSplit, description="kind folder: the held-out photos")
     voc: VocLayout = Field(default_factory=VocLayout, description="kind voc: which lists to read")
+    coco: CocoLayout = Field(default_factory=CocoLayout, description="kind coco: which lists to read")
+    nus: NusLayout = Field(default_factory=NusLayout, description="kind nus: which lists to read")
+    download: Download = Field(default_factory=Download, description="where to get the photos if they are not there")
     shard_size: Size = Field(4096, description="photos per shard, the unit of one encoding job and one Zarr chunk")
+
+    @model_validator(mode="before")
+    @classmethod
+    def benchmark_sets_the_rest(cls, raw: Any) -> Any:  # noqa: ANN401
+        """Fill in the lists that a benchmark's protocol reads, and how it treats photos without labels."""
+        if not isinstance(raw, Mapping):
+            return raw
+        known = KNOWN.get((raw.get("benchmark"), raw.get("protocol", "paper")))  # type: ignore[arg-type]
+        if known is None:
+            return raw
+        filled = {"unlabelled": known.unlabelled, **raw}
+        lists = filled.get(known.kind, {})
+        if isinstance(lists, Mapping) and known.train is not None:
+            filled[known.kind] = {"train": known.train, "test": known.test, **lists}
+        return filled
 
     @model_validator(mode="after")
     def root_is_named(self) -> Self:
         """Photos on disk need a folder."""
-        if self.kind in ("folder", "voc") and self.root is None:
+        if self.kind not in ("demo", "ids") and self.root is None:
             raise ValueError(f"kind {self.kind} needs `root`, the folder of the photos")
+        if self.unlabelled == "drop" and self.kind not in ("coco", "nus"):
+            raise ValueError(f"unlabelled: drop is for the kinds coco and nus, not {self.kind}; leave it out")
         return self
+
+    @model_validator(mode="after")
+    def benchmark_is_read_as_published(self) -> Self:
+        """Refuse another layout or other lists than a benchmark and its protocol have."""
+        if self.benchmark is None:
+            return self
+        known = self.known()
+        if known is None:
+            found = " and ".join(protocols_of(self.benchmark))
+            raise ValueError(f"benchmark {self.benchmark} has no protocol {self.protocol}; set `protocol` to {found}")
+        if self.kind != known.kind:
+            raise ValueError(f"benchmark {self.benchmark} has layout {known.kind}; set `kind: {known.kind}`")
+        lists = self.lists()
+        if known.train is not None and lists != (known.train, known.test):
+            raise ValueError(
+                f"protocol {self.protocol} of {self.benchmark} reads the lists {known.train} and {known.test}, "
+                f"not {lists[0]} and {lists[1]}; leave `{self.kind}` out, or `benchmark`"
+            )
+        if known.train is None and lists == ("TrainImagelist", "TestImagelist"):
+            raise ValueError(
+                f"protocol {self.protocol} of {self.benchmark} reads lists that are no part of its release; name them "
+                f"in `{self.kind}.train` and `{self.kind}.test`, or set `protocol: common`"
+            )
+        return self
+
+    def known(self) -> Known | None:
+        """Return what is published of this benchmark and protocol; None where there is nothing."""
+        return None if self.benchmark is None else KNOWN.get((self.benchmark, self.protocol))
+
+    def lists(self) -> tuple[str, str | None]:
+        """Name the lists of the photos to label and of the held-out ones, of kind voc, demo, coco or nus."""
+        if self.kind == "coco":
+            return self.coco.train, self.coco.test
+        if self.kind == "nus":
+            return self.nus.train, self.nus.test
+        return self.voc.train, self.voc.test
+
+    @property
+    def downloaded(self) -> bool:
+        """Whether the workflow fetches the photos where they are not there; false for a copy that lies elsewhere."""
+        folder = self.download.folder
+        return bool(self.download.archives) and self.root is not None and self.root.is_relative_to(folder or "")
+
+    @property
+    def annotated(self) -> bool:
+        """Whether the photos' layout holds true labels."""
+        return self.kind in ("demo", "voc", "coco", "nus")
 
 
 class Demo(Section):

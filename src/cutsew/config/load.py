@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from cutsew.config.model import Config
-from cutsew.config.released import fill_in
+from cutsew.config.presets import fill_in
 from cutsew.errors import UserError
 
 

@@ -39,15 +39,27 @@ class Score(Section):
 class Fuse(Section):
     """From the answers of all views to one (Eq. 7)."""
 
-    rule: Literal["max", "gated"] = Field(
+    rule: Literal["max", "gated", "mean", "cdul", "soft"] = Field(
         "max",
-        description="max: Eq. 7; gated: no alpha, but a crop counts only where it adds at least `gate` (released)",
+        description="max: Eq. 7; gated: no alpha, but a crop counts only where it adds at least `gate` (released); "
+        "mean: the mean probability of all views; cdul: CDUL's aggregation of whole photo and crops (Abdelfattah et "
+        "al., ICCV 2023); soft: a soft, anchored maximum of softened answers (not the paper's; beyond)",
     )
     space: Literal["logit", "probability"] = Field(
         "logit", description="where alpha is subtracted; logit is the paper's"
     )
     alpha: float = Field(0.1, ge=0, description="suppression of the crops against the whole photo")
     gate: Fraction = Field(0.01, description="rule gated: least gain in probability")
+    zeta: Fraction = Field(
+        0.5, description="rule cdul: the crops' greatest probability counts where it is at least this, else their least"
+    )
+    soften: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        0.5,
+        description="rule soft: factor of the teacher's logit scale before the softmax; auto: that at which the mean "
+        "probability of a whole photo's likeliest class is 0.6",
+    )
+    tau: float = Field(0.25, gt=0, description="rule soft: temperature of the maximum; near 0 it is the plain one")
+    anchor: Fraction = Field(0.1, description="rule soft: weight of the whole photo's own answer")
     passes: int | None = Field(None, ge=0, description="how many of the M passes are fused; null for all")
 
 
@@ -59,6 +71,17 @@ class Correct(Section):
     )
     beta: Size = Field(1, description="how many classes per photo are lifted")
     linear_alpha: Fraction = Field(0.1, description="rule linear: p becomes a + (1 - a) p")
+
+
+class Targets(Section):
+    """Total mass of the labels that training starts from (not the paper's)."""
+
+    count: Annotated[float, Field(gt=0)] | Literal["auto"] | None = Field(
+        None,
+        description="labels per photo that the targets sum to on average; auto estimates it without labels, rather too "
+        "high; null leaves the labels as they are",
+    )
+    sharpen: float = Field(1.0, gt=0, description="factor of the targets' logits; 2 makes them more certain")
 
 
 class Select(Section):

@@ -1,12 +1,13 @@
 """The settings of one run, from which the schema, the default config and the reference page are generated."""
 
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from cutsew.config.base import Fraction, Section, Size
 from cutsew.config.dataset import Dataset, Demo
-from cutsew.config.method import Correct, Cut, Fuse, Score, Select, Sew
+from cutsew.config.method import Correct, Cut, Fuse, Score, Select, Sew, Targets
 from cutsew.config.student import Adapter, Student, Train
 from cutsew.config.teacher import Prompts, Teacher
 
@@ -18,8 +19,28 @@ class Evaluate(Section):
     top: Size = Field(3, description="classes named per photo for the top-n measures")
 
 
+class Thresholds(Section):
+    """From which probability each class counts as named when the student looks at new photos."""
+
+    rule: Literal["fixed", "count", "mixture"] = Field(
+        "count",
+        description="fixed: 0.5; count: names a class in as many photos as the pseudo-labels let expect; mixture: "
+        "parts two Gaussians fitted to the logits. thresholds.csv holds all three",
+    )
+
+
 Reference = Literal["zero_shot", "supervised", "smoothed", "single_positive"]
 """A student to hold the method's against; all but the first need true labels."""
+
+
+class Labels(Section):
+    """A human's audit of the labels, kept apart from the label-free path."""
+
+    overrides: Path | None = Field(
+        None,
+        description="CSV of corrected labels (image, class, present 1 or 0; by and at are kept), as the report's page "
+        "writes it: training starts from the corrected labels, and every table says so",
+    )
 
 
 class References(Section):
@@ -33,11 +54,26 @@ class References(Section):
     smoothing: float = Field(0.1, gt=0, lt=1, description="label smoothing of kind smoothed")
 
 
+class Explain(Section):
+    """What the report shows of how teacher and student see (paper, Figures 8, 11 and 12), chosen without truth."""
+
+    pairs: int = Field(
+        40,
+        ge=0,
+        description="most maps of a class in a photo: each class in the photo that the student is surest of, and the "
+        "class that it names second there; 0 leaves the whole stage out",
+    )
+    sample: Size = Field(600, description="photos whose features are kept, before and after, to be drawn as a map")
+
+
 class Compute(Section):
     """How the work is done; none of it changes a result beyond float tolerance, so none of it reruns a job."""
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
     batch_size: Size = Field(32, description="views per forward pass when encoding and predicting")
+    train_processes: Size = Field(
+        1, description="processes that train together on one node, each with a GPU of its own; they train alike"
+    )
     checkpoint_seconds: float = Field(
         30, ge=0, description="least seconds between checkpoints, from which a killed training goes on; 0: every step"
     )
@@ -47,9 +83,10 @@ class Config(Section):
     """All settings of a workflow: the base run and, under `runs`, its variants."""
 
     classes: list[str] = Field(description="names of the classes to look for")
-    method: Literal["paper", "released"] = Field(
+    method: Literal["paper", "released", "beyond"] = Field(
         "paper",
-        description="released: what is not set here is set as in the authors' released code, not as in the paper",
+        description="released: what is not set here is set as in the authors' released code, not as in the paper; "
+        "beyond: as a trial found better than the paper, without labels and at the same cost",
     )
     dataset: Dataset = Field(default_factory=Dataset, description="where the photos are")
     demo: Demo = Field(default_factory=Demo, description="dataset kind demo")
@@ -60,12 +97,19 @@ class Config(Section):
     fuse: Fuse = Field(default_factory=Fuse, description="cutting: many answers to one (Eq. 7)")
     correct: Correct = Field(default_factory=Correct, description="sewing: the correction (Eq. 9)")
     select: Select = Field(default_factory=Select, description="sewing: salient photos (Eq. 10)")
+    targets: Targets = Field(default_factory=Targets, description="sewing: labels per photo (beyond the paper)")
+    labels: Labels = Field(default_factory=Labels, description="corrections by hand; none by default")
     sew: Sew = Field(default_factory=Sew, description="sewing: pasting (Eq. 11-13)")
     student: Student = Field(default_factory=Student, description="the frozen backbone")
     adapter: Adapter = Field(default_factory=Adapter, description="the trained head (Eq. 14-16)")
     train: Train = Field(default_factory=Train, description="the EM loop (Eq. 17-20)")
     evaluate: Evaluate = Field(default_factory=Evaluate, description="what is measured")
+    thresholds: Thresholds = Field(
+        default_factory=Thresholds,
+        description="from which probability `cutsew predict` and exported models name a class",
+    )
     references: References = Field(default_factory=References, description="students to compare with")
+    explain: Explain = Field(default_factory=Explain, description="maps of what is seen where")
     compute: Compute = Field(default_factory=Compute, description="how the work is done")
     runs: dict[str, dict[str, Any]] = Field({}, description="variants: name -> settings that differ from the base run")
 
@@ -93,13 +137,23 @@ class Config(Section):
             raise ValueError(
                 f"correct.beta: {self.correct.beta} is more than the {len(self.classes)} classes; lower it"
             )
+        if isinstance(self.targets.count, float) and self.targets.count >= len(self.classes):
+            raise ValueError(f"targets.count: {self.targets.count:g} is not less than the number of classes; lower it")
         if self.teacher.kind != "scores" and (self.fuse.passes or 0) > self.cut.passes:
             raise ValueError(f"fuse.passes: {self.fuse.passes} is more than cut.passes {self.cut.passes}; lower it")
         if self.references.kinds and self.student.kind == "none":
             raise ValueError("references.kinds: need a student; set student.kind, or leave them out")
+        if self.labels.overrides is not None and self.student.kind == "none":
+            raise ValueError("labels.overrides: train nothing without a student; set student.kind, or leave them out")
         labelled = [kind for kind in self.references.kinds if kind != "zero_shot"]
-        if labelled and self.dataset.kind not in ("demo", "voc") and self.dataset.truth is None:
+        if labelled and not self.dataset.annotated and self.dataset.truth is None:
             raise ValueError(f"references.kinds: {labelled[0]} needs true labels; set dataset.truth, or leave it out")
+        known = self.dataset.known()
+        if known is not None and not self.dataset.reduced and len(self.classes) != known.classes:
+            raise ValueError(
+                f"classes: {len(self.classes)} of the {known.classes} of {self.dataset.benchmark}; name them all, "
+                "or set dataset.reduced: true, and its numbers are not the benchmark's"
+            )
         unknown = sorted(set(self.prompts.names) - set(self.classes))
         if unknown:
             raise ValueError(f"prompts.names: {', '.join(unknown)} not among classes; remove or rename")

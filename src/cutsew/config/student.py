@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from cutsew.config.base import Fraction, Section, Size
+from cutsew.config.base import Fraction, Precision, Section, Size
 
 
 class OpenClipStudent(Section):
@@ -35,6 +35,11 @@ class Student(Section):
     kind: Literal["open_clip", "timm", "none"] = Field(
         "open_clip", description="which of the sections below is used; none stops at the pseudo-labels"
     )
+    precision: Precision = Field(
+        "tf32",
+        description="number format: float32; tf32, the same with a GPU's TF32 tensor cores; bfloat16; float16 (GPU)",
+    )
+    compiled: bool = Field(False, description="compile it with torch.compile; a minute per job, then faster")
     open_clip: OpenClipStudent = Field(default_factory=OpenClipStudent, description="kind open_clip")
     timm: TimmStudent = Field(default_factory=TimmStudent, description="kind timm")
 

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from cutsew.config.base import Section, Size
+from cutsew.config.base import Precision, Section, Size
 
 
 class Prompts(Section):
@@ -61,6 +61,11 @@ class Teacher(Section):
     kind: Literal["open_clip", "conse", "scores"] = Field(
         "open_clip", description="which of the sections below is used"
     )
+    precision: Precision = Field(
+        "tf32",
+        description="number format: float32; tf32, the same with a GPU's TF32 tensor cores; bfloat16; float16 (GPU)",
+    )
+    compiled: bool = Field(False, description="compile it with torch.compile; a minute per job, then faster")
     open_clip: OpenClipTeacher = Field(default_factory=OpenClipTeacher, description="kind open_clip")
     conse: ConseTeacher = Field(default_factory=ConseTeacher, description="kind conse (runs without any model hub)")
     scores: ScoresTeacher = Field(default_factory=ScoresTeacher, description="kind scores")

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,7 @@ import pandas as pd
 from cutsew.config import Config
 from cutsew.config.dataset import Dataset
 from cutsew.config.teacher import ScoresTeacher, Teacher
-from cutsew.data import folder, voc
+from cutsew.data import folder, layouts
 from cutsew.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,8 @@ def list_images(dataset: Dataset, root: Path | None = None, scores: ScoresTeache
     Returns:
         Columns id (text, unique), path (text; empty for kind `ids`) and split: train, test, or None where the photo's
         content will decide (`dataset.test.fraction`). Kinds folder and ids: in the order of the ids or of the scores;
-        kinds demo and voc: the training list, then the test list.
+        others: the training list, then the test list, and how many photos without labels were left out in
+        `attrs["dropped"]`.
 
     Raises:
         UserError: a folder, list or photo is missing, or there are no photos.
@@ -39,7 +41,7 @@ def list_images(dataset: Dataset, root: Path | None = None, scores: ScoresTeache
     root = root or dataset.root
     if root is None:
         raise UserError(f"dataset.root: not set; kind {dataset.kind} needs --root, the folder of its photos")
-    listed = _folder(dataset, root) if dataset.kind == "folder" else _voc(dataset, root)
+    listed = _folder(dataset, root) if dataset.kind == "folder" else _of_lists(dataset, root)
     if scores is None or scores.file is None or scores.missing != "drop":
         return listed
     return _with_scores(listed, scores)
@@ -49,7 +51,7 @@ def listing_fingerprint(config: Config) -> str:
     """Digest names, sizes and times of the photos and the text of the lists, without opening a photo.
 
     The workflow keeps it in the params of the manifest's rule, so that new, removed and edited photos are noticed.
-    The file of scores counts where it decides on the photos; those of kind demo do not, since a rule makes them.
+    The file of scores counts where it decides on the photos; photos that a rule makes or downloads do not.
 
     Raises:
         UserError: a folder or list is missing.
@@ -62,10 +64,8 @@ def listing_fingerprint(config: Config) -> str:
         digest.update("\n".join(sorted(_line(entry.path, entry.path) for entry in folder.scan(root))).encode())
         if dataset.test.list is not None:
             digest.update("\n".join(folder.read_lines(dataset.test.list, "dataset.test.list")).encode())
-    elif dataset.kind == "voc" and root is not None:
-        for names in _voc_lists(dataset, root).values():
-            lines = map(_line, names, voc.photo_paths(root, names))
-            digest.update("\n".join(lines).encode() + b"\n\n")
+    elif dataset.kind not in ("demo", "ids") and root is not None and not dataset.downloaded:
+        digest.update("\n".join(_listed_lines(dataset, root)).encode())
     file = config.teacher.scores.file
     if file is not None and (dataset.kind == "ids" or _drops(config.teacher)):
         digest.update(_line(str(file), file / "zarr.json" if file.is_dir() else file).encode())
@@ -73,17 +73,30 @@ def listing_fingerprint(config: Config) -> str:
 
 
 def truth_fingerprint(config: Config) -> str:
-    """Digest names, sizes and times of the annotations of kind voc, for the params of the truth's rule alone.
+    """Digest names, sizes and times of the annotations in the photos' layout, for the params of the truth's rule alone.
 
-    The CSV `dataset.truth` is that rule's input and not counted here.
+    The CSV `dataset.truth` is that rule's input and not counted here; nor are annotations that a rule downloads.
     """
-    dataset = config.dataset
+    dataset, root = config.dataset, config.dataset.root
     digest = hashlib.sha256()
-    annotations = None if dataset.root is None else dataset.root / "Annotations"
-    if dataset.kind == "voc" and dataset.truth is None and annotations is not None and annotations.is_dir():
-        with os.scandir(annotations) as entries:
-            digest.update("\n".join(sorted(_line(entry.name, entry.path) for entry in entries)).encode())
+    if dataset.kind not in ("demo", "ids", "folder") and dataset.truth is None and root is not None:
+        files = [] if dataset.downloaded else layouts.label_files(dataset, root)
+        digest.update("\n".join(sorted(_line(file.name, file) for file in files)).encode())
     return digest.hexdigest()[:16]
+
+
+def _listed_lines(dataset: Dataset, root: Path) -> Iterator[str]:
+    """Word names, sizes and times of listed photos; of COCO's, of its lists and all files in its folders of photos."""
+    if dataset.kind == "coco":
+        yield from (_line(file.name, file) for file in layouts.list_files(dataset, root))
+        yield from sorted(_line(entry.path, entry.path) for entry in layouts.photos_on_disk(dataset, root))
+        return
+    whole = dataset.model_copy(update={"unlabelled": "keep", "reduced": True})
+    for listing in layouts.read_lists(whole, root).values():
+        yield from map(_line, listing.names, listing.paths)
+        yield "\n"
+    if dataset.unlabelled == "drop" and dataset.kind == "nus":
+        yield from (_line(file.name, file) for file in layouts.label_files(dataset, root))
 
 
 def _line(name: str, path: str | Path) -> str:
@@ -142,29 +155,17 @@ def _folder(dataset: Dataset, root: Path) -> pd.DataFrame:
     return _table(names, paths, ["test" if name in held_out else "train" for name in names])
 
 
-def _voc(dataset: Dataset, root: Path) -> pd.DataFrame:
+def _of_lists(dataset: Dataset, root: Path) -> pd.DataFrame:
     if not root.is_dir():
-        raise UserError(f"dataset.root: {root} is not a folder; set it to the folder that holds JPEGImages")
-    lists = _voc_lists(dataset, root)
-    names = [name for ids in lists.values() for name in ids]
-    splits: list[str | None] = [split for split, ids in lists.items() for _ in ids]
-    both = set(lists["train"]) & set(lists["test"])
-    if both:
-        raise UserError(
-            f"dataset.voc.test: {len(both)} of the photos of list {dataset.voc.test} stand in list {dataset.voc.train} "
-            f"too, {min(both)} among them; name lists that share none"
-        )
-    paths = voc.photo_paths(root, names)
+        raise UserError(f"dataset.root: {root} is not a folder; set it to the folder that holds the lists and photos")
+    found = layouts.read_lists(dataset, root)
+    paths = [path for listing in found.values() for path in listing.paths]
     if dataset.on_bad_image == "stop":
         _refuse_missing(paths, root)
-    return _table(names, paths, splits)
-
-
-def _voc_lists(dataset: Dataset, root: Path) -> dict[str, list[str]]:
-    lists = {"train": voc.read_list(root, dataset.voc.train, "dataset.voc.train"), "test": []}
-    if dataset.voc.test is not None:
-        lists["test"] = voc.read_list(root, dataset.voc.test, "dataset.voc.test")
-    return lists
+    names = [name for listing in found.values() for name in listing.names]
+    table = _table(names, paths, [split for split, listing in found.items() for _ in listing.names])
+    table.attrs["dropped"] = sum(listing.dropped for listing in found.values())
+    return table
 
 
 def _refuse_missing(paths: list[str], root: Path) -> None:
@@ -172,7 +173,7 @@ def _refuse_missing(paths: list[str], root: Path) -> None:
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise UserError(
-            f"{missing[0]}{more}: no such photo, but a list of {root / 'ImageSets' / 'Main'} names it; "
+            f"{missing[0]}{more}: no such photo, but a list in {root} names it; "
             "add it, or set dataset.on_bad_image: skip"
         )
 

@@ -1,4 +1,4 @@
-"""True labels, from PASCAL VOC annotations or a CSV; for evaluation only."""
+"""True labels, from the annotations of a benchmark's layout or a CSV; for evaluation only."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from cutsew.data import voc
+from cutsew.data import coco, nus, voc
 from cutsew.errors import UserError
 
 COUNTS = {"negative": 0, "ignore": -1, "positive": 1}
@@ -23,12 +23,14 @@ class Truth:
         labels: id -> class -> 1 positive or -1 not counted; classes not named are negative.
         named: every label name met, those outside the classes included, and how often.
         strange: rows whose photo is not in the manifest (CSV only).
+        known: names that the annotations may use, also those that no photo has (COCO and NUS-WIDE).
 
     """
 
     labels: dict[str, dict[str, int]] = field(default_factory=dict)
     named: Counter[str] = field(default_factory=Counter)
     strange: int = 0
+    known: set[str] = field(default_factory=set)
 
 
 def from_voc(root: Path, names: Iterable[str], difficult: str) -> Truth:
@@ -51,6 +53,45 @@ def from_voc(root: Path, names: Iterable[str], difficult: str) -> Truth:
             value = COUNTS[difficult] if thing.difficult else 1
             labels[thing.name] = 1 if 1 in (value, labels.get(thing.name)) else value
         truth.labels[name] = labels
+    return truth
+
+
+def from_coco(root: Path, lists: Mapping[str, Sequence[str]]) -> Truth:
+    """Read COCO's instances: a category is positive where any object or crowd of it is annotated.
+
+    Args:
+        root: folder of the layout.
+        lists: name of each list -> ids of its photos that are in the manifest.
+
+    Raises:
+        UserError: a file is missing or damaged.
+
+    """
+    truth = Truth()
+    for name, ids in lists.items():
+        instances, categories = coco.read_instances(root, name, "dataset.coco")
+        truth.known.update(categories)
+        for photo in ids:
+            found = instances.get(photo, Counter())
+            truth.named.update(found)
+            truth.labels[photo] = dict.fromkeys(found, 1)
+    return truth
+
+
+def from_nus(root: Path, ids: Sequence[str]) -> Truth:
+    """Read NUS-WIDE's files of labels.
+
+    Raises:
+        UserError: a file is missing or damaged, or a photo has no labels.
+
+    """
+    labels = nus.read_labels(root)
+    truth = Truth(known=set(labels.concepts))
+    for photo, row in zip(ids, labels.rows_of(ids), strict=True):
+        values = labels.values[row]
+        truth.labels[photo] = {labels.concepts[i]: int(values[i]) for i in np.flatnonzero(values)}
+    positives = (labels.values[labels.rows_of(ids)] == 1).sum(axis=0)
+    truth.named = Counter(dict(zip(labels.concepts, positives.tolist(), strict=True)))
     return truth
 
 

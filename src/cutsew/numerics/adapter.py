@@ -104,11 +104,32 @@ class Adapter(nn.Module):
             ValueError: the grid is larger than `max_grid`.
 
         """
+        return self._read_out(self.decode(features))
+
+    def pool(self, features: Tensor) -> Tensor:
+        """Describe photos by the mean of their decoded classes, each weighted by its probability.
+
+        Args:
+            features: as of `forward`.
+
+        Returns:
+            (B, width) float32.
+
+        """
+        decoded = self.decode(features)
+        weights = functional.logsigmoid(self._read_out(decoded)).softmax(dim=1)  # p_c / sum of p, also where all are 0
+        return (weights.unsqueeze(-1) * decoded).sum(dim=1)
+
+    def decode(self, features: Tensor) -> Tensor:
+        """Turn grid features as of `forward` into the decoder's answers to the class queries, (B, C, width) float32."""
         height, width = features.shape[2:]
         if max(height, width) > self.max_grid:
             raise ValueError(f"grid {height} x {width} is larger than this adapter's {self.max_grid} x {self.max_grid}")
         memory = self.norm(self.project(self.bottleneck(features))).flatten(2).transpose(1, 2)
         memory = memory + self.position(height, width)
-        decoded = self.decoder(self.queries.expand(len(features), -1, -1), memory)
+        decoded: Tensor = self.decoder(self.queries.expand(features.shape[0], -1, -1), memory)
+        return decoded
+
+    def _read_out(self, decoded: Tensor) -> Tensor:
         logits: Tensor = (decoded * self.weight).sum(-1) + self.bias
         return logits

@@ -36,6 +36,89 @@ def fuse_gated(
     return z.astype(np.float32), winner
 
 
+def fuse_mean(
+    zero_shot: npt.NDArray[np.floating[Any]], crops: npt.NDArray[np.floating[Any]], epsilon: float
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
+    """S(z) = mean of S(z_0), S(z_1), ..., S(z_M): the plain average of all views' probabilities.
+
+    Args:
+        zero_shot: (N, C) logits Z0 of the whole photos.
+        crops: (M, N, C) logits Z^k of the crops.
+        epsilon: clamp of probabilities on the way back to logits.
+
+    Returns:
+        (N, C) fused logits, and the index of the view that is surest of each class: 0..M-1, or WHOLE (-1). Of equal
+        views the first counts, the whole photo before all.
+
+    """
+    total, best = sigmoid(zero_shot.astype(np.float64)), zero_shot
+    winner = np.full(zero_shot.shape, WHOLE, dtype=np.int16)
+    for k, crop in enumerate(crops):
+        total = total + sigmoid(crop.astype(np.float64))
+        winner[crop > best] = k
+        best = np.maximum(best, crop)
+    return logit(total / (len(crops) + 1), epsilon).astype(np.float32), winner
+
+
+def fuse_cdul(
+    zero_shot: npt.NDArray[np.floating[Any]], crops: npt.NDArray[np.floating[Any]], zeta: float, epsilon: float
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
+    """S = (S_global + S_aggregate) / 2 of CDUL (Abdelfattah et al., ICCV 2023, Section 3.1), over crops for snippets.
+
+    S_aggregate is per class the greatest probability of the crops, alpha, where that is at least zeta: some crop shows
+    the class. Else it is the least, beta: no crop does, and the one that is surest of that speaks.
+
+    Args:
+        zero_shot: (N, C) logits Z0 of the whole photos, S_global.
+        crops: (M, N, C) logits Z^k of the crops, S_local.
+        zeta: probability from which a crop is taken to show a class, in [0, 1].
+        epsilon: clamp of probabilities on the way back to logits.
+
+    Returns:
+        (N, C) fused logits, and the index of the crop that the aggregate took: 0..M-1; of equal crops the first.
+        Without crops, `zero_shot` and WHOLE (-1).
+
+    """
+    if not len(crops):
+        return zero_shot.astype(np.float32), np.full(zero_shot.shape, WHOLE, dtype=np.int16)
+    winner = np.where(sigmoid(crops.max(axis=0)) >= zeta, crops.argmax(axis=0), crops.argmin(axis=0))
+    aggregate = sigmoid(np.take_along_axis(crops, winner[None], axis=0)[0].astype(np.float64))
+    return logit((sigmoid(zero_shot.astype(np.float64)) + aggregate) / 2, epsilon).astype(np.float32), winner.astype(
+        np.int16
+    )
+
+
+def fuse_soft(
+    zero_shot: npt.NDArray[np.floating[Any]],
+    crops: npt.NDArray[np.floating[Any]],
+    alpha: float,
+    tau: float,
+    anchor: float,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
+    """z = (1 - a) tau log mean{exp(z_0 / tau), exp((z_k - alpha) / tau), k = 1..M} + a z_0: a soft, anchored maximum.
+
+    Not the paper's; for tau -> 0 and a = 0 it is Eq. 7. Where many views agree it says more than their maximum alone,
+    and the whole photo keeps a say.
+
+    Args:
+        zero_shot: (N, C) logits Z0 of the whole photos.
+        crops: (M, N, C) logits Z^k of the crops.
+        alpha: suppression of the crops, at least 0.
+        tau: temperature of the maximum, above 0, in logits.
+        anchor: a, weight of the whole photo's own answer, in [0, 1].
+
+    Returns:
+        (N, C) fused logits, and the view of the largest term as in `fuse`.
+
+    """
+    largest, winner = fuse(zero_shot, crops, alpha, "logit", 0.5)
+    terms = np.exp((zero_shot - largest).astype(np.float64) / tau)
+    for crop in crops:
+        terms += np.exp((crop - alpha - largest) / tau)
+    soft = largest + tau * np.log(terms / (1 + len(crops)))
+    return ((1 - anchor) * soft + anchor * zero_shot).astype(np.float32), winner
+
+
 def fuse(
     zero_shot: npt.NDArray[np.floating[Any]],
     crops: npt.NDArray[np.floating[Any]],
@@ -67,3 +150,28 @@ def fuse(
     if space == "probability":
         z = np.where(winner == WHOLE, zero_shot, logit(z, epsilon))
     return z.astype(np.float32), winner
+
+
+def held_back(
+    zero_shot: npt.NDArray[np.floating[Any]],
+    crops: npt.NDArray[np.floating[Any]],
+    winner: npt.NDArray[np.integer[Any]],
+) -> npt.NDArray[np.bool_]:
+    """Which crops are surer than the view that won, and lost to alpha or to the gate alone.
+
+    Alpha suppresses all crops alike, so it can only keep them all from beating the whole photo: where a crop won, no
+    other is surer. A gate also keeps a crop from beating an earlier one. Without alpha or gate the surest would win.
+
+    Args:
+        zero_shot: (N, C) logits of the whole photos.
+        crops: (M, N, C) logits of the crops that were fused.
+        winner: (N, C) as `fuse` gives it.
+
+    Returns:
+        (M, N, C).
+
+    """
+    if not len(crops):
+        return np.zeros(crops.shape, dtype=bool)
+    of_crop = np.take_along_axis(crops, np.maximum(winner, 0)[None].astype(np.int64), axis=0)[0]
+    return crops > np.where(winner == WHOLE, zero_shot, of_crop)

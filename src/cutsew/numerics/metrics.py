@@ -87,6 +87,19 @@ def precision_recall(truth: Truth, named: Named) -> PrecisionRecall:
     return PrecisionRecall(*per_class, *overall)
 
 
+def f1(truth: Truth, named: Named) -> Floats:
+    """F1 of each class, the harmonic mean of its precision and recall, from the (N, C) classes named per photo.
+
+    Returns:
+        (C,) float64 in percent; NaN for a class without a counted positive.
+
+    """
+    positives = (truth == 1).sum(axis=0)
+    right = ((truth == 1) & named).sum(axis=0)
+    claimed = (named & (truth >= 0)).sum(axis=0)
+    return np.where(positives > 0, 200 * right / np.maximum(positives + claimed, 1), np.nan)
+
+
 def named_at(probabilities: Floats, threshold: float) -> Named:
     """Return which classes of (N, C) are named: those with a probability of at least `threshold`."""
     return probabilities >= threshold

@@ -1,84 +1,77 @@
-"""The page itself: what the template shows, put together from tables, charts, photos and records."""
+"""The page itself: what the template shows, put together from tables, findings and records."""
 
+import base64
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-from cutsew.artefacts.outcome import REFERENCE
-from cutsew.reporting import charts, provenance
-from cutsew.reporting.charts import STAGE_TITLES, Chart
-from cutsew.reporting.gallery import MOST_LABELS, Card
+from cutsew.reporting import provenance
+from cutsew.reporting.cards import Card
+from cutsew.reporting.chart import STAGE_TITLES
+from cutsew.reporting.findings import Findings, Tables
+from cutsew.reporting.grids import Grid, agreement_grid, headlines, stage_grids
+from cutsew.reporting.run import Run
+from cutsew.reporting.sample import REASONS
 
 MOST_OUTPUTS = 8
 """Outputs of one record that are listed; a sealed Zarr names each of its chunk files."""
 
-
-MAIN_COLUMNS = ("stage", "split", "images", "mAP", "CF1", "OF1", "labels_per_image", "confidence")
-"""Columns of metrics.csv that the page shows first."""
-
-
-@dataclass(frozen=True)
-class Tables:
-    """What evaluate wrote, and the history of the training, where there was one."""
-
-    metrics: pd.DataFrame
-    per_class: pd.DataFrame
-    confidence: pd.DataFrame
-    agreement: pd.DataFrame
-    history: pd.DataFrame | None
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table for the page: its caption, column heads and rows of ready text; `texts` leading columns are words."""
-
-    caption: str
-    heads: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    texts: int
+MOST_LABELS = 12
+"""Labels of a photo that are listed."""
 
 
 def render(
     names: tuple[str, str],
+    run: Run,
     tables: Tables,
-    classes: Sequence[str],
-    threshold: float,
-    cards: Sequence[Card],
+    found: Findings,
+    thresholds: Grid | None,
     records: Mapping[Path, dict[str, Any]],
+    digest: str,
 ) -> str:
     """Return the page as HTML.
 
     Args:
         names: of dataset and run.
-        tables: what is charted.
-        classes: names of the classes.
-        threshold: probability from which a class counts as named.
-        cards: photos of the gallery.
+        run: that the page is about.
+        tables: what evaluate wrote.
+        found: charts, classes, maps and photos.
+        thresholds: suggested ones, None where nobody suggested any.
         records: how everything was made.
+        digest: of the labels shown; corrections that a browser keeps belong to it.
 
     """
     environment = Environment(
         loader=PackageLoader("cutsew", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    script = source("report.js")
+    metrics = tables.metrics
     return environment.get_template("report.html.j2").render(
         dataset=names[0],
         run=names[1],
-        photos=tables.metrics.groupby("split", sort=False)["images"].first().to_dict(),
-        with_truth=int(tables.metrics.groupby("split")["with_truth"].first().sum()),
-        classes=classes,
-        threshold=threshold,
-        headlines=headlines(tables.metrics),
-        stages=stage_grid(tables.metrics),
+        photos=metrics.groupby("split", sort=False)["images"].first().to_dict(),
+        with_truth=int(metrics.groupby("split")["with_truth"].first().sum()),
+        classes=run.classes,
+        threshold=run.threshold,
+        main=run.main,
+        headlines=headlines(metrics, run.main),
+        stages=stage_grids(metrics),
         agreement=agreement_grid(tables.agreement),
-        charts=all_charts(tables),
-        cards=cards,
+        thresholds=thresholds,
+        found=found,
+        **options(run, found.cards),
         most_labels=MOST_LABELS,
         titles=STAGE_TITLES,
+        data=gallery_data(names, run, found.cards, digest),
+        style=Markup(source("report.css")),  # noqa: S704  # our own file
+        script=Markup(script),  # noqa: S704  # our own file
+        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         settings=[
             (name, json.dumps(value, ensure_ascii=False))
             for name, value in provenance.flat_settings(records.values()).items()
@@ -88,79 +81,46 @@ def render(
     )
 
 
-def headlines(metrics: pd.DataFrame) -> list[tuple[str, str, str]]:
-    """Return (what, from, to) of the first and last stage of the held-out photos, else of the training photos."""
-    metrics = _of_stages(metrics)
-    split = "test" if (metrics["split"] == "test").any() else "train"
-    rows = metrics[metrics["split"] == split]
-    first, last = rows.iloc[0], rows.iloc[-1]
-    shown = [("mAP", "mAP", 1), ("OF1", "OF1", 1), ("labels_per_image", "labels per photo", 2)]
-    return [
-        (f"{title}, {split}", f"{first[name]:.{places}f}", f"{last[name]:.{places}f}")
-        for name, title, places in shown
-        if pd.notna(first[name]) and pd.notna(last[name])
-    ]
+def options(run: Run, cards: list[Card]) -> dict[str, list[tuple[str, str]]]:
+    """Return (value, text) of what the gallery can be filtered by: classes on its cards, stages and reasons."""
+    shown = sorted({label.place for card in cards for label in card.labels[:MOST_LABELS]})
+    stages = dict.fromkeys(stage for stages in run.stages.values() for stage in stages)
+    return {
+        "class_options": [("", "any"), *((str(c), run.classes[c]) for c in shown)],
+        "stage_options": [("", "any"), *((stage, STAGE_TITLES[stage]) for stage in STAGE_TITLES if stage in stages)],
+        "reason_options": [("", "anything")] + [(r, r) for r in REASONS if any(r in card.why for card in cards)],
+    }
 
 
-def stage_grid(metrics: pd.DataFrame) -> Grid:
-    """Lay out metrics.csv; columns that are empty throughout are left out."""
-    known = metrics.drop(columns=["with_truth"]).dropna(axis="columns", how="all")
-    first = [name for name in MAIN_COLUMNS if name in known.columns]
-    shown = known[[*first, *(name for name in known.columns if name not in first)]]
-    heads = {"images": "photos", "labels_per_image": "labels per photo"}
-    rows = []
-    for _, row in shown.iterrows():
-        cells = [STAGE_TITLES[row["stage"]], row["split"], f"{row['images']:,}"]
-        cells += [_number(name, row[name]) for name in shown.columns[3:]]
-        rows.append(tuple(cells))
-    names = tuple(heads.get(name, name.replace("_", " ")) for name in shown.columns)
-    return Grid("Every stage, in percent where not said otherwise", names, tuple(rows), 2)
+def source(name: str) -> str:
+    """Read a file that stands in the page as it is: its style or its script."""
+    return (files("cutsew") / "templates" / name).read_text(encoding="utf-8").strip()
 
 
-def agreement_grid(agreement: pd.DataFrame) -> Grid:
-    """Lay out agreement.csv."""
-    rows = tuple(
-        (f"{STAGE_TITLES[row['first']]} and {STAGE_TITLES[row['second']]}", row["split"])
-        + tuple("-" if pd.isna(row[name]) else f"{row[name]:.3f}" for name in ("top1", "jaccard", "spearman"))
-        for _, row in agreement.iterrows()
-    )
-    heads = ("stages", "split", "same first class", "shared labels (Jaccard)", "order of classes (Spearman)")
-    return Grid("How far two stages agree on a photo, on average", heads, rows, 2)
+def gallery_data(names: tuple[str, str], run: Run, cards: list[Card], digest: str) -> dict[str, Any]:
+    """Return what the page's script needs to know, as plain JSON values.
 
-
-def all_charts(tables: Tables) -> list[Chart]:
-    """Draw every chart that the tables have something for."""
-    metrics = _of_stages(tables.metrics)
-    drawn: list[Chart | None] = []
-    split = "test" if (metrics["split"] == "test").any() else "train"
-    stages = list(metrics.loc[metrics["split"] == split, "stage"])
-    drawn.append(charts.per_class(tables.per_class, split, stages[0], stages[-1]))
-    drawn.append(charts.labels_per_image(metrics, _true_labels(tables)))
-    drawn += [charts.confidence(_of_stages(tables.confidence), split) for split in dict.fromkeys(metrics["split"])]
-    if tables.history is not None:
-        drawn.append(charts.training(tables.history))
-    return [chart for chart in drawn if chart is not None]
-
-
-def _of_stages(table: pd.DataFrame) -> pd.DataFrame:
-    """Leave out the rows of reference students."""
-    return table[~table["stage"].str.startswith(REFERENCE)]
-
-
-def _true_labels(tables: Tables) -> dict[str, float]:
-    """Return split -> true labels per photo, over the photos with truth."""
-    photos = tables.metrics.groupby("split", sort=False)["with_truth"].first()
-    first = tables.per_class[tables.per_class["stage"] == "zero_shot"]
-    positives = first.groupby("split", sort=False)["positives"].sum()
-    return {str(split): float(n) for split, n in (positives / photos)[photos > 0].items()}
-
-
-def _number(name: str, value: float) -> str:
-    if pd.isna(value):
-        return "-"
-    if name == "inversions":
-        return f"{int(value):,}"
-    return f"{value:.2f}" if name in ("labels_per_image", "confidence") else f"{value:.1f}"
+    Per card: id, split, why, gained, lost, bits, and per listed label its class index `c`, `p` (probabilities by
+    stage), `n` (named: 0 or 1 by stage) and `t` (truth: 1, 0, -1).
+    """
+    return {
+        "dataset": names[0],
+        "run": names[1],
+        "digest": digest,
+        "classes": run.classes,
+        "stages": {split: list(stages) for split, stages in run.stages.items()},
+        "cards": [
+            {"id": card.id, "split": card.split, "why": list(card.why), **dict(card.figures)}
+            | {
+                "labels": [
+                    {"c": x.place, "p": [round(p, 4) for p in x.probabilities], "n": [int(n) for n in x.named]}
+                    | {"t": x.truth}
+                    for x in card.labels[:MOST_LABELS]
+                ]
+            }
+            for card in cards
+        ],
+    }
 
 
 def _shown(path: Path, content: dict[str, Any]) -> dict[str, Any]:

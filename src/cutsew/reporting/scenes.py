@@ -10,11 +10,12 @@ from matplotlib.patches import Rectangle
 from PIL import ImageOps
 
 from cutsew.artefacts.atomic import replacing
-from cutsew.reporting.charts import STAGE_TITLES
-from cutsew.reporting.gallery import MOST_LABELS, Card, Label
+from cutsew.reporting.cards import Card
+from cutsew.reporting.chart import STAGE_TITLES
 from cutsew.reporting.svg import page_style
 
 COLUMNS, ROWS = 3, 2
+MOST_LABELS = 8
 PHOTO = (480, 360)
 """Pixels to which a photo is cut."""
 
@@ -24,7 +25,7 @@ HEIGHT = ROWS * (PHOTO_HEIGHT + TEXT_HEIGHT) + MARGIN
 """Inches."""
 
 INK, MUTED, BLANK = "#1c2430", "#6b7683", "#eceff2"
-COLOURS = {"right": "#1f7a45", "wrong": "#c0392b", "unknown": INK}
+COLOURS = {"right": "#1f7a45", "wrong": "#c0392b", "": INK}
 
 FIRST_LINE, LINE_HEIGHT, INDENT = 0.105, 0.082, 0.235
 """Text below a photo, in shares of its height and width."""
@@ -56,17 +57,18 @@ def _scene(axes: Axes, card: Card) -> None:
     else:
         axes.imshow(ImageOps.fit(card.photo, PHOTO), extent=(0, PHOTO[0], PHOTO[1], 0), aspect="auto")
     line = 0
-    for title, labels in (("zero-shot", card.before), (STAGE_TITLES[card.last], card.after)):
+    for stage in (0, -1):
         y = 1 + FIRST_LINE + line * LINE_HEIGHT
+        title = STAGE_TITLES[card.stages[stage]]
         axes.text(0, y * PHOTO[1], title, color=MUTED, size=11, va="baseline", clip_on=False)
-        line += _flow(axes, labels, y)
+        line += _flow(axes, card.named_by(stage), y)
 
 
-def _flow(axes: Axes, labels: Sequence[Label], y: float) -> int:
+def _flow(axes: Axes, labels: Sequence[tuple[str, str]], y: float) -> int:
     """Set labels one after the other, onto further lines where they do not fit; return how many lines it took."""
     left = x = INDENT * PHOTO[0]
     lines = 1
-    shown = [(label.name, COLOURS[label.mark]) for label in labels[:MOST_LABELS]]
+    shown = [(name, COLOURS[mark]) for name, mark in labels[:MOST_LABELS]]
     if len(labels) > MOST_LABELS:
         shown.append((f"+{len(labels) - MOST_LABELS}", MUTED))
     for name, colour in shown or [("none", MUTED)]:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 # Stand-ins that matplotlib paints with; each becomes a variable of the page's style, so that one SVG serves light and
 # dark alike.
-INK, MUTED, LINE, BEFORE, AFTER, WORSE, PANEL = (f"#0{n}0{n}0{n}" for n in range(1, 8))
+INK, MUTED, LINE, BEFORE, AFTER, WORSE, PANEL, *CATEGORIES = (f"#0{n:x}0{n:x}0{n:x}" for n in range(1, 16))
 VARIABLES = {
     INK: "var(--ink)",
     MUTED: "var(--muted)",
@@ -22,6 +22,7 @@ VARIABLES = {
     AFTER: "var(--after)",
     WORSE: "var(--worse)",
     PANEL: "var(--panel)",
+    **{colour: f"var(--c{i})" for i, colour in enumerate(CATEGORIES, 1)},
 }
 
 STYLE: dict[Any, Any] = {

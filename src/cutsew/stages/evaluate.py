@@ -1,6 +1,8 @@
 """Measuring every stage, against the truth where there is any."""
 
 import itertools
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -15,10 +17,13 @@ from cutsew.artefacts.manifest import SPLITS, read_manifest
 from cutsew.artefacts.measures import as_text
 from cutsew.artefacts.outcome import REFERENCE, SPLIT_STAGES, Outcome, open_outcomes, read_truth
 from cutsew.artefacts.record import Record, input_digest
+from cutsew.artefacts.store import folder_of
+from cutsew.artefacts.thresholds import read as read_thresholds
 from cutsew.config.model import Evaluate
 from cutsew.numerics.agreement import BINS, Naming, agreement, naming
 from cutsew.numerics.metrics import (
     average_precision,
+    f1,
     inversions,
     mean_average_precision,
     named_at,
@@ -26,11 +31,17 @@ from cutsew.numerics.metrics import (
     precision_recall,
 )
 from cutsew.numerics.score import sigmoid
+from cutsew.numerics.thresholds import named
 from cutsew.plan import STAGES
 from cutsew.stages.options import SettingsOption
 
 Row = dict[str, Any]
-BESIDE = ("per_class.csv", "confidence.csv", "agreement.csv")
+BY_HAND = ("overridden", "refined", "student")
+"""Stages that rest on a human's corrections where there are any."""
+
+BESIDE = ("per_class.csv", "confidence.csv", "agreement.csv", "thresholds_f1.csv")
+RULE_COLUMNS = ("rule", "images", "labels_per_image", "mean_F1", "CP", "CR", "CF1", "OP", "OR", "OF1")
+"""Of thresholds_f1.csv, which has no rows where there is no student."""
 
 
 class Tables(NamedTuple):
@@ -40,35 +51,44 @@ class Tables(NamedTuple):
     per_class: list[Row]
     confidence: list[Row]
     agreement: list[Row]
+    rules: list[Row]
 
 
 def evaluate(
     images: Annotated[Path, typer.Argument(help="The manifest, images.parquet.")],
-    metrics: Annotated[Path, typer.Argument(help="Table to write; three more are written beside it.")],
+    metrics: Annotated[Path, typer.Argument(help="Table to write; four more are written beside it.")],
     *,
     settings: SettingsOption,
     logits: Annotated[Path, typer.Option(help="Zero-shot logits.")],
     fused: Annotated[Path, typer.Option(help="Fused logits.")],
     pseudo: Annotated[Path, typer.Option(help="Corrected pseudo-labels.")],
+    targets: Annotated[Path | None, typer.Option(help="Labels of a chosen number per photo.")] = None,
+    overridden: Annotated[Path | None, typer.Option(help="Labels with a human's corrections.")] = None,
     refined: Annotated[Path | None, typer.Option(help="Pseudo-labels after training; train photos.")] = None,
     scores: Annotated[Path | None, typer.Option(help="The student's logits; test photos.")] = None,
     labels: Annotated[Path | None, typer.Option(help="True labels, labels.parquet.")] = None,
+    thresholds: Annotated[Path | None, typer.Option(help="Thresholds of the student's classes.")] = None,
     reference: Annotated[
         list[str] | None, typer.Option(help="KIND=PATH, a reference student's logits; may be repeated.")
     ] = None,
 ) -> None:
     """Measure every stage, against the truth where there is any."""
-    zarrs = {"logits": logits, "fused": fused, "pseudo": pseudo, "refined": refined, "scores": scores}
+    zarrs = {"logits": logits, "fused": fused, "pseudo": pseudo, "targets": targets}
+    zarrs |= {"overridden": overridden, "refined": refined, "scores": scores}
     references = {kind: Path(path) for kind, _, path in (text.partition("=") for text in reference or [])}
-    inputs = [path for path in (images, *zarrs.values(), labels, *references.values()) if path is not None]
+    inputs = [path for path in (images, *zarrs.values(), labels, thresholds, *references.values()) if path is not None]
     record = Record("evaluate", STAGES["evaluate"].version, settings, inputs=inputs)
     chosen = Evaluate.model_validate(settings["evaluate"])
     outcomes = open_outcomes(zarrs, references)
     tables = _tables(outcomes, images, labels, chosen)
+    if overridden is not None:
+        _name_corrections(tables.metrics, overridden)
+    if thresholds is not None:
+        tables.rules.extend(_of_rules(outcomes["student"], images, labels, thresholds))
     digests = {}
     for name, rows in zip((metrics.name, *BESIDE), tables, strict=True):
         with replacing(metrics.with_name(name)) as draft:
-            pd.DataFrame(rows).to_csv(draft, index=False, float_format="%.6g")
+            _frame(name, rows).to_csv(draft, index=False, float_format="%.6g")
         digests[name] = input_digest(metrics.with_name(name))
     record.facts = {"truth": labels is not None, "classes": len(next(iter(outcomes.values())).classes)}
     record.write(metrics.with_suffix(".json"), digests)
@@ -76,7 +96,7 @@ def evaluate(
 
 
 def _tables(outcomes: dict[str, Outcome], images: Path, labels: Path | None, chosen: Evaluate) -> Tables:
-    metrics, per_class, confidence, agreements = tables = Tables([], [], [], [])
+    metrics, per_class, confidence, agreements, _ = tables = Tables([], [], [], [], [])
     for split in SPLITS:
         ids = list(read_manifest(images, split=split)["id"])
         found = [outcomes[stage] for stage in SPLIT_STAGES[split] if stage in outcomes and outcomes[stage].knows(ids)]
@@ -92,6 +112,32 @@ def _tables(outcomes: dict[str, Outcome], images: Path, labels: Path | None, cho
         for first, second in itertools.combinations(found, 2):
             agreements.append(_compare(first, second, split, ids, chosen.threshold))
     return tables
+
+
+def _name_corrections(metrics: list[Row], overridden: Path) -> None:
+    """Say on how many labels set by hand each stage rests."""
+    count = json.loads(folder_of(overridden).with_suffix(".json").read_text(encoding="utf-8"))["facts"]["corrections"]
+    for row in metrics:
+        row["by_hand"] = count if row["stage"] in BY_HAND else 0
+
+
+def _frame(name: str, rows: list[Row]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=list(RULE_COLUMNS) if name == "thresholds_f1.csv" else None)
+
+
+def _of_rules(student: Outcome, images: Path, labels: Path | None, thresholds: Path) -> Iterator[Row]:
+    """Measure what the held-out photos are named by each rule of thresholds."""
+    ids = list(read_manifest(images, split="test")["id"])
+    if not ids:
+        return
+    z = student.read(ids)
+    unknown = np.full(z.shape, -1, dtype=np.int8)
+    truth = read_truth(labels, ids, student.classes) if labels is not None else unknown
+    suggested = read_thresholds(thresholds, student.classes)
+    for rule in suggested.by_rule:
+        chosen = named(z, suggested.choose(rule))
+        row = {"rule": rule, "images": len(ids), "labels_per_image": chosen.sum(axis=1).mean()}
+        yield row | {"mean_F1": mean_average_precision(f1(truth, chosen)), **vars(precision_recall(truth, chosen))}
 
 
 def _measure(

@@ -1,9 +1,12 @@
 """Stage fuse: the answers of all views become one (Eq. 7)."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import numpy as np
+import numpy.typing as npt
 import typer
+import zarr
 from tqdm import tqdm
 
 from cutsew.artefacts.logits import label_spec
@@ -13,9 +16,17 @@ from cutsew.artefacts.store import array_of, labels_of, new_group, open_group, r
 from cutsew.config.method import Fuse, Score
 from cutsew.errors import UserError
 from cutsew.numerics.fuse import fuse as fuse_views
-from cutsew.numerics.fuse import fuse_gated
+from cutsew.numerics.fuse import fuse_cdul, fuse_gated, fuse_mean, fuse_soft
+from cutsew.numerics.score import Floats
+from cutsew.numerics.soften import found_softening, soften
 from cutsew.plan import STAGES
 from cutsew.stages.options import SettingsOption
+
+SAMPLE = 16384
+"""Photos from which the softening is found."""
+
+CERTAINTY = 0.6
+"""Mean probability of a whole photo's likeliest class at the softening that is found."""
 
 
 def fuse(
@@ -34,12 +45,36 @@ def fuse(
     size = zero_shot.chunks[0]
     specs = {"z": label_spec(images, classes, size), "winner": label_spec(images, classes, size, "int16")}
     coordinates = {name: labels_of(scored, name) for name in ("image", "class")}
+    factor = _factor(rule, zero_shot) if rule.rule == "soft" else 1.0
     with new_group(fused, specs, coordinates) as written:
         for rows in tqdm(list(slabs(images, size)), desc="fuse", unit="shard"):
             whole, cut = read(zero_shot, rows), read(crops, (slice(rule.passes), rows))
-            if rule.rule == "gated":
-                z, winner = fuse_gated(whole, cut, rule.gate)
-            else:
-                z, winner = fuse_views(whole, cut, rule.alpha, rule.space, epsilon)
-            written["z"][rows], written["winner"][rows] = z, winner
+            written["z"][rows], written["winner"][rows] = _fused(whole, cut, rule, factor, epsilon)
+    if rule.rule == "soft":
+        record.facts = {"soften": factor}
     record.write_beside(fused)
+
+
+def _fused(
+    whole: Floats, cut: Floats, rule: Fuse, factor: float, epsilon: float
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
+    match rule.rule:
+        case "gated":
+            return fuse_gated(whole, cut, rule.gate)
+        case "mean":
+            return fuse_mean(whole, cut, epsilon)
+        case "cdul":
+            return fuse_cdul(whole, cut, rule.zeta, epsilon)
+        case "soft":
+            answers = soften(whole, factor, epsilon), soften(cut, factor, epsilon)
+            return fuse_soft(*answers, rule.alpha, rule.tau, rule.anchor)
+    return fuse_views(whole, cut, rule.alpha, rule.space, epsilon)
+
+
+def _factor(rule: Fuse, zero_shot: zarr.Array[Any]) -> float:
+    """Return the softening, found from photos spread evenly over all where it is to be found."""
+    if rule.soften != "auto":
+        return rule.soften
+    photos = zero_shot.shape[0]
+    rows = np.unique(np.linspace(0, photos - 1, min(photos, SAMPLE)).round().astype(int))
+    return found_softening(np.asarray(zero_shot.oindex[rows, :]), CERTAINTY)

@@ -15,7 +15,7 @@ from cutsew.artefacts.record import Record
 from cutsew.artefacts.store import file_digest
 from cutsew.config.dataset import Dataset
 from cutsew.config.teacher import ScoresTeacher
-from cutsew.data import voc
+from cutsew.data import layouts
 from cutsew.data.folder import in_fraction
 from cutsew.data.images import BadImage
 from cutsew.data.listing import list_images
@@ -41,6 +41,7 @@ def manifest(
     root = root or dataset.root
     known = _known(images)
     listed = list_images(dataset, root, scores)
+    dropped = int(listed.attrs.get("dropped", 0))
     listed = listed.iloc[places(listed["id"].tolist(), known)].reset_index(drop=True)
 
     table, skipped = (_of_ids(listed), []) if dataset.kind == "ids" else _of_photos(listed, workers)
@@ -64,10 +65,13 @@ def manifest(
         "train": int(counts.get("train", 0)),
         "test": int(counts.get("test", 0)),
         "skipped": len(skipped),
+        "dropped": dropped,
     }
     outputs = {name: file_digest(folder / name) for name in (images.name, "shards.csv", "skipped.csv")}
     record.write(images.with_suffix(".json"), outputs)
     log.info("%d photos to label, %d held out, %d skipped", record.facts["train"], record.facts["test"], len(skipped))
+    if dropped:
+        log.info("%d photos without any label left out (dataset.unlabelled: drop)", dropped)
     log.info("%d of them were known and keep their places", len(set(known) & set(table["id"])))
 
 
@@ -118,10 +122,8 @@ def _refuse_empty(table: pd.DataFrame, bad: list[BadImage], dataset: Dataset) ->
         return
     if table.empty:
         raise UserError(f"dataset.root: none of the {len(bad)} photos can be read; the first is {bad[0]}")
-    raise UserError(
-        f"dataset.{'test' if dataset.kind == 'folder' else 'voc.train'}: leaves no photo to label and train on; "
-        "hold fewer out"
-    )
+    setting = "test" if dataset.kind == "folder" else f"{dataset.kind}.train"
+    raise UserError(f"dataset.{setting}: leaves no photo to label and train on; hold fewer out")
 
 
 def _warn_of_twins(table: pd.DataFrame) -> None:
@@ -152,5 +154,4 @@ def _inputs(dataset: Dataset, root: Path | None, scores: ScoresTeacher) -> list[
         return [scores.file] if scores.file is not None else []
     if dataset.kind == "folder":
         return [dataset.test.list] if dataset.test.list is not None else []
-    names = [name for name in (dataset.voc.train, dataset.voc.test) if name is not None]
-    return [voc.list_path(root, name) for name in names] if root is not None else []
+    return layouts.list_files(dataset, root) if root is not None else []

@@ -1,4 +1,4 @@
-"""Stage predict: the held-out photos, scored by the student."""
+"""Stage predict: photos, scored by the student; the held-out ones of a run, or any others."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,8 +10,9 @@ from tqdm import tqdm
 from cutsew.artefacts.logits import label_spec
 from cutsew.artefacts.manifest import read_manifest
 from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import new_group
+from cutsew.artefacts.store import folder_of, new_group
 from cutsew.device import pick_device
+from cutsew.errors import UserError
 from cutsew.plan import STAGES
 from cutsew.stages.options import BatchOption, DeviceOption, WorkersOption
 from cutsew.student import MODEL, Build, build_backbone, load
@@ -19,15 +20,42 @@ from cutsew.training.photos import plain_batches
 
 
 def predict(
-    images: Annotated[Path, typer.Argument(help="images.parquet")],
-    adapter: Annotated[Path, typer.Argument(help="adapter.safetensors, with model.yaml beside it")],
-    scores: Annotated[Path, typer.Argument(help="scores.zarr, written")],
+    photos: Annotated[Path, typer.Argument(help="A photo or a folder; in the workflow, images.parquet.")],
+    model: Annotated[
+        Path, typer.Argument(help="A run's folder or its adapter.safetensors; an exported folder or its model.onnx.")
+    ],
+    out: Annotated[
+        Path, typer.Argument(help="A .csv, .json or .jsonl file, - for standard output; in the workflow, scores.zarr.")
+    ],
     device: DeviceOption = "auto",
     batch_size: BatchOption = 32,
     workers: WorkersOption = 0,
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Name classes from this probability on. Default: the model's own."),
+    ] = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(help="Which of the model's thresholds: fixed, count, mixture or, if it has them, labels."),
+    ] = None,
+    file_format: Annotated[
+        str | None, typer.Option("--format", help="csv, json or jsonl. Default: by the suffix; csv on standard output.")
+    ] = None,
+    *,
+    long: Annotated[bool, typer.Option("--long", help="CSV of one row per photo and class.")] = False,
 ) -> None:
-    """Score the held-out photos with the student."""
-    run(images, adapter, scores, device, batch_size, workers)
+    """Score photos with the student: the held-out ones, or any photo or folder."""
+    if folder_of(out).suffix == ".zarr":
+        if threshold is not None or rule or file_format or long:
+            raise UserError(f"{out}: holds logits alone; leave --threshold, --rule, --format and --long out")
+        run(photos, model, out, device, batch_size, workers)
+        return
+    from cutsew.deploy.classifier import open_classifier
+    from cutsew.deploy.predict import How
+    from cutsew.deploy.predict import predict as look
+
+    how = How(threshold, rule, file_format, long, batch_size, workers)
+    look(photos, open_classifier(model, device), out, how)
 
 
 def run(

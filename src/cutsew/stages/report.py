@@ -1,5 +1,6 @@
 """One page that shows what every stage made of the photos, and a picture for a README."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Annotated
@@ -15,13 +16,13 @@ from cutsew.artefacts.record import Record, input_digest
 from cutsew.config.model import Evaluate
 from cutsew.errors import UserError
 from cutsew.plan import STAGES
-from cutsew.reporting.gallery import Gallery
-from cutsew.reporting.page import Tables, render
+from cutsew.reporting.cards import Crops, gather
+from cutsew.reporting.findings import PARTS, Tables, find, most_gained
+from cutsew.reporting.grids import thresholds_grid
+from cutsew.reporting.page import render
 from cutsew.reporting.provenance import records
+from cutsew.reporting.run import Run
 from cutsew.reporting.scenes import COLUMNS, ROWS, write_scenes
-
-GAINED, DRAWN = 6, 6
-"""Photos of the gallery: those that gained most labels, and a sample."""
 
 
 def report(
@@ -32,35 +33,38 @@ def report(
     logits: Annotated[Path, typer.Option(help="Zero-shot logits.")],
     fused: Annotated[Path, typer.Option(help="Fused logits.")],
     pseudo: Annotated[Path, typer.Option(help="Corrected pseudo-labels.")],
+    targets: Annotated[Path | None, typer.Option(help="Labels of a chosen number per photo.")] = None,
+    overridden: Annotated[Path | None, typer.Option(help="Labels with a human's corrections.")] = None,
     refined: Annotated[Path | None, typer.Option(help="Pseudo-labels after training; train photos.")] = None,
     scores: Annotated[Path | None, typer.Option(help="The student's logits; test photos.")] = None,
     labels: Annotated[Path | None, typer.Option(help="True labels, labels.parquet.")] = None,
     history: Annotated[Path | None, typer.Option(help="Losses of the training.")] = None,
     views: Annotated[Path | None, typer.Option(help="The crops' boxes.")] = None,
+    maps: Annotated[Path | None, typer.Option(help="Class activation maps and features, maps.zarr.")] = None,
+    thresholds: Annotated[Path | None, typer.Option(help="Suggested thresholds per class, a CSV.")] = None,
 ) -> None:
     """Write one self-contained page about a run, and a picture of six photos with their labels."""
-    zarrs = {"logits": logits, "fused": fused, "pseudo": pseudo, "refined": refined, "scores": scores}
-    given = [p for p in (metrics, images, *zarrs.values(), labels, history, views) if p is not None]
+    zarrs = {"logits": logits, "fused": fused, "pseudo": pseudo, "targets": targets}
+    zarrs |= {"overridden": overridden, "refined": refined, "scores": scores}
+    shown = [path for path in zarrs.values() if path is not None]
+    others = (metrics, images, labels, history, views, maps, thresholds)
+    given = [*(path for path in others if path is not None), *shown]
     record = Record("report", STAGES["report"].version, {}, inputs=given)
     tables = _read_tables(metrics, history)
-    threshold = _threshold(metrics)
-    outcomes = open_outcomes(zarrs)
-    gallery = Gallery(read_manifest(images), outcomes, threshold, fused, views, labels)
-    gained = gallery.most_gained(GAINED)
+    suggested = thresholds_grid(thresholds) if thresholds is not None else None
+    run = Run(read_manifest(images), open_outcomes(zarrs), tables.metrics, _threshold(metrics), labels)
+    crops = Crops(fused, logits, views)
     scenes = page.with_name("scenes.png")
-    steps = tqdm(total=3, desc="report", unit="part")
-    cards = gallery.cards([*gained, *gallery.drawn(DRAWN, gained)])
-    steps.update()
     folder = page.resolve().parent
-    html = render(
-        (folder.parent.name, folder.name), tables, outcomes["zero_shot"].classes, threshold, cards, records(given)
-    )
-    write_text(page, html)
-    steps.update()
-    write_scenes(scenes, gallery.cards(gallery.most_gained(COLUMNS * ROWS, "test")))
-    steps.update()
-    steps.close()
-    record.facts = {"photos": [card.id for card in cards]}
+    with tqdm(total=PARTS + 2, desc="report", unit="part") as steps:
+        found = find(run, tables, crops, maps, steps.update)
+        digest = hashlib.sha256(" ".join(input_digest(path) for path in shown).encode()).hexdigest()[:16]
+        names = (folder.parent.name, folder.name)
+        write_text(page, render(names, run, tables, found, suggested, records(given), digest))
+        steps.update()
+        write_scenes(scenes, gather(run, most_gained(run, COLUMNS * ROWS, "test"), crops))
+        steps.update()
+    record.facts = {"photos": [card.id for card in found.cards]}
     record.write(page.with_suffix(".json"), {path.name: input_digest(path) for path in (page, scenes)})
 
 

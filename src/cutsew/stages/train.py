@@ -23,9 +23,10 @@ from cutsew.numerics.correct import correct
 from cutsew.plan import STAGES
 from cutsew.stages.options import DeviceOption, SettingsOption, WorkersOption
 from cutsew.student import MODEL, Build, build_backbone, save
+from cutsew.training.album import read_album
 from cutsew.training.checkpoint import Checkpoint
-from cutsew.training.loop import Trained, fit
-from cutsew.training.sewn import Album
+from cutsew.training.loop import Trained, fit, help_along
+from cutsew.training.team import Team, start_helpers
 
 ROWS_PER_CHUNK = 65536
 """Images in one chunk of refined.zarr."""
@@ -41,8 +42,10 @@ def train(
     device: DeviceOption = "auto",
     workers: WorkersOption = 0,
     checkpoint_seconds: Annotated[float, typer.Option(min=0, help="Least seconds between checkpoints.")] = 30,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that train together, each on its own GPU.")] = 1,
 ) -> None:
     """Train the adapter and refine the pseudo-labels (Eq. 11-20)."""
+    start_helpers(processes, device)
     run(images, labels, adapter, settings, patches, device, workers, checkpoint_seconds)
 
 
@@ -68,17 +71,33 @@ def run(
     record = Record("train", STAGES["train"].version, settings, [images, labels, *([pasted] if pasted else [])])
     photos = read_manifest(images, split="train")
     z = _read_labels(labels, photos, settings["classes"])
-    album = _album(photos, pasted)
+    album = read_album(photos, pasted)
     where = pick_device(device)
+    team = Team.join(where)
     backbone = build(student, where)
+    if team.rank > 0:
+        help_along(backbone, album, sew=sew, train=rules, device=where, workers=workers, team=team)
+        team.leave()
+        return
     checkpoint = Checkpoint(adapter.parent, _signature(record, backbone.weights_digest), checkpoint_seconds)
     made = fit(
-        backbone, album, z, adapter=sizes, sew=sew, train=rules, checkpoint=checkpoint, device=where, workers=workers
+        backbone,
+        album,
+        z,
+        adapter=sizes,
+        sew=sew,
+        train=rules,
+        checkpoint=checkpoint,
+        device=where,
+        workers=workers,
+        team=team,
     )
+    team.leave()
     _write_labels(adapter, made, list(photos["id"]), settings, rules.correct_after)
     save(adapter, made.adapter, backbone, sizes.model_dump(), settings["classes"])
     record.facts = {
         "device": where,
+        "processes": team.size,
         "weights": backbone.weights_digest,
         "photos": len(photos),
         "steps": len(made.history),
@@ -103,21 +122,6 @@ def _read_labels(path: Path, photos: pd.DataFrame, classes: list[str]) -> npt.ND
     if not np.isfinite(values).all():
         raise UserError(f"{folder_of(path)}: holds labels that are not finite; run the workflow again")
     return values
-
-
-def _album(photos: pd.DataFrame, patches: Path | None) -> Album:
-    """Gather what sewing needs; places are positions among the training photos."""
-    pool = np.zeros(0, np.int64)
-    if patches is not None:
-        if not patches.is_file():
-            raise UserError(f"{patches}: no such file; run the workflow to make it")
-        chosen = np.unique(pd.read_parquet(patches, columns=["row"])["row"].to_numpy())
-        rows = photos["row"].to_numpy()
-        if not np.isin(chosen, rows).all():
-            raise UserError(f"{patches}: names photos that are not in the training split; run the workflow again")
-        pool = np.searchsorted(rows, chosen).astype(np.int64)
-    sizes = photos[["width", "height"]].to_numpy(dtype=np.int64)
-    return Album(photos["path"].tolist(), photos["digest"].tolist(), sizes, pool)
 
 
 def _signature(record: Record, weights_digest: str) -> str:

@@ -14,7 +14,7 @@ from cutsew.artefacts.record import Record
 from cutsew.artefacts.store import file_digest
 from cutsew.config.dataset import Dataset
 from cutsew.data import voc
-from cutsew.data.truth import Truth, from_csv, from_voc, refuse_absent, to_table
+from cutsew.data.truth import Truth, from_coco, from_csv, from_nus, from_voc, refuse_absent, to_table
 from cutsew.errors import UserError
 from cutsew.plan import STAGES
 from cutsew.stages.options import SettingsOption
@@ -41,9 +41,9 @@ def truth(
         record.inputs.append(dataset.truth)
         found = from_csv(dataset.truth, _ids_of(photos, root))
         refuse_absent(classes, found.named, dataset.truth)
-    elif dataset.kind in ("voc", "demo") and root is not None:
-        found = from_voc(root, tqdm(_annotated(photos, root), desc="annotations", unit="photo"), dataset.difficult)
-        _refuse_absent_of_voc(classes, found, root, small=dataset.kind == "demo")
+    elif dataset.annotated and root is not None:
+        found = _of_layout(dataset, photos, root)
+        _refuse_absent(classes, found, root, dataset)
     else:
         raise UserError("dataset.truth: not set, and kind folder or ids has no other truth; name a CSV of labels")
 
@@ -84,10 +84,24 @@ def _annotated(photos: pd.DataFrame, root: Path) -> list[str]:
     return names
 
 
-def _refuse_absent_of_voc(classes: list[str], found: Truth, root: Path, *, small: bool) -> None:
-    """Refuse classes that neither an annotation nor a class file names; a small demo may lack one by chance."""
+def _of_layout(dataset: Dataset, photos: pd.DataFrame, root: Path) -> Truth:
+    """Read the annotations that come with the photos."""
+    if dataset.kind == "coco":
+        ids = {split: rows["id"].tolist() for split, rows in photos.groupby("split")}
+        lists = dict(zip(("train", "test"), dataset.lists(), strict=True))
+        return from_coco(root, {name: ids[split] for split, name in lists.items() if name is not None and split in ids})
+    if dataset.kind == "nus":
+        return from_nus(root, photos["id"].tolist())
+    return from_voc(root, tqdm(_annotated(photos, root), desc="annotations", unit="photo"), dataset.difficult)
+
+
+def _refuse_absent(classes: list[str], found: Truth, root: Path, dataset: Dataset) -> None:
+    """Refuse classes that the annotations cannot name; a small demo may lack one by chance."""
+    if dataset.kind in ("coco", "nus"):
+        refuse_absent(classes, found.known, root)
+        return
     named = set(found.named) | voc.class_names_of_lists(root)
-    if small and not set(classes) <= named:
+    if dataset.kind == "demo" and not set(classes) <= named:
         log.warning("this small world shows no %s", ", ".join(sorted(set(classes) - named)))
         return
     refuse_absent(classes, named, root / "Annotations")

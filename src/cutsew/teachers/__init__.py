@@ -20,9 +20,9 @@ def build(teacher: Settings, device: str) -> Teacher:
     if teacher.kind == "open_clip":
         from cutsew.teachers.open_clip import OpenClipTeacher  # noqa: PLC0415
 
-        return OpenClipTeacher(teacher.open_clip, device)
+        return OpenClipTeacher(teacher, device)
     if teacher.kind == "conse":
         from cutsew.teachers.conse import ConseTeacher  # noqa: PLC0415
 
-        return ConseTeacher(teacher.conse, device)
+        return ConseTeacher(teacher, device)
     raise ValueError(f"a teacher of kind {teacher.kind} has no model")

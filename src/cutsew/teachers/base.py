@@ -32,5 +32,18 @@ class Teacher(Protocol):
 
         """
 
+    def maps(self, images: Tensor, texts: Tensor, classes: Tensor) -> Tensor:
+        """Show where in each view its class is seen: Grad-CAM, always computed in float32.
+
+        Args:
+            images: (B, 3, S, S) uint8 with S = `image_size`.
+            texts: (C, D) embeddings of all classes, L2-normalised.
+            classes: (B,) int64, one class of each view.
+
+        Returns:
+            (B, H, W) float32 in [0, 1] on the CPU, H and W of the last grid of features.
+
+        """
+
     def embed_texts(self, texts: list[str]) -> Tensor:
         """Embed texts: (n, D) float32 on the CPU, L2-normalised."""

@@ -15,10 +15,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from cutsew.checkpoints import weights_digest
-from cutsew.config.teacher import ConseTeacher as Settings
+from cutsew.config.teacher import Teacher as Settings
 from cutsew.pixels import Pixels
+from cutsew.precision import tuned
 from cutsew.steady import steadily
 from cutsew.teachers.efficientnet import IMAGE_SIZE, MEAN, STD, efficientnet_lite0
+from cutsew.teachers.grid import Grid, class_maps
 from cutsew.teachers.sentences import WIDTH, Sentences
 
 SETTING = "teacher.kind: conse"
@@ -41,31 +43,47 @@ def mix(probabilities: Tensor, texts: Tensor, top: int) -> Tensor:
 
 
 class ConseTeacher:
-    """EfficientNet-Lite0 and all-MiniLM-L6-v2, in float32. See `teachers.base.Teacher`."""
+    """EfficientNet-Lite0 and all-MiniLM-L6-v2, the latter always in float32. See `teachers.base.Teacher`."""
 
     def __init__(self, settings: Settings, device: str) -> None:
         classifier = efficientnet_lite0(SETTING)
         self.device = device
         self.image_size = IMAGE_SIZE
-        self.logit_scale = settings.scale
+        self.logit_scale = settings.conse.scale
         self.width = WIDTH
-        self._top = settings.top
+        self._top = settings.conse.top
         self._sentences = Sentences(SETTING, device)
         self.weights_digest = weights_digest(classifier, self._sentences.bert)
         self._classifier = classifier.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._pixels = Pixels(MEAN, STD).to(device)
+        self._classify = tuned(
+            lambda images: self._classifier(self._pixels(images)),
+            settings.precision,
+            device,
+            compiled=settings.compiled,
+            setting="teacher",
+        )
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Embed (B, 3, 224, 224) uint8 views: (B, 384) float32 on the CPU, L2-normalised."""
         texts = self._imagenet
         return steadily(lambda views: mix(self._probabilities(views), texts, self._top), images, self.device).cpu()
 
+    def maps(self, images: Tensor, texts: Tensor, classes: Tensor) -> Tensor:
+        """Show where in each view its class is seen: (B, 7, 7) float32 in [0, 1] on the CPU."""
+        imagenet, grid = self._imagenet, Grid(self._classifier.get_submodule("bn2"))
+
+        def embed(views: Tensor) -> Tensor:
+            return mix(self._classifier(self._pixels(views)).softmax(dim=-1), imagenet, self._top)
+
+        return class_maps(embed, grid, images, texts, classes, self.device)
+
     def embed_texts(self, texts: list[str]) -> Tensor:
         """Embed n texts: (n, 384) float32 on the CPU, L2-normalised."""
         return self._sentences.embed(texts)
 
     def _probabilities(self, images: Tensor) -> Tensor:
-        return torch.softmax(self._classifier(self._pixels(images)), dim=-1)
+        return torch.softmax(self._classify(images), dim=-1)
 
     @cached_property
     def _imagenet(self) -> Tensor:

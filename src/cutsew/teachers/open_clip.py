@@ -8,34 +8,56 @@ from torch.nn.functional import normalize
 
 from cutsew import clip_models
 from cutsew.checkpoints import weights_digest
-from cutsew.config.teacher import OpenClipTeacher as Settings
+from cutsew.config.teacher import Teacher as Settings
 from cutsew.pixels import Pixels
+from cutsew.precision import tuned
 from cutsew.steady import steadily
+from cutsew.teachers.grid import class_maps, last_grid
 
 
 class OpenClipTeacher:
-    """An open_clip model: both towers, in float32. See `teachers.base.Teacher`."""
+    """An open_clip model: the text tower always computes in float32. See `teachers.base.Teacher`."""
 
     def __init__(self, settings: Settings, device: str) -> None:
-        clip = clip_models.build(settings.model, settings.pretrained, settings.image_size, "teacher.open_clip")
+        named = settings.open_clip
+        clip = clip_models.build(named.model, named.pretrained, named.image_size, "teacher.open_clip")
         self.device = device
         self.image_size = clip.image_size
         self.logit_scale = math.exp(clip.model.get_parameter("logit_scale").item())
         self.weights_digest = weights_digest(clip.model)
         self._model = clip.model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._pixels = Pixels(clip.mean, clip.std).to(device)
-        self._tokenizer = clip_models.tokenizer(settings.model)
+        self._tokenizer = clip_models.tokenizer(named.model)
+        self._encode_image = tuned(
+            lambda images: self._model.encode_image(self._pixels(images)),
+            settings.precision,
+            device,
+            compiled=settings.compiled,
+            setting="teacher",
+        )
         self.width = self.embed_texts(["a photo"]).shape[1]
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Embed (B, 3, S, S) uint8 views: (B, D) float32 on the CPU, L2-normalised."""
         return steadily(self._embed_images, images, self.device).cpu()
 
+    def maps(self, images: Tensor, texts: Tensor, classes: Tensor) -> Tensor:
+        """Show where in each view its class is seen: (B, H, W) float32 in [0, 1] on the CPU.
+
+        Raises:
+            UserError: the tower is of a kind whose grid of features is not known.
+
+        """
+        return class_maps(self._embed_plainly, last_grid(self._model.visual), images, texts, classes, self.device)
+
     def embed_texts(self, texts: list[str]) -> Tensor:
         """Embed n texts: (n, D) float32 on the CPU, L2-normalised."""
         return steadily(self._embed_tokens, self._tokenizer(texts), self.device).cpu()
 
     def _embed_images(self, images: Tensor) -> Tensor:
+        return normalize(self._encode_image(images), dim=-1)
+
+    def _embed_plainly(self, images: Tensor) -> Tensor:
         return normalize(self._model.encode_image(self._pixels(images)), dim=-1)
 
     def _embed_tokens(self, tokens: Tensor) -> Tensor:

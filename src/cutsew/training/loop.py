@@ -16,11 +16,12 @@ from cutsew.errors import UserError
 from cutsew.numerics.adapter import MAX_GRID, Adapter
 from cutsew.numerics.draw import torch_seed
 from cutsew.steady import threads
+from cutsew.training.album import Album
 from cutsew.training.checkpoint import Checkpoint
-from cutsew.training.features import batch_features, plain_features, worth_keeping
+from cutsew.training.feed import Feed
 from cutsew.training.learner import Learner, Losses, history_rows
-from cutsew.training.photos import batches
-from cutsew.training.sewn import Album, Sewer, join, remaining_keys, steps_per_epoch
+from cutsew.training.sewn import steps_per_epoch
+from cutsew.training.team import Team
 
 if TYPE_CHECKING:
     from cutsew.backbones.base import Backbone
@@ -61,6 +62,7 @@ def fit(
     checkpoint: Checkpoint,
     device: str,
     workers: int,
+    team: Team,
 ) -> Trained:
     """Train adapter and estimator, going on from the checkpoint where there is one.
 
@@ -74,6 +76,7 @@ def fit(
         checkpoint: where to save.
         device: cpu or cuda.
         workers: processes that decode and sew; they do not change the result.
+        team: this process, the first of those that train together.
 
     Raises:
         UserError: a photo is bad, there are too few, or the loss diverges.
@@ -87,27 +90,30 @@ def fit(
     model = new_adapter(backbone.width, z.shape[1], adapter, max(MAX_GRID, *grid), train.seed).to(device)
     learner = Learner(model, torch.from_numpy(z).to(device), train, per_epoch * train.epochs)
     losses = _restore(learner, checkpoint, device)
-    keep = worth_keeping(len(album.paths), backbone.width * grid[0] * grid[1] * 4, train.epochs, sew)
-    done = len(losses) == len(learner.rates)
-    kept = plain_features(backbone, album.paths, workers) if keep and not done else None
-    strong = train.strong_weight > 0
-    sewer = Sewer(album, sew, backbone.image_size, train.seed, strong=strong, skip_plain=keep, workers=workers)
-    keys = remaining_keys(len(album.paths), train.batch_size, train.epochs, train.seed, len(losses))
+    feed = Feed(backbone, album, sew, train, device, workers, team)
     with (
         torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []),
         tqdm(total=len(learner.rates), initial=len(losses), desc="train", unit="step") as bar,
     ):
-        for batch in batches(sewer, len(album.paths), keys, join, workers):
+        for fed in feed.steps(team.agree(len(losses))):
             torch.manual_seed(torch_seed(train.seed, "step", len(losses)))  # dropout's draws
-            weak = batch_features(backbone, batch, kept, device)
-            strong_features = None if batch.strong is None else backbone(batch.strong)
-            losses.append(learner.step(len(losses), batch.sources.to(device), weak, strong_features))
+            losses.append(learner.step(len(losses), fed.sources, fed.weak, fed.strong))
             bar.set_postfix(m=f"{losses[-1].m:.3f}", e=f"{losses[-1].e:.3f}", refresh=False)
             bar.update()
             if checkpoint.due():
                 checkpoint.save(_state(learner, losses))
     refined: npt.NDArray[np.float32] = learner.estimator.settled().cpu().numpy()
     return Trained(model.eval(), refined, history_rows(losses, learner.rates, per_epoch))
+
+
+def help_along(
+    backbone: "Backbone", album: Album, *, sew: Sew, train: Train, device: str, workers: int, team: Team
+) -> None:
+    """Compute this process's share of the features, for the first process of the team; arguments as of `fit`."""
+    if device == "cpu":
+        threads()
+    for _ in Feed(backbone, album, sew, train, device, workers, team).steps(team.agree(0)):
+        raise AssertionError("a helper learns nothing")
 
 
 def _refuse_single_values(photos: int, batch_size: int, grid: tuple[int, int]) -> None:

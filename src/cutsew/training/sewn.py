@@ -1,7 +1,6 @@
 """Sewn photos in batches, the same whatever the number of workers, and in the order of each epoch."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -14,28 +13,11 @@ from cutsew.config.method import Sew
 from cutsew.errors import UserError
 from cutsew.numerics.augment import pixels, strong_view, weak_view
 from cutsew.numerics.draw import generator, torch_seed
-from cutsew.numerics.sew import Plan, compose, plan
+from cutsew.numerics.sew import compose
+from cutsew.training.album import Album, sewing_plan
 from cutsew.training.photos import CACHE_BYTES, Photos
 
 Rows = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Album:
-    """The training photos and those to paste.
-
-    Attributes:
-        paths: n files.
-        digests: n digests of their content.
-        sizes: (n, 2) int64, width and height in pixels.
-        pool: ascending places, in [0, n), of the patch set P.
-
-    """
-
-    paths: list[str]
-    digests: list[str]
-    sizes: Rows
-    pool: Rows
 
 
 class Sewn(NamedTuple):
@@ -91,7 +73,7 @@ class Sewer:
 
         """
         epoch, place = key
-        drawn = self._plan(epoch, place)
+        drawn = sewing_plan(self._album, self._sew, self._seed, epoch, place)
         padding = [place] * (1 + self._sew.max_overlays - len(drawn.overlays))
         sources = torch.tensor([place, *drawn.overlays.tolist(), *padding][: 1 + self._sew.max_overlays])
         if self._skip_plain and not self._strong and not len(drawn.overlays):
@@ -104,23 +86,6 @@ class Sewer:
             strong = torch.from_numpy(pixels(strong_view(weak, seed)))
         known = self._skip_plain and not len(drawn.overlays)
         return Sewn(sources, None if known else torch.from_numpy(pixels(weak)), strong)
-
-    def _plan(self, epoch: int, place: int) -> Plan:
-        if not self._sew.enabled:
-            return Plan(np.zeros(0, np.int64), np.zeros((0, 4), np.int64))
-        return plan(
-            place,
-            self._album.digests[place],
-            self._album.pool,
-            self._album.sizes,
-            seed=self._seed,
-            epoch=epoch,
-            p=self._sew.p,
-            q=self._sew.q,
-            ratio=self._sew.ratio,
-            max_overlays=self._sew.max_overlays,
-            at_least_one=self._sew.at_least_one,
-        )
 
     def _read(self, place: int) -> Image.Image:
         path = self._album.paths[place]

@@ -1,9 +1,9 @@
-"""`method: released` fills in what the user leaves open, and the workflow follows."""
+"""`method: released` and `method: beyond` fill in what the user leaves open, and the workflow follows."""
 
 import pytest
 
 from cutsew.config import load, override
-from cutsew.config.released import RELEASED, fill_in
+from cutsew.config.presets import METHODS, fill_in
 from cutsew.errors import UserError
 from cutsew.plan import DEFAULT, STAGES, Plan
 
@@ -18,17 +18,21 @@ def value(config, dotted):
     return found
 
 
-@pytest.mark.parametrize("dotted", RELEASED)
-def test_every_row_differs_from_the_paper_and_can_be_set_alone(dotted):
-    assert value(load(BASE), dotted) != RELEASED[dotted]
-    assert value(load(RELEASED_BASE), dotted) == RELEASED[dotted]
-    assert value(load(override(BASE, {dotted: RELEASED[dotted]})), dotted) == RELEASED[dotted]
+ROWS = [(method, dotted) for method, rows in METHODS.items() for dotted in rows]
 
 
-@pytest.mark.parametrize("dotted", RELEASED)
-def test_what_the_user_sets_stays(dotted):
+@pytest.mark.parametrize(("method", "dotted"), ROWS)
+def test_every_row_differs_from_the_paper_and_can_be_set_alone(method, dotted):
+    theirs = METHODS[method][dotted]
+    assert value(load(BASE), dotted) != theirs
+    assert value(load({**BASE, "method": method}), dotted) == theirs
+    assert value(load(override(BASE, {dotted: theirs})), dotted) == theirs
+
+
+@pytest.mark.parametrize(("method", "dotted"), ROWS)
+def test_what_the_user_sets_stays(method, dotted):
     papers = value(load(BASE), dotted)
-    assert value(load(override(RELEASED_BASE, {dotted: papers})), dotted) == papers
+    assert value(load(override({**BASE, "method": method}, {dotted: papers})), dotted) == papers
 
 
 def test_the_paper_is_left_as_it_is():
@@ -51,7 +55,9 @@ def test_both_methods_can_be_run_side_by_side():
     plan = Plan({**BASE, "runs": {"released": {"method": "released"}}})
     own = {stage for stage in STAGES if plan.owner("released", stage) == "released"}
     # every views.zarr has one M, so the released code's 30 passes are encoded apart
-    assert own == set(STAGES) - {"tiny_clip", "demo_world", "manifest", "truth", "reference_labels", "import_scores"}
+    assert own == set(STAGES) - {
+        *("tiny_clip", "demo_world", "download", "manifest", "truth", "reference_labels", "import_scores")
+    }
 
 
 def test_salient_photos_follow_the_labels_that_they_are_chosen_by():
@@ -72,7 +78,7 @@ def test_idle_settings_rerun_nothing():
 @pytest.mark.parametrize(
     ("raw", "line"),
     [
-        ({**BASE, "method": "theirs"}, "method: input should be 'paper' or 'released', not 'theirs'"),
+        ({**BASE, "method": "theirs"}, "method: input should be 'paper', 'released' or 'beyond', not 'theirs'"),
         ({**RELEASED_BASE, "sew": 3}, "sew: input should be a valid dictionary"),
         ({**BASE, "fuse": {"passes": 21}}, "fuse.passes: 21 is more than cut.passes 20; lower it"),
     ],

@@ -1,0 +1,5 @@
+"""`python -m cutsew` is `cutsew`."""
+
+from cutsew.cli import main
+
+main()

@@ -1,0 +1,124 @@
+"""What every view of one photo said, and which of them won."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from cutsew.artefacts.store import array_of, labels_of, open_group, read
+from cutsew.audit.run import Run
+from cutsew.audit.values import Content, answer
+from cutsew.config.method import Fuse, Score
+from cutsew.numerics.fuse import WHOLE, held_back
+from cutsew.numerics.score import logit, sigmoid
+from cutsew.numerics.soften import soften
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """One photo's answers; only its own rows are read.
+
+    Attributes:
+        zero_shot: (C,) logits of the whole photo; NaN throughout where the teacher did not score it. With rule soft
+            these and the crops' are the softened ones that were fused.
+        crops: (M, C) logits of the crops; M is 0 where they are not kept.
+        boxes: (M, 5) left, top, right, bottom in pixels and flipped or not; None for scores made elsewhere.
+        fused: (C,) logits; None where nothing was fused.
+        winner: (C,) view that gave the fused value, WHOLE or a pass; None where nothing was fused.
+        rule: how they were fused.
+        epsilon: clamp of probabilities.
+
+    """
+
+    zero_shot: Floats
+    crops: Floats
+    boxes: Floats | None
+    fused: Floats | None
+    winner: npt.NDArray[np.int16] | None
+    rule: Fuse
+    epsilon: float
+
+    @property
+    def counted(self) -> Floats:
+        """The crops that were fused: all, but where `fuse.passes` says fewer."""
+        return self.crops[: self.rule.passes]
+
+    def views(self, classes: list[str], top: int) -> list[Content]:
+        """List what each view is surest of, the whole photo first."""
+        if not np.isfinite(self.zero_shot).all():
+            return []
+        found: list[Content] = []
+        for number, z in enumerate([self.zero_shot, *self.crops], start=WHOLE):
+            box = self.boxes[number].tolist() if self.boxes is not None and number != WHOLE else None
+            order = np.argsort(-z, kind="stable")[:top]
+            found.append(
+                {
+                    "view": "whole" if number == WHOLE else number,
+                    "box": box[:4] if box else None,
+                    "flipped": bool(box[4]) if box else None,
+                    "fused": number < len(self.counted),
+                    "top": [{"class": classes[c], **(answer(z[c]) or {})} for c in order],
+                }
+            )
+        return found
+
+    def of_class(self, c: int) -> Content:
+        """Tell how the views made one class's fused value."""
+        best = int(self.counted[:, c].argmax()) if len(self.counted) and np.isfinite(self.zero_shot[c]) else None
+        content: Content = {"zero_shot": answer(self.zero_shot[c]), "best_crop": None}
+        if best is not None:
+            z = self.counted[best, c]
+            content["best_crop"] = {"pass": best, **(answer(z) or {}), "suppressed": answer(self._suppressed(z))}
+        if self.fused is not None and self.winner is not None:
+            content["fused"] = answer(self.fused[c])
+            content["winner"] = "whole" if self.winner[c] == WHOLE else int(self.winner[c])
+            content["held_back"] = self._held_back(c, int(self.winner[c]))
+        return content
+
+    def _suppressed(self, z: np.float32) -> float:
+        """Return what counts of a crop's logit in the fusion, as a logit."""
+        if self.rule.rule in ("gated", "mean", "cdul"):
+            return float(z)
+        if self.rule.rule == "soft":
+            return float(z - np.float32(self.rule.alpha))  # softened already
+        if self.rule.space == "logit":
+            return float(z - np.float32(self.rule.alpha))
+        return float(logit(sigmoid(np.array(z)) - self.rule.alpha, self.epsilon))
+
+    def _held_back(self, c: int, winner: int) -> list[int]:
+        """Name the passes that lost to alpha or the gate alone, the surest first; other rules let all views speak."""
+        if self.rule.rule not in ("max", "gated"):
+            return []
+        column = self.counted[:, c]
+        held = held_back(self.zero_shot[None, [c]], column[:, None, None], np.array([[winner]]))[:, 0, 0]
+        return [int(k) for k in np.argsort(-column, kind="stable") if held[k]]
+
+
+def cutting(run: Run, name: str) -> Cutting:
+    """Read what the views of one photo said."""
+    logits = run.path("logits.zarr")
+    assert logits is not None  # noqa: S101  # Run refuses a folder without it
+    scored = open_group(logits)
+    row = labels_of(scored, "image").index(name)
+    zero_shot = np.asarray(read(array_of(scored, "zero_shot"), row), dtype=np.float32)
+    crops = np.zeros((0, len(zero_shot)), np.float32)
+    if "crops" in scored:
+        crops = np.asarray(read(array_of(scored, "crops"), (slice(None), row)), dtype=np.float32)
+    boxes, fused, winner = None, None, None
+    if (views := run.path("views.zarr")) is not None and len(crops):
+        seen = open_group(views)
+        place = labels_of(seen, "image").index(name)
+        boxes = np.asarray(read(array_of(seen, "boxes"), (slice(len(crops)), place)), dtype=np.float32)
+    if (path := run.path("fused.zarr")) is not None:
+        labels = open_group(path)
+        place = labels_of(labels, "image").index(name)
+        fused, winner = read(array_of(labels, "z"), place), read(array_of(labels, "winner"), place)
+    rule = run.settings("fused.zarr", "fuse", Fuse)
+    epsilon = run.settings("fused.zarr", "score", Score).epsilon
+    if rule.rule == "soft" and (made := run.record("fused.zarr")) is not None:
+        factor = float(made.content["facts"]["soften"])
+        zero_shot, crops = (soften(z, factor, epsilon).astype(np.float32) for z in (zero_shot, crops))
+        rule = rule.model_copy(update={"soften": factor})
+    return Cutting(zero_shot, crops, boxes, fused, winner, rule, epsilon)

@@ -1,0 +1,159 @@
+"""The whole story of one photo: views, fusion, correction, sewing, EM, student."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cutsew.artefacts.outcome import REFERENCE
+from cutsew.artefacts.store import array_of, labels_of, open_group, read
+from cutsew.audit.cutting import Cutting, cutting
+from cutsew.audit.run import Run
+from cutsew.audit.sewing import patches_of, sewn
+from cutsew.audit.values import IN_WORDS, Content, answer
+from cutsew.config.method import Correct
+from cutsew.config.student import Train
+from cutsew.numerics.override import ABSENT, LEFT, PRESENT
+from cutsew.numerics.score import sigmoid
+
+Logits = npt.NDArray[np.float32]
+
+TRUTH_IS_FOR = "the audit only: no label of the method was made from it"
+BY_HAND = {LEFT: None, PRESENT: "present", ABSENT: "absent"}
+"""What a human said of a label."""
+
+MOVED = 0.05
+"""Change of a probability by EM from which a class is of interest."""
+
+
+def photo_audit(run: Run, name: str, only: str | None = None, top: int = 3, epochs: int | None = None) -> Content:
+    """Tell all that is known of one photo.
+
+    Args:
+        run: the run.
+        name: the photo's id.
+        only: the one class of interest; None for those that a stage names, a crop was sure of, EM moved, or are true.
+        top: classes listed for each view.
+        epochs: how many epochs of sewing to look through; None for all.
+
+    Raises:
+        UserError: no such photo or class.
+
+    """
+    row = run.photo(name)
+    chosen = None if only is None else run.class_number(only)
+    cut, labels = cutting(run, name), _labels(run, row)
+    known = run.truth([name])
+    truth = known[0] if known is not None else None
+    marks = _marks(run, name)
+    interest = [chosen] if chosen is not None else _of_interest(run, cut, labels, marks, truth)
+    return {
+        "run": str(run.folder),
+        "image": _facts(row),
+        "threshold": run.threshold,
+        "labels": {stage: _named(run, z) for stage, z in labels.items()},
+        "truth": _truth(run, truth),
+        "views": cut.views(run.classes, top),
+        "fusion": cut.rule.model_dump(mode="json"),
+        "correction": run.settings("pseudo.zarr", "correct", Correct).model_dump(mode="json"),
+        "classes": [_class(run, c, cut, labels, marks, truth) for c in interest],
+        "patches": patches_of(run, name),
+        "sewn": sewn(run, name, epochs),
+    }
+
+
+def _facts(row: pd.Series) -> Content:
+    """Return what the manifest says, as plain values."""
+    plain = {str(name): value.item() if isinstance(value, np.generic) else value for name, value in row.items()}
+    return {name: plain[name] for name in ("id", "path", "split", "width", "height", "shard", "row", "digest")}
+
+
+def _labels(run: Run, row: pd.Series) -> dict[str, Logits]:
+    """Read the (C,) logits of every stage that has the photo, those of reference students after the method's."""
+    held_out = row["split"] == "test"
+    apart = "refined" if held_out else "student"
+    stages = [stage for stage in run.outcomes if stage != apart and (held_out or not stage.startswith(REFERENCE))]
+    found = {stage: run.outcomes[stage].read([str(row["id"])])[0] for stage in stages}
+    return {stage: z for stage, z in found.items() if np.isfinite(z).all()}
+
+
+def _named(run: Run, z: Logits) -> list[str]:
+    """Name the classes from the threshold on, the surest first."""
+    p = sigmoid(z)
+    return [run.classes[c] for c in np.argsort(-p, kind="stable") if p[c] >= run.threshold]
+
+
+def _truth(run: Run, truth: npt.NDArray[np.int8] | None) -> Content | None:
+    if truth is None:
+        return None
+    present, unknown = ([run.classes[c] for c in np.flatnonzero(truth == value)] for value in (1, -1))
+    return {"read_for": TRUTH_IS_FOR, "present": present, "not_counted": unknown}
+
+
+def _marks(run: Run, name: str) -> dict[str, npt.NDArray[np.int8]]:
+    """Read which classes of a photo the correction touched, and what a human said of them."""
+    found = {}
+    for zarr, array in (("pseudo.zarr", "corrected"), ("overridden.zarr", "overridden")):
+        path = run.path(zarr)
+        if path is not None and array in (group := open_group(path)):
+            row = labels_of(group, "image").index(name)
+            found[array] = np.asarray(read(array_of(group, array), row), dtype=np.int8)
+    return found
+
+
+def _of_interest(
+    run: Run,
+    cut: Cutting,
+    labels: dict[str, Logits],
+    marks: dict[str, npt.NDArray[np.int8]],
+    truth: npt.NDArray[np.int8] | None,
+) -> list[int]:
+    """Choose the classes that are told of, the surest of the last stage first."""
+    chosen = np.zeros(len(run.classes), dtype=bool)
+    for z in labels.values():
+        chosen |= sigmoid(z) >= run.threshold
+        chosen[z.argmax()] = True
+    if len(cut.counted) and np.isfinite(cut.counted).all():
+        chosen |= (sigmoid(cut.counted) >= run.threshold).any(axis=0)
+    if "refined" in labels and (start := labels_before_em(run)) in labels:
+        chosen |= np.abs(sigmoid(labels["refined"]) - sigmoid(labels[start])) >= MOVED
+    if "overridden" in marks:
+        chosen |= marks["overridden"] != LEFT
+    if truth is not None:
+        chosen |= truth == 1
+    surest = [z for stage, z in labels.items() if not stage.startswith(REFERENCE)]
+    order = np.argsort(-surest[-1], kind="stable") if surest else np.arange(len(run.classes))
+    return [int(c) for c in order if chosen[c]]
+
+
+def labels_before_em(run: Run) -> str:
+    """Name the stage whose labels the training began with."""
+    made = run.record("refined.zarr")
+    names = {path.name for path in made.inputs} if made is not None else set[str]()
+    found = [stage for stage in ("overridden", "targets", "pseudo", "fused") if f"{stage}.zarr" in names]
+    return found[0] if found else ("zero_shot" if "logits.zarr" in names else "pseudo")
+
+
+def _class(
+    run: Run,
+    c: int,
+    cut: Cutting,
+    labels: dict[str, Logits],
+    marks: dict[str, npt.NDArray[np.int8]],
+    truth: npt.NDArray[np.int8] | None,
+) -> Content:
+    """Tell one class's way through the stages."""
+    content: Content = {"class": run.classes[c], **cut.of_class(c)}
+    if "corrected" in marks:
+        content["corrected"] = bool(marks["corrected"][c])
+    if "overridden" in marks:
+        content["by_hand"] = BY_HAND[int(marks["overridden"][c])]
+    content |= {stage: answer(z[c]) for stage, z in labels.items() if stage not in ("zero_shot", "fused")}
+    if "refined" in labels and (start := labels_before_em(run)) in labels:
+        moved: Any = labels["refined"][c] - labels[start][c]
+        again = run.settings("refined.zarr", "train", Train).correct_after
+        content["em"] = {"from": start, "moved_logit": float(moved), "corrected_again": again}
+    if truth is not None:
+        content["truth"] = IN_WORDS[int(truth[c])]
+    return content

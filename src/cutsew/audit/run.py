@@ -1,0 +1,190 @@
+"""A run to be audited: its artefacts, wherever they are, and the settings they were made with."""
+
+from collections import deque
+from collections.abc import Sequence
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pydantic
+
+from cutsew.artefacts.manifest import read_manifest
+from cutsew.artefacts.outcome import SPLIT_STAGES, ZARRS, Outcome, open_outcomes, read_truth
+from cutsew.artefacts.trace import Made, Traces, plain
+from cutsew.config.base import Section
+from cutsew.config.model import Evaluate
+from cutsew.errors import UserError
+from cutsew.plan import STAGES
+
+MANIFEST, TRUTH, PATCHES = "images.parquet", "labels.parquet", "patches.parquet"
+REFERENCES = "references"
+
+Settings = TypeVar("Settings", bound=Section)
+
+
+class Run:
+    """A run's folder and what can be read from it.
+
+    A variant's folder holds only what differs from the base run. The records say where the rest was read from; those of
+    `evaluate` come first, so that what earlier settings left in the folder is not taken for the run's.
+
+    Args:
+        folder: results/<dataset>/<run>.
+
+    Raises:
+        UserError: not a run's folder.
+
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder{_near_folders(folder)}; name a run's, results/<dataset>/<run>")
+        self.folder = plain(folder)
+        self._traces = Traces()
+        self._places = self._located()
+        if self.path(MANIFEST) is None or self.path("logits.zarr") is None:
+            raise UserError(f"{folder}: holds no labels of photos{_near_folders(folder)}; name a run's folder")
+
+    def path(self, name: str) -> Path | None:
+        """Return where an artefact is, such as fused.zarr or references/smoothed/scores.zarr; None if nowhere."""
+        found = self._places.get(name, self.folder / name)
+        there = (found / "zarr.json").is_file() if found.suffix == ".zarr" else found.exists()
+        return found if there else None
+
+    def lost(self) -> list[Path]:
+        """Return label Zarrs that a record names and that are not there."""
+        names = [f"{name}.zarr" for name in ZARRS.values()]
+        return [self._places[name] for name in names if name in self._places and self.path(name) is None]
+
+    def elsewhere(self) -> dict[str, Path]:
+        """Return what is read from the folders of other runs: name -> path."""
+        found = ((name, self.path(name)) for name in sorted(self._places))
+        return {name: path for name, path in found if path is not None and not path.is_relative_to(self.folder)}
+
+    def record(self, name: str) -> Made | None:
+        """Return the record of an artefact."""
+        path = self.path(name)
+        return self._traces.maker(path) if path is not None else None
+
+    def settings(self, name: str, section: str, model: type[Settings]) -> Settings:
+        """Return settings that an artefact was made with; the defaults where no record tells.
+
+        Raises:
+            UserError: they are those of another version.
+
+        """
+        made = self.record(name)
+        told = made.content.get("settings", {}).get(section, {}) if made is not None else {}
+        try:
+            return model.model_validate(told)
+        except pydantic.ValidationError:
+            raise UserError(
+                f"{self.folder / name}: its record's {section} is of another version; run it again"
+            ) from None
+
+    @cached_property
+    def images(self) -> pd.DataFrame:
+        """The manifest."""
+        return read_manifest(self._places.get(MANIFEST, self.folder / MANIFEST))
+
+    @cached_property
+    def outcomes(self) -> dict[str, Outcome]:
+        """What each stage, and each reference student, made of the photos."""
+        students = {
+            name.split("/")[1]: path
+            for name in self._names_of_references()
+            if (path := self.path(f"{name}/scores.zarr")) is not None
+        }
+        return open_outcomes({name: self.path(f"{name}.zarr") for name in ZARRS.values()}, students)
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """Names of the classes."""
+        return self.outcomes["zero_shot"].classes
+
+    @cached_property
+    def threshold(self) -> float:
+        """Probability from which a class counts as named: that of evaluate."""
+        return self.settings("metrics.csv", "evaluate", Evaluate).threshold
+
+    def stages(self, split: str) -> list[str]:
+        """Name the stages that a split's photos went through."""
+        return [stage for stage in SPLIT_STAGES[split] if stage in self.outcomes]
+
+    def ids(self, split: str) -> list[str]:
+        """Return the ids of a split's photos, in the order of the manifest."""
+        return [str(name) for name in self.images.loc[self.images["split"] == split, "id"]]
+
+    def photo(self, name: str) -> pd.Series:
+        """Return a photo's row of the manifest.
+
+        Raises:
+            UserError: there is none of that id.
+
+        """
+        found = self.images[self.images["id"] == name]
+        if found.empty:
+            raise UserError(f"--image: {name} is no photo of {self.folder.name}{near(name, list(self.images['id']))}")
+        return found.iloc[0]
+
+    def class_number(self, name: str) -> int:
+        """Return a class's place among the classes.
+
+        Raises:
+            UserError: there is none of that name.
+
+        """
+        if name not in self.classes:
+            raise UserError(f"--class: {name} is no class of {self.folder.name}{near(name, self.classes)}")
+        return self.classes.index(name)
+
+    def truth(self, ids: Sequence[str]) -> npt.NDArray[np.int8] | None:
+        """Read true labels, to show beside the others; None where there are none. Otherwise as `read_truth`."""
+        path = self.path(TRUTH)
+        return read_truth(path, ids, self.classes) if path is not None else None
+
+    def _names_of_references(self) -> list[str]:
+        here = {f"{REFERENCES}/{path.name}" for path in (self.folder / REFERENCES).glob("*") if path.is_dir()}
+        recorded = {name.rpartition("/")[0] for name in self._places if name.startswith(f"{REFERENCES}/")}
+        return sorted(here | recorded)
+
+    def _located(self) -> dict[str, Path]:
+        order = {stage: number for number, stage in enumerate(STAGES)} | {"evaluate": len(STAGES)}
+        own = sorted(self._traces.of_folder(self.folder), key=lambda made: -order.get(made.stage, -1))
+        waiting, seen, places = deque(own), set[Path](), dict[str, Path]()
+        while waiting:
+            made = waiting.popleft()
+            if made.record in seen:
+                continue
+            seen.add(made.record)
+            # The artefact named by its reader before the one that lies about: see the class.
+            for path in (*made.inputs, *made.outputs):
+                places.setdefault(_name_in_run(path), path)
+            waiting += [maker for path in made.inputs if (maker := self._traces.maker(path)) is not None]
+        return places
+
+
+def _name_in_run(path: Path) -> str:
+    inside = path.parent.parent.name == REFERENCES
+    return f"{REFERENCES}/{path.parent.name}/{path.name}" if inside else path.name
+
+
+def near(name: str, names: Sequence[str]) -> str:
+    """Suggest names that are nearly the one given."""
+    found = get_close_matches(name, names, n=3)
+    return f"; did you mean {' or '.join(found)}?" if found else f"; there are {', '.join(names[:3])}, ..."
+
+
+def _near_folders(folder: Path) -> str:
+    """Suggest runs' folders near one that is none."""
+    folder = plain(folder)
+    above = next(path for path in folder.parents if path.is_dir())
+    globs = (root.glob(f"{depth}/logits.zarr") for root in (above, folder) for depth in ("*", "*/*"))
+    runs = {file.parent for found in globs for file in found}
+    found = get_close_matches(folder.name, sorted({run.name for run in runs}), n=2, cutoff=0.5)
+    named = [str(run) for run in sorted(runs) if run.name in found or run.is_relative_to(folder)][:2]
+    return f" (did you mean {' or '.join(named)}?)" if named else ""

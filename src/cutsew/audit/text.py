@@ -1,0 +1,208 @@
+"""An audit as tables for a terminal."""
+
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+from typing import Any
+
+from cutsew.artefacts.outcome import REFERENCE
+from cutsew.audit.ranking import LISTS
+from cutsew.audit.summary import MEASURED
+from cutsew.audit.values import Content
+
+NOTHING = "-"
+"""What stands for what is not known or does not apply."""
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:
+    """Set rows as aligned columns: text to the left, numbers to the right, floats with two decimals."""
+    columns = []
+    for c, head in enumerate(heads):
+        values = [row[c] for row in rows]
+        cells = [head, *map(_cell, values)]
+        width = max(map(len, cells))
+        numbers = all(isinstance(value, int | float) or value is None for value in values)
+        columns.append([cell.rjust(width) if numbers else cell.ljust(width) for cell in cells])
+    for line in zip(*columns, strict=True):
+        yield "  ".join(line).rstrip()
+
+
+def summary_lines(told: Content) -> Iterator[str]:
+    """Draw the summary of a run."""
+    yield f"{told['run']}: {told['classes']} classes; a class is named from probability {told['threshold']:g} on"
+    yield ""
+    measured = [name for name in MEASURED if any(row.get(name) is not None for row in told["stages"])]
+    columns = [*("stage", "split", "photos"), *measured, *("labels_per_photo", "confidence", "added", "removed")]
+    columns += ["from_crops", "without_labels"]
+    yield from table(
+        [name.replace("_", " ") for name in columns], [[r.get(n) for n in columns] for r in told["stages"]]
+    )
+    if measured:
+        yield ""
+        yield f"{', '.join(measured)} in %, against true labels that were read for measuring only"
+    if told["elsewhere"]:
+        yield ""
+        yield "read from other runs' folders:"
+        yield from (f"  {path}" for path in told["elsewhere"].values())
+    if told["warnings"]:
+        yield ""
+        yield from (f"warning: {text}" for text in told["warnings"])
+
+
+def class_lines(told: Content) -> Iterator[str]:
+    """Draw the audit of a class."""
+    yield f"{told['class']}; a photo is labelled from probability {told['threshold']:g} on"
+    counts = ("stage", "split", "photos", "labelled", "added", "removed", "from_crops")
+    yield ""
+    yield from table([name.replace("_", " ") for name in counts], [[r[n] for n in counts] for r in told["stages"]])
+    with_truth = any("truth" in photo for row in told["stages"] for kind in LISTS for photo in row[kind])
+    for row in told["stages"]:
+        yield ""
+        yield f"{row['stage']}, {row['split']}"
+        lists = [[_ranked(photo) for photo in row[kind]] for kind in LISTS]
+        rows = list(zip_longest(*lists, fillvalue=""))
+        yield from (f"  {line}" for line in table(("strongest", "weakest labelled", "strongest not labelled"), rows))
+    if with_truth:
+        yield ""
+        yield "+ true, x not true, ? not counted: true labels, read for this audit only"
+
+
+def photo_lines(told: Content) -> Iterator[str]:
+    """Draw the audit of a photo."""
+    image, sewn = told["image"], told["sewn"]
+    yield f"{image['id']}: {image['split']}, {image['width']} x {image['height']} pixels, {image['path'] or 'no file'}"
+    yield ""
+    stages = [[stage, ", ".join(names) or NOTHING] for stage, names in told["labels"].items()]
+    yield from table(("stage", "labels"), stages)
+    if told["truth"] is not None:
+        yield f"true labels: {', '.join(told['truth']['present']) or NOTHING} (read for {told['truth']['read_for']})"
+    yield from _views(told)
+    yield from _fusion(told)
+    yield from _stages(told)
+    yield ""
+    places = [f"{place['class']} (rank {place['rank'] + 1} of {place['of']})" for place in told["patches"]]
+    yield f"patch set: {'in it for ' + ', '.join(places) if places else 'not in it'}"
+    if sewn is not None:
+        yield from _sewing(sewn)
+
+
+def _views(told: Content) -> Iterator[str]:
+    yield ""
+    if not told["views"]:
+        yield "views: the teacher did not score this photo"
+        return
+    yield "views: what each is surest of (probability); boxes are left, top, right, bottom in pixels"
+    rows = [
+        [
+            str(view["view"]) + ("" if view["fused"] else " (not fused)"),
+            _box(view["box"]) + (" flipped" if view["flipped"] else ""),
+            ", ".join(f"{best['class']} {best['probability']:.2f}" for best in view["top"]),
+        ]
+        for view in told["views"]
+    ]
+    boxes = any(view["box"] for view in told["views"])
+    heads = ("view", "box", "surest of")
+    kept = [0, 1, 2] if boxes else [0, 2]
+    yield from table([heads[i] for i in kept], [[row[i] for i in kept] for row in rows])
+
+
+def _fusion(told: Content) -> Iterator[str]:
+    if not told["classes"] or not told["views"]:
+        return
+    yield ""
+    yield f"fusion: logit (probability); {_rule(told['fusion'])}"
+    rows = []
+    for row in told["classes"]:
+        best = row["best_crop"]
+        rows.append(
+            [
+                row["class"],
+                _answer(row["zero_shot"]),
+                str(best["pass"]) if best else NOTHING,
+                _answer(best),
+                _answer(best["suppressed"]) if best else NOTHING,
+                _answer(row.get("fused")),
+                _winner(row.get("winner", NOTHING)),
+                ", ".join(map(str, row.get("held_back", []))) or NOTHING,
+            ]
+        )
+    lost = "lost to the gate" if told["fusion"]["rule"] == "gated" else "lost to alpha"
+    yield from table(("class", "whole photo", "best crop", "said", "counts as", "fused", "winner", lost), rows)
+
+
+def _rule(rule: Content) -> str:
+    """Tell how views were fused."""
+    match rule["rule"]:
+        case "gated":
+            how = f"gate {rule['gate']:g}"
+        case "mean":
+            how = "of all views' probabilities"
+        case "cdul":
+            how = f"zeta {rule['zeta']:g}"
+        case "soft":
+            named = (f"{name} {rule[name]:g}" for name in ("soften", "tau", "alpha", "anchor"))
+            how = f"{', '.join(named)}; all views as softened"
+        case _:
+            how = f"alpha {rule['alpha']:g} on {rule['space']}s"
+    return f"rule {rule['rule']}, {how}"
+
+
+def _stages(told: Content) -> Iterator[str]:
+    """Draw what came after the fusion; the correction's classes are starred."""
+    known = ("fused", "pseudo", "targets", "overridden", "refined", "student")
+    stages = [stage for stage in known if any(row.get(stage) for row in told["classes"])]
+    stages += [stage for row in told["classes"][:1] for stage in row if stage.startswith(REFERENCE)]
+    if not stages:
+        return
+    rows, heads = [], ["class", *stages]
+    for row in told["classes"]:
+        marks = {"pseudo": "*" if row.get("corrected") else "", "overridden": "!" if row.get("by_hand") else ""}
+        cells = [row["class"], *(_answer(row.get(stage)) + marks.get(stage, "") for stage in stages)]
+        cells += [f"{row['em']['moved_logit']:+.3f}"] if "em" in row else []
+        rows.append([*cells, row["truth"]] if told["truth"] is not None else cells)
+    if em := told["classes"][0].get("em"):
+        heads.append("moved by EM and corrected again" if em["corrected_again"] else "moved by EM")
+    heads += ["truth (audit only)"] if told["truth"] is not None else []
+    rule = told["correction"]
+    yield ""
+    by_hand = "; ! set by hand" if "overridden" in stages else ""
+    corrected = f"* changed by the correction ({rule['rule']}, beta {rule['beta']})"
+    yield f"after the fusion: logit (probability); {corrected}{by_hand}"
+    yield from table(heads, rows)
+
+
+def _sewing(sewn: Content) -> Iterator[str]:
+    if not sewn["enabled"]:
+        yield "sewing: none, photos were trained on as they are"
+        return
+    looked, epochs = sewn["epochs_looked_through"], sewn["epochs"]
+    many = f"{epochs} epochs" if looked == epochs else f"the first {looked} of {epochs} epochs"
+    pasted = [(row["epoch"], other) for row in sewn["as_background"] for other in row["overlays"]]
+    bare = sum(not row["overlays"] for row in sewn["as_background"])
+    yield f"sewing: {many}, counted from 0; seed {sewn['seed']}; nothing was pasted onto it in {bare} of them"
+    rows = [[epoch, "background", other["image"], _box(other["box"])] for epoch, other in pasted]
+    rows += [[row["epoch"], "overlay", row["background"], _box(row["box"])] for row in sewn["as_overlay"]]
+    if rows:
+        yield from table(("epoch", "this photo is", "the other photo", "box on the background"), rows)
+
+
+def _cell(value: Any) -> str:  # noqa: ANN401
+    if value is None:
+        return NOTHING
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def _answer(told: Content | None) -> str:
+    return NOTHING if told is None else f"{told['logit']:.2f} ({told['probability']:.2f})"
+
+
+def _winner(view: int | str) -> str:
+    return f"crop {view}" if isinstance(view, int) else view
+
+
+def _box(box: Sequence[float] | None) -> str:
+    return NOTHING if box is None else " ".join(f"{edge:g}" for edge in box)
+
+
+def _ranked(photo: Content) -> str:
+    mark = {"present": " +", "absent": " x", "not counted": " ?"}.get(photo.get("truth", ""), "")
+    return f"{photo['image']} {photo['probability']:.3f}{mark}"

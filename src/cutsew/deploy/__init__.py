@@ -1,0 +1,1 @@
+"""The student on its own: exported, and looking at new photos."""

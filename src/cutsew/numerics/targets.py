@@ -1,0 +1,81 @@
+"""The total mass of the labels that a student learns: how many labels a photo has on average (not the paper's).
+
+Labels fused by a maximum over many views sum to more than the truth does, and a student learns that too. The order of
+the photos of a class, and with it the labels' average precision, is left as it is.
+"""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+
+from cutsew.numerics.score import sigmoid
+
+Logits = npt.NDArray[np.floating[Any]]
+
+HALVINGS = 60
+LOW, HIGH = 0.2, 0.98
+"""Quantiles of a class's logits from which its two Gaussians start."""
+
+
+def targets(z: Logits, shift: float, sharpen: float) -> npt.NDArray[np.float32]:
+    """sharpen (z - t): logits of the same order, whose mean sum of probabilities `found_shift` sets.
+
+    Args:
+        z: (n, C) logits.
+        shift: t.
+        sharpen: above 0; more than 1 makes labels more certain.
+
+    """
+    return (sharpen * (z - shift)).astype(np.float32)
+
+
+def found_shift(z: Logits, count: float, sharpen: float) -> float:
+    """Find t at which the mean over photos of sum_c sigmoid(sharpen (z_c - t)) is `count`, by bisection.
+
+    Args:
+        z: (n, C) logits, n > 0.
+        count: labels per photo, in (0, C).
+        sharpen: above 0.
+
+    """
+    width = 40 / sharpen  # beyond it every probability is 0 or 1
+    low, high = float(z.min()) - width, float(z.max()) + width
+    for _ in range(HALVINGS):  # the sum falls with t
+        middle = (low + high) / 2
+        if sigmoid(sharpen * (z.astype(np.float64) - middle)).sum(axis=1).mean() > count:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def estimated_count(z: Logits) -> float:
+    """Estimate the labels per photo without labels: over the classes, the sum of the weights of the upper Gaussian.
+
+    Two Gaussians are fitted to each class's logits; the upper one is taken for the photos that show the class. It
+    estimates too much rather than too little: on 5,640 photos of VOC 2012 with RN50x64 1.9 to 2.0 where the truth is
+    1.55, on the embedded demo 2.7 to 2.8 where it is 2.37.
+
+    Args:
+        z: (n, C) logits, n at least 2.
+
+    Returns:
+        In (0, C).
+
+    """
+    return float(sum(_upper_weight(z[:, c].astype(np.float64)) for c in range(z.shape[1])))
+
+
+def _upper_weight(x: npt.NDArray[np.float64]) -> float:
+    """Weight of the upper of two Gaussians; one half, which says nothing, where all values are equal."""
+    starts = np.quantile(x, [LOW, HIGH]).reshape(2, 1)
+    if starts[0] == starts[1]:
+        return 0.5
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        mixture = GaussianMixture(2, means_init=starts, random_state=0).fit(x.reshape(-1, 1))
+    return float(mixture.weights_[mixture.means_.argmax()])

@@ -1,0 +1,49 @@
+"""How a frozen encoder computes: its number format, and whether torch compiles it first."""
+
+from collections.abc import Callable
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from cutsew.config.base import Precision
+from cutsew.errors import UserError
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+"""Precisions of less than 32 bits, in which autocast computes; weights stay in float32, and so does what comes out."""
+
+
+def tuned(
+    encoder: Callable[[Tensor], Tensor], precision: str, device: str, *, compiled: bool, setting: str
+) -> Callable[[Tensor], Tensor]:
+    """Make an encoder compute in a precision, and compile it where that is asked for.
+
+    On a GPU this also says for the whole process whether float32 products may run on TF32 tensor cores: with every
+    precision but float32. A CPU has none, so there tf32 is float32.
+
+    Args:
+        encoder: from (B, ...) to a tensor with B rows.
+        precision: one of `Precision`.
+        device: cpu or cuda.
+        compiled: pass it through torch.compile; the first call then takes a minute or so.
+        setting: section that errors name, teacher or student.
+
+    Returns:
+        The encoder, whose results are float32.
+
+    Raises:
+        UserError: float16 on a CPU.
+
+    """
+    if precision not in get_args(Precision):
+        raise ValueError(f"no precision {precision}")
+    if precision == "float16" and device == "cpu":
+        raise UserError(f"{setting}.precision: float16 needs a GPU; set bfloat16 or float32, or compute.device: cuda")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "float32"
+    fast: Callable[[Tensor], Tensor] = torch.compile(encoder) if compiled else encoder
+
+    def run(images: Tensor) -> Tensor:
+        with torch.autocast(device, DTYPES.get(precision), enabled=precision in DTYPES):
+            return fast(images).float()
+
+    return run

@@ -1,0 +1,207 @@
+"""The gallery's cards: a photo, what every stage says about it, and the crops that made the difference."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import zarr
+from PIL import Image
+
+from cutsew.artefacts.store import array_of, labels_of, open_group, read
+from cutsew.numerics.score import sigmoid
+from cutsew.reporting.photos import data_uri, thumbnail
+from cutsew.reporting.run import Run
+
+MARKS = {(True, 1): "right", (True, 0): "wrong", (False, 1): "missed"}
+"""(named, truth) -> how it is marked; nothing where there is no truth, or nothing was said and nothing is there."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The crop whose answer won for a class.
+
+    Attributes:
+        number: of the pass.
+        score: the probability that it gave, in [0, 1]; None where only the fused answer is known.
+        whole: the probability that the whole photo gave.
+        box: left, top, width and height in pixels of the photo; None where the teacher looked elsewhere.
+        flipped: whether it was seen mirrored.
+
+    """
+
+    number: int
+    score: float | None
+    whole: float
+    box: tuple[float, float, float, float] | None
+    flipped: bool
+
+
+@dataclass(frozen=True)
+class Label:
+    """A class that some stage names, or that is true.
+
+    Attributes:
+        name: of the class.
+        place: its index.
+        probabilities: in [0, 1], one per stage.
+        named: per stage, whether it is at or above the threshold.
+        truth: 1 present, 0 absent, -1 not known.
+        crop: that won, None where the whole photo did.
+
+    """
+
+    name: str
+    place: int
+    probabilities: tuple[float, ...]
+    named: tuple[bool, ...]
+    truth: int
+    crop: Crop | None
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Per stage: right, wrong, missed, or nothing."""
+        return tuple(MARKS.get((named, self.truth), "") for named in self.named)
+
+    @property
+    def gained(self) -> bool:
+        """Whether the last stage names it and the first does not."""
+        return self.named[-1] and not self.named[0]
+
+
+@dataclass(frozen=True)
+class Card:
+    """One photo.
+
+    Attributes:
+        id: of the photo.
+        split: train or test.
+        width: of the photo in pixels.
+        height: of the photo in pixels.
+        photo: small, None where it cannot be read.
+        stages: names of the stages.
+        labels: the likeliest at the last stage first.
+        why: it was chosen.
+        figures: `gained` and `lost` labels, and `bits`: how unsure the last stage is.
+
+    """
+
+    id: str
+    split: str
+    width: int
+    height: int
+    photo: Image.Image | None
+    stages: tuple[str, ...]
+    labels: tuple[Label, ...]
+    why: tuple[str, ...] = ()
+    figures: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def source(self) -> str:
+        """The photo as a data URI, empty where there is none."""
+        return data_uri(self.photo) if self.photo is not None else ""
+
+    @property
+    def framed(self) -> list[Label]:
+        """The labels with a crop to draw; those that only the last stage names come first."""
+        return sorted((x for x in self.labels if x.crop and x.crop.box), key=lambda x: not x.gained)
+
+    def named_by(self, stage: int) -> list[tuple[str, str]]:
+        """List (class, mark) of what a stage, given by its index, names; the likeliest first."""
+        named = sorted((label for label in self.labels if label.named[stage]), key=lambda x: -x.probabilities[stage])
+        return [(label.name, label.marks[stage]) for label in named]
+
+
+class Crops:
+    """Which crop won for which class.
+
+    Args:
+        fused: fused.zarr, for the winners.
+        logits: logits.zarr, for their scores.
+        views: views.zarr, for their boxes; None where the teacher looked elsewhere.
+
+    Raises:
+        UserError: one of them is not there or is damaged.
+
+    """
+
+    def __init__(self, fused: Path, logits: Path, views: Path | None = None) -> None:
+        group, scored = open_group(fused), open_group(logits)
+        self._winner = array_of(group, "winner")
+        self._rows = pd.Index(labels_of(group, "image"))
+        crops = scored.get("crops")
+        self._scores = crops if isinstance(crops, zarr.Array) else None
+        self._boxes = array_of(open_group(views), "boxes") if views is not None else None
+
+    def read(self, ids: Sequence[str], zero_shot: npt.NDArray[Any]) -> list[dict[int, Crop]]:
+        """Return, for each of n photos, class index -> the crop that won; (n, C) `zero_shot` are probabilities."""
+        rows = self._rows.get_indexer(pd.Index(ids))
+        winners = np.asarray(self._winner.oindex[rows, :])
+        scores = sigmoid(np.asarray(self._scores.oindex[:, rows, :])) if self._scores is not None else None
+        found = []
+        for i, (row, won) in enumerate(zip(rows, winners, strict=True)):
+            boxes = read(self._boxes, (slice(None), int(row))) if self._boxes is not None else None
+            crops = {}
+            for c in np.flatnonzero(won >= 0):
+                k = int(won[c])
+                left, top, right, bottom, flip = (float(x) for x in boxes[k]) if boxes is not None else (0.0,) * 5
+                box = (left, top, right - left, bottom - top) if boxes is not None else None
+                score = float(scores[k, i, c]) if scores is not None else None
+                crops[int(c)] = Crop(k, score, float(zero_shot[i, c]), box, bool(flip))
+            found.append(crops)
+        return found
+
+
+def gather(run: Run, ids: Sequence[str], crops: Crops, about: Mapping[str, dict[str, Any]] | None = None) -> list[Card]:
+    """Gather what is said about some photos.
+
+    Args:
+        run: the run.
+        ids: of the photos.
+        crops: that won.
+        about: id -> further attributes of its card.
+
+    """
+    cards: dict[str, Card] = {}
+    images = run.images[run.images["id"].isin(list(ids))]
+    for split, rows in images.groupby("split", sort=False):
+        stages = run.stages.get(str(split), ())
+        if not stages:
+            continue
+        names = list(rows["id"])
+        p = np.stack([sigmoid(run.read(stage, names)) for stage in stages], axis=1)  # (n, stages, C)
+        won = crops.read(names, p[:, 0]) if stages[0] == "zero_shot" else [{} for _ in names]
+        for row, told, truth, mine in zip(rows.to_dict("records"), p, run.truth(names), won, strict=True):
+            cards[row["id"]] = Card(
+                row["id"],
+                row["split"],
+                int(row["width"]),
+                int(row["height"]),
+                thumbnail(Path(str(row["path"]))),
+                stages,
+                _labels(run, told, truth, mine),
+                **(about or {}).get(row["id"], {}),
+            )
+    return [cards[name] for name in ids if name in cards]
+
+
+def _labels(
+    run: Run, p: npt.NDArray[np.floating[Any]], truth: npt.NDArray[np.int8], crops: Mapping[int, Crop]
+) -> tuple[Label, ...]:
+    named = p >= run.threshold
+    shown = np.flatnonzero(named.any(axis=0) | (truth == 1))
+    order = shown[np.argsort(-p[-1, shown], kind="stable")]
+    return tuple(
+        Label(
+            run.classes[c],
+            int(c),
+            tuple(float(x) for x in p[:, c]),
+            tuple(bool(x) for x in named[:, c]),
+            int(truth[c]),
+            crops.get(int(c)),
+        )
+        for c in order
+    )

@@ -1,0 +1,112 @@
+"""The page's tables."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from cutsew.artefacts.outcome import REFERENCE
+from cutsew.errors import UserError
+from cutsew.reporting.chart import STAGE_TITLES
+
+MAIN = ("images", "mAP", "CF1", "OF1", "labels_per_image", "confidence")
+"""Columns of metrics.csv that the page shows first."""
+
+AT_THRESHOLD = ("CP", "CR", "CF1", "OP", "OR", "OF1")
+HEADS = {"images": "photos", "labels_per_image": "labels per photo"}
+
+RULES = {"fixed": "fixed", "count": "by count", "mixture": "by mixture"}
+"""Columns of thresholds.csv that the page shows."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table for the page: its caption, column heads and rows of ready text; `texts` leading columns are words."""
+
+    caption: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    texts: int
+
+
+def stage_grids(metrics: pd.DataFrame) -> list[Grid]:
+    """Lay out metrics.csv as tables that fit a page; what is empty throughout is left out.
+
+    First the main columns, then precision and recall at the threshold, then those of the likeliest few and all else.
+    """
+    known = metrics.drop(columns=["with_truth"]).dropna(axis="columns", how="all")
+    names = [name for name in known.columns if name not in ("stage", "split")]
+    top = [name for name in names if name.startswith("top")]
+    rest = [name for name in names if name not in (*MAIN, *AT_THRESHOLD, *top)]
+    few = top[0].partition("_")[0].removeprefix("top") if top else ""
+    parts = [
+        ("Every stage, in percent where not said otherwise", [name for name in MAIN if name in names]),
+        ("Precision and recall of the classes at or above the threshold", [n for n in AT_THRESHOLD if n in names]),
+        (f"Precision and recall of the {few} likeliest classes of a photo", top),
+        ("Further measures", rest),
+    ]
+    return [_of_stages(caption, known, columns) for caption, columns in parts if columns]
+
+
+def _of_stages(caption: str, table: pd.DataFrame, columns: list[str]) -> Grid:
+    rows = [
+        (STAGE_TITLES[row["stage"]], row["split"], *(_number(name, row[name]) for name in columns))
+        for _, row in table.iterrows()
+    ]
+    heads = [HEADS.get(name, name.replace("_", " ")) for name in columns]
+    return Grid(caption, ("stage", "split", *heads), tuple(rows), 2)
+
+
+def agreement_grid(agreement: pd.DataFrame) -> Grid:
+    """Lay out agreement.csv."""
+    rows = tuple(
+        (f"{STAGE_TITLES[row['first']]} and {STAGE_TITLES[row['second']]}", row["split"])
+        + tuple("-" if pd.isna(row[name]) else f"{row[name]:.3f}" for name in ("top1", "jaccard", "spearman"))
+        for _, row in agreement.iterrows()
+    )
+    heads = ("stages", "split", "same first class", "shared labels (Jaccard)", "order of classes (Spearman)")
+    return Grid("How far two stages agree on a photo, on average", heads, rows, 2)
+
+
+def thresholds_grid(path: Path) -> Grid:
+    """Lay out suggested thresholds per class.
+
+    Args:
+        path: CSV with the columns class, fixed, count, mixture; other columns are passed over.
+
+    Raises:
+        UserError: no such table.
+
+    """
+    try:
+        table = pd.read_csv(path, dtype={"class": str}, keep_default_na=False, na_values=dict.fromkeys(RULES, [""]))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable table of thresholds ({str(error).splitlines()[0]})") from None
+    missing = [name for name in ("class", *RULES) if name not in table.columns]
+    if missing:
+        raise UserError(f"{path}: has no column {missing[0]}; make it again, or leave --thresholds out")
+    rows = tuple(
+        (str(row["class"]), *("-" if pd.isna(row[name]) else f"{row[name]:.3f}" for name in RULES))
+        for _, row in table.iterrows()
+    )
+    return Grid("Suggested probability from which each class counts as named", ("class", *RULES.values()), rows, 1)
+
+
+def headlines(metrics: pd.DataFrame, split: str) -> list[tuple[str, str, str]]:
+    """Return (what, from, to) of the first and last stage of a split."""
+    rows = metrics[(metrics["split"] == split) & ~metrics["stage"].str.startswith(REFERENCE)]
+    first, last = rows.iloc[0], rows.iloc[-1]
+    shown = [("mAP", "mAP", 1), ("OF1", "OF1", 1), ("labels_per_image", "labels per photo", 2)]
+    return [
+        (f"{title}, {split}", f"{first[name]:.{places}f}", f"{last[name]:.{places}f}")
+        for name, title, places in shown
+        if pd.notna(first[name]) and pd.notna(last[name])
+    ]
+
+
+def _number(name: str, value: float) -> str:
+    if pd.isna(value):
+        return "-"
+    if name in ("images", "inversions"):
+        return f"{int(value):,}"
+    return f"{value:.2f}" if name in ("labels_per_image", "confidence") else f"{value:.1f}"

@@ -1,0 +1,124 @@
+"""Published numbers beside a run's own, protocol by protocol."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cutsew.config.dataset import Dataset
+from cutsew.errors import UserError
+
+KEY = ["split", "stage"]
+"""What has to be equal, beside benchmark and protocol, for two numbers to stand in one row."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Which benchmark a run was measured on, and how.
+
+    Attributes:
+        benchmark: name.
+        protocol: name.
+        caveats: what is to be kept in mind about the run's numbers, one sentence each.
+
+    """
+
+    benchmark: str
+    protocol: str
+    caveats: list[str]
+
+
+def published() -> pd.DataFrame:
+    """Read the published numbers.
+
+    A protocol is named where the source tells its photos: CDUL in its section on datasets, TagCLIP in the list that its
+    code evaluates on VOC 2007.
+
+    Returns:
+        Columns method, source, benchmark, protocol (`unknown` where the source does not tell it), split, stage (as in
+        metrics.csv), labels (whether any were used in training), mAP (%), note.
+
+    """
+    path = files("cutsew.reporting") / "published.csv"
+    with path.open(encoding="utf-8") as file:
+        return pd.read_csv(file, dtype={"mAP": float}, keep_default_na=False)
+
+
+def compare(metrics: pd.DataFrame, known: pd.DataFrame, measured: Measured) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Set published numbers of one benchmark and protocol beside a run's.
+
+    Args:
+        metrics: the run's metrics.csv: columns stage, split and mAP (%) at least.
+        known: as `published` returns it.
+        measured: the run's benchmark and protocol.
+
+    Returns:
+        Rows that may stand side by side (split, stage, mAP of the run, published, difference, method, source, labels,
+        note; the published columns empty where there is none), and the benchmark's published rows of other protocols,
+        which may not.
+
+    """
+    of_benchmark = known[known["benchmark"] == measured.benchmark]
+    same = of_benchmark["protocol"] == measured.protocol
+    beside = of_benchmark[same].drop(columns=["benchmark", "protocol"]).rename(columns={"mAP": "published"})
+    own = metrics.loc[metrics["mAP"].notna(), [*KEY, "mAP"]]
+    table = own.merge(beside, on=KEY, how="left")
+    table["difference"] = table["mAP"] - table["published"]
+    first = [*KEY, "mAP", "published", "difference"]
+    table = table[first + [name for name in table.columns if name not in first]]
+    return table, of_benchmark[~same].reset_index(drop=True)
+
+
+def protocol_of(run: Path) -> Measured:
+    """Tell which benchmark and protocol a run was measured on, from its records.
+
+    Raises:
+        UserError: the run was not measured, or on no benchmark as published: its numbers may stand beside none.
+
+    """
+    made = _record(run / "metrics.json")
+    photos = _record(_beside(run, made, "images.parquet"))
+    truth = _record(_beside(run, made, "labels.parquet"))
+    settings = photos["settings"]["dataset"]
+    dataset = Dataset.model_validate({"difficult": truth["settings"]["dataset"]["difficult"], **settings})
+    known = dataset.known()
+    if dataset.benchmark is None or known is None:
+        raise UserError(f"{run}: dataset.benchmark is not set, so no published number is of these photos")
+    if dataset.reduced:
+        raise UserError(f"{run}: made on a reduced copy of {dataset.benchmark}; its numbers are not the benchmark's")
+    if dataset.unlabelled != known.unlabelled:
+        raise UserError(
+            f"{run}: dataset.unlabelled is {dataset.unlabelled}, where protocol {dataset.protocol} of "
+            f"{dataset.benchmark} has {known.unlabelled}; numbers of two protocols do not stand side by side"
+        )
+    if dataset.kind == "voc" and dataset.difficult != "negative":
+        raise UserError(
+            f"{run}: dataset.difficult is {dataset.difficult}, where the published numbers have negative; "
+            "numbers of two protocols do not stand side by side"
+        )
+    return Measured(dataset.benchmark, dataset.protocol, _caveats(photos["facts"]))
+
+
+def _caveats(facts: Mapping[str, Any]) -> list[str]:
+    skipped = facts.get("skipped", 0)
+    return [f"{skipped} listed photos could not be read and are not among those measured"] if skipped else []
+
+
+def _beside(run: Path, made: dict[str, Any], name: str) -> Path:
+    """Return the record of an artefact that a record names among its inputs."""
+    found = next((str(path) for path in made["inputs"] if Path(path).name == name), None)
+    if found is None:
+        raise UserError(f"{run}: was measured without true labels; there is nothing to compare")
+    return (run / found).with_suffix(".json")
+
+
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(f"{path}: no readable record; name the folder of a finished run") from None
+    return record

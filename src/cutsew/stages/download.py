@@ -1,0 +1,75 @@
+"""Stage `download`: fetch and unpack a benchmark's archives, where its photos are not there yet."""
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cutsew.artefacts.atomic import replacing
+from cutsew.artefacts.record import Record
+from cutsew.config.download import Download
+from cutsew.data.fetch import fetch, mirrored, unpack
+from cutsew.errors import UserError
+from cutsew.plan import STAGES
+from cutsew.stages.options import SettingsOption
+
+log = logging.getLogger(__name__)
+
+
+def download(
+    record_path: Annotated[Path, typer.Argument(metavar="RECORD", help="download.json, written.")],
+    *,
+    settings: SettingsOption,
+) -> None:
+    """Fetch and unpack a benchmark's archives; a copy that is there is used as it is."""
+    record = Record("download", STAGES["download"].version, settings)
+    chosen = Download.model_validate(settings["dataset"]["download"])
+    root = Path(settings["dataset"]["root"])
+    folder = chosen.folder
+    if folder is None or not root.is_relative_to(folder):
+        raise UserError(f"dataset.download.folder: {folder} does not hold dataset.root {root}; set both to one place")
+    if root.is_dir():
+        log.info("%s is there and is used as it is", root)
+        record.facts = {"downloaded": False}
+    else:
+        record.facts = {"downloaded": True, "archives": _download(chosen, folder, root)}
+    record.write(record_path, {})
+
+
+def _download(chosen: Download, folder: Path, root: Path) -> dict[str, str]:
+    """Fetch all archives and unpack them together; return the URL of each and what it digests to."""
+    if folder.exists():
+        raise UserError(
+            f"dataset.download.folder: {folder} is there, but {root} is not; set dataset.root to your copy, or move it "
+            "away"
+        )
+    archives = folder.with_name(f"{folder.name}.archives")
+    found = {}
+    try:
+        for archive in chosen.archives:
+            url = mirrored(archive.url, chosen.mirror)
+            found[url] = fetch(url, archives / archive.name, archive.digest)
+            if archive.digest is None:
+                log.warning("%s: no digest is set to check it with; it has %s", url, found[url])
+        with replacing(folder) as draft:
+            draft.mkdir(parents=True)
+            for archive in chosen.archives:
+                unpack(archives / archive.name, draft)
+            if not (draft / root.relative_to(folder)).is_dir():
+                raise UserError(
+                    f"dataset.root: the archives hold no {root.relative_to(folder)}; set it to what they hold"
+                )
+        if not chosen.keep_archives:
+            _remove(archives, [archive.name for archive in chosen.archives])
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror or error}); mend that and run again") from None
+    return found
+
+
+def _remove(archives: Path, names: list[str]) -> None:
+    """Remove the archives, and their folder where it holds nothing else."""
+    for name in names:
+        (archives / name).unlink()
+    if not any(archives.iterdir()):
+        archives.rmdir()

@@ -1,0 +1,168 @@
+"""Stage explain: where teacher and student see a class, and what they make of a sample of photos."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+import typer
+from torch import Tensor
+from tqdm import tqdm
+
+from cutsew import teachers
+from cutsew.artefacts.manifest import read_manifest, slabs
+from cutsew.artefacts.maps import map_specs
+from cutsew.artefacts.record import Record
+from cutsew.artefacts.store import Along, Coordinates, array_of, labels_of, open_group, read, write_group
+from cutsew.artefacts.views import GLOBAL
+from cutsew.config.model import Explain
+from cutsew.config.teacher import Teacher
+from cutsew.data.images import read_image
+from cutsew.device import pick_device
+from cutsew.errors import UserError
+from cutsew.numerics.showcase import choose_pairs, surest
+from cutsew.numerics.views import cut, whole_box
+from cutsew.plan import STAGES
+from cutsew.stages.options import BatchOption, DeviceOption, SettingsOption, WorkersOption
+from cutsew.student import MODEL, Build, Student, build_backbone, load
+from cutsew.training.photos import plain_batches
+
+SLAB = 8192
+"""Photos whose logits are read at a time."""
+
+Floats = npt.NDArray[np.float16]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Photos (rows of the manifest) and one class of each, by its number; (n,) int64."""
+
+    photos: pd.DataFrame
+    classes: Tensor
+
+
+def explain(
+    images: Annotated[Path, typer.Argument(help="images.parquet")],
+    adapter: Annotated[Path, typer.Argument(help="adapter.safetensors, with model.yaml beside it")],
+    maps: Annotated[Path, typer.Argument(help="maps.zarr, written")],
+    settings: SettingsOption,
+    views: Annotated[Path, typer.Option(help="views.zarr; only the whole photos are read.")],
+    text: Annotated[Path, typer.Option(help="text.zarr")],
+    scores: Annotated[Path, typer.Option(help="The student's logits of the held-out photos.")],
+    refined: Annotated[Path, typer.Option(help="The refined labels, for where no photo is held out.")],
+    device: DeviceOption = "auto",
+    batch_size: BatchOption = 32,
+    workers: WorkersOption = 0,
+) -> None:
+    """Map where teacher and student see a class, and keep their features of a sample."""
+    run(images, adapter, maps, settings, views, text, scores, refined, device, batch_size, workers)
+
+
+def run(
+    images: Path,
+    adapter: Path,
+    maps: Path,
+    settings: dict[str, Any],
+    views: Path,
+    text: Path,
+    scores: Path,
+    refined: Path,
+    device: str,
+    batch_size: int,
+    workers: int,
+    build: Build = build_backbone,
+) -> None:
+    """Explain with a backbone that `build` makes; otherwise as `explain`."""
+    wanted = Explain.model_validate(settings["explain"])
+    photos = read_manifest(images)
+    held_out = photos[photos["split"] == "test"]
+    labels = scores if len(held_out) else refined
+    given = [images, adapter, adapter.with_name(MODEL), views, text, labels]
+    record = Record("explain", STAGES["explain"].version, settings, given)
+    where = pick_device(device)
+    student = load(adapter, where, build)
+    teacher = teachers.build(Teacher.model_validate(settings["teacher"]), where)
+    texts = _read_texts(text, teacher, student)
+    pairs = _choose(labels, photos, wanted.pairs)
+    sample = (held_out if len(held_out) else photos).sort_values(["digest", "id"])[: wanted.sample]
+    before = np.asarray(array_of(open_group(views), GLOBAL).oindex[sample["row"].to_numpy(), :])
+    with tqdm(total=2 * len(pairs.photos) + len(sample), desc="explain", unit="photo") as bar:
+        of_teacher = _teacher_maps(teacher, texts, pairs, batch_size, bar)
+        of_student = _student_maps(student, pairs, batch_size, workers, bar)
+        after = _features(student, sample, batch_size, workers, bar)
+
+    layout = map_specs(of_teacher.shape, of_student.shape, before.shape, after.shape[1])
+    arrays = {"teacher": of_teacher, "student": of_student, "before": before, "after": after}
+    coordinates: Coordinates = {
+        "image": Along("pair", pairs.photos["id"].tolist()),
+        "class": Along("pair", [student.classes[index] for index in pairs.classes.tolist()]),
+        "sample": sample["id"].tolist(),
+    }
+    write_group(maps, {name: (layout[name], values) for name, values in arrays.items()}, coordinates)
+    record.facts = {"device": where, "pairs": len(pairs.photos), "sample": len(sample)}
+    record.facts |= {"weights": {"teacher": teacher.weights_digest, "student": student.backbone.weights_digest}}
+    record.write_beside(maps)
+
+
+def _read_texts(text: Path, teacher: teachers.Teacher, student: Student) -> Tensor:
+    """Read the (C, D) embeddings of the class names.
+
+    Raises:
+        UserError: they are another teacher's, or of other classes than the student's.
+
+    """
+    group = open_group(text)
+    if group.attrs["weights"] != teacher.weights_digest:
+        raise UserError(f"{text}: made by a teacher with other weights; run the workflow again")
+    if labels_of(group, "class") != student.classes:
+        raise UserError(f"{text}: its classes are not those of the student; run the workflow again")
+    return torch.from_numpy(read(array_of(group, "text")))
+
+
+def _choose(labels: Path, photos: pd.DataFrame, most: int) -> Pairs:
+    """Choose the (photo, class) pairs by a label artefact's logits."""
+    group = open_group(labels)
+    z, ids = array_of(group, "z"), labels_of(group, "image")
+    rows, logits = surest((read(z, part) for part in slabs(len(ids), SLAB)), z.shape[1])
+    chosen = choose_pairs(rows, logits, most)
+    found = photos.set_index("id", drop=False).reindex([ids[row] for row, _ in chosen])
+    if found["path"].isna().any():
+        raise UserError(f"{labels}: holds photos that the manifest does not; run the workflow again")
+    return Pairs(found.reset_index(drop=True), torch.tensor([index for _, index in chosen]))
+
+
+def _teacher_maps(teacher: teachers.Teacher, texts: Tensor, pairs: Pairs, batch_size: int, bar: tqdm) -> Floats:  # type: ignore[type-arg]
+    made = []
+    for part in slabs(len(pairs.photos), batch_size):
+        images = torch.from_numpy(np.stack(list(_whole(pairs.photos[part], teacher.image_size))))
+        made.append(teacher.maps(images, texts, pairs.classes[part]))
+        bar.update(len(images))
+    return torch.cat(made).half().numpy()
+
+
+def _whole(photos: pd.DataFrame, size: int) -> Iterator[npt.NDArray[np.uint8]]:
+    """Give the whole photos as the teacher was asked about them, (3, S, S) each."""
+    for path in photos["path"]:
+        photo = read_image(Path(path))
+        yield cut(photo, whole_box(*photo.size), size)
+
+
+def _student_maps(student: Student, pairs: Pairs, batch_size: int, workers: int, bar: tqdm) -> Floats:  # type: ignore[type-arg]
+    made, start = [], 0
+    for images in plain_batches(pairs.photos["path"].tolist(), student.image_size, batch_size, workers):
+        made.append(student.maps(images, pairs.classes[start : start + len(images)]))
+        start += len(images)
+        bar.update(len(images))
+    return torch.cat(made).half().numpy()
+
+
+def _features(student: Student, sample: pd.DataFrame, batch_size: int, workers: int, bar: tqdm) -> Floats:  # type: ignore[type-arg]
+    made = []
+    for images in plain_batches(sample["path"].tolist(), student.image_size, batch_size, workers):
+        made.append(student.embed(images))
+        bar.update(len(images))
+    return torch.cat(made).half().numpy()

@@ -1,0 +1,55 @@
+"""Stage targets: labels whose mean number per photo is a chosen one, for training to start from."""
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from tqdm import tqdm
+
+from cutsew.artefacts.logits import label_spec
+from cutsew.artefacts.manifest import read_manifest, slabs
+from cutsew.artefacts.record import Record
+from cutsew.artefacts.store import array_of, folder_of, labels_of, new_group, open_group, read
+from cutsew.config.method import Targets
+from cutsew.errors import UserError
+from cutsew.numerics.targets import estimated_count, found_shift
+from cutsew.numerics.targets import targets as shifted
+from cutsew.plan import STAGES
+from cutsew.stages.options import SettingsOption
+
+log = logging.getLogger(__name__)
+
+SAMPLE = 65536
+"""Training photos, spread evenly over all, from which count and shift are found."""
+
+
+def targets(
+    images: Annotated[Path, typer.Argument(help="images.parquet")],
+    labels: Annotated[Path, typer.Argument(help="pseudo.zarr, fused.zarr or logits.zarr, as train.labels says")],
+    made: Annotated[Path, typer.Argument(metavar="TARGETS", help="targets.zarr, written")],
+    settings: SettingsOption,
+) -> None:
+    """Set how many labels a photo has on average."""
+    record = Record("targets", STAGES["targets"].version, settings, [images, labels])
+    rule = Targets.model_validate(settings["targets"])
+    group = open_group(labels)
+    z = array_of(group, "z" if "z" in group else "zero_shot")
+    ids, classes = labels_of(group, "image"), labels_of(group, "class")
+    if list(read_manifest(images)["id"]) != ids:
+        raise UserError(f"{folder_of(labels)}: its photos are not those of images.parquet; run the workflow again")
+    train = read_manifest(images, split="train")["row"].to_numpy()
+    chosen = np.unique(np.linspace(0, len(train) - 1, min(len(train), SAMPLE)).round().astype(int))
+    sample = np.asarray(z.oindex[train[chosen], :])
+    count = estimated_count(sample) if rule.count == "auto" else float(rule.count or 0)
+    shift = found_shift(sample, count, rule.sharpen)
+    size = z.chunks[0]
+    with new_group(
+        made, {"z": label_spec(len(ids), len(classes), size)}, {"image": ids, "class": classes}, {"shift": shift}
+    ) as written:
+        for rows in tqdm(list(slabs(len(ids), size)), desc="targets", unit="shard"):
+            written["z"][rows] = shifted(read(z, rows), shift, rule.sharpen)
+    record.facts = {"count": count, "shift": shift, "photos": len(chosen)}
+    record.write_beside(made)
+    log.info("targets: %.3f labels a photo (%s)", count, "estimated" if rule.count == "auto" else "as set")

@@ -1,0 +1,74 @@
+"""Stage thresholds: from which probability each class counts as named, without labels."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+import typer
+from tqdm import tqdm
+
+from cutsew.artefacts import thresholds as table
+from cutsew.artefacts.outcome import Outcome
+from cutsew.artefacts.record import Record
+from cutsew.artefacts.store import labels_of, open_group
+from cutsew.config.model import Thresholds
+from cutsew.errors import UserError
+from cutsew.numerics.score import sigmoid
+from cutsew.numerics.thresholds import FIXED, count, expected_share, mixture
+from cutsew.plan import STAGES
+from cutsew.stages.options import SettingsOption
+
+log = logging.getLogger(__name__)
+
+SAMPLE = 100_000
+"""Photos that thresholds are chosen on; of more, every second, third, ..."""
+
+
+def thresholds(
+    scores: Annotated[Path, typer.Argument(help="scores.zarr, the student's logits of the held-out photos.")],
+    out: Annotated[Path, typer.Argument(help="thresholds.csv, to be written.")],
+    *,
+    logits: Annotated[Path, typer.Option(help="Zero-shot logits.")],
+    refined: Annotated[Path, typer.Option(help="The training photos' labels after EM.")],
+    settings: SettingsOption,
+) -> None:
+    """Suggest, without labels, from which probability each class counts as named."""
+    record = Record("thresholds", STAGES["thresholds"].version, settings, [scores, logits, refined])
+    chosen = Thresholds.model_validate(settings["thresholds"])
+    student, labels, zero_shot = Outcome("student", scores), Outcome("refined", refined), Outcome("zero_shot", logits)
+    if not student.classes == labels.classes == zero_shot.classes:
+        raise UserError(f"{scores}: its classes are not those of {refined} and {logits}; run the workflow again")
+    trained, held_out = (labels_of(open_group(path), "image") for path in (refined, scores))
+    share = expected_share(_mean(zero_shot, trained), _mean(labels, trained))
+    # Without held-out photos the refined labels stand in: the student was trained to give them.
+    z = student.read(_sample(held_out)) if held_out else labels.read(_sample(trained))
+    fitted = mixture(z)
+    lacking = [name for name, value in zip(student.classes, fitted, strict=True) if np.isnan(value)]
+    if lacking:
+        log.warning("no two groups of logits in %s; rule mixture takes %s there", ", ".join(lacking), FIXED)
+    by_rule = {
+        "fixed": [FIXED] * z.shape[1],
+        "count": count(z, share).tolist(),
+        "mixture": np.where(np.isnan(fitted), FIXED, fitted).tolist(),
+    }
+    table.write(out, student.classes, table.Thresholds(chosen.rule, by_rule), z, share.tolist())
+    record.facts = {"photos": len(z), "held_out": bool(held_out), "expected_labels_per_photo": float(share.sum())}
+    record.facts["without_mixture"] = lacking
+    record.write_beside(out)
+
+
+def _mean(outcome: Outcome, ids: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Mean probability of each class over some photos, a slice at a time."""
+    total = np.zeros(len(outcome.classes))
+    with tqdm(total=len(ids), desc=f"expecting from {outcome.stage}", unit="photo") as bar:
+        for block in outcome.slices(ids):
+            total += sigmoid(block.astype(np.float64)).sum(axis=0)
+            bar.update(len(block))
+    return total / len(ids)
+
+
+def _sample(ids: Sequence[str]) -> Sequence[str]:
+    return ids[:: -(-len(ids) // SAMPLE)]

@@ -1,0 +1,96 @@
+"""Where an image encoder has its last grid of features, and what it sees there of a class."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cutsew.errors import UserError
+from cutsew.numerics.cam import Tap, grad_cam
+from cutsew.steady import steadily
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The last grid of features on which every place still counts for the answer.
+
+    Of a transformer that is what enters its last block: what leaves it is read at the class token alone, so that the
+    gradient at all places is 0.
+
+    Attributes:
+        layer: of the encoder.
+        entering: whether the grid is what enters the layer, or what leaves it.
+        tokens_before: tokens before those of the grid, such as the class token.
+        channels_last: of a (B, H, W, K) grid.
+
+    """
+
+    layer: nn.Module
+    entering: bool = False
+    tokens_before: int = 0
+    channels_last: bool = False
+
+    def lay_out(self, features: Tensor) -> Tensor:
+        """Lay out what was taken at the layer, tokens (B, L, K) of a square grid or a map, as (B, K, H, W)."""
+        if features.dim() == 4:
+            return features.permute(0, 3, 1, 2) if self.channels_last else features
+        grid = features[:, self.tokens_before :].transpose(1, 2)
+        side = round(grid.shape[2] ** 0.5)
+        return grid.reshape(*grid.shape[:2], side, side)
+
+
+def last_grid(visual: Any) -> Grid:  # noqa: ANN401 - open_clip's towers share no type
+    """Find the grid of an open_clip visual tower: a ResNet, a transformer, or one of timm's.
+
+    Raises:
+        UserError: a tower of another kind.
+
+    """
+    if hasattr(visual, "layer4"):
+        return Grid(visual.layer4)
+    if hasattr(visual, "transformer"):
+        return Grid(visual.transformer.resblocks[-1], entering=True, tokens_before=1)
+    if not hasattr(visual, "trunk"):
+        raise UserError(
+            f"teacher.open_clip.model: no grid of features is known in its {type(visual).__name__}, so it has no maps;"
+            " set explain.pairs: 0"
+        )
+    trunk = visual.trunk
+    if hasattr(trunk, "num_prefix_tokens") and hasattr(trunk, "blocks"):
+        return Grid(trunk.blocks[-1], entering=True, tokens_before=trunk.num_prefix_tokens)
+    last = trunk.get_submodule(trunk.feature_info[-1]["module"])
+    return Grid(last, channels_last=getattr(trunk, "output_fmt", "NCHW") == "NHWC")
+
+
+def class_maps(
+    embed: Callable[[Tensor], Tensor], grid: Grid, images: Tensor, texts: Tensor, classes: Tensor, device: str
+) -> Tensor:
+    """Show where in each view its class is seen: Grad-CAM of the cosine with the class less its mean over all classes.
+
+    What all classes have in common ("a photo of") would otherwise lead: on the demo's held-out photos the map's peak
+    lies on the class's object in 28 % with this score, in 20 % with the logit of Eq. 4 and in 4 % with the cosine.
+
+    Args:
+        embed: from (b, 3, S, S) uint8 views on the device to (b, D), L2-normalised, differentiable.
+        grid: of the model that `embed` runs.
+        images: (B, 3, S, S) uint8.
+        texts: (C, D) embeddings of all classes, L2-normalised.
+        classes: (B,) int64, one class of each view.
+        device: cpu or cuda.
+
+    Returns:
+        (B, H, W) float32 in [0, 1] on the CPU.
+
+    """
+    directions = (texts - texts.mean(dim=0))[classes]
+
+    with Tap(grid.layer, entering=grid.entering) as tap:
+
+        def of(rows: Tensor) -> Tensor:
+            views, wanted = images[rows.cpu()].to(device), directions[rows.cpu()].to(device)
+            features, gradients = tap.gradients(lambda: (embed(views) * wanted).sum(dim=-1))
+            return grad_cam(grid.lay_out(features), grid.lay_out(gradients))
+
+        return steadily(of, torch.arange(len(images)), device).cpu()

@@ -1,0 +1,85 @@
+"""Tool check: is a copy of a benchmark whole, before anything runs."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from tqdm import tqdm
+
+from cutsew.config import Config, load
+from cutsew.config.dataset import Dataset
+from cutsew.data import coco, layouts, nus
+from cutsew.data.truth import refuse_absent
+from cutsew.errors import UserError
+
+LAYOUT = {
+    "voc": "JPEGImages/<id>.jpg, Annotations/<id>.xml, ImageSets/Main/<list>.txt",
+    "coco": "annotations/instances_<list>.json, <list>/ or images/<list>/ with the photos",
+    "nus": "ImageList/<list>.txt, ConceptsList/Concepts81.txt, Groundtruth/AllLabels/ or Groundtruth/TrainTestLabels/ "
+    "with Labels_<concept>*.txt, Flickr/<tag>/<file>.jpg",
+}
+SHOWN = 5
+"""Lost photos that are named."""
+
+
+def check(
+    configfile: Annotated[Path, typer.Argument(help="A config file of kind voc, coco or nus.")],
+    root: Annotated[Path | None, typer.Option(help="Folder of the copy, instead of dataset.root.")] = None,
+) -> None:
+    """Tell whether a copy of a benchmark is whole: lists, counts, classes, labels and photos.
+
+    Nothing is written. Ends with status 1 where anything is missing.
+    """
+    config = load(_read(configfile, root))
+    dataset = config.dataset
+    if dataset.kind not in LAYOUT or dataset.root is None:
+        raise UserError(
+            f"{configfile}: dataset.kind is {dataset.kind}; only copies of kind voc, coco and nus are checked"
+        )
+    typer.echo(f"{dataset.root} should hold {LAYOUT[dataset.kind]}")
+    lost = 0
+    for split, listing in layouts.read_lists(_let_through(dataset), dataset.root).items():
+        missing = [path for path in tqdm(listing.paths, desc=split, unit="photo") if not os.path.exists(path)]  # noqa: PTH110
+        dropped = f", {listing.dropped} without any label left out" if listing.dropped else ""
+        typer.echo(f"{split}: {len(listing.names)} photos{dropped}, {len(missing)} of them are not there")
+        for path in missing[:SHOWN]:
+            typer.echo(f"  {path}")
+        lost += len(missing)
+    _check_classes(config, dataset.root)
+    layouts.read_lists(dataset, dataset.root)
+    if lost and dataset.on_bad_image == "stop":
+        raise UserError(f"{lost} photos are not there; add them, or set dataset.on_bad_image: skip")
+    what = "copy" if dataset.benchmark is None else f"copy of {dataset.benchmark}, protocol {dataset.protocol},"
+    typer.echo(f"this {what} can be used as it is")
+
+
+def _check_classes(config: Config, root: Path) -> None:
+    """Refuse classes that the annotations cannot name; those of VOC are not all opened for it."""
+    if config.dataset.kind == "nus":
+        nus.read_labels(root)
+        refuse_absent(config.classes, nus.read_concepts(root), root)
+    if config.dataset.kind == "coco":
+        refuse_absent(
+            config.classes, coco.read_instances(root, config.dataset.coco.train, "dataset.coco.train")[1], root
+        )
+
+
+def _let_through(dataset: Dataset) -> Dataset:
+    """Return the settings with which a copy that is not whole is counted too."""
+    return dataset.model_copy(update={"reduced": True})
+
+
+def _read(path: Path, root: Path | None) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); name a config file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())}); mend it") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: holds no settings; name a config file")
+    if root is not None:
+        raw["dataset"] = {**raw.get("dataset", {}), "root": str(root)}
+    return raw

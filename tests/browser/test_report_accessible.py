@@ -1,0 +1,34 @@
+"""axe-core finds nothing serious in the report, in light and dark, narrow and wide."""
+
+import pytest
+
+from browser.hostile import CLASSES
+
+pytestmark = pytest.mark.browser
+
+SERIOUS = ("serious", "critical")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1200, 400])
+def test_no_serious_violation(open_page, scheme, width):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page = open_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.evaluate("document.querySelectorAll('details').forEach(x => x.open = true)")
+    for present in (1, 0):
+        page.locator(f"figure.card tbody tr:nth-child({2 - present}) button[data-present='{present}']").first.click()
+    page.select_option("#by-class", "1")
+    assert page.locator("tr.hit").count() > 0
+    found = axe.run(page).response["violations"]
+    told = [(each["id"], each["impact"], [node["html"][:150] for node in each["nodes"][:3]]) for each in found]
+    assert [each for each in told if each[1] in SERIOUS] == []
+
+
+def test_reaches_every_control_by_keyboard(open_page):
+    page = open_page()
+    page.locator("#order").focus()
+    reached = set()
+    for _ in range(3 * len(CLASSES) + 8):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.className || document.activeElement.textContent"))
+    assert {"Show all", "name", "Add"} <= reached

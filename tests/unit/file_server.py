@@ -1,0 +1,74 @@
+"""A web server on loopback that hands out files, resumes as a real one does, and can break off or refuse to resume."""
+
+import contextlib
+import hashlib
+import http.server
+import threading
+from pathlib import Path
+
+
+class FileServer:
+    """Files below a folder, at `url`.
+
+    Attributes:
+        requests: (path, value of the header Range) of each request.
+        breaks: how many of the next answers break off after half of what is asked for.
+        busy: how many of the next answers are 503, Service Unavailable.
+        resumes: whether Range is honoured.
+
+    """
+
+    def __init__(self, folder: Path, address: tuple) -> None:
+        self.folder = folder
+        self.url = f"http://127.0.0.1:{address[1]}"
+        self.requests = []
+        self.breaks = 0
+        self.busy = 0
+        self.resumes = True
+
+    def answer(self, handler):
+        path, wanted = self.folder / handler.path.lstrip("/"), handler.headers.get("Range")
+        self.requests.append((handler.path, wanted))
+        if self.busy or not path.is_file():
+            handler.send_error(503 if self.busy else 404)
+            self.busy = max(self.busy - 1, 0)
+            return
+        content, start = path.read_bytes(), 0
+        tag = f'"{hashlib.sha256(content).hexdigest()[:8]}"'
+        if wanted and self.resumes and handler.headers.get("If-Range", tag) == tag:
+            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+        if start and start >= len(content):
+            handler.send_response(416)
+            handler.send_header("Content-Range", f"bytes */{len(content)}")
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
+            return
+        handler.send_response(206 if start else 200)
+        handler.send_header("Content-Length", str(len(content) - start))
+        handler.send_header("ETag", tag)
+        handler.end_headers()
+        rest = content[start:]
+        if self.breaks:
+            self.breaks -= 1
+            rest = rest[: len(rest) // 2]
+        handler.wfile.write(rest)
+
+
+@contextlib.contextmanager
+def serve(folder: Path):
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):  # noqa: N802
+            files.answer(self)
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        files = FileServer(folder, server.server_address)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield files
+        finally:
+            server.shutdown()
+            thread.join()

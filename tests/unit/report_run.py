@@ -1,0 +1,63 @@
+"""The made-up run with all that a report can show: crops' logits, class activation maps, suggested thresholds."""
+
+import numpy as np
+import pandas as pd
+from synthetic_run import SETTINGS, make_run
+
+from cutsew.artefacts.logits import logit_specs
+from cutsew.artefacts.store import Spec, array_of, labels_of, new_group, open_group, read
+from cutsew.numerics.draw import generator
+from cutsew.stages.evaluate import evaluate
+from cutsew.stages.report import report
+
+PASSES = 3
+
+
+def add_crops(folder):
+    """Write logits.zarr anew, with crops: pass k says k for every class of every photo."""
+    group = open_group(folder / "logits.zarr")
+    zero_shot, ids, classes = read(array_of(group, "zero_shot")), labels_of(group, "image"), labels_of(group, "class")
+    coordinates = {"image": ids, "class": classes, "pass": list(range(PASSES))}
+    with new_group(folder / "logits.zarr", logit_specs(len(ids), len(classes), PASSES, len(ids)), coordinates) as made:
+        made["zero_shot"][...] = zero_shot
+        made["crops"][...] = np.arange(PASSES, dtype=np.float32)[:, None, None]
+
+
+def write_maps(path, ids, classes, sample, g=4, h=7):
+    """Write class activation maps of some pairs of photo and class, and features of a sample of photos."""
+    rng = generator("maps", len(ids))
+    arrays = {
+        "teacher": (rng.random((len(ids), g, g)), ("pair", "y", "x")),
+        "student": (rng.random((len(ids), h, h)), ("pair", "v", "u")),
+        "before": (rng.normal(size=(len(sample), 6)), ("sample", "d")),
+        "after": (rng.normal(size=(len(sample), 5)), ("sample", "w")),
+    }
+    specs = {name: Spec(values.shape, "float16", dims, values.shape) for name, (values, dims) in arrays.items()}
+    with new_group(path, specs, {"image": list(ids), "class": list(classes), "sample": list(sample)}) as group:
+        for name, (values, _) in arrays.items():
+            group[name][...] = values.astype(np.float16)
+    return path
+
+
+def write_thresholds(path, classes):
+    """Write suggested thresholds, with a column more than the report asks for; the last class has no mixture."""
+    table = pd.DataFrame({"class": classes, "chosen": 0.4, "fixed": 0.5, "count": 0.25, "mixture": 0.125})
+    table.loc[len(table) - 1, "mixture"] = None
+    table.to_csv(path, index=False)
+    return path
+
+
+def write_report(folder, labels=True, views=True, crops=False, more=None, **options):
+    """Make up a run and report on it; return the page."""
+    given = make_run(folder, **options)
+    if crops:
+        add_crops(folder)
+    if not labels:
+        given.pop("labels")
+    metrics, images = folder / "metrics.csv", given.pop("images")
+    evaluate(images, metrics, settings=SETTINGS, **given)
+    found = {"views": folder / "views.zarr"} if views else {}
+    if (folder / "history.csv").is_file():
+        found["history"] = folder / "history.csv"
+    report(folder / "report.html", metrics=metrics, images=images, **given, **found, **(more(folder) if more else {}))
+    return folder / "report.html"

@@ -1,0 +1,68 @@
+"""Number formats of the frozen encoders, and torch.compile, as far as a CPU can show them."""
+
+import pytest
+import torch
+from sewing_world import backbone
+
+from cutsew import backbones, teachers
+from cutsew.config.student import OpenClipStudent, Student
+from cutsew.config.teacher import OpenClipTeacher, Teacher
+from cutsew.errors import UserError
+from cutsew.precision import tuned
+
+TINY = {"model": "cutsew-tiny", "pretrained": "demo", "image_size": 64}
+
+
+@pytest.fixture(autouse=True)
+def flags():
+    """What a test says about TF32 holds for that test alone."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.randint(0, 256, (6, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("precision", ["tf32", "float32", "bfloat16"])
+def test_an_encoder_computes_in_its_precision_and_answers_in_float32(precision):
+    seen = []
+
+    def encoder(images):
+        product = images @ images.T
+        seen.append(product.dtype)
+        return product
+
+    made = tuned(encoder, precision, "cpu", compiled=False, setting="teacher")(torch.eye(3))
+    assert made.dtype == torch.float32
+    assert seen == [torch.bfloat16 if precision == "bfloat16" else torch.float32]
+    assert torch.backends.cudnn.allow_tf32 is torch.backends.cuda.matmul.allow_tf32 is (precision != "float32")
+
+
+def test_float16_needs_a_gpu():
+    with pytest.raises(UserError, match="student.precision: float16 needs a GPU"):
+        backbone(Student(precision="float16"))
+
+
+def test_a_teacher_in_bfloat16_says_nearly_the_same(images):
+    plain, fast = (
+        teachers.build(Teacher(open_clip=OpenClipTeacher(**TINY), precision=precision), "cpu")
+        for precision in ("float32", "bfloat16")
+    )
+    one, other = plain.embed_images(images), fast.embed_images(images)
+    assert other.dtype == torch.float32 and not torch.equal(one, other)
+    assert torch.nn.functional.cosine_similarity(one, other).min() > 0.99
+    assert torch.equal(plain.embed_texts(["a cat"]), fast.embed_texts(["a cat"]))  # texts are always in float32
+    assert torch.equal(fast.embed_images(images[1:2]), other[1:2])  # whatever the batch
+
+
+def test_a_compiled_backbone_gives_the_same_features(images):
+    plain, compiled = (
+        backbones.build(Student(open_clip=OpenClipStudent(**TINY), compiled=compiled), "cpu")
+        for compiled in (False, True)
+    )
+    assert torch.allclose(plain(images), compiled(images), atol=1e-4)
+    assert torch.equal(compiled(images[1:3]), compiled(images)[1:3])
+    assert compiled.describe()["compiled"] is True
