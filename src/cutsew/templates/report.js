@@ -232,7 +232,10 @@
 
   find("filters").addEventListener("input", arrange);
   find("filters").addEventListener("submit", (event) => event.preventDefault());
-  find("filters").addEventListener("reset", () => setTimeout(arrange));
+  find("all").addEventListener("click", () => {
+    find("filters").reset();
+    arrange();
+  });
   find("by").addEventListener("input", save);
   find("download").addEventListener("click", download);
   find("clear").addEventListener("click", () => {
