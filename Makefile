@@ -6,7 +6,9 @@ INSTALLED := $(VENV)/.installed
 CORES ?= all
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test slurm kills lint docs clean
+BENCHMARKS ?= $(filter-out common tables student,$(basename $(notdir $(wildcard benchmarks/*.py))))
+
+.PHONY: demo test slurm kills bench lint docs clean
 
 demo: $(INSTALLED)
 	$(BIN)/snakemake --cores $(CORES)
@@ -21,6 +23,11 @@ slurm: $(INSTALLED)
 # The suite kills running workflows a few times; this kills 50, in every stage, and takes about half an hour.
 kills: $(INSTALLED)
 	CUTSEW_KILLS=50 $(BIN)/python -m pytest tests/workflow/test_kills.py
+
+# Tables, and JSON files in benchmarks/results; `make bench BENCHMARKS=startup` runs one. On a machine that does nothing else.
+bench: $(INSTALLED)
+	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	$(BIN)/python benchmarks/tables.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
