@@ -33,8 +33,8 @@ TOOLS = {
 
 
 def _command(name: str, function: Callable[..., None], summary: str | None) -> Any:  # noqa: ANN401
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(name=name, help=summary)(function)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command(name=name, help=summary, short_help=summary)(function)
     return get_command(app)
 
 
@@ -60,6 +60,7 @@ app = typer.Typer(
     cls=StageGroup,
     add_completion=False,
     no_args_is_help=True,
+    rich_markup_mode=None,  # without its frames, help is there in half the time
     pretty_exceptions_enable=False,
     help="Multi-label pseudo-labels and a classifier from unlabelled photos. Every stage is one job of the workflow.",
 )

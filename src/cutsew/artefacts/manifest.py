@@ -3,17 +3,19 @@
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from cutsew.artefacts.atomic import replacing
 from cutsew.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = ("id", "path", "width", "height", "bytes", "digest", "split", "shard")
 SPLITS = ("train", "test")
 
 
-def write_manifest(path: Path, images: pd.DataFrame) -> None:
+def write_manifest(path: Path, images: "pd.DataFrame") -> None:
     """Write the manifest atomically.
 
     Args:
@@ -27,8 +29,10 @@ def write_manifest(path: Path, images: pd.DataFrame) -> None:
         images[list(COLUMNS)].to_parquet(draft, index=False)
 
 
-def read_manifest(path: Path, shard: int | None = None, split: str | None = None) -> pd.DataFrame:
+def read_manifest(path: Path, shard: int | None = None, split: str | None = None) -> "pd.DataFrame":
     """Read the manifest, or one shard or split of it, with a `row` column: the row's index in every (N, ...) array."""
+    import pandas as pd
+
     if not path.is_file():
         raise UserError(f"{path}: no such manifest; run the workflow to make it")
     images = pd.read_parquet(path)
@@ -40,7 +44,7 @@ def read_manifest(path: Path, shard: int | None = None, split: str | None = None
     return images.reset_index(drop=True)
 
 
-def shard_digests(images: pd.DataFrame) -> dict[int, str]:
+def shard_digests(images: "pd.DataFrame") -> dict[int, str]:
     """Digest the rows of each shard: what an encoding job depends on (ids and content, not paths or splits)."""
     digests: dict[int, str] = {}
     for shard, rows in images.groupby("shard", sort=True):

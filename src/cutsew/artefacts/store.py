@@ -16,16 +16,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import zarr
-from zarr.codecs import BloscCodec, BloscShuffle
-from zarr.storage import LocalStore, MemoryStore
 
 from cutsew.artefacts.atomic import replacing
 from cutsew.errors import UserError
+
+if TYPE_CHECKING:  # zarr takes longer to import than all else of a light stage: it is, when the first array is touched
+    import zarr
+    from zarr.storage import LocalStore, MemoryStore
 
 Array = npt.NDArray[Any]
 INNER_IMAGES = 128
@@ -54,9 +55,12 @@ class Spec:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
     def create(
-        self, store: LocalStore | MemoryStore, name: str, shape: tuple[int, ...] | None = None
-    ) -> zarr.Array[Any]:
+        self, store: "LocalStore | MemoryStore", name: str, shape: tuple[int, ...] | None = None
+    ) -> "zarr.Array[Any]":
         """Create the array's metadata in a store."""
+        import zarr
+        from zarr.codecs import BloscCodec, BloscShuffle
+
         return zarr.create_array(
             store,
             name=name,
@@ -105,6 +109,8 @@ def write_chunk(path: Path, values: Array, spec: Spec) -> str:
         spec: of the array.
 
     """
+    from zarr.storage import MemoryStore
+
     memory = MemoryStore()
     array = spec.create(memory, "chunk", shape=spec.chunks)
     padded = np.zeros(spec.chunks, dtype=spec.dtype)
@@ -139,6 +145,9 @@ def seal(
         UserError: a chunk file is missing.
 
     """
+    import zarr
+    from zarr.storage import LocalStore, MemoryStore
+
     path.joinpath("zarr.json").unlink(missing_ok=True)
     store = LocalStore(path)
     for name, spec in specs.items():
@@ -161,7 +170,7 @@ def new_group(
     specs: Mapping[str, Spec],
     coordinates: Coordinates,
     attributes: Mapping[str, Any] | None = None,
-) -> Iterator[dict[str, zarr.Array[Any]]]:
+) -> Iterator[dict[str, "zarr.Array[Any]"]]:
     """Write a whole group by one job, atomically: fill the arrays that this gives; they are sealed at the end.
 
     Args:
@@ -171,6 +180,8 @@ def new_group(
         attributes: plain JSON values kept with the group.
 
     """
+    from zarr.storage import LocalStore
+
     with replacing(folder_of(path)) as draft:
         store = LocalStore(draft)
         yield {name: spec.create(store, name) for name, spec in specs.items()}
@@ -189,7 +200,7 @@ def write_group(
             group[name][...] = values
 
 
-def open_group(path: Path) -> zarr.Group:
+def open_group(path: Path) -> "zarr.Group":
     """Open a group for reading, refusing it where it or one of its chunk files is missing.
 
     Args:
@@ -199,6 +210,9 @@ def open_group(path: Path) -> zarr.Group:
         UserError: not a sealed group, or a chunk is lost.
 
     """
+    import zarr
+    from zarr.storage import LocalStore
+
     folder = folder_of(path)
     if not folder.joinpath("zarr.json").is_file():
         raise UserError(f"{folder}: not a finished Zarr; run the workflow again to make it")
@@ -213,25 +227,27 @@ def folder_of(path: Path) -> Path:
     return path.parent if path.name == "zarr.json" else path
 
 
-def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
+def array_of(group: "zarr.Group", name: str) -> "zarr.Array[Any]":
     """Return an array of a group.
 
     Raises:
         UserError: the group has no such array.
 
     """
+    import zarr
+
     found = group.get(name)
     if not isinstance(found, zarr.Array):
         raise UserError(f"{group.store}: holds no array {name}; it was made by another version, so delete it")
     return found
 
 
-def read(array: zarr.Array[Any], index: Any = ...) -> Array:  # noqa: ANN401
+def read(array: "zarr.Array[Any]", index: Any = ...) -> Array:  # noqa: ANN401
     """Read an array, or the part of it that an index names, into memory."""
     return np.asarray(array[index])
 
 
-def labels_of(group: zarr.Group, dimension: str) -> list[str]:
+def labels_of(group: "zarr.Group", dimension: str) -> list[str]:
     """Read a coordinate of text labels, such as `image` or `class`."""
     return [str(label) for label in read(array_of(group, dimension))]
 
@@ -255,6 +271,9 @@ def content_digest(path: Path, known: Mapping[str, str] | None = None) -> str:
 
 def chunk_files(array: Path) -> Iterator[str]:
     """Name the chunk files that an array's metadata asks for, relative to the array's folder."""
+    import zarr
+    from zarr.storage import LocalStore
+
     return _spec_of(zarr.open_array(LocalStore(array, read_only=True), mode="r")).chunk_keys()
 
 
@@ -264,7 +283,9 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _write_coordinate(store: LocalStore, name: str, values: Sequence[Any] | Array | Along) -> None:
+def _write_coordinate(store: "LocalStore", name: str, values: Sequence[Any] | Array | Along) -> None:
+    import zarr
+
     dimension, values = (values.dimension, values.values) if isinstance(values, Along) else (name, values)
     labels = np.asarray(values)
     text = labels.dtype.kind in "UO"
@@ -280,7 +301,7 @@ def _write_coordinate(store: LocalStore, name: str, values: Sequence[Any] | Arra
     )[...] = labels.astype(object) if text else labels
 
 
-def _spec_of(array: zarr.Array[Any]) -> Spec:
+def _spec_of(array: "zarr.Array[Any]") -> Spec:
     return Spec(array.shape, str(array.dtype), (), array.shards or array.chunks)
 
 

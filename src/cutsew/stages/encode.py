@@ -92,7 +92,7 @@ def encode(
 
 
 def _embed(
-    dataset: Views, model: teachers.base.Teacher, passes: int, batch_size: int, workers: int
+    dataset: Views, model: "teachers.Teacher", passes: int, batch_size: int, workers: int
 ) -> tuple[npt.NDArray[np.float16], Boxes]:
     """Embed all views: (P, n, D) float16 and their boxes (P, n, 5)."""
     embeddings = np.empty((passes, len(dataset), model.width), dtype=np.float16)

@@ -108,7 +108,7 @@ def run(
     record.write_beside(maps)
 
 
-def _read_texts(text: Path, teacher: teachers.Teacher, student: Student) -> Tensor:
+def _read_texts(text: Path, teacher: "teachers.Teacher", student: Student) -> Tensor:
     """Read the (C, D) embeddings of the class names.
 
     Raises:
@@ -135,7 +135,7 @@ def _choose(labels: Path, photos: pd.DataFrame, most: int) -> Pairs:
     return Pairs(found.reset_index(drop=True), torch.tensor([index for _, index in chosen]))
 
 
-def _teacher_maps(teacher: teachers.Teacher, texts: Tensor, pairs: Pairs, batch_size: int, bar: tqdm) -> Floats:  # type: ignore[type-arg]
+def _teacher_maps(teacher: "teachers.Teacher", texts: Tensor, pairs: Pairs, batch_size: int, bar: tqdm) -> Floats:  # type: ignore[type-arg]
     made = []
     for part in slabs(len(pairs.photos), batch_size):
         images = torch.from_numpy(np.stack(list(_whole(pairs.photos[part], teacher.image_size))))

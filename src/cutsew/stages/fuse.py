@@ -1,12 +1,11 @@
 """Stage fuse: the answers of all views become one (Eq. 7)."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 import typer
-import zarr
 from tqdm import tqdm
 
 from cutsew.artefacts.logits import label_spec
@@ -21,6 +20,9 @@ from cutsew.numerics.score import Floats
 from cutsew.numerics.soften import found_softening, soften
 from cutsew.plan import STAGES
 from cutsew.stages.options import SettingsOption
+
+if TYPE_CHECKING:
+    import zarr
 
 SAMPLE = 16384
 """Photos from which the softening is found."""
@@ -71,7 +73,7 @@ def _fused(
     return fuse_views(whole, cut, rule.alpha, rule.space, epsilon)
 
 
-def _factor(rule: Fuse, zero_shot: zarr.Array[Any]) -> float:
+def _factor(rule: Fuse, zero_shot: "zarr.Array[Any]") -> float:
     """Return the softening, found from photos spread evenly over all where it is to be found."""
     if rule.soften != "auto":
         return rule.soften

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import pandas as pd
 import typer
 
 from cutsew.artefacts.atomic import replacing
@@ -25,6 +24,8 @@ def select(
     settings: SettingsOption,
 ) -> None:
     """Choose the salient photos to paste (Eq. 10)."""
+    import pandas as pd
+
     record = Record("select", STAGES["select"].version, settings, [images, labels])
     k = Select.model_validate(settings["select"]).top_k
     scored = open_group(labels)

@@ -1,12 +1,14 @@
 """Vision-language models that name what a photo shows."""
 
+from typing import TYPE_CHECKING
+
 from cutsew.config.teacher import Teacher as Settings
-from cutsew.teachers.base import Teacher
 
-__all__ = ["Teacher", "build"]
+if TYPE_CHECKING:  # scores that were made elsewhere need no torch
+    from cutsew.teachers.base import Teacher as Teacher
 
 
-def build(teacher: Settings, device: str) -> Teacher:
+def build(teacher: Settings, device: str) -> "Teacher":
     """Build the teacher that is set.
 
     Args:

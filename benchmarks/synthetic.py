@@ -1,0 +1,73 @@
+"""Synthetic embeddings in the project's own layout, for benchmarks of what comes after encoding."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cutsew.artefacts.manifest import write_manifest
+from cutsew.artefacts.store import Spec, seal, write_chunk, write_group
+from cutsew.artefacts.views import BOXES, CROPS, GLOBAL, chunk_file, specs
+from cutsew.numerics.views import EDGES
+
+WEIGHTS = "synthetic"
+PASSES_PER_JOB, SHARD_SIZE = 10, 4096
+
+
+def write_world(folder: Path, images: int, passes: int, classes: int, width: int, seed: int = 0) -> None:
+    """Write images.parquet, views.zarr and text.zarr of photos that do not exist.
+
+    Args:
+        folder: where to.
+        images: N, all of the training split.
+        passes: M.
+        classes: C.
+        width: D.
+        seed: of the random numbers.
+
+    """
+    rng = np.random.default_rng(seed)
+    ids = np.array([f"photo_{i:09d}" for i in range(images)], dtype=object)
+    shards = np.arange(images) // SHARD_SIZE
+    write_manifest(
+        folder / "images.parquet",
+        pd.DataFrame(
+            {"id": ids, "path": [f"photos/{name}.jpg" for name in ids], "width": 640, "height": 480, "bytes": 160000}
+            | {"digest": [f"{i:064x}" for i in range(images)], "split": "train", "shard": shards}
+        ),
+    )
+    views, layout = folder / "views.zarr", specs(images, width, SHARD_SIZE, passes, PASSES_PER_JOB)
+    known: dict[str, str] = {}
+    for shard in range(-(-images // SHARD_SIZE)):
+        rows = min(SHARD_SIZE, images - shard * SHARD_SIZE)
+        for block in (None, *range(-(-passes // PASSES_PER_JOB))):
+            array = GLOBAL if block is None else CROPS
+            count = 1 if block is None else min(PASSES_PER_JOB, passes - block * PASSES_PER_JOB)
+            seen = _embeddings(rng, (count, rows, width))
+            chunks = {array: seen[0] if block is None else seen}
+            if block is not None:
+                chunks[BOXES] = np.tile(np.array([0, 0, 224, 224, 0], np.float32), (count, rows, 1))
+            for name, values in chunks.items():
+                path = chunk_file(views, name, shard, block)
+                known[path.relative_to(views).as_posix()] = write_chunk(path, values, layout[name])
+    shared = {"width": width, "weights": WEIGHTS, "logit_scale": 100.0}
+    labels = {"image": ids, "pass": np.arange(passes), "edge": np.array(EDGES, dtype=object)}
+    seal(views, layout, labels, {**shared, "image_size": 224}, known)
+    write_text(folder / "text.zarr", classes, width, seed)
+
+
+def write_text(path: Path, classes: int, width: int, seed: int) -> None:
+    """Write text.zarr: what an edit of a prompt changes."""
+    text = _embeddings(np.random.default_rng([seed, 1]), (classes, width)).astype(np.float32)
+    text /= np.linalg.norm(text, axis=1, keepdims=True)
+    spec = Spec(text.shape, "float32", ("class", "embedding"), text.shape)
+    names = [f"class {c}" for c in range(classes)]
+    write_group(path, {"text": (spec, text)}, {"class": names}, {"weights": WEIGHTS, "logit_scale": 100.0})
+
+
+def _embeddings(rng: np.random.Generator, shape: tuple[int, ...]) -> npt.NDArray[np.float16]:
+    """Draw unit vectors of independent directions: they compress as badly as a real encoder's."""
+    drawn = rng.standard_normal(shape, dtype=np.float32)
+    drawn /= np.linalg.norm(drawn, axis=-1, keepdims=True)
+    return drawn.astype(np.float16)
