@@ -71,7 +71,7 @@ STAGES: dict[str, Stage] = {
     ),
     "encode": Stage(
         "Embed whole photos or a block of crop passes of one shard.",
-        1,
+        2,
         ("teacher.kind", "teacher.precision", "teacher.compiled", "teacher.open_clip", "teacher.conse")
         + ("cut.area", "cut.aspect", "cut.flip", "cut.seed", "cut.passes_per_job", "dataset.shard_size"),
         ("manifest", "tiny_clip"),
@@ -134,7 +134,7 @@ STAGES: dict[str, Stage] = {
     ),
     "explain": Stage(
         "Map where teacher and student see a class, and keep their features of a sample.",
-        1,
+        2,
         ("teacher.kind", "teacher.open_clip", "teacher.conse", "explain"),
         ("text", "seal", "train", "predict", "tiny_clip"),
     ),

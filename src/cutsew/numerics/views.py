@@ -55,7 +55,7 @@ def whole_box(width: int, height: int) -> npt.NDArray[np.float32]:
 
 
 def cut(image: Image.Image, box: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.uint8]:
-    """Crop, squash to a square, flip.
+    """Crop, squash to a square, flip: the plain implementation. `numerics.cutting.cut_all` is the fast one.
 
     Args:
         image: RGB photo.

@@ -22,7 +22,8 @@ from cutsew.config.teacher import Teacher
 from cutsew.data.images import read_image
 from cutsew.device import pick_device
 from cutsew.errors import UserError
-from cutsew.numerics.views import EDGES, crop_boxes, cut, whole_box
+from cutsew.numerics.cutting import cut_all
+from cutsew.numerics.views import EDGES, crop_boxes, whole_box
 from cutsew.plan import STAGES
 from cutsew.stages.options import BatchOption, DeviceOption, SettingsOption, WorkersOption
 
@@ -46,7 +47,7 @@ class Views(Dataset[tuple[torch.Tensor, Boxes]]):
         row = self.images.iloc[index]
         photo = read_image(Path(row["path"]))
         boxes = self._boxes(str(row["digest"]), *photo.size)
-        return torch.from_numpy(np.stack([cut(photo, box, self.size) for box in boxes])), boxes
+        return cut_all(photo, boxes, self.size), boxes
 
     def _boxes(self, digest: str, width: int, height: int) -> Boxes:
         if self.passes is None:
@@ -114,13 +115,16 @@ def _batches(
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Regroup the views of one photo after another into full batches; fill in the boxes on the way."""
     waiting: list[torch.Tensor] = []
-    start = 0
+    start = held = 0
     for image, (views, its_boxes) in enumerate(photos):
         boxes[:, image] = its_boxes
-        waiting.extend(views)
-        while len(waiting) >= batch_size:
-            yield start, torch.stack(waiting[:batch_size])
+        rest = views
+        while held + len(rest) >= batch_size:
+            yield start, torch.cat([*waiting, rest[: batch_size - held]])
             start += batch_size
-            del waiting[:batch_size]
+            rest, waiting, held = rest[batch_size - held :], [], 0
+        if len(rest):
+            waiting.append(rest)
+            held += len(rest)
     if waiting:
-        yield start, torch.stack(waiting)
+        yield start, torch.cat(waiting)

@@ -24,8 +24,9 @@ from cutsew.config.teacher import Teacher
 from cutsew.data.images import read_image
 from cutsew.device import pick_device
 from cutsew.errors import UserError
+from cutsew.numerics.cutting import cut_all
 from cutsew.numerics.showcase import choose_pairs, surest
-from cutsew.numerics.views import cut, whole_box
+from cutsew.numerics.views import whole_box
 from cutsew.plan import STAGES
 from cutsew.stages.options import BatchOption, DeviceOption, SettingsOption, WorkersOption
 from cutsew.student import MODEL, Build, Student, build_backbone, load
@@ -138,17 +139,17 @@ def _choose(labels: Path, photos: pd.DataFrame, most: int) -> Pairs:
 def _teacher_maps(teacher: "teachers.Teacher", texts: Tensor, pairs: Pairs, batch_size: int, bar: tqdm) -> Floats:  # type: ignore[type-arg]
     made = []
     for part in slabs(len(pairs.photos), batch_size):
-        images = torch.from_numpy(np.stack(list(_whole(pairs.photos[part], teacher.image_size))))
+        images = torch.cat(list(_whole(pairs.photos[part], teacher.image_size)))
         made.append(teacher.maps(images, texts, pairs.classes[part]))
         bar.update(len(images))
     return torch.cat(made).half().numpy()
 
 
-def _whole(photos: pd.DataFrame, size: int) -> Iterator[npt.NDArray[np.uint8]]:
-    """Give the whole photos as the teacher was asked about them, (3, S, S) each."""
+def _whole(photos: pd.DataFrame, size: int) -> Iterator[Tensor]:
+    """Give the whole photos as the teacher was asked about them, (1, 3, S, S) uint8 each."""
     for path in photos["path"]:
         photo = read_image(Path(path))
-        yield cut(photo, whole_box(*photo.size), size)
+        yield cut_all(photo, whole_box(*photo.size)[None], size)
 
 
 def _student_maps(student: Student, pairs: Pairs, batch_size: int, workers: int, bar: tqdm) -> Floats:  # type: ignore[type-arg]
