@@ -110,10 +110,16 @@ STAGES: dict[str, Stage] = {
         ("override", "targets", "correct", "fuse", "score", "import_scores", "select", "tiny_clip"),
     ),
     "predict": Stage("Score photos with the student: the held-out ones, or any photo or folder.", 2, (), ("train",)),
+    "ensemble": Stage(
+        "Combine the student's answer and the fused teacher's.",
+        1,
+        ("fuse.passes",),
+        ("score", "import_scores", "fuse", "train", "predict"),
+    ),
     "thresholds": Stage(
         "Suggest from which probability each class counts as named.",
         1,
-        ("thresholds",),
+        ("thresholds", "targets.count"),
         ("score", "import_scores", "train", "predict"),
     ),
     "reference_labels": Stage(
@@ -139,7 +145,10 @@ STAGES: dict[str, Stage] = {
         ("text", "seal", "train", "predict", "tiny_clip"),
     ),
     "evaluate": Stage(
-        "Measure every stage.", 1, ("evaluate",), ("truth", "predict", "thresholds", "reference_predict")
+        "Measure every stage.",
+        1,
+        ("evaluate", "predict.ensemble"),
+        ("truth", "predict", "ensemble", "thresholds", "reference_predict"),
     ),
     "report": Stage("Write the report.", 2, (), ("evaluate", "explain")),
     "sweep_table": Stage("Set the runs of a sweep side by side.", 1, (), ("evaluate",)),

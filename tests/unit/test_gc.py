@@ -206,7 +206,7 @@ def test_the_table_of_outputs_is_that_of_the_rules():
 
 
 REFERENCES = {"reference_labels", "reference_train", "reference_predict"}
-OPTIONAL = {"download", "targets", "override"}
+OPTIONAL = {"download", "targets", "override", "ensemble"}
 ALWAYS_OUT = {"tiny_clip", *OPTIONAL, *REFERENCES}
 
 
@@ -230,8 +230,9 @@ ALWAYS_OUT = {"tiny_clip", *OPTIONAL, *REFERENCES}
             {"tiny_clip", *OPTIONAL, "import_scores", "reference_labels"},
         ),
         ({"references": {"kinds": ["supervised"]}}, {"tiny_clip", *OPTIONAL, "import_scores"}),
-        ({"labels": {"overrides": "audit.csv"}}, {"tiny_clip", "download", "targets", "import_scores", *REFERENCES}),
-        ({"targets": {"count": 1.5}}, {"tiny_clip", "download", "override", "import_scores", *REFERENCES}),
+        ({"labels": {"overrides": "audit.csv"}}, ALWAYS_OUT - {"override"} | {"import_scores"}),
+        ({"targets": {"count": 1.5}}, ALWAYS_OUT - {"targets"} | {"import_scores"}),
+        ({"predict": {"ensemble": "teacher"}}, ALWAYS_OUT - {"ensemble"} | {"import_scores"}),
         ({"dataset": {"kind": "folder", "root": "x"}}, {*ALWAYS_OUT, "import_scores", "demo_world", "truth"}),
         ({"dataset": {"kind": "folder", "root": "x", "truth": "t.csv"}}, {*ALWAYS_OUT, "import_scores", "demo_world"}),
         (

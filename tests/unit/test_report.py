@@ -8,6 +8,7 @@ import shutil
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from report_run import write_maps, write_report, write_thresholds
@@ -223,7 +224,8 @@ def test_without_what_evaluate_wrote(page_path, tmp_path):
         shutil.copy(folder / f"{name}.csv", tmp_path)
     with pytest.raises(UserError, match=r"agreement\.csv: no such table"):
         report(tmp_path / "report.html", **given)
-    shutil.copy(folder / "agreement.csv", tmp_path)
+    for name in ("agreement", "thresholds_f1"):
+        shutil.copy(folder / f"{name}.csv", tmp_path)
     with pytest.raises(UserError, match=r"metrics\.json: no such record; run `cutsew evaluate`"):
         report(tmp_path / "report.html", **given)
 
@@ -233,11 +235,15 @@ def test_thresholds_and_maps(tmp_path):
         maps = write_maps(
             folder / "maps.zarr", ["photo-000", "photo-013"], ["cat", "dog"], [f"photo-{i:03d}" for i in range(12)]
         )
+        rules = pd.read_csv(folder / "thresholds_f1.csv")
+        rules.loc[0] = ["mixture", 8, 2.125, 61.25, *[None] * 2, 63.75, *[None] * 3]
+        rules.to_csv(folder / "thresholds_f1.csv", index=False)
         return {"thresholds": write_thresholds(folder / "thresholds.csv", CLASSES), "maps": maps}
 
     path = write_report(tmp_path / "demo" / "default", more=more)
     page = Page(path.read_text(encoding="utf-8"))
     assert "horse 0.500 0.250 -" in page.text
+    assert "rule labels per photo mean F1 CF1 by mixture 2.12 61.2 63.8" in page.text
     assert "Where the models look" in page.text
     assert "Features before and after" in page.text
     alts = [attrs["alt"] for attrs in page.all("img")]
@@ -246,7 +252,7 @@ def test_thresholds_and_maps(tmp_path):
 
 
 def test_without_thresholds_and_maps(page):
-    for words in ("Suggested", "Where the models look", "Features before and after"):
+    for words in ("Suggested", "by each rule of thresholds", "Where the models look", "Features before and after"):
         assert words not in page.text
 
 

@@ -161,3 +161,10 @@ def test_shipped_sweeps_fit_the_demo(path):
     raw = yaml.safe_load((SWEEPS.parent / "config.yaml").read_text())
     for changes in expand(read_sweep(path), raw, str(path)).values():
         load(override(raw, changes))
+
+
+def test_a_sweep_is_held_against_one_of_its_variants():
+    made = sweep(grid={"fuse.alpha": [0, 0.5]}, against="alpha=0.5")
+    assert len(variants_of(made, BASE)) == 2
+    with pytest.raises(UserError, match="^x: against: paper is none of the variants; there are alpha=0, alpha=0.5$"):
+        variants_of(made.model_copy(update={"against": "paper"}), BASE, "x")

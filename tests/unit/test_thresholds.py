@@ -12,7 +12,7 @@ from synthetic_run import CLASSES, make_run
 
 from cutsew.artefacts import thresholds as table
 from cutsew.artefacts.logits import label_spec
-from cutsew.artefacts.store import new_group
+from cutsew.artefacts.store import array_of, new_group, open_group, read
 from cutsew.errors import UserError
 from cutsew.numerics.score import sigmoid
 from cutsew.numerics.thresholds import FEWEST, best_f1, count, expected_share, mixture, named
@@ -90,13 +90,13 @@ def test_no_threshold_has_a_better_f1(z, data):
             assert f1(truth[:, c], z[:, c], found) == pytest.approx(best)
 
 
-def run(folder, given, rule="count"):
+def run(folder, given, rule="count", **settings):
     thresholds(
         given["scores"],
         folder / "thresholds.csv",
         logits=given["logits"],
         refined=given["refined"],
-        settings={"thresholds": {"rule": rule}},
+        settings={"thresholds": {"rule": rule}, **settings},
     )
     return pd.read_csv(folder / "thresholds.csv")
 
@@ -122,6 +122,16 @@ GOLDEN = {
     "named_count": [13, 14, 16],
     "named_mixture": [26, 21, 25],
 }
+
+
+def test_labels_of_a_chosen_number_are_taken_at_their_word(tmp_path):
+    given = make_run(tmp_path, train=60, test=40, photos=False)
+    refined = sigmoid(read(array_of(open_group(given["refined"]), "z")).astype(float))
+    usual = run(tmp_path, given, targets={"count": None})
+    assert usual["expected"].tolist() == pytest.approx(GOLDEN["expected"], abs=1e-3)
+    found = run(tmp_path, given, targets={"count": "auto"})
+    assert found["expected"].tolist() == pytest.approx((40 * refined.mean(axis=0)).tolist())
+    assert found["named_count"].tolist() == np.rint(found["expected"]).astype(int).tolist()
 
 
 def test_without_held_out_photos_the_refined_labels_stand_in(tmp_path):

@@ -16,7 +16,7 @@ AFTER_FUSE = ("fuse", "correct", "train", "predict", "thresholds", "evaluate")
 def sweep_files(workflow):
     folder = workflow.folder / "sweeps"
     folder.mkdir()
-    made = {"title": "alpha", "grid": {"fuse.alpha": [0, 0.5]}, "seeds": [9, 10]}
+    made = {"title": "alpha", "grid": {"fuse.alpha": [0, 0.5]}, "seeds": [9, 10], "against": "alpha=0"}
     (folder / "alpha.yaml").write_text(yaml.safe_dump(made))
     (folder / "bad.yaml").write_text(yaml.safe_dump({"title": "x", "grid": {"fuse.alhpa": [1]}}))
 
@@ -76,6 +76,7 @@ def test_the_table_and_the_plot_are_there(workflow):
     student = table[table["stage"] == "student"]
     assert list(student["fuse.alpha"]) == [0, 0.5] and list(student["variant"]) == ["alpha=0", "alpha=0.5"]
     assert set(table["seeds"]) == {2}
+    assert list(student["difference"].isna()) == [True, False] and student["difference_low"].notna().any()
 
 
 def test_a_second_time_nothing_runs(workflow):

@@ -29,6 +29,39 @@ rule predict:
         " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
 
 
+rule ensemble:
+    input:
+        images=ancient(photos),
+        adapter=made("train", "adapter.safetensors"),
+        model=made("train", "model.yaml"),
+        scores=made("predict", "scores.zarr/zarr.json"),
+        fused=made("fuse", "fused.zarr/zarr.json"),
+        logits=logits,
+    output:
+        group="results/{dataset}/{run}/ensemble.zarr/zarr.json",
+        reference="results/{dataset}/{run}/ensemble.csv",
+        record="results/{dataset}/{run}/ensemble.json",
+    log:
+        "results/{dataset}/{run}/logs/ensemble.log",
+    conda:
+        "../../envs/cutsew.yaml"
+    threads: 2
+    resources:
+        gpu=gpus,
+        local_gpu=local_gpus,
+        mem_mb=megabytes("predict"),
+        runtime=minutes("predict"),
+        device=DEVICE,
+        batch_size=BATCH_SIZE,
+    params:
+        photos=photos_digest,
+        settings=settings("ensemble"),
+    shell:
+        "cutsew --log {log} ensemble {input.images} {input.adapter} {output.group} --settings {params.settings:q}"
+        " --scores {input.scores} --fused {input.fused} --logits {input.logits}"
+        " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
+
+
 rule thresholds:
     input:
         scores=made("predict", "scores.zarr/zarr.json"),

@@ -235,6 +235,9 @@ def measured(wildcards):
     if makes(run, "train"):
         found["refined"] = str(PLAN.folder(run, "train") / "refined.zarr" / "zarr.json")
         found["scores"] = str(PLAN.folder(run, "predict") / "scores.zarr" / "zarr.json")
+    if makes(run, "ensemble"):
+        folder = PLAN.folder(run, "ensemble")
+        found["ensemble"] = str(folder / "ensemble.zarr" / "zarr.json")
     if makes(run, "truth"):
         found["labels"] = str(PLAN.folder(run, "truth") / "labels.parquet")
     return found

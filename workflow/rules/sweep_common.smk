@@ -26,6 +26,7 @@ def swept_settings(wildcards):
         {
             "version": version_of("sweep_table"),
             "title": ASKED[wildcards.sweep].title,
+            "against": ASKED[wildcards.sweep].against,
             "runs": list(reversed(runs.values())),
         },
         ensure_ascii=False,

@@ -19,7 +19,7 @@ FEW = 1000
 
 SPLIT_STAGES = {
     "train": ("zero_shot", "fused", "pseudo", "targets", "overridden", "refined"),
-    "test": ("zero_shot", "fused", "student"),
+    "test": ("zero_shot", "fused", "student", "ensemble"),
 }
 """Stages that are looked at on each split, in the order of the pipeline."""
 
@@ -27,7 +27,7 @@ REFERENCE = "reference_"
 """What the names of reference students begin with where the stages' do not: they are no stage of the pipeline."""
 
 ZARRS = {name: name for name in ("fused", "pseudo", "targets", "overridden", "refined")}
-ZARRS = {"zero_shot": "logits", **ZARRS, "student": "scores"}
+ZARRS = {"zero_shot": "logits", **ZARRS, "student": "scores", "ensemble": "ensemble"}
 """Stage -> name of its Zarr, as the command line calls it."""
 
 
@@ -107,7 +107,7 @@ def open_outcomes(zarrs: dict[str, Path | None], references: Mapping[str, Path] 
 
 
 def read_truth(path: Path, ids: Sequence[str], classes: Sequence[str]) -> npt.NDArray[np.int8]:
-    """Read true labels. Of the stages only evaluate, report and reference_labels may; the tool audit shows them.
+    """Read true labels. Of the stages only evaluate, report, sweep_table and reference_labels may; tools show them.
 
     Args:
         path: `labels.parquet`: column id and one int8 column per class.

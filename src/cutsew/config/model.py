@@ -19,6 +19,16 @@ class Evaluate(Section):
     top: Size = Field(3, description="classes named per photo for the top-n measures")
 
 
+class Predict(Section):
+    """What is said of held-out photos in the end."""
+
+    ensemble: Literal["none", "teacher"] = Field(
+        "none",
+        description="teacher: the student's answer and the fused teacher's are combined too (ensemble.zarr, a row of "
+        "its own in every table); better than either, at M + 1 questions to the teacher for every photo",
+    )
+
+
 class Thresholds(Section):
     """From which probability each class counts as named when the student looks at new photos."""
 
@@ -103,6 +113,7 @@ class Config(Section):
     student: Student = Field(default_factory=Student, description="the frozen backbone")
     adapter: Adapter = Field(default_factory=Adapter, description="the trained head (Eq. 14-16)")
     train: Train = Field(default_factory=Train, description="the EM loop (Eq. 17-20)")
+    predict: Predict = Field(default_factory=Predict, description="the answer for held-out photos")
     evaluate: Evaluate = Field(default_factory=Evaluate, description="what is measured")
     thresholds: Thresholds = Field(
         default_factory=Thresholds,
@@ -143,6 +154,8 @@ class Config(Section):
             raise ValueError(f"fuse.passes: {self.fuse.passes} is more than cut.passes {self.cut.passes}; lower it")
         if self.references.kinds and self.student.kind == "none":
             raise ValueError("references.kinds: need a student; set student.kind, or leave them out")
+        if self.predict.ensemble != "none" and self.student.kind == "none":
+            raise ValueError("predict.ensemble: needs a student; set student.kind, or set it to none")
         if self.labels.overrides is not None and self.student.kind == "none":
             raise ValueError("labels.overrides: train nothing without a student; set student.kind, or leave them out")
         labelled = [kind for kind in self.references.kinds if kind != "zero_shot"]

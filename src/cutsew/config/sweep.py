@@ -37,6 +37,10 @@ class Sweep(Section):
     title: str = Field(description="what the table and the plot are headed with")
     grid: dict[str, list[Any]] = Field({}, description="dotted setting -> values; all combinations are run")
     variants: dict[str, dict[str, Any]] = Field({}, description="name in the table -> settings; run with every one")
+    against: str | None = Field(
+        None,
+        description="name in the table of the variant that the others are held against, with intervals",
+    )
     seeds: list[int] = Field([], description="values of train.seed; mean and deviation are taken over them")
 
 
@@ -143,6 +147,9 @@ def variants_of(sweep: Sweep, raw: Raw, source: str = "sweep") -> list[Variant]:
         values = {dotted: _value(config, dotted) for dotted in varied}
         title = label or run_name({k: v for k, v in kept.items() if k != SEED}, config)
         found.setdefault(name, Variant(name, title, kept, values, config.train.seed if trained else None))
+    labels = dict.fromkeys(variant.label for variant in found.values())
+    if sweep.against is not None and sweep.against not in labels:
+        raise UserError(f"{source}: against: {sweep.against} is none of the variants; there are {', '.join(labels)}")
     return list(found.values())
 
 

@@ -31,7 +31,7 @@ def expected_share(zero_shot: Floats, refined: Floats) -> Floats:
 
     Zero-shot probabilities are a softmax, so that they sum to one label a photo however many there are: mostly too few.
     Refined labels stem from the best of many crops and keep each one's false alarms: mostly too many. The geometric
-    mean of the two is taken.
+    mean of the two is taken. Not for labels whose number was set (`targets.count`): they are what is expected.
 
     Args:
         zero_shot: (C,) mean probabilities over the training photos, in [0, 1].

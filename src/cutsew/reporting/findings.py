@@ -32,6 +32,7 @@ class Tables:
     per_class: pd.DataFrame
     confidence: pd.DataFrame
     agreement: pd.DataFrame
+    rules: pd.DataFrame
     history: pd.DataFrame | None
 
 

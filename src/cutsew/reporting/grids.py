@@ -15,6 +15,9 @@ MAIN = ("images", "mAP", "CF1", "OF1", "labels_per_image", "confidence")
 AT_THRESHOLD = ("CP", "CR", "CF1", "OP", "OR", "OF1")
 HEADS = {"images": "photos", "labels_per_image": "labels per photo"}
 
+RULE_MEASURES = ("labels_per_image", "mean_F1", "CP", "CR", "CF1", "OP", "OR", "OF1")
+"""Columns of thresholds_f1.csv that the page shows."""
+
 RULES = {"fixed": "fixed", "count": "by count", "mixture": "by mixture"}
 """Columns of thresholds.csv that the page shows."""
 
@@ -90,6 +93,19 @@ def thresholds_grid(path: Path) -> Grid:
         for _, row in table.iterrows()
     )
     return Grid("Suggested probability from which each class counts as named", ("class", *RULES.values()), rows, 1)
+
+
+def rules_grid(rules: pd.DataFrame) -> Grid | None:
+    """Lay out thresholds_f1.csv, None where it is empty; what is not known throughout is left out."""
+    if rules.empty:
+        return None
+    names = [name for name in RULE_MEASURES if rules[name].notna().any()]
+    rows = tuple(
+        (RULES.get(str(row["rule"]), str(row["rule"])), *(_number(name, row[name]) for name in names))
+        for _, row in rules.iterrows()
+    )
+    heads = ("rule", *(HEADS.get(name, name.replace("_", " ")) for name in names))
+    return Grid("What the student names on test photos by each rule of thresholds, in percent", heads, rows, 1)
 
 
 def headlines(metrics: pd.DataFrame, split: str) -> list[tuple[str, str, str]]:

@@ -15,7 +15,7 @@ from cutsew.reporting import provenance
 from cutsew.reporting.cards import Card
 from cutsew.reporting.chart import STAGE_TITLES
 from cutsew.reporting.findings import Findings, Tables
-from cutsew.reporting.grids import Grid, agreement_grid, headlines, stage_grids
+from cutsew.reporting.grids import Grid, agreement_grid, headlines, rules_grid, stage_grids
 from cutsew.reporting.run import Run
 from cutsew.reporting.sample import REASONS
 
@@ -64,6 +64,7 @@ def render(
         stages=stage_grids(metrics),
         agreement=agreement_grid(tables.agreement),
         thresholds=thresholds,
+        rules=rules_grid(tables.rules),
         found=found,
         **options(run, found.cards),
         most_labels=MOST_LABELS,

@@ -37,6 +37,7 @@ def report(
     overridden: Annotated[Path | None, typer.Option(help="Labels with a human's corrections.")] = None,
     refined: Annotated[Path | None, typer.Option(help="Pseudo-labels after training; train photos.")] = None,
     scores: Annotated[Path | None, typer.Option(help="The student's logits; test photos.")] = None,
+    ensemble: Annotated[Path | None, typer.Option(help="Student and teacher combined; test photos.")] = None,
     labels: Annotated[Path | None, typer.Option(help="True labels, labels.parquet.")] = None,
     history: Annotated[Path | None, typer.Option(help="Losses of the training.")] = None,
     views: Annotated[Path | None, typer.Option(help="The crops' boxes.")] = None,
@@ -45,7 +46,7 @@ def report(
 ) -> None:
     """Write one self-contained page about a run, and a picture of six photos with their labels."""
     zarrs = {"logits": logits, "fused": fused, "pseudo": pseudo, "targets": targets}
-    zarrs |= {"overridden": overridden, "refined": refined, "scores": scores}
+    zarrs |= {"overridden": overridden, "refined": refined, "scores": scores, "ensemble": ensemble}
     shown = [path for path in zarrs.values() if path is not None]
     others = (metrics, images, labels, history, views, maps, thresholds)
     given = [*(path for path in others if path is not None), *shown]
@@ -75,13 +76,13 @@ def _read_tables(metrics: Path, history: Path | None) -> Tables:
         UserError: a table is not there.
 
     """
-    beside = [metrics.with_name(f"{name}.csv") for name in ("per_class", "confidence", "agreement")]
+    beside = [metrics.with_name(f"{name}.csv") for name in ("per_class", "confidence", "agreement", "thresholds_f1")]
     for path in (metrics, *beside, *([history] if history else [])):
         if not path.is_file():
             raise UserError(f"{path}: no such table; run the workflow to make it")
-    per_class, confidence, agreement = (pd.read_csv(path, keep_default_na=False, na_values="") for path in beside)
-    read = pd.read_csv(history) if history else None
-    return Tables(pd.read_csv(metrics), per_class, confidence, agreement, read)
+    tables = {path.stem: pd.read_csv(path, keep_default_na=False, na_values="") for path in beside}
+    rules = tables.pop("thresholds_f1")
+    return Tables(pd.read_csv(metrics), **tables, rules=rules, history=pd.read_csv(history) if history else None)
 
 
 def _threshold(metrics: Path) -> float:

@@ -6,9 +6,12 @@ from typing import Annotated, Any
 
 import pandas as pd
 import typer
+from tqdm import tqdm
 
 from cutsew.artefacts.atomic import replacing
 from cutsew.artefacts.record import Record, input_digest
+from cutsew.audit.differences import difference, stage_of
+from cutsew.audit.run import Run
 from cutsew.errors import UserError
 from cutsew.plan import STAGES
 from cutsew.reporting.sweep_plot import draw
@@ -19,6 +22,9 @@ SPREAD = ("mAP", "CF1", "OF1")
 
 MEAN = ("inversions", "labels_per_image")
 """Measures of which the mean over seeds is told."""
+
+DIFFERENCE, SHORT = ("difference", "difference_low", "difference_high"), ("diff", "from", "to")
+"""Columns of the differences in mAP, and their heads in a terminal."""
 
 
 def sweep_table(
@@ -31,6 +37,8 @@ def sweep_table(
     inputs = list(dict.fromkeys(Path(run["metrics"]) for run in runs))
     record = Record("sweep_table", STAGES["sweep_table"].version, settings, inputs=inputs)
     made = summary(gather(runs))
+    if settings.get("against") is not None:
+        made = made.join(differences(made, runs, settings["against"]))
     plot = table.with_name("plot.png")
     with replacing(table) as draft:
         made.to_csv(draft, index=False, float_format="%.6g")
@@ -87,9 +95,35 @@ def summary(gathered: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns).reset_index()
 
 
+def differences(table: pd.DataFrame, runs: list[dict[str, Any]], against: str) -> pd.DataFrame:
+    """Hold every variant's mAP against one's, with 95 % intervals over photos (paired bootstrap).
+
+    Args:
+        table: as `summary` returns it.
+        runs: as of `gather`; each lies in the folder of its metrics.csv.
+        against: label of the variant that the others are held against.
+
+    Returns:
+        Columns difference, difference_low, difference_high, in points of mAP; empty in its own rows, in those of
+        stages that it lacks and without truth.
+
+    """
+    folders: dict[str, list[Run]] = {}
+    for run in runs:
+        folders.setdefault(run["variant"], []).append(Run(Path(run["metrics"]).parent))
+    base = folders[against]
+    found = []
+    for row in tqdm(table.to_dict("records"), desc="differences", unit="row"):
+        told = None
+        if row["variant"] != against and stage_of(base[0], row["stage"]) is not None:
+            told = difference(base, folders[row["variant"]], row["stage"], row["split"])
+        found.append(told.difference if told is not None else (None, None, None))
+    return pd.DataFrame(found, columns=list(DIFFERENCE), dtype=float)
+
+
 def as_text(table: pd.DataFrame) -> str:
     """Set the table as aligned text; what is not known is a dash."""
-    shown = table.rename(columns={f"{name}_std": "+-" for name in SPREAD})
+    shown = table.rename(columns={f"{name}_std": "+-" for name in SPREAD} | dict(zip(DIFFERENCE, SHORT, strict=True)))
     return str(shown.to_string(index=False, na_rep="-", float_format=lambda x: f"{x:.2f}"))
 
 

@@ -17,7 +17,7 @@ from cutsew.artefacts.store import labels_of, open_group
 from cutsew.config.model import Thresholds
 from cutsew.errors import UserError
 from cutsew.numerics.score import sigmoid
-from cutsew.numerics.thresholds import FIXED, count, expected_share, mixture
+from cutsew.numerics.thresholds import FIXED, Floats, count, expected_share, mixture
 from cutsew.plan import STAGES
 from cutsew.stages.options import SettingsOption
 
@@ -42,7 +42,9 @@ def thresholds(
     if not student.classes == labels.classes == zero_shot.classes:
         raise UserError(f"{scores}: its classes are not those of {refined} and {logits}; run the workflow again")
     trained, held_out = (labels_of(open_group(path), "image") for path in (refined, scores))
-    share = expected_share(_mean(zero_shot, trained), _mean(labels, trained))
+    share: Floats = _mean(labels, trained)
+    if settings.get("targets", {}).get("count") is None:  # else they sum to the number of labels already
+        share = expected_share(_mean(zero_shot, trained), share)
     # Without held-out photos the refined labels stand in: the student was trained to give them.
     z = student.read(_sample(held_out)) if held_out else labels.read(_sample(trained))
     fitted = mixture(z)

@@ -1,0 +1,79 @@
+"""How much better runs are than others in mAP, and how sure that is."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cutsew.artefacts.outcome import SPLIT_STAGES, Outcome
+from cutsew.audit.run import Run
+from cutsew.errors import UserError
+from cutsew.numerics.bootstrap import Difference
+from cutsew.numerics.bootstrap import difference as measured
+
+STANDS_FOR = {"ensemble": "student"}
+"""Stage -> the one that it is held against in runs that lack it."""
+
+
+class Told(NamedTuple):
+    """A difference, and on how many photos with true labels it was measured."""
+
+    difference: Difference
+    photos: int
+
+
+def difference(firsts: Sequence[Run], seconds: Sequence[Run], stage: str, split: str, draws: int = 1000) -> Told | None:
+    """Measure the mAP of a stage of some runs less that of others, with a 95 % interval over photos.
+
+    Args:
+        firsts: runs, alike but for their seeds.
+        seconds: others on the same photos.
+        stage: as SPLIT_STAGES calls it.
+        split: train or test.
+        draws: of photos with replacement.
+
+    Returns:
+        None where nothing says which run is better: the photos have no true labels.
+
+    Raises:
+        UserError: a run lacks the stage, or is of other photos or classes.
+
+    """
+    ids, classes = firsts[0].ids(split), firsts[0].classes
+    for run in (*firsts, *seconds):
+        if run.ids(split) != ids or run.classes != classes:
+            raise UserError(
+                f"{run.folder}: is of other photos or classes than {firsts[0].folder}; name runs of one dataset"
+            )
+    truth = firsts[0].truth(ids)
+    if truth is None or not (truth >= 0).any():
+        return None
+    photos = int(np.count_nonzero((truth >= 0).any(axis=1)))
+    before, after = ([_outcome(run, stage) for run in runs] for runs in (firsts, seconds))
+    if {outcome.path for outcome in (*before, *after)} == {before[0].path}:
+        return Told(Difference(0.0, 0.0, 0.0), photos)
+    return Told(measured(truth, _read(before, ids), _read(after, ids), draws=draws), photos)
+
+
+def split_of(run: Run, stage: str) -> str:
+    """Name the split that a stage is measured on: the held-out photos where there are any that it knows."""
+    return "test" if stage in SPLIT_STAGES["test"] and run.ids("test") else "train"
+
+
+def _read(outcomes: Sequence[Outcome], ids: Sequence[str]) -> list[npt.NDArray[np.float32]]:
+    """Read (n, C) logits of each run, once where all runs share them."""
+    shared = len({outcome.path for outcome in outcomes}) == 1
+    return [outcome.read(ids) for outcome in (outcomes[:1] if shared else outcomes)]
+
+
+def stage_of(run: Run, stage: str) -> str | None:
+    """Return the stage, or what it is held against where the run lacks it; None where it lacks both."""
+    return next((name for name in (stage, STANDS_FOR.get(stage, stage)) if name in run.outcomes), None)
+
+
+def _outcome(run: Run, stage: str) -> Outcome:
+    found = stage_of(run, stage)
+    if found is None:
+        raise UserError(f"{run.folder}: has no stage {stage}; it has {', '.join(run.outcomes)}")
+    return run.outcomes[found]

@@ -1,0 +1,122 @@
+"""Stage ensemble: the student's answer and the fused teacher's, combined for the held-out photos."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import typer
+from tqdm import tqdm
+
+from cutsew.artefacts import reference as table
+from cutsew.artefacts.logits import label_spec
+from cutsew.artefacts.manifest import read_manifest
+from cutsew.artefacts.outcome import IMAGES_AT_ONCE, Outcome
+from cutsew.artefacts.record import Record, input_digest
+from cutsew.artefacts.store import array_of, folder_of, new_group, open_group
+from cutsew.device import pick_device
+from cutsew.errors import UserError
+from cutsew.numerics.ensemble import Reference, reference
+from cutsew.numerics.ensemble import ensemble as combined
+from cutsew.plan import STAGES
+from cutsew.stages.options import BatchOption, DeviceOption, SettingsOption, WorkersOption
+from cutsew.student import MODEL, Build, Student, build_backbone, load
+from cutsew.training.photos import plain_batches
+
+log = logging.getLogger(__name__)
+
+SAMPLE = 4096
+"""Training photos, spread evenly over all, on which it is measured what is usual for student and teacher."""
+
+
+def ensemble(
+    images: Annotated[Path, typer.Argument(help="images.parquet")],
+    adapter: Annotated[Path, typer.Argument(help="adapter.safetensors, with model.yaml beside it")],
+    out: Annotated[Path, typer.Argument(help="ensemble.zarr, written; ensemble.csv beside it")],
+    settings: SettingsOption,
+    scores: Annotated[Path, typer.Option(help="The student's logits of the held-out photos.")],
+    fused: Annotated[Path, typer.Option(help="The fused teacher's logits.")],
+    logits: Annotated[Path, typer.Option(help="The teacher's logits of every view; only their number is read.")],
+    device: DeviceOption = "auto",
+    batch_size: BatchOption = 32,
+    workers: WorkersOption = 0,
+) -> None:
+    """Combine the student's answer and the fused teacher's."""
+    run(images, adapter, out, settings, scores, fused, logits, device, batch_size, workers)
+
+
+def run(
+    images: Path,
+    adapter: Path,
+    out: Path,
+    settings: dict[str, Any],
+    scores: Path,
+    fused: Path,
+    logits: Path,
+    device: str,
+    batch_size: int,
+    workers: int,
+    build: Build = build_backbone,
+) -> None:
+    """Combine with a backbone that `build` makes; otherwise as `ensemble`."""
+    given = [images, adapter, adapter.with_name(MODEL), scores, fused, logits]
+    record = Record("ensemble", STAGES["ensemble"].version, settings, given)
+    photos = read_manifest(images)
+    held_out = [str(name) for name in photos.loc[photos["split"] == "test", "id"]]
+    student, teacher = Outcome("student", scores), Outcome("fused", fused)
+    if student.classes != teacher.classes:
+        raise UserError(f"{scores}: its classes are not those of {fused}; run the workflow again")
+    if not teacher.knows(held_out):
+        raise UserError("predict.ensemble: the teacher lacks scores of some held-out photos; add them, or set none")
+    where = pick_device(device)
+    model = load(adapter, where, build)
+    sample = _sample(photos[photos["split"] == "train"])
+    usual = {
+        "student": reference(_looked_at(model, sample, where, batch_size, workers)),
+        "teacher": reference(teacher.read([str(name) for name in sample["id"]])),
+    }
+    table.write(out.with_name(table.TABLE), student.classes, usual)
+    _combine(out, held_out, student, teacher, usual)
+    views = _views(logits, settings)
+    record.facts = {"device": where, "reference_photos": len(sample), "photos": len(held_out)}
+    record.facts |= {"views_of_teacher_per_photo": views, "views_of_student_per_photo": 1}
+    written = (folder_of(out), out.with_name(table.TABLE))
+    record.write(written[0].with_suffix(".json"), {path.name: input_digest(path) for path in written})
+    log.info("ensemble: %d views of the teacher and one of the student for every photo", views)
+
+
+def _combine(out: Path, ids: list[str], student: Outcome, teacher: Outcome, usual: Mapping[str, Reference]) -> None:
+    """Write ensemble.zarr, slice by slice."""
+    spec = label_spec(len(ids), len(student.classes), min(max(len(ids), 1), IMAGES_AT_ONCE))
+    names = np.asarray(ids, dtype=object if ids else str)
+    with new_group(out, {"z": spec}, {"image": names, "class": student.classes}) as group:
+        start = 0
+        for of_student, of_teacher in zip(student.slices(ids), teacher.slices(ids), strict=True):
+            made = combined(of_student, of_teacher, usual["student"], usual["teacher"])
+            group["z"][start : start + len(made)] = made
+            start += len(made)
+
+
+def _sample(train: pd.DataFrame) -> pd.DataFrame:
+    return train.iloc[np.unique(np.linspace(0, len(train) - 1, min(len(train), SAMPLE)).round().astype(int))]
+
+
+def _looked_at(
+    student: Student, photos: pd.DataFrame, where: str, batch_size: int, workers: int
+) -> npt.NDArray[np.float32]:
+    """Score photos with the student."""
+    found = []
+    with tqdm(total=len(photos), desc="ensemble", unit="photo") as bar:
+        for batch in plain_batches(photos["path"].tolist(), student.image_size, batch_size, workers):
+            found.append(student(batch.to(where)).cpu().numpy())
+            bar.update(len(batch))
+    return np.concatenate(found)
+
+
+def _views(logits: Path, settings: dict[str, Any]) -> int:
+    """Count the views of a photo that were fused: its crops and itself."""
+    passes = array_of(open_group(logits), "crops").shape[0]
+    return int(settings.get("fuse", {}).get("passes") or passes) + 1
