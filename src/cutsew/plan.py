@@ -82,7 +82,7 @@ STAGES: dict[str, Stage] = {
         ("cut.passes", "cut.passes_per_job", "dataset.shard_size"),
         ("encode",),
     ),
-    "score": Stage("Turn embeddings into logits (Eq. 3-4).", 1, ("score",), ("text", "seal")),
+    "score": Stage("Turn embeddings into logits (Eq. 3-4).", 2, ("score",), ("text", "seal")),
     "import_scores": Stage(
         "Take logits from scores made elsewhere.", 1, ("classes", "teacher.scores", "score"), ("manifest",)
     ),

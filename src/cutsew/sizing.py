@@ -6,6 +6,7 @@ and both are asked for again, multiplied, when a job fails. Nothing here changes
 
 from dataclasses import dataclass
 
+from cutsew.artefacts.logits import ROWS
 from cutsew.config import Config
 
 WORK = {  # model -> (GFLOP per view, side of that view in pixels, MB of float32 weights); open_clip's model profiles
@@ -34,6 +35,8 @@ PHOTO_SECONDS = 0.02
 
 PYTHON_MB, WORKER_MB, CACHE_MB, FEATURES_MB = 1200, 500, 600, 2048
 """An interpreter with torch; a decoding worker; decoded photos; most features that a training keeps."""
+LIGHT_MB, WIDEST = 600, 4096
+"""A stage without a network: an interpreter with zarr and pandas; the widest embedding that is reckoned with."""
 GPU_MB = 2000
 """What CUDA takes of a job's host memory."""
 SLACK_MINUTES = 10
@@ -60,8 +63,7 @@ class Job:
 def megabytes(config: Config, stage: str, job: Job) -> int:
     """Estimate the host memory of a stage's job, in MB."""
     if stage not in ("encode", "train", "predict", "explain", "tiny_clip"):
-        rows = 65536 * len(config.classes) * 4 * (2 + (job.passes if stage in ("score", "fuse") else 0))
-        return 2000 + rows // 10**6
+        return LIGHT_MB + _light_bytes(config, stage, job) // 10**6
     weights = _work(*_model(config, stage))[1]
     if stage == "explain":  # the teacher too
         weights += _work(*_model(config, "encode"))[1]
@@ -71,6 +73,16 @@ def megabytes(config: Config, stage: str, job: Job) -> int:
         features = min(FEATURES_MB, job.photos * 2048 * side**2 * 4 // 10**6)
         needed += CACHE_MB + features + job.photos * len(config.classes) * 20 // 10**6
     return needed
+
+
+def _light_bytes(config: Config, stage: str, job: Job) -> int:
+    """Estimate the bytes of arrays that a stage without a network holds at a time."""
+    classes, rows = len(config.classes), max(ROWS, config.dataset.shard_size)
+    if stage == "score":  # a pass of one slab per thread: embeddings as stored, read and in a block; its logits
+        return job.threads * ROWS * (6 * WIDEST + 40 * classes)
+    if stage == "import_scores":  # an array of a file may have to be read whole
+        return 8 * job.photos * job.passes * classes
+    return 32 * rows * classes * (2 + job.passes)  # all passes of one slab, and what is computed of them in float64
 
 
 def minutes(config: Config, stage: str, job: Job) -> int:
@@ -83,7 +95,7 @@ def minutes(config: Config, stage: str, job: Job) -> int:
         computing = work / (GPU_GFLOPS if job.gpu else CPU_GFLOPS * job.threads)
         epochs = config.train.epochs if stage == "train" else 1
         seconds = epochs * (computing + reading * (3 if stage == "train" else 1))
-    elif stage in ("score", "fuse"):
+    elif stage in ("score", "import_scores", "fuse"):
         seconds = job.photos * job.passes * 1e-4
     else:
         seconds = 2 * reading

@@ -47,3 +47,20 @@ def test_passes_share_the_formula():
     rng = np.random.default_rng(0)
     views, text = rng.normal(size=(3, 4, 8)), rng.normal(size=(5, 8))
     assert np.array_equal(score(views, text, 10, 1e-6)[1], score(views[1], text, 10, 1e-6))
+
+
+@given(st.integers(1, 40), st.integers(0, 300), st.integers(0, 2**32 - 1))
+def test_a_views_logits_are_the_same_bits_whatever_stands_beside_it(width, before, seed):
+    rng = np.random.default_rng(seed)
+    views, text = rng.normal(size=(4, width)).astype(np.float16), rng.normal(size=(7, width))
+    others = rng.normal(size=(before, width)).astype(np.float16)
+    assert np.array_equal(score(np.concatenate([others, views]), text, 10, 1e-6)[before:], score(views, text, 10, 1e-6))
+
+
+def test_many_views_and_classes_agree_with_the_formula_in_double_precision():
+    rng = np.random.default_rng(0)
+    views, text = rng.normal(size=(600, 64)), rng.normal(size=(80, 64))
+    text /= np.linalg.norm(text, axis=1, keepdims=True)
+    x = 10 * (views / np.linalg.norm(views, axis=1, keepdims=True)) @ text.T
+    wanted = logit(softmax(x), 1e-6)
+    assert np.abs(score(views, text, 10, 1e-6) - wanted).max() < 2e-5

@@ -8,7 +8,7 @@ from cutsew.config import load
 from cutsew.sizing import SLACK_MINUTES, WORK, Job, megabytes, minutes
 
 PAPER = load({"classes": ["a", "b"], "dataset": {"kind": "folder", "root": "x", "name": "x"}})
-STAGES = st.sampled_from(["encode", "train", "predict", "explain", "score", "fuse", "manifest"])
+STAGES = st.sampled_from(["encode", "train", "predict", "explain", "score", "fuse", "import_scores"])
 
 
 def test_encoding_by_hand():
@@ -16,6 +16,14 @@ def test_encoding_by_hand():
     seconds = 40960 * 529 / 30_000 + 4096 * 0.02 / 8
     assert minutes(PAPER, "encode", job) == SLACK_MINUTES + int(2 * seconds / 60) == 34
     assert megabytes(PAPER, "encode", job) == 1200 + 2 * 2500 + 8 * 500 + 2000
+
+
+def test_scoring_and_fusing_by_hand_and_their_memory_does_not_grow_with_the_photos():
+    for photos in (10, 10**6):
+        job = Job(photos, 20, 2, gpu=False)
+        assert megabytes(PAPER, "score", job) == 600 + 2 * 4096 * (6 * 4096 + 40 * 2) // 10**6
+        assert megabytes(PAPER, "fuse", job) == 600 + 32 * 4096 * 2 * 22 // 10**6
+    assert megabytes(PAPER, "import_scores", Job(10**6, 20, 1, gpu=False)) == 600 + 8 * 20 * 2
 
 
 @given(STAGES, st.integers(1, 10**6), st.integers(1, 30), st.booleans())

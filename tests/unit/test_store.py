@@ -8,8 +8,8 @@ import xarray
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cutsew.artefacts.coordinates import Along, Same
 from cutsew.artefacts.store import (
-    Along,
     Spec,
     array_of,
     content_digest,
@@ -134,3 +134,15 @@ def test_several_coordinates_of_one_dimension_open_with_labels(tmp_path):
     chosen = opened[(opened["image"] == "j").values & (opened["class"] == "dog").values].sel(place=8)
     assert chosen.values.tolist() == [1]
     assert labels_of(open_group(tmp_path / "m.zarr"), "image") == ["i", "j"]
+
+
+def test_labels_of_another_group_are_the_same_files(tmp_path):
+    layout = Spec((2, 3), "float32", ("image", "class"), (2, 3))
+    labels = {"image": ["a", "ü"], "class": ["x", "y", "z"]}
+    digests = []
+    for name, changed in (("first", labels), ("second", {"image": Same(tmp_path / "first.zarr")})):
+        with new_group(tmp_path / f"{name}.zarr", {"z": layout}, {**labels, **changed}) as group:
+            group["z"][...] = 1
+        digests.append(content_digest(tmp_path / f"{name}.zarr"))
+    assert digests[0] == digests[1]
+    assert labels_of(open_group(tmp_path / "second.zarr"), "image") == ["a", "ü"]

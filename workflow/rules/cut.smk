@@ -125,6 +125,7 @@ rule score:
         "results/{dataset}/{run}/logs/score.log",
     conda:
         "../../envs/cutsew.yaml"
+    threads: 2
     resources:
         mem_mb=megabytes("score"),
         runtime=minutes("score"),
@@ -132,6 +133,7 @@ rule score:
         settings=settings("score"),
     shell:
         "cutsew --log {log} score {input.views} {input.text} {output.group} --settings {params.settings:q}"
+        " --threads {threads}"
 
 
 rule import_scores:
@@ -146,8 +148,8 @@ rule import_scores:
     conda:
         "../../envs/cutsew.yaml"
     resources:
-        mem_mb=megabytes("score"),
-        runtime=minutes("score"),
+        mem_mb=megabytes("import_scores"),
+        runtime=minutes("import_scores"),
     params:
         photos=photos_digest,
         settings=settings("import_scores"),

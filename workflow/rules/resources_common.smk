@@ -36,7 +36,7 @@ def job_of(stage, wildcards, threads):
     if stage == "encode":
         photos = min(photos, size)
         passes = passes_of_block(wildcards) if "block" in wildcards.keys() else 1
-    elif stage not in ("score", "fuse"):
+    elif stage not in ("score", "import_scores", "fuse"):
         passes = 1
     if stage == "explain":
         shown = PLAN.runs[wildcards.run].explain

@@ -2,6 +2,9 @@
 
 from cutsew.artefacts.store import Spec
 
+ROWS = 4096
+"""Photos in one chunk of logits.zarr and of what is made from it, however large the shards are."""
+
 
 def label_spec(images: int, classes: int, rows: int, dtype: str = "float32") -> Spec:
     """Describe an (image, class) array whose chunks hold `rows` images."""

@@ -1,7 +1,7 @@
 """Reading and writing `images.parquet`, the stable list of all photos, and its shards."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,13 +29,26 @@ def write_manifest(path: Path, images: "pd.DataFrame") -> None:
         images[list(COLUMNS)].to_parquet(draft, index=False)
 
 
-def read_manifest(path: Path, shard: int | None = None, split: str | None = None) -> "pd.DataFrame":
-    """Read the manifest, or one shard or split of it, with a `row` column: the row's index in every (N, ...) array."""
+def read_manifest(
+    path: Path, shard: int | None = None, split: str | None = None, columns: Sequence[str] = COLUMNS
+) -> "pd.DataFrame":
+    """Read the manifest, or one shard or split of it, with a `row` column: the row's index in every (N, ...) array.
+
+    Args:
+        path: `images.parquet`.
+        shard: number of the shard; None for all.
+        split: train or test; None for both.
+        columns: those to read, that of `shard` or `split` among them where these are given.
+
+    Raises:
+        UserError: there is no such file.
+
+    """
     import pandas as pd
 
     if not path.is_file():
         raise UserError(f"{path}: no such manifest; run the workflow to make it")
-    images = pd.read_parquet(path)
+    images = pd.read_parquet(path, columns=list(columns))
     images.insert(0, "row", range(len(images)))
     if shard is not None:
         images = images[images["shard"] == shard]

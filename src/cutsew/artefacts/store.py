@@ -12,7 +12,7 @@ Chunks whose values all equal the fill value are written too; a missing chunk fi
 import hashlib
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cutsew.artefacts.atomic import replacing
+from cutsew.artefacts.coordinates import Coordinates, write_coordinate
 from cutsew.errors import UserError
 
 if TYPE_CHECKING:  # zarr takes longer to import than all else of a light stage: it is, when the first array is touched
@@ -79,20 +80,6 @@ class Spec:
         grid = (range(math.ceil(n / c)) for n, c in zip(self.shape, self.chunks, strict=True))
         for index in itertools.product(*grid):
             yield "/".join(("c", *map(str, index)))
-
-
-@dataclass(frozen=True)
-class Along:
-    """Labels of a dimension that is not named as they are: one of several coordinates of it.
-
-    Arrays that they belong to name them in the attribute `coordinates`, separated by spaces; xarray reads that.
-    """
-
-    dimension: str
-    values: Sequence[Any] | Array
-
-
-Coordinates = Mapping[str, Sequence[Any] | Array | Along]
 
 
 def inner_chunk(images_per_chunk: int) -> int:
@@ -154,8 +141,8 @@ def seal(
         _refuse_missing(path / name, spec)
         path.joinpath(name, "zarr.json").unlink(missing_ok=True)
         spec.create(store, name)
-    for name, values in coordinates.items():
-        _write_coordinate(store, name, values)
+    for name, labels in coordinates.items():
+        write_coordinate(store, name, labels)
     digest = content_digest(path, known)
     memory = MemoryStore()
     zarr.create_group(memory, attributes={**attributes, "digest": digest})
@@ -281,24 +268,6 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _write_coordinate(store: "LocalStore", name: str, values: Sequence[Any] | Array | Along) -> None:
-    import zarr
-
-    dimension, values = (values.dimension, values.values) if isinstance(values, Along) else (name, values)
-    labels = np.asarray(values)
-    text = labels.dtype.kind in "UO"
-    zarr.create_array(
-        store,
-        name=name,
-        shape=labels.shape,
-        dtype="string" if text else labels.dtype.name,
-        chunks=(max(1, min(len(labels), 65536)),),
-        dimension_names=(dimension,),
-        overwrite=True,
-        config={"write_empty_chunks": True},
-    )[...] = labels.astype(object) if text else labels
 
 
 def _spec_of(array: "zarr.Array[Any]") -> Spec:

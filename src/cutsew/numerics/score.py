@@ -7,6 +7,10 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.floating[Any]]
 
+BLOCK = 256
+"""Views in one product of matrices, the last one filled up with zeros: they and the product stay in the processor's
+cache, and what comes out for a view does not depend on how many others there are."""
+
 
 def sigmoid(z: Floats) -> Floats:
     """S(z) = 1 / (1 + exp(-z)), without overflow."""
@@ -39,6 +43,15 @@ def score(embeddings: Floats, text: Floats, scale: float, epsilon: float) -> npt
         (..., C) logits.
 
     """
-    views = embeddings.astype(np.float32)
-    views = views / np.maximum(np.linalg.norm(views, axis=-1, keepdims=True), 1e-12)
-    return logit(softmax(scale * (views @ text.T.astype(np.float32))), epsilon).astype(np.float32)
+    rows = embeddings.reshape(-1, embeddings.shape[-1])
+    words = np.ascontiguousarray(text.T, dtype=np.float32)
+    views = np.zeros((BLOCK, rows.shape[1]), np.float32)
+    z = np.empty((len(rows), len(text)), np.float32)
+    for start in range(0, len(rows), BLOCK):
+        part = z[start : start + BLOCK]
+        views[: len(part)] = rows[start : start + BLOCK]
+        views[len(part) :] = 0
+        length = np.maximum(np.sqrt(np.einsum("nd,nd->n", views, views)), 1e-12)
+        similarity = (views @ words) * (scale / length).astype(np.float32)[:, None]
+        part[...] = logit(softmax(similarity[: len(part)]), epsilon)
+    return z.reshape(*embeddings.shape[:-1], len(text))

@@ -1,25 +1,42 @@
 """Sewing: the salient photos that are pasted onto others (paper, Eq. 10)."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+Floats = npt.NDArray[np.floating[Any]]
 
-def top_k(zero_shot: npt.NDArray[np.floating[Any]], k: int) -> npt.NDArray[np.int64]:
+
+def top_k(zero_shot: Iterable[Floats], k: int) -> tuple[npt.NDArray[np.int64], Floats]:
     """P_i: the k images with the largest Z0 of each class (Eq. 10).
 
     Args:
-        zero_shot: (N, C) logits Z0.
+        zero_shot: logits Z0 slab by slab, (n, C) each, N images together; only one slab is in memory at a time.
         k: images per class, 1..N.
 
     Returns:
-        (C, k) indices into N, most salient first; of equal images the first. Their deduplicated union is P.
+        (C, k) indices into N, most salient first, and their logits; of equal images the first. The deduplicated union
+        of the indices is P.
 
     Raises:
         ValueError: k is more than N.
 
     """
-    if k > len(zero_shot):
-        raise ValueError(f"k = {k} is more than the {len(zero_shot)} images")
-    return np.argsort(-zero_shot, axis=0, kind="stable")[:k].T.astype(np.int64)
+    best: Any = None
+    chosen: Any = None
+    seen = 0
+    for slab in zero_shot:
+        index = np.arange(seen, seen + len(slab))
+        seen += len(slab)
+        if best is None:
+            best, chosen = slab[:0], np.empty((0, slab.shape[1]), np.int64)
+        entering = slice(None) if len(best) < k else ~(slab <= best[-1]).all(axis=1)
+        best = np.concatenate([best, slab[entering]])
+        chosen = np.concatenate([chosen, np.repeat(index[entering, None], slab.shape[1], axis=1)])
+        order = np.argsort(-best, axis=0, kind="stable")[:k]
+        best, chosen = np.take_along_axis(best, order, axis=0), np.take_along_axis(chosen, order, axis=0)
+    if best is None or k > seen:
+        raise ValueError(f"k = {k} is more than the {seen} images")
+    return chosen.T, best.T

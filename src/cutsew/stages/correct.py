@@ -6,10 +6,11 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
+from cutsew.artefacts.coordinates import Same
 from cutsew.artefacts.logits import label_spec
 from cutsew.artefacts.manifest import slabs
 from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import array_of, labels_of, new_group, open_group, read
+from cutsew.artefacts.store import array_of, folder_of, new_group, open_group, read
 from cutsew.config.method import Correct
 from cutsew.numerics.correct import correct as correct_labels
 from cutsew.plan import STAGES
@@ -29,7 +30,7 @@ def correct(
     images, classes = z.shape
     size = z.chunks[0]
     specs = {"z": label_spec(images, classes, size), "corrected": label_spec(images, classes, size, "bool")}
-    coordinates = {name: labels_of(labels, name) for name in ("image", "class")}
+    coordinates = {name: Same(folder_of(fused)) for name in ("image", "class")}
     with new_group(pseudo, specs, coordinates) as written:
         for rows in tqdm(list(slabs(images, size)), desc="correct", unit="shard"):
             lifted, touched = correct_labels(read(z, rows), rule.rule, rule.beta, rule.linear_alpha)

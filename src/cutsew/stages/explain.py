@@ -14,10 +14,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cutsew import teachers
+from cutsew.artefacts.coordinates import Along, Coordinates
 from cutsew.artefacts.manifest import read_manifest, slabs
 from cutsew.artefacts.maps import map_specs
 from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import Along, Coordinates, array_of, labels_of, open_group, read, write_group
+from cutsew.artefacts.store import array_of, labels_of, open_group, read, write_group
 from cutsew.artefacts.views import GLOBAL
 from cutsew.config.model import Explain
 from cutsew.config.teacher import Teacher

@@ -8,10 +8,11 @@ import numpy.typing as npt
 import typer
 from tqdm import tqdm
 
+from cutsew.artefacts.coordinates import Same
 from cutsew.artefacts.logits import label_spec
 from cutsew.artefacts.manifest import slabs
 from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import array_of, labels_of, new_group, open_group, read
+from cutsew.artefacts.store import array_of, folder_of, new_group, open_group, read
 from cutsew.config.method import Fuse, Score
 from cutsew.errors import UserError
 from cutsew.numerics.fuse import fuse as fuse_views
@@ -46,7 +47,7 @@ def fuse(
     images, classes = zero_shot.shape
     size = zero_shot.chunks[0]
     specs = {"z": label_spec(images, classes, size), "winner": label_spec(images, classes, size, "int16")}
-    coordinates = {name: labels_of(scored, name) for name in ("image", "class")}
+    coordinates = {name: Same(folder_of(logits)) for name in ("image", "class")}
     factor = _factor(rule, zero_shot) if rule.rule == "soft" else 1.0
     with new_group(fused, specs, coordinates) as written:
         for rows in tqdm(list(slabs(images, size)), desc="fuse", unit="shard"):

@@ -1,22 +1,26 @@
 """Stage score: logits of every view from its embedding and the class names' (Eq. 3-4)."""
 
+import itertools
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from cutsew.artefacts.logits import logit_specs
+from cutsew.artefacts.coordinates import Coordinates, Same
+from cutsew.artefacts.logits import ROWS, logit_specs
 from cutsew.artefacts.manifest import slabs
 from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import array_of, labels_of, new_group, open_group, read
+from cutsew.artefacts.store import array_of, folder_of, new_group, open_group, read
 from cutsew.artefacts.views import CROPS, GLOBAL
 from cutsew.config.method import Score
 from cutsew.errors import UserError
 from cutsew.numerics.score import score as score_views
 from cutsew.plan import STAGES
-from cutsew.stages.options import SettingsOption
+from cutsew.stages.options import SettingsOption, ThreadsOption
 
 
 def score(
@@ -24,6 +28,7 @@ def score(
     text: Annotated[Path, typer.Argument(help="text.zarr")],
     logits: Annotated[Path, typer.Argument(help="logits.zarr, written")],
     settings: SettingsOption,
+    threads: ThreadsOption = 1,
 ) -> None:
     """Turn embeddings into logits (Eq. 3-4)."""
     record = Record("score", STAGES["score"].version, settings, [views, text])
@@ -35,16 +40,25 @@ def score(
     embedded = read(array_of(words, "text"))
     whole, crops = array_of(seen, GLOBAL), array_of(seen, CROPS)
     passes, images = crops.shape[:2]
-    shard_size = (whole.shards or whole.chunks)[0]
-    coordinates: dict[str, Any] = {
-        "image": labels_of(seen, "image"),
-        "class": labels_of(words, "class"),
+    coordinates: Coordinates = {
+        "image": Same(folder_of(views)),
+        "class": Same(folder_of(text)),
         "pass": np.arange(passes),
     }
-    specs = logit_specs(images, len(embedded), passes, shard_size)
-    with new_group(logits, specs, coordinates) as written:
-        for rows in tqdm(list(slabs(images, shard_size)), desc="score", unit="shard"):
-            written["zero_shot"][rows] = score_views(read(whole, rows), embedded, scale, epsilon)
-            for k in range(passes):
-                written["crops"][k, rows] = score_views(read(crops, (k, rows)), embedded, scale, epsilon)
+    with new_group(logits, logit_specs(images, len(embedded), passes, ROWS), coordinates) as written:
+
+        def write(job: tuple[slice, int | None]) -> None:
+            rows, k = job
+            seen = read(whole, rows) if k is None else read(crops, (k, rows))
+            z = score_views(seen, embedded, scale, epsilon)
+            if k is None:
+                written["zero_shot"][rows] = z
+            else:
+                written["crops"][k, rows] = z
+
+        jobs = list(itertools.product(slabs(images, ROWS), (None, *range(passes))))
+        # Each chunk file is one thread's own. A product's last bits could depend on how many threads share it.
+        with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
+            for _ in tqdm(pool.map(write, jobs), total=len(jobs), desc="score", unit="chunk"):
+                pass
     record.write_beside(logits)

@@ -1,13 +1,15 @@
 """Stage select: the salient training photos that are pasted onto others (Eq. 10)."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+import numpy.typing as npt
 import typer
 
 from cutsew.artefacts.atomic import replacing
-from cutsew.artefacts.manifest import read_manifest
+from cutsew.artefacts.manifest import read_manifest, slabs
 from cutsew.artefacts.record import Record
 from cutsew.artefacts.store import array_of, labels_of, open_group, read
 from cutsew.config.method import Select
@@ -15,6 +17,9 @@ from cutsew.errors import UserError
 from cutsew.numerics.select import top_k
 from cutsew.plan import STAGES
 from cutsew.stages.options import SettingsOption
+
+if TYPE_CHECKING:
+    import zarr
 
 
 def select(
@@ -29,22 +34,30 @@ def select(
     record = Record("select", STAGES["select"].version, settings, [images, labels])
     k = Select.model_validate(settings["select"]).top_k
     scored = open_group(labels)
-    train = read_manifest(images, split="train")
+    train = read_manifest(images, split="train", columns=("id", "split"))
     if k > len(train):
         raise UserError(f"select.top_k: {k} is more than the {len(train)} training photos; lower it")
-    z = read(array_of(scored, "z" if "z" in scored else "zero_shot"))[train["row"]]
-    chosen = top_k(z, k)
+    z, rows = array_of(scored, "z" if "z" in scored else "zero_shot"), train["row"].to_numpy()
+    chosen, values = top_k(_slabs(z, rows), k)
     names = labels_of(scored, "class")
+    photos = train.iloc[chosen.ravel()]
     table = pd.DataFrame(
         {
             "class": np.repeat(names, k),
             "rank": np.tile(np.arange(k), len(names)),
-            "image": train["id"].to_numpy()[chosen.ravel()],
-            "row": train["row"].to_numpy()[chosen.ravel()],
-            "score": np.take_along_axis(z.T, chosen, axis=1).ravel(),
+            "image": photos["id"].to_numpy(),
+            "row": photos["row"].to_numpy(),
+            "score": values.ravel(),
         }
     )
     with replacing(patches) as draft:
         table.to_parquet(draft, index=False)
     record.facts = {"distinct": int(table["row"].nunique()), "train": len(train)}
     record.write_beside(patches)
+
+
+def _slabs(z: "zarr.Array[Any]", rows: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.float32]]:
+    """Read the training rows of an array, one of its chunks at a time."""
+    for slab in slabs(z.shape[0], z.chunks[0]):
+        first, last = np.searchsorted(rows, [slab.start, slab.stop])
+        yield read(z, slab)[rows[first:last] - slab.start]

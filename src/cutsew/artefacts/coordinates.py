@@ -1,0 +1,64 @@
+"""Coordinates of a Zarr group: names of photos, classes and passes along its arrays' dimensions."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from zarr.storage import LocalStore
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Along:
+    """Labels of a dimension that is not named as they are: one of several coordinates of it.
+
+    Arrays that they belong to name them in the attribute `coordinates`, separated by spaces; xarray reads that.
+    """
+
+    dimension: str
+    values: Sequence[Any] | Array
+
+
+@dataclass(frozen=True)
+class Same:
+    """The labels that the dimension has in another group: its files are copied, so no list of all photos is held.
+
+    Attributes:
+        group: the other group's folder.
+
+    """
+
+    group: Path
+
+
+Labels = Sequence[Any] | Array | Along | Same
+Coordinates = Mapping[str, Labels]
+
+
+def write_coordinate(store: "LocalStore", name: str, values: Labels) -> None:
+    """Write one coordinate of the group in a store's folder."""
+    import zarr
+
+    if isinstance(values, Same):
+        shutil.copytree(values.group / name, Path(store.root) / name)
+        return
+    dimension, values = (values.dimension, values.values) if isinstance(values, Along) else (name, values)
+    labels = np.asarray(values)
+    text = labels.dtype.kind in "UO"
+    zarr.create_array(
+        store,
+        name=name,
+        shape=labels.shape,
+        dtype="string" if text else labels.dtype.name,
+        chunks=(max(1, min(len(labels), 65536)),),
+        dimension_names=(dimension,),
+        overwrite=True,
+        config={"write_empty_chunks": True},
+    )[...] = labels.astype(object) if text else labels
