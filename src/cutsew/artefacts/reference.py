@@ -6,9 +6,11 @@ from pathlib import Path
 import pandas as pd
 
 from cutsew.artefacts.atomic import replacing
+from cutsew.errors import UserError
 from cutsew.numerics.ensemble import Reference
 
 TABLE = "ensemble.csv"
+MODELS = ("student", "teacher")
 
 
 def write(path: Path, classes: list[str], usual: Mapping[str, Reference]) -> None:
@@ -18,3 +20,21 @@ def write(path: Path, classes: list[str], usual: Mapping[str, Reference]) -> Non
         table[f"{model}_mean"], table[f"{model}_deviation"] = found.mean, found.deviation
     with replacing(path) as draft:
         table.to_csv(draft, index=False)
+
+
+def read(path: Path, classes: list[str]) -> dict[str, Reference]:
+    """Read the table: what is usual for each of MODELS.
+
+    Raises:
+        UserError: it is no such table, or not one of these classes.
+
+    """
+    try:
+        table = pd.read_csv(path, dtype={"class": str}, keep_default_na=False)
+        same = table["class"].tolist() == classes
+        found = {m: Reference(*table[[f"{m}_mean", f"{m}_deviation"]].to_numpy(float).T) for m in MODELS}
+    except (OSError, ValueError, KeyError):
+        raise UserError(f"{path}: not a table of what is usual; run the workflow again to make it") from None
+    if not same:
+        raise UserError(f"{path}: its classes are not the model's; run the workflow again to make it")
+    return found

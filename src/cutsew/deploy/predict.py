@@ -1,6 +1,7 @@
 """Photos in, labels and probabilities out: a student at work, however it is kept."""
 
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ class How:
         long: of CSV, a row per photo and class.
         batch_size: photos per forward pass.
         workers: processes that decode.
+        together: combines logits of photos, by their paths, with another model's; None for the student alone.
 
     """
 
@@ -39,6 +41,7 @@ class How:
     long: bool = False
     batch_size: int = 32
     workers: int = 0
+    together: Callable[[Sequence[str], npt.NDArray[np.float32]], npt.NDArray[np.float32]] | None = None
 
 
 def predict(photos: Path, student: Classifier, out: Path, how: How) -> int:
@@ -71,20 +74,22 @@ def predict(photos: Path, student: Classifier, out: Path, how: How) -> int:
 
 def _predict(found: Found, student: Classifier, thresholds: npt.NDArray[np.float64], how: How, write: Writer) -> int:
     """Write a row for each photo that can be read; return how many cannot."""
-    bad, names = 0, iter(found.names)
+    bad, photos = 0, zip(found.names, found.paths, strict=True)
     with tqdm(total=len(found.names), desc="predict", unit="photo") as bar:
         for batch in readable(found.paths, student.image_size, how.batch_size, how.workers):
             kept = []
             for item in batch:
-                name = next(names)
+                name, path = next(photos)
                 if isinstance(item, str):
                     bad += 1
                     log.warning("skipped %s: %s", name, item)
                 else:
-                    kept.append((name, item))
+                    kept.append((name, path, item))
             if kept:
-                logits = student.logits(torch.stack([item for _, item in kept])).numpy().astype(np.float64)
-                for (name, _), probabilities in zip(kept, sigmoid(logits), strict=True):
+                logits = student.logits(torch.stack([item for _, _, item in kept])).numpy()
+                if how.together is not None:
+                    logits = how.together([path for _, path, _ in kept], logits)
+                for (name, _, _), probabilities in zip(kept, sigmoid(logits.astype(np.float64)), strict=True):
                     write(name, probabilities, probabilities >= thresholds)
             bar.update(len(batch))
     return bad

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-import numpy.typing as npt
 import typer
 from tqdm import tqdm
 
@@ -15,10 +14,8 @@ from cutsew.artefacts.record import Record
 from cutsew.artefacts.store import array_of, folder_of, new_group, open_group, read
 from cutsew.config.method import Fuse, Score
 from cutsew.errors import UserError
-from cutsew.numerics.fuse import fuse as fuse_views
-from cutsew.numerics.fuse import fuse_cdul, fuse_gated, fuse_mean, fuse_soft
-from cutsew.numerics.score import Floats
-from cutsew.numerics.soften import found_softening, soften
+from cutsew.fusing import fuse_by
+from cutsew.numerics.soften import found_softening
 from cutsew.plan import STAGES
 from cutsew.stages.options import SettingsOption
 
@@ -52,26 +49,10 @@ def fuse(
     with new_group(fused, specs, coordinates) as written:
         for rows in tqdm(list(slabs(images, size)), desc="fuse", unit="shard"):
             whole, cut = read(zero_shot, rows), read(crops, (slice(rule.passes), rows))
-            written["z"][rows], written["winner"][rows] = _fused(whole, cut, rule, factor, epsilon)
+            written["z"][rows], written["winner"][rows] = fuse_by(rule, whole, cut, factor, epsilon)
     if rule.rule == "soft":
         record.facts = {"soften": factor}
     record.write_beside(fused)
-
-
-def _fused(
-    whole: Floats, cut: Floats, rule: Fuse, factor: float, epsilon: float
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
-    match rule.rule:
-        case "gated":
-            return fuse_gated(whole, cut, rule.gate)
-        case "mean":
-            return fuse_mean(whole, cut, epsilon)
-        case "cdul":
-            return fuse_cdul(whole, cut, rule.zeta, epsilon)
-        case "soft":
-            answers = soften(whole, factor, epsilon), soften(cut, factor, epsilon)
-            return fuse_soft(*answers, rule.alpha, rule.tau, rule.anchor)
-    return fuse_views(whole, cut, rule.alpha, rule.space, epsilon)
 
 
 def _factor(rule: Fuse, zero_shot: "zarr.Array[Any]") -> float:

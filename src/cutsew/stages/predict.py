@@ -43,19 +43,28 @@ def predict(
     ] = None,
     *,
     long: Annotated[bool, typer.Option("--long", help="CSV of one row per photo and class.")] = False,
+    ensemble: Annotated[
+        bool,
+        typer.Option("--ensemble", help="Ask the run's teacher too (predict.ensemble: teacher): M + 1 views a photo."),
+    ] = False,
 ) -> None:
     """Score photos with the student: the held-out ones, or any photo or folder."""
     if folder_of(out).suffix == ".zarr":
-        if threshold is not None or rule or file_format or long:
-            raise UserError(f"{out}: holds logits alone; leave --threshold, --rule, --format and --long out")
+        if threshold is not None or rule or file_format or long or ensemble:
+            raise UserError(f"{out}: holds the student's logits alone; leave all other options out")
         run(photos, model, out, device, batch_size, workers)
         return
     from cutsew.deploy.classifier import open_classifier
     from cutsew.deploy.predict import How
     from cutsew.deploy.predict import predict as look
 
-    how = How(threshold, rule, file_format, long, batch_size, workers)
-    look(photos, open_classifier(model, device), out, how)
+    student = open_classifier(model, device)
+    together = None
+    if ensemble:
+        from cutsew.deploy.together import Together
+
+        together = Together(model if model.is_dir() else model.parent, student.classes, device, batch_size)
+    look(photos, student, out, How(threshold, rule, file_format, long, batch_size, workers, together))
 
 
 def run(

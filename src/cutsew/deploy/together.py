@@ -1,0 +1,94 @@
+"""Student and fused teacher together on new photos: the run's cutting and fusion again, one photo at a time."""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cutsew import teachers
+from cutsew.artefacts import reference as table
+from cutsew.artefacts.manifest import slabs
+from cutsew.artefacts.store import array_of, file_digest, open_group, read
+from cutsew.artefacts.views import CROPS
+from cutsew.audit.run import Run
+from cutsew.config.method import Cut, Fuse, Score
+from cutsew.config.teacher import Teacher
+from cutsew.data.images import read_image
+from cutsew.device import pick_device
+from cutsew.errors import UserError
+from cutsew.fusing import fuse_by
+from cutsew.numerics.cutting import cut_all
+from cutsew.numerics.ensemble import ensemble
+from cutsew.numerics.score import score
+from cutsew.numerics.views import crop_boxes, whole_box
+
+log = logging.getLogger(__name__)
+
+Floats = npt.NDArray[np.floating[Any]]
+
+
+class Together:
+    """Combines the student's logits with those of the teacher that its run asked.
+
+    Args:
+        folder: the run's, with ensemble.csv.
+        classes: the student's.
+        device: auto, cpu or cuda.
+        batch_size: views per forward pass.
+
+    Attributes:
+        views: of the teacher, for each photo.
+
+    Raises:
+        UserError: the run has no ensemble, or no teacher that can be asked.
+
+    """
+
+    def __init__(self, folder: Path, classes: list[str], device: str, batch_size: int) -> None:
+        if not folder.joinpath(table.TABLE).is_file():
+            raise UserError(f"--ensemble: {folder} has no {table.TABLE}; run it with predict.ensemble: teacher")
+        self._usual = table.read(folder / table.TABLE, classes)
+        run = Run(folder)
+        views, text = run.path("views.zarr"), run.path("text.zarr")
+        records = sorted(views.with_suffix(".records").glob("*.json")) if views is not None else []
+        if views is None or text is None or not records:
+            raise UserError(f"--ensemble: {folder} has no teacher that could look at new photos; leave it out")
+        settings = json.loads(records[0].read_text(encoding="utf-8"))["settings"]
+        self._cut = Cut.model_validate(settings["cut"])
+        self._teacher = teachers.build(Teacher.model_validate(settings["teacher"]), pick_device(device))
+        words = open_group(text)
+        if words.attrs["weights"] != self._teacher.weights_digest:
+            raise UserError(f"{text}: made by a teacher with other weights; run the workflow again")
+        self._text = read(array_of(words, "text"))
+        self._fuse = run.settings("fused.zarr", "fuse", Fuse)
+        self._epsilon = run.settings("fused.zarr", "score", Score).epsilon
+        made = run.record("fused.zarr")
+        self._factor = float(made.content["facts"].get("soften", 1)) if made is not None else 1.0
+        passes = array_of(open_group(views), CROPS).shape[0]
+        self._passes = range(passes if self._fuse.passes is None else self._fuse.passes)
+        self._batch_size = batch_size
+        self.views = len(self._passes) + 1
+        log.info("the teacher is asked about %d views of each photo", self.views)
+
+    def __call__(self, paths: Sequence[str], student: Floats) -> npt.NDArray[np.float32]:
+        """Combine (n, C) logits of the student with the fused teacher's of the same n photos."""
+        teacher = np.stack([self._fused(Path(path)) for path in paths])
+        return ensemble(student, teacher, self._usual["student"], self._usual["teacher"])
+
+    def _fused(self, path: Path) -> npt.NDArray[np.float32]:
+        """Ask about the whole photo and its crops, which depend on its content alone: (C,) fused logits."""
+        photo = read_image(path)
+        chosen = self._cut.model_dump(include={"seed", "area", "aspect", "flip"})
+        crops = crop_boxes(file_digest(path), *photo.size, self._passes, **chosen)
+        views = cut_all(photo, np.concatenate([whole_box(*photo.size)[None], crops]), self._teacher.image_size)
+        parts = (views[part] for part in slabs(len(views), self._batch_size))
+        embedded = np.concatenate([self._teacher.embed_images(part).numpy() for part in parts])
+        stored = embedded.astype(np.float16)  # as views.zarr keeps them
+        z = score(stored, self._text, self._teacher.logit_scale, self._epsilon)
+        fused: npt.NDArray[np.float32]
+        fused, _ = fuse_by(self._fuse, z[:1], z[1:, None], self._factor, self._epsilon)
+        return fused[0]  # type: ignore[no-any-return]
