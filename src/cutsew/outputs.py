@@ -39,6 +39,12 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
 """Stage -> names of the files and folders that it writes into a run's folder; held against the rules by a test."""
 
 
+SWEEPS = "sweeps"
+"""Folder of a dataset that holds tables over many runs."""
+FEATURES = "features"
+"""Folder of a dataset that holds kept features of trainings: a cache, no artefact."""
+
+
 def needed(config: Config) -> set[str]:
     """Name the stages that a run of these settings needs."""
     stages = {"manifest", "fuse", "correct", "evaluate", "report"}

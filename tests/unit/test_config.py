@@ -51,7 +51,7 @@ WRONG = [
     ),
     (
         BASE | {"runs": {"../a": {}}},
-        "runs.../a: not a name for a folder; use letters, digits and . _ = + - (and not `default`, the base run)",
+        "runs.../a: not a name for a folder; use letters, digits and . _ = + - (and not default, features, sweeps)",
     ),
 ]
 
@@ -78,6 +78,11 @@ def test_ids_have_no_photos():
         load(BASE | {"dataset": {"kind": "ids"}, "teacher": scores, "student": {"kind": "none"}}).teacher.kind
         == "scores"
     )
+
+
+@pytest.mark.parametrize(("given", "meant"), [(False, "off"), (True, "auto"), ("off", "off"), (0, 0.0), (2.5, 2.5)])
+def test_off_is_what_yaml_makes_of_it(given, meant):
+    assert load(BASE | {"compute": {"cache_features": given}}).compute.cache_features == meant
 
 
 def test_settings_never_change_after_loading():

@@ -1,5 +1,6 @@
 """Gc lists what no configured run refers to, and deletes nothing else."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -147,6 +148,21 @@ def test_sweeps_strange_folders_and_other_files_stay(home):
     other = home.with_name("another") / "default"
     shutil.copytree(home / "other", other)
     assert listed() == []
+
+
+def test_features_that_no_training_names_go(home):
+    """The base run's training and a reference student's name theirs; a run that is not configured counts for none."""
+    for run, key in (("default", "a"), ("default/references/supervised", "b"), ("other", "c"), ("gone", "d")):
+        record = home / run / "adapter.json"
+        record.parent.mkdir(parents=True, exist_ok=True)
+        record.write_text(json.dumps({"facts": {"features": f"{key}.zarr"}}))
+    for key in "abcde":
+        chunk = home / "features" / f"{key}.zarr" / "weak" / "c" / "0"
+        chunk.parent.mkdir(parents=True)
+        chunk.write_text("chunk")
+    assert listed() == ["gone", "features/d.zarr", "features/e.zarr"]
+    call("--yes")
+    assert sorted(path.name for path in (home / "features").iterdir()) == ["a.zarr", "b.zarr", "c.zarr"]
 
 
 def test_links_are_not_followed(home, tmp_path):

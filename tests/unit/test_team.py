@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,14 +19,14 @@ from cutsew.training.team import Team
 TINY = {"kind": "open_clip", "open_clip": {"model": "cutsew-tiny", "pretrained": "demo", "image_size": 64}}
 
 
-def train(world: Path, out: Path, processes: int, **changes):
+def train(world: Path, out: Path, processes: int, *options: object, **changes):
     """Train on the command line, as the rule does; return the finished process."""
     chosen = settings(**changes)
     chosen["student"] = TINY
     command = [sys.executable, "-m", "cutsew", "--log", out / "train.log", "train"]
     command += [world / "images.parquet", world / "fused.zarr", out / "adapter.safetensors"]
     command += ["--patches", world / "patches.parquet", "--settings", json.dumps(chosen)]
-    command += ["--device", "cpu", "--workers", "1", "--processes", str(processes)]
+    command += ["--device", "cpu", "--workers", "1", "--processes", str(processes), *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
 
@@ -45,6 +46,18 @@ def test_several_processes_make_what_one_makes(tmp_path, processes, changes):
         record = json.loads((tmp_path / folder / "adapter.json").read_text())
         assert record["facts"]["processes"] == count
     assert_same(tmp_path / "one", tmp_path / "several")
+
+
+def test_several_processes_leave_out_what_the_first_one_finds_on_disk(tmp_path):
+    world = make_world(tmp_path / "world")
+    features = ("--features", tmp_path / "features")
+    changes = {"train__batch_size": 2, "train__epochs": 4}
+    for folder, gone in (("first", []), ("second", ["plain/c", "weak/c/2"])):
+        for name in gone:
+            shutil.rmtree(next((tmp_path / "features").glob("*.zarr")) / name)
+        done = train(world, tmp_path / folder, 2, *features, **changes)
+        assert done.returncode == 0, done.stderr
+    assert_same(tmp_path / "first", tmp_path / "second")
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -72,10 +72,10 @@ def undisturbed(tmp_path_factory):
 
 
 def content(results: Path) -> dict[str, str]:
-    """Digest every file of the results; what tells the time, records and report, without its times."""
+    """Digest every file of the results but kept features; what tells the time, records and report, without times."""
     found = {}
     for path in sorted(results.rglob("*")):
-        if not path.is_file() or path.name == ".lock" or "logs" in path.parts:
+        if not path.is_file() or path.name == ".lock" or {"logs", "features"} & set(path.parts):
             continue
         data = path.read_bytes()
         if path.suffix == ".html":

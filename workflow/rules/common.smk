@@ -47,6 +47,7 @@ DEVICE = PLAN.config.compute.device
 BATCH_SIZE = PLAN.config.compute.batch_size
 TRAIN_PROCESSES = PLAN.config.compute.train_processes
 CHECKPOINT_SECONDS = str(PLAN.config.compute.checkpoint_seconds)
+CACHE_FEATURES = str(PLAN.config.compute.cache_features)
 
 
 wildcard_constraints:

@@ -45,6 +45,7 @@ rule reference_train:
         runtime=minutes("train"),
         device=DEVICE,
         checkpoint_seconds=CHECKPOINT_SECONDS,
+        cache_features=CACHE_FEATURES,
         processes=TRAIN_PROCESSES,
     params:
         photos=photos_digest,
@@ -53,6 +54,7 @@ rule reference_train:
         "cutsew --log {log} train {input.images} {input.labels} {output.adapter}"
         " --settings {params.settings:q} --device {resources.device} --workers {threads}"
         " --checkpoint-seconds {resources.checkpoint_seconds} --processes {resources.processes}"
+        " --features results/{wildcards.dataset}/features --cache-features {resources.cache_features}"
 
 
 rule reference_predict:

@@ -99,6 +99,7 @@ rule train:
         runtime=minutes("train"),
         device=DEVICE,
         checkpoint_seconds=CHECKPOINT_SECONDS,
+        cache_features=CACHE_FEATURES,
         processes=TRAIN_PROCESSES,
     params:
         photos=photos_digest,
@@ -108,3 +109,4 @@ rule train:
         "cutsew --log {log} train {input.images} {input.labels} {output.adapter} {params.patches:q}"
         " --settings {params.settings:q} --device {resources.device} --workers {threads}"
         " --checkpoint-seconds {resources.checkpoint_seconds} --processes {resources.processes}"
+        " --features results/{wildcards.dataset}/features --cache-features {resources.cache_features}"

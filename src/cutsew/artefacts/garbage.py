@@ -1,6 +1,7 @@
 """What lies in results/ that no configured run refers to."""
 
 import csv
+import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -9,11 +10,8 @@ from pathlib import Path
 
 from cutsew.artefacts.views import BOXES, CROPS, GLOBAL, chunk_file, chunk_record
 from cutsew.errors import UserError
-from cutsew.outputs import OUTPUTS, needed
+from cutsew.outputs import FEATURES, OUTPUTS, SWEEPS, needed
 from cutsew.plan import Plan
-
-SWEEPS = "sweeps"
-"""Folder of a dataset that holds tables over many runs; always kept."""
 
 KNOWN = {name for names in OUTPUTS.values() for name in names}
 
@@ -48,7 +46,9 @@ def garbage(plans: Sequence[Plan], results: Path) -> list[Garbage]:
         if not _is_folder(home):
             continue
         kept = _kept(plans, dataset)
-        for folder in sorted(path for path in home.iterdir() if _is_folder(path) and path.name != SWEEPS):
+        for folder in sorted(
+            path for path in home.iterdir() if _is_folder(path) and path.name not in (SWEEPS, FEATURES)
+        ):
             if folder.name.startswith("."):
                 continue
             if folder.name not in kept:
@@ -57,6 +57,7 @@ def garbage(plans: Sequence[Plan], results: Path) -> list[Garbage]:
                 continue
             found += _of_run(folder, kept[folder.name])
             found += _of_views(folder, plans)
+        found += _of_features(home, kept)
     return found
 
 
@@ -108,6 +109,29 @@ def _of_run(folder: Path, kept: set[str]) -> Iterator[Garbage]:
     for path in sorted(folder.iterdir()):
         if path.name in KNOWN - kept and not path.is_symlink():
             yield Garbage(path, "no configured run reads it from here", size_of(path))
+
+
+def _of_features(home: Path, kept: dict[str, set[str]]) -> Iterator[Garbage]:
+    """List kept features that the training of no configured run names in its record."""
+    records = (path for run in kept for path in _training_records(home / run))
+    used = {_features_of(record) for record in records}
+    for folder in sorted(filter(_is_folder, (home / FEATURES).glob("*.zarr"))):
+        if folder.name not in used:
+            yield Garbage(folder, "features that no configured run was trained on", size_of(folder))
+
+
+def _training_records(run: Path) -> Iterator[Path]:
+    yield run / "adapter.json"
+    yield from run.glob("references/*/adapter.json")
+
+
+def _features_of(record: Path) -> str | None:
+    """Read from a training's record which features it kept or found."""
+    try:
+        content = json.loads(record.read_text(encoding="utf-8"))
+        return str(content["facts"]["features"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _of_views(folder: Path, plans: Sequence[Plan]) -> Iterator[Garbage]:

@@ -45,6 +45,8 @@ class Spec:
         chunks: shape of a chunk file; cut at nothing, so it may exceed `shape`.
         inner: shape of the inner chunks of a chunk file (Zarr's sharding), None for one block.
         attributes: plain JSON values kept with the array.
+        guarded: each chunk file carries a checksum, so that a damaged one is refused when it is read, and is packed
+            for speed rather than size.
 
     """
 
@@ -54,14 +56,17 @@ class Spec:
     chunks: tuple[int, ...]
     inner: tuple[int, ...] | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    guarded: bool = False
 
     def create(
         self, store: "LocalStore | MemoryStore", name: str, shape: tuple[int, ...] | None = None
     ) -> "zarr.Array[Any]":
         """Create the array's metadata in a store."""
         import zarr
-        from zarr.codecs import BloscCodec, BloscShuffle
+        from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec
 
+        packed = BloscCodec(cname="zstd", clevel=3, shuffle=BloscShuffle.shuffle)
+        guarded = BloscCodec(cname="zstd", clevel=1, shuffle=BloscShuffle.bitshuffle), Crc32cCodec()
         return zarr.create_array(
             store,
             name=name,
@@ -69,7 +74,7 @@ class Spec:
             dtype=self.dtype,
             chunks=self.inner or self.chunks,
             shards=self.chunks if self.inner else None,
-            compressors=BloscCodec(cname="zstd", clevel=3, shuffle=BloscShuffle.shuffle),
+            compressors=guarded if self.guarded else packed,
             dimension_names=self.dims,
             attributes=dict(self.attributes),
             config={"write_empty_chunks": True},
@@ -96,15 +101,9 @@ def write_chunk(path: Path, values: Array, spec: Spec) -> str:
         spec: of the array.
 
     """
-    from zarr.storage import MemoryStore
+    from cutsew.artefacts.chunk import chunk_bytes
 
-    memory = MemoryStore()
-    array = spec.create(memory, "chunk", shape=spec.chunks)
-    padded = np.zeros(spec.chunks, dtype=spec.dtype)
-    padded[tuple(slice(0, n) for n in values.shape)] = values
-    array[...] = padded
-    key = next(key for key in memory._store_dict if key.startswith("chunk/c/"))  # noqa: SLF001
-    data = memory._store_dict[key].to_bytes()  # noqa: SLF001
+    data = chunk_bytes(values, spec)
     with replacing(path) as draft:
         draft.write_bytes(data)
     return hashlib.sha256(data).hexdigest()
@@ -132,8 +131,9 @@ def seal(
         UserError: a chunk file is missing.
 
     """
-    import zarr
-    from zarr.storage import LocalStore, MemoryStore
+    from zarr.storage import LocalStore
+
+    from cutsew.artefacts.chunk import group_metadata
 
     path.joinpath("zarr.json").unlink(missing_ok=True)
     store = LocalStore(path)
@@ -144,10 +144,8 @@ def seal(
     for name, labels in coordinates.items():
         write_coordinate(store, name, labels)
     digest = content_digest(path, known)
-    memory = MemoryStore()
-    zarr.create_group(memory, attributes={**attributes, "digest": digest})
     with replacing(path / "zarr.json") as draft:
-        draft.write_bytes(memory._store_dict["zarr.json"].to_bytes())  # noqa: SLF001
+        draft.write_bytes(group_metadata({**attributes, "digest": digest}))
     return digest
 
 

@@ -11,6 +11,9 @@ from cutsew.config.model import Config
 from cutsew.config.presets import fill_in
 from cutsew.errors import UserError
 
+RESERVED = ("default", "features", "sweeps")
+"""Folders of results/<dataset> that are the base run's, or no run's."""
+
 
 def load(raw: Mapping[str, Any]) -> Config:
     """Check raw settings.
@@ -49,9 +52,9 @@ def override(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 
 def check_run_name(name: str) -> None:
     """Refuse a run's name that is not safe as a folder's."""
-    if not name or name == "default" or name[0] in ".-" or any(not (c.isalnum() or c in "._=+-") for c in name):
+    if not name or name in RESERVED or name[0] in ".-" or any(not (c.isalnum() or c in "._=+-") for c in name):
         raise UserError(
-            f"runs.{name}: not a name for a folder; use letters, digits and . _ = + - (and not `default`, the base run)"
+            f"runs.{name}: not a name for a folder; use letters, digits and . _ = + - (and not {', '.join(RESERVED)})"
         )
 
 

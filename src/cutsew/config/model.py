@@ -1,7 +1,7 @@
 """The settings of one run, from which the schema, the default config and the reference page are generated."""
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -87,6 +87,18 @@ class Compute(Section):
     checkpoint_seconds: float = Field(
         30, ge=0, description="least seconds between checkpoints, from which a killed training goes on; 0: every step"
     )
+    cache_features: Literal["auto", "off"] | Annotated[float, Field(ge=0)] = Field(
+        "auto",
+        description="GB of sewn photos' features that may lie in results/<dataset>/features, so that another learning "
+        "rate, loss weight, beta or EM setting is trained without the backbone; auto: 20, and at most half of the free "
+        "disk; features that would not fit are not kept",
+    )
+
+    @field_validator("cache_features", mode="before")
+    @classmethod
+    def yaml_reads_off_as_false(cls, value: object) -> object:
+        """Take YAML's `off` and `on` as what they say."""
+        return {True: "auto", False: "off"}[value] if isinstance(value, bool) else value
 
 
 class Config(Section):

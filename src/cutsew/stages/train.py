@@ -25,6 +25,7 @@ from cutsew.stages.options import DeviceOption, SettingsOption, WorkersOption
 from cutsew.student import MODEL, Build, build_backbone, save
 from cutsew.training.album import read_album
 from cutsew.training.checkpoint import Checkpoint
+from cutsew.training.keeping import Keeping
 from cutsew.training.loop import Trained, fit, help_along
 from cutsew.training.team import Team, start_helpers
 
@@ -43,10 +44,13 @@ def train(
     workers: WorkersOption = 0,
     checkpoint_seconds: Annotated[float, typer.Option(min=0, help="Least seconds between checkpoints.")] = 30,
     processes: Annotated[int, typer.Option(min=1, help="Processes that train together, each on its own GPU.")] = 1,
+    features: Annotated[Path | None, typer.Option(help="Folder in which features of sewn photos are kept.")] = None,
+    cache_features: Annotated[str, typer.Option(help="How much may lie there: auto, off or a number of GB.")] = "auto",
 ) -> None:
     """Train the adapter and refine the pseudo-labels (Eq. 11-20)."""
     start_helpers(processes, device)
-    run(images, labels, adapter, settings, patches, device, workers, checkpoint_seconds)
+    keeping = None if features is None else Keeping(features, cache_features)
+    run(images, labels, adapter, settings, patches, device, workers, checkpoint_seconds, keeping=keeping)
 
 
 def run(
@@ -59,6 +63,7 @@ def run(
     workers: int,
     checkpoint_seconds: float,
     build: Build = build_backbone,
+    keeping: Keeping | None = None,
 ) -> None:
     """Train with a backbone that `build` makes; otherwise as `train`."""
     student, sizes = Student.model_validate(settings["student"]), Adapter.model_validate(settings["adapter"])
@@ -91,6 +96,7 @@ def run(
         device=where,
         workers=workers,
         team=team,
+        keeping=keeping,
     )
     team.leave()
     _write_labels(adapter, made, list(photos["id"]), settings, rules.correct_after)
@@ -101,6 +107,7 @@ def run(
         "weights": backbone.weights_digest,
         "photos": len(photos),
         "steps": len(made.history),
+        "features": made.features,
         "parameters": sum(weight.numel() for weight in made.adapter.parameters()),
     }
     outputs = {name: file_digest(adapter.with_name(name)) for name in (adapter.name, MODEL, "history.csv")}

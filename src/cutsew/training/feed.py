@@ -1,7 +1,6 @@
 """The features of every training batch, computed by all processes of the training and given to the first."""
 
 from collections.abc import Iterator
-from itertools import tee
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -11,8 +10,10 @@ from tqdm import tqdm
 from cutsew.config.method import Sew
 from cutsew.config.student import Train
 from cutsew.training.album import Album
+from cutsew.training.cache import FeatureCache
+from cutsew.training.keeping import Keeping, open_cache
 from cutsew.training.photos import PlainPhoto, batches
-from cutsew.training.sewn import Batch, Sewer, join, remaining_keys, steps_per_epoch
+from cutsew.training.sewn import Batch, Keys, Sewer, join, remaining_keys, steps_per_epoch
 from cutsew.training.team import Team
 
 if TYPE_CHECKING:
@@ -50,11 +51,20 @@ class Feed:
         device: cpu or cuda.
         workers: processes that decode and sew; they do not change the result.
         team: this process among those that train together.
+        keeping: where features are kept from one training to the next; None keeps none.
 
     """
 
     def __init__(
-        self, backbone: "Backbone", album: Album, sew: Sew, train: Train, device: str, workers: int, team: Team
+        self,
+        backbone: "Backbone",
+        album: Album,
+        sew: Sew,
+        train: Train,
+        device: str,
+        workers: int,
+        team: Team,
+        keeping: Keeping | None = None,
     ) -> None:
         self._backbone, self._album, self._train = backbone, album, train
         self._device, self._workers, self._team = device, workers, team
@@ -64,6 +74,20 @@ class Feed:
         self._sewer = Sewer(
             album, sew, backbone.image_size, train.seed, strong=strong, skip_plain=self._keep, workers=workers
         )
+        self._per_epoch = steps_per_epoch(len(album.paths), train.batch_size)
+        self.cache: FeatureCache | None = None
+        if team.rank == 0:
+            self.cache = open_cache(
+                keeping,
+                backbone,
+                album,
+                sew,
+                train,
+                plain=self._keep,
+                device=device,
+                processes=team.size,
+                workers=workers,
+            )
 
     def steps(self, start: int) -> Iterator[Fed]:
         """Give the features of every batch from step `start` on; in helping processes give nothing.
@@ -72,17 +96,45 @@ class Feed:
             UserError: a photo is bad, or another process has ended.
 
         """
-        photos, train = len(self._album.paths), self._train
-        done = start == train.epochs * steps_per_epoch(photos, train.batch_size)
-        kept = self._plain_features() if self._keep and not done else None
-        keys, wholes = tee(remaining_keys(photos, train.batch_size, train.epochs, train.seed, start))
-        made = batches(self._sewer, photos, map(self._team.share, keys), join, self._workers)
-        for batch, whole in zip(made, wholes, strict=True):
-            fed = self._gathered(batch, len(whole), kept)
+        left = range(start, self._train.epochs * self._per_epoch)
+        held = self._held(left)
+        kept = self._plain_features() if self._keep and left else None
+        sewn = (self._team.share(keys) for keys, known in zip(self._keys(start), held, strict=True) if not known)
+        made = batches(self._sewer, len(self._album.paths), sewn, join, self._workers)
+        for step, keys, known in zip(left, self._keys(start), held, strict=True):
+            fed = self._recalled(step, keys, kept) if known else self._gathered(step, next(made), len(keys), kept)
             if fed is not None:
                 yield fed
 
-    def _gathered(self, batch: Batch, total: int, kept: Tensor | None) -> Fed | None:
+    def _keys(self, start: int) -> Iterator[Keys]:
+        train = self._train
+        return remaining_keys(len(self._album.paths), train.batch_size, train.epochs, train.seed, start)
+
+    def _held(self, steps: range) -> list[bool]:
+        """Tell for which steps the first process has all features on disk, so that all leave out the same ones."""
+        found = [self.cache is not None and self.cache.held(*self._places(step)) for step in steps]
+        return [bool(known) for known in self._team.agree_on_all([int(known) for known in found])]
+
+    def _places(self, step: int) -> tuple[int, int, int]:
+        """Return a step's epoch, and from where to where in the epoch's order its photos come."""
+        epoch, batch = divmod(step, self._per_epoch)
+        size, photos = self._train.batch_size, len(self._album.paths)
+        return epoch, batch * size, photos if batch == self._per_epoch - 1 else (batch + 1) * size
+
+    def _recalled(self, step: int, keys: Keys, kept: Tensor | None) -> Fed | None:
+        """Read a batch's features from disk; where they turn out to be lost, compute them here."""
+        if self.cache is None:
+            return None
+        found = self.cache.recall(*self._places(step))
+        if found is None:
+            batch: Batch = next(batches(self._sewer, len(self._album.paths), [keys], join, min(1, self._workers)))
+            strong = None if batch.strong is None else self._backbone(batch.strong)
+            return self._fed(step, batch.sources, batch.fresh, self._weak(batch), strong, kept)
+        sources, fresh = self._sewer.drawn(keys)
+        strong = found["strong"].to(self._device) if "strong" in found else None
+        return self._put_together(sources, fresh, found["weak"].to(self._device), strong, kept)
+
+    def _gathered(self, step: int, batch: Batch, total: int, kept: Tensor | None) -> Fed | None:
         """Compute this process's share of a batch of `total` photos, and put the batch together."""
         weak = self._weak(batch)
         drawn = self._team.gather(torch.cat([batch.sources, batch.fresh[:, None]], dim=1), total)
@@ -90,12 +142,24 @@ class Feed:
         strong = None if batch.strong is None else self._team.gather(self._backbone(batch.strong), total)
         if drawn is None or features is None:
             return None
-        sources, fresh = drawn[:, :-1], drawn[:, -1].bool()
+        return self._fed(step, drawn[:, :-1], drawn[:, -1].bool(), features, strong, kept)
+
+    def _fed(
+        self, step: int, sources: Tensor, fresh: Tensor, weak: Tensor, strong: Tensor | None, kept: Tensor | None
+    ) -> Fed:
+        """Keep a batch's features, and put it together."""
+        if self.cache is not None:
+            self.cache.keep(*self._places(step)[:2], {"weak": weak} | ({} if strong is None else {"strong": strong}))
+        return self._put_together(sources, fresh, weak, strong, kept)
+
+    def _put_together(
+        self, sources: Tensor, fresh: Tensor, weak: Tensor, strong: Tensor | None, kept: Tensor | None
+    ) -> Fed:
         if kept is not None:
             plain = ~fresh.cpu()
-            features[plain.to(self._device)] = kept[sources.cpu()[plain, 0]].to(self._device)
+            weak[plain.to(self._device)] = kept[sources.cpu()[plain, 0]].to(self._device)
         # The last bits of a convolution depend on how its input lies in memory, and that on who computed it.
-        return Fed(sources.to(self._device), features.contiguous(), strong if strong is None else strong.contiguous())
+        return Fed(sources.to(self._device), weak.contiguous(), strong if strong is None else strong.contiguous())
 
     def _weak(self, batch: Batch) -> Tensor:
         """Compute the features of a share's weak views, (n, D, H, W); zeros where the plain photo's are kept."""
@@ -109,7 +173,10 @@ class Feed:
         return weak
 
     def _plain_features(self) -> Tensor | None:
-        """Compute the features of all photos as they are: (n, D, H, W) float32 in the first process's memory."""
+        """Read or compute the features of photos as they are: (n, D, H, W) float32 in the first process's memory."""
+        known = None if self.cache is None else self.cache.plain()
+        if self._team.agree(int(known is not None)):
+            return known
         photos, size = len(self._album.paths), BATCH * self._team.size
         whole = [list(range(start, min(start + size, photos))) for start in range(0, photos, size)]
         shares = [self._team.share(places) for places in whole]
@@ -121,7 +188,12 @@ class Feed:
                 if features is not None:
                     found.append(features.cpu())
                 bar.update(len(places))
-        return torch.cat(found) if found else None
+        if not found:
+            return None
+        whole_album = torch.cat(found)
+        if self.cache is not None:
+            self.cache.keep_plain(whole_album)
+        return whole_album
 
 
 def worth_keeping(photos: int, feature_bytes: int, epochs: int, sew: Sew) -> bool:

@@ -19,6 +19,7 @@ from cutsew.steady import threads
 from cutsew.training.album import Album
 from cutsew.training.checkpoint import Checkpoint
 from cutsew.training.feed import Feed
+from cutsew.training.keeping import Keeping
 from cutsew.training.learner import Learner, Losses, history_rows
 from cutsew.training.sewn import steps_per_epoch
 from cutsew.training.team import Team
@@ -36,12 +37,14 @@ class Trained(NamedTuple):
         adapter: in evaluation mode.
         z: (n, C) float32, the refined pseudo-labels.
         history: one row per step: step, epoch, m_loss, e_loss, lr_adapter, lr_estimator.
+        features: name of the folder in which its features are kept; None where they are not.
 
     """
 
     adapter: Adapter
     z: npt.NDArray[np.float32]
     history: list[dict[str, float]]
+    features: str | None
 
 
 def new_adapter(channels: int, classes: int, settings: AdapterSettings, max_grid: int, seed: int) -> Adapter:
@@ -63,6 +66,7 @@ def fit(
     device: str,
     workers: int,
     team: Team,
+    keeping: Keeping | None = None,
 ) -> Trained:
     """Train adapter and estimator, going on from the checkpoint where there is one.
 
@@ -77,6 +81,7 @@ def fit(
         device: cpu or cuda.
         workers: processes that decode and sew; they do not change the result.
         team: this process, the first of those that train together.
+        keeping: where features are kept from one training to the next; they do not change the result.
 
     Raises:
         UserError: a photo is bad, there are too few, or the loss diverges.
@@ -90,7 +95,7 @@ def fit(
     model = new_adapter(backbone.width, z.shape[1], adapter, max(MAX_GRID, *grid), train.seed).to(device)
     learner = Learner(model, torch.from_numpy(z).to(device), train, per_epoch * train.epochs)
     losses = _restore(learner, checkpoint, device)
-    feed = Feed(backbone, album, sew, train, device, workers, team)
+    feed = Feed(backbone, album, sew, train, device, workers, team, keeping)
     with (
         torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []),
         tqdm(total=len(learner.rates), initial=len(losses), desc="train", unit="step") as bar,
@@ -103,7 +108,8 @@ def fit(
             if checkpoint.due():
                 checkpoint.save(_state(learner, losses))
     refined: npt.NDArray[np.float32] = learner.estimator.settled().cpu().numpy()
-    return Trained(model.eval(), refined, history_rows(losses, learner.rates, per_epoch))
+    features = None if feed.cache is None else feed.cache.path.name
+    return Trained(model.eval(), refined, history_rows(losses, learner.rates, per_epoch), features)
 
 
 def help_along(

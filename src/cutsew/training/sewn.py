@@ -13,11 +13,13 @@ from cutsew.config.method import Sew
 from cutsew.errors import UserError
 from cutsew.numerics.augment import pixels, strong_view, weak_view
 from cutsew.numerics.draw import generator, torch_seed
-from cutsew.numerics.sew import compose
+from cutsew.numerics.sew import Plan, compose
 from cutsew.training.album import Album, sewing_plan
 from cutsew.training.photos import CACHE_BYTES, Photos
 
 Rows = npt.NDArray[np.int64]
+Keys = list[tuple[int, int]]
+"""Of a batch: epoch and place in the album."""
 
 
 class Sewn(NamedTuple):
@@ -73,9 +75,8 @@ class Sewer:
 
         """
         epoch, place = key
-        drawn = sewing_plan(self._album, self._sew, self._seed, epoch, place)
-        padding = [place] * (1 + self._sew.max_overlays - len(drawn.overlays))
-        sources = torch.tensor([place, *drawn.overlays.tolist(), *padding][: 1 + self._sew.max_overlays])
+        drawn = self._plan(key)
+        sources = self._sources(place, drawn)
         if self._skip_plain and not self._strong and not len(drawn.overlays):
             return Sewn(sources, None, None)
         overlays = [self._read(int(overlay)) for overlay in drawn.overlays]
@@ -86,6 +87,19 @@ class Sewer:
             strong = torch.from_numpy(pixels(strong_view(weak, seed)))
         known = self._skip_plain and not len(drawn.overlays)
         return Sewn(sources, None if known else torch.from_numpy(pixels(weak)), strong)
+
+    def drawn(self, keys: Keys) -> tuple[Tensor, Tensor]:
+        """Draw the plans of keys: `sources` and `fresh` as of their Batch, without opening a photo."""
+        plans = [self._plan(key) for key in keys]
+        sources = torch.stack([self._sources(place, drawn) for (_, place), drawn in zip(keys, plans, strict=True)])
+        return sources, torch.tensor([not self._skip_plain or len(drawn.overlays) > 0 for drawn in plans])
+
+    def _plan(self, key: tuple[int, int]) -> Plan:
+        return sewing_plan(self._album, self._sew, self._seed, *key)
+
+    def _sources(self, place: int, drawn: Plan) -> Tensor:
+        padding = [place] * (1 + self._sew.max_overlays - len(drawn.overlays))
+        return torch.tensor([place, *drawn.overlays.tolist(), *padding][: 1 + self._sew.max_overlays])
 
     def _read(self, place: int) -> Image.Image:
         path = self._album.paths[place]
@@ -120,7 +134,7 @@ def epoch_order(photos: int, batch_size: int, seed: int, epoch: int) -> list[Row
     return np.split(order, [batch_size * step for step in range(1, steps)])
 
 
-def remaining_keys(photos: int, batch_size: int, epochs: int, seed: int, start: int) -> Iterator[list[tuple[int, int]]]:
+def remaining_keys(photos: int, batch_size: int, epochs: int, seed: int, start: int) -> Iterator[Keys]:
     """Give the keys (epoch, place) of each batch from step `start` on."""
     steps = steps_per_epoch(photos, batch_size)
     for epoch in range(start // steps, epochs):

@@ -94,11 +94,15 @@ class Team:
 
     def agree(self, number: int) -> int:
         """Return the first process's number."""
+        return self.agree_on_all([number])[0]
+
+    def agree_on_all(self, numbers: list[int]) -> list[int]:
+        """Return the first process's numbers; the others give as many."""
         if self.size == 1:
-            return number
-        told = torch.tensor(number, device=self._device)
+            return numbers
+        told = torch.tensor(numbers, device=self._device)
         distributed.broadcast(told, 0)
-        return int(told)
+        return told.tolist()
 
     def leave(self) -> None:
         """Part from the others."""

@@ -1,0 +1,58 @@
+"""The bytes of a Zarr array's files, for those that write and read them one by one."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.core.buffer import default_buffer_prototype
+from zarr.storage import MemoryStore
+
+from cutsew.artefacts.store import Array, Spec, read
+
+
+def chunk_bytes(values: Array, spec: Spec) -> bytes:
+    """Encode one chunk file of an array.
+
+    Args:
+        values: shape at most `spec.chunks`; the rest of the chunk is padded with zeros.
+        spec: of the array.
+
+    """
+    memory = MemoryStore()
+    array = spec.create(memory, "chunk", shape=spec.chunks)
+    padded = np.zeros(spec.chunks, dtype=spec.dtype)
+    padded[tuple(slice(0, n) for n in values.shape)] = values
+    array[...] = padded
+    return memory._store_dict[_only_key(spec)].to_bytes()  # noqa: SLF001
+
+
+def chunk_values(data: bytes, spec: Spec) -> Array:
+    """Decode one chunk file of an array: shape `spec.chunks`.
+
+    Raises:
+        Exception: of whatever kind the decoder raises, where the bytes are damaged and the array is `guarded`.
+
+    """
+    memory = MemoryStore()
+    array = spec.create(memory, "chunk", shape=spec.chunks)
+    memory._store_dict[_only_key(spec)] = default_buffer_prototype().buffer.from_bytes(data)  # noqa: SLF001
+    return read(array)
+
+
+def array_metadata(spec: Spec) -> bytes:
+    """Encode the `zarr.json` of an array."""
+    memory = MemoryStore()
+    spec.create(memory, "array")
+    return memory._store_dict["array/zarr.json"].to_bytes()  # noqa: SLF001
+
+
+def group_metadata(attributes: Mapping[str, Any]) -> bytes:
+    """Encode the `zarr.json` of a group; attributes are plain JSON values."""
+    memory = MemoryStore()
+    zarr.create_group(memory, attributes=dict(attributes))
+    return memory._store_dict["zarr.json"].to_bytes()  # noqa: SLF001
+
+
+def _only_key(spec: Spec) -> str:
+    return "/".join(("chunk", "c", *("0" for _ in spec.chunks)))
