@@ -105,7 +105,7 @@ STAGES: dict[str, Stage] = {
     ),
     "train": Stage(
         "Train the adapter and refine the pseudo-labels (Eq. 11-20).",
-        2,
+        3,
         ("classes", "student", "adapter", "sew", "train", "correct"),
         ("override", "targets", "correct", "fuse", "score", "import_scores", "select", "tiny_clip"),
     ),
@@ -130,7 +130,7 @@ STAGES: dict[str, Stage] = {
     ),
     "reference_train": Stage(
         "Train a reference student.",
-        2,
+        3,
         ("classes", "student", "adapter", "sew", "train", "correct"),
         ("reference_labels", "score", "import_scores", "tiny_clip"),
         command="train",

@@ -14,7 +14,8 @@ BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 HORIZON = 256
 """Steps after which the momentum left by a gradient is taken as spent: (0.9 / sqrt(0.999))^256 is below 1e-11."""
-ROWS_AT_ONCE = 4096
+ROWS_AT_ONCE = 256
+"""Rows that are brought up to date together at the end: HORIZON times their size is held in memory."""
 
 
 class Estimator:
@@ -107,9 +108,10 @@ class Estimator:
         first = self._rates[step - 1] * left * BETAS[0] ** gap.double() / (1 - BETAS[0] ** step.double()) * live
         second = (BETAS[1] ** gap.double() / (1 - BETAS[1] ** step.double())).sqrt()
         root = square.sqrt()[:, None]
-        moves = first.to(z.dtype)[:, :, None] * mean[:, None] / (second.to(z.dtype)[:, :, None] * root + EPSILON)
+        divisor = (second.to(z.dtype)[:, :, None] * root).add_(EPSILON)
+        moves = mean * torch.bmm(first.to(z.dtype)[:, None], divisor.reciprocal_())[:, 0]
         decay = torch.exp(self._log_kept[self.steps] - self._log_kept[last]).to(z.dtype)[:, None]
         faded = missed.double()[:, None]
         new_mean = (mean * BETAS[0] ** faded).to(z.dtype)
         new_square = (square * BETAS[1] ** faded).to(z.dtype)
-        return z * decay - moves.sum(1), new_mean, new_square
+        return z * decay - moves, new_mean, new_square
