@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
-from cutsew.errors import UserError
+from cutsew.errors import UserError, in_one_line
 from cutsew.owner import end_with_owner
 from cutsew.plan import STAGES
 
@@ -104,6 +104,9 @@ def main() -> None:
     """Run the command line; bad input ends in one line and exit status 1."""
     try:
         app()
-    except UserError as error:
-        logging.getLogger("cutsew").error("cutsew: %s", error)
+    except Exception as error:
+        reason = in_one_line(error)
+        if reason is None:
+            raise
+        logging.getLogger("cutsew").error("cutsew: %s", reason)
         sys.exit(1)

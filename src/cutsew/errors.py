@@ -1,4 +1,4 @@
-"""The one exception that ends in a single line for the user."""
+"""What ends in a single line for the user."""
 
 
 class UserError(Exception):
@@ -6,3 +6,46 @@ class UserError(Exception):
 
     The command line prints it without a traceback and exits with status 1.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
+
+def printable(text: str) -> str:
+    r"""Escape what would break a line or steer a terminal: names of files and classes are other people's.
+
+    Line breaks, other control characters and bytes that are not UTF-8 come out as `\n`, `\x1b`, `\udcff`.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def in_one_line(error: Exception) -> str | None:
+    """Word an error that is not a fault of the program: bad input, a lost file, a machine without memory left.
+
+    Returns:
+        One line, None for all other errors: their traceback tells more.
+
+    """
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return printable(f"{_text(error.filename)}: {error.strerror}; mend that and run again")
+    if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
+        return "this machine's memory does not suffice; run again with more, or set compute.batch_size lower"
+    if LOST_WORKER in str(error):
+        return (
+            "a process that reads photos was killed, most often because the machine's memory did not suffice; "
+            "run again, with fewer --cores or more memory"
+        )
+    return None
+
+
+NO_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory", "std::bad_alloc")
+"""What torch and its libraries say where the machine's memory does not suffice."""
+
+LOST_WORKER = "DataLoader worker (pid"
+"""What torch says where a worker process of its DataLoader ended before its work."""
+
+
+def _text(name: str | bytes | int) -> str:
+    return name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else str(name)

@@ -71,14 +71,14 @@ STAGES: dict[str, Stage] = {
     ),
     "encode": Stage(
         "Embed whole photos or a block of crop passes of one shard.",
-        2,
+        3,
         ("teacher.kind", "teacher.precision", "teacher.compiled", "teacher.open_clip", "teacher.conse")
         + ("cut.area", "cut.aspect", "cut.flip", "cut.seed", "cut.passes_per_job", "dataset.shard_size"),
         ("manifest", "tiny_clip"),
     ),
     "seal": Stage(
         "Write the metadata of views.zarr once all its chunks are there.",
-        1,
+        2,
         ("cut.passes", "cut.passes_per_job", "dataset.shard_size"),
         ("encode",),
     ),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialised
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 
 from cutsew.artefacts.atomic import replacing, write_text
 from cutsew.artefacts.store import file_digest
+from cutsew.config.load import one_line
 from cutsew.config.student import Student as StudentSettings
+from cutsew.description import MODEL, read_description
 from cutsew.errors import UserError
 from cutsew.numerics.adapter import Adapter
 from cutsew.numerics.cam import hires_cam
@@ -22,7 +25,7 @@ from cutsew.steady import steadily
 if TYPE_CHECKING:
     from cutsew.backbones.base import Backbone
 
-MODEL, WEIGHTS = "model.yaml", "adapter.safetensors"
+WEIGHTS = "adapter.safetensors"
 WHOLE = "student.safetensors"
 """Backbone and adapter in one file, as `cutsew export` writes them."""
 
@@ -140,37 +143,20 @@ def load(path: Path | str, device: str = "cpu", build: Build = build_backbone) -
     weights = folder / (WHOLE if whole else WEIGHTS) if path.is_dir() else path
     state = _read_weights(weights, model["digest" if whole else "adapter_digest"])
     described = model["backbone"]
-    settings = StudentSettings.model_validate({k: described[k] for k in StudentSettings.model_fields if k in described})
+    try:
+        named = {k: described[k] for k in StudentSettings.model_fields if k in described}
+        settings = StudentSettings.model_validate(named)
+    except ValidationError as error:
+        raise UserError(f"{folder / MODEL}: backbone: {one_line(error, StudentSettings)}; train again") from None
     backbone = build(settings, device, _part(state, "backbone.")) if whole else build(settings, device)
     if backbone.weights_digest != described["weights_digest"]:
         raise UserError(f"{folder / MODEL}: the backbone's weights differ from those of the training; restore them")
-    adapter = Adapter(classes=len(model["classes"]), **model["adapter"])
     try:
+        adapter = Adapter(classes=len(model["classes"]), **model["adapter"])
         adapter.load_state_dict(_part(state, "adapter.") if whole else state)
-    except RuntimeError:
+    except (RuntimeError, TypeError, ValueError, ArithmeticError, AssertionError):
         raise UserError(f"{weights}: its weights do not fit {MODEL}; train again") from None
     return Student(backbone, adapter.to(device), list(model["classes"]))
-
-
-def read_description(path: Path) -> dict[str, Any]:
-    """Read model.yaml.
-
-    Raises:
-        UserError: it is missing, or not a student's.
-
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; it stands beside the student's weights, so copy both")
-    try:
-        model = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        model = None
-    wanted = {"format", "classes", "backbone", "adapter"}
-    if not isinstance(model, dict) or not wanted <= set(model) or model["format"] != 1:
-        raise UserError(f"{path}: not a student's description; train again to make it")
-    if "adapter_digest" not in model and not {"weights", "digest"} <= set(model):
-        raise UserError(f"{path}: names no weights; train again to make it")
-    return model
 
 
 def _read_weights(path: Path, digest: str) -> dict[str, Tensor]:

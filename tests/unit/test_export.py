@@ -19,11 +19,12 @@ from cutsew.artefacts.thresholds import Thresholds
 from cutsew.config.student import Student as StudentSettings
 from cutsew.deploy import graph, whole
 from cutsew.deploy.classifier import open_classifier
+from cutsew.description import read_description
 from cutsew.errors import UserError
 from cutsew.numerics.adapter import Adapter
 from cutsew.numerics.score import sigmoid
 from cutsew.stages import predict as predict_stage
-from cutsew.student import Student, load, read_description, save
+from cutsew.student import Student, load, save
 from cutsew.tools import export as tool
 
 SIZES = {"reduction": 4, "width": 16, "layers": 1, "heads": 2, "feedforward": 16, "dropout": 0.1}

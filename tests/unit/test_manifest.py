@@ -211,7 +211,7 @@ def test_a_broken_earlier_manifest(tmp_path, root):
     out = tmp_path / "out"
     out.mkdir()
     (out / "images.parquet").write_bytes(b"junk")
-    with pytest.raises(UserError, match=r"images\.parquet: not a readable manifest; delete it"):
+    with pytest.raises(UserError, match=r"images\.parquet: not a whole parquet table; delete it"):
         make(out, root)
 
 

@@ -76,7 +76,7 @@ def test_who_and_when_may_be_missing_and_a_row_may_come_twice(tmp_path):
         (["a.jpg,cat"], "image,class,present", "line 2: present is ''"),
         (["a.jpg,cat,1", "a.jpg,cat,0"], "image,class,present", "line 3: cat of a.jpg is set to 1 and to 0"),
         (["a.jpg,cat,1"], "photo,class,present", "needs the columns image, class and present"),
-        (["a.jpg,cat,1,x"], "image,class,present", "needs the columns image, class and present"),
+        (["a.jpg,cat,1,x"], "image,class,present", "not a readable CSV"),
         (['a.jpg,"cat,1'], "image,class,present", "not a readable CSV"),
     ],
 )

@@ -226,7 +226,7 @@ def test_without_what_evaluate_wrote(page_path, tmp_path):
         report(tmp_path / "report.html", **given)
     for name in ("agreement", "thresholds_f1"):
         shutil.copy(folder / f"{name}.csv", tmp_path)
-    with pytest.raises(UserError, match=r"metrics\.json: no such record; run `cutsew evaluate`"):
+    with pytest.raises(UserError, match=r"metrics\.json: no such record; run"):
         report(tmp_path / "report.html", **given)
 
 

@@ -138,7 +138,7 @@ def test_only_some_photos_and_strange_rows(tmp_path, caplog):
         ("path,labels\na.jpg,dog;cats\nd.jpg,person\n", r"classes: cat never named in .*named there: cats"),
         ("file,labels\na.jpg,dog\n", r"dataset\.truth: .* needs the columns"),
         ("path,label\na.jpg,dog\n", r"dataset\.truth: .* needs the columns"),
-        ("path,labels\na.jpg,dog,cat\n", r"dataset\.truth: .* more fields"),
+        ("path,labels\na.jpg,dog,cat\n", r"dataset\.truth: .* Expected 2 fields"),
         ("path,labels\na.jpg,dog\nd.jpg,dog,cat,person\n", r"dataset\.truth: .* not a readable CSV"),
         ("", r"dataset\.truth: .* not a readable CSV"),
     ],

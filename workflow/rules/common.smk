@@ -1,5 +1,6 @@
 # Helpers: the plan, and which settings a stage reads. All of it is cutsew.plan's knowledge.
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pandas as pd
 from cutsew.artefacts.measures import as_text
 from cutsew.checks import check_before_start
 from cutsew.config.model import Reference
+from cutsew.config.yaml_file import read_yaml
 from cutsew.config.sweep import add_runs, read_sweep, sweep_files, variants_of
 from cutsew.errors import UserError
 from cutsew.lock import claim
@@ -27,6 +29,9 @@ def checked_plan(raw):
     asked = raw.pop("sweep", None)
     sweeps, variants = {}, {}
     try:
+        # Snakemake has read them, but of a key that stands twice it took the last without a word.
+        for path in filter(os.path.isfile, workflow.configfiles):
+            read_yaml(Path(path), "a config file")
         for path in sweep_files(str(asked), SWEEPS) if asked is not None else ():
             sweeps[path.stem] = read_sweep(path)
             variants[path.stem] = variants_of(sweeps[path.stem], raw, str(path))

@@ -52,7 +52,7 @@ rule override:
         photos=photos_digest,
         settings=settings("override"),
     shell:
-        "cutsew --log {log} override {input.images} {input.labels} {input.corrections} {output.group}"
+        "cutsew --log {log} override {input.images} {input.labels} {input.corrections:q} {output.group}"
         " --settings {params.settings:q}"
 
 

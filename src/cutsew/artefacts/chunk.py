@@ -31,7 +31,7 @@ def chunk_values(data: bytes, spec: Spec) -> Array:
     """Decode one chunk file of an array: shape `spec.chunks`.
 
     Raises:
-        Exception: of whatever kind the decoder raises, where the bytes are damaged and the array is `guarded`.
+        Exception: of whatever kind the decoder raises, where the bytes are damaged.
 
     """
     memory = MemoryStore()

@@ -45,8 +45,10 @@ Coordinates = Mapping[str, Labels]
 def write_coordinate(store: "LocalStore", name: str, values: Labels) -> None:
     """Write one coordinate of the group in a store's folder."""
     import zarr
+    from zarr.codecs import Crc32cCodec, ZstdCodec
 
     if isinstance(values, Same):
+        _refuse_damaged(values.group, name)
         shutil.copytree(values.group / name, Path(store.root) / name)
         return
     dimension, values = (values.dimension, values.values) if isinstance(values, Along) else (name, values)
@@ -58,7 +60,17 @@ def write_coordinate(store: "LocalStore", name: str, values: Labels) -> None:
         shape=labels.shape,
         dtype="string" if text else labels.dtype.name,
         chunks=(max(1, min(len(labels), 65536)),),
+        compressors=(ZstdCodec(), Crc32cCodec()),
         dimension_names=(dimension,),
         overwrite=True,
         config={"write_empty_chunks": True},
     )[...] = labels.astype(object) if text else labels
+
+
+def _refuse_damaged(group: Path, name: str) -> None:
+    """Read a coordinate chunk by chunk, so that its checksums are looked at before its files are copied."""
+    from cutsew.artefacts.store import array_of, open_group, read
+
+    labels = array_of(open_group(group), name)
+    for start in range(0, labels.shape[0], labels.chunks[0]):
+        read(labels, slice(start, start + labels.chunks[0]))

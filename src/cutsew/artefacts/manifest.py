@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cutsew.artefacts.atomic import replacing
+from cutsew.artefacts.tables import read_parquet
 from cutsew.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,11 +45,9 @@ def read_manifest(
         UserError: there is no such file.
 
     """
-    import pandas as pd
-
     if not path.is_file():
         raise UserError(f"{path}: no such manifest; run the workflow to make it")
-    images = pd.read_parquet(path, columns=list(columns))
+    images = read_parquet(path, columns)
     images.insert(0, "row", range(len(images)))
     if shard is not None:
         images = images[images["shard"] == shard]

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cutsew.artefacts.store import array_of, folder_of, labels_of, open_group
+from cutsew.artefacts.store import array_of, folder_of, labels_of, open_group, read_rows
+from cutsew.artefacts.tables import read_parquet
 from cutsew.errors import UserError
 
 IMAGES_AT_ONCE = 8192
@@ -78,7 +79,7 @@ class Outcome:
                 f"{self.path}: lacks {(rows < 0).sum()} of {len(ids)} photos, such as {first!r}; run the workflow again"
             )
         for start in range(0, len(rows), IMAGES_AT_ONCE):
-            yield np.asarray(self._array.oindex[rows[start : start + IMAGES_AT_ONCE], :], dtype=np.float32)
+            yield read_rows(self._array, rows[start : start + IMAGES_AT_ONCE]).astype(np.float32)
 
 
 def open_outcomes(zarrs: dict[str, Path | None], references: Mapping[str, Path] | None = None) -> dict[str, Outcome]:
@@ -124,7 +125,7 @@ def read_truth(path: Path, ids: Sequence[str], classes: Sequence[str]) -> npt.ND
     if not path.is_file():
         raise UserError(f"{path}: no such file of true labels; run the workflow to make it, or leave --labels out")
     rows = [("id", "in", list(ids))] if len(ids) <= FEW else None
-    labels: pd.DataFrame = pd.read_parquet(path, filters=rows).set_index("id")
+    labels = read_parquet(path, ["id"], rows, whole=True).set_index("id")
     missing = [name for name in classes if name not in labels.columns]
     if missing:
         raise UserError(f"{path}: has no column {missing[0]!r}; run the workflow again to read the truth anew")

@@ -16,6 +16,7 @@ from typing import Any
 
 from cutsew.artefacts.atomic import write_text
 from cutsew.artefacts.store import file_digest, folder_of
+from cutsew.artefacts.tables import read_record
 
 PACKAGES = ("cutsew", "torch", "open_clip_torch", "timm", "zarr", "numpy", "pandas", "pillow", "scikit-learn")
 
@@ -84,7 +85,7 @@ def input_digest(path: Path) -> str:
     """Digest of a file; of a sealed Zarr group (its folder or `zarr.json`), the content digest that the seal holds."""
     folder = folder_of(path)
     if folder.suffix == ".zarr":
-        return str(json.loads(folder.joinpath("zarr.json").read_text())["attributes"]["digest"])
+        return str(read_record(folder / "zarr.json", "attributes", "digest"))
     return file_digest(path)
 
 

@@ -7,12 +7,13 @@ Two ways of writing:
   So an array that opens is complete.
 
 Chunks whose values all equal the fill value are written too; a missing chunk file therefore always means loss.
+Each chunk ends in a checksum (CRC-32C) that every reader checks, so that a flipped byte is no value.
 """
 
 import hashlib
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,10 @@ if TYPE_CHECKING:  # zarr takes longer to import than all else of a light stage:
     from zarr.storage import LocalStore, MemoryStore
 
 Array = npt.NDArray[Any]
+AGAIN = "delete it and run the workflow again"
+DAMAGE = (ValueError, TypeError, KeyError, RuntimeError, OSError, AttributeError, BufferError)
+"""What zarr and its codecs raise at metadata and chunks that are not what they were."""
+
 INNER_IMAGES = 128
 """Images in an inner chunk of a sharded array: few enough that an auditor's read of one image is quick."""
 
@@ -45,8 +50,7 @@ class Spec:
         chunks: shape of a chunk file; cut at nothing, so it may exceed `shape`.
         inner: shape of the inner chunks of a chunk file (Zarr's sharding), None for one block.
         attributes: plain JSON values kept with the array.
-        guarded: each chunk file carries a checksum, so that a damaged one is refused when it is read, and is packed
-            for speed rather than size.
+        quick: chunks are packed for speed rather than size.
 
     """
 
@@ -56,7 +60,7 @@ class Spec:
     chunks: tuple[int, ...]
     inner: tuple[int, ...] | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
-    guarded: bool = False
+    quick: bool = False
 
     def create(
         self, store: "LocalStore | MemoryStore", name: str, shape: tuple[int, ...] | None = None
@@ -66,7 +70,8 @@ class Spec:
         from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec
 
         packed = BloscCodec(cname="zstd", clevel=3, shuffle=BloscShuffle.shuffle)
-        guarded = BloscCodec(cname="zstd", clevel=1, shuffle=BloscShuffle.bitshuffle), Crc32cCodec()
+        if self.quick:
+            packed = BloscCodec(cname="zstd", clevel=1, shuffle=BloscShuffle.bitshuffle)
         return zarr.create_array(
             store,
             name=name,
@@ -74,7 +79,7 @@ class Spec:
             dtype=self.dtype,
             chunks=self.inner or self.chunks,
             shards=self.chunks if self.inner else None,
-            compressors=guarded if self.guarded else packed,
+            compressors=(packed, Crc32cCodec()),
             dimension_names=self.dims,
             attributes=dict(self.attributes),
             config={"write_empty_chunks": True},
@@ -201,10 +206,27 @@ def open_group(path: Path) -> "zarr.Group":
     folder = folder_of(path)
     if not folder.joinpath("zarr.json").is_file():
         raise UserError(f"{folder}: not a finished Zarr; run the workflow again to make it")
-    group = zarr.open_group(LocalStore(folder, read_only=True), mode="r")
-    for name, array in group.arrays():
+    try:
+        group = zarr.open_group(LocalStore(folder, read_only=True), mode="r", zarr_format=3)
+        arrays = dict(group.arrays())
+    except DAMAGE as error:
+        raise UserError(f"{folder}: not a Zarr that this version reads ({_first_line(error)}); {AGAIN}") from None
+    for name, array in arrays.items():
         _refuse_missing(folder / name, _spec_of(array))
+        _refuse_misfit(folder / name, array, arrays)
     return group
+
+
+def attribute(group: "zarr.Group", name: str) -> Any:  # noqa: ANN401  # any JSON value
+    """Return an attribute of a group.
+
+    Raises:
+        UserError: the group has no such attribute.
+
+    """
+    if name not in group.attrs:
+        raise UserError(f"{_path_of(group)}: says no {name}, as those of this version do; {AGAIN}")
+    return group.attrs[name]
 
 
 def folder_of(path: Path) -> Path:
@@ -223,13 +245,51 @@ def array_of(group: "zarr.Group", name: str) -> "zarr.Array[Any]":
 
     found = group.get(name)
     if not isinstance(found, zarr.Array):
-        raise UserError(f"{group.store}: holds no array {name}; it was made by another version, so delete it")
+        raise UserError(f"{_path_of(group)}: holds no array {name}, as those of this version do; {AGAIN}")
     return found
 
 
 def read(array: "zarr.Array[Any]", index: Any = ...) -> Array:  # noqa: ANN401
-    """Read an array, or the part of it that an index names, into memory."""
-    return np.asarray(array[index])
+    """Read an array, or the part of it that an index names, into memory.
+
+    Raises:
+        UserError: a chunk is damaged.
+
+    """
+    return _undamaged(array, lambda: array[index])
+
+
+def read_rows(array: "zarr.Array[Any]", *rows: Any) -> Array:  # noqa: ANN401
+    """Read rows that are named one by one, by an index along each dimension; the last dimensions whole.
+
+    Raises:
+        UserError: a chunk is damaged.
+
+    """
+    index = (*rows, *(slice(None) for _ in range(array.ndim - len(rows))))
+    return _undamaged(array, lambda: array.oindex[index])
+
+
+def _undamaged(array: "zarr.Array[Any]", act: Callable[[], Any]) -> Array:
+    try:
+        return np.asarray(act())
+    except DAMAGE as error:
+        path = _path_of(array)
+        raise UserError(
+            f"{path}: a chunk of it is damaged ({_first_line(error)}); `cutsew verify {path.parent.parent}` names it "
+            "and the command that makes it again"
+        ) from None
+
+
+def _path_of(node: "zarr.Array[Any] | zarr.Group") -> Path:
+    from zarr.storage import LocalStore
+
+    store = node.store
+    return store.root / node.path if isinstance(store, LocalStore) else Path(node.path)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def labels_of(group: "zarr.Group", dimension: str) -> list[str]:
@@ -270,6 +330,14 @@ def file_digest(path: Path) -> str:
 
 def _spec_of(array: "zarr.Array[Any]") -> Spec:
     return Spec(array.shape, str(array.dtype), (), array.shards or array.chunks)
+
+
+def _refuse_misfit(folder: Path, array: "zarr.Array[Any]", arrays: "Mapping[str, zarr.Array[Any]]") -> None:
+    """Refuse an array that is not as long as the coordinates of its dimensions."""
+    names = getattr(array.metadata, "dimension_names", None) or ()
+    for name, length in zip(names, array.shape, strict=False):
+        if name in arrays and arrays[name].shape != (length,):
+            raise UserError(f"{folder}: has {length} x {name}, where there are {arrays[name].shape[0]}; {AGAIN}")
 
 
 def _refuse_missing(folder: Path, spec: Spec) -> None:

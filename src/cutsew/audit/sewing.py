@@ -1,9 +1,9 @@
 """Where a training photo was sewn. Plans are drawn anew: they depend on seed, epoch and content alone."""
 
-import pandas as pd
 from tqdm import tqdm
 
 from cutsew.artefacts.record import input_digest
+from cutsew.artefacts.tables import read_parquet
 from cutsew.audit.run import PATCHES, Run
 from cutsew.audit.values import Content
 from cutsew.config.method import Select, Sew
@@ -20,7 +20,7 @@ def patches_of(run: Run, name: str) -> list[Content]:
     path = run.path(PATCHES)
     if path is None:
         return []
-    table = pd.read_parquet(path)
+    table = read_parquet(path, ["class", "rank", "image", "score"])
     k = run.settings(PATCHES, "select", Select).top_k
     return [
         {"class": str(row["class"]), "rank": int(row["rank"]), "score": float(row["score"]), "of": k}

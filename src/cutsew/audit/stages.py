@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cutsew.artefacts.outcome import IMAGES_AT_ONCE, REFERENCE
-from cutsew.artefacts.store import array_of, labels_of, open_group
+from cutsew.artefacts.store import array_of, labels_of, open_group, read_rows
 from cutsew.audit.run import Run
 from cutsew.numerics.fuse import WHOLE
 
@@ -59,4 +59,4 @@ def _winners(run: Run, ids: list[str]) -> Iterator[npt.NDArray[np.bool_]]:
     winner = array_of(group, "winner")
     rows = pd.Index(labels_of(group, "image")).get_indexer(pd.Index(ids))
     for start in range(0, len(rows), IMAGES_AT_ONCE):
-        yield np.asarray(winner.oindex[rows[start : start + IMAGES_AT_ONCE], :]) != WHOLE
+        yield read_rows(winner, rows[start : start + IMAGES_AT_ONCE]) != WHOLE

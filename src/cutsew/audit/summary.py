@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from cutsew.artefacts.manifest import SPLITS
+from cutsew.artefacts.tables import read_csv
 from cutsew.audit.run import Run
 from cutsew.audit.stages import Slice, slices, stages_of
 from cutsew.audit.values import Content, finite
@@ -127,7 +127,7 @@ def _measured(run: Run) -> dict[tuple[str, str], Content]:
     path = run.path("metrics.csv")
     if path is None:
         return {}
-    table = pd.read_csv(path)
+    table = read_csv(path, ["stage", "split"])
     columns = [name for name in MEASURED if name in table.columns]
     return {
         (str(row["stage"]), str(row["split"])): {name: finite(row[name]) for name in columns}

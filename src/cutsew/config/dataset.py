@@ -98,7 +98,8 @@ class Dataset(Section):
         """Fill in the lists that a benchmark's protocol reads, and how it treats photos without labels."""
         if not isinstance(raw, Mapping):
             return raw
-        known = KNOWN.get((raw.get("benchmark"), raw.get("protocol", "paper")))  # type: ignore[arg-type]
+        named = (raw.get("benchmark"), raw.get("protocol", "paper"))
+        known = KNOWN.get(named) if all(isinstance(part, str) for part in named) else None  # type: ignore[arg-type]
         if known is None:
             return raw
         filled = {"unlabelled": known.unlabelled, **raw}

@@ -22,6 +22,8 @@ def load(raw: Mapping[str, Any]) -> Config:
         UserError: one line with the dotted setting's name, what is wrong and what to do.
 
     """
+    if not isinstance(raw, Mapping):
+        raise UserError("classes: is not set, nor is any other setting; name a config file with settings")
     try:
         config = Config.model_validate(fill_in(raw))
     except ValidationError as error:
@@ -39,7 +41,7 @@ def override(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     """Return a copy of nested settings with some replaced; keys of `changes` may be dotted (`fuse.alpha`)."""
     merged = dict(raw)
     for key, value in changes.items():
-        head, _, rest = key.partition(".")
+        head, _, rest = str(key).partition(".")  # a key that YAML takes for a number is refused with the rest
         new = {rest: value} if rest else value
         old = merged.get(head)
         if isinstance(new, Mapping):
@@ -52,10 +54,15 @@ def override(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 
 def check_run_name(name: str) -> None:
     """Refuse a run's name that is not safe as a folder's."""
-    if not name or name in RESERVED or name[0] in ".-" or any(not (c.isalnum() or c in "._=+-") for c in name):
+    if name in RESERVED or not is_folder_name(name):
         raise UserError(
             f"runs.{name}: not a name for a folder; use letters, digits and . _ = + - (and not {', '.join(RESERVED)})"
         )
+
+
+def is_folder_name(name: str) -> bool:
+    """Tell whether a name is safe as a folder's, in a path and in a shell."""
+    return bool(name) and name[0] not in ".-" and all(c.isalnum() or c in "._=+-" for c in name)
 
 
 def one_line(error: ValidationError, model: type[BaseModel]) -> str:
@@ -74,7 +81,7 @@ def _what(error: ErrorDetails, model: type[BaseModel]) -> str:
         return f"unknown setting; did you mean {close[0]}?" if close else f"unknown setting; known: {', '.join(known)}"
     if error["type"] == "missing":
         return "is not set; set it in the config file"
-    message = error["msg"].removeprefix("Value error, ")
+    message = error["msg"].removeprefix("Value error, ").partition(" for <class ")[0]
     given = error["input"]
     shown = isinstance(given, (str, int, float, bool)) and error["type"] != "value_error"
     return message[0].lower() + message[1:] + (f", not {given!r}" if shown else "")

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from cutsew.config.base import Section
-from cutsew.config.load import check_run_name, load, one_line, override
+from cutsew.config.load import check_run_name, is_folder_name, load, one_line, override
 from cutsew.config.model import Config
+from cutsew.config.yaml_file import read_yaml
 from cutsew.errors import UserError
 
 Raw = Mapping[str, Any]
@@ -72,7 +72,7 @@ def sweep_files(asked: str, folder: Path) -> list[Path]:
         folder: config/sweeps.
 
     Raises:
-        UserError: two of them have one name, and so one folder of results.
+        UserError: two of them have one name, and so one folder of results; or a name is not safe as a folder's.
 
     """
     if asked == "all":
@@ -82,6 +82,9 @@ def sweep_files(asked: str, folder: Path) -> list[Path]:
     twice = [file.stem for i, file in enumerate(files) if file.stem in {other.stem for other in files[:i]}]
     if twice:
         raise UserError(f"sweep: {twice[0]} is named twice; name it once")
+    for file in files:
+        if not is_folder_name(file.stem):
+            raise UserError(f"sweep: {file} cannot name a folder of results; use letters, digits and . _ = + - alone")
     return files
 
 
@@ -92,16 +95,12 @@ def read_sweep(path: Path) -> Sweep:
         UserError: the file is not there, is not YAML or does not hold a sweep.
 
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError:
+    if not path.is_file():
         near = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
         hint = f"there are {near}" if near else "name an existing YAML file"
-        raise UserError(f"sweep: {path} does not exist; {hint}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+        raise UserError(f"sweep: {path} does not exist; {hint}")
     try:
-        sweep = Sweep.model_validate(raw)
+        sweep = Sweep.model_validate(read_yaml(path, "a sweep file"))
     except ValidationError as error:
         raise UserError(f"{path}: {one_line(error, Sweep)}") from None
     for dotted, values in sweep.grid.items():

@@ -1,14 +1,24 @@
 """COCO layout: annotations/instances_<list>.json, and the photos in <list>/ or images/<list>/."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 import ijson
+import numpy as np
 from tqdm import tqdm
 
 from cutsew.errors import UserError
+
+DEEPEST = 1000
+"""Brackets within one another; COCO's own files have six."""
+
+NUMBERS = ("id", "image_id", "category_id")
+
+STEPS = np.zeros(256, np.int8)
+STEPS[list(b"[{")], STEPS[list(b"]}")] = 1, -1
+"""Byte -> how it changes the nesting."""
 
 Instances = dict[str, Counter[str]]
 """Id of a photo -> how often each category is annotated in it; photos without any are not in it."""
@@ -86,12 +96,27 @@ def read_instances(root: Path, name: str, setting: str) -> tuple[Instances, list
 def _files(path: Path, setting: str) -> dict[int, str]:
     """Return number -> file name of a list's photos, refusing names that would lead out of their folder."""
     files: dict[int, str] = {}
+    names: set[str] = set()
     for item in _items(path, "images.item", setting):
         name = str(item.get("file_name", ""))
         if not name or "/" in name or "\\" in name or name.startswith("."):
             raise UserError(f"{path}: photo {item.get('id')} has no plain file name ({name!r}); get the file anew")
-        files[int(item["id"])] = name
+        number = _number(path, item)
+        if number in files or name in names:
+            twice = f"photo {number}, {name}, stands twice"
+            raise UserError(f"{path}: not an instances JSON of COCO ({twice}); get it anew")
+        files[number] = name
+        names.add(name)
     return files
+
+
+def _number(path: Path, item: Mapping[str, Any]) -> int:
+    try:
+        return int(item["id"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise UserError(
+            f"{path}: not an instances JSON of COCO (an image without a number as id); get it anew"
+        ) from None
 
 
 def _annotations(path: Path, setting: str) -> Iterator[dict[str, Any]]:
@@ -113,10 +138,34 @@ def _items(path: Path, prefix: str, setting: str) -> Iterator[dict[str, Any]]:
 
 
 def _objects(file: BinaryIO, prefix: str) -> Iterator[dict[str, Any]]:
-    for item in ijson.items(file, prefix, use_float=True):
+    for item in ijson.items(_Shallow(file), prefix, use_float=True):
         if not isinstance(item, dict):
             raise TypeError(f"{prefix} is no object")
+        if any(isinstance(item.get(name), (dict, list)) for name in NUMBERS):
+            raise TypeError(f"{prefix} has an id that is no number")
         yield item
+
+
+class _Shallow:
+    """A file of JSON that is refused where brackets are nested too deeply: the parser's memory grows with the square.
+
+    Brackets within strings are counted too, which no sound file has in such numbers.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._depth = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Read as the file does."""
+        data = self._file.read(size)
+        if data:
+            steps = STEPS[np.frombuffer(data, np.uint8)]
+            depths = self._depth + np.cumsum(steps, dtype=np.int64)
+            self._depth = int(depths[-1])
+            if depths.max() > DEEPEST:
+                raise ValueError(f"nested more than {DEEPEST} deep")
+        return data
 
 
 def _first_line(error: Exception) -> str:

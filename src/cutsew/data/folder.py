@@ -1,7 +1,7 @@
 """Photos of any nested folder, and which of them are held out."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from cutsew.errors import UserError
@@ -33,12 +33,12 @@ def scan(root: Path) -> Iterator[os.DirEntry[str]]:
         seen.add((here.st_dev, here.st_ino))
         real, links = [], []
         for entry in _entries(folder):
-            if entry.is_dir():
+            if _is(entry.is_dir):
                 if not entry.is_symlink():
                     real.append(entry.path)
                 elif not Path(entry.path).resolve().is_relative_to(home):
                     links.append(entry.path)
-            elif entry.name.lower().endswith(SUFFIXES) and (entry.is_file() or entry.is_symlink()):
+            elif entry.name.lower().endswith(SUFFIXES) and (_is(entry.is_file) or entry.is_symlink()):
                 yield entry
         # Links are taken last and in order, so that the place of a photo reachable in two ways is always the same.
         waiting = sorted(links, reverse=True) + waiting + sorted(real, reverse=True)
@@ -108,6 +108,14 @@ def read_lines(path: Path, setting: str) -> list[str]:
         raise UserError(f"{setting}: {path} is not a UTF-8 text file; save it as one") from None
     except OSError as error:
         raise UserError(f"{setting}: {path} cannot be read ({error.strerror}); name a readable file") from None
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    """Tell whether an entry is of a kind; a link to itself is of none."""
+    try:
+        return kind()
+    except OSError:
+        return False
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

@@ -3,6 +3,7 @@
 The files may also lie in the root itself, as some copies keep them, and the photos in one of several layouts.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -141,6 +142,9 @@ def read_concepts(root: Path) -> list[str]:
     names = [line.strip() for line in read_lines(path, "dataset.root") if line.strip()]
     if not names:
         raise UserError(f"dataset.root: {path} names no concept; get it anew")
+    strange = next((name for i, name in enumerate(names) if "/" in name or name in names[:i]), None)
+    if strange is not None:
+        raise UserError(f"dataset.root: {path} names the concept {strange}, twice or as a path; get it anew")
     return names
 
 
@@ -166,6 +170,9 @@ def read_labels(root: Path) -> Labels:
     start = 0
     for name, files in _tables(root, concepts):
         lines = [_photo_id(line) for line in read_lines(list_path(root, name), "dataset.root") if line.strip()]
+        if len(set(lines)) < len(lines):
+            twice = next(line for line, count in Counter(lines).items() if count > 1)
+            raise UserError(f"dataset.root: {list_path(root, name)} names {twice} twice; get it anew")
         part = np.empty((len(lines), len(concepts)), dtype=np.int8)
         for column, file in enumerate(tqdm(files, desc=f"labels of {name}", unit="concept")):
             part[:, column] = _read_column(file, len(lines))

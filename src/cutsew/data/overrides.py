@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cutsew.data import csv_file
 from cutsew.errors import UserError
 from cutsew.numerics.override import ABSENT, LEFT, PRESENT
 
@@ -75,14 +76,8 @@ def lay_out(
 
 
 def _read(path: Path) -> pd.DataFrame:
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{SETTING}: {path} does not exist; name an existing CSV, or null for none") from None
-    except (OSError, ValueError) as error:  # pandas' parser errors and UnicodeDecodeError are ValueErrors
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{SETTING}: {path} is not a readable CSV ({reason}); mend it") from None
+    table = csv_file.read_csv(path, SETTING)
     lost = [name for name in NEEDED if name not in table.columns]
-    if lost or not isinstance(table.index, pd.RangeIndex):
+    if lost:
         raise UserError(f"{SETTING}: {path} needs the columns image, class and present; mend its first line")
-    return table.fillna("")
+    return table

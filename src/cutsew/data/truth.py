@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from cutsew.data import coco, nus, voc
+from cutsew.data import coco, csv_file, nus, voc
 from cutsew.errors import UserError
 
 COUNTS = {"negative": 0, "ignore": -1, "positive": 1}
@@ -130,19 +130,11 @@ def read_csv(path: Path) -> tuple[pd.DataFrame, str]:
         UserError: the file is missing or lacks a column.
 
     """
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
-    except FileNotFoundError:
-        raise UserError(f"dataset.truth: {path} does not exist; name an existing CSV, or null for no truth") from None
-    except (OSError, ValueError) as error:  # pandas' parser errors and UnicodeDecodeError are ValueErrors
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"dataset.truth: {path} is not a readable CSV ({reason}); mend it") from None
-    if not isinstance(table.index, pd.RangeIndex):  # pandas takes a surplus first column for row names
-        raise UserError(f"dataset.truth: {path} has more fields in its rows than in its first line; quote the commas")
+    table = csv_file.read_csv(path, "dataset.truth", spaces=True)
     key = next((name for name in ("id", "path") if name in table.columns), None)
     if key is None or "labels" not in table.columns:
         raise UserError(f"dataset.truth: {path} needs the columns path (or id) and labels; mend its first line")
-    return table.fillna(""), key  # a row that is cut short lacks its last fields
+    return table, key
 
 
 def split_labels(labels: str) -> list[str]:

@@ -60,6 +60,9 @@ def read_list(root: Path, name: str, setting: str) -> list[str]:
     path = list_path(root, name)
     words = (line.split() for line in read_lines(path, setting))
     ids = list(dict.fromkeys(word[0] for word in words if word))
+    outside = next((name for name in ids if name.startswith("/") or ".." in name.split("/")), None)
+    if outside is not None:
+        raise UserError(f"{setting}: {path} names {outside}, which would lie outside dataset.root; mend the list")
     if not ids:
         raise UserError(f"{setting}: {path} names no photo; name another list")
     return ids

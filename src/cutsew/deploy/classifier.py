@@ -8,9 +8,10 @@ from torch import Tensor
 
 from cutsew.artefacts import thresholds as table
 from cutsew.artefacts.thresholds import Thresholds
+from cutsew.description import MODEL, read_description
 from cutsew.device import pick_device
 from cutsew.errors import UserError
-from cutsew.student import MODEL, Build, build_backbone, load, read_description
+from cutsew.student import Build, build_backbone, load
 
 ONNX = "model.onnx"
 

@@ -14,7 +14,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from cutsew.deploy.classifier import Classifier
 from cutsew.deploy.photos import Found, find, readable
 from cutsew.deploy.rows import Writer, format_of, writing
-from cutsew.errors import UserError
+from cutsew.errors import UserError, printable
+from cutsew.finite import refuse_not_finite
 from cutsew.numerics.score import sigmoid
 
 log = logging.getLogger(__name__)
@@ -82,13 +83,14 @@ def _predict(found: Found, student: Classifier, thresholds: npt.NDArray[np.float
                 name, path = next(photos)
                 if isinstance(item, str):
                     bad += 1
-                    log.warning("skipped %s: %s", name, item)
+                    log.warning("skipped %s: %s", printable(name), item)
                 else:
                     kept.append((name, path, item))
             if kept:
                 logits = student.logits(torch.stack([item for _, _, item in kept])).numpy()
                 if how.together is not None:
                     logits = how.together([path for _, path, _ in kept], logits)
+                refuse_not_finite(logits, [name for name, _, _ in kept], "the model's answer")
                 for (name, _, _), probabilities in zip(kept, sigmoid(logits.astype(np.float64)), strict=True):
                     write(name, probabilities, probabilities >= thresholds)
             bar.update(len(batch))

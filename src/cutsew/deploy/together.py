@@ -1,6 +1,5 @@
 """Student and fused teacher together on new photos: the run's cutting and fusion again, one photo at a time."""
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy.typing as npt
 from cutsew import teachers
 from cutsew.artefacts import reference as table
 from cutsew.artefacts.manifest import slabs
-from cutsew.artefacts.store import array_of, file_digest, open_group, read
+from cutsew.artefacts.store import array_of, attribute, file_digest, open_group, read
+from cutsew.artefacts.tables import read_record
 from cutsew.artefacts.views import CROPS
 from cutsew.audit.run import Run
 from cutsew.config.method import Cut, Fuse, Score
@@ -57,11 +57,11 @@ class Together:
         records = sorted(views.with_suffix(".records").glob("*.json")) if views is not None else []
         if views is None or text is None or not records:
             raise UserError(f"--ensemble: {folder} has no teacher that could look at new photos; leave it out")
-        settings = json.loads(records[0].read_text(encoding="utf-8"))["settings"]
+        settings = read_record(records[0], "settings")
         self._cut = Cut.model_validate(settings["cut"])
         self._teacher = teachers.build(Teacher.model_validate(settings["teacher"]), pick_device(device))
         words = open_group(text)
-        if words.attrs["weights"] != self._teacher.weights_digest:
+        if attribute(words, "weights") != self._teacher.weights_digest:
             raise UserError(f"{text}: made by a teacher with other weights; run the workflow again")
         self._text = read(array_of(words, "text"))
         self._fuse = run.settings("fused.zarr", "fuse", Fuse)

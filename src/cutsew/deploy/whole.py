@@ -9,7 +9,8 @@ from safetensors.torch import save as serialised
 from cutsew.artefacts.atomic import replacing, write_text
 from cutsew.artefacts.store import file_digest
 from cutsew.artefacts.thresholds import Thresholds
-from cutsew.student import MODEL, WHOLE, Student
+from cutsew.description import MODEL
+from cutsew.student import WHOLE, Student
 
 PARTS = ("backbone", "adapter")
 

@@ -11,7 +11,7 @@ import pandas as pd
 import zarr
 from PIL import Image
 
-from cutsew.artefacts.store import array_of, labels_of, open_group, read
+from cutsew.artefacts.store import array_of, labels_of, open_group, read, read_rows
 from cutsew.numerics.score import sigmoid
 from cutsew.reporting.photos import data_uri, thumbnail
 from cutsew.reporting.run import Run
@@ -139,8 +139,8 @@ class Crops:
     def read(self, ids: Sequence[str], zero_shot: npt.NDArray[Any]) -> list[dict[int, Crop]]:
         """Return, for each of n photos, class index -> the crop that won; (n, C) `zero_shot` are probabilities."""
         rows = self._rows.get_indexer(pd.Index(ids))
-        winners = np.asarray(self._winner.oindex[rows, :])
-        scores = sigmoid(np.asarray(self._scores.oindex[:, rows, :])) if self._scores is not None else None
+        winners = read_rows(self._winner, rows)
+        scores = sigmoid(read_rows(self._scores, slice(None), rows)) if self._scores is not None else None
         found = []
         for i, (row, won) in enumerate(zip(rows, winners, strict=True)):
             boxes = read(self._boxes, (slice(None), int(row))) if self._boxes is not None else None

@@ -21,7 +21,7 @@ from cutsew.config.method import Cut
 from cutsew.config.teacher import Teacher
 from cutsew.data.images import read_image
 from cutsew.device import pick_device
-from cutsew.errors import UserError
+from cutsew.finite import refuse_not_finite
 from cutsew.numerics.cutting import cut_all
 from cutsew.numerics.views import EDGES, crop_boxes, whole_box
 from cutsew.plan import STAGES
@@ -103,10 +103,9 @@ def _embed(
         vectors = model.embed_images(batch).numpy()
         for offset, vector in enumerate(vectors):
             image, view = divmod(start + offset, passes)
-            if not np.isfinite(vector).all():
-                name = dataset.images.iloc[image]["path"]
-                raise UserError(f"{name}: the teacher's embedding of view {view} is not finite; check its weights")
-            embeddings[view, image] = vector
+            embeddings[view, image] = vector  # whose float16 may be infinite where the float32 is not
+            name = str(dataset.images.iloc[image]["path"])
+            refuse_not_finite(embeddings[view, image][None], [name], f"the teacher's embedding of view {view}")
     return embeddings, boxes
 
 

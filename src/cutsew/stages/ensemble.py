@@ -17,13 +17,14 @@ from cutsew.artefacts.manifest import read_manifest
 from cutsew.artefacts.outcome import IMAGES_AT_ONCE, Outcome
 from cutsew.artefacts.record import Record, input_digest
 from cutsew.artefacts.store import array_of, folder_of, new_group, open_group
+from cutsew.description import MODEL
 from cutsew.device import pick_device
 from cutsew.errors import UserError
 from cutsew.numerics.ensemble import Reference, reference
 from cutsew.numerics.ensemble import ensemble as combined
 from cutsew.plan import STAGES
 from cutsew.stages.options import BatchOption, DeviceOption, SettingsOption, WorkersOption
-from cutsew.student import MODEL, Build, Student, build_backbone, load
+from cutsew.student import Build, Student, build_backbone, load
 from cutsew.training.photos import plain_batches
 
 log = logging.getLogger(__name__)

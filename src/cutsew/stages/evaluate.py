@@ -1,7 +1,6 @@
 """Measuring every stage, against the truth where there is any."""
 
 import itertools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -18,6 +17,7 @@ from cutsew.artefacts.measures import as_text
 from cutsew.artefacts.outcome import REFERENCE, SPLIT_STAGES, Outcome, open_outcomes, read_truth
 from cutsew.artefacts.record import Record, input_digest
 from cutsew.artefacts.store import folder_of
+from cutsew.artefacts.tables import read_record
 from cutsew.artefacts.thresholds import read as read_thresholds
 from cutsew.config.model import Evaluate
 from cutsew.numerics.agreement import BINS, Naming, agreement, naming
@@ -117,7 +117,7 @@ def _tables(outcomes: dict[str, Outcome], images: Path, labels: Path | None, cho
 
 def _name_corrections(metrics: list[Row], overridden: Path) -> None:
     """Say on how many labels set by hand each stage rests."""
-    count = json.loads(folder_of(overridden).with_suffix(".json").read_text(encoding="utf-8"))["facts"]["corrections"]
+    count = read_record(folder_of(overridden).with_suffix(".json"), "facts", "corrections")
     for row in metrics:
         row["by_hand"] = count if row["stage"] in BY_HAND else 0
 

@@ -18,19 +18,21 @@ from cutsew.artefacts.coordinates import Along, Coordinates
 from cutsew.artefacts.manifest import read_manifest, slabs
 from cutsew.artefacts.maps import map_specs
 from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import array_of, labels_of, open_group, read, write_group
+from cutsew.artefacts.store import array_of, attribute, labels_of, open_group, read, read_rows, write_group
 from cutsew.artefacts.views import GLOBAL
 from cutsew.config.model import Explain
 from cutsew.config.teacher import Teacher
 from cutsew.data.images import read_image
+from cutsew.description import MODEL
 from cutsew.device import pick_device
 from cutsew.errors import UserError
+from cutsew.finite import refuse_not_finite
 from cutsew.numerics.cutting import cut_all
 from cutsew.numerics.showcase import choose_pairs, surest
 from cutsew.numerics.views import whole_box
 from cutsew.plan import STAGES
 from cutsew.stages.options import BatchOption, DeviceOption, SettingsOption, WorkersOption
-from cutsew.student import MODEL, Build, Student, build_backbone, load
+from cutsew.student import Build, Student, build_backbone, load
 from cutsew.training.photos import plain_batches
 
 SLAB = 8192
@@ -91,12 +93,15 @@ def run(
     texts = _read_texts(text, teacher, student)
     pairs = _choose(labels, photos, wanted.pairs)
     sample = (held_out if len(held_out) else photos).sort_values(["digest", "id"])[: wanted.sample]
-    before = np.asarray(array_of(open_group(views), GLOBAL).oindex[sample["row"].to_numpy(), :])
+    before = read_rows(array_of(open_group(views), GLOBAL), sample["row"].to_numpy())
     with tqdm(total=2 * len(pairs.photos) + len(sample), desc="explain", unit="photo") as bar:
         of_teacher = _teacher_maps(teacher, texts, pairs, batch_size, bar)
         of_student = _student_maps(student, pairs, batch_size, workers, bar)
         after = _features(student, sample, batch_size, workers, bar)
 
+    for what, values in (("teacher's map", of_teacher), ("student's map", of_student)):
+        refuse_not_finite(values, pairs.photos["path"].tolist(), f"the {what} of the whole photo")
+    refuse_not_finite(after, sample["path"].tolist(), "the student's description of the whole photo")
     layout = map_specs(of_teacher.shape, of_student.shape, before.shape, after.shape[1])
     arrays = {"teacher": of_teacher, "student": of_student, "before": before, "after": after}
     coordinates: Coordinates = {
@@ -118,7 +123,7 @@ def _read_texts(text: Path, teacher: "teachers.Teacher", student: Student) -> Te
 
     """
     group = open_group(text)
-    if group.attrs["weights"] != teacher.weights_digest:
+    if attribute(group, "weights") != teacher.weights_digest:
         raise UserError(f"{text}: made by a teacher with other weights; run the workflow again")
     if labels_of(group, "class") != student.classes:
         raise UserError(f"{text}: its classes are not those of the student; run the workflow again")

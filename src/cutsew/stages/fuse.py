@@ -11,7 +11,7 @@ from cutsew.artefacts.coordinates import Same
 from cutsew.artefacts.logits import label_spec
 from cutsew.artefacts.manifest import slabs
 from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import array_of, folder_of, new_group, open_group, read
+from cutsew.artefacts.store import array_of, folder_of, new_group, open_group, read, read_rows
 from cutsew.config.method import Fuse, Score
 from cutsew.errors import UserError
 from cutsew.fusing import fuse_by
@@ -61,4 +61,4 @@ def _factor(rule: Fuse, zero_shot: "zarr.Array[Any]") -> float:
         return rule.soften
     photos = zero_shot.shape[0]
     rows = np.unique(np.linspace(0, photos - 1, min(photos, SAMPLE)).round().astype(int))
-    return found_softening(np.asarray(zero_shot.oindex[rows, :]), CERTAINTY)
+    return found_softening(read_rows(zero_shot, rows), CERTAINTY)

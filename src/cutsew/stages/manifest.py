@@ -77,12 +77,7 @@ def manifest(
 
 def _known(images: Path) -> list[str]:
     """Ids of an earlier manifest in their order; none if there is no such file."""
-    if not images.exists():
-        return []
-    try:
-        return [str(name) for name in read_manifest(images)["id"]]
-    except (OSError, ValueError, KeyError):
-        raise UserError(f"{images}: not a readable manifest; delete it to have it made anew") from None
+    return [str(name) for name in read_manifest(images)["id"]] if images.exists() else []
 
 
 def _of_photos(listed: pd.DataFrame, workers: int) -> tuple[pd.DataFrame, list[BadImage]]:

@@ -11,7 +11,7 @@ from cutsew.errors import UserError
 def _parse(text: str) -> dict[str, Any]:
     try:
         settings = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"--settings: not JSON ({error})") from None
     if not isinstance(settings, dict):
         raise UserError("--settings: not a JSON object of settings")

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import numpy.typing as npt
 import typer
 from tqdm import tqdm
 
@@ -11,11 +12,13 @@ from cutsew.artefacts.logits import label_spec
 from cutsew.artefacts.manifest import read_manifest
 from cutsew.artefacts.record import Record
 from cutsew.artefacts.store import folder_of, new_group
+from cutsew.description import MODEL
 from cutsew.device import pick_device
 from cutsew.errors import UserError
+from cutsew.finite import refuse_not_finite
 from cutsew.plan import STAGES
 from cutsew.stages.options import BatchOption, DeviceOption, WorkersOption
-from cutsew.student import MODEL, Build, build_backbone, load
+from cutsew.student import Build, build_backbone, load
 from cutsew.training.photos import plain_batches
 
 
@@ -93,9 +96,11 @@ def run(
     ):
         for start in range(0, len(photos), size):  # one chunk at a time
             paths = photos["path"].iloc[start : start + size].tolist()
-            found = []
+            found: list[npt.NDArray[np.float32]] = []
             for batch in plain_batches(paths, student.image_size, batch_size, workers):
-                found.append(student(batch.to(where)).cpu().numpy())
+                logits = student(batch.to(where)).cpu().numpy()
+                refuse_not_finite(logits, paths[sum(map(len, found)) :], "the student's answer to the whole photo")
+                found.append(logits)
                 bar.update(len(batch))
             group["z"][start : start + len(paths)] = np.concatenate(found)
     record.facts = {"device": where, "weights": student.backbone.weights_digest, "photos": len(photos)}

@@ -1,11 +1,9 @@
 """One page that shows what every stage made of the photos, and a picture for a README."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Annotated
 
-import pandas as pd
 import typer
 from tqdm import tqdm
 
@@ -13,8 +11,8 @@ from cutsew.artefacts.atomic import write_text
 from cutsew.artefacts.manifest import read_manifest
 from cutsew.artefacts.outcome import open_outcomes
 from cutsew.artefacts.record import Record, input_digest
+from cutsew.artefacts.tables import read_csv, read_record
 from cutsew.config.model import Evaluate
-from cutsew.errors import UserError
 from cutsew.plan import STAGES
 from cutsew.reporting.cards import Crops, gather
 from cutsew.reporting.findings import PARTS, Tables, find, most_gained
@@ -23,6 +21,9 @@ from cutsew.reporting.page import render
 from cutsew.reporting.provenance import records
 from cutsew.reporting.run import Run
 from cutsew.reporting.scenes import COLUMNS, ROWS, write_scenes
+
+MEASURED = ("stage", "split", "images", "with_truth", "labels_per_image", "confidence")
+"""Columns of metrics.csv without which there is nothing to show."""
 
 
 def report(
@@ -76,19 +77,13 @@ def _read_tables(metrics: Path, history: Path | None) -> Tables:
         UserError: a table is not there.
 
     """
-    beside = [metrics.with_name(f"{name}.csv") for name in ("per_class", "confidence", "agreement", "thresholds_f1")]
-    for path in (metrics, *beside, *([history] if history else [])):
-        if not path.is_file():
-            raise UserError(f"{path}: no such table; run the workflow to make it")
-    tables = {path.stem: pd.read_csv(path, keep_default_na=False, na_values="") for path in beside}
-    rules = tables.pop("thresholds_f1")
-    return Tables(pd.read_csv(metrics), **tables, rules=rules, history=pd.read_csv(history) if history else None)
+    beside = [metrics.with_name(f"{name}.csv") for name in ("per_class", "confidence", "agreement")]
+    tables = {path.stem: read_csv(path, ["split"], keep_default_na=False, na_values="") for path in beside}
+    rules = read_csv(metrics.with_name("thresholds_f1.csv"), ["rule"], keep_default_na=False, na_values="")
+    losses = read_csv(history, ["step", "m_loss", "e_loss"]) if history else None
+    return Tables(read_csv(metrics, MEASURED), **tables, rules=rules, history=losses)
 
 
 def _threshold(metrics: Path) -> float:
     """Read from the record of evaluate at what probability a class counted as named."""
-    record = metrics.with_suffix(".json")
-    if not record.is_file():
-        raise UserError(f"{record}: no such record; run `cutsew evaluate` to make it")
-    settings = json.loads(record.read_text(encoding="utf-8"))["settings"]
-    return Evaluate.model_validate(settings["evaluate"]).threshold
+    return Evaluate.model_validate(read_record(metrics.with_suffix(".json"), "settings", "evaluate")).threshold

@@ -14,7 +14,7 @@ from cutsew.artefacts.coordinates import Coordinates, Same
 from cutsew.artefacts.logits import ROWS, logit_specs
 from cutsew.artefacts.manifest import slabs
 from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import array_of, folder_of, new_group, open_group, read
+from cutsew.artefacts.store import array_of, attribute, folder_of, new_group, open_group, read
 from cutsew.artefacts.views import CROPS, GLOBAL
 from cutsew.config.method import Score
 from cutsew.errors import UserError
@@ -34,9 +34,9 @@ def score(
     record = Record("score", STAGES["score"].version, settings, [views, text])
     epsilon = Score.model_validate(settings["score"]).epsilon
     seen, words = open_group(views), open_group(text)
-    if seen.attrs["weights"] != words.attrs["weights"]:
+    if attribute(seen, "weights") != attribute(words, "weights"):
         raise UserError(f"{text}: embedded by another teacher than {views}; run the workflow again to make both")
-    scale = float(words.attrs["logit_scale"])  # type: ignore[arg-type]
+    scale = float(attribute(words, "logit_scale"))
     embedded = read(array_of(words, "text"))
     whole, crops = array_of(seen, GLOBAL), array_of(seen, CROPS)
     passes, images = crops.shape[:2]

@@ -1,6 +1,5 @@
 """Stage seal: the metadata of views.zarr, written once all its chunk files are there."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +10,7 @@ from cutsew.artefacts.manifest import read_manifest
 from cutsew.artefacts.record import Record
 from cutsew.artefacts.store import folder_of
 from cutsew.artefacts.store import seal as seal_group
+from cutsew.artefacts.tables import read_record
 from cutsew.artefacts.views import chunk_record, specs
 from cutsew.errors import UserError
 from cutsew.numerics.views import EDGES
@@ -37,9 +37,8 @@ def seal(
     for shard in sorted(rows["shard"].unique()):
         for block in (None, *range(blocks)):
             path = chunk_record(group, int(shard), block)
-            made = json.loads(path.read_text())
-            known |= made["outputs"]
-            mine = {name: made["facts"][name] for name in SAME}
+            known |= read_record(path, "outputs")
+            mine = {name: read_record(path, "facts", name) for name in SAME}
             facts = facts or mine
             if mine != facts:
                 raise UserError(f"{path}: encoded by another teacher than its neighbours; delete {group} and run again")

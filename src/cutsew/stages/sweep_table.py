@@ -10,9 +10,9 @@ from tqdm import tqdm
 
 from cutsew.artefacts.atomic import replacing
 from cutsew.artefacts.record import Record, input_digest
+from cutsew.artefacts.tables import read_csv
 from cutsew.audit.differences import difference, stage_of
 from cutsew.audit.run import Run
-from cutsew.errors import UserError
 from cutsew.plan import STAGES
 from cutsew.reporting.sweep_plot import draw
 from cutsew.stages.options import SettingsOption
@@ -63,12 +63,7 @@ def gather(runs: list[dict[str, Any]]) -> pd.DataFrame:
     parts = []
     for run in runs:
         path = Path(run["metrics"])
-        try:
-            metrics = pd.read_csv(path)
-        except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError):
-            raise UserError(f"{path}: no readable table of metrics; run the workflow to make it") from None
-        if not {"stage", "split", *SPREAD, *MEAN} <= set(metrics.columns):
-            raise UserError(f"{path}: not a table of metrics; delete it and run the workflow again")
+        metrics = read_csv(path, ["stage", "split", *SPREAD, *MEAN])
         keys = {"variant": run["variant"], **{k: _cell(v) for k, v in run["settings"].items()}, "seed": run["seed"]}
         parts.append(pd.DataFrame(keys, index=metrics.index).join(metrics))
     return pd.concat(parts, ignore_index=True)

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from cutsew.artefacts.logits import label_spec
 from cutsew.artefacts.manifest import read_manifest, slabs
 from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import array_of, folder_of, labels_of, new_group, open_group, read
+from cutsew.artefacts.store import array_of, folder_of, labels_of, new_group, open_group, read, read_rows
 from cutsew.config.method import Targets
 from cutsew.errors import UserError
 from cutsew.numerics.targets import estimated_count, found_shift
@@ -41,7 +41,7 @@ def targets(
         raise UserError(f"{folder_of(labels)}: its photos are not those of images.parquet; run the workflow again")
     train = read_manifest(images, split="train")["row"].to_numpy()
     chosen = np.unique(np.linspace(0, len(train) - 1, min(len(train), SAMPLE)).round().astype(int))
-    sample = np.asarray(z.oindex[train[chosen], :])
+    sample = read_rows(z, train[chosen])
     count = estimated_count(sample) if rule.count == "auto" else float(rule.count or 0)
     shift = found_shift(sample, count, rule.sharpen)
     size = z.chunks[0]

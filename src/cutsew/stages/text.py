@@ -12,6 +12,7 @@ from cutsew.artefacts.record import Record
 from cutsew.artefacts.store import Spec, write_group
 from cutsew.config.teacher import Prompts, Teacher
 from cutsew.device import pick_device
+from cutsew.finite import refuse_not_finite
 from cutsew.numerics.prompts import average, coinciding, fill
 from cutsew.plan import STAGES
 from cutsew.stages.options import DeviceOption, SettingsOption
@@ -36,6 +37,9 @@ def text(
     teacher = teachers.build(Teacher.model_validate(settings["teacher"]), place)
     flat = [one for of_class in texts for one in of_class]
     embedded = average(teacher.embed_texts(flat).reshape(len(classes), len(prompts.templates), teacher.width))
+    refuse_not_finite(
+        embedded.numpy(), [f"classes: {name}" for name in classes], "the teacher's embedding of its texts"
+    )
     _warn_of_twins(embedded, classes)
     spec = Spec(tuple(embedded.shape), "float32", ("class", "embedding"), tuple(embedded.shape))
     attributes = {

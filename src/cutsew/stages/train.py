@@ -14,15 +14,16 @@ from cutsew.artefacts.atomic import replacing
 from cutsew.artefacts.logits import label_spec
 from cutsew.artefacts.manifest import read_manifest
 from cutsew.artefacts.record import Record, input_digest
-from cutsew.artefacts.store import array_of, file_digest, folder_of, labels_of, open_group, write_group
+from cutsew.artefacts.store import array_of, file_digest, folder_of, labels_of, open_group, read_rows, write_group
 from cutsew.config.method import Correct, Sew
 from cutsew.config.student import Adapter, Student, Train
+from cutsew.description import MODEL
 from cutsew.device import pick_device
 from cutsew.errors import UserError
 from cutsew.numerics.correct import correct
 from cutsew.plan import STAGES
 from cutsew.stages.options import DeviceOption, SettingsOption, WorkersOption
-from cutsew.student import MODEL, Build, build_backbone, save
+from cutsew.student import Build, build_backbone, save
 from cutsew.training.album import read_album
 from cutsew.training.checkpoint import Checkpoint
 from cutsew.training.keeping import Keeping
@@ -125,7 +126,7 @@ def _read_labels(path: Path, photos: pd.DataFrame, classes: list[str]) -> npt.ND
     ids, rows = np.asarray(labels_of(group, "image"), dtype=object), photos["row"].to_numpy()
     if len(rows) and (rows.max() >= len(ids) or (ids[rows] != photos["id"].to_numpy(dtype=object)).any()):
         raise UserError(f"{folder_of(path)}: its photos are not those of images.parquet; run the workflow again")
-    values = np.asarray(z.oindex[rows, :], dtype=np.float32)
+    values = read_rows(z, rows).astype(np.float32)
     if not np.isfinite(values).all():
         raise UserError(f"{folder_of(path)}: holds labels that are not finite; run the workflow again")
     return values

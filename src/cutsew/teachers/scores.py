@@ -27,6 +27,9 @@ from cutsew.errors import UserError
 
 Array = npt.NDArray[Any]
 SETTING = "teacher.scores.file"
+DAMAGE = (OSError, ValueError, RuntimeError, TypeError, IndexError, EOFError, BadZipFile, pyarrow.lib.ArrowException)
+"""What the readers raise at files that are damaged or of another kind than their name says."""
+
 TOLERANCE = 1e-5
 """How far rounding may take a probability out of [0, 1]."""
 
@@ -98,6 +101,9 @@ class Scores:
         known = {name: row for row, name in enumerate(self.ids)}
         return np.array([known.get(photo, known.get(PurePath(photo).stem, -1)) for photo in photos], dtype=np.int64)
 
+    def _damaged(self, name: str) -> UserError:
+        return UserError(f"{SETTING}: {self._file}: array {name} is damaged or holds no numbers; mend it")
+
     def _find(self, wanted: list[str]) -> Array:
         known = {name: column for column, name in enumerate(self._source.classes)}
         missing = [name for name in wanted if name not in known]
@@ -108,7 +114,10 @@ class Scores:
 
     def _check(self, name: str, setting: str) -> int | None:
         """Return M of an (M, N, C) array, None for an (N, C) array."""
-        shape = self._source.shape(name)
+        try:
+            shape = self._source.shape(name)
+        except DAMAGE:
+            raise self._damaged(name) from None
         if shape is None:
             raise UserError(f"teacher.scores.{setting}: {self._file} has no array {name}; name one that it has")
         wanted = (len(self.ids), len(self._source.classes))
@@ -121,9 +130,12 @@ class Scores:
 
     def _read(self, name: str, k: int | None, rows: Array) -> Array:
         try:
-            values = np.asarray(self._source.read(name, k, rows)[:, self._columns], dtype=np.float64)
-        except (TypeError, ValueError, RuntimeError, OSError):
-            raise UserError(f"{SETTING}: {self._file}: array {name} is damaged or holds no numbers; mend it") from None
+            found = self._source.read(name, k, rows)[:, self._columns]
+            if found.dtype.kind in "cmM":
+                raise TypeError("complex numbers or dates")  # noqa: TRY301
+            values = np.asarray(found, dtype=np.float64)
+        except DAMAGE:
+            raise self._damaged(name) from None
         bad = ~np.isfinite(values)
         why = "not finite"
         if not bad.any() and not self._logits:
@@ -131,7 +143,8 @@ class Scores:
             why = "no probability; set teacher.scores.values: logits if these are logits"
         if bad.any():
             row, column = np.argwhere(bad)[0]
-            where = f"array {name}, photo {self.ids[rows[row]]}, class {self._classes[column]}"
+            which = name if k is None else f"{name}, pass {k}"
+            where = f"array {which}, photo {self.ids[rows[row]]}, class {self._classes[column]}"
             raise UserError(f"{SETTING}: {self._file}: {where}: {values[row, column]:.6g} is {why}")
         return values
 
@@ -171,7 +184,7 @@ def _open(path: Path, zero_shot: str) -> Source:
             return _Parquet(path, zero_shot)
     except KeyError as error:
         raise UserError(f"{SETTING}: {path} has no {error.args[0]}; add it") from None
-    except (OSError, ValueError, RuntimeError, BadZipFile, pyarrow.lib.ArrowException):
+    except DAMAGE:
         raise UserError(f"{SETTING}: {path}: damaged, or not the kind of file its name says; make it anew") from None
     raise UserError(f"{SETTING}: {path}: not a kind that can be read; give .npz, a Zarr folder or .parquet")
 
@@ -190,6 +203,8 @@ def _refuse_twice(names: list[str], what: str, path: Path) -> None:
 class _Npz:
     def __init__(self, path: Path) -> None:
         self._file: Mapping[str, Array] = np.load(path, allow_pickle=False)
+        if not isinstance(self._file, Mapping):
+            raise TypeError("one array, not several by name")
         self.ids, self.classes = _texts(self._file["ids"]), _texts(self._file["classes"])
         self._last: tuple[str, Array] | None = None
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from tqdm import tqdm
 
-from cutsew.config import Config, load
+from cutsew.config import Config, load, override
 from cutsew.config.dataset import Dataset
+from cutsew.config.yaml_file import read_yaml
 from cutsew.data import coco, layouts, nus
 from cutsew.data.truth import refuse_absent
 from cutsew.errors import UserError
@@ -72,14 +72,9 @@ def _let_through(dataset: Dataset) -> Dataset:
 
 
 def _read(path: Path, root: Path | None) -> dict[str, Any]:
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); name a config file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())}); mend it") from None
+    raw: Any = read_yaml(path, "a config file")
     if not isinstance(raw, dict):
         raise UserError(f"{path}: holds no settings; name a config file")
     if root is not None:
-        raw["dataset"] = {**raw.get("dataset", {}), "root": str(root)}
-    return raw
+        raw = override(raw, {"dataset.root": str(root)})
+    return dict(raw)

@@ -21,9 +21,10 @@ from cutsew.config.student import Student as StudentSettings
 from cutsew.data.truth import from_csv, refuse_absent, to_table
 from cutsew.deploy import graph, whole
 from cutsew.deploy.classifier import ONNX, thresholds_of
+from cutsew.description import MODEL, read_description
 from cutsew.errors import UserError
 from cutsew.numerics.thresholds import FIXED, best_f1
-from cutsew.student import MODEL, WHOLE, Build, Student, build_backbone, load, read_description
+from cutsew.student import WHOLE, Build, Student, build_backbone, load
 
 log = logging.getLogger(__name__)
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from tqdm import tqdm
 
 from cutsew.artefacts.garbage import delete, garbage
 from cutsew.config.sweep import add_runs, read_sweep, sweep_files, variants_of
+from cutsew.config.yaml_file import read_yaml
 from cutsew.errors import UserError
 from cutsew.plan import Plan
 
@@ -71,10 +71,7 @@ def _plans(raw: dict[str, Any], sweeps: list[str]) -> Iterator[Plan]:
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: no such config file; run in the folder that holds config/ and results/")
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())}); mend it") from None
+    raw = read_yaml(path, "a config file")
     if not isinstance(raw, dict):
         raise UserError(f"{path}: holds no settings; name a config file")
     return raw

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cutsew.artefacts.tables import read_parquet
 from cutsew.config.method import Sew
 from cutsew.errors import UserError
 from cutsew.numerics.sew import Plan, plan
@@ -45,9 +46,7 @@ def read_album(photos: pd.DataFrame, patches: Path | None) -> Album:
     """
     pool = np.zeros(0, np.int64)
     if patches is not None:
-        if not patches.is_file():
-            raise UserError(f"{patches}: no such file; run the workflow to make it")
-        chosen = np.unique(pd.read_parquet(patches, columns=["row"])["row"].to_numpy())
+        chosen = np.unique(read_parquet(patches, ["row"])["row"].to_numpy())
         rows = photos["row"].to_numpy()
         if not np.isin(chosen, rows).all():
             raise UserError(f"{patches}: names photos that are not in the training split; run the workflow again")

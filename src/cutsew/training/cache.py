@@ -72,9 +72,9 @@ class FeatureCache:
         self._rows = max(1, min(sizes.photos, CHUNK_BYTES // (4 * math.prod(sizes.cell))))
         self._of_epoch = math.ceil(sizes.photos / self._rows)
         epochs, photos, cell = sizes.epochs, sizes.photos, sizes.cell
-        spec = Spec((epochs, photos, *cell), "float32", DIMENSIONS, (1, self._rows, *cell), guarded=True)
+        spec = Spec((epochs, photos, *cell), "float32", DIMENSIONS, (1, self._rows, *cell), quick=True)
         self._views = {name: Chunks(self.path / name, spec) for name in sizes.views}
-        spec = Spec((photos, *cell), "float32", DIMENSIONS[1:], (self._rows, *cell), guarded=True)
+        spec = Spec((photos, *cell), "float32", DIMENSIONS[1:], (self._rows, *cell), quick=True)
         self._plain = Chunks(self.path / PLAIN, spec)
         self._reads: dict[tuple[int, int], Future[dict[str, Values]]] = {}
         self._pool = ThreadPoolExecutor(self._ahead)

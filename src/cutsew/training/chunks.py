@@ -28,7 +28,7 @@ class Chunks:
 
     Args:
         folder: the array's.
-        spec: its layout, guarded by checksums.
+        spec: its layout.
 
     """
 

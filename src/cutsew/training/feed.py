@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from cutsew.config.method import Sew
 from cutsew.config.student import Train
+from cutsew.finite import refuse_not_finite
 from cutsew.training.album import Album
 from cutsew.training.cache import FeatureCache
 from cutsew.training.keeping import Keeping, open_cache
@@ -142,6 +143,7 @@ class Feed:
         strong = None if batch.strong is None else self._team.gather(self._backbone(batch.strong), total)
         if drawn is None or features is None:
             return None
+        self._refuse_not_finite(drawn[:, :-1], weak=features, strong=strong)
         return self._fed(step, drawn[:, :-1], drawn[:, -1].bool(), features, strong, kept)
 
     def _fed(
@@ -160,6 +162,13 @@ class Feed:
             weak[plain.to(self._device)] = kept[sources.cpu()[plain, 0]].to(self._device)
         # The last bits of a convolution depend on how its input lies in memory, and that on who computed it.
         return Fed(sources.to(self._device), weak.contiguous(), strong if strong is None else strong.contiguous())
+
+    def _refuse_not_finite(self, sources: Tensor, **views: Tensor | None) -> None:
+        """Name the photo of which the backbone makes no numbers."""
+        for view, features in views.items():
+            if features is not None and not bool(torch.isfinite(features).all()):
+                names = [self._album.paths[row] for row in sources[:, 0].tolist()]
+                refuse_not_finite(features.cpu().numpy(), names, f"the backbone's answer to its {view} view")
 
     def _weak(self, batch: Batch) -> Tensor:
         """Compute the features of a share's weak views, (n, D, H, W); zeros where the plain photo's are kept."""

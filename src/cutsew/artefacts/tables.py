@@ -1,0 +1,81 @@
+"""Reading back tables and records that stages wrote; one that is damaged or another version's is named in one line."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cutsew.errors import UserError
+
+if TYPE_CHECKING:  # pandas is imported when the first table is read: a light stage's help needs none
+    import pandas as pd
+
+AGAIN = "delete it and run the workflow again"
+
+
+def read_parquet(
+    path: Path, columns: Sequence[str], filters: list[tuple[str, str, Any]] | None = None, *, whole: bool = False
+) -> "pd.DataFrame":
+    """Read columns of a parquet table, or with `whole` all; of the rows those that filters (see pandas) keep.
+
+    Raises:
+        UserError: it is missing or damaged, or lacks one of `columns`.
+
+    """
+    import pandas as pd
+    from pyarrow.lib import ArrowException
+    from pyarrow.parquet import read_schema
+
+    try:
+        _refuse_lost(columns, read_schema(path).names, path)
+        return pd.read_parquet(path, columns=None if whole else list(columns), filters=filters)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such table; run the workflow to make it") from None
+    except (OSError, ValueError, KeyError, TypeError, ArrowException):
+        raise UserError(f"{path}: not a whole parquet table; {AGAIN}") from None
+
+
+def read_csv(path: Path, columns: Iterable[str], **options: Any) -> "pd.DataFrame":  # noqa: ANN401  # pandas' own
+    """Read a CSV by pandas, with its options.
+
+    Raises:
+        UserError: it is missing or damaged, or lacks one of `columns`.
+
+    """
+    import pandas as pd
+
+    try:
+        table: pd.DataFrame = pd.read_csv(path, **options)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such table; run the workflow to make it") from None
+    except (OSError, ValueError):  # pandas' own errors and UnicodeDecodeError are ValueErrors
+        raise UserError(f"{path}: not a readable table; {AGAIN}") from None
+    _refuse_lost(columns, table.columns, path)
+    return table
+
+
+def read_record(path: Path, *keys: str) -> Any:  # noqa: ANN401  # what stands in it
+    """Read a record, or what stands in it below some keys.
+
+    Raises:
+        UserError: it is missing or damaged, or lacks a key.
+
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such record; run the workflow to make it") from None
+    except (OSError, ValueError, RecursionError):
+        raise UserError(f"{path}: not a readable record; {AGAIN}") from None
+    for key in keys:
+        if not isinstance(found, dict) or key not in found:
+            raise UserError(f"{path}: says no {key}, as those of this version do; {AGAIN}")
+        found = found[key]
+    return found
+
+
+def _refuse_lost(columns: Iterable[str], there: Iterable[str], path: Path) -> None:
+    known = set(there)
+    lost = [name for name in columns if name not in known]
+    if lost:
+        raise UserError(f"{path}: has no column {lost[0]}; {AGAIN}")

@@ -1,0 +1,303 @@
+"""True labels and corrections: VOC's XML, COCO's JSON, NUS-WIDE's lists, CSVs."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from cutsew.artefacts.manifest import write_manifest
+from cutsew.data import coco, nus, voc
+from cutsew.data.overrides import lay_out, read_overrides
+from cutsew.stages.truth import truth
+from trouble.case import ACCEPTED, OUT, REFUSED, Case
+
+CLASSES = ["cat", "dog"]
+IDS = ["a", "b", "c"]
+
+
+def manifest_of(folder: Path, root: Path) -> Path:
+    table = pd.DataFrame({"id": IDS, "path": [f"{root}/{i}.jpg" for i in IDS], "width": 8, "height": 6, "bytes": 9})
+    table = table.assign(digest=IDS, split=["train", "train", "test"], shard=0)
+    write_manifest(folder / "images.parquet", table)
+    return folder / "images.parquet"
+
+
+def read_truth(folder: Path, **dataset) -> str:
+    """Run the stage truth; return what it wrote."""
+    root = folder / "root"
+    root.mkdir(exist_ok=True)
+    settings = {"classes": CLASSES, "dataset": {"root": str(root), **dataset}}
+    truth(manifest_of(folder, root), folder / OUT / "labels.parquet", settings=settings)
+    table = pd.read_parquet(folder / OUT / "labels.parquet")
+    return "; ".join(f"{row['id']} cat={row['cat']} dog={row['dog']}" for row in table.to_dict("records"))
+
+
+def things(*names: str, difficult: str = "0") -> str:
+    objects = "".join(f"<object><name>{n}</name><difficult>{difficult}</difficult></object>" for n in names)
+    return f"<annotation>{objects}</annotation>"
+
+
+LAUGHS = "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10 if i else "ha"}">' for i in range(10))
+XML = [
+    ("nothing in it", b"", r"a\.xml: not XML"),
+    ("a web page", b"<!doctype html><p>404", r"a\.xml: not XML"),
+    ("a tag that is not closed", b"<annotation><object>", r"a\.xml: not XML"),
+    ("two roots", b"<annotation/><annotation/>", r"a\.xml: not XML"),
+    ("text after the root", things("cat").encode() + b"junk", r"a\.xml: not XML"),
+    ("an entity bomb", f"<!DOCTYPE a [{LAUGHS}]><annotation>&l9;</annotation>".encode(), "declares a document type"),
+    (
+        "an entity that reads a file",
+        b'<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><annotation><object><name>&x;</name></object></annotation>',
+        r"a\.xml: declares a document type, which is refused; remove its DOCTYPE",
+    ),
+    ("an external document type", b'<!DOCTYPE a SYSTEM "http://127.0.0.1:1/a.dtd"><annotation/>', "document type"),
+    ("an entity that is not declared", b"<annotation>&cat;</annotation>", r"a\.xml: not XML"),
+    ("a control character", b"<annotation>\x01</annotation>", r"a\.xml: not XML"),
+    ("NUL bytes", bytes(40), r"a\.xml: not XML"),
+    ("an unknown encoding", b'<?xml version="1.0" encoding="klingon"?><annotation/>', r"a\.xml: not XML"),
+    (
+        "bytes that are not its encoding",
+        b'<?xml version="1.0" encoding="utf-8"?><a>\xff\xfe\xfa</a>',
+        r"a\.xml: not XML",
+    ),
+    ("an object without a name", b"<annotation><object/></annotation>", r"a\.xml: an object has no name"),
+    ("an object with an empty name", things(" ").encode(), r"a\.xml: an object has no name"),
+    ("an attribute given twice", b'<annotation a="1" a="2"/>', r"a\.xml: not XML"),
+]
+GOOD_XML = [
+    ("UTF-16", things("cat").encode("utf-16"), "a cat=1 dog=0"),
+    ("UTF-8 with a byte order mark", b"\xef\xbb\xbf" + things("cat").encode(), "a cat=1 dog=0"),
+    ("no object", b"<annotation/>", "a cat=0 dog=0"),
+    ("an unknown class", things("cat", "griffin").encode(), "a cat=1 dog=0"),
+    ("difficult objects alone", things("cat", difficult="1").encode(), "a cat=0 dog=0"),
+    ("nested 5,000 deep", b"<annotation>" + b"<x>" * 5000 + b"</x>" * 5000 + b"</annotation>", "a cat=0 dog=0"),
+    ("markup as a class", things("&lt;script&gt;alert(1)&lt;/script&gt;").encode(), "a cat=0 dog=0"),
+]
+
+
+def voc_case(name: str, content: bytes | None, outcome: str, says: str) -> Case:
+    def act(folder: Path) -> str:
+        path = folder / "root" / "Annotations"
+        path.mkdir(parents=True)
+        for photo in IDS[1:]:
+            path.joinpath(f"{photo}.xml").write_text(things("cat", "dog"))
+        if content is not None:
+            path.joinpath("a.xml").write_bytes(content)
+        return read_truth(folder, kind="voc")
+
+    return Case("annotations", f"VOC XML: {name}", outcome, says, act)
+
+
+def voc_cases() -> Iterator[Case]:
+    for name, content, says in XML:
+        yield voc_case(name, content, REFUSED, says)
+    for name, content, says in GOOD_XML:
+        yield voc_case(name, content, ACCEPTED, says)
+    yield voc_case("missing", None, REFUSED, r"a\.xml: no such annotation")
+
+    def list_of(content: bytes | None, reader: Callable[[Path], object]) -> Callable[[Path], object]:
+        def act(folder: Path) -> object:
+            path = folder / "ImageSets" / "Main" / "train.txt"
+            path.parent.mkdir(parents=True)
+            if content is not None:
+                path.write_bytes(content)
+            return reader(folder)
+
+        return act
+
+    def read(root: Path) -> object:
+        return voc.read_list(root, "train", "dataset.voc.train")
+
+    yield Case("annotations", "VOC list: missing", REFUSED, r"dataset\.voc\.train: .*train\.txt", list_of(None, read))
+    yield Case("annotations", "VOC list: empty", REFUSED, r"train\.txt names no photo", list_of(b"\n \n", read))
+    yield Case("annotations", "VOC list: not UTF-8", REFUSED, r"train\.txt is not a UTF-8", list_of(b"\xff\xfe", read))
+    yield Case("annotations", "VOC list: an id twice", ACCEPTED, r"\['a', 'b'\]", list_of(b"a\r\nb\r\na\r\n", read))
+    yield Case("annotations", "VOC list: ../ in an id", REFUSED, r"train\.txt.*\.\./x", list_of(b"../../x\n", read))
+    yield Case("annotations", "VOC list: an absolute id", REFUSED, r"train\.txt.*/etc/x", list_of(b"/etc/x\n", read))
+
+
+def instances(**changes) -> dict:
+    found = {
+        "images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1}],
+    }
+    return found | changes
+
+
+def coco_case(name: str, content: bytes | dict | None, outcome: str, says: str) -> Case:
+    def act(folder: Path) -> str:
+        (folder / "train2014").mkdir()
+        path = coco.instances_path(folder, "train2014")
+        path.parent.mkdir()
+        if content is not None:
+            path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+        listed = coco.list_photos(folder, "train2014", "dataset.coco.train", drop=True)
+        found, names = coco.read_instances(folder, "train2014", "dataset.coco.train")
+        return f"{listed[0]} {listed[2]} left out, {dict(found)} of {names}"
+
+    return Case("annotations", f"COCO JSON: {name}", outcome, says, act)
+
+
+def image(**changes) -> list[dict]:
+    return [{"id": 1, "file_name": "a.jpg"} | changes]
+
+
+def coco_cases() -> Iterator[Case]:
+    not_one = r"instances_train2014\.json: not an instances JSON"
+    yield coco_case("missing", None, REFUSED, r"dataset\.coco\.train: .*instances_train2014\.json does not exist")
+    for name, content in [
+        ("empty", b""),
+        ("a web page", b"<html>"),
+        ("cut in the middle", json.dumps(instances()).encode()[:90]),
+        ("not UTF-8", b'{"images": [{"id": 1, "file_name": "\xff.jpg"}]}'),
+        ("UTF-16", json.dumps(instances()).encode("utf-16")),
+        ("nested 100,000 deep", b'{"images": ' + b"[" * 100_000),
+        ("images that are no objects", instances(images=[1, 2])),
+        ("a photo without an id", instances(images=[{"file_name": "a.jpg"}])),
+        ("a photo whose id is no number", instances(images=image(id="x"))),
+        ("a photo whose id is an object", instances(images=image(id={}))),
+        ("a photo whose id is infinite", b'{"images": [{"id": 1e999, "file_name": "a.jpg"}]}'),
+        ("an annotation whose photo is a list", instances(annotations=[{"image_id": [1], "category_id": 1}])),
+        ("a category whose id is a list", instances(categories=[{"id": [1], "name": "cat"}])),
+        ("two photos of one id", instances(images=image() + image(file_name="b.jpg"))),
+        ("two photos of one name", instances(images=image() + image(id=2))),
+    ]:
+        yield coco_case(name, content, REFUSED, not_one)
+    yield coco_case("a list instead of an object", b"[]", REFUSED, r"train2014\.json names no photo")
+    yield coco_case("no photo", instances(images=[]), REFUSED, r"train2014\.json names no photo")
+    for name in ("../../a.jpg", "/etc/passwd", "..\\a.jpg", ".hidden.jpg", ""):
+        said = r"train2014\.json: photo 1 has no plain file name"
+        yield coco_case(f"a photo named {name!r}", instances(images=image(file_name=name)), REFUSED, said)
+    strange = r"train2014\.json: annotation 7 is of a photo or category that the file does not list"
+    for key in ("image_id", "category_id"):
+        item = {"id": 7, "image_id": 1, "category_id": 1} | {key: 99}
+        yield coco_case(f"an annotation of an unknown {key}", instances(annotations=[item]), REFUSED, strange)
+    yield coco_case(
+        "an annotation without a category", instances(annotations=[{"id": 7, "image_id": 1}]), REFUSED, strange
+    )
+    yield coco_case("a crowd", instances(), ACCEPTED, r"^\['a'\] 1 left out, \{'a': Counter\(\{'cat': 1\}\)\}")
+
+
+def nus_case(name: str, change: Callable[[Path], object], outcome: str, says: str) -> Case:
+    def act(folder: Path) -> str:
+        for path, text in {
+            "ImageList/Imagelist.txt": "actor\\0001_1.jpg\nbeach\\0002_2.jpg\n",
+            "ConceptsList/Concepts81.txt": "cat\ndog\n",
+            "Groundtruth/AllLabels/Labels_cat.txt": "1\n0\n",
+            "Groundtruth/AllLabels/Labels_dog.txt": "0\n1\n",
+        }.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(text)
+        change(folder)
+        names = nus.read_list(folder, "Imagelist", "dataset.nus.train")
+        labels = nus.read_labels(folder)
+        return f"{names} {labels.values[labels.rows_of(names)].tolist()}"
+
+    return Case("annotations", f"NUS lists: {name}", outcome, says, act)
+
+
+def nus_cases() -> Iterator[Case]:
+    listed, cat = "ImageList/Imagelist.txt", "Groundtruth/AllLabels/Labels_cat.txt"
+
+    def write(path: str, content: bytes) -> Callable[[Path], object]:
+        return lambda folder: (folder / path).write_bytes(content)
+
+    yield nus_case("list missing", lambda f: (f / listed).unlink(), REFUSED, r"dataset\.nus\.train: .*Imagelist\.txt")
+    yield nus_case("list empty", write(listed, b""), REFUSED, r"Imagelist\.txt names no photo")
+    yield nus_case("list not UTF-8", write(listed, b"\xff"), REFUSED, r"Imagelist\.txt is not a UTF-8")
+    yield nus_case("labels missing", lambda f: (f / cat).unlink(), REFUSED, r"Labels_cat\.txt does not exist")
+    yield nus_case("labels too short", write(cat, b"1\n"), REFUSED, r"Labels_cat\.txt has 1 entries for 2 photos")
+    yield nus_case("labels too long", write(cat, b"1\n0\n1\n"), REFUSED, r"Labels_cat\.txt has 3 entries")
+    yield nus_case("labels empty", write(cat, b""), REFUSED, r"Labels_cat\.txt has 0 entries")
+    yield nus_case("a damaged entry", write(cat, b"1\n\xff\n"), ACCEPTED, r"\[\[1, 0\], \[-1, 1\]\]")
+    yield nus_case("an entry of 2", write(cat, b"2\n0\n"), ACCEPTED, r"\[\[-1, 0\], \[0, 1\]\]")
+    concepts = "ConceptsList/Concepts81.txt"
+    yield nus_case("no concepts", write(concepts, b"\n"), REFUSED, r"Concepts81\.txt names no concept")
+    yield nus_case("a concept of ../", write(concepts, b"../../x\n"), REFUSED, r"Concepts81\.txt.*\.\./\.\./x")
+    yield nus_case("a photo twice", write(listed, b"a/1.jpg\na/1.jpg\n"), REFUSED, r"Imagelist\.txt.*1\.jpg.*twice")
+    yield nus_case("../ in a photo", write(listed, b"../../etc/x.jpg\nb/2.jpg\n"), ACCEPTED, r"^\['etc/x\.jpg', 'b/2")
+
+
+CSVS = [
+    ("missing", None, r"truth\.csv does not exist"),
+    ("empty", b"", r"truth\.csv is not a readable CSV"),
+    ("not UTF-8", b"path,labels\n\xff,cat\n", r"truth\.csv is not a readable CSV"),
+    ("UTF-16", "path,labels\na.jpg,cat\n".encode("utf-16"), r"truth\.csv is not a readable CSV"),
+    ("no column of labels", b"path,names\na.jpg,cat\n", r"truth\.csv needs the columns"),
+    ("no column of photos", b"photo,labels\na.jpg,cat\n", r"truth\.csv needs the columns"),
+    ("more fields than heads", b"path,labels\na.jpg,cat,dog\n", r"truth\.csv is not a readable CSV|has more fields"),
+    ("more fields in one row", b"path,labels\na.jpg,cat\nb.jpg,cat,dog,x\n", r"truth\.csv is not a readable CSV"),
+    ("a quote that is not closed", b'path,labels\na.jpg,"cat\n', r"truth\.csv"),
+    ("a photo twice", b"path,labels\na.jpg,cat\na.jpg,dog\n", r"truth\.csv names a\.jpg twice"),
+    ("no photo of these", b"path,labels\nx.jpg,cat\n", r"truth\.csv names none of the photos"),
+    ("a class that it never names", b"path,labels\na.jpg,cat\n", r"classes: dog never named in .*truth\.csv"),
+    ("NUL bytes", bytes(50), r"truth\.csv"),
+    ("a head twice", b"path,labels,labels\na.jpg,cat,dog\n", r"truth\.csv names the column 'labels' twice"),
+]
+GOOD_CSVS = [
+    ("a byte order mark", b"\xef\xbb\xbfpath,labels\na.jpg,cat;dog\n", "a cat=1 dog=1"),
+    ("Windows line ends", b"path,labels\r\na.jpg,cat;dog\r\n", "a cat=1 dog=1"),
+    ("spaces and empty labels", b"path, labels\na.jpg, cat ;; dog ;\nb.jpg,\n", "a cat=1 dog=1; b cat=0 dog=0"),
+    ("a row that is cut short", b"path,labels\na.jpg,cat;dog\nb.jpg\n", "b cat=0 dog=0"),
+    ("a label outside the classes", b"path,labels\na.jpg,cat;dog;griffin\n", "a cat=1 dog=1"),
+    ("rows of other photos", b"path,labels\na.jpg,cat;dog\n../../x.jpg,cat\n", "^a cat=1 dog=1$"),
+    ("a formula", b"path,labels\na.jpg,cat;dog;=cmd|' /C calc'!A0\n", "a cat=1 dog=1"),
+]
+
+
+def csv_case(name: str, content: bytes | None, outcome: str, says: str) -> Case:
+    def act(folder: Path) -> str:
+        path = folder / "truth.csv"
+        if content is not None:
+            path.write_bytes(content)
+        return read_truth(folder, kind="folder", truth=str(path))
+
+    return Case("annotations", f"truth CSV: {name}", outcome, says, act)
+
+
+CORRECTIONS = [
+    ("missing", None, r"corrections\.csv does not exist"),
+    ("empty", b"", r"corrections\.csv is not a readable CSV"),
+    ("not UTF-8", b"image,class,present\n\xff,cat,1\n", r"corrections\.csv is not a readable CSV"),
+    ("no column present", b"image,class\na,cat\n", r"corrections\.csv needs the columns"),
+    ("present is yes", b"image,class,present\na,cat,yes\n", r"corrections\.csv, line 2: present is 'yes'"),
+    ("present is 2", b"image,class,present\na,cat,2\n", r"line 2: present is '2'"),
+    ("present is empty", b"image,class,present\na,cat,\n", r"line 2: present is ''"),
+    ("1 and 0 of one label", b"image,class,present\na,cat,1\na,cat,0\n", r"line 3: cat of a is set to 1 and to 0"),
+    ("an unknown photo", b"image,class,present\nz,cat,1\n", r"corrections\.csv names image 'z'"),
+    ("an unknown class", b"image,class,present\na,cow,1\n", r"corrections\.csv names class 'cow'"),
+    ("more fields than heads", b"image,class,present\na,cat,1,x,y\n", r"corrections\.csv"),
+    ("a head twice", b"image,class,present,class\na,cat,1,dog\n", r"corrections\.csv names the column 'class' twice"),
+    ("NUL bytes", bytes(50), r"corrections\.csv"),
+]
+GOOD_CORRECTIONS = [
+    ("the same twice", b"image,class,present\na,cat,1\na,cat,1\n", r"\{0: \[1, 0\]\}"),
+    ("no rows", b"image,class,present\n", r"^\{\}$"),
+    ("a byte order mark", b"\xef\xbb\xbfimage,class,present\r\nb,dog,0\r\n", r"\{1: \[0, -1\]\}"),
+]
+
+
+def corrections_case(name: str, content: bytes | None, outcome: str, says: str) -> Case:
+    def act(folder: Path) -> str:
+        path = folder / "corrections.csv"
+        if content is not None:
+            path.write_bytes(content)
+        said = lay_out(read_overrides(path), IDS, CLASSES, path)
+        return str({row: values.tolist() for row, values in said.items()})
+
+    return Case("annotations", f"corrections: {name}", outcome, says, act)
+
+
+def cases() -> Iterator[Case]:
+    for part in (voc_cases, coco_cases, nus_cases):
+        yield from part()
+    for name, content, says in CSVS:
+        yield csv_case(name, content, REFUSED, says)
+    for name, content, says in GOOD_CSVS:
+        yield csv_case(name, content, ACCEPTED, says)
+    for name, content, says in CORRECTIONS:
+        yield corrections_case(name, content, REFUSED, says)
+    for name, content, says in GOOD_CORRECTIONS:
+        yield corrections_case(name, content, ACCEPTED, says)

@@ -1,0 +1,296 @@
+"""Settings: every one of the schema with values that it cannot have, and the tricks of YAML."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cutsew.config import load
+from cutsew.config.docs import schema
+from cutsew.config.sweep import read_sweep, sweep_files, variants_of
+from cutsew.config.yaml_file import read_yaml
+from cutsew.stages.options import _parse
+from trouble.case import ACCEPTED, REFUSED, Case
+
+BASE = {"classes": ["cat", "dog", "bus"]}
+ELSEWHERE = {"dataset.download.archives": "dataset.download.archives", "runs": "runs"}
+
+
+def leaves(node: dict, whole: dict, prefix: str = "") -> Iterator[tuple[str, dict]]:
+    """Give each setting's dotted name and its schema."""
+    for key, field in node["properties"].items():
+        target = whole["$defs"][field["$ref"].rpartition("/")[2]] if "$ref" in field else field
+        if "properties" in target:
+            yield from leaves(target, whole, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", target
+
+
+def kinds(field: dict) -> list[dict]:
+    return field.get("anyOf", [field])
+
+
+def wrong_values(field: dict) -> Iterator[tuple[str, Any]]:
+    """Give values that a setting of this schema cannot have."""
+    options = kinds(field)
+    types = {option.get("type") for option in options}
+    choice = any("enum" in option or "const" in option for option in options)
+    if "string" not in types or choice:
+        yield "a word", "no such thing"
+    if "string" not in types or choice:
+        yield "an empty word", ""
+    if "array" not in types:
+        yield "a list", [1, 2]
+        yield "a list within itself", [[[]]]
+    if "object" not in types:
+        yield "a mapping", {"a": 1}
+    if "null" not in types:
+        yield "nothing", None
+    if not types & {"integer", "number"}:
+        yield "a number", 12345
+    if "boolean" not in types:
+        yield "yes", True
+    for option in options:
+        yield from out_of_range(option)
+
+
+def out_of_range(option: dict) -> Iterator[tuple[str, Any]]:
+    if option.get("type") in ("number", "integer"):
+        yield "not a number", math.nan
+        yield "infinity", math.inf
+        yield "minus infinity", -math.inf
+    if option.get("type") == "integer":
+        yield "half", 1.5
+    for bound, sign in (("minimum", -1), ("exclusiveMinimum", 0), ("maximum", 1), ("exclusiveMaximum", 0)):
+        if bound in option:
+            yield f"{bound} passed", option[bound] + sign
+            yield (
+                f"{bound} passed by far",
+                option[bound] + (sign or (-1 if "M" in bound and "inimum" in bound else 1)) * 10**9,
+            )
+
+
+def nested(dotted: str, value: Any) -> dict:
+    *groups, key = dotted.split(".")
+    found: dict = {key: value}
+    for group in reversed(groups):
+        found = {group: found}
+    return found
+
+
+def of_settings() -> Iterator[Case]:
+    whole = schema()
+    for dotted, field in leaves(whole, whole):
+        for what, value in wrong_values(field):
+
+            def act(_: Path, dotted=dotted, value=value) -> str:
+                load(BASE | nested(dotted, value))
+                return f"{value!r} is taken"
+
+            says = rf"^{dotted.replace('.', '[.]')}\b"
+            yield Case("configs", f"{dotted} is {what}", REFUSED, says, act)
+    for section in sorted({dotted.rpartition(".")[0] for dotted, _ in leaves(whole, whole)}):
+        for key in ("nonsense", "__class__", "a.b"):
+
+            def unknown(_: Path, section=section, key=key) -> str:
+                load(BASE | _at(section, {key: 1}))
+                return "taken"
+
+            where = f"{section}.{key}" if section else key
+            yield Case(
+                "configs", f"unknown key {where}", REFUSED, rf"^{where.replace('.', '[.]')}: unknown setting", unknown
+            )
+        if section:
+
+            def no_section(_: Path, section=section) -> str:
+                load(BASE | nested(section, 5))
+                return "taken"
+
+            yield Case("configs", f"{section} is a number", REFUSED, rf"^{section.replace('.', '[.]')}\b", no_section)
+
+
+def _at(section: str, values: dict) -> dict:
+    return nested(section, values) if section else values
+
+
+LAUGHS = "a0: &a0 [ha, ha]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 9))
+YAML = [
+    ("missing", None, r"c\.yaml: cannot be read"),
+    ("a tab", b"classes:\n\t- cat\n", r"c\.yaml: not YAML"),
+    ("a bracket that is not closed", b"classes: [cat, dog\n", r"c\.yaml: not YAML"),
+    ("not UTF-8", b"classes: [caf\xe9, dog]\n", r"c\.yaml: not UTF-8"),
+    ("UTF-16", "classes: [cat, dog]".encode("utf-16"), r"c\.yaml: not UTF-8"),
+    ("NUL bytes", b"classes: [cat, dog\0]\n", r"c\.yaml: not YAML"),
+    ("binary", bytes(range(256)), r"c\.yaml: not"),
+    (
+        "a key twice",
+        b"classes: [cat, dog]\nfuse: {alpha: 0.1}\nfuse: {alpha: 0.5}\n",
+        r"c\.yaml: .*'fuse' stands twice",
+    ),
+    ("a key twice within a section", b"fuse: {alpha: 0.1, alpha: 0.5}\n", r"c\.yaml: .*'alpha' stands twice"),
+    ("two documents", b"classes: [cat, dog]\n---\nclasses: [a, b]\n", r"c\.yaml: not YAML"),
+    ("a billion laughs", LAUGHS.encode(), r"c\.yaml: .*stand for more than 100,000 values"),
+    ("an alias within itself", b"a: &a [*a]\n", r"c\.yaml: .*stands within what it names"),
+    ("an alias of nothing", b"a: *a\n", r"c\.yaml: not YAML"),
+    ("nested 20,000 deep", b"a: " + b"[" * 20_000, r"c\.yaml: not YAML \(nested too deeply\)"),
+    ("a tag that calls a function", b"a: !!python/object/apply:os.system ['touch x']\n", r"c\.yaml: not YAML"),
+    ("a tag that makes an object", b"a: !!python/object/new:subprocess.Popen [[touch, x]]\n", r"c\.yaml: not YAML"),
+    ("a tag that names a module", b"a: !!python/module:os\n", r"c\.yaml: not YAML"),
+    ("a tag of one's own", b"a: !include /etc/passwd\n", r"c\.yaml: not YAML"),
+    ("a list as a key", b"? [a, b]\n: 1\n", r"c\.yaml: not YAML"),
+    ("a date of month 13", b"a: 2020-13-01\n", r"c\.yaml: not YAML"),
+    ("a merge of a number", b"fuse:\n  <<: 5\n", r"c\.yaml: not YAML"),
+    ("a control character", b"a: \x07\n", r"c\.yaml: not YAML"),
+]
+CONTENT = [
+    ("empty", b"", REFUSED, r"^classes: is not set"),
+    ("a list", b"[cat, dog]\n", REFUSED, r"^classes: is not set"),
+    ("a word", b"cat\n", REFUSED, r"^classes: is not set"),
+    ("classes that are yes and no", b"classes: [yes, no]\n", REFUSED, r"^classes\.0: input should be a valid string"),
+    ("classes that are numbers", b"classes: [2007, 2012]\n", REFUSED, r"^classes\.0: input should be a valid string"),
+    ("classes that are one word", b"classes: cat, dog\n", REFUSED, "^classes: input should be a valid list"),
+    ("classes twice", b"classes: [cat, cat]\n", REFUSED, "^classes: names cat more than once"),
+    ("one class", b"classes: [cat]\n", REFUSED, "^classes: needs at least two"),
+    ("a class of spaces", b"classes: [cat, ' ']\n", REFUSED, "^classes: holds an empty name"),
+    ("octal and sexagesimal numbers", b"classes: [a, b]\ncut: {passes: 1:30}\n", ACCEPTED, "cut.passes=90"),
+    ("a number as text", b"classes: [a, b]\ncut: {passes: '12'}\n", ACCEPTED, "cut.passes=12"),
+    ("1e-3 without a point", b"classes: [a, b]\nfuse: {alpha: 1e-3}\n", ACCEPTED, "fuse.alpha=0.001"),
+    (
+        "anchors in moderation",
+        b"classes: [a, b]\nfuse: &f {alpha: 0.3}\nruns: {x: {fuse: *f}}\n",
+        ACCEPTED,
+        "fuse.alpha=0.3",
+    ),
+    ("a byte order mark", b"\xef\xbb\xbfclasses: [a, b]\n", ACCEPTED, "fuse.alpha=0.1"),
+    ("a merge key", b"x: &x {alpha: 0.3}\nclasses: [a, b]\n", REFUSED, "^x: unknown setting"),
+    ("numbers as keys", b"classes: [a, b]\n5: 1\n", REFUSED, r"^5\b"),
+    (
+        "a number as a key in a run",
+        b"classes: [a, b]\nruns: {x: {fuse: {1: 2}}}\n",
+        REFUSED,
+        r"^runs\.x: fuse\.1: unknown",
+    ),
+    ("a number as a run", b"classes: [a, b]\nruns: {5: {}}\n", REFUSED, r"^runs\.5\b"),
+    ("a run that is a list", b"classes: [a, b]\nruns: {x: [1]}\n", REFUSED, r"^runs\.x\b"),
+    ("a run named ../../x", b"classes: [a, b]\nruns: {../../x: {}}\n", REFUSED, r"^runs\.\.\./\.\./x: not a name"),
+    (
+        "a run named $(touch x)",
+        b"classes: [a, b]\nruns: {$(touch x): {}}\n",
+        REFUSED,
+        r"^runs\.\$\(touch x\): not a name",
+    ),
+    ("a run named default", b"classes: [a, b]\nruns: {default: {}}\n", REFUSED, r"^runs\.default: not a name"),
+    ("a dataset named ../x", b"classes: [a, b]\ndataset: {name: ../x}\n", REFUSED, r"^dataset\.name"),
+    ("a dataset named $(touch x)", b"classes: [a, b]\ndataset: {name: $(touch x)}\n", REFUSED, r"^dataset\.name"),
+    ("a dataset named with a line break", b'classes: [a, b]\ndataset: {name: "x\\ny"}\n', REFUSED, r"^dataset\.name"),
+    (
+        "a benchmark that is a list",
+        b"classes: [a, b]\ndataset: {benchmark: [voc2007]}\n",
+        REFUSED,
+        r"^dataset\.benchmark",
+    ),
+    ("a class named </script>", b"classes: [a, </script>]\n", ACCEPTED, "fuse.alpha"),
+    (
+        "a template without the class",
+        b"classes: [a, b]\nprompts: {templates: [x]}\n",
+        REFUSED,
+        "^prompts: template 'x' lacks",
+    ),
+    ("no template", b"classes: [a, b]\nprompts: {templates: []}\n", REFUSED, r"^prompts\.templates"),
+    (
+        "a wording of another class",
+        b"classes: [a, b]\nprompts: {names: {c: d}}\n",
+        REFUSED,
+        r"^prompts\.names: c not among",
+    ),
+    (
+        "an archive by file://",
+        b"classes: [a, b]\ndataset: {download: {folder: d, archives: [{url: 'file:///etc/x.zip'}]}}\n",
+        REFUSED,
+        r"^dataset\.download\.archives\.0\.url",
+    ),
+    ("more passes fused than made", b"classes: [a, b]\nfuse: {passes: 30}\n", REFUSED, r"^fuse\.passes: 30 is more"),
+    (
+        "a width that heads do not divide",
+        b"classes: [a, b]\nadapter: {width: 9}\n",
+        REFUSED,
+        r"^adapter\.heads: 8 does not",
+    ),
+]
+
+
+def of_files() -> Iterator[Case]:
+    for name, content, says in YAML:
+
+        def read(folder: Path, content=content) -> str:
+            if content is not None:
+                (folder / "c.yaml").write_bytes(content)
+            return str(read_yaml(folder / "c.yaml", "a config file"))[:100]
+
+        yield Case("configs", f"YAML: {name}", REFUSED, says, read)
+    for name, content, outcome, says in CONTENT:
+
+        def settings(folder: Path, content=content) -> str:
+            (folder / "c.yaml").write_bytes(content)
+            config = load(read_yaml(folder / "c.yaml", "a config file"))
+            return f"cut.passes={config.cut.passes} fuse.alpha={config.fuse.alpha}"
+
+        yield Case("configs", f"config file: {name}", outcome, says, settings)
+
+
+SWEEPS = [
+    ("missing", None, r"^sweep: .*s\.yaml does not exist"),
+    ("empty", b"", r"s\.yaml: "),
+    ("a list", b"[1]\n", r"s\.yaml: "),
+    ("no title", b"seeds: [1]\n", r"s\.yaml: title: is not set"),
+    ("nothing that varies", b"title: x\n", r"s\.yaml: varies nothing"),
+    ("an unknown key", b"title: x\nsedes: [1]\n", r"s\.yaml: sedes: unknown setting; did you mean seeds"),
+    ("an unknown setting", b"title: x\ngrid: {fuse.alfa: [1]}\n", r"s\.yaml: fuse\.alfa: unknown setting"),
+    (
+        "a setting out of range",
+        b"title: x\ngrid: {fuse.alpha: [-1]}\n",
+        r"s\.yaml: fuse\.alpha: input should be greater",
+    ),
+    ("a grid that is no list", b"title: x\ngrid: {fuse.alpha: 1}\n", r"s\.yaml: grid\.fuse\.alpha"),
+    ("a grid without values", b"title: x\ngrid: {fuse.alpha: []}\n", r"s\.yaml: grid\.fuse\.alpha: holds no value"),
+    ("seeds that are words", b"title: x\nseeds: [a]\n", r"s\.yaml: seeds\.0"),
+    ("a device", b"title: x\ngrid: {compute.device: [cpu]}\n", r"s\.yaml: compute\.device: cannot vary"),
+    ("a seed twice", b"title: x\nseeds: [1]\ngrid: {train.seed: [2]}\n", r"s\.yaml: train\.seed: is varied by `seeds`"),
+    ("a key twice", b"title: x\ntitle: y\nseeds: [1]\n", r"s\.yaml: .*'title' stands twice"),
+    ("a billion laughs", LAUGHS.encode(), r"s\.yaml: .*100,000 values"),
+    ("a section that is a number", b"title: x\ngrid: {fuse: [5]}\n", r"s\.yaml: fuse\b"),
+    ("a number as a setting", b"title: x\ngrid: {5: [1]}\n", r"s\.yaml: grid"),
+    ("not UTF-8", b"title: \xff\n", r"s\.yaml: not UTF-8"),
+    ("NaN", b"title: x\ngrid: {fuse.alpha: [.nan]}\n", r"s\.yaml: fuse\.alpha"),
+    (
+        "too many runs",
+        b"title: x\ngrid: {fuse.alpha: [0, 1], fuse.anchor: [0, 1]}\nseeds: [" + b"1," * 9 + b"1]\n",
+        "4 runs",
+    ),
+]
+
+
+def of_sweeps() -> Iterator[Case]:
+    for name, content, says in SWEEPS:
+
+        def act(folder: Path, content=content) -> str:
+            path = folder / "s.yaml"
+            if content is not None:
+                path.write_bytes(content)
+            return f"{len(variants_of(read_sweep(path), BASE, str(path)))} runs"
+
+        yield Case("configs", f"sweep: {name}", ACCEPTED if "runs" in says else REFUSED, says, act)
+    for name in ("$(touch x).yaml", "a b.yaml", "-rf.yaml", ".hidden.yaml", "new\nline.yaml"):
+        says = "^sweep: .* cannot name a folder of results"
+        yield Case(
+            "configs", f"sweep: a file named {name!r}", REFUSED, says, lambda _, name=name: sweep_files(name, Path())
+        )
+    for text in ("", "{", "[]", "5", "null", "{'a': 1}", "[" * 100_000):
+        yield Case(
+            "configs", f"--settings: {text[:9]!r}", REFUSED, "^--settings: not", lambda _, text=text: _parse(text)
+        )
+
+
+def cases() -> Iterator[Case]:
+    for part in (of_settings, of_files, of_sweeps):
+        yield from part()

@@ -1,0 +1,309 @@
+"""Photos: every kind of damage stops the manifest or is listed in skipped.csv; odd ones are read as documented."""
+
+import io
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from cutsew.artefacts.manifest import read_manifest
+from cutsew.data import survey
+from cutsew.errors import UserError
+from cutsew.stages.manifest import manifest
+from trouble.case import ACCEPTED, OUT, REFUSED, SKIPPED, Case
+
+KINDS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "TIFF": "tif", "GIF": "jpg", "BMP": "jpg"}
+GOOD = "good.png"
+
+
+def photo(size=(24, 16), seed=0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+
+
+def encoded(image: Image.Image, kind: str, **options) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def make(folder: Path, bad: str, **dataset) -> pd.DataFrame:
+    """Run the manifest over a folder of photos."""
+    settings = {"dataset": {"kind": "folder", "root": str(folder / "photos"), "shard_size": 4, "on_bad_image": bad}}
+    settings["dataset"] |= dataset
+    manifest(folder / OUT / "images.parquet", settings=settings)
+    return read_manifest(folder / OUT / "images.parquet")
+
+
+def beside_a_good_one(folder: Path, name: str, write: Callable[[Path], object]) -> Path:
+    photos = folder / "photos"
+    photos.mkdir(parents=True)
+    photo(seed=99).save(photos / GOOD)
+    path = photos / name
+    write(path)
+    return path
+
+
+def bad(name: str, write: Callable[[Path], object], reason: str, file: str = "bad.jpg") -> Iterator[Case]:
+    """Give the two cases of a bad photo: it stops, and it is skipped and listed."""
+
+    def stops(folder: Path) -> object:
+        path = beside_a_good_one(folder, file, write)
+        try:
+            return make(folder, "stop")
+        except UserError as error:
+            if path.name in str(error) or not path.name.isprintable():
+                raise
+            return f"the line does not name {path.name}"
+
+    def goes_on(folder: Path) -> str:
+        beside_a_good_one(folder, file, write)
+        table = make(folder, "skip")
+        listed = pd.read_csv(folder / OUT / "skipped.csv")
+        if table["id"].tolist() != [GOOD] or len(listed) != 1:
+            return f"{table['id'].tolist()} are in the manifest, {len(listed)} are listed"
+        return f"skipped: {listed['reason'][0]}"
+
+    yield Case("images", name, REFUSED, reason, stops)
+    yield Case("images", f"{name} (on_bad_image: skip)", SKIPPED, reason, goes_on)
+
+
+def odd(name: str, write: Callable[[Path], object], effect: str, file: str = "odd.jpg") -> Case:
+    """Give the case of an odd photo that is read; its effect is its row in the manifest."""
+
+    def read(folder: Path) -> str:
+        path = beside_a_good_one(folder, file, write)
+        rows = make(folder, "stop").set_index("id")
+        row = rows.loc[path.name]
+        return f"{len(rows)} photos, {row['width']} x {row['height']}"
+
+    return Case("images", name, ACCEPTED, effect, read)
+
+
+def holding(data: bytes) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(data)
+
+
+def cut(kind: str, share: float) -> bytes:
+    data = encoded(photo(), kind)
+    return data[: int(len(data) * share)]
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return len(body).to_bytes(4) + kind + body + zlib.crc32(kind + body).to_bytes(4)
+
+
+def png(width: int, height: int, data: bytes = b"", depth: int = 8, colour: int = 2) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def changed(data: bytes, at: int, new: bytes) -> bytes:
+    return data[:at] + new + data[at + len(new) :]
+
+
+def damaged() -> Iterator[Case]:
+    for kind, suffix in KINDS.items():
+        for share in (0.02, 0.2, 0.5, 0.8):
+            data, name = holding(cut(kind, share)), f"{kind} cut to {share:.0%}"
+            yield from bad(name, data, "truncated|not an image|damaged", f"a.{suffix}")
+        data = encoded(photo(), kind)
+        yield from bad(
+            f"{kind} with its header zeroed", holding(bytes(16) + data[16:]), "truncated|not an image|damaged"
+        )
+    whole = encoded(photo(), "PNG")
+    middle = len(whole) // 2
+    yield from bad("PNG with a flipped byte in its pixels", holding(changed(whole, middle, b"\0\0")), "damaged")
+    yield from bad(
+        "PNG whose header's checksum is wrong", holding(changed(whole, 29, b"\0\0\0\0")), "damaged|truncated"
+    )
+    yield from bad("PNG of 0 x 0 pixels", holding(png(0, 0)), "damaged|truncated|not an image")
+    yield from bad("PNG without pixel data", holding(png(9, 9)), "truncated|damaged")
+    yield from bad("PNG of a depth that there is not", holding(png(9, 9, depth=7)), "damaged|truncated")
+    yield from bad("TIFF that names its own header as its next page", holding(b"II*\0\x04\0\0\0"), "truncated|damaged")
+
+
+def no_photos() -> Iterator[Case]:
+    yield from bad("zero bytes", holding(b""), "empty file")
+    yield from bad("one byte", holding(b"\xff"), "not an image")
+    yield from bad("a web page named .jpg", holding(b"<!DOCTYPE html><html>404</html>"), "not an image")
+    yield from bad("SVG named .png", holding(b"<svg xmlns='http://www.w3.org/2000/svg'/>"), "not an image", "bad.png")
+    yield from bad(
+        "PostScript named .jpg", holding(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), "not an image"
+    )
+    yield from bad("PDF named .jpg", holding(b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n"), "not an image")
+    yield from bad("a zip named .png", holding(b"PK\x03\x04" + bytes(60)), "not an image", "bad.png")
+    yield from bad("a program named .jpg", holding(b"\x7fELF" + bytes(60)), "not an image")
+    yield from bad("a broken link", lambda path: path.symlink_to("gone.jpg"), "broken link")
+    yield from bad("a link to itself", lambda path: path.symlink_to(path.name), "broken link|unreadable")
+
+
+def bombs() -> Iterator[Case]:
+    yield from bad("a PNG bomb of 40,000 x 40,000", holding(png(40_000, 40_000)), "too large")
+    yield from bad("a PNG of 2 billion x 2 billion", holding(png(2**31 - 1, 2**31 - 1)), "too large|damaged")
+    tall = png(13_378, 13_378, zlib.compress(bytes(1000)))
+    yield from bad("a PNG just over the limit", holding(tall), "too large")
+    gif = changed(encoded(photo(), "GIF"), 6, b"\xff\xff\xff\xff")
+    yield from bad("a GIF of 65,535 x 65,535", holding(gif), "too large|damaged|truncated")
+    bmp = changed(encoded(photo(), "BMP"), 18, struct.pack("<ii", 60_000, 60_000))
+    yield from bad("a BMP of 60,000 x 60,000", holding(bmp), "too large|truncated|damaged")
+
+
+def turned(orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encoded(photo(), "JPEG", exif=exif)
+
+
+def strange_exif() -> bytes:
+    exif = Image.Exif()
+    exif[0x010E] = "</script><script>alert(1)</script>; $(touch x)"  # a description
+    return encoded(photo(), "JPEG", exif=exif)
+
+
+def animated(kind: str) -> bytes:
+    frames = [photo(seed=i) for i in range(3)]
+    return encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+
+
+def sixteen_bits() -> bytes:
+    return encoded(Image.fromarray(np.arange(24 * 16, dtype=np.uint16).reshape(16, 24) * 100), "PNG")
+
+
+def odd_ones() -> Iterator[Case]:
+    as_usual = "2 photos, 24 x 16"
+    rgb = photo()
+    yield odd("1 x 1", holding(encoded(photo((1, 1)), "PNG")), "1 x 1")
+    yield odd("20,000 x 1", holding(encoded(Image.new("RGB", (20_000, 1)), "PNG")), "20000 x 1")
+    yield odd("1 x 20,000", holding(encoded(Image.new("RGB", (1, 20_000)), "PNG")), "1 x 20000")
+    yield odd("PNG named .jpg", holding(encoded(rgb, "PNG")), as_usual)
+    yield odd("JPEG named .png", holding(encoded(rgb, "JPEG")), as_usual, "odd.png")
+    yield odd("CMYK JPEG", holding(encoded(rgb.convert("CMYK"), "JPEG")), as_usual)
+    yield odd("CMYK TIFF", holding(encoded(rgb.convert("CMYK"), "TIFF")), as_usual, "odd.tif")
+    yield odd("16-bit grey PNG", holding(sixteen_bits()), as_usual, "odd.png")
+    yield odd("bilevel TIFF", holding(encoded(rgb.convert("1"), "TIFF")), as_usual, "odd.tif")
+    yield odd("palette PNG", holding(encoded(rgb.convert("P"), "PNG")), as_usual, "odd.png")
+    yield odd("floating-point TIFF with NaN", holding(encoded(nan_photo(), "TIFF")), as_usual, "odd.tif")
+    yield odd("a colour profile that is none", holding(encoded(rgb, "JPEG", icc_profile=b"no profile")), as_usual)
+    yield odd("EXIF turned by 90 degrees", holding(turned(6)), "16 x 24")
+    yield odd("EXIF orientation that there is not", holding(turned(99)), as_usual)
+    yield odd("EXIF that is damaged", holding(encoded(rgb, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\0")), as_usual)
+    yield odd("EXIF that holds markup and shell", holding(strange_exif()), as_usual)
+    for kind, suffix in (("PNG", "png"), ("WEBP", "webp"), ("GIF", "jpg"), ("TIFF", "tif")):
+        yield odd(f"animated or many-paged {kind}", holding(animated(kind)), as_usual, f"odd.{suffix}")
+    yield odd("rubbish after the end", holding(encoded(rgb, "JPEG") + b"<?php system('x') ?>"), as_usual)
+    yield odd("transparent PNG", holding(encoded(rgb.convert("RGBA"), "PNG")), as_usual, "odd.png")
+
+
+def nan_photo() -> Image.Image:
+    values = np.linspace(0, 1, 24 * 16, dtype=np.float32).reshape(16, 24)
+    values[3, 3] = np.nan
+    return Image.fromarray(values)
+
+
+NAMES = (
+    "$(touch x).jpg",
+    "`touch x`.jpg",
+    "; rm -rf x.jpg",
+    "a b  c.jpg",
+    "new\nline.jpg",
+    "'quote\".jpg",
+    "<script>alert(1)<script>.jpg",
+    "-rf.jpg",
+    "{wildcard}.jpg",
+    "\x1b[31mred.jpg",
+    "tab\tand,comma;.jpg",
+    "\u202egpj.exe.jpg",
+    "%2e%2e%2f.jpg",
+    f"{'long' * 60}.jpg",
+)
+
+
+def names() -> Iterator[Case]:
+    for name in NAMES:
+        yield odd(f"named {name[:30]!r}", partial(photo().save, format="PNG"), "2 photos, 24 x 16", name)
+        yield from list(bad(f"damaged, named {name[:30]!r}", holding(b"no"), "not an image", name))[:1]
+
+    def no_text(folder: Path) -> object:
+        beside_a_good_one(folder, "x.jpg", photo().save)
+        os.rename(os.fsencode(folder / "photos" / "x.jpg"), os.fsencode(folder / "photos") + b"/\xff\xfe.jpg")
+        return make(folder, "skip")
+
+    yield Case("images", "a name that is not UTF-8", REFUSED, r"photos/.*udcff.*not UTF-8; rename it", no_text)
+
+
+def places() -> Iterator[Case]:
+    def loop(folder: Path) -> str:
+        beside_a_good_one(folder, "a.png", photo().save)
+        (folder / "photos" / "again").symlink_to(folder / "photos")
+        (folder / "photos" / "up").symlink_to(folder)
+        return f"{len(make(folder, 'stop'))} photos"
+
+    def vanished(folder: Path) -> object:
+        path = beside_a_good_one(folder, "gone.png", photo().save)
+        real = survey._inspect
+
+        def late(name: str):
+            path.unlink(missing_ok=True)
+            return real(name)
+
+        survey._inspect = late
+        try:
+            return make(folder, "stop")
+        finally:
+            survey._inspect = real
+
+    def pipe(folder: Path) -> str:
+        beside_a_good_one(folder, "pipe.jpg", os.mkfifo)
+        return f"{len(make(folder, 'stop'))} photos"
+
+    def folder_named_as_a_photo(folder: Path) -> str:
+        beside_a_good_one(folder, "a.jpg", Path.mkdir)
+        return f"{len(make(folder, 'stop'))} photos"
+
+    def no_folder(folder: Path) -> object:
+        return make(folder, "stop")
+
+    def a_file(folder: Path) -> object:
+        (folder / "photos").write_bytes(b"x")
+        return make(folder, "stop")
+
+    def nothing(folder: Path) -> object:
+        (folder / "photos").mkdir()
+        return make(folder, "stop")
+
+    def all_bad(folder: Path) -> object:
+        (folder / "photos").mkdir()
+        (folder / "photos" / "a.jpg").write_bytes(b"")
+        return make(folder, "skip")
+
+    def all_held_out(folder: Path) -> object:
+        beside_a_good_one(folder, "a.png", photo().save)
+        (folder / "test.txt").write_text(f"a.png\n{GOOD}\n")
+        return make(folder, "stop", test={"list": str(folder / "test.txt")})
+
+    def strange_list(folder: Path) -> object:
+        beside_a_good_one(folder, "a.png", photo().save)
+        (folder / "test.txt").write_text("../../etc/passwd\n")
+        return make(folder, "stop", test={"list": str(folder / "test.txt")})
+
+    yield Case("images", "links that loop", ACCEPTED, "^2 photos", loop)
+    yield Case("images", "vanished between listing and reading", REFUSED, r"gone\.png: no such file", vanished)
+    yield Case("images", "a pipe named .jpg", ACCEPTED, "^1 photos", pipe)
+    yield Case("images", "a folder named .jpg", ACCEPTED, "^1 photos", folder_named_as_a_photo)
+    yield Case("images", "no folder", REFUSED, r"dataset\.root: .*photos is not a folder", no_folder)
+    yield Case("images", "a file instead of the folder", REFUSED, r"dataset\.root: .*photos is not a folder", a_file)
+    yield Case("images", "an empty folder", REFUSED, r"dataset\.root: no photos below", nothing)
+    yield Case("images", "all photos bad", REFUSED, r"dataset\.root: none of the 1 photos", all_bad)
+    yield Case("images", "all photos held out", REFUSED, r"dataset\.test: leaves no photo", all_held_out)
+    yield Case("images", "a list that names ../../etc/passwd", REFUSED, r"dataset\.test\.list: .*passwd", strange_list)
+
+
+def cases() -> Iterator[Case]:
+    for part in (damaged, no_photos, bombs, odd_ones, names, places):
+        yield from part()
