@@ -127,9 +127,10 @@ GOLDEN = {
 def test_labels_of_a_chosen_number_are_taken_at_their_word(tmp_path):
     given = make_run(tmp_path, train=60, test=40, photos=False)
     refined = sigmoid(read(array_of(open_group(given["refined"]), "z")).astype(float))
-    usual = run(tmp_path, given, targets={"count": None})
-    assert usual["expected"].tolist() == pytest.approx(GOLDEN["expected"], abs=1e-3)
-    found = run(tmp_path, given, targets={"count": "auto"})
+    for guessed in (None, "auto"):
+        usual = run(tmp_path, given, targets={"count": guessed})
+        assert usual["expected"].tolist() == pytest.approx(GOLDEN["expected"], abs=1e-3)
+    found = run(tmp_path, given, targets={"count": 1.5})
     assert found["expected"].tolist() == pytest.approx((40 * refined.mean(axis=0)).tolist())
     assert found["named_count"].tolist() == np.rint(found["expected"]).astype(int).tolist()
 

@@ -43,7 +43,7 @@ def thresholds(
         raise UserError(f"{scores}: its classes are not those of {refined} and {logits}; run the workflow again")
     trained, held_out = (labels_of(open_group(path), "image") for path in (refined, scores))
     share: Floats = _mean(labels, trained)
-    if settings.get("targets", {}).get("count") is None:  # else they sum to the number of labels already
+    if settings.get("targets", {}).get("count") in (None, "auto"):  # else they sum to the number that the user expects
         share = expected_share(_mean(zero_shot, trained), share)
     # Without held-out photos the refined labels stand in: the student was trained to give them.
     z = student.read(_sample(held_out)) if held_out else labels.read(_sample(trained))
