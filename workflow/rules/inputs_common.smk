@@ -1,5 +1,6 @@
 # Helpers: what the rules read, in whichever run's folder it is.
 import hashlib
+from functools import cache
 
 from cutsew.artefacts.views import BOXES, CROPS, GLOBAL, chunk_file, chunk_record
 from cutsew.data.listing import listing_fingerprint, truth_fingerprint
@@ -78,11 +79,15 @@ def photos(wildcards):
 def shards(run):
     """Read shards.csv: a row per shard with digests of its rows; empty as long as there is none."""
     table = PLAN.folder(run, "manifest") / "shards.csv"
-    return (
-        pd.read_csv(table, dtype=str)
-        if table.exists()
-        else pd.DataFrame(columns=["shard", "digest", "listed"])
-    )
+    if not table.exists():
+        return pd.DataFrame(columns=["shard", "digest", "listed"])
+    return shards_as_of(table, table.stat().st_mtime_ns)
+
+
+@cache
+def shards_as_of(table, changed):
+    """Read shards.csv once, however many jobs ask, as long as it stays as it is."""
+    return pd.read_csv(table, dtype=str)
 
 
 def photos_digest(wildcards):
