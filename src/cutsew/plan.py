@@ -72,7 +72,8 @@ STAGES: dict[str, Stage] = {
     "encode": Stage(
         "Embed whole photos or a block of crop passes of one shard.",
         3,
-        ("teacher.kind", "teacher.precision", "teacher.compiled", "teacher.open_clip", "teacher.conse")
+        ("teacher.kind", "teacher.precision", "teacher.compiled", "teacher.runtime")
+        + ("teacher.open_clip", "teacher.conse")
         + ("cut.area", "cut.aspect", "cut.flip", "cut.seed", "cut.passes_per_job", "dataset.shard_size"),
         ("manifest", "tiny_clip"),
     ),

@@ -46,9 +46,15 @@ def threads() -> ThreadPoolExecutor:
     The last bits of a sum would depend on how many threads share it. And OpenMP's threads, waiting for work beside
     these ones, take their cores: with both, putting sixteen small pictures into one tensor took 40 ms.
     """
-    count = torch.get_num_threads()
+    groups = count()
     torch.set_num_threads(1)
-    return ThreadPoolExecutor(count, initializer=_use_one_thread)
+    return ThreadPoolExecutor(groups, initializer=_use_one_thread)
+
+
+@cache
+def count() -> int:
+    """How many groups are computed at a time: as many as torch had threads at first."""
+    return torch.get_num_threads()
 
 
 def _use_one_thread() -> None:

@@ -1,5 +1,7 @@
 """Number formats of the frozen encoders, and torch.compile, as far as a CPU can show them."""
 
+import sys
+
 import pytest
 import torch
 from sewing_world import backbone
@@ -9,6 +11,7 @@ from cutsew.config.student import OpenClipStudent, Student
 from cutsew.config.teacher import OpenClipTeacher, Teacher
 from cutsew.errors import UserError
 from cutsew.precision import tuned
+from cutsew.teachers.runtime import image_encoder
 
 TINY = {"model": "cutsew-tiny", "pretrained": "demo", "image_size": 64}
 
@@ -66,3 +69,29 @@ def test_a_compiled_backbone_gives_the_same_features(images):
     assert torch.allclose(plain(images), compiled(images), atol=1e-4)
     assert torch.equal(compiled(images[1:3]), compiled(images)[1:3])
     assert compiled.describe()["compiled"] is True
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_openvino_says_nearly_the_same_whatever_the_batch(images, precision):
+    pytest.importorskip("openvino")
+    plain, fast = (
+        teachers.build(Teacher(open_clip=OpenClipTeacher(**TINY), precision=chosen, runtime=runtime), "cpu")
+        for chosen, runtime in (("float32", "torch"), (precision, "openvino"))
+    )
+    one, other = plain.embed_images(images), fast.embed_images(images)
+    assert torch.nn.functional.cosine_similarity(one, other).min() > (0.99999 if precision == "float32" else 0.99)
+    assert torch.equal(fast.embed_images(images[1:2]), other[1:2])
+    assert torch.equal(fast.embed_images(images.contiguous(memory_format=torch.channels_last)), other)
+
+
+def test_where_openvino_cannot_be_used(monkeypatch):
+    encoder = torch.nn.Identity()
+    with pytest.raises(UserError, match="runtime: openvino computes on the CPU"):
+        image_encoder(encoder, 8, Teacher(runtime="openvino"), "cuda")
+    with pytest.raises(UserError, match="float16 needs a GPU"):
+        image_encoder(encoder, 8, Teacher(runtime="openvino", precision="float16"), "cpu")
+    with pytest.raises(ValueError, match="compiled is for runtime torch"):
+        Teacher(runtime="openvino", compiled=True)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(UserError, match=r"openvino is not installed; run: pip install 'cutsew\[openvino\]'"):
+        image_encoder(encoder, 8, Teacher(runtime="openvino"), "cpu")

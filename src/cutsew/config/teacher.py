@@ -66,9 +66,20 @@ class Teacher(Section):
         description="number format: float32; tf32, the same with a GPU's TF32 tensor cores; bfloat16; float16 (GPU)",
     )
     compiled: bool = Field(False, description="compile it with torch.compile; a minute per job, then faster")
+    runtime: Literal["torch", "openvino"] = Field(
+        "torch",
+        description="what embeds views: torch; openvino (its extra), faster on a CPU, other last digits",
+    )
     open_clip: OpenClipTeacher = Field(default_factory=OpenClipTeacher, description="kind open_clip")
     conse: ConseTeacher = Field(default_factory=ConseTeacher, description="kind conse (runs without any model hub)")
     scores: ScoresTeacher = Field(default_factory=ScoresTeacher, description="kind scores")
+
+    @model_validator(mode="after")
+    def one_compiler_at_most(self) -> Self:
+        """OpenVINO compiles by itself."""
+        if self.compiled and self.runtime == "openvino":
+            raise ValueError("compiled is for runtime torch; openvino compiles by itself, leave it out")
+        return self
 
     @model_validator(mode="after")
     def scores_have_a_file(self) -> Self:

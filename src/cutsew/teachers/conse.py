@@ -11,16 +11,16 @@ label-free in the sense that CLIP is; and CLIP is far better wherever its weight
 from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from cutsew.checkpoints import weights_digest
 from cutsew.config.teacher import Teacher as Settings
 from cutsew.pixels import Pixels
-from cutsew.precision import tuned
 from cutsew.steady import steadily
 from cutsew.teachers.efficientnet import IMAGE_SIZE, MEAN, STD, efficientnet_lite0
 from cutsew.teachers.grid import Grid, class_maps
+from cutsew.teachers.runtime import image_encoder
 from cutsew.teachers.sentences import WIDTH, Sentences
 
 SETTING = "teacher.kind: conse"
@@ -56,13 +56,7 @@ class ConseTeacher:
         self.weights_digest = weights_digest(classifier, self._sentences.bert)
         self._classifier = classifier.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._pixels = Pixels(MEAN, STD).to(device)
-        self._classify = tuned(
-            lambda images: self._classifier(self._pixels(images)),
-            settings.precision,
-            device,
-            compiled=settings.compiled,
-            setting="teacher",
-        )
+        self._classify = image_encoder(nn.Sequential(self._pixels, self._classifier), IMAGE_SIZE, settings, device)
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Embed (B, 3, 224, 224) uint8 views: (B, 384) float32 on the CPU, L2-normalised."""

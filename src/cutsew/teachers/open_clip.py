@@ -3,16 +3,29 @@
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from cutsew import clip_models
 from cutsew.checkpoints import weights_digest
 from cutsew.config.teacher import Teacher as Settings
 from cutsew.pixels import Pixels
-from cutsew.precision import tuned
 from cutsew.steady import steadily
 from cutsew.teachers.grid import class_maps, last_grid
+from cutsew.teachers.runtime import image_encoder
+
+
+class _Images(nn.Module):
+    """The image tower behind its normalisation."""
+
+    def __init__(self, model: nn.Module, pixels: Pixels) -> None:
+        super().__init__()
+        self.model, self.pixels = model, pixels
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (B, 3, S, S) uint8 to (B, D)."""
+        embedded: Tensor = self.model.encode_image(self.pixels(images))  # type: ignore[operator]
+        return embedded
 
 
 class OpenClipTeacher:
@@ -28,13 +41,7 @@ class OpenClipTeacher:
         self._model = clip.model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._pixels = Pixels(clip.mean, clip.std).to(device)
         self._tokenizer = clip_models.tokenizer(named.model)
-        self._encode_image = tuned(
-            lambda images: self._model.encode_image(self._pixels(images)),
-            settings.precision,
-            device,
-            compiled=settings.compiled,
-            setting="teacher",
-        )
+        self._encode_image = image_encoder(_Images(self._model, self._pixels), self.image_size, settings, device)
         self.width = self.embed_texts(["a photo"]).shape[1]
 
     def embed_images(self, images: Tensor) -> Tensor:
