@@ -51,7 +51,7 @@ def _on_openvino(encoder: nn.Module, image_size: int, precision: str) -> Callabl
     hints = {"INFERENCE_PRECISION_HINT": precision, "ENABLE_CPU_PINNING": False}
     hints |= {"NUM_STREAMS": count, "INFERENCE_NUM_THREADS": count}
     try:
-        with torch.no_grad(), warnings.catch_warnings(action="ignore", category=torch.jit.TracerWarning):
+        with torch.no_grad(), warnings.catch_warnings(action="ignore"):  # of what a trace cannot know
             traced = torch.jit.trace(encoder, views, check_trace=False)  # type: ignore[no-untyped-call]
         graph = openvino.convert_model(traced, input=[(list(views.shape), openvino.Type.u8)])
         compiled = openvino.Core().compile_model(graph, "CPU", hints)
