@@ -157,7 +157,8 @@ def machine() -> dict[str, Any]:
 def in_words(machine: Mapping[str, Any]) -> str:
     """Describe a machine in one line."""
     gpu = f", {machine['gpu']}" if machine["gpu"] else ", no GPU"
-    return f"{machine['cores']} cores ({machine['cpu']}), {machine['memory_gib']} GiB of memory{gpu}"
+    busy = f", shared with other work (load {machine['load']:.0f})" if machine["load"] > machine["cores"] + 1 else ""
+    return f"{machine['cores']} cores ({machine['cpu']}), {machine['memory_gib']} GiB of memory{gpu}{busy}"
 
 
 def packages() -> dict[str, str]:
