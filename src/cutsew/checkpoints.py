@@ -1,7 +1,6 @@
 """Reading weights from a local file without running any code that it holds."""
 
 import hashlib
-import pickle
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -95,7 +94,9 @@ def _unpickle(path: Path, setting: str) -> dict[str, Tensor]:
     try:
         with warnings.catch_warnings(action="ignore"):  # what it warns of is refused below
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError):
+    except OSError as error:
+        raise UserError(f"{setting}: {path}: cannot be read ({error.strerror or error}); make it readable") from None
+    except Exception:  # the unpickler answers damage with nearly any
         raise UserError(
             f"{setting}: {path}: damaged, or holds more than tensors, which could run code on loading;"
             " save its state_dict() as .safetensors and give that"

@@ -1,11 +1,14 @@
 """Fetching archives, resumed where they broke off, checked before use, and unpacked so that nothing lands elsewhere."""
 
+import errno
 import gzip
 import hashlib
 import http.client
 import logging
+import lzma
 import shutil
 import stat
+import struct
 import tarfile
 import time
 import urllib.error
@@ -27,7 +30,15 @@ TRIES, PAUSE = 6, 1.0
 """How often in a row nothing at all may arrive before it is given up; seconds before the second try, then doubled."""
 
 TIMEOUT = 60
-DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError)
+DAMAGED = (
+    *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, NotImplementedError, ValueError, KeyError, IndexError, OverflowError, RuntimeError),
+)
+"""What the readers of archives raise at damage; RuntimeError where a zip asks for a password."""
+
+UNFIT = (errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EILSEQ)
+"""Why a file system refuses a name, or a reader a place in the file, that no sound archive has."""
+
 BROKEN = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
 
 
@@ -91,8 +102,11 @@ def unpack(archive: Path, folder: Path) -> None:
             _unpack_zip(archive, folder)
         else:
             _unpack_tar(archive, folder)
-    except DAMAGED as error:
-        raise UserError(f"{archive}: not a sound archive ({error}); remove it, to have it fetched again") from None
+    except (*DAMAGED, OSError) as error:
+        if isinstance(error, OSError) and not isinstance(error, DAMAGED) and error.errno not in UNFIT:
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{archive}: not a sound archive ({reason}); remove it, to have it fetched again") from None
 
 
 def _fetch_whole(url: str, part: Path) -> None:
