@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 BENCHMARKS ?= $(filter-out common tables photos synthetic student,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: demo test slurm kills bench lint docs clean
+.PHONY: demo test slurm kills lint docs trouble fuzz lock audit dist clean
 
 demo: $(INSTALLED)
 	$(BIN)/snakemake --cores $(CORES)
@@ -47,3 +47,33 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 clean:
 	rm -rf $(VENV) results .snakemake
+
+# Bad, odd and hostile inputs, each with what became of it, as a table; the suite runs them too.
+trouble: $(INSTALLED)
+	cd tests && PYTHONPATH=.:unit ../$(BIN)/python -m trouble
+
+# Each parser is fed damaged files for so many minutes; failing ones are kept in .fuzz and tried first the next time.
+MINUTES ?= 3
+fuzz: $(INSTALLED)
+	cd tests && PYTHONPATH=.:unit ../$(BIN)/python -W ignore -m trouble.fuzz --minutes $(MINUTES)
+
+# The digests of all pinned packages' files on PyPI; needs the network.
+lock:
+	$(PYTHON) -m venv $(VENV)/lock
+	$(VENV)/lock/bin/pip install --quiet uv
+	$(VENV)/lock/bin/uv pip compile pyproject.toml --all-extras -c constraints.txt --generate-hashes \
+	  --python-version 3.11 --no-annotate --no-header --no-emit-package torch -q -o requirements.lock.new
+	(sed -n '/^#/p' requirements.lock; cat requirements.lock.new) > requirements.lock.whole
+	mv requirements.lock.whole requirements.lock && rm requirements.lock.new
+
+# Known vulnerabilities of what is installed, as PyPI's advisories tell them; needs the network.
+audit: $(INSTALLED)
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/pip install --quiet pip-audit
+	$(VENV)/audit/bin/pip-audit --disable-pip --no-deps -r constraints.txt
+
+# An sdist and a wheel of the last commit: the same bytes wherever and whenever they are made of it.
+dist:
+	$(PYTHON) -m venv $(VENV)/dist
+	$(VENV)/dist/bin/pip install --quiet build
+	$(VENV)/dist/bin/python tools/dist.py

@@ -147,11 +147,11 @@ STAGES: dict[str, Stage] = {
     ),
     "evaluate": Stage(
         "Measure every stage.",
-        1,
+        2,
         ("evaluate", "predict.ensemble"),
         ("truth", "predict", "ensemble", "thresholds", "reference_predict"),
     ),
-    "report": Stage("Write the report.", 2, (), ("evaluate", "explain")),
+    "report": Stage("Write the report.", 3, (), ("evaluate", "explain")),
     "sweep_table": Stage("Set the runs of a sweep side by side.", 1, (), ("evaluate",)),
 }
 

@@ -10,8 +10,10 @@ from synthetic_run import CLASSES, SETTINGS, make_run, write_zarr
 from cutsew.artefacts.manifest import read_manifest, write_manifest
 from cutsew.artefacts.outcome import Outcome
 from cutsew.artefacts.record import file_digest
+from cutsew.artefacts.store import labels_of, open_group
 from cutsew.artefacts.thresholds import Thresholds, write
 from cutsew.errors import UserError
+from cutsew.numerics.agreement import degenerate
 from cutsew.plan import STAGES
 from cutsew.stages.evaluate import evaluate
 
@@ -83,7 +85,7 @@ def test_by_hand(tmp_path):
 def test_golden(given):
     """Raise the stage's version in plan.py when these numbers change."""
     rows = run(given)["metrics"].set_index(["split", "stage"])
-    assert STAGES["evaluate"].version == 1
+    assert STAGES["evaluate"].version == 2
     found = {key: tuple(rows.loc[key, ["mAP", "CF1", "OF1", "top2_CF1"]].round(3)) for key in rows.index}
     assert set(found) == set(GOLDEN)
     for key, values in GOLDEN.items():
@@ -106,7 +108,7 @@ def test_tables(given):
     assert list(tables["metrics"]) == [
         "stage", "split", "images", "with_truth", "mAP", "CP", "CR", "CF1", "OP", "OR", "OF1",
         "top2_CP", "top2_CR", "top2_CF1", "top2_OP", "top2_OR", "top2_OF1",
-        "inversions", "labels_per_image", "confidence",
+        "inversions", "labels_per_image", "confidence", "remark",
     ]  # fmt: skip
     assert list(tables["per_class"]) == ["stage", "split", "class", "positives", "AP", "inversions", "labels"]
     assert len(tables["per_class"]) == 7 * len(CLASSES)
@@ -136,7 +138,7 @@ def test_without_truth(given, capsys):
     assert tables["metrics"][["mAP", "CP", "OF1", "top2_OF1", "inversions"]].isna().all(axis=None)
     assert tables["metrics"][["labels_per_image", "confidence"]].notna().all(axis=None)
     assert tables["per_class"][["positives", "AP"]].isna().all(axis=None)
-    lines = capsys.readouterr().out.strip().splitlines()
+    lines = [line for line in capsys.readouterr().out.strip().splitlines() if not line.startswith("note: ")]
     assert len(lines) == 8
     assert lines[1].split()[:4] == ["zero_shot", "train", "12", "-"]
 
@@ -207,3 +209,34 @@ def test_truth_without_a_class(given):
 def test_truth_that_is_not_there(given, tmp_path):
     with pytest.raises(UserError, match=r"none\.parquet: no such file of true labels"):
         run(given, labels=tmp_path / "none.parquet")
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ([0, 0], "no photo has a label"),
+        ([4, 0], "every photo has the same labels (cat)"),
+        ([4, 4], "every photo has the same labels (cat, dog)"),
+        ([2, 0], "cat is the only class that is named"),
+        ([2, 1], ""),
+    ],
+)
+def test_degenerate_labels_by_hand(labels, said):
+    assert degenerate(np.array(labels), 4, ["cat", "dog"]) == said
+
+
+def test_degenerate_labels_and_photos_seen_in_training_are_told(tmp_path, capsys):
+    given = make_run(tmp_path, photos=False)
+    ids = labels_of(open_group(given["pseudo"]), "image")
+    z = np.where(np.arange(3) == 1, 3, -3).astype(np.float32) * np.ones((len(ids), 1), np.float32)
+    write_zarr(given["pseudo"], ids, CLASSES, z=z)
+    images = pd.read_parquet(given["images"])
+    images.loc[images.index[-1], "digest"] = images["digest"][0]
+    images.to_parquet(given["images"])
+    evaluate(given.pop("images"), tmp_path / "metrics.csv", settings=SETTINGS, **given)
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert "note: pseudo, train: every photo has the same labels (dog)" in said
+    assert said[-1] == (
+        "note: zero_shot, fused, student, test: 1 of the held-out photos are among the training photos too,"
+        " photo-019 among them"
+    )

@@ -233,7 +233,7 @@ def test_twins_across_the_split_are_told(tmp_path, root, caplog):
     (root / "a" / "1.jpg").write_bytes((root / "b.jpg").read_bytes())
     make(tmp_path / "out", root, test={"folder": "a"})
     assert [r.message for r in caplog.records if r.levelname == "WARNING"] == [
-        "1 of the held-out photos are byte for byte among the training photos too"
+        "1 of the held-out photos are byte for byte among the training photos too, a/1.jpg among them"
     ]
 
 

@@ -56,6 +56,13 @@ def read_manifest(
     return images.reset_index(drop=True)
 
 
+def twins(images: "pd.DataFrame") -> list[str]:
+    """Name the held-out photos that are byte for byte among the training photos too; columns id, digest and split."""
+    train = set(images.loc[images["split"] == "train", "digest"])
+    held_out = images[images["split"] == "test"]
+    return [str(name) for name in held_out.loc[held_out["digest"].isin(train), "id"]]
+
+
 def shard_digests(images: "pd.DataFrame") -> dict[int, str]:
     """Digest the rows of each shard: what an encoding job depends on (ids and content, not paths or splits)."""
     digests: dict[int, str] = {}

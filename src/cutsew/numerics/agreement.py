@@ -1,5 +1,6 @@
 """What can be said without truth: how much a stage names, how sure it is, and how far two stages agree."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,9 @@ import numpy.typing as npt
 import pandas as pd
 
 Floats = npt.NDArray[np.floating[Any]]
+
+LONGEST = 80
+"""Characters of class names in a remark."""
 
 BINS = 20
 """Bins of the confidence histogram, of equal width over [0, 1]."""
@@ -44,6 +48,29 @@ def naming(probabilities: Floats, threshold: float) -> Naming:
         top1=np.histogram(best, bins=BINS, range=(0, 1))[0],
         every=np.histogram(probabilities, bins=BINS, range=(0, 1))[0],
     )
+
+
+def degenerate(labels: npt.NDArray[np.int64], photos: int, classes: Sequence[str]) -> str:
+    """Say in which way a stage's labels tell nothing apart; empty where they do tell photos apart.
+
+    Args:
+        labels: (C,) photos that each class is named in.
+        photos: N, more than one.
+        classes: C names.
+
+    """
+    if photos < 2:
+        return ""
+    if not labels.any():
+        return "no photo has a label"
+    if np.isin(labels, (0, photos)).all():
+        named = ", ".join(name for name, count in zip(classes, labels, strict=True) if count)
+        return (
+            f"every photo has the same labels ({named if len(named) <= LONGEST else f'{(labels > 0).sum()} classes'})"
+        )
+    if (labels > 0).sum() == 1:
+        return f"{classes[int(labels.argmax())]} is the only class that is named"
+    return ""
 
 
 def agreement(first: Floats, second: Floats, threshold: float) -> Floats:

@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from cutsew.artefacts.measures import remarks
 from cutsew.reporting import provenance
 from cutsew.reporting.cards import Card
 from cutsew.reporting.chart import STAGE_TITLES
@@ -62,6 +63,7 @@ def render(
         main=run.main,
         headlines=headlines(metrics, run.main),
         stages=stage_grids(metrics),
+        remarks=remarks(metrics),
         agreement=agreement_grid(tables.agreement),
         thresholds=thresholds,
         rules=rules_grid(tables.rules),

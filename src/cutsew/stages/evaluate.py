@@ -12,7 +12,7 @@ import typer
 from tqdm import tqdm
 
 from cutsew.artefacts.atomic import replacing
-from cutsew.artefacts.manifest import SPLITS, read_manifest
+from cutsew.artefacts.manifest import SPLITS, read_manifest, twins
 from cutsew.artefacts.measures import as_text
 from cutsew.artefacts.outcome import REFERENCE, SPLIT_STAGES, Outcome, open_outcomes, read_truth
 from cutsew.artefacts.record import Record, input_digest
@@ -20,7 +20,7 @@ from cutsew.artefacts.store import folder_of
 from cutsew.artefacts.tables import read_record
 from cutsew.artefacts.thresholds import read as read_thresholds
 from cutsew.config.model import Evaluate
-from cutsew.numerics.agreement import BINS, Naming, agreement, naming
+from cutsew.numerics.agreement import BINS, Naming, agreement, degenerate, naming
 from cutsew.numerics.metrics import (
     average_precision,
     f1,
@@ -82,6 +82,7 @@ def evaluate(
     chosen = Evaluate.model_validate(settings["evaluate"])
     outcomes = open_outcomes(zarrs, references)
     tables = _tables(outcomes, images, labels, chosen)
+    _name_twins(tables.metrics, images)
     if overridden is not None:
         _name_corrections(tables.metrics, overridden)
     if thresholds is not None:
@@ -113,6 +114,15 @@ def _tables(outcomes: dict[str, Outcome], images: Path, labels: Path | None, cho
         for first, second in itertools.combinations(found, 2):
             agreements.append(_compare(first, second, split, ids, chosen.threshold))
     return tables
+
+
+def _name_twins(metrics: list[Row], images: Path) -> None:
+    """Remark on held-out photos that were trained on."""
+    found = twins(read_manifest(images, columns=("id", "digest", "split")))
+    for row in metrics if found else ():
+        if row["split"] == "test":
+            trained = f"{len(found)} of the held-out photos are among the training photos too, {found[0]} among them"
+            row["remark"] = "; ".join(filter(None, (row["remark"], trained)))
 
 
 def _name_corrections(metrics: list[Row], overridden: Path) -> None:
@@ -157,6 +167,7 @@ def _measure(
     classes = against.pop("classes")
     whole = {**key, "images": len(ids), **against}
     whole |= {"labels_per_image": seen.labels_per_image, "confidence": seen.confidence}
+    whole["remark"] = degenerate(seen.labels, len(ids), outcome.classes)
     per_class = [
         {**key, "class": name, **row, "labels": int(count)}
         for name, row, count in zip(outcome.classes, classes, seen.labels, strict=True)

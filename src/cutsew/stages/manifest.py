@@ -10,7 +10,7 @@ import typer
 from tqdm import tqdm
 
 from cutsew.artefacts.atomic import write_text
-from cutsew.artefacts.manifest import read_manifest, shard_digests, write_manifest
+from cutsew.artefacts.manifest import read_manifest, shard_digests, twins, write_manifest
 from cutsew.artefacts.record import Record
 from cutsew.artefacts.store import file_digest
 from cutsew.config.dataset import Dataset
@@ -20,7 +20,7 @@ from cutsew.data.folder import in_fraction
 from cutsew.data.images import BadImage
 from cutsew.data.listing import list_images
 from cutsew.data.survey import inspect_all, places
-from cutsew.errors import UserError
+from cutsew.errors import UserError, printable
 from cutsew.plan import STAGES
 from cutsew.stages.options import SettingsOption, WorkersOption
 
@@ -66,6 +66,7 @@ def manifest(
         "test": int(counts.get("test", 0)),
         "skipped": len(skipped),
         "dropped": dropped,
+        "twins": len(twins(table)),
     }
     outputs = {name: file_digest(folder / name) for name in (images.name, "shards.csv", "skipped.csv")}
     record.write(images.with_suffix(".json"), outputs)
@@ -123,10 +124,13 @@ def _refuse_empty(table: pd.DataFrame, bad: list[BadImage], dataset: Dataset) ->
 
 def _warn_of_twins(table: pd.DataFrame) -> None:
     """Say how many held-out photos are byte for byte among the training photos too."""
-    train = set(table.loc[table["split"] == "train", "digest"])
-    twins = int(table.loc[table["split"] == "test", "digest"].isin(train).sum())
-    if twins:
-        log.warning("%d of the held-out photos are byte for byte among the training photos too", twins)
+    found = twins(table)
+    if found:
+        log.warning(
+            "%d of the held-out photos are byte for byte among the training photos too, %s among them",
+            len(found),
+            printable(found[0]),
+        )
 
 
 def _write_shards(path: Path, table: pd.DataFrame) -> None:
