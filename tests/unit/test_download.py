@@ -19,6 +19,7 @@ from cutsew.data import fetch as fetching
 from cutsew.data.fetch import digest_of, fetch, mirrored, unpack
 from cutsew.data.listing import listing_fingerprint
 from cutsew.errors import UserError
+from cutsew.lock import held
 from cutsew.plan import DEFAULT, Plan
 from cutsew.stages.download import download
 
@@ -226,6 +227,16 @@ def test_archives_are_laid_together_and_removed(tmp_path, raw, server):
     assert listing_fingerprint(load(raw)) == before  # else the run would not be finished after the download
     count = len(server.requests)
     assert run(raw, tmp_path) == {"downloaded": False} and len(server.requests) == count
+
+
+def test_a_second_download_into_the_folder_is_refused_while_the_first_is_at_work(tmp_path, raw, server):
+    with (
+        held(tmp_path / "data" / "voc.archives", "cutsew download", "wait"),
+        pytest.raises(UserError, match=r"voc\.archives: cutsew download \(process .*\) is at work on it; wait until"),
+    ):
+        run(raw, tmp_path)
+    assert server.requests == [] and not (tmp_path / "data" / "voc").exists()
+    assert run(raw, tmp_path)["downloaded"]
 
 
 def test_archives_may_be_kept_and_come_from_a_mirror(tmp_path, raw, server):

@@ -53,3 +53,16 @@ def test_without_locks_on_the_file_system_it_goes_on_with_a_warning(tmp_path, mo
     monkeypatch.setattr(fcntl, "flock", unable)
     lock.claim(tmp_path)
     assert "cannot be locked (Operation not supported)" in caplog.text
+
+
+def test_a_folder_is_held_while_something_is_done_and_let_go_whatever_happens(tmp_path):
+    folder = tmp_path / "archives"
+    for outcome in ("done", "failed"):
+        try:
+            with lock.held(folder, "cutsew download", "wait"):
+                with pytest.raises(UserError, match=rf"archives: cutsew download \(process {os.getpid()} .*; wait$"):
+                    lock.claim(folder)
+                assert outcome == "done"
+        except AssertionError:
+            pass
+        assert list(folder.iterdir()) == []

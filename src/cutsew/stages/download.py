@@ -11,6 +11,7 @@ from cutsew.artefacts.record import Record
 from cutsew.config.download import Download
 from cutsew.data.fetch import fetch, mirrored, unpack
 from cutsew.errors import UserError
+from cutsew.lock import held
 from cutsew.plan import STAGES
 from cutsew.stages.options import SettingsOption
 
@@ -29,12 +30,20 @@ def download(
     folder = chosen.folder
     if folder is None or not root.is_relative_to(folder):
         raise UserError(f"dataset.download.folder: {folder} does not hold dataset.root {root}; set both to one place")
-    if root.is_dir():
+    found = None
+    if not root.is_dir():
+        with held(_archives(folder), "cutsew download", "wait until it ends and run again: its photos are used then"):
+            found = None if root.is_dir() else _download(chosen, folder, root)
+        _remove_empty(_archives(folder))
+    if found is None:
         log.info("%s is there and is used as it is", root)
-        record.facts = {"downloaded": False}
-    else:
-        record.facts = {"downloaded": True, "archives": _download(chosen, folder, root)}
+    record.facts = {"downloaded": False} if found is None else {"downloaded": True, "archives": found}
     record.write(record_path, {})
+
+
+def _archives(folder: Path) -> Path:
+    """Name the folder in which archives arrive."""
+    return folder.with_name(f"{folder.name}.archives")
 
 
 def _download(chosen: Download, folder: Path, root: Path) -> dict[str, str]:
@@ -44,7 +53,7 @@ def _download(chosen: Download, folder: Path, root: Path) -> dict[str, str]:
             f"dataset.download.folder: {folder} is there, but {root} is not; set dataset.root to your copy, or move it "
             "away"
         )
-    archives = folder.with_name(f"{folder.name}.archives")
+    archives = _archives(folder)
     found = {}
     try:
         for archive in chosen.archives:
@@ -60,16 +69,14 @@ def _download(chosen: Download, folder: Path, root: Path) -> dict[str, str]:
                 raise UserError(
                     f"dataset.root: the archives hold no {root.relative_to(folder)}; set it to what they hold"
                 )
-        if not chosen.keep_archives:
-            _remove(archives, [archive.name for archive in chosen.archives])
+        for archive in () if chosen.keep_archives else chosen.archives:
+            (archives / archive.name).unlink()
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror or error}); mend that and run again") from None
     return found
 
 
-def _remove(archives: Path, names: list[str]) -> None:
-    """Remove the archives, and their folder where it holds nothing else."""
-    for name in names:
-        (archives / name).unlink()
-    if not any(archives.iterdir()):
-        archives.rmdir()
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder that holds nothing."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
