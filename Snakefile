@@ -14,8 +14,10 @@ if not workflow.overwrite_configfiles:
 include: "workflow/rules/common.smk"
 include: "workflow/rules/inputs_common.smk"
 include: "workflow/rules/resources_common.smk"
+include: "workflow/rules/tagclip_common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/cut.smk"
+include: "workflow/rules/tagclip.smk"
 include: "workflow/rules/sew.smk"
 include: "workflow/rules/reference.smk"
 include: "workflow/rules/evaluate.smk"
@@ -33,6 +35,7 @@ localrules:
     download,
     truth,
     seal,
+    seal_tagclip,
     targets,
     override,
     select,

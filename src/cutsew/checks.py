@@ -1,8 +1,11 @@
 """Cheap checks made before any job starts, so that a slip shows in the first second and not after hours."""
 
+import importlib.util
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+from cutsew import demo
 from cutsew.config import Config
 from cutsew.config.dataset import Dataset
 from cutsew.config.teacher import ScoresTeacher
@@ -10,7 +13,7 @@ from cutsew.data import layouts
 from cutsew.data.listing import list_images
 from cutsew.data.overrides import read_overrides
 from cutsew.data.truth import read_csv, refuse_absent, split_labels
-from cutsew.errors import UserError
+from cutsew.errors import UserError, no_patches
 from cutsew.plan import DEFAULT, REBUILT
 
 WEIGHTS_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt", ".tar", ".onnx", ".npz")
@@ -28,6 +31,7 @@ def check_before_start(*configs: Config) -> None:
     listings: dict[str, int] = {}
     for config in configs:
         _check_weights(config)
+        _check_tower(config)
         _check_scores(config)
         _check_truth(config)
         _check_overrides(config)
@@ -90,6 +94,21 @@ def _check_weights(config: Config) -> None:
     student = config.student
     if student.kind == "timm":
         _check_file("student.timm.weights", student.timm.weights, lambda text: text not in ("package", "pretrained"))
+
+
+def _check_tower(config: Config) -> None:
+    """Refuse TagCLIP with a model that open_clip's own description says is no vision transformer; load neither."""
+    model = config.teacher.open_clip.model
+    found = importlib.util.find_spec("open_clip")
+    places = [Path(place, "model_configs") for place in (found.submodule_search_locations or [])] if found else []
+    places.append(Path(demo.__path__[0]))
+    known = [place / f"{model.replace('/', '-')}.json" for place in places]
+    described = next((path for path in known if path.is_file()), None)
+    if config.score.rule != "tagclip" or described is None:
+        return
+    vision = json.loads(described.read_text(encoding="utf-8"))["vision_cfg"]
+    if isinstance(vision.get("layers"), list) or "timm_model_name" in vision:
+        raise UserError(no_patches(model, "a tower of timm's" if "timm_model_name" in vision else "a ResNet"))
 
 
 def _check_file(setting: str, text: str, is_path: Callable[[str], bool]) -> None:

@@ -49,3 +49,11 @@ LOST_WORKER = "DataLoader worker (pid"
 
 def _text(name: str | bytes | int) -> str:
     return name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else str(name)
+
+
+def no_patches(model: str, tower: str) -> str:
+    """Word why TagCLIP cannot ask a teacher, before anything is loaded and again when its tower is there."""
+    return (
+        f"score.rule: tagclip reads the patches of a CLIP vision transformer, and teacher.open_clip.model {model} has "
+        f"{tower}; name one such as ViT-B-16, or set score.rule: softmax"
+    )

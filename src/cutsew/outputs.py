@@ -13,6 +13,8 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
     "seal": ("views.zarr", "views.json"),
     "score": ("logits.zarr", "logits.json"),
     "import_scores": ("logits.zarr", "logits.json"),
+    "tagclip": ("tagclip.zarr", "tagclip.records"),
+    "seal_tagclip": ("tagclip.zarr", "tagclip.json"),
     "fuse": ("fused.zarr", "fused.json"),
     "correct": ("pseudo.zarr", "pseudo.json"),
     "targets": ("targets.zarr", "targets.json"),
@@ -38,6 +40,9 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
 }
 """Stage -> names of the files and folders that it writes into a run's folder; held against the rules by a test."""
 
+SEALED_BY = {"encode": "seal", "tagclip": "seal_tagclip"}
+"""Stage whose jobs write one shard's chunk files each -> the stage that writes their Zarr's metadata last."""
+
 
 SWEEPS = "sweeps"
 """Folder of a dataset that holds tables over many runs."""
@@ -49,6 +54,7 @@ def needed(config: Config) -> set[str]:
     """Name the stages that a run of these settings needs."""
     stages = {"manifest", "fuse", "correct", "evaluate", "report"}
     stages |= {"import_scores"} if config.teacher.kind == "scores" else {"text", "encode", "seal", "score"}
+    stages |= {"tagclip", "seal_tagclip"} if config.score.rule == "tagclip" else set()
     if config.student.kind != "none":
         stages |= {"train", "predict", "thresholds"} | ({"select"} if config.sew.enabled else set())
         stages |= {"explain"} if config.explain.pairs and config.teacher.kind != "scores" else set()

@@ -6,7 +6,7 @@ read from that run's folder.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,11 +83,26 @@ STAGES: dict[str, Stage] = {
         ("cut.passes", "cut.passes_per_job", "dataset.shard_size"),
         ("encode",),
     ),
-    "score": Stage("Turn embeddings into logits (Eq. 3-4).", 2, ("score",), ("text", "seal")),
+    "score": Stage("Turn embeddings into logits (Eq. 3-4).", 2, ("score.epsilon",), ("text", "seal")),
     "import_scores": Stage(
-        "Take logits from scores made elsewhere.", 1, ("classes", "teacher.scores", "score"), ("manifest",)
+        "Take logits from scores made elsewhere.", 1, ("classes", "teacher.scores", "score.epsilon"), ("manifest",)
     ),
-    "fuse": Stage("Fuse the answers of all views (Eq. 7).", 1, ("fuse", "score"), ("score", "import_scores")),
+    "tagclip": Stage(
+        "Score the patches of one shard's photos, and ask again about each class's region (TagCLIP).",
+        1,
+        ("teacher.kind", "teacher.precision", "teacher.open_clip", "dataset.shard_size")
+        + tuple(f"score.tagclip.{name}" for name in ("background", "patches", "blocks", "votes", "candidates")),
+        ("manifest", "text", "tiny_clip"),
+    ),
+    "seal_tagclip": Stage(
+        "Write the metadata of tagclip.zarr once all its chunks are there.", 1, ("dataset.shard_size",), ("tagclip",)
+    ),
+    "fuse": Stage(
+        "Fuse the answers of all views (Eq. 7), or TagCLIP's two.",
+        1,
+        ("fuse", "score.rule", "score.epsilon", "score.tagclip.weight"),
+        ("score", "import_scores", "seal_tagclip"),
+    ),
     "correct": Stage("Lift the top-beta classes (Eq. 9).", 1, ("correct",), ("fuse",)),
     "targets": Stage(
         "Set how many labels a photo has on average.",
@@ -98,7 +113,7 @@ STAGES: dict[str, Stage] = {
     "override": Stage(
         "Lay a human's corrections over the labels that training starts from.",
         1,
-        ("labels", "score"),
+        ("labels", "score.epsilon"),
         ("targets", "correct", "fuse", "score", "import_scores"),
     ),
     "select": Stage(
@@ -114,7 +129,7 @@ STAGES: dict[str, Stage] = {
     "ensemble": Stage(
         "Combine the student's answer and the fused teacher's.",
         1,
-        ("fuse.passes",),
+        ("fuse.passes", "score.rule"),
         ("score", "import_scores", "fuse", "train", "predict"),
     ),
     "thresholds": Stage(
@@ -191,6 +206,7 @@ class Plan:
         for name, changes in base.runs.items():
             self.runs[name] = load(override(raw, changes))
         self.runs = {name: _with_rebuilt_weights(run) for name, run in self.runs.items()}
+        self.runs = {name: _without_idle_crops(run, self.runs.values()) for name, run in self.runs.items()}
         self.config = base
         self._owners: dict[tuple[str, str], str] = {}
         self._signatures: dict[tuple[str, str], str] = {}
@@ -240,6 +256,8 @@ class Plan:
     def _after(self, run: str, stage: str) -> tuple[str, ...]:
         """Name the stages before one; which labels some of them read depends on the settings."""
         config, unread = self.runs[run], set[str]()
+        if stage == "fuse" and config.score.rule != "tagclip":
+            unread = {"seal_tagclip"}
         if stage == "select":
             unread = {"correct"} if config.select.labels == "zero_shot" else {"score", "import_scores"}
         if stage in ("targets", "override", "train"):
@@ -270,6 +288,13 @@ def _drop_other_kinds(section: dict[str, Any] | None, kind: str) -> None:
 
 def _drop_idle(chosen: dict[str, Any], passes: int) -> None:
     """Leave out settings that are not used, and which labels `select` and `train` read: their inputs say that."""
+    scoring = chosen.get("score", {})
+    if scoring.get("rule") == "tagclip":
+        chosen["fuse"] = {}  # there are no crops to fuse
+    elif scoring.pop("rule", None):
+        scoring.pop("tagclip", None)
+    if not scoring:
+        chosen.pop("score", None)
     fuse = chosen.get("fuse", {})
     for name in set().union(*USED.values()) - USED.get(fuse.get("rule"), set()):
         fuse.pop(name, None)
@@ -284,6 +309,17 @@ def _drop_idle(chosen: dict[str, Any], passes: int) -> None:
         train.pop("lr_estimator")
     if train.get("correct_after") is False:
         chosen.pop("correct", None)
+
+
+def _without_idle_crops(config: Config, runs: Iterable[Config]) -> Config:
+    """Ask for no crops where none is fused, unless another run makes the same ones anyway: then both share them."""
+    if config.score.rule != "tagclip":
+        return config
+    for other in runs:
+        same = (other.dataset, other.teacher, other.cut) == (config.dataset, config.teacher, config.cut)
+        if same and other.score.rule != "tagclip":
+            return config
+    return load(override(config.model_dump(), {"cut.passes": 0, "fuse.passes": None}))
 
 
 def _with_rebuilt_weights(config: Config) -> Config:

@@ -1,6 +1,7 @@
 """How a frozen encoder computes: its number format, and whether torch compiles it first."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import get_args
 
 import torch
@@ -35,15 +36,21 @@ def tuned(
         UserError: float16 on a CPU.
 
     """
+    computing = number_format(precision, device, setting)
+    fast: Callable[[Tensor], Tensor] = torch.compile(encoder) if compiled else encoder
+
+    def run(images: Tensor) -> Tensor:
+        with computing():
+            return fast(images).float()
+
+    return run
+
+
+def number_format(precision: str, device: str, setting: str) -> Callable[[], AbstractContextManager[object]]:
+    """Return what opens the context in which an encoder computes; otherwise as `tuned`."""
     if precision not in get_args(Precision):
         raise ValueError(f"no precision {precision}")
     if precision == "float16" and device == "cpu":
         raise UserError(f"{setting}.precision: float16 needs a GPU; set bfloat16 or float32, or compute.device: cuda")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "float32"
-    fast: Callable[[Tensor], Tensor] = torch.compile(encoder) if compiled else encoder
-
-    def run(images: Tensor) -> Tensor:
-        with torch.autocast(device, DTYPES.get(precision), enabled=precision in DTYPES):
-            return fast(images).float()
-
-    return run
+    return lambda: torch.autocast(device, DTYPES.get(precision), enabled=precision in DTYPES)

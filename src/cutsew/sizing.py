@@ -39,6 +39,8 @@ LIGHT_MB, WIDEST = 600, 4096
 """A stage without a network: an interpreter with zarr and pandas; the widest embedding that is reckoned with."""
 GPU_MB = 2000
 """What CUDA takes of a job's host memory."""
+PATCH, REGIONS, BLOCKS, HEADS = 16, 5, 24, 16
+"""Of TagCLIP: pixels of a patch's side, regions asked again in a photo; blocks and heads of a large transformer."""
 SLACK_MINUTES = 10
 
 
@@ -62,9 +64,11 @@ class Job:
 
 def megabytes(config: Config, stage: str, job: Job) -> int:
     """Estimate the host memory of a stage's job, in MB."""
-    if stage not in ("encode", "train", "predict", "explain", "tiny_clip"):
+    if stage not in ("encode", "tagclip", "train", "predict", "explain", "tiny_clip"):
         return LIGHT_MB + _light_bytes(config, stage, job) // 10**6
     weights = _work(*_model(config, stage))[1]
+    if stage == "tagclip":
+        return PYTHON_MB + 2 * weights + job.threads * (WORKER_MB + _attention(config)) + (GPU_MB if job.gpu else 0)
     if stage == "explain":  # the teacher too
         weights += _work(*_model(config, "encode"))[1]
     needed = PYTHON_MB + 2 * weights + job.threads * WORKER_MB + (GPU_MB if job.gpu else 0)
@@ -88,8 +92,10 @@ def _light_bytes(config: Config, stage: str, job: Job) -> int:
 def minutes(config: Config, stage: str, job: Job) -> int:
     """Estimate the time of a stage's job, twice over, in minutes."""
     reading = job.photos * PHOTO_SECONDS / job.threads
-    if stage in ("encode", "train", "predict", "explain"):
+    if stage in ("encode", "tagclip", "train", "predict", "explain"):
         work = _work(*_model(config, stage))[0] * job.photos * job.passes
+        if stage == "tagclip":
+            work = job.photos * _work_of_patches(config)
         if stage == "explain":
             work += _work(*_model(config, "encode"))[0] * job.photos
         computing = work / (GPU_GFLOPS if job.gpu else CPU_GFLOPS * job.threads)
@@ -104,13 +110,24 @@ def minutes(config: Config, stage: str, job: Job) -> int:
 
 def _model(config: Config, stage: str) -> tuple[str, int]:
     """Name the model that a stage runs, and the side of its views in pixels."""
-    if stage == "encode":
+    if stage in ("encode", "tagclip"):
         if config.teacher.kind == "conse":
             return config.teacher.conse.encoder, 224
         return config.teacher.open_clip.model, config.teacher.open_clip.image_size or 224
     if config.student.kind == "timm":
         return config.student.timm.model, config.student.timm.image_size
     return config.student.open_clip.model, config.student.open_clip.image_size
+
+
+def _work_of_patches(config: Config) -> float:
+    """Return GFLOP for the patches of one photo and the regions that are asked again."""
+    model, side = _model(config, "tagclip")
+    return _work(model, round(PATCH * config.score.tagclip.patches**0.5))[0] + REGIONS * _work(model, side)[0]
+
+
+def _attention(config: Config) -> int:
+    """Return MB of the attention among a photo's patches: kept of all blocks, and of one block's heads."""
+    return (BLOCKS + HEADS) * config.score.tagclip.patches**2 * 4 // 10**6
 
 
 def _work(model: str, side: int) -> tuple[float, int]:

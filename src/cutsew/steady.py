@@ -1,6 +1,6 @@
 """Running a model so that what comes out for an image does not depend on the images beside it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -37,6 +37,30 @@ def steadily(function: Callable[[Tensor], Tensor], images: Tensor, device: str |
         with torch.no_grad():
             return halving(lambda part: function(part.to(device, non_blocking=True)), images)
     return torch.cat(list(threads().map(lambda group: _compute(function, group), torch.split(images, GROUP))))
+
+
+def each_steadily(
+    function: Callable[[Tensor], Tensor], images: Sequence[Tensor], device: str | torch.device
+) -> list[Tensor]:
+    """Apply a model to images of different sizes, each alone: on a CPU one thread for each, as in `steadily`.
+
+    Args:
+        function: from one image, on `device`.
+        images: one after another, any shapes.
+        device: torch device.
+
+    Returns:
+        What it gives for each, on the CPU; the same bit for bit whatever the number of images and threads.
+
+    """
+
+    def alone(image: Tensor) -> Tensor:
+        with torch.no_grad():
+            return function(image.to(device, non_blocking=True)).cpu()
+
+    if torch.device(device).type != "cpu":
+        return [alone(image) for image in images]
+    return list(threads().map(alone, images))
 
 
 @cache

@@ -11,6 +11,7 @@ import yaml
 from recorded_run import PER_JOB, SHARD, encode, make_runs
 from typer.testing import CliRunner
 
+from cutsew.artefacts import tagclip
 from cutsew.config import Config
 from cutsew.config.sweep import read_sweep, variants_of
 from cutsew.outputs import OUTPUTS, needed
@@ -108,6 +109,23 @@ def test_passes_and_shards_beyond_those_configured_go(home):
     call("--yes")
     assert everything(home) == before - beyond
     assert not (base / "views.zarr/crops/c/2").exists() and (base / "views.zarr/crops/c/1").exists()
+
+
+def test_tagclips_scores_go_where_no_run_asks_for_them_and_shards_that_are_gone(home):
+    base, files = home / "default", []
+    for shard in (0, 1, 2):
+        files += [tagclip.chunk_file(base / "tagclip.zarr", array, shard) for array in (tagclip.LOCAL, tagclip.AGAIN)]
+        files.append(tagclip.chunk_record(base / "tagclip.zarr", shard))
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("scores")
+    assert listed() == ["default/tagclip.records", "default/tagclip.zarr"]
+    vit = {"teacher": {"open_clip": {"model": "ViT-B-16"}}, "score": {"rule": "tagclip"}, "runs": {}}
+    write("config/config.yaml", SETTINGS | vit)
+    assert {str(file.relative_to(home)) for file in files[6:]} <= set(listed())
+    call("--yes")
+    assert [file.exists() for file in files] == [True] * 6 + [False] * 3
+    assert not files[6].parent.exists()
 
 
 def test_a_config_with_more_passes_keeps_them(home):
@@ -222,6 +240,7 @@ def test_the_table_of_outputs_is_that_of_the_rules():
 
 
 REFERENCES = {"reference_labels", "reference_train", "reference_predict"}
+OTHER_RULES = {"import_scores", "tagclip", "seal_tagclip"}
 OPTIONAL = {"download", "targets", "override", "ensemble"}
 ALWAYS_OUT = {"tiny_clip", *OPTIONAL, *REFERENCES}
 
@@ -229,28 +248,29 @@ ALWAYS_OUT = {"tiny_clip", *OPTIONAL, *REFERENCES}
 @pytest.mark.parametrize(
     ("change", "without"),
     [
-        ({}, {*ALWAYS_OUT, "import_scores"}),
+        ({}, {*ALWAYS_OUT, *OTHER_RULES}),
         (
             {"teacher": {"kind": "scores", "scores": {"file": "s.npz"}}},
-            {*ALWAYS_OUT, "text", "encode", "seal", "score", "explain"},
+            {*ALWAYS_OUT, "tagclip", "seal_tagclip", "text", "encode", "seal", "score", "explain"},
         ),
         (
             {"student": {"kind": "none"}},
-            {*ALWAYS_OUT, "import_scores", "select", "train", "predict", "thresholds", "explain"},
+            {*ALWAYS_OUT, *OTHER_RULES, "select", "train", "predict", "thresholds", "explain"},
         ),
-        ({"explain": {"pairs": 0}}, {*ALWAYS_OUT, "import_scores", "explain"}),
-        ({"sew": {"enabled": False}}, {*ALWAYS_OUT, "import_scores", "select"}),
-        ({"demo": {"rebuild_teacher": True}}, {*REFERENCES, *OPTIONAL, "import_scores"}),
+        ({"score": {"rule": "tagclip"}}, {*ALWAYS_OUT, "import_scores"}),
+        ({"explain": {"pairs": 0}}, {*ALWAYS_OUT, *OTHER_RULES, "explain"}),
+        ({"sew": {"enabled": False}}, {*ALWAYS_OUT, *OTHER_RULES, "select"}),
+        ({"demo": {"rebuild_teacher": True}}, {*REFERENCES, *OPTIONAL, *OTHER_RULES}),
         (
             {"references": {"kinds": ["zero_shot"]}},
-            {"tiny_clip", *OPTIONAL, "import_scores", "reference_labels"},
+            {"tiny_clip", *OPTIONAL, *OTHER_RULES, "reference_labels"},
         ),
-        ({"references": {"kinds": ["supervised"]}}, {"tiny_clip", *OPTIONAL, "import_scores"}),
-        ({"labels": {"overrides": "audit.csv"}}, ALWAYS_OUT - {"override"} | {"import_scores"}),
-        ({"targets": {"count": 1.5}}, ALWAYS_OUT - {"targets"} | {"import_scores"}),
-        ({"predict": {"ensemble": "teacher"}}, ALWAYS_OUT - {"ensemble"} | {"import_scores"}),
-        ({"dataset": {"kind": "folder", "root": "x"}}, {*ALWAYS_OUT, "import_scores", "demo_world", "truth"}),
-        ({"dataset": {"kind": "folder", "root": "x", "truth": "t.csv"}}, {*ALWAYS_OUT, "import_scores", "demo_world"}),
+        ({"references": {"kinds": ["supervised"]}}, {"tiny_clip", *OPTIONAL, *OTHER_RULES}),
+        ({"labels": {"overrides": "audit.csv"}}, ALWAYS_OUT - {"override"} | OTHER_RULES),
+        ({"targets": {"count": 1.5}}, ALWAYS_OUT - {"targets"} | OTHER_RULES),
+        ({"predict": {"ensemble": "teacher"}}, ALWAYS_OUT - {"ensemble"} | OTHER_RULES),
+        ({"dataset": {"kind": "folder", "root": "x"}}, {*ALWAYS_OUT, *OTHER_RULES, "demo_world", "truth"}),
+        ({"dataset": {"kind": "folder", "root": "x", "truth": "t.csv"}}, {*ALWAYS_OUT, *OTHER_RULES, "demo_world"}),
         (
             {
                 "dataset": {
@@ -259,7 +279,7 @@ ALWAYS_OUT = {"tiny_clip", *OPTIONAL, *REFERENCES}
                     "download": {"folder": "x", "archives": [{"url": "http://a/b.zip"}]},
                 }
             },
-            {*ALWAYS_OUT, "import_scores", "demo_world"} - {"download"},
+            {*ALWAYS_OUT, *OTHER_RULES, "demo_world"} - {"download"},
         ),
     ],
 )

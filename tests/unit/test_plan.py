@@ -66,7 +66,9 @@ FIRST = {"tiny_clip", "demo_world", "download", "manifest", "truth", "reference_
         ({"compute.batch_size": 1}, set()),
         ({"teacher.conse.top": 9}, set()),
         ({"prompts.templates": ["{class}"]}, set(STAGES) - FIRST - {"encode", "seal"}),
-        ({"cut.passes": 30}, set(STAGES) - FIRST - {"text"}),
+        ({"cut.passes": 30}, set(STAGES) - FIRST - {"text", "tagclip", "seal_tagclip"}),
+        ({"score.rule": "tagclip"}, {"fuse", "correct", "targets", "override", *AFTER_TRAIN}),
+        ({"score.tagclip.votes": 2}, {"tagclip", "seal_tagclip"}),  # made by no rule without score.rule: tagclip
     ],
 )
 def test_a_variant_makes_only_what_differs(change, remade):
@@ -101,6 +103,38 @@ def test_a_rule_that_calls_another_stages_command_has_its_version():
     borrowed = {name: stage.command for name, stage in STAGES.items() if stage.command}
     assert borrowed == {"reference_train": "train", "reference_predict": "predict"}
     assert all(STAGES[name].version == STAGES[command].version for name, command in borrowed.items())
+
+
+TAGCLIP = {"score.rule": "tagclip"}
+
+
+@pytest.mark.parametrize(
+    ("change", "remade"),
+    [
+        ({"fuse.alpha": 0.5, "fuse.rule": "soft"}, set()),
+        ({"score.tagclip.weight": 0.1}, {"fuse", "correct", "targets", "override", *AFTER_TRAIN}),
+        (
+            {"score.tagclip.votes": 2},
+            {"tagclip", "seal_tagclip", "fuse", "correct", "targets", "override", *AFTER_TRAIN},
+        ),
+    ],
+)
+def test_with_tagclip_a_variant_makes_only_what_differs(change, remade):
+    made = plan(one=TAGCLIP, other={**TAGCLIP, **change})
+    assert {stage for stage in STAGES if made.owner("other", stage) == "other"} == remade
+    assert made.settings("other", "fuse")["fuse"] == {}
+
+
+def test_crops_are_made_only_where_some_run_fuses_them():
+    alone = Plan({**BASE, "score": {"rule": "tagclip"}, "cut": {"passes": 5}, "fuse": {"passes": 4}})
+    assert alone.settings(DEFAULT, "seal")["cut"]["passes"] == 0
+    beside = Plan({**BASE, "score": {"rule": "tagclip"}, "runs": {"cut": {"score.rule": "softmax"}}})
+    assert {beside.owner("cut", stage) for stage in ("encode", "seal", "text", "score", "select")} == {DEFAULT}
+    assert beside.settings(DEFAULT, "seal")["cut"]["passes"] == 20
+    other_crops = Plan(
+        {**BASE, "score": {"rule": "tagclip"}, "runs": {"cut": {"score.rule": "softmax", "cut.seed": 1}}}
+    )
+    assert other_crops.settings(DEFAULT, "seal")["cut"]["passes"] == 0
 
 
 def test_variants_share_with_each_other():

@@ -7,9 +7,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cutsew.checks import check_before_start
 from cutsew.config import load, override
+from cutsew.config.dataset import Dataset
 from cutsew.config.load import check_run_name
-from cutsew.config.sweep import Sweep, add_runs, expand, read_sweep, run_name, short_name, variants_of
+from cutsew.config.sweep import Sweep, add_runs, expand, read_sweep, run_name, short_name, sweep_files, variants_of
 from cutsew.errors import UserError
 
 BASE = {"classes": ["cat", "dog", "bus"], "fuse": {"alpha": 0.1}}
@@ -161,6 +163,14 @@ def test_shipped_sweeps_fit_the_demo(path):
     raw = yaml.safe_load((SWEEPS.parent / "config.yaml").read_text())
     for changes in expand(read_sweep(path), raw, str(path)).values():
         load(override(raw, changes))
+
+
+@pytest.mark.parametrize("path", sorted(SWEEPS.glob("vit/*.yaml")), ids=lambda path: path.stem)
+def test_shipped_sweeps_of_transformers_fit_theirs(path):
+    raw = yaml.safe_load((SWEEPS.parent / "voc2007-vit.yaml").read_text())
+    configs = [load(override(raw, changes)) for changes in expand(read_sweep(path), raw, str(path)).values()]
+    check_before_start(*(config.model_copy(update={"dataset": Dataset()}) for config in configs))
+    assert sweep_files(f"vit/{path.stem}", SWEEPS) == [path] and path not in sweep_files("all", SWEEPS)
 
 
 def test_a_sweep_is_held_against_one_of_its_variants():

@@ -7,6 +7,7 @@ import typer
 from recorded_run import make_runs
 from typer.testing import CliRunner
 
+from cutsew.artefacts.record import Record
 from cutsew.artefacts.trace import Traces
 from cutsew.artefacts.why import Cause, explain, lines
 from cutsew.tools.why import why
@@ -42,6 +43,25 @@ def test_a_short_tree_is_drawn(base):
         "|- default/world/ImageSets/Main/val.txt: see above",
         "`- default/world: photos (4 train, 2 test, 0 skipped)",
     ]
+
+
+def test_photos_lead_to_their_download(tmp_path):
+    base = make_runs(tmp_path)
+    record = json.loads((base / "images.json").read_text())
+    record["settings"]["dataset"]["root"] = "data/voc"
+    (base / "images.json").write_text(json.dumps(record))
+    for name, root in (("other", "data/voc"), ("default", "data/coco")):
+        made = Record("download", 1, {"dataset": {"root": root}}, facts={"downloaded": True, "archives": {}})
+        made.write(base.with_name(name) / "download.json", {})
+    drawn = tree(base, "images.parquet")
+    assert drawn[-3:] == [
+        "`- default/world: photos (4 train, 2 test, 0 skipped)",
+        "   `- other/download.json: download v1",
+        "         {dataset: {root: data/voc}}",
+    ]
+    record = json.loads((base.with_name("other") / "download.json").read_text())
+    (base.with_name("other") / "download.json").write_text(json.dumps(record | {"facts": {"downloaded": False}}))
+    assert tree(base, "images.parquet")[-1] == "`- default/world: photos (4 train, 2 test, 0 skipped)"
 
 
 def test_encoding_jobs_with_the_same_settings_are_one_line(base):

@@ -169,6 +169,7 @@ else:
 rule fuse:
     input:
         logits=logits,
+        tagclip=tagclip_scores,
     output:
         group="results/{dataset}/{run}/fused.zarr/zarr.json",
         record="results/{dataset}/{run}/fused.json",
@@ -181,5 +182,6 @@ rule fuse:
         runtime=minutes("fuse"),
     params:
         settings=settings("fuse"),
+        options=tagclip_options,
     shell:
-        "cutsew --log {log} fuse {input.logits} {output.group} --settings {params.settings:q}"
+        "cutsew --log {log} fuse {input.logits} {output.group} --settings {params.settings:q} {params.options:q}"

@@ -38,6 +38,8 @@ def job_of(stage, wildcards, threads):
         passes = passes_of_block(wildcards) if "block" in wildcards.keys() else 1
     elif stage not in ("score", "import_scores", "fuse"):
         passes = 1
+    if stage == "tagclip":
+        photos = min(photos, size)
     if stage == "explain":
         shown = PLAN.runs[wildcards.run].explain
         photos = min(photos, shown.sample) + 2 * shown.pairs

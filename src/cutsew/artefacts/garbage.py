@@ -4,11 +4,14 @@ import csv
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cutsew.artefacts.views import BOXES, CROPS, GLOBAL, chunk_file, chunk_record
+from cutsew.artefacts import tagclip, views
+from cutsew.artefacts.trace import RECORDS
+from cutsew.artefacts.verify import OF_SHARDS
+from cutsew.config import Config
 from cutsew.errors import UserError
 from cutsew.outputs import FEATURES, OUTPUTS, SWEEPS, needed
 from cutsew.plan import Plan
@@ -56,7 +59,7 @@ def garbage(plans: Sequence[Plan], results: Path) -> list[Garbage]:
                     found.append(Garbage(folder, "no configured run", size_of(folder)))
                 continue
             found += _of_run(folder, kept[folder.name])
-            found += _of_views(folder, plans)
+            found += _of_shards(folder, plans)
         found += _of_features(home, kept)
     return found
 
@@ -79,7 +82,7 @@ def delete(item: Garbage, results: Path) -> None:
     else:
         item.path.unlink(missing_ok=True)
     for parent in item.path.parents:
-        if "views.zarr" not in parent.parent.parts or any(parent.iterdir()):
+        if not any(part.endswith(".zarr") for part in parent.parent.parts) or any(parent.iterdir()):
             break
         parent.rmdir()
 
@@ -134,36 +137,47 @@ def _features_of(record: Path) -> str | None:
         return None
 
 
-def _of_views(folder: Path, plans: Sequence[Plan]) -> Iterator[Garbage]:
+def _of_shards(folder: Path, plans: Sequence[Plan]) -> Iterator[Garbage]:
     """List chunk files, and their records, of passes and shards beyond those of all runs that read them here."""
-    group = folder / "views.zarr"
-    wanted: set[Path] = set()
-    for plan in plans:
-        for run, config in plan.runs.items():
-            if config.dataset.name != folder.parent.name or plan.owner(run, "encode") != folder.name:
-                continue
-            manifest = folder.parent / plan.owner(run, "manifest")
-            shards = _shards(manifest / "shards.csv")
-            if shards is None:
-                return
-            blocks = -(-config.cut.passes // config.cut.passes_per_job)
-            for shard in shards:
-                wanted |= {chunk_file(group, GLOBAL, shard), chunk_record(group, shard)}
-                for block in range(blocks):
-                    wanted |= {chunk_file(group, array, shard, block) for array in (CROPS, BOXES)}
-                    wanted.add(chunk_record(group, shard, block))
-    if not wanted:
-        return
-    for path in (*_chunks(group), *_chunks(folder / "views.records")):
-        if path not in wanted:
-            yield Garbage(path, "beyond the passes and photos of all configured runs", path.lstat().st_size)
+    for stage, files_of in SHARDED.items():
+        group = folder / OUTPUTS[stage][0]
+        wanted: set[Path] = set()
+        for plan in plans:
+            for run, config in plan.runs.items():
+                if config.dataset.name != folder.parent.name or stage not in needed(config):
+                    continue
+                if plan.owner(run, stage) != folder.name:
+                    continue
+                shards = _shards(folder.parent / plan.owner(run, "manifest") / "shards.csv")
+                if shards is None:
+                    return
+                wanted.update(path for shard in shards for path in files_of(group, config, shard))
+        for path in _chunks(group) if wanted else ():
+            if path not in wanted:
+                yield Garbage(path, "beyond the passes and photos of all configured runs", path.lstat().st_size)
 
 
-def _chunks(folder: Path) -> Iterator[Path]:
-    """Name the chunk files of the encoding jobs below views.zarr, or their records."""
-    if not _is_folder(folder):
-        return
-    roots = [folder] if folder.name == "views.records" else [folder / array / "c" for array in (GLOBAL, CROPS, BOXES)]
+def _of_encoding(group: Path, config: Config, shard: int) -> Iterator[Path]:
+    """Name the files of one shard's encoding jobs."""
+    yield from (views.chunk_file(group, views.GLOBAL, shard), views.chunk_record(group, shard))
+    for block in range(-(-config.cut.passes // config.cut.passes_per_job)):
+        yield from (views.chunk_file(group, array, shard, block) for array in (views.CROPS, views.BOXES))
+        yield views.chunk_record(group, shard, block)
+
+
+def _of_tagclip(group: Path, config: Config, shard: int) -> Iterator[Path]:  # noqa: ARG001
+    """Name the files of one shard's TagCLIP job."""
+    yield from (tagclip.chunk_file(group, array, shard) for array in (tagclip.LOCAL, tagclip.AGAIN))
+    yield tagclip.chunk_record(group, shard)
+
+
+SHARDED: dict[str, Callable[[Path, Config, int], Iterator[Path]]] = {"encode": _of_encoding, "tagclip": _of_tagclip}
+"""Stage -> the files that its jobs write for a shard into its Zarr and beside it."""
+
+
+def _chunks(group: Path) -> Iterator[Path]:
+    """Name the chunk files of the shards' jobs below a Zarr, and their records beside it."""
+    roots = [*(group / array / "c" for array in OF_SHARDS[group.name]), group.with_suffix(RECORDS)]
     for root in filter(_is_folder, roots):
         for parent, _, names in os.walk(root):
             yield from (Path(parent, name) for name in sorted(names) if not name.startswith("."))

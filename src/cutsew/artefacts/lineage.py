@@ -8,6 +8,7 @@ from cutsew.artefacts.manifest import read_manifest, shard_digests
 from cutsew.artefacts.record import input_digest, listing_digests
 from cutsew.artefacts.store import folder_of
 from cutsew.artefacts.trace import Made, Traces
+from cutsew.outputs import SEALED_BY
 
 Suspect = tuple[Path, str, bool]
 """What is stale or foreign, why, and whether a rule makes it."""
@@ -61,11 +62,11 @@ def _same_photos(made: Made, manifest: Path) -> bool:
     """Tell whether a new manifest says the same of all that a stage looks at, so that it need not run again."""
     if manifest.name != "images.parquet" or not manifest.is_file():
         return False
-    if made.stage == "encode":
+    if made.stage in SEALED_BY:
         shard = int(made.artefact.parts[-2])
         rows = shard_digests(read_manifest(manifest)).get(shard)
         return rows is not None and bool(rows == made.content.get("facts", {}).get("rows"))
-    part = "digest" if made.stage == "seal" else "listed"
+    part = "digest" if made.stage in SEALED_BY.values() else "listed"
     then = made.content.get("listing", {}).get(part)
     return then is not None and bool(then == listing_digests(manifest).get(part))
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from cutsew.artefacts.store import folder_of
+from cutsew.outputs import SEALED_BY
 
-RECORDS = "views.records"
-"""Folder beside views.zarr that holds the records of its encoding jobs."""
+RECORDS = ".records"
+"""End of the name of the folder beside a Zarr, such as views.zarr, that holds the records of its shards' jobs."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ class Traces:
             for made in found:
                 for path in made.outputs:
                     known = self._makers.get(path)
-                    # Both the encoding job and the seal name a chunk file; the job is what made it.
-                    if known is None or made.stage == "encode":
+                    # Both the shard's job and the seal name a chunk file; the job is what made it.
+                    if known is None or made.stage in SEALED_BY:
                         self._makers[path] = made
         return self._folders[folder]
 
@@ -81,9 +82,9 @@ class Traces:
         return None
 
     def jobs_of(self, seal: Made) -> list[Made]:
-        """Return the records of the encoding jobs whose chunk files a seal names."""
+        """Return the records of the jobs whose chunk files a seal names."""
         makers = (self._makers[path] for path in seal.outputs)
-        return list({made.record: made for made in makers if made.stage == "encode"}.values())
+        return list({made.record: made for made in makers if made.stage in SEALED_BY}.values())
 
     def _read(self, files: Iterable[Path]) -> Iterator[Made]:
         for file in files:
@@ -117,7 +118,7 @@ def read_record(file: Path) -> Made | None:
     inputs, outputs = content.get("inputs"), content.get("outputs")
     if not isinstance(inputs, dict) or not isinstance(outputs, dict):
         raise BadRecord("a record without inputs or outputs")
-    base = file.parent.with_name("views.zarr") if file.parent.name == RECORDS else file.parent
+    base = file.parent.with_suffix(".zarr") if file.parent.suffix == RECORDS else file.parent
     return Made(
         file,
         content,
@@ -128,5 +129,5 @@ def read_record(file: Path) -> Made | None:
 
 def _record_files(folder: Path) -> list[Path]:
     return [
-        path for pattern in ("", f"{RECORDS}/", "references/*/") for path in sorted(folder.glob(f"{pattern}*.json"))
+        path for pattern in ("", f"*{RECORDS}/", "references/*/") for path in sorted(folder.glob(f"{pattern}*.json"))
     ]

@@ -7,9 +7,17 @@ from pathlib import Path
 
 from cutsew.artefacts.lineage import suspects
 from cutsew.artefacts.store import chunk_files, content_digest, file_digest
+from cutsew.artefacts.tagclip import AGAIN, LOCAL
 from cutsew.artefacts.trace import Made, Traces, plain
+from cutsew.artefacts.views import BOXES, CROPS, GLOBAL
 from cutsew.artefacts.world import folder_digest, is_world
-from cutsew.outputs import OUTPUTS
+from cutsew.outputs import OUTPUTS, SEALED_BY
+
+OF_SHARDS = {"views.zarr": (GLOBAL, CROPS, BOXES), "tagclip.zarr": (LOCAL, AGAIN)}
+"""Zarr -> its arrays of which the job of a shard writes a chunk file each."""
+
+JOB_OF = {"seal": "encoding", "seal_tagclip": "TagCLIP"}
+"""How the jobs that a seal names are called."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +61,16 @@ def reach(folder: Path, traces: Traces) -> list[Made]:
             continue
         found[made.record] = made
         waiting += [maker for path in made.inputs if (maker := traces.maker(path)) is not None]
-        if made.stage == "seal":
+        if made.stage in SEALED_BY.values():
             waiting += traces.jobs_of(made)
     return sorted(found.values(), key=lambda made: made.record)
 
 
 def _current(folder: Path, traces: Traces) -> list[Made]:
-    """Leave out encoding jobs that the seal does not name: passes of earlier settings, kept for going back to them."""
+    """Leave out jobs that their seal does not name: passes of earlier settings, kept for going back to them."""
     records = traces.of_folder(folder)
-    sealed = any(made.stage == "seal" for made in records)
-    return [made for made in records if not (sealed and made.stage == "encode")]
+    stages = {made.stage for made in records}
+    return [made for made in records if SEALED_BY.get(made.stage) not in stages]
 
 
 @dataclass
@@ -112,7 +120,7 @@ class Verifier:
 
     def _bytes(self, made: Made) -> Iterator[Finding]:
         """Compare what a record says was written with what is there."""
-        if made.stage == "seal":
+        if made.stage in SEALED_BY.values():
             yield from self._unrecorded_chunks(made)
         for path, digest in made.outputs.items():
             if path.suffix == ".zarr":
@@ -127,8 +135,8 @@ class Verifier:
     def _unrecorded_chunks(self, seal: Made) -> Iterator[Finding]:
         for path in seal.outputs:
             maker = self.traces.maker(path)
-            if path.suffix != ".zarr" and path.is_file() and (maker is None or maker.stage != "encode"):
-                yield Finding(path, "has no record of its encoding job", target_of(path))
+            if path.suffix != ".zarr" and path.is_file() and (maker is None or maker.stage not in SEALED_BY):
+                yield Finding(path, f"has no record of its {JOB_OF[seal.stage]} job", target_of(path))
 
     def _group(self, made: Made, group: Path, digest: str) -> Iterator[Finding]:
         seal = group / "zarr.json"
@@ -185,9 +193,9 @@ class Verifier:
 
 
 def target_of(path: Path) -> Path:
-    """Return the file that a rule writes and that holds `path`: a chunk file of views.zarr, a zarr.json, a table."""
+    """Return the file that a rule writes and that holds `path`: a shard's chunk file, a zarr.json, a table."""
     for part in (path, *path.parents):
-        if part.name == "views.zarr" and path.relative_to(part).parts[:1] in {("global",), ("crops",), ("boxes",)}:
+        if path.relative_to(part).parts[:1] in {(array,) for array in OF_SHARDS.get(part.name, ())}:
             return path if path.name != "zarr.json" else part / "zarr.json"
         if part.suffix == ".zarr":
             return part / "zarr.json"

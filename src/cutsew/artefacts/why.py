@@ -10,6 +10,7 @@ import yaml
 
 from cutsew.artefacts.store import folder_of
 from cutsew.artefacts.trace import Made, Traces, plain
+from cutsew.outputs import SEALED_BY
 
 LONGEST = 110
 """Characters of a line of settings."""
@@ -66,19 +67,33 @@ def explain(artefact: Path, traces: Traces, told: set[Path] | None = None) -> Ca
     facts = {name: content.get(name) for name in ("stage", "version", "settings", "commit", "start", "end")}
     facts |= {"record": str(made.record), "facts": content.get("facts", {})}
     causes = [explain(source, traces, told) for source in made.inputs]
-    if made.stage == "seal":
+    if made.stage in SEALED_BY.values():
         causes += [explain(job.artefact, traces, told) for job in traces.jobs_of(made)]
-    causes += _photos(made)
+    causes += _photos(made, traces)
     return Cause(path, "made", facts, causes)
 
 
-def _photos(made: Made) -> list[Cause]:
-    """Return the folder of photos that a manifest lists."""
-    facts = made.content.get("facts", {})
-    if made.stage != "manifest" or made.content.get("settings", {}).get("dataset", {}).get("kind") == "ids":
+def _photos(made: Made, traces: Traces) -> list[Cause]:
+    """Return the folder of photos that a manifest lists, made by a download where one fetched them."""
+    facts, dataset = made.content.get("facts", {}), made.content.get("settings", {}).get("dataset", {})
+    if made.stage != "manifest" or dataset.get("kind") == "ids":
         return []
     counts = {name: facts[name] for name in ("train", "test", "skipped") if name in facts}
-    return [Cause(Path(facts.get("root") or "."), "photos", counts)]
+    return [
+        Cause(Path(facts.get("root") or "."), "photos", counts, list(_downloads(made, dataset.get("root"), traces)))
+    ]
+
+
+def _downloads(manifest: Made, root: str | None, traces: Traces) -> Iterator[Cause]:
+    """Find the download of a manifest's photos, in whichever run's folder; a copy that was there is none."""
+    for record in sorted(manifest.record.parent.parent.glob("*/download.json")):
+        for made in traces.of_folder(record.parent):
+            same = made.content.get("settings", {}).get("dataset", {}).get("root") == root
+            if made.record == record and same and made.content.get("facts", {}).get("downloaded"):
+                facts = {
+                    name: made.content.get(name) for name in ("stage", "version", "settings", "start", "end", "facts")
+                }
+                yield Cause(record, "made", {**facts, "record": str(record)})
 
 
 def lines(cause: Cause, show: Any = str, first: str = "", rest: str = "") -> Iterator[str]:  # noqa: ANN401
@@ -115,11 +130,11 @@ def _other(cause: Cause) -> str:
 
 
 def _merged(causes: list[Cause]) -> Iterator[tuple[Cause, int]]:
-    """Draw encoding jobs with the same settings as one; give how many more there are."""
+    """Draw the jobs of shards with the same settings as one; give how many more there are."""
     jobs: dict[str, list[Cause]] = {}
     for cause in causes:
-        if cause.facts.get("stage") == "encode":
-            key = json.dumps([cause.facts["version"], cause.facts["settings"]], sort_keys=True)
+        if cause.facts.get("stage") in SEALED_BY:
+            key = json.dumps([cause.facts["stage"], cause.facts["version"], cause.facts["settings"]], sort_keys=True)
             jobs.setdefault(key, []).append(cause)
         else:
             yield cause, 0

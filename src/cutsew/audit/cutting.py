@@ -6,14 +6,31 @@ import numpy as np
 import numpy.typing as npt
 
 from cutsew.artefacts.store import array_of, labels_of, open_group, read
+from cutsew.artefacts.tagclip import AGAIN, LOCAL
 from cutsew.audit.run import Run
 from cutsew.audit.values import Content, answer
-from cutsew.config.method import Fuse, Score
+from cutsew.config.method import Fuse, Score, TagClip
 from cutsew.numerics.fuse import WHOLE, held_back
 from cutsew.numerics.score import logit, sigmoid
 from cutsew.numerics.soften import soften
 
 Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Patches:
+    """TagCLIP's answers, where they stand in the place of the views'.
+
+    Attributes:
+        local: (C,) score of each class's best patch.
+        again: (C,) probability in the second look, NaN where there was none.
+        settings: of the method.
+
+    """
+
+    local: Floats
+    again: Floats
+    settings: TagClip
 
 
 @dataclass(frozen=True)
@@ -29,6 +46,7 @@ class Cutting:
         winner: (C,) view that gave the fused value, WHOLE or a pass; None where nothing was fused.
         rule: how they were fused.
         epsilon: clamp of probabilities.
+        patches: TagCLIP's answers, which were fused and no view's; None where views were fused.
 
     """
 
@@ -39,11 +57,19 @@ class Cutting:
     winner: npt.NDArray[np.int16] | None
     rule: Fuse
     epsilon: float
+    patches: Patches | None = None
 
     @property
     def counted(self) -> Floats:
-        """The crops that were fused: all, but where `fuse.passes` says fewer."""
-        return self.crops[: self.rule.passes]
+        """The crops that were fused: all, but where `fuse.passes` says fewer, and none where patches were."""
+        return self.crops[: 0 if self.patches else self.rule.passes]
+
+    @property
+    def fusion(self) -> Content:
+        """How the answers were fused."""
+        if self.patches is not None:
+            return {"rule": "tagclip", "weight": self.patches.settings.weight}
+        return self.rule.model_dump(mode="json")
 
     def views(self, classes: list[str], top: int) -> list[Content]:
         """List what each view is surest of, the whole photo first."""
@@ -58,7 +84,7 @@ class Cutting:
                     "view": "whole" if number == WHOLE else number,
                     "box": box[:4] if box else None,
                     "flipped": bool(box[4]) if box else None,
-                    "fused": number < len(self.counted),
+                    "fused": number < len(self.counted) and self.patches is None,
                     "top": [{"class": classes[c], **(answer(z[c]) or {})} for c in order],
                 }
             )
@@ -71,8 +97,13 @@ class Cutting:
         if best is not None:
             z = self.counted[best, c]
             content["best_crop"] = {"pass": best, **(answer(z) or {}), "suppressed": answer(self._suppressed(z))}
+        if self.patches is not None:
+            again = self.patches.again[c]
+            content["best_patch"] = float(self.patches.local[c])
+            content["second_look"] = None if np.isnan(again) else float(again)
         if self.fused is not None and self.winner is not None:
             content["fused"] = answer(self.fused[c])
+        if self.fused is not None and self.winner is not None and self.patches is None:
             content["winner"] = "whole" if self.winner[c] == WHOLE else int(self.winner[c])
             content["held_back"] = self._held_back(c, int(self.winner[c]))
         return content
@@ -116,9 +147,21 @@ def cutting(run: Run, name: str) -> Cutting:
         place = labels_of(labels, "image").index(name)
         fused, winner = read(array_of(labels, "z"), place), read(array_of(labels, "winner"), place)
     rule = run.settings("fused.zarr", "fuse", Fuse)
-    epsilon = run.settings("fused.zarr", "score", Score).epsilon
+    scoring = run.settings("fused.zarr", "score", Score)
+    epsilon = scoring.epsilon
     if rule.rule == "soft" and (made := run.record("fused.zarr")) is not None:
         factor = float(made.content["facts"]["soften"])
         zero_shot, crops = (soften(z, factor, epsilon).astype(np.float32) for z in (zero_shot, crops))
         rule = rule.model_copy(update={"soften": factor})
-    return Cutting(zero_shot, crops, boxes, fused, winner, rule, epsilon)
+    patches = _patches(run, name, scoring.tagclip) if scoring.rule == "tagclip" else None
+    return Cutting(zero_shot, crops, boxes, fused, winner, rule, epsilon, patches)
+
+
+def _patches(run: Run, name: str, settings: TagClip) -> Patches | None:
+    """Read what the patches of one photo said; None where that is not there any more."""
+    path = run.path("tagclip.zarr")
+    if path is None:
+        return None
+    scored = open_group(path)
+    row = labels_of(scored, "image").index(name)
+    return Patches(read(array_of(scored, LOCAL), row), read(array_of(scored, AGAIN), row), settings)

@@ -55,7 +55,7 @@ def photo_audit(run: Run, name: str, only: str | None = None, top: int = 3, epoc
         "labels": {stage: _named(run, z) for stage, z in labels.items()},
         "truth": _truth(run, truth),
         "views": cut.views(run.classes, top),
-        "fusion": cut.rule.model_dump(mode="json"),
+        "fusion": cut.fusion,
         "correction": run.settings("pseudo.zarr", "correct", Correct).model_dump(mode="json"),
         "classes": [_class(run, c, cut, labels, marks, truth) for c in interest],
         "patches": patches_of(run, name),

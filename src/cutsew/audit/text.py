@@ -109,6 +109,9 @@ def _fusion(told: Content) -> Iterator[str]:
     if not told["classes"] or not told["views"]:
         return
     yield ""
+    if told["fusion"]["rule"] == "tagclip":
+        yield from _patches(told)
+        return
     yield f"fusion: logit (probability); {_rule(told['fusion'])}"
     rows = []
     for row in told["classes"]:
@@ -127,6 +130,16 @@ def _fusion(told: Content) -> Iterator[str]:
         )
     lost = "lost to the gate" if told["fusion"]["rule"] == "gated" else "lost to alpha"
     yield from table(("class", "whole photo", "best crop", "said", "counts as", "fused", "winner", lost), rows)
+
+
+def _patches(told: Content) -> Iterator[str]:
+    """Draw how TagCLIP's two answers were fused."""
+    yield f"TagCLIP: probabilities; the second look weighs {told['fusion']['weight']:g}; no crop was fused"
+    rows = [
+        [row["class"], _answer(row["zero_shot"]), row["best_patch"], row["second_look"], _answer(row.get("fused"))]
+        for row in told["classes"]
+    ]
+    yield from table(("class", "whole photo", "best patch", "second look", "fused"), rows)
 
 
 def _rule(rule: Content) -> str:

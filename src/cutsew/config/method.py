@@ -30,9 +30,47 @@ class Cut(Section):
         return self
 
 
-class Score(Section):
-    """From embeddings to logits (Eq. 3-4)."""
+BACKGROUND = (
+    "ground land grass tree building wall sky lake water river sea railway railroad keyboard helmet cloud house "
+    "mountain ocean road rock street valley bridge sign"
+)
+"""What TagCLIP's authors add to the classes of PASCAL VOC."""
 
+
+class TagClip(Section):
+    """TagCLIP's local-to-global scoring (Lin et al., AAAI 2024)."""
+
+    background: list[str] = Field(
+        BACKGROUND.split(),
+        description="what else fills photos: it takes part in the softmax over each patch and is no class; words that "
+        "name a class are left out",
+    )
+    patches: Size = Field(
+        1600, description="most patches of a photo: it is read at its own size and shape, and made smaller beyond"
+    )
+    blocks: int = Field(
+        3, ge=0, description="blocks before the last whose attention refines the patches' scores; 0 leaves that out"
+    )
+    votes: Size = Field(
+        4, description="blocks, of all, that have to attend more than on average for one patch to speak for another"
+    )
+    candidates: Fraction = Field(
+        0.5,
+        description="how far up from the photo's lowest to its highest score a class has to be for its region to be "
+        "asked again; 1 leaves the second look out",
+    )
+    weight: Fraction = Field(0.5, description="weight of the second look against the best patch")
+
+
+class Score(Section):
+    """From what the teacher sees to logits (Eq. 3-4, or TagCLIP's)."""
+
+    rule: Literal["softmax", "tagclip"] = Field(
+        "softmax",
+        description="softmax: Eq. 3-4 of whole photo and crops, which are fused; tagclip: in their place patches, "
+        "their refinement and a second look (Lin et al., AAAI 2024), for ViT teachers of open_clip",
+    )
+    tagclip: TagClip = Field(default_factory=TagClip, description="rule tagclip")
     epsilon: float = Field(1e-6, gt=0, lt=0.5, description="probabilities are clamped to [epsilon, 1 - epsilon]")
 
 

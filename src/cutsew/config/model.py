@@ -115,7 +115,7 @@ class Config(Section):
     prompts: Prompts = Field(default_factory=Prompts, description="how class names become texts")
     teacher: Teacher = Field(default_factory=Teacher, description="the model that is asked")
     cut: Cut = Field(default_factory=Cut, description="cutting: the crops (Eq. 5)")
-    score: Score = Field(default_factory=Score, description="cutting: embeddings to logits (Eq. 3-4)")
+    score: Score = Field(default_factory=Score, description="from what is seen to logits (Eq. 3-4, or TagCLIP)")
     fuse: Fuse = Field(default_factory=Fuse, description="cutting: many answers to one (Eq. 7)")
     correct: Correct = Field(default_factory=Correct, description="sewing: the correction (Eq. 9)")
     select: Select = Field(default_factory=Select, description="sewing: salient photos (Eq. 10)")
@@ -148,6 +148,13 @@ class Config(Section):
         if len(classes) < 2:
             raise ValueError("needs at least two names")
         return classes
+
+    @model_validator(mode="after")
+    def patches_have_a_tower(self) -> Self:
+        """Refuse TagCLIP with a teacher that shows no patches."""
+        if self.score.rule == "tagclip" and self.teacher.kind != "open_clip":
+            raise ValueError("score.rule: tagclip needs teacher.kind: open_clip with a vision transformer; set both")
+        return self
 
     @model_validator(mode="after")
     def settings_fit_together(self) -> Self:

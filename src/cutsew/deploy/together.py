@@ -53,6 +53,9 @@ class Together:
             raise UserError(f"--ensemble: {folder} has no {table.TABLE}; run it with predict.ensemble: teacher")
         self._usual = table.read(folder / table.TABLE, classes)
         run = Run(folder)
+        scoring = run.settings("fused.zarr", "score", Score)
+        if scoring.rule != "softmax":
+            raise UserError(f"--ensemble: {folder} fused {scoring.rule}'s scores, and new photos are cut; leave it out")
         views, text = run.path("views.zarr"), run.path("text.zarr")
         records = sorted(views.with_suffix(".records").glob("*.json")) if views is not None else []
         if views is None or text is None or not records:
@@ -65,7 +68,7 @@ class Together:
             raise UserError(f"{text}: made by a teacher with other weights; run the workflow again")
         self._text = read(array_of(words, "text"))
         self._fuse = run.settings("fused.zarr", "fuse", Fuse)
-        self._epsilon = run.settings("fused.zarr", "score", Score).epsilon
+        self._epsilon = scoring.epsilon
         made = run.record("fused.zarr")
         self._factor = float(made.content["facts"].get("soften", 1)) if made is not None else 1.0
         passes = array_of(open_group(views), CROPS).shape[0]

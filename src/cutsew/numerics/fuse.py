@@ -119,6 +119,26 @@ def fuse_soft(
     return ((1 - anchor) * soft + anchor * zero_shot).astype(np.float32), winner
 
 
+def fuse_tagclip(
+    local: npt.NDArray[np.floating[Any]], again: npt.NDArray[np.floating[Any]], weight: float, epsilon: float
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
+    """P = (1 - w) P_local + w P_global of TagCLIP's class-wise reidentification (Lin et al., AAAI 2024).
+
+    Args:
+        local: (N, C) scores of each class's best patch, in [0, 1].
+        again: (N, C) probability of the class when its region was asked again, in [0, 1]; NaN where it was not.
+        weight: w, of the second answer, in [0, 1].
+        epsilon: clamp of scores on the way to logits.
+
+    Returns:
+        (N, C) logits, of `local` where there was no second look; and WHOLE (-1) throughout: no crop gave them.
+
+    """
+    second = np.where(np.isnan(again), local, again).astype(np.float64)
+    z = logit((1 - weight) * local.astype(np.float64) + weight * second, epsilon)
+    return z.astype(np.float32), np.full(local.shape, WHOLE, dtype=np.int16)
+
+
 def fuse(
     zero_shot: npt.NDArray[np.floating[Any]],
     crops: npt.NDArray[np.floating[Any]],

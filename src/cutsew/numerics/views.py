@@ -72,6 +72,12 @@ def cut(image: Image.Image, box: npt.NDArray[np.float32], size: int) -> npt.NDAr
     return np.ascontiguousarray(pixels[:, :, ::-1] if flip else pixels)
 
 
+def whole(image: Image.Image, width: int, height: int) -> npt.NDArray[np.uint8]:
+    """Resize a whole RGB photo, bicubically: (3, height, width) pixels, 0 to 255."""
+    resized = image.resize((width, height), Image.Resampling.BICUBIC)
+    return np.ascontiguousarray(np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1))
+
+
 def _crop_box(
     rng: np.random.Generator,
     width: int,

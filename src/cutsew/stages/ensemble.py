@@ -86,7 +86,8 @@ def run(
     record.facts |= {"views_of_teacher_per_photo": views, "views_of_student_per_photo": 1}
     written = (folder_of(out), out.with_name(table.TABLE))
     record.write(written[0].with_suffix(".json"), {path.name: input_digest(path) for path in written})
-    log.info("ensemble: %d views of the teacher and one of the student for every photo", views)
+    of_teacher = "patches and regions" if views is None else f"{views} views"
+    log.info("ensemble: %s of the teacher and one view of the student for every photo", of_teacher)
 
 
 def _combine(out: Path, ids: list[str], student: Outcome, teacher: Outcome, usual: Mapping[str, Reference]) -> None:
@@ -117,7 +118,9 @@ def _looked_at(
     return np.concatenate(found)
 
 
-def _views(logits: Path, settings: dict[str, Any]) -> int:
-    """Count the views of a photo that were fused: its crops and itself."""
+def _views(logits: Path, settings: dict[str, Any]) -> int | None:
+    """Count the views of a photo that were fused: its crops and itself; None where TagCLIP asked about patches."""
+    if settings.get("score", {}).get("rule") == "tagclip":
+        return None
     passes = array_of(open_group(logits), "crops").shape[0]
     return int(settings.get("fuse", {}).get("passes") or passes) + 1

@@ -44,6 +44,17 @@ class OpenClipTeacher:
         self._encode_image = image_encoder(_Images(self._model, self._pixels), self.image_size, settings, device)
         self.width = self.embed_texts(["a photo"]).shape[1]
 
+    @property
+    def visual(self) -> torch.nn.Module:
+        """The image tower, on the device, which takes what `pixels` gives."""
+        tower: torch.nn.Module = self._model.get_submodule("visual")
+        return tower
+
+    @property
+    def pixels(self) -> Pixels:
+        """The normalisation of photos, on the device."""
+        return self._pixels
+
     def embed_images(self, images: Tensor) -> Tensor:
         """Embed (B, 3, S, S) uint8 views: (B, D) float32 on the CPU, L2-normalised."""
         return steadily(self._embed_images, images, self.device).cpu()

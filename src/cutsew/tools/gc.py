@@ -62,7 +62,7 @@ def _plans(raw: dict[str, Any], sweeps: list[str]) -> Iterator[Plan]:
     yield plan
     files = {file for name in (*sweeps, *named) for file in sweep_files(name, SWEEPS)}
     tables = Path("results", plan.config.dataset.name, "sweeps").glob("*/table.csv")
-    files |= {file for table in tables if (file := SWEEPS / f"{table.parent.name}.yaml").is_file()}
+    files |= {file for table in tables for file in SWEEPS.rglob(f"{table.parent.name}.yaml")}
     for file in sorted(files):
         variants = variants_of(read_sweep(file), raw, str(file))
         yield Plan(add_runs(raw, {variant.run: variant.changes for variant in variants}, str(file)))

@@ -1,0 +1,44 @@
+"""Stage seal_tagclip: the metadata of tagclip.zarr, written once all its chunk files are there."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cutsew.artefacts.manifest import read_manifest
+from cutsew.artefacts.record import Record
+from cutsew.artefacts.store import folder_of, labels_of, open_group, seal
+from cutsew.artefacts.tagclip import chunk_record, specs
+from cutsew.errors import UserError
+from cutsew.plan import STAGES
+from cutsew.stages.options import SettingsOption
+
+SAME = ("weights", "text", "patch", "side", "background")
+"""What all jobs of one group must agree on."""
+
+
+def seal_tagclip(
+    images: Annotated[Path, typer.Argument(help="images.parquet")],
+    text: Annotated[Path, typer.Argument(help="text.zarr")],
+    group: Annotated[Path, typer.Argument(help="tagclip.zarr")],
+    settings: SettingsOption,
+) -> None:
+    """Write the metadata of tagclip.zarr once all its chunks are there."""
+    record = Record("seal_tagclip", STAGES["seal_tagclip"].version, settings, [images, text])
+    folder, rows, classes = folder_of(group), read_manifest(images), labels_of(open_group(text), "class")
+    facts: dict[str, Any] = {}
+    known: dict[str, str] = {}
+    for shard in sorted(rows["shard"].unique()):
+        path = chunk_record(folder, int(shard))
+        made = json.loads(path.read_text())
+        known |= made["outputs"]
+        mine = {name: made["facts"][name] for name in SAME}
+        facts = facts or mine
+        if mine != facts:
+            raise UserError(f"{path}: scored by another teacher or texts than its neighbours; delete {folder}")
+    layout = specs(len(rows), len(classes), int(settings["dataset"]["shard_size"]))
+    digest = seal(folder, layout, {"image": rows["id"].astype(str).tolist(), "class": classes}, facts, known)
+    record.facts = facts
+    outputs = {folder.name: digest, **{f"{folder.name}/{name}": value for name, value in known.items()}}
+    record.write(folder.with_suffix(".json"), outputs)

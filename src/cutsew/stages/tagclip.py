@@ -1,0 +1,123 @@
+"""Stage tagclip: one shard's photos scored patch by patch, and again where a class seems to be (TagCLIP)."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+import typer
+import zarr
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from cutsew.artefacts.manifest import read_manifest, shard_digests
+from cutsew.artefacts.record import Record, input_digest
+from cutsew.artefacts.store import array_of, open_group, read, write_chunk
+from cutsew.artefacts.tagclip import AGAIN, LOCAL, chunk_file, chunk_record, specs
+from cutsew.config.method import TagClip as Settings
+from cutsew.config.teacher import Teacher
+from cutsew.data.images import read_image
+from cutsew.device import pick_device
+from cutsew.errors import UserError
+from cutsew.finite import refuse_not_finite
+from cutsew.numerics.prompts import average, fill
+from cutsew.numerics.tagclip import grid_of
+from cutsew.numerics.views import whole
+from cutsew.plan import STAGES
+from cutsew.stages.options import DeviceOption, SettingsOption, WorkersOption
+from cutsew.steady import each_steadily
+from cutsew.teachers.open_clip import OpenClipTeacher
+from cutsew.teachers.patches import PatchTower
+from cutsew.teachers.tagclip import TagClip
+
+
+class Photos(Dataset[Tensor]):
+    """Photos of a shard, each at its own size in whole patches."""
+
+    def __init__(self, images: pd.DataFrame, patch: int, most: int) -> None:
+        self.paths = images["path"].tolist()
+        self.patch, self.most = patch, most
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Return (3, height, width) uint8."""
+        photo = read_image(Path(self.paths[index]))
+        rows, columns = grid_of(*photo.size, self.patch, self.most)
+        return torch.from_numpy(whole(photo, columns * self.patch, rows * self.patch))
+
+
+def tagclip(
+    images: Annotated[Path, typer.Argument(help="images.parquet")],
+    text: Annotated[Path, typer.Argument(help="text.zarr")],
+    group: Annotated[Path, typer.Argument(help="tagclip.zarr, the group whose chunk files are written")],
+    settings: SettingsOption,
+    shard: Annotated[int, typer.Option(min=0, help="Which shard of the photos.")],
+    device: DeviceOption = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Photos held in memory at a time.")] = 32,
+    workers: WorkersOption = 0,
+) -> None:
+    """Score the patches of one shard's photos, and ask again about each class's region (TagCLIP)."""
+    record = Record("tagclip", STAGES["tagclip"].version, settings, [images, text])
+    chosen = Settings.model_validate(settings["score"]["tagclip"])
+    rows, place = read_manifest(images, shard=shard), pick_device(device)
+    asked = Teacher.model_validate(settings["teacher"])
+    teacher, words = OpenClipTeacher(asked, place), open_group(text)
+    if words.attrs["weights"] != teacher.weights_digest:
+        raise UserError(f"{text}: made by a teacher with other weights; run the workflow again")
+    classes = torch.from_numpy(read(array_of(words, "text")))
+    texts = torch.cat([classes, _background(teacher, words, chosen.background)])
+    tower = PatchTower(teacher, asked.open_clip.model, asked.precision)
+    scorer = TagClip(tower, texts, len(classes), teacher.logit_scale, chosen, place)
+    scores = _score(scorer, rows, tower.patch, chosen.patches, batch_size, workers, place)
+
+    layout = specs(len(rows), len(classes), int(settings["dataset"]["shard_size"]))
+    written = {}
+    for name, values in zip((LOCAL, AGAIN), scores, strict=True):
+        path = chunk_file(group, name, shard)
+        written[str(path.relative_to(group))] = write_chunk(path, values, layout[name])
+    record.facts = {"weights": teacher.weights_digest, "text": input_digest(text), "device": place}
+    record.facts |= {"patch": tower.patch, "side": tower.side, "background": len(texts) - len(classes)}
+    record.facts |= {"images": len(rows), "rows": shard_digests(rows)[shard]}
+    record.write(chunk_record(group, shard), written)
+
+
+def _background(teacher: OpenClipTeacher, words: zarr.Group, background: list[str]) -> Tensor:
+    """Embed what else fills photos, with the templates of the classes: (B, D); without what a class is worded as."""
+    attributes: dict[str, Any] = dict(words.attrs)
+    known = {tuple(text.casefold() for text in texts) for texts in attributes["texts"]}
+    filled = fill(attributes["templates"], {}, background)
+    texts = [texts for texts in filled if tuple(text.casefold() for text in texts) not in known]
+    if not texts:
+        return torch.zeros(0, teacher.width)
+    embedded = teacher.embed_texts([one for of_word in texts for one in of_word])
+    return average(embedded.reshape(len(texts), -1, teacher.width))
+
+
+def _score(
+    scorer: TagClip, rows: pd.DataFrame, patch: int, most: int, batch_size: int, workers: int, device: str
+) -> npt.NDArray[np.float32]:
+    """Score all photos: (2, n, C)."""
+    loader = DataLoader(
+        Photos(rows, patch, most), batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None
+    )
+    scores: list[Tensor] = []
+    for photos in _batches(tqdm(loader, desc="tagclip", unit="photo"), batch_size):
+        for found in each_steadily(scorer, photos, device):
+            name = rows.iloc[len(scores)]["path"]
+            refuse_not_finite(found[:1].numpy(), [name], "the teacher's score of its patches")
+            scores.append(found)
+    stacked: npt.NDArray[np.float32] = torch.stack(scores, dim=1).numpy()
+    return stacked
+
+
+def _batches(photos: "tqdm[Tensor]", size: int) -> Iterator[list[Tensor]]:
+    waiting = iter(photos)
+    while batch := list(islice(waiting, size)):
+        yield batch

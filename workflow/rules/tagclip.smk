@@ -1,0 +1,51 @@
+# TagCLIP in place of cutting: ask the teacher about patches, and again about the region of each class.
+
+
+rule tagclip:
+    input:
+        images=ancient(made("manifest", "images.parquet")),
+        text=made("text", "text.zarr/zarr.json"),
+        weights=rebuilt_weights,
+    output:
+        local="results/{dataset}/{run}/tagclip.zarr/local/c/{shard}/0",
+        again="results/{dataset}/{run}/tagclip.zarr/again/c/{shard}/0",
+        record="results/{dataset}/{run}/tagclip.records/{shard}.json",
+    log:
+        "results/{dataset}/{run}/logs/tagclip-{shard}.log",
+    conda:
+        "../../envs/cutsew.yaml"
+    threads: 2
+    resources:
+        gpu=gpus,
+        local_gpu=local_gpus,
+        mem_mb=megabytes("tagclip"),
+        runtime=minutes("tagclip"),
+        device=DEVICE,
+        batch_size=BATCH_SIZE,
+    params:
+        group=subpath(output.local, ancestor=4),
+        settings=settings("tagclip"),
+        digest=shard_digest,
+    shell:
+        "cutsew --log {log} tagclip {input.images} {input.text} {params.group} --shard {wildcards.shard}"
+        " --settings {params.settings:q}"
+        " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
+
+
+rule seal_tagclip:
+    input:
+        images=ancient(photos),
+        text=made("text", "text.zarr/zarr.json"),
+        chunks=tagclip_chunks,
+    output:
+        group="results/{dataset}/{run}/tagclip.zarr/zarr.json",
+        record="results/{dataset}/{run}/tagclip.json",
+    log:
+        "results/{dataset}/{run}/logs/seal_tagclip.log",
+    conda:
+        "../../envs/cutsew.yaml"
+    params:
+        photos=contents_digest,
+        settings=settings("seal_tagclip"),
+    shell:
+        "cutsew --log {log} seal_tagclip {input.images} {input.text} {output.group} --settings {params.settings:q}"
