@@ -8,7 +8,7 @@ from cutsew.config import load
 from cutsew.sizing import SLACK_MINUTES, WORK, Job, megabytes, minutes
 
 PAPER = load({"classes": ["a", "b"], "dataset": {"kind": "folder", "root": "x", "name": "x"}})
-STAGES = st.sampled_from(["encode", "train", "predict", "explain", "score", "fuse", "import_scores"])
+STAGES = st.sampled_from(["encode", "tagclip", "train", "predict", "explain", "score", "fuse", "import_scores"])
 
 
 def test_encoding_by_hand():
@@ -47,3 +47,13 @@ def test_other_teachers_have_a_size_too(teacher):
 def test_larger_models_ask_for_more():
     views = [WORK[name][0] for name in ("ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336", "RN50x64")]
     assert views == sorted(views)
+
+
+def test_patches_by_hand():
+    """1600 patches of 16 pixels are a photo of 640: 35 GFLOP * (640 / 224) ** 2, and five regions of 35 each."""
+    vit = {"model": "ViT-B-16", "image_size": None}
+    config = load({"classes": ["a", "b"], "dataset": {"kind": "folder", "root": "x"}, "teacher": {"open_clip": vit}})
+    job = Job(4096, 1, 8, gpu=True)
+    seconds = 4096 * (35 * (640 / 224) ** 2 + 5 * 35) / 30_000 + 4096 * 0.02 / 8
+    assert minutes(config, "tagclip", job) == SLACK_MINUTES + int(2 * seconds / 60)
+    assert megabytes(config, "tagclip", job) == 1200 + 2 * 600 + 8 * (500 + 40 * 1600**2 * 4 // 10**6) + 2000
