@@ -28,19 +28,32 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_left(path)
-        yield draft
-        if draft.is_dir() and path.exists():
-            _remove(path)
-        draft.replace(path)
+        with telling(path, draft):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_left(path)
+            yield draft
+            if draft.is_dir() and path.exists():
+                _remove(path)
+            draft.replace(path)
+    finally:
+        _remove(draft)
+
+
+@contextmanager
+def telling(path: Path, place: Path) -> Iterator[None]:
+    """Tell in one line that `path` cannot be written, where the disk refuses `place`, what is in it or what holds it.
+
+    Raises:
+        UserError: the disk is full or refuses to be written.
+
+    """
+    try:
+        yield
     except Exception as error:
-        reason = _refusal(error, draft)
+        reason = _refusal(error, place)
         if reason is None:
             raise
         raise UserError(f"{path}: cannot be written ({reason}); mend that and run the workflow again") from None
-    finally:
-        _remove(draft)
 
 
 def _remove_left(path: Path) -> None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from cutsew.artefacts.atomic import replacing
+from cutsew.artefacts.atomic import replacing, telling
 from cutsew.artefacts.coordinates import Coordinates, write_coordinate
 from cutsew.errors import UserError
 
@@ -140,15 +140,21 @@ def seal(
 
     from cutsew.artefacts.chunk import group_metadata
 
-    path.joinpath("zarr.json").unlink(missing_ok=True)
     store = LocalStore(path)
-    for name, spec in specs.items():
-        _refuse_missing(path / name, spec)
-        path.joinpath(name, "zarr.json").unlink(missing_ok=True)
-        spec.create(store, name)
-    for name, labels in coordinates.items():
-        write_coordinate(store, name, labels)
-    digest = content_digest(path, known)
+    try:
+        with telling(path, path):
+            path.joinpath("zarr.json").unlink(missing_ok=True)
+            for name, spec in specs.items():
+                _refuse_missing(path / name, spec)
+                for left in path.joinpath(name).glob("zarr*"):  # of an earlier seal, or of one that was killed
+                    left.unlink()
+                spec.create(store, name)
+            for name, labels in coordinates.items():
+                write_coordinate(store, name, labels)
+            digest = content_digest(path, known)
+    except BaseException:
+        path.joinpath("zarr.json").unlink(missing_ok=True)  # zarr writes one with the first array
+        raise
     with replacing(path / "zarr.json") as draft:
         draft.write_bytes(group_metadata({**attributes, "digest": digest}))
     return digest
@@ -211,6 +217,8 @@ def open_group(path: Path) -> "zarr.Group":
         arrays = dict(group.arrays())
     except DAMAGE as error:
         raise UserError(f"{folder}: not a Zarr that this version reads ({_first_line(error)}); {AGAIN}") from None
+    if "digest" not in group.attrs:
+        raise UserError(f"{folder}: not a finished Zarr; run the workflow again to make it")
     for name, array in arrays.items():
         _refuse_missing(folder / name, _spec_of(array))
         _refuse_misfit(folder / name, array, arrays)

@@ -1,0 +1,116 @@
+"""Hostile names go through the whole workflow, with the network cut: nothing runs, lands elsewhere or asks anybody."""
+
+import html
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT, SETTINGS, Workflow, draw_photo
+
+pytestmark = pytest.mark.workflow
+
+CLASSES = ["<script>alert(1)</script>", "../../x", "$(touch x)", "new\nline, 'quoted\" {wild}"]
+NAMES = [
+    "$(touch x).jpg",
+    "`touch x`.jpg",
+    "new\nline.jpg",
+    "<img src=x onerror=alert(1)>.jpg",
+    "-rf.jpg",
+    "{run} ; touch x.jpg",
+]
+HELD_OUT = ["held-out/$(touch x).jpg", "held-out/'\";\n.jpg"]
+
+
+class Offline(Workflow):
+    """Snakemake in a network of its own, in which there is nobody, where this process may make one."""
+
+    def start(self, *arguments, stderr=subprocess.STDOUT):
+        self.folder.joinpath("bin").mkdir(exist_ok=True)
+        shutil.copy(ROOT / "tests" / "workflow" / "no_network.py", self.folder / "bin" / "sitecustomize.py")
+        os.environ["PYTHONPATH"] = f"{self.folder / 'bin'}:{os.environ.get('PYTHONPATH', '')}"
+        try:
+            return super().start(*arguments, stderr=stderr)
+        finally:
+            os.environ["PYTHONPATH"] = os.environ["PYTHONPATH"].partition(":")[2]
+
+
+def settings():
+    chosen = json.loads(json.dumps(SETTINGS)) | {"classes": CLASSES, "explain": {"pairs": 1, "sample": 2}}
+    chosen["dataset"] |= {"name": "hostile"}
+    chosen["labels"] = {"overrides": "$(touch x).csv"}
+    chosen["prompts"] = {"names": {CLASSES[1]: "; touch x #"}}
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hostile") / "it's $(touch x)"
+    for number, name in enumerate([*NAMES, *HELD_OUT]):
+        draw_photo(folder / "photos" / name, number)
+    rows = [{"path": name, "labels": CLASSES[i % 2 * 2]} for i, name in enumerate([*NAMES, *HELD_OUT])]
+    rows[0]["labels"] = ";".join(name for name in CLASSES)
+    pd.DataFrame(rows).to_csv(folder / "truth.csv", index=False)
+    pd.DataFrame([{"image": NAMES[0], "class": CLASSES[0], "present": 1}]).to_csv(
+        folder / "$(touch x).csv", index=False
+    )
+    workflow = Offline(folder, settings())
+    done = workflow.snakemake()
+    assert done.returncode == 0, done.stdout + done.stderr
+    return workflow
+
+
+def test_nothing_ran_and_nothing_landed_elsewhere(hostile):
+    there = {path.name for path in hostile.folder.iterdir()}
+    assert there == {"photos", "truth.csv", "$(touch x).csv", "config", "bin", "results", ".snakemake"}
+    assert {path.name for path in hostile.folder.parent.iterdir()} == {hostile.folder.name}
+    assert not list(hostile.folder.rglob("x"))
+    assert not (hostile.folder / "asked").exists(), (hostile.folder / "asked").read_text()
+
+
+def test_names_are_as_they_were(hostile):
+    run = hostile.results / "default"
+    assert set(pd.read_parquet(run / "images.parquet")["id"]) == {*NAMES, *HELD_OUT}
+    assert pd.read_csv(run / "per_class.csv")["class"].unique().tolist() == CLASSES
+    assert yaml.safe_load((run / "model.yaml").read_text())["classes"] == CLASSES
+
+
+def test_the_report_escapes_them(hostile):
+    page = (hostile.results / "default" / "report.html").read_text()
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, flags=re.DOTALL)[1]
+    assert json.loads(data)["classes"] == CLASSES
+    assert page.count("<script") == 2 and "<img src=x" not in page
+    assert html.escape(CLASSES[0]) in page or CLASSES[0].replace("<", "&lt;").replace(">", "&gt;") in page
+
+
+def test_the_commands_take_them(hostile):
+    binaries = Path(shutil.which("python")).parent
+    run = hostile.results / "default"
+    for words in (
+        ["audit", run],
+        ["audit", run, "--image", NAMES[0]],
+        ["audit", run, "--class", CLASSES[0]],
+        ["verify", run],
+    ):
+        done = subprocess.run(
+            [binaries / "cutsew", *words], cwd=hostile.folder, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    made = [
+        binaries / "cutsew",
+        "predict",
+        hostile.folder / "photos",
+        run,
+        hostile.folder / "labels.json",
+        "--device",
+        "cpu",
+    ]
+    done = subprocess.run(made, cwd=hostile.folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {row["image"] for row in json.loads((hostile.folder / "labels.json").read_text())} == {*NAMES, *HELD_OUT}
+    (hostile.folder / "labels.json").unlink()
