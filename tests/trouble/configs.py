@@ -48,7 +48,7 @@ def wrong_values(field: dict) -> Iterator[tuple[str, Any]]:
         yield "nothing", None
     if not types & {"integer", "number"}:
         yield "a number", 12345
-    if "boolean" not in types:
+    if "boolean" not in types and not any("off" in option.get("enum", ()) for option in options):  # YAML's off is false
         yield "yes", True
     for option in options:
         yield from out_of_range(option)
