@@ -80,7 +80,7 @@ def test_ids_have_no_photos():
     )
 
 
-@pytest.mark.parametrize(("given", "meant"), [(False, "off"), (True, "auto"), ("off", "off"), (0, 0.0), (2.5, 2.5)])
+@pytest.mark.parametrize(("given", "meant"), [(False, "off"), ("off", "off"), (0, 0.0), (2.5, 2.5)])
 def test_off_is_what_yaml_makes_of_it(given, meant):
     assert load(BASE | {"compute": {"cache_features": given}}).compute.cache_features == meant
 

@@ -97,8 +97,8 @@ class Compute(Section):
     @field_validator("cache_features", mode="before")
     @classmethod
     def yaml_reads_off_as_false(cls, value: object) -> object:
-        """Take YAML's `off` and `on` as what they say."""
-        return {True: "auto", False: "off"}[value] if isinstance(value, bool) else value
+        """Take YAML's `off` as what it says."""
+        return "off" if value is False else value
 
 
 class Config(Section):
