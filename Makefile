@@ -61,8 +61,8 @@ fuzz: $(INSTALLED)
 lock:
 	$(PYTHON) -m venv $(VENV)/lock
 	$(VENV)/lock/bin/pip install --quiet uv
-	$(VENV)/lock/bin/uv pip compile pyproject.toml --all-extras -c constraints.txt --generate-hashes \
-	  --python-version 3.11 --no-annotate --no-header --no-emit-package torch -q -o requirements.lock.new
+	$(VENV)/lock/bin/uv pip compile constraints.txt --no-deps --generate-hashes --no-emit-package torch \
+	  --python-version 3.11 --no-annotate --no-header -q -o requirements.lock.new
 	(sed -n '/^#/p' requirements.lock; cat requirements.lock.new) > requirements.lock.whole
 	mv requirements.lock.whole requirements.lock && rm requirements.lock.new
 

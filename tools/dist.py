@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SETUPTOOLS = "setuptools==84.2.1"
-"""What builds; another version may write other metadata. As in requirements.lock."""
+"""What builds; another version may write other metadata."""
 
 
 def main() -> None:
