@@ -1,23 +1,34 @@
-"""What a student costs beside its bare backbone: parameters, and milliseconds per photo on this machine's CPU.
+"""What a student costs beside its bare backbone and beside asking the teacher once: parameters, and time per photo.
 
-python benchmarks/student.py results/demo/default [--batch 1 --batch 8] [--threads 1] [--repeats 30]
+python benchmarks/student.py [results/demo/default] [--batch 8] [--threads 2]
+
+Without a run the student is the paper's: RN101 at 448 pixels and an adapter for 80 classes, beside RN50x64. Its weights
+are random, which changes neither.
 """
 
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import onnx
 import onnxruntime
-import pandas as pd
 import torch
 import typer
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
-from cutsew.deploy.graph import Graph, write_graph
-from cutsew.student import load
+from common import REPEATS, RESULTS, Out, Repeats, Thing, Tiny, measure
+from cutsew import clip_models
+from cutsew.backbones.base import Backbone
+from cutsew.backbones.open_clip import GridOfFeatures
+from cutsew.config.student import Student as Settings
+from cutsew.deploy.graph import INPUT, OUTPUTS, Graph, write_graph
+from cutsew.numerics.adapter import Adapter
+from cutsew.pixels import Pixels
+from cutsew.student import Student, load
+from tables import Report, publish, ratio, row
+
+CLASSES = 80
 
 
 class Bare(nn.Module):
@@ -33,52 +44,89 @@ class Bare(nn.Module):
         return features
 
 
+class ZeroShot(nn.Module):
+    """The teacher, asked once about the whole photo; the texts are embedded beforehand."""
+
+    def __init__(self, model: str, size: int) -> None:
+        super().__init__()
+        clip = clip_models.build(model, "openai", size, "teacher.open_clip", weights=False)
+        self.pixels, self.tower = Pixels(clip.mean, clip.std), clip.model.get_submodule("visual")
+        width = self.tower(torch.zeros(1, 3, size, size)).shape[1]
+        self.register_buffer("texts", normalize(torch.randn(CLASSES, width), dim=-1))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Map (B, 3, S, S) uint8 to (B, C) cosines."""
+        found: Tensor = normalize(self.tower(self.pixels(pixels)), dim=-1) @ self.get_buffer("texts").T
+        return found
+
+
 def main(
-    run: Annotated[Path, typer.Argument(help="A run's folder, or an exported one.")],
-    batch: Annotated[list[int] | None, typer.Option(help="Photos in a call; may be repeated.")] = None,
-    threads: Annotated[int, typer.Option(help="Threads of one call.")] = 1,
-    repeats: Annotated[int, typer.Option(help="Calls, of which the quickest counts.")] = 30,
+    run: Annotated[Path | None, typer.Argument(help="A run's folder, or an exported one, for its own student.")] = None,
+    tiny: Tiny = False,
+    repeats: Repeats = REPEATS,
+    out: Out = RESULTS,
+    batch: Annotated[int, typer.Option(min=1, help="Photos in a call.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of a call.")] = 1,
 ) -> None:
-    """Print a table: parameters in use, and milliseconds per photo with torch and with onnxruntime."""
-    student = load(run)
+    """Measure backbone, student and teacher with torch, and the first two with onnxruntime."""
     torch.set_num_threads(threads)
+    names = ("cutsew-tiny", "cutsew-tiny", 32) if tiny else ("RN101", "RN50x64", 448)
+    student = load(run) if run else random_student(names[0], names[2])
+    size = student.image_size
+    photos = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8)
     graph = Graph(student)
-    rows = []
-    for name, model, outputs in (("backbone", Bare(graph), ["features"]), ("student", graph, ["logits", "p"])):
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "model.onnx")
-            write_graph(path, model, student.image_size, outputs)
-            held = sum(_size(tensor) for tensor in onnx.load(path).graph.initializer)
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = threads
-            session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-            for count in batch or [1, 8]:
-                photos = torch.randint(0, 256, (count, 3, student.image_size, student.image_size), dtype=torch.uint8)
-                given = {"pixels": photos.numpy()}
-                rows.append(
-                    {"model": name, "parameters": held, "batch": count}
-                    | {"torch ms": _milliseconds(lambda m=model, p=photos: m(p), repeats) / count}  # type: ignore[misc]
-                    | {"onnxruntime ms": _milliseconds(lambda s=session, g=given: s.run(None, g), repeats) / count}  # type: ignore[misc]
-                )
-    print(f"{student.image_size} x {student.image_size} pixels, {threads} thread(s), ms per photo, least of {repeats}")
-    print(pd.DataFrame(rows).to_string(index=False, float_format=lambda x: f"{x:.1f}"))
+    models: dict[str, nn.Module] = {"backbone": Bare(graph), "student": graph}
+    things, facts = [], {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, model in models.items():
+            path = Path(folder, f"{name}.onnx")
+            write_graph(path, model, size, OUTPUTS if name == "student" else ["features"])
+            facts[f"parameters, {name}"] = held(path)
+            things += [in_torch(name, model, photos), in_onnxruntime(name, path, photos, threads)]
+        if run is None:
+            teacher = ZeroShot(names[1], names[2]).eval()
+            facts["parameters, teacher"] = sum(value.numel() for value in teacher.parameters())
+            things.append(in_torch("teacher", teacher, photos))
+        rounds = measure(things, repeats, warm=0 if tiny else 1)
+    pairs = [("student", "backbone", "torch"), ("student", "backbone", "onnxruntime")]
+    pairs += [] if run else [("teacher", "student", "torch")]
+    ratios = [ratio(f"{a} / {b}, {c}", f"{a}, {c}", f"{b}, {c}", rounds) for a, b, c in pairs]
+    conditions = {"pixels": size, "batch": batch, "threads": threads, "models": names if run is None else "of a run"}
+    publish(Report("student", "Student", [row(t, rounds) for t in things], ratios, conditions, facts), out, tiny)
+    print(", ".join(f"{name}: {value / 1e6:.2f} M" for name, value in facts.items()))
 
 
-def _size(tensor: onnx.TensorProto) -> int:
-    count = 1
-    for side in tensor.dims:
-        count *= side
-    return count if tensor.data_type == onnx.TensorProto.FLOAT else 0
+def random_student(model: str, size: int) -> Student:
+    """Build a student whose backbone and adapter have random weights."""
+    clip = clip_models.build(model, "openai", size, "student.open_clip", weights=False)
+    tower = GridOfFeatures(clip.model.get_submodule("visual"))
+    backbone = Backbone(tower, Pixels(clip.mean, clip.std), size, Settings(), "cpu")
+    return Student(backbone, Adapter(backbone.width, CLASSES), [str(number) for number in range(CLASSES)])
 
 
-@torch.inference_mode()
-def _milliseconds(call: Callable[[], Any], repeats: int) -> float:
-    found = []
-    for _ in range(repeats + 2):  # the first two warm up
-        start = time.perf_counter()
-        call()
-        found.append(1000 * (time.perf_counter() - start))
-    return min(found[2:])
+def in_torch(name: str, model: nn.Module, photos: Tensor) -> Thing:
+    """Call a model with torch, as it is."""
+
+    @torch.inference_mode()
+    def run() -> None:
+        model(photos)
+
+    return Thing(f"{name}, torch", run, units=len(photos), unit="photo")
+
+
+def in_onnxruntime(name: str, path: Path, photos: Tensor, threads: int) -> Thing:
+    """Call an exported model with onnxruntime."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    given = {INPUT: photos.numpy()}
+    return Thing(f"{name}, onnxruntime", lambda: session.run(None, given), units=len(photos), unit="photo")
+
+
+def held(path: Path) -> int:
+    """Count the float parameters that a graph holds."""
+    tensors = onnx.load(path).graph.initializer
+    return sum(int(torch.Size(tensor.dims).numel()) for tensor in tensors if tensor.data_type == onnx.TensorProto.FLOAT)
 
 
 if __name__ == "__main__":

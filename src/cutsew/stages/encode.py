@@ -75,7 +75,7 @@ def encode(
     model = teachers.build(Teacher.model_validate(settings["teacher"]), pick_device(device))
     first = 0 if block is None else block * cutting.passes_per_job
     dataset = Views(rows, model.image_size, None if block is None else range(first, first + passes), cutting)
-    embeddings, boxes = _embed(dataset, model, passes, batch_size, workers)
+    embeddings, boxes = embed_views(dataset, model, passes, batch_size, workers)
 
     layout = specs(len(rows), model.width, shard_size, first + passes, cutting.passes_per_job)
     outputs: dict[str, tuple[str, npt.NDArray[Any]]]
@@ -92,7 +92,7 @@ def encode(
     record.write(chunk_record(views, shard, block), written)
 
 
-def _embed(
+def embed_views(
     dataset: Views, model: "teachers.Teacher", passes: int, batch_size: int, workers: int
 ) -> tuple[npt.NDArray[np.float16], Boxes]:
     """Embed all views: (P, n, D) float16 and their boxes (P, n, 5)."""

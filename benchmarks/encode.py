@@ -1,0 +1,121 @@
+"""Encoding on a CPU: from JPEGs to embeddings, beside the bare encoder on tensors that are already there.
+
+python benchmarks/encode.py
+
+The encoder is RN50, with random weights: they change no time.
+"""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import torch
+import typer
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
+
+from common import REPEATS, RESULTS, Out, Repeats, Thing, Tiny, measure
+from cutsew import clip_models, steady
+from cutsew.config.method import Cut
+from cutsew.config.teacher import Teacher
+from cutsew.data.images import inspect
+from cutsew.pixels import Pixels
+from cutsew.stages.encode import Views, embed_views
+from cutsew.steady import steadily
+from cutsew.teachers.runtime import image_encoder
+from photos import write_photos
+from tables import Report, publish, ratio, row
+
+BARE, GROUPS, ENCODE = "bare encoder", "bare encoder, by groups", "encode: torch"
+WAYS = {
+    ENCODE: {"precision": "float32"},
+    "encode: torch, bfloat16": {"precision": "bfloat16"},
+    "encode: openvino": {"precision": "float32", "runtime": "openvino"},
+    "encode: openvino, bfloat16": {"precision": "bfloat16", "runtime": "openvino"},
+}
+
+
+@dataclass
+class Encoder:
+    """An image encoder as a teacher."""
+
+    run: Callable[[Tensor], Tensor]
+    image_size: int
+    width: int
+
+    def embed_images(self, images: Tensor) -> Tensor:
+        """Embed (B, 3, S, S) uint8 views: (B, D)."""
+        return steadily(self.run, images, "cpu")
+
+
+def main(
+    tiny: Tiny = False,
+    repeats: Repeats = REPEATS,
+    out: Out = RESULTS,
+    photos: Annotated[int, typer.Option(help="Photos of 20 crops each.")] = 4,
+    workers: Annotated[int, typer.Option(help="Workers that cut.")] = 2,
+) -> None:
+    """Embed 20 crops of each photo at 224 pixels (tiny: 1 crop, at 32 pixels, by a tiny model)."""
+    name = "cutsew-tiny" if tiny else "RN50"
+    threads, passes, size = steady.count(), 1 if tiny else 20, 32 if tiny else 224
+    count = 1 if tiny else photos
+    clip = clip_models.build(name, "openai", size, "teacher.open_clip", weights=False)
+    tower = clip.model.get_submodule("visual").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module = nn.Sequential(Pixels(clip.mean, clip.std), tower)
+    ways = {name: Teacher.model_validate(chosen) for name, chosen in WAYS.items()}
+    encoders = {name: image_encoder(module, size, way, "cpu") for name, way in ways.items()}
+    ready = torch.randn(count * passes, 3, size, size).contiguous(memory_format=torch.channels_last)
+    with tempfile.TemporaryDirectory() as folder:
+        views = Views(_listed(write_photos(Path(folder), count)), size, range(passes), Cut())
+        width = int(tower(ready[:1]).shape[1])
+
+        def encode(way: str) -> None:
+            teacher = Encoder(encoders[way], size, width)
+            embed_views(views, teacher, passes, batch_size=64, workers=0 if tiny else workers)  # type: ignore[arg-type]
+
+        runs: dict[str, Callable[[], object]] = {
+            BARE: lambda: _bare(tower, ready),
+            GROUPS: lambda: steadily(tower, ready, "cpu"),
+        }
+        runs |= {way: lambda way=way: encode(way) for way in WAYS}  # type: ignore[misc]
+        things = [
+            Thing(what, run, lambda w=what: torch.set_num_threads(threads if w == BARE else 1), len(ready), "view")  # type: ignore[misc]
+            for what, run in runs.items()
+        ]
+        rounds = measure(things, repeats, warm=0 if tiny else 1)
+        seen = torch.cat([views[index][0] for index in range(count)])
+    torch.set_num_threads(1)
+    said = {name: steadily(encoder, seen, "cpu") for name, encoder in encoders.items()}
+    facts = {f"lowest cosine, {name}": float(cosine_similarity(said[name], said[ENCODE]).min()) for name in WAYS}
+    ratios = [
+        ratio("encode: torch / bare encoder", ENCODE, BARE, rounds, bar="at most 1.05"),
+        ratio("encode: torch / bare encoder, by groups", ENCODE, GROUPS, rounds, bar="at most 1.05"),
+        *(ratio(f"{name} / encode: torch", name, ENCODE, rounds) for name in WAYS if name != ENCODE),
+    ]
+    conditions = {
+        "model": f"{name}, random weights",
+        "pixels": size,
+        "views": len(ready),
+        "batch": 64,
+        "threads": threads,
+    }
+    report = Report("encode", "Encode", [row(thing, rounds) for thing in things], ratios, conditions, facts)
+    publish(report, out, tiny)
+    print(", ".join(f"{name}: {value:.6f}" for name, value in facts.items()))
+
+
+def _listed(paths: list[Path]) -> pd.DataFrame:
+    return pd.DataFrame({"path": [str(path) for path in paths], "digest": [inspect(path).digest for path in paths]})
+
+
+@torch.inference_mode()
+def _bare(tower: nn.Module, ready: Tensor) -> None:
+    for part in torch.split(ready, 64):
+        tower(part)
+
+
+if __name__ == "__main__":
+    typer.run(main)
