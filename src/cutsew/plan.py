@@ -121,7 +121,7 @@ STAGES: dict[str, Stage] = {
     ),
     "train": Stage(
         "Train the adapter and refine the pseudo-labels (Eq. 11-20).",
-        3,
+        4,
         ("classes", "student", "adapter", "sew", "train", "correct"),
         ("override", "targets", "correct", "fuse", "score", "import_scores", "select", "tiny_clip"),
     ),
@@ -146,7 +146,7 @@ STAGES: dict[str, Stage] = {
     ),
     "reference_train": Stage(
         "Train a reference student.",
-        3,
+        4,
         ("classes", "student", "adapter", "sew", "train", "correct"),
         ("reference_labels", "score", "import_scores", "tiny_clip"),
         command="train",

@@ -72,7 +72,7 @@ def threads() -> ThreadPoolExecutor:
     """
     groups = count()
     torch.set_num_threads(1)
-    return ThreadPoolExecutor(groups, initializer=_use_one_thread)
+    return ThreadPoolExecutor(groups, initializer=use_one_thread)
 
 
 @cache
@@ -81,7 +81,8 @@ def count() -> int:
     return torch.get_num_threads()
 
 
-def _use_one_thread() -> None:
+def use_one_thread() -> None:
+    """Let torch compute in one thread whatever this thread calls."""
     torch.get_num_threads()  # torch sets up each new thread once, on first use: that must come before the next line
     torch.set_num_threads(1)
 

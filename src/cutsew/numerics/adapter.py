@@ -104,7 +104,7 @@ class Adapter(nn.Module):
             ValueError: the grid is larger than `max_grid`.
 
         """
-        return self._read_out(self.decode(features))
+        return self.read_out(self.decode(features))
 
     def pool(self, features: Tensor) -> Tensor:
         """Describe photos by the mean of their decoded classes, each weighted by its probability.
@@ -117,7 +117,7 @@ class Adapter(nn.Module):
 
         """
         decoded = self.decode(features)
-        weights = functional.logsigmoid(self._read_out(decoded)).softmax(dim=1)  # p_c / sum of p, also where all are 0
+        weights = functional.logsigmoid(self.read_out(decoded)).softmax(dim=1)  # p_c / sum of p, also where all are 0
         return (weights.unsqueeze(-1) * decoded).sum(dim=1)
 
     def decode(self, features: Tensor) -> Tensor:
@@ -130,6 +130,7 @@ class Adapter(nn.Module):
         decoded: Tensor = self.decoder(self.queries.expand(features.shape[0], -1, -1), memory)
         return decoded
 
-    def _read_out(self, decoded: Tensor) -> Tensor:
+    def read_out(self, decoded: Tensor) -> Tensor:
+        """Turn the decoder's answers, (B, C, width), into logits, (B, C)."""
         logits: Tensor = (decoded * self.weight).sum(-1) + self.bias
         return logits

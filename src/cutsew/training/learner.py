@@ -12,9 +12,11 @@ from torch import Tensor
 from cutsew.config.student import Train
 from cutsew.errors import UserError
 from cutsew.numerics.adapter import Adapter
+from cutsew.numerics.adapter_parts import InParts
 from cutsew.numerics.em import blend, e_loss, m_loss
 from cutsew.numerics.estimator import Estimator
 from cutsew.numerics.schedule import rate_factors
+from cutsew.steady import threads
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Learner:
         rest = [weight for weight in adapter.parameters() if id(weight) not in ids]
         groups: list[dict[str, Any]] = [{"params": rest}, {"params": decoder}]
         self._optimizer = torch.optim.AdamW(groups, lr=train.lr_adapter, weight_decay=train.weight_decay, fused=True)
+        on_cpu = adapter.queries.device.type == "cpu"
+        self._answer = InParts(self.adapter, threads()) if on_cpu else self.adapter
         self.estimator = Estimator(z, self.rates[:, 2].tolist(), train.weight_decay)
 
     def step(self, number: int, sources: Tensor, weak: Tensor, strong: Tensor | None) -> Losses:
@@ -70,8 +74,8 @@ class Learner:
         index, place = torch.unique(sources, return_inverse=True)
         rows = self.estimator.rows(index)
         z = blend(rows[place]).z
-        p = self.adapter(weak)
-        q = None if strong is None else self.adapter(strong)
+        p = self._answer(weak)
+        q = None if strong is None else self._answer(strong)
         m, e = m_loss(p, z, q, self._train.strong_weight), e_loss(z, p)
         losses = Losses(float(m.detach()), float(e.detach()))
         if not np.isfinite([losses.m, losses.e]).all():
