@@ -74,7 +74,12 @@ def world(tmp_path_factory):
 
 
 def run(folder, out, chosen=None, fused=None):
-    given = (folder / "images.parquet", folder / "adapter.safetensors", out / "ensemble.zarr", chosen or {"fuse": {}})
+    given = (
+        folder / "images.parquet",
+        folder / "adapter.safetensors",
+        out / "ensemble.zarr" / "zarr.json",
+        chosen or {"fuse": {}},
+    )
     zarrs = (folder / "scores.zarr", fused or folder / "fused.zarr", folder / "logits.zarr")
     stage.run(*given, *zarrs, "cpu", 4, 0, build=backbone)
     return read(array_of(open_group(out / "ensemble.zarr"), "z"))

@@ -79,13 +79,14 @@ def run(
         "student": reference(_looked_at(model, sample, where, batch_size, workers)),
         "teacher": reference(teacher.read([str(name) for name in sample["id"]])),
     }
-    table.write(out.with_name(table.TABLE), student.classes, usual)
+    group = folder_of(out)
+    beside = group.with_name(table.TABLE)
+    table.write(beside, student.classes, usual)
     _combine(out, held_out, student, teacher, usual)
     views = _views(logits, settings)
     record.facts = {"device": where, "reference_photos": len(sample), "photos": len(held_out)}
     record.facts |= {"views_of_teacher_per_photo": views, "views_of_student_per_photo": 1}
-    written = (folder_of(out), out.with_name(table.TABLE))
-    record.write(written[0].with_suffix(".json"), {path.name: input_digest(path) for path in written})
+    record.write(group.with_suffix(".json"), {path.name: input_digest(path) for path in (group, beside)})
     of_teacher = "patches and regions" if views is None else f"{views} views"
     log.info("ensemble: %s of the teacher and one view of the student for every photo", of_teacher)
 
