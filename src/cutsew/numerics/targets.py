@@ -58,8 +58,8 @@ def estimated_count(z: Logits) -> float:
 
     Two Gaussians are fitted to each class's logits; the upper one is taken for the photos that show the class. It
     estimates too much rather than too little: on 5,640 photos of VOC 2012 with RN50x64 1.9 to 2.0 where the truth is
-    1.55, on the embedded demo 2.7 to 2.8 where it is 2.37. Where logits do not fall into two groups it is no estimate: on
-    547 photos with the `conse` teacher 4.6 where it is 2.0.
+    1.55, on the embedded demo 2.7 to 2.8 where it is 2.37. Where logits do not fall into two groups it is no
+    estimate: on 547 photos with the `conse` teacher 4.6 where it is 2.0.
 
     Args:
         z: (n, C) logits, n at least 2.
