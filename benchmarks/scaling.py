@@ -5,6 +5,7 @@ python benchmarks/scaling.py
 Narrow embeddings and few passes, so that a million photos fit a small disk: each of both only multiplies the time.
 """
 
+import statistics
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -64,8 +65,11 @@ def _draw(totals: Mapping[int, Row], path: Path) -> None:
         axes.plot(photos, values, "o", ms=4, alpha=0.6)
         axes.set(xscale="log", xlabel="photos", title=name)
         axes.grid(alpha=0.3)
-    slope = min(run.cpu for run in totals[max(totals)].runs) / max(totals)
-    time.plot(sorted(totals), [slope * n for n in sorted(totals)], "--", lw=1, label="proportional to photos")
+    (few, least), *_, (many, most) = [(n, statistics.median(run.cpu for run in row.runs)) for n, row in totals.items()]
+    slope = (most - least) / (many - few)
+    line = [few * (many / few) ** (i / 50) for i in range(51)]
+    label = f"{least - few * slope:.1f} s and {1e6 * slope:.0f} µs a photo"
+    time.plot(line, [least + (n - few) * slope for n in line], "--", lw=1, label=label)
     time.set_yscale("log")
     time.legend(frameon=False)
     memory.set_ylim(bottom=0)

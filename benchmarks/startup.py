@@ -17,7 +17,7 @@ from tables import Report, publish, row
 
 LIGHT = ("fuse", "score", "correct", "select", "seal", "evaluate")
 """Stages without a network in them."""
-PHOTOS = 16
+PHOTOS = 256
 
 
 def main(tiny: Tiny = False, repeats: Repeats = REPEATS, out: Out = RESULTS) -> None:
