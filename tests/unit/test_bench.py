@@ -11,7 +11,7 @@ from common import Run, Thing, measure, run_once
 from tables import Report, fill_docs, publish, ratio, row, total
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-HELPERS = {"common", "tables", "synthetic", "photos"}
+HELPERS = {"common", "tables", "synthetic", "photos", "baseline"}
 SLOW = {"student"}  # writes two ONNX graphs; test_export does that too
 
 
