@@ -4,6 +4,7 @@ import errno
 import glob
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,6 +84,11 @@ def write_text(path: Path, text: str) -> None:
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
+        for _ in range(20):  # where one write failed, zarr's other ones may still be adding files
+            shutil.rmtree(path, ignore_errors=True)
+            if not path.exists():
+                return
+            time.sleep(0.05)
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
