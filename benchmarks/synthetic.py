@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cutsew.artefacts.layout import Spec
 from cutsew.artefacts.manifest import write_manifest
-from cutsew.artefacts.store import Spec, seal, write_chunk, write_group
+from cutsew.artefacts.store import seal, write_chunk, write_group
 from cutsew.artefacts.views import BOXES, CROPS, GLOBAL, chunk_file, specs
 from cutsew.numerics.views import EDGES
 

@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from cutsew.errors import UserError, in_one_line
 from cutsew.owner import end_with_owner
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 
 COMMANDS = [name for name, stage in STAGES.items() if stage.command is None]
 """Commands that rules call; each is a module of cutsew.stages."""

@@ -1,4 +1,4 @@
-"""Which stage reads which settings and stands after which, and so which run's folder holds an artefact.
+"""Which settings made an artefact of a run, and so which run's folder holds it.
 
 Runs share what they have in common: a stage whose settings, its ancestors' included, equal those of an earlier run is
 read from that run's folder.
@@ -7,11 +7,11 @@ read from that run's folder.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cutsew.config import Config, load, override
+from cutsew.pipeline import STAGES
 
 DEFAULT = "default"
 """Name of the base run."""
@@ -22,153 +22,6 @@ SHIPPED = "demo"
 REBUILT = "cutsew-tiny.safetensors"
 """File of the tiny CLIP that the workflow trains anew, in the base run's folder."""
 
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage of the pipeline.
-
-    Attributes:
-        summary: one line for the command line's help.
-        version: raised when the stage's numbers change, so that its artefacts are made again; guarded by a golden test.
-        reads: dotted names of the settings that it reads; they stand in its rule's params.
-        after: stages whose artefacts it reads.
-        command: the stage whose command its rule calls, where that is not its own.
-
-    """
-
-    summary: str
-    version: int
-    reads: tuple[str, ...]
-    after: tuple[str, ...] = ()
-    command: str | None = None
-
-
-STAGES: dict[str, Stage] = {
-    "tiny_clip": Stage("Train the demo's tiny CLIP anew.", 1, ()),
-    "demo_world": Stage(
-        "Write the embedded demo's photos in PASCAL VOC layout.", 1, ("demo.train", "demo.test", "demo.seed")
-    ),
-    "download": Stage("Fetch and unpack a benchmark's archives.", 1, ("dataset.download", "dataset.root")),
-    "manifest": Stage(
-        "List, check and shard the photos.",
-        1,
-        ("dataset.kind", "dataset.root", "dataset.on_bad_image", "dataset.test", "dataset.shard_size")
-        + ("dataset.voc", "dataset.coco", "dataset.nus", "dataset.unlabelled")
-        + ("dataset.benchmark", "dataset.protocol", "dataset.reduced", "teacher.scores"),
-        ("demo_world", "download"),
-    ),
-    "truth": Stage(
-        "Read the true labels, for evaluation only.",
-        1,
-        ("classes", "dataset.kind", "dataset.root", "dataset.truth", "dataset.difficult", "dataset.coco"),
-        ("manifest",),
-    ),
-    "text": Stage(
-        "Embed the class names.",
-        1,
-        ("classes", "prompts", "teacher.kind", "teacher.open_clip", "teacher.conse"),
-        ("tiny_clip",),
-    ),
-    "encode": Stage(
-        "Embed whole photos or a block of crop passes of one shard.",
-        3,
-        ("teacher.kind", "teacher.precision", "teacher.compiled", "teacher.runtime")
-        + ("teacher.open_clip", "teacher.conse")
-        + ("cut.area", "cut.aspect", "cut.flip", "cut.seed", "cut.passes_per_job", "dataset.shard_size"),
-        ("manifest", "tiny_clip"),
-    ),
-    "seal": Stage(
-        "Write the metadata of views.zarr once all its chunks are there.",
-        2,
-        ("cut.passes", "cut.passes_per_job", "dataset.shard_size"),
-        ("encode",),
-    ),
-    "score": Stage("Turn embeddings into logits (Eq. 3-4).", 2, ("score.epsilon",), ("text", "seal")),
-    "import_scores": Stage(
-        "Take logits from scores made elsewhere.", 1, ("classes", "teacher.scores", "score.epsilon"), ("manifest",)
-    ),
-    "tagclip": Stage(
-        "Score the patches of one shard's photos, and ask again about each class's region (TagCLIP).",
-        1,
-        ("teacher.kind", "teacher.precision", "teacher.open_clip", "dataset.shard_size")
-        + tuple(f"score.tagclip.{name}" for name in ("background", "patches", "blocks", "votes", "candidates")),
-        ("manifest", "text", "tiny_clip"),
-    ),
-    "seal_tagclip": Stage(
-        "Write the metadata of tagclip.zarr once all its chunks are there.", 1, ("dataset.shard_size",), ("tagclip",)
-    ),
-    "fuse": Stage(
-        "Fuse the answers of all views (Eq. 7), or TagCLIP's two.",
-        1,
-        ("fuse", "score.rule", "score.epsilon", "score.tagclip.weight"),
-        ("score", "import_scores", "seal_tagclip"),
-    ),
-    "correct": Stage("Lift the top-beta classes (Eq. 9).", 1, ("correct",), ("fuse",)),
-    "targets": Stage(
-        "Set how many labels a photo has on average.",
-        1,
-        ("targets",),
-        ("correct", "fuse", "score", "import_scores"),
-    ),
-    "override": Stage(
-        "Lay a human's corrections over the labels that training starts from.",
-        1,
-        ("labels", "score.epsilon"),
-        ("targets", "correct", "fuse", "score", "import_scores"),
-    ),
-    "select": Stage(
-        "Choose the salient photos to paste (Eq. 10).", 1, ("select",), ("score", "import_scores", "correct")
-    ),
-    "train": Stage(
-        "Train the adapter and refine the pseudo-labels (Eq. 11-20).",
-        4,
-        ("classes", "student", "adapter", "sew", "train", "correct"),
-        ("override", "targets", "correct", "fuse", "score", "import_scores", "select", "tiny_clip"),
-    ),
-    "predict": Stage("Score photos with the student: the held-out ones, or any photo or folder.", 2, (), ("train",)),
-    "ensemble": Stage(
-        "Combine the student's answer and the fused teacher's.",
-        1,
-        ("fuse.passes", "score.rule"),
-        ("score", "import_scores", "fuse", "train", "predict"),
-    ),
-    "thresholds": Stage(
-        "Suggest from which probability each class counts as named.",
-        1,
-        ("thresholds", "targets.count"),
-        ("score", "import_scores", "train", "predict"),
-    ),
-    "reference_labels": Stage(
-        "Turn true labels into those of a reference student.",
-        1,
-        ("classes", "references.smoothing", "train.seed"),
-        ("truth",),
-    ),
-    "reference_train": Stage(
-        "Train a reference student.",
-        4,
-        ("classes", "student", "adapter", "sew", "train", "correct"),
-        ("reference_labels", "score", "import_scores", "tiny_clip"),
-        command="train",
-    ),
-    "reference_predict": Stage(
-        "Score the held-out photos with a reference student.", 2, (), ("reference_train",), command="predict"
-    ),
-    "explain": Stage(
-        "Map where teacher and student see a class, and keep their features of a sample.",
-        2,
-        ("teacher.kind", "teacher.open_clip", "teacher.conse", "explain"),
-        ("text", "seal", "train", "predict", "tiny_clip"),
-    ),
-    "evaluate": Stage(
-        "Measure every stage.",
-        2,
-        ("evaluate", "predict.ensemble"),
-        ("truth", "predict", "ensemble", "thresholds", "reference_predict"),
-    ),
-    "report": Stage("Write the report.", 3, (), ("evaluate", "explain")),
-    "sweep_table": Stage("Set the runs of a sweep side by side.", 1, (), ("evaluate",)),
-}
 
 PLAIN = {"sew.enabled": False, "train.em_weight": 0.0, "train.correct_after": False}
 """Settings of a reference student's training: on plain photos, its labels left as they are."""

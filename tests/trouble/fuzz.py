@@ -22,7 +22,7 @@ from hypothesis.database import DirectoryBasedExampleDatabase
 from safetensors.torch import save
 
 from cutsew.artefacts.manifest import read_manifest
-from cutsew.artefacts.store import array_of, open_group, read
+from cutsew.artefacts.reading import array_of, open_group, read
 from cutsew.artefacts.tables import read_record
 from cutsew.artefacts.trace import BadRecord
 from cutsew.artefacts.trace import read_record as read_trace

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cutsew.artefacts.layout import Spec
 from cutsew.artefacts.manifest import read_manifest, shard_digests, write_manifest
 from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import Spec, write_chunk, write_group
+from cutsew.artefacts.store import write_chunk, write_group
 from cutsew.artefacts.views import chunk_file, chunk_record, specs
 from cutsew.stages.correct import correct
 from cutsew.stages.evaluate import evaluate

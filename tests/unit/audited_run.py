@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 from sewing_world import CLASSES, backbone, make_world, settings
 
+from cutsew.artefacts.layout import Spec
 from cutsew.artefacts.logits import logit_specs
 from cutsew.artefacts.manifest import read_manifest
 from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import Spec, new_group
+from cutsew.artefacts.store import new_group
 from cutsew.stages import predict, train
 from cutsew.stages.correct import correct
 from cutsew.stages.evaluate import evaluate

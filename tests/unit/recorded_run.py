@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 
 from cutsew.artefacts.coordinates import Along
+from cutsew.artefacts.layout import Spec
 from cutsew.artefacts.logits import label_spec, logit_specs
 from cutsew.artefacts.manifest import read_manifest, shard_digests, write_manifest
 from cutsew.artefacts.maps import map_specs
 from cutsew.artefacts.record import Record, input_digest
-from cutsew.artefacts.store import Spec, file_digest, new_group, seal, write_chunk
+from cutsew.artefacts.store import file_digest, new_group, seal, write_chunk
 from cutsew.artefacts.views import chunk_file, chunk_record, specs
 
 CLASSES = ["cat", "dog"]

@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
+from cutsew.artefacts.layout import Spec
 from cutsew.artefacts.logits import label_spec
 from cutsew.artefacts.manifest import write_manifest
 from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import Spec, new_group
+from cutsew.artefacts.store import new_group
 from cutsew.numerics.draw import generator
 
 CLASSES = ("cat", "dog", "horse")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cutsew.config import Config, docs, load
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 

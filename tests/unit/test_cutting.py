@@ -9,7 +9,7 @@ import xarray
 from PIL import Image
 
 from cutsew.artefacts.manifest import shard_digests, write_manifest
-from cutsew.artefacts.store import array_of, open_group, read
+from cutsew.artefacts.reading import array_of, open_group, read
 from cutsew.artefacts.views import BOXES, CROPS, GLOBAL
 from cutsew.config import Config
 from cutsew.data.images import inspect

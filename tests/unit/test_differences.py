@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from synthetic_run import SETTINGS, make_run, write_zarr
 
-from cutsew.artefacts.store import array_of, labels_of, open_group, read
+from cutsew.artefacts.reading import array_of, labels_of, open_group, read
 from cutsew.errors import UserError
 from cutsew.stages.evaluate import evaluate
 from cutsew.stages.sweep_table import sweep_table

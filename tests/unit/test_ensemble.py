@@ -14,11 +14,12 @@ from synthetic_run import write_zarr
 from cutsew.artefacts.logits import logit_specs
 from cutsew.artefacts.manifest import read_manifest
 from cutsew.artefacts.outcome import Outcome
-from cutsew.artefacts.store import array_of, new_group, open_group, read
+from cutsew.artefacts.reading import array_of, open_group, read
+from cutsew.artefacts.store import new_group
 from cutsew.config import load
 from cutsew.errors import UserError
 from cutsew.numerics.ensemble import Reference, ensemble, reference, standardised
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 from cutsew.stages import ensemble as stage
 from cutsew.stages import predict
 

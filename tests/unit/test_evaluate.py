@@ -9,12 +9,12 @@ from synthetic_run import CLASSES, SETTINGS, make_run, write_zarr
 
 from cutsew.artefacts.manifest import read_manifest, write_manifest
 from cutsew.artefacts.outcome import Outcome
+from cutsew.artefacts.reading import labels_of, open_group
 from cutsew.artefacts.record import file_digest
-from cutsew.artefacts.store import labels_of, open_group
 from cutsew.artefacts.thresholds import Thresholds, write
 from cutsew.errors import UserError
 from cutsew.numerics.agreement import degenerate
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 from cutsew.stages.evaluate import evaluate
 
 

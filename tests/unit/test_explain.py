@@ -12,8 +12,10 @@ from test_predict import run_predict
 from tiny_models import checkpoint
 
 from cutsew import steady, teachers
+from cutsew.artefacts.layout import Spec
 from cutsew.artefacts.manifest import read_manifest
-from cutsew.artefacts.store import Spec, array_of, open_group, read, write_group
+from cutsew.artefacts.reading import array_of, open_group, read
+from cutsew.artefacts.store import write_group
 from cutsew.config.teacher import Teacher
 from cutsew.errors import UserError
 from cutsew.numerics.adapter import Adapter

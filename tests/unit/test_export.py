@@ -14,7 +14,8 @@ from sewing_world import CLASSES, backbone, make_world, run_train, settings
 from tiny_models import checkpoint
 
 from cutsew import backbones
-from cutsew.artefacts.store import array_of, file_digest, labels_of, open_group, read
+from cutsew.artefacts.reading import array_of, labels_of, open_group, read
+from cutsew.artefacts.store import file_digest
 from cutsew.artefacts.thresholds import Thresholds
 from cutsew.config.student import Student as StudentSettings
 from cutsew.deploy import graph, whole

@@ -16,7 +16,8 @@ from cutsew.data.folder import in_fraction
 from cutsew.data.images import BadImage, inspect
 from cutsew.data.listing import listing_fingerprint, truth_fingerprint
 from cutsew.errors import UserError
-from cutsew.plan import STAGES, Plan
+from cutsew.pipeline import STAGES
+from cutsew.plan import Plan
 from cutsew.stages.manifest import manifest
 
 
@@ -392,5 +393,5 @@ def test_fingerprint_counts_scores_where_they_decide(root, tmp_path):
 
 
 def test_stage_version_is_one():
-    # Raise the version in cutsew.plan when the golden rows above change.
+    # Raise the version in cutsew.pipeline when the golden rows above change.
     assert STAGES["manifest"].version == 1

@@ -5,7 +5,8 @@ import pytest
 from cutsew.config import load, override
 from cutsew.config.presets import METHODS, fill_in
 from cutsew.errors import UserError
-from cutsew.plan import DEFAULT, STAGES, Plan
+from cutsew.pipeline import STAGES
+from cutsew.plan import DEFAULT, Plan
 
 BASE = {"classes": ["cat", "dog", "bus"]}
 RELEASED_BASE = {**BASE, "method": "released"}

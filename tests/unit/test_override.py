@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from cutsew.artefacts.logits import label_spec
-from cutsew.artefacts.store import array_of, open_group, read, write_group
+from cutsew.artefacts.reading import array_of, open_group, read
+from cutsew.artefacts.store import write_group
 from cutsew.config.method import Score
 from cutsew.data.overrides import read_overrides
 from cutsew.errors import UserError

@@ -7,7 +7,8 @@ import pytest
 
 from cutsew.config import Config
 from cutsew.errors import UserError
-from cutsew.plan import DEFAULT, STAGES, Plan
+from cutsew.pipeline import STAGES
+from cutsew.plan import DEFAULT, Plan
 
 BASE = {"classes": ["cat", "dog"], "correct": {"beta": 1}}
 

@@ -12,7 +12,7 @@ from sewing_world import CLASSES, TEST, backbone, make_world, run_train, setting
 
 from cutsew.artefacts.manifest import read_manifest
 from cutsew.artefacts.outcome import Outcome
-from cutsew.artefacts.store import array_of, labels_of, open_group, read
+from cutsew.artefacts.reading import array_of, labels_of, open_group, read
 from cutsew.errors import UserError
 from cutsew.numerics.adapter import Adapter
 from cutsew.stages import predict as stage

@@ -5,8 +5,9 @@ import json
 
 import numpy as np
 
+from cutsew.artefacts.layout import Spec
 from cutsew.artefacts.record import Record, input_digest
-from cutsew.artefacts.store import Spec, new_group
+from cutsew.artefacts.store import new_group
 
 
 def test_holds_how_an_artefact_was_made(tmp_path):

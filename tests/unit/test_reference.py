@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from cutsew.artefacts.manifest import write_manifest
-from cutsew.artefacts.store import array_of, open_group, read
+from cutsew.artefacts.reading import array_of, open_group, read
 from cutsew.config import load
 from cutsew.errors import UserError
 from cutsew.numerics.reference import CERTAIN, single_positive, smoothed, supervised

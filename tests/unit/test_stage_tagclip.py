@@ -11,8 +11,8 @@ from tiny_models import checkpoint
 from torch.nn.functional import normalize
 
 from cutsew.artefacts.manifest import shard_digests, write_manifest
+from cutsew.artefacts.reading import array_of, labels_of, open_group, read
 from cutsew.artefacts.reference import write as write_reference
-from cutsew.artefacts.store import array_of, labels_of, open_group, read
 from cutsew.artefacts.tagclip import chunk_file, chunk_record
 from cutsew.artefacts.trace import Traces
 from cutsew.artefacts.verify import Verifier

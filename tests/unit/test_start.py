@@ -18,7 +18,7 @@ for name in [None, "fuse", "score", "correct", "select", "seal"]:
 
 WITHOUT_TORCH = """
 import importlib, sys
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 WITH = {"tiny_clip", "text", "encode", "tagclip", "train", "predict", "ensemble", "explain"}
 for name in sorted(STAGES.keys() - WITH - {"reference_train", "reference_predict"}):
     importlib.import_module(f"cutsew.stages.{name}")

@@ -9,18 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cutsew.artefacts.coordinates import Along, Same
-from cutsew.artefacts.store import (
-    Spec,
-    array_of,
-    content_digest,
-    inner_chunk,
-    labels_of,
-    new_group,
-    open_group,
-    read,
-    seal,
-    write_chunk,
-)
+from cutsew.artefacts.layout import Spec, inner_chunk
+from cutsew.artefacts.reading import array_of, labels_of, open_group, read
+from cutsew.artefacts.store import content_digest, new_group, seal, write_chunk
 from cutsew.errors import UserError
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from cutsew.errors import UserError
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 from cutsew.reporting.sweep_plot import is_line
 from cutsew.stages.sweep_table import sweep_table
 

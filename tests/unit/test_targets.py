@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from cutsew.artefacts.logits import label_spec
-from cutsew.artefacts.store import array_of, open_group, read, write_group
+from cutsew.artefacts.reading import array_of, open_group, read
+from cutsew.artefacts.store import write_group
 from cutsew.config import load
 from cutsew.errors import UserError
 from cutsew.numerics.metrics import average_precision

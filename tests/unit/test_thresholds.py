@@ -12,11 +12,12 @@ from synthetic_run import CLASSES, make_run
 
 from cutsew.artefacts import thresholds as table
 from cutsew.artefacts.logits import label_spec
-from cutsew.artefacts.store import array_of, new_group, open_group, read
+from cutsew.artefacts.reading import array_of, open_group, read
+from cutsew.artefacts.store import new_group
 from cutsew.errors import UserError
 from cutsew.numerics.score import sigmoid
 from cutsew.numerics.thresholds import FEWEST, best_f1, count, expected_share, mixture, named
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 from cutsew.stages.thresholds import thresholds
 
 LOGITS = arrays(np.float32, st.tuples(st.integers(1, 30), st.just(2)), elements=st.floats(-8, 8, width=16))

@@ -8,9 +8,11 @@ from sewing_world import CLASSES, backbone, make_world, run_train, settings
 
 from cutsew import teachers
 from cutsew.artefacts import reference as table
+from cutsew.artefacts.layout import Spec
 from cutsew.artefacts.manifest import read_manifest
+from cutsew.artefacts.reading import array_of, open_group, read
 from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import Spec, array_of, open_group, read, write_group
+from cutsew.artefacts.store import write_group
 from cutsew.config.method import Cut
 from cutsew.config.teacher import Teacher
 from cutsew.deploy.classifier import open_classifier

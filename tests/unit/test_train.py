@@ -21,7 +21,8 @@ from sewing_world import CLASSES, TRAIN, backbone, make_world, run_train, settin
 from cutsew import steady
 from cutsew.artefacts.logits import label_spec
 from cutsew.artefacts.manifest import read_manifest
-from cutsew.artefacts.store import array_of, labels_of, open_group, read, write_group
+from cutsew.artefacts.reading import array_of, labels_of, open_group, read
+from cutsew.artefacts.store import write_group
 from cutsew.config.method import Sew
 from cutsew.config.student import Adapter as AdapterSettings
 from cutsew.config.student import Student

@@ -17,7 +17,8 @@ from cutsew.errors import UserError
 from cutsew.lock import claim
 from cutsew.outputs import needed
 from cutsew.owner import announce
-from cutsew.plan import DEFAULT, STAGES, Plan
+from cutsew.pipeline import STAGES
+from cutsew.plan import DEFAULT, Plan
 
 # `--config sweep=alpha` names config/sweeps/alpha.yaml beside the Snakefile, or a file by its path; several with commas.
 SWEEPS = Path(workflow.basedir, "config", "sweeps")

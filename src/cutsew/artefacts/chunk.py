@@ -8,7 +8,8 @@ import zarr
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
-from cutsew.artefacts.store import Array, Spec, read
+from cutsew.artefacts.layout import Array, Spec
+from cutsew.artefacts.reading import read
 
 
 def chunk_bytes(values: Array, spec: Spec) -> bytes:

@@ -69,7 +69,7 @@ def write_coordinate(store: "LocalStore", name: str, values: Labels) -> None:
 
 def _refuse_damaged(group: Path, name: str) -> None:
     """Read a coordinate chunk by chunk, so that its checksums are looked at before its files are copied."""
-    from cutsew.artefacts.store import array_of, open_group, read
+    from cutsew.artefacts.reading import array_of, open_group, read
 
     labels = array_of(open_group(group), name)
     for start in range(0, labels.shape[0], labels.chunks[0]):

@@ -4,9 +4,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from cutsew.artefacts.layout import folder_of
 from cutsew.artefacts.manifest import read_manifest, shard_digests
 from cutsew.artefacts.record import input_digest, listing_digests
-from cutsew.artefacts.store import folder_of
 from cutsew.artefacts.trace import Made, Traces
 from cutsew.outputs import SEALED_BY
 

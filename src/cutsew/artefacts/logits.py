@@ -1,6 +1,6 @@
 """Layout of the label artefacts: logits.zarr, fused.zarr, pseudo.zarr, refined.zarr, scores.zarr."""
 
-from cutsew.artefacts.store import Spec
+from cutsew.artefacts.layout import Spec
 
 ROWS = 4096
 """Photos in one chunk of logits.zarr and of what is made from it, however large the shards are."""

@@ -1,6 +1,6 @@
 """Layout of maps.zarr: where teacher and student see classes, and what they make of a sample of photos."""
 
-from cutsew.artefacts.store import Spec
+from cutsew.artefacts.layout import Spec
 
 
 def map_specs(

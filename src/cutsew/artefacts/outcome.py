@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cutsew.artefacts.store import array_of, folder_of, labels_of, open_group, read_rows
+from cutsew.artefacts.layout import folder_of
+from cutsew.artefacts.reading import array_of, labels_of, open_group, read_rows
 from cutsew.artefacts.tables import read_parquet
 from cutsew.errors import UserError
 

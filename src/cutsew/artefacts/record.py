@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from cutsew.artefacts.atomic import write_text
-from cutsew.artefacts.store import file_digest, folder_of
+from cutsew.artefacts.layout import folder_of
+from cutsew.artefacts.store import file_digest
 from cutsew.artefacts.tables import read_record
 
 PACKAGES = ("cutsew", "torch", "open_clip_torch", "timm", "zarr", "numpy", "pandas", "pillow", "scikit-learn")

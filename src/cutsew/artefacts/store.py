@@ -1,4 +1,4 @@
-"""Zarr v3 groups with named dimensions and coordinates, written whole or chunk by chunk, and opened only if complete.
+"""Zarr v3 groups with named dimensions and coordinates, written whole or chunk by chunk.
 
 Two ways of writing:
 
@@ -11,90 +11,17 @@ Each chunk ends in a checksum (CRC-32C) that every reader checks, so that a flip
 """
 
 import hashlib
-import itertools
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from cutsew.artefacts.atomic import replacing, telling
 from cutsew.artefacts.coordinates import Coordinates, write_coordinate
-from cutsew.errors import UserError
+from cutsew.artefacts.layout import Array, Spec, folder_of, refuse_missing, spec_of
 
-if TYPE_CHECKING:  # zarr takes longer to import than all else of a light stage: it is, when the first array is touched
+if TYPE_CHECKING:
     import zarr
-    from zarr.storage import LocalStore, MemoryStore
-
-Array = npt.NDArray[Any]
-AGAIN = "delete it and run the workflow again"
-DAMAGE = (ValueError, TypeError, KeyError, RuntimeError, OSError, AttributeError, BufferError)
-"""What zarr and its codecs raise at metadata and chunks that are not what they were."""
-
-INNER_IMAGES = 128
-"""Images in an inner chunk of a sharded array: few enough that an auditor's read of one image is quick."""
-
-
-@dataclass(frozen=True)
-class Spec:
-    """Shape, dtype and layout of one array of a group.
-
-    Attributes:
-        shape: of the whole array.
-        dtype: numpy name, such as "float32".
-        dims: a name for each dimension.
-        chunks: shape of a chunk file; cut at nothing, so it may exceed `shape`.
-        inner: shape of the inner chunks of a chunk file (Zarr's sharding), None for one block.
-        attributes: plain JSON values kept with the array.
-        quick: chunks are packed for speed rather than size.
-
-    """
-
-    shape: tuple[int, ...]
-    dtype: str
-    dims: tuple[str, ...]
-    chunks: tuple[int, ...]
-    inner: tuple[int, ...] | None = None
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    quick: bool = False
-
-    def create(
-        self, store: "LocalStore | MemoryStore", name: str, shape: tuple[int, ...] | None = None
-    ) -> "zarr.Array[Any]":
-        """Create the array's metadata in a store."""
-        import zarr
-        from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec
-
-        packed = BloscCodec(cname="zstd", clevel=3, shuffle=BloscShuffle.shuffle)
-        if self.quick:
-            packed = BloscCodec(cname="zstd", clevel=1, shuffle=BloscShuffle.bitshuffle)
-        return zarr.create_array(
-            store,
-            name=name,
-            shape=self.shape if shape is None else shape,
-            dtype=self.dtype,
-            chunks=self.inner or self.chunks,
-            shards=self.chunks if self.inner else None,
-            compressors=(packed, Crc32cCodec()),
-            dimension_names=self.dims,
-            attributes=dict(self.attributes),
-            config={"write_empty_chunks": True},
-        )
-
-    def chunk_keys(self) -> Iterator[str]:
-        """Name all chunk files, relative to the array's folder."""
-        grid = (range(math.ceil(n / c)) for n, c in zip(self.shape, self.chunks, strict=True))
-        for index in itertools.product(*grid):
-            yield "/".join(("c", *map(str, index)))
-
-
-def inner_chunk(images_per_chunk: int) -> int:
-    """Images per inner chunk: INNER_IMAGES where it divides the chunk, else the whole chunk."""
-    return INNER_IMAGES if images_per_chunk % INNER_IMAGES == 0 else images_per_chunk
 
 
 def write_chunk(path: Path, values: Array, spec: Spec) -> str:
@@ -145,7 +72,7 @@ def seal(
         with telling(path, path):
             path.joinpath("zarr.json").unlink(missing_ok=True)
             for name, spec in specs.items():
-                _refuse_missing(path / name, spec)
+                refuse_missing(path / name, spec)
                 for left in path.joinpath(name).glob("zarr*"):  # of an earlier seal, or of one that was killed
                     left.unlink()
                 spec.create(store, name)
@@ -196,115 +123,6 @@ def write_group(
             group[name][...] = values
 
 
-def open_group(path: Path) -> "zarr.Group":
-    """Open a group for reading, refusing it where it or one of its chunk files is missing.
-
-    Args:
-        path: the group's folder or the `zarr.json` in it.
-
-    Raises:
-        UserError: not a sealed group, or a chunk is lost.
-
-    """
-    import zarr
-    from zarr.storage import LocalStore
-
-    folder = folder_of(path)
-    if not folder.joinpath("zarr.json").is_file():
-        raise UserError(f"{folder}: not a finished Zarr; run the workflow again to make it")
-    try:
-        group = zarr.open_group(LocalStore(folder, read_only=True), mode="r", zarr_format=3)
-        arrays = dict(group.arrays())
-    except DAMAGE as error:
-        raise UserError(f"{folder}: not a Zarr that this version reads ({_first_line(error)}); {AGAIN}") from None
-    if "digest" not in group.attrs:
-        raise UserError(f"{folder}: not a finished Zarr; run the workflow again to make it")
-    for name, array in arrays.items():
-        _refuse_missing(folder / name, _spec_of(array))
-        _refuse_misfit(folder / name, array, arrays)
-    return group
-
-
-def attribute(group: "zarr.Group", name: str) -> Any:  # noqa: ANN401  # any JSON value
-    """Return an attribute of a group.
-
-    Raises:
-        UserError: the group has no such attribute.
-
-    """
-    if name not in group.attrs:
-        raise UserError(f"{_path_of(group)}: says no {name}, as those of this version do; {AGAIN}")
-    return group.attrs[name]
-
-
-def folder_of(path: Path) -> Path:
-    """Return the folder of a group given as that folder or as the `zarr.json` in it."""
-    return path.parent if path.name == "zarr.json" else path
-
-
-def array_of(group: "zarr.Group", name: str) -> "zarr.Array[Any]":
-    """Return an array of a group.
-
-    Raises:
-        UserError: the group has no such array.
-
-    """
-    import zarr
-
-    found = group.get(name)
-    if not isinstance(found, zarr.Array):
-        raise UserError(f"{_path_of(group)}: holds no array {name}, as those of this version do; {AGAIN}")
-    return found
-
-
-def read(array: "zarr.Array[Any]", index: Any = ...) -> Array:  # noqa: ANN401
-    """Read an array, or the part of it that an index names, into memory.
-
-    Raises:
-        UserError: a chunk is damaged.
-
-    """
-    return _undamaged(array, lambda: array[index])
-
-
-def read_rows(array: "zarr.Array[Any]", *rows: Any) -> Array:  # noqa: ANN401
-    """Read rows that are named one by one, by an index along each dimension; the last dimensions whole.
-
-    Raises:
-        UserError: a chunk is damaged.
-
-    """
-    index = (*rows, *(slice(None) for _ in range(array.ndim - len(rows))))
-    return _undamaged(array, lambda: array.oindex[index])
-
-
-def _undamaged(array: "zarr.Array[Any]", act: Callable[[], Any]) -> Array:
-    try:
-        return np.asarray(act())
-    except DAMAGE as error:
-        path = _path_of(array)
-        raise UserError(
-            f"{path}: a chunk of it is damaged ({_first_line(error)}); `cutsew verify {path.parent.parent}` names it "
-            "and the command that makes it again"
-        ) from None
-
-
-def _path_of(node: "zarr.Array[Any] | zarr.Group") -> Path:
-    from zarr.storage import LocalStore
-
-    store = node.store
-    return store.root / node.path if isinstance(store, LocalStore) else Path(node.path)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-def labels_of(group: "zarr.Group", dimension: str) -> list[str]:
-    """Read a coordinate of text labels, such as `image` or `class`."""
-    return [str(label) for label in read(array_of(group, dimension))]
-
-
 def content_digest(path: Path, known: Mapping[str, str] | None = None) -> str:
     """Digest the arrays of a group: names and bytes of their metadata and of the chunk files within their shape.
 
@@ -327,28 +145,10 @@ def chunk_files(array: Path) -> Iterator[str]:
     import zarr
     from zarr.storage import LocalStore
 
-    return _spec_of(zarr.open_array(LocalStore(array, read_only=True), mode="r")).chunk_keys()
+    return spec_of(zarr.open_array(LocalStore(array, read_only=True), mode="r")).chunk_keys()
 
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _spec_of(array: "zarr.Array[Any]") -> Spec:
-    return Spec(array.shape, str(array.dtype), (), array.shards or array.chunks)
-
-
-def _refuse_misfit(folder: Path, array: "zarr.Array[Any]", arrays: "Mapping[str, zarr.Array[Any]]") -> None:
-    """Refuse an array that is not as long as the coordinates of its dimensions."""
-    names = getattr(array.metadata, "dimension_names", None) or ()
-    for name, length in zip(names, array.shape, strict=False):
-        if name in arrays and arrays[name].shape != (length,):
-            raise UserError(f"{folder}: has {length} x {name}, where there are {arrays[name].shape[0]}; {AGAIN}")
-
-
-def _refuse_missing(folder: Path, spec: Spec) -> None:
-    for key in spec.chunk_keys():
-        if not folder.joinpath(key).is_file():
-            raise UserError(f"{folder / key}: this chunk is missing; run the workflow again to make it")

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from cutsew.artefacts.layout import Spec
 from cutsew.artefacts.logits import label_spec
-from cutsew.artefacts.store import Spec
 
 LOCAL, AGAIN = "local", "again"
 """Score of a class's best patch; probability of the class where its region was asked again, else NaN."""

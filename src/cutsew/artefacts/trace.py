@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cutsew.artefacts.store import folder_of
+from cutsew.artefacts.layout import folder_of
 from cutsew.outputs import SEALED_BY
 
 RECORDS = ".records"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cutsew.artefacts.store import Spec, inner_chunk
+from cutsew.artefacts.layout import Spec, inner_chunk
 from cutsew.numerics.views import EDGES
 
 GLOBAL, CROPS, BOXES = "global", "crops", "boxes"

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from cutsew.artefacts.store import folder_of
+from cutsew.artefacts.layout import folder_of
 from cutsew.artefacts.trace import Made, Traces, plain
 from cutsew.outputs import SEALED_BY
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cutsew.artefacts.store import array_of, labels_of, open_group, read
+from cutsew.artefacts.reading import array_of, labels_of, open_group, read
 from cutsew.artefacts.tagclip import AGAIN, LOCAL
 from cutsew.audit.run import Run
 from cutsew.audit.values import Content, answer

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cutsew.artefacts.outcome import REFERENCE
-from cutsew.artefacts.store import array_of, labels_of, open_group, read
+from cutsew.artefacts.reading import array_of, labels_of, open_group, read
 from cutsew.audit.cutting import Cutting, cutting
 from cutsew.audit.run import Run
 from cutsew.audit.sewing import patches_of, sewn

@@ -18,7 +18,7 @@ from cutsew.artefacts.trace import Made, Traces, plain
 from cutsew.config.base import Section
 from cutsew.config.model import Evaluate
 from cutsew.errors import UserError
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 
 MANIFEST, TRUTH, PATCHES = "images.parquet", "labels.parquet", "patches.parquet"
 REFERENCES = "references"

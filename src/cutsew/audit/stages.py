@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cutsew.artefacts.outcome import IMAGES_AT_ONCE, REFERENCE
-from cutsew.artefacts.store import array_of, labels_of, open_group, read_rows
+from cutsew.artefacts.reading import array_of, labels_of, open_group, read_rows
 from cutsew.audit.run import Run
 from cutsew.numerics.fuse import WHOLE
 

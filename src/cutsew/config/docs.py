@@ -15,7 +15,7 @@ import yaml
 
 from cutsew.artefacts.atomic import write_text
 from cutsew.config.model import Config
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 
 Json = dict[str, Any]
 

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from cutsew import teachers
 from cutsew.artefacts import reference as table
 from cutsew.artefacts.manifest import slabs
-from cutsew.artefacts.store import array_of, attribute, file_digest, open_group, read
+from cutsew.artefacts.reading import array_of, attribute, open_group, read
+from cutsew.artefacts.store import file_digest
 from cutsew.artefacts.tables import read_record
 from cutsew.artefacts.views import CROPS
 from cutsew.audit.run import Run

@@ -11,7 +11,7 @@ import pandas as pd
 import zarr
 from PIL import Image
 
-from cutsew.artefacts.store import array_of, labels_of, open_group, read, read_rows
+from cutsew.artefacts.reading import array_of, labels_of, open_group, read, read_rows
 from cutsew.numerics.score import sigmoid
 from cutsew.reporting.photos import data_uri, thumbnail
 from cutsew.reporting.run import Run

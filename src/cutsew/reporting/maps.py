@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cutsew.artefacts.store import array_of, labels_of, open_group, read
+from cutsew.artefacts.reading import array_of, labels_of, open_group, read
 from cutsew.numerics.score import sigmoid
 from cutsew.reporting.chart import Chart
 from cutsew.reporting.photos import data_uri, thumbnail

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cutsew.artefacts.store import folder_of
-from cutsew.plan import STAGES
+from cutsew.artefacts.layout import folder_of
+from cutsew.pipeline import STAGES
 
 Json = dict[str, Any]
 

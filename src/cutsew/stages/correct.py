@@ -7,13 +7,15 @@ import typer
 from tqdm import tqdm
 
 from cutsew.artefacts.coordinates import Same
+from cutsew.artefacts.layout import folder_of
 from cutsew.artefacts.logits import label_spec
 from cutsew.artefacts.manifest import slabs
+from cutsew.artefacts.reading import array_of, open_group, read
 from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import array_of, folder_of, new_group, open_group, read
+from cutsew.artefacts.store import new_group
 from cutsew.config.method import Correct
 from cutsew.numerics.correct import correct as correct_labels
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 from cutsew.stages.options import SettingsOption
 
 

@@ -9,7 +9,7 @@ from cutsew.artefacts.atomic import replacing
 from cutsew.artefacts.record import Record
 from cutsew.config.dataset import Demo
 from cutsew.demo.world import write_world
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 from cutsew.stages.options import SettingsOption
 
 

@@ -12,7 +12,7 @@ from cutsew.config.download import Download
 from cutsew.data.fetch import fetch, mirrored, unpack
 from cutsew.errors import UserError
 from cutsew.lock import held
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 from cutsew.stages.options import SettingsOption
 
 log = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from cutsew.device import pick_device
 from cutsew.finite import refuse_not_finite
 from cutsew.numerics.cutting import cut_all
 from cutsew.numerics.views import EDGES, crop_boxes, whole_box
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 from cutsew.stages.options import BatchOption, DeviceOption, SettingsOption, WorkersOption
 
 Boxes = npt.NDArray[np.float32]

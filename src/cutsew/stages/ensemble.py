@@ -12,17 +12,19 @@ import typer
 from tqdm import tqdm
 
 from cutsew.artefacts import reference as table
+from cutsew.artefacts.layout import folder_of
 from cutsew.artefacts.logits import label_spec
 from cutsew.artefacts.manifest import read_manifest
 from cutsew.artefacts.outcome import IMAGES_AT_ONCE, Outcome
+from cutsew.artefacts.reading import array_of, open_group
 from cutsew.artefacts.record import Record, input_digest
-from cutsew.artefacts.store import array_of, folder_of, new_group, open_group
+from cutsew.artefacts.store import new_group
 from cutsew.description import MODEL
 from cutsew.device import pick_device
 from cutsew.errors import UserError
 from cutsew.numerics.ensemble import Reference, reference
 from cutsew.numerics.ensemble import ensemble as combined
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 from cutsew.stages.options import BatchOption, DeviceOption, SettingsOption, WorkersOption
 from cutsew.student import Build, Student, build_backbone, load
 from cutsew.training.photos import plain_batches

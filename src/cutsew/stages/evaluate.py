@@ -12,11 +12,11 @@ import typer
 from tqdm import tqdm
 
 from cutsew.artefacts.atomic import replacing
+from cutsew.artefacts.layout import folder_of
 from cutsew.artefacts.manifest import SPLITS, read_manifest, twins
 from cutsew.artefacts.measures import as_text
 from cutsew.artefacts.outcome import REFERENCE, SPLIT_STAGES, Outcome, open_outcomes, read_truth
 from cutsew.artefacts.record import Record, input_digest
-from cutsew.artefacts.store import folder_of
 from cutsew.artefacts.tables import read_record
 from cutsew.artefacts.thresholds import read as read_thresholds
 from cutsew.config.model import Evaluate
@@ -32,7 +32,7 @@ from cutsew.numerics.metrics import (
 )
 from cutsew.numerics.score import sigmoid
 from cutsew.numerics.thresholds import named
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 from cutsew.stages.options import SettingsOption
 
 Row = dict[str, Any]

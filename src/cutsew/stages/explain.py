@@ -17,8 +17,9 @@ from cutsew import teachers
 from cutsew.artefacts.coordinates import Along, Coordinates
 from cutsew.artefacts.manifest import read_manifest, slabs
 from cutsew.artefacts.maps import map_specs
+from cutsew.artefacts.reading import array_of, attribute, labels_of, open_group, read, read_rows
 from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import array_of, attribute, labels_of, open_group, read, read_rows, write_group
+from cutsew.artefacts.store import write_group
 from cutsew.artefacts.views import GLOBAL
 from cutsew.config.model import Explain
 from cutsew.config.teacher import Teacher
@@ -30,7 +31,7 @@ from cutsew.finite import refuse_not_finite
 from cutsew.numerics.cutting import cut_all
 from cutsew.numerics.showcase import choose_pairs, surest
 from cutsew.numerics.views import whole_box
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 from cutsew.stages.options import BatchOption, DeviceOption, SettingsOption, WorkersOption
 from cutsew.student import Build, Student, build_backbone, load
 from cutsew.training.photos import plain_batches

@@ -8,16 +8,18 @@ import typer
 from tqdm import tqdm
 
 from cutsew.artefacts.coordinates import Same
+from cutsew.artefacts.layout import Spec, folder_of
 from cutsew.artefacts.logits import label_spec
 from cutsew.artefacts.manifest import slabs
+from cutsew.artefacts.reading import array_of, open_group, read, read_rows
 from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import Spec, array_of, folder_of, new_group, open_group, read, read_rows
+from cutsew.artefacts.store import new_group
 from cutsew.config.method import Fuse, Score
 from cutsew.errors import UserError
 from cutsew.fusing import fuse_by
 from cutsew.numerics.fuse import fuse_tagclip
 from cutsew.numerics.soften import found_softening
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 from cutsew.stages.options import SettingsOption
 
 if TYPE_CHECKING:

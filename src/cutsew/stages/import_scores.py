@@ -17,7 +17,7 @@ from cutsew.config.method import Score
 from cutsew.config.teacher import ScoresTeacher
 from cutsew.errors import UserError
 from cutsew.numerics.score import logit
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 from cutsew.stages.options import SettingsOption
 from cutsew.teachers.scores import Scores
 

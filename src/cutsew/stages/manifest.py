@@ -21,7 +21,7 @@ from cutsew.data.images import BadImage
 from cutsew.data.listing import list_images
 from cutsew.data.survey import inspect_all, places
 from cutsew.errors import UserError, printable
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 from cutsew.stages.options import SettingsOption, WorkersOption
 
 log = logging.getLogger(__name__)

@@ -8,16 +8,18 @@ import numpy as np
 import typer
 from tqdm import tqdm
 
+from cutsew.artefacts.layout import folder_of
 from cutsew.artefacts.logits import label_spec
 from cutsew.artefacts.manifest import read_manifest, slabs
+from cutsew.artefacts.reading import array_of, labels_of, open_group, read
 from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import array_of, folder_of, labels_of, new_group, open_group, read
+from cutsew.artefacts.store import new_group
 from cutsew.config.method import Score
 from cutsew.data.overrides import lay_out, read_overrides
 from cutsew.errors import UserError
 from cutsew.numerics.override import LEFT
 from cutsew.numerics.override import override as override_labels
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 from cutsew.stages.options import SettingsOption
 
 log = logging.getLogger(__name__)

@@ -8,15 +8,16 @@ import numpy.typing as npt
 import typer
 from tqdm import tqdm
 
+from cutsew.artefacts.layout import folder_of
 from cutsew.artefacts.logits import label_spec
 from cutsew.artefacts.manifest import read_manifest
 from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import folder_of, new_group
+from cutsew.artefacts.store import new_group
 from cutsew.description import MODEL
 from cutsew.device import pick_device
 from cutsew.errors import UserError
 from cutsew.finite import refuse_not_finite
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 from cutsew.stages.options import BatchOption, DeviceOption, WorkersOption
 from cutsew.student import Build, build_backbone, load
 from cutsew.training.photos import plain_batches

@@ -16,7 +16,7 @@ from cutsew.artefacts.store import new_group
 from cutsew.config.model import References
 from cutsew.errors import UserError
 from cutsew.numerics.reference import Logits, Truth, single_positive, smoothed, supervised
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 from cutsew.stages.options import SettingsOption
 
 ROWS = 65536

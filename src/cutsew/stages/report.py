@@ -13,7 +13,7 @@ from cutsew.artefacts.outcome import open_outcomes
 from cutsew.artefacts.record import Record, input_digest
 from cutsew.artefacts.tables import read_csv, read_record
 from cutsew.config.model import Evaluate
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 from cutsew.reporting.cards import Crops, gather
 from cutsew.reporting.findings import PARTS, Tables, find, most_gained
 from cutsew.reporting.grids import thresholds_grid

@@ -11,15 +11,17 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from cutsew.artefacts.coordinates import Coordinates, Same
+from cutsew.artefacts.layout import folder_of
 from cutsew.artefacts.logits import ROWS, logit_specs
 from cutsew.artefacts.manifest import slabs
+from cutsew.artefacts.reading import array_of, attribute, open_group, read
 from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import array_of, attribute, folder_of, new_group, open_group, read
+from cutsew.artefacts.store import new_group
 from cutsew.artefacts.views import CROPS, GLOBAL
 from cutsew.config.method import Score
 from cutsew.errors import UserError
 from cutsew.numerics.score import score as score_views
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 from cutsew.stages.options import SettingsOption, ThreadsOption
 
 

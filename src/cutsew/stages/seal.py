@@ -6,15 +6,15 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from cutsew.artefacts.layout import folder_of
 from cutsew.artefacts.manifest import read_manifest
 from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import folder_of
 from cutsew.artefacts.store import seal as seal_group
 from cutsew.artefacts.tables import read_record
 from cutsew.artefacts.views import chunk_record, specs
 from cutsew.errors import UserError
 from cutsew.numerics.views import EDGES
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 from cutsew.stages.options import SettingsOption
 
 SAME = ("width", "image_size", "weights", "logit_scale")

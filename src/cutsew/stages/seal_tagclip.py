@@ -6,12 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
+from cutsew.artefacts.layout import folder_of
 from cutsew.artefacts.manifest import read_manifest
+from cutsew.artefacts.reading import labels_of, open_group
 from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import folder_of, labels_of, open_group, seal
+from cutsew.artefacts.store import seal
 from cutsew.artefacts.tagclip import chunk_record, specs
 from cutsew.errors import UserError
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 from cutsew.stages.options import SettingsOption
 
 SAME = ("weights", "text", "patch", "side", "background")

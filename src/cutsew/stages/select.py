@@ -10,12 +10,12 @@ import typer
 
 from cutsew.artefacts.atomic import replacing
 from cutsew.artefacts.manifest import read_manifest, slabs
+from cutsew.artefacts.reading import array_of, labels_of, open_group, read
 from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import array_of, labels_of, open_group, read
 from cutsew.config.method import Select
 from cutsew.errors import UserError
 from cutsew.numerics.select import top_k
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 from cutsew.stages.options import SettingsOption
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from cutsew.artefacts.record import Record, input_digest
 from cutsew.artefacts.tables import read_csv
 from cutsew.audit.differences import difference, stage_of
 from cutsew.audit.run import Run
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 from cutsew.reporting.sweep_plot import draw
 from cutsew.stages.options import SettingsOption
 

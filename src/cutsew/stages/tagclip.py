@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from cutsew.artefacts.manifest import read_manifest, shard_digests
+from cutsew.artefacts.reading import array_of, open_group, read
 from cutsew.artefacts.record import Record, input_digest
-from cutsew.artefacts.store import array_of, open_group, read, write_chunk
+from cutsew.artefacts.store import write_chunk
 from cutsew.artefacts.tagclip import AGAIN, LOCAL, chunk_file, chunk_record, specs
 from cutsew.config.method import TagClip as Settings
 from cutsew.config.teacher import Teacher
@@ -28,7 +29,7 @@ from cutsew.finite import refuse_not_finite
 from cutsew.numerics.prompts import average, fill
 from cutsew.numerics.tagclip import grid_of
 from cutsew.numerics.views import whole
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 from cutsew.stages.options import DeviceOption, SettingsOption, WorkersOption
 from cutsew.steady import each_steadily
 from cutsew.teachers.open_clip import OpenClipTeacher

@@ -8,15 +8,17 @@ import numpy as np
 import typer
 from tqdm import tqdm
 
+from cutsew.artefacts.layout import folder_of
 from cutsew.artefacts.logits import label_spec
 from cutsew.artefacts.manifest import read_manifest, slabs
+from cutsew.artefacts.reading import array_of, labels_of, open_group, read, read_rows
 from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import array_of, folder_of, labels_of, new_group, open_group, read, read_rows
+from cutsew.artefacts.store import new_group
 from cutsew.config.method import Targets
 from cutsew.errors import UserError
 from cutsew.numerics.targets import estimated_count, found_shift
 from cutsew.numerics.targets import targets as shifted
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 from cutsew.stages.options import SettingsOption
 
 log = logging.getLogger(__name__)

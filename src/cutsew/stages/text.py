@@ -8,13 +8,14 @@ import torch
 import typer
 
 from cutsew import teachers
+from cutsew.artefacts.layout import Spec
 from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import Spec, write_group
+from cutsew.artefacts.store import write_group
 from cutsew.config.teacher import Prompts, Teacher
 from cutsew.device import pick_device
 from cutsew.finite import refuse_not_finite
 from cutsew.numerics.prompts import average, coinciding, fill
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 from cutsew.stages.options import DeviceOption, SettingsOption
 
 log = logging.getLogger(__name__)

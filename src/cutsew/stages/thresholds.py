@@ -12,13 +12,13 @@ from tqdm import tqdm
 
 from cutsew.artefacts import thresholds as table
 from cutsew.artefacts.outcome import Outcome
+from cutsew.artefacts.reading import labels_of, open_group
 from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import labels_of, open_group
 from cutsew.config.model import Thresholds
 from cutsew.errors import UserError
 from cutsew.numerics.score import sigmoid
 from cutsew.numerics.thresholds import FIXED, Floats, count, expected_share, mixture
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 from cutsew.stages.options import SettingsOption
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import typer
 from cutsew.artefacts.record import Record, input_digest
 from cutsew.demo.tiny_clip import pack
 from cutsew.demo.train_clip import train
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 
 
 def tiny_clip(

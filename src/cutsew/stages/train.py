@@ -11,17 +11,19 @@ import pandas as pd
 import typer
 
 from cutsew.artefacts.atomic import replacing
+from cutsew.artefacts.layout import folder_of
 from cutsew.artefacts.logits import label_spec
 from cutsew.artefacts.manifest import read_manifest
+from cutsew.artefacts.reading import array_of, labels_of, open_group, read_rows
 from cutsew.artefacts.record import Record, input_digest
-from cutsew.artefacts.store import array_of, file_digest, folder_of, labels_of, open_group, read_rows, write_group
+from cutsew.artefacts.store import file_digest, write_group
 from cutsew.config.method import Correct, Sew
 from cutsew.config.student import Adapter, Student, Train
 from cutsew.description import MODEL
 from cutsew.device import pick_device
 from cutsew.errors import UserError
 from cutsew.numerics.correct import correct
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 from cutsew.stages.options import DeviceOption, SettingsOption, WorkersOption
 from cutsew.student import Build, build_backbone, save
 from cutsew.training.album import read_album

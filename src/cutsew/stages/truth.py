@@ -16,7 +16,7 @@ from cutsew.config.dataset import Dataset
 from cutsew.data import voc
 from cutsew.data.truth import Truth, from_coco, from_csv, from_nus, from_voc, refuse_absent, to_table
 from cutsew.errors import UserError
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 from cutsew.stages.options import SettingsOption
 
 log = logging.getLogger(__name__)

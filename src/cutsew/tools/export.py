@@ -13,8 +13,9 @@ from torch import Tensor
 from cutsew.artefacts import thresholds as table
 from cutsew.artefacts.atomic import replacing, write_text
 from cutsew.artefacts.outcome import Outcome
+from cutsew.artefacts.reading import labels_of, open_group
 from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import file_digest, labels_of, open_group
+from cutsew.artefacts.store import file_digest
 from cutsew.artefacts.thresholds import LABELS, Thresholds
 from cutsew.backbones import Backbone
 from cutsew.config.student import Student as StudentSettings

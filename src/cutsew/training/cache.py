@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from cutsew.artefacts.chunk import group_metadata
-from cutsew.artefacts.store import Spec
+from cutsew.artefacts.layout import Spec
 from cutsew.training.chunks import Chunks, tidy, write_whole
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cutsew.artefacts.chunk import array_metadata, chunk_bytes, chunk_values
-from cutsew.artefacts.store import Spec
+from cutsew.artefacts.layout import Spec
 
 log = logging.getLogger(__name__)
 Place = tuple[int, ...]

@@ -14,7 +14,7 @@ import torch
 from cutsew.config.method import Sew
 from cutsew.config.student import Train
 from cutsew.errors import UserError
-from cutsew.plan import STAGES
+from cutsew.pipeline import STAGES
 from cutsew.training.album import Album
 from cutsew.training.cache import FeatureCache, Sizes
 
