@@ -13,6 +13,7 @@ if not workflow.overwrite_configfiles:
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/inputs_common.smk"
+include: "workflow/rules/measured_common.smk"
 include: "workflow/rules/resources_common.smk"
 include: "workflow/rules/tagclip_common.smk"
 include: "workflow/rules/data.smk"
@@ -25,25 +26,6 @@ include: "workflow/rules/explain.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/sweep_common.smk"
 include: "workflow/rules/sweep.smk"
-
-
-# Seconds each, even for a million photos: on a cluster they run where snakemake runs.
-localrules:
-    all,
-    labels,
-    sweep,
-    download,
-    truth,
-    seal,
-    seal_tagclip,
-    targets,
-    override,
-    select,
-    thresholds,
-    reference_labels,
-    evaluate,
-    report,
-    sweep_table,
 
 
 rule all:

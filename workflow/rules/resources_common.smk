@@ -64,3 +64,22 @@ def minutes(stage):
         return attempt * sizing.minutes(PLAN.runs[wildcards.run], stage, job)
 
     return of_job
+
+
+# Seconds each, even for a million photos: on a cluster they run where snakemake runs.
+localrules:
+    all,
+    labels,
+    sweep,
+    download,
+    truth,
+    seal,
+    seal_tagclip,
+    targets,
+    override,
+    select,
+    thresholds,
+    reference_labels,
+    evaluate,
+    report,
+    sweep_table,

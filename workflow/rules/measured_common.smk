@@ -1,0 +1,79 @@
+# Helpers: what is measured and shown of a run, and what the targets ask for.
+
+
+def measured(wildcards):
+    """Input: what there is to measure beside the labels of the cutting stages."""
+    run = wildcards.run
+    found = {}
+    if makes(run, "targets"):
+        found["targets"] = targets(wildcards)
+    if makes(run, "override"):
+        found["overridden"] = overridden(wildcards)
+    if makes(run, "train"):
+        found["refined"] = str(PLAN.folder(run, "train") / "refined.zarr" / "zarr.json")
+        found["scores"] = str(PLAN.folder(run, "predict") / "scores.zarr" / "zarr.json")
+    if makes(run, "ensemble"):
+        folder = PLAN.folder(run, "ensemble")
+        found["ensemble"] = str(folder / "ensemble.zarr" / "zarr.json")
+    if makes(run, "truth"):
+        found["labels"] = str(PLAN.folder(run, "truth") / "labels.parquet")
+    return found
+
+
+def shown(wildcards):
+    """Input: what the report shows beside what was measured."""
+    run = wildcards.run
+    found = measured(wildcards)
+    if makes(run, "train"):
+        found["history"] = str(PLAN.folder(run, "train") / "history.csv")
+        found["thresholds"] = suggested(wildcards)[0]
+    if makes(run, "encode"):
+        found["views"] = str(PLAN.folder(run, "encode") / "views.zarr" / "zarr.json")
+    if makes(run, "explain"):
+        found["maps"] = str(PLAN.folder(run, "explain") / "maps.zarr" / "zarr.json")
+    return found
+
+
+def references(wildcards):
+    """Input: the scores of the reference students."""
+    return list(scores_of_references(wildcards.run).values())
+
+
+def suggested(wildcards):
+    """Input: the thresholds of the student's classes, where there is a student."""
+    if not makes(wildcards.run, "thresholds"):
+        return []
+    return [str(PLAN.folder(wildcards.run, "thresholds") / "thresholds.csv")]
+
+
+def measure_options(wildcards):
+    """Params: what there is to measure, as command-line options."""
+    options = [(f"--{name}", path) for name, path in measured(wildcards).items()]
+    options += [
+        ("--reference", f"{kind}={path}")
+        for kind, path in scores_of_references(wildcards.run).items()
+    ]
+    options += [("--thresholds", path) for path in suggested(wildcards)]
+    return [word for option in options for word in option]
+
+
+def show_options(wildcards):
+    """Params: what there is to show, as command-line options."""
+    return [
+        word for name, path in shown(wildcards).items() for word in (f"--{name}", path)
+    ]
+
+
+def of_own_runs(stage, name):
+    """Name an artefact of every run of the config file, those of a sweep left out."""
+    return [str(PLAN.folder(run, stage) / name) for run in OWN_RUNS]
+
+
+def finished(wildcards):
+    """Input of target `all`: the report of every run."""
+    return of_own_runs("report", "report.html")
+
+
+def labelled(wildcards):
+    """Input of target `labels`: the pseudo-labels of every run."""
+    return of_own_runs("correct", "pseudo.zarr/zarr.json")
