@@ -61,7 +61,7 @@ def test_shared_stages_run_once(workflow):
 
 def test_a_variant_holds_what_differs(workflow):
     folders = {path.name for path in workflow.results.iterdir() if path.is_dir()}
-    assert folders == {"default", "alpha=0", "alpha=0+seed=10", "alpha=0.5", "alpha=0.5+seed=10", "sweeps"}
+    assert folders == {"default", "alpha=0", "alpha=0+seed=10", "alpha=0.5", "alpha=0.5+seed=10", "features", "sweeps"}
     assert (workflow.results / "default" / "logits.zarr").exists()
     assert not (workflow.results / "default" / "fused.zarr").exists()
     assert (workflow.results / "alpha=0.5" / "fused.zarr").exists()

@@ -4,13 +4,12 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from zarr.storage import LocalStore
+from cutsew.artefacts.atomic import replacing
 
 Array = npt.NDArray[Any]
 
@@ -42,27 +41,36 @@ Labels = Sequence[Any] | Array | Along | Same
 Coordinates = Mapping[str, Labels]
 
 
-def write_coordinate(store: "LocalStore", name: str, values: Labels) -> None:
-    """Write one coordinate of the group in a store's folder."""
+def write_coordinate(group: Path, name: str, values: Labels) -> None:
+    """Write one coordinate into a group's folder, atomically.
+
+    Raises:
+        UserError: the disk refuses it; or labels to be copied are damaged.
+
+    """
+    with replacing(group / name) as draft:
+        if isinstance(values, Same):
+            _refuse_damaged(values.group, name)
+            shutil.copytree(values.group / name, draft)
+        else:
+            _write_labels(draft, name, values)
+
+
+def _write_labels(folder: Path, name: str, values: Sequence[Any] | Array | Along) -> None:
     import zarr
     from zarr.codecs import Crc32cCodec, ZstdCodec
+    from zarr.storage import LocalStore
 
-    if isinstance(values, Same):
-        _refuse_damaged(values.group, name)
-        shutil.copytree(values.group / name, Path(store.root) / name)
-        return
     dimension, values = (values.dimension, values.values) if isinstance(values, Along) else (name, values)
     labels = np.asarray(values)
     text = labels.dtype.kind in "UO"
     zarr.create_array(
-        store,
-        name=name,
+        LocalStore(folder),
         shape=labels.shape,
         dtype="string" if text else labels.dtype.name,
         chunks=(max(1, min(len(labels), 65536)),),
         compressors=(ZstdCodec(), Crc32cCodec()),
         dimension_names=(dimension,),
-        overwrite=True,
         config={"write_empty_chunks": True},
     )[...] = labels.astype(object) if text else labels
 

@@ -63,25 +63,19 @@ def seal(
         UserError: a chunk file is missing.
 
     """
-    from zarr.storage import LocalStore
+    from cutsew.artefacts.chunk import array_metadata, group_metadata
 
-    from cutsew.artefacts.chunk import group_metadata
-
-    store = LocalStore(path)
-    try:
-        with telling(path, path):
-            path.joinpath("zarr.json").unlink(missing_ok=True)
-            for name, spec in specs.items():
-                refuse_missing(path / name, spec)
-                for left in path.joinpath(name).glob("zarr*"):  # of an earlier seal, or of one that was killed
-                    left.unlink()
-                spec.create(store, name)
-            for name, labels in coordinates.items():
-                write_coordinate(store, name, labels)
-            digest = content_digest(path, known)
-    except BaseException:
-        path.joinpath("zarr.json").unlink(missing_ok=True)  # zarr writes one with the first array
-        raise
+    with telling(path, path):
+        path.joinpath("zarr.json").unlink(missing_ok=True)
+        for name, spec in specs.items():
+            refuse_missing(path / name, spec)
+            for left in path.joinpath(name).glob("zarr*"):  # of an earlier seal, or of one that was killed
+                left.unlink()
+            with replacing(path / name / "zarr.json") as draft:  # not by zarr: it writes one for the group as well
+                draft.write_bytes(array_metadata(spec))
+        for name, labels in coordinates.items():
+            write_coordinate(path, name, labels)
+        digest = content_digest(path, known)
     with replacing(path / "zarr.json") as draft:
         draft.write_bytes(group_metadata({**attributes, "digest": digest}))
     return digest

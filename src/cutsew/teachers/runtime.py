@@ -4,6 +4,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -54,7 +55,7 @@ def _on_openvino(encoder: nn.Module, image_size: int, precision: str) -> Callabl
         with torch.no_grad(), warnings.catch_warnings(action="ignore"):  # of what a trace cannot know
             traced = torch.jit.trace(encoder, views, check_trace=False)  # type: ignore[no-untyped-call]
         graph = openvino.convert_model(traced, input=[(list(views.shape), openvino.Type.u8)])
-        compiled = openvino.Core().compile_model(graph, "CPU", hints)
+        compiled = _core().compile_model(graph, "CPU", hints)
     except Exception as error:  # what it lacks for a model comes as any kind
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(f"teacher.runtime: openvino cannot run this model ({first}); set it to torch") from None
@@ -67,6 +68,16 @@ def _on_openvino(encoder: nn.Module, image_size: int, precision: str) -> Callabl
         return torch.from_numpy(found.copy())
 
     return run
+
+
+@cache
+def _core() -> Any:  # noqa: ANN401 - an optional package
+    """Keep one core for as long as the process lives.
+
+    With its last core OpenVINO's CPU plugin unmaps the stack on which it had signals handled, but takes it back only
+    from the thread that lets go of it; the next signal then ends the process.
+    """
+    return _import().Core()
 
 
 def _import() -> Any:  # noqa: ANN401 - an optional package
