@@ -16,7 +16,6 @@ from cutsew.errors import UserError
 from cutsew.numerics.adapter import MAX_GRID, Adapter
 from cutsew.numerics.draw import torch_seed
 from cutsew.steady import threads
-from cutsew.training.ahead import ahead
 from cutsew.training.album import Album
 from cutsew.training.checkpoint import Checkpoint
 from cutsew.training.feed import Feed
@@ -101,9 +100,7 @@ def fit(
         torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []),
         tqdm(total=len(learner.rates), initial=len(losses), desc="train", unit="step") as bar,
     ):
-        steps = feed.steps(team.agree(len(losses)))
-        # Without workers the photos are sewn in this process, and their draws would disturb those of dropout.
-        for fed in ahead(steps) if device == "cpu" and workers and team.size == 1 else steps:
+        for fed in feed.steps(team.agree(len(losses))):
             torch.manual_seed(torch_seed(train.seed, "step", len(losses)))  # dropout's draws
             losses.append(learner.step(len(losses), fed.sources, fed.weak, fed.strong))
             bar.set_postfix(m=f"{losses[-1].m:.3f}", e=f"{losses[-1].e:.3f}", refresh=False)
