@@ -13,13 +13,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 import psutil
 
 from common import RESULTS, ROOT, Rounds, Run, Thing
+from cutsew.artefacts.record import versions
 
 PACKAGES = ("cutsew", "numpy", "pandas", "pillow", "snakemake", "timm", "torch", "torchvision", "open_clip_torch")
 PACKAGES += ("zarr", "numcodecs", "onnxruntime", "openvino")
@@ -107,7 +107,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "conditions": dict(report.conditions),
         "facts": dict(report.facts),
         "machine": machine(),
-        "packages": packages(),
+        "packages": versions(PACKAGES),
         "python": platform.python_version(),
         "date": datetime.now(UTC).date().isoformat(),
     }
@@ -159,17 +159,6 @@ def in_words(machine: Mapping[str, Any]) -> str:
     gpu = f", {machine['gpu']}" if machine["gpu"] else ", no GPU"
     busy = f", shared with other work (load {machine['load']:.0f})" if machine["load"] > machine["cores"] + 1 else ""
     return f"{machine['cores']} cores ({machine['cpu']}), {machine['memory_gib']} GiB of memory{gpu}{busy}"
-
-
-def packages() -> dict[str, str]:
-    """Name the versions of the packages that speed depends on."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def fill_docs(page: Path = ROOT / "docs" / "benchmarks.md", results: Path = RESULTS) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -107,15 +107,20 @@ def _listing(inputs: list[Path]) -> dict[str, str]:
     return listing_digests(manifests[0]) if manifests else {}
 
 
-@cache
-def _packages() -> dict[str, str]:
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Tell the versions of those packages that are installed."""
     found = {}
-    for name in PACKAGES:
+    for name in packages:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
     return found
+
+
+@cache
+def _packages() -> dict[str, str]:
+    return versions(PACKAGES)
 
 
 @cache

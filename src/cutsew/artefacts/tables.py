@@ -67,6 +67,16 @@ def read_record(path: Path, *keys: str) -> Any:  # noqa: ANN401  # what stands i
         raise UserError(f"{path}: no such record; run the workflow to make it") from None
     except (OSError, ValueError, RecursionError):
         raise UserError(f"{path}: not a readable record; {AGAIN}") from None
+    return said(found, path, *keys)
+
+
+def said(found: Any, path: Path, *keys: str) -> Any:  # noqa: ANN401  # what stands there
+    """Return what stands below some keys of a record that was read from `path`.
+
+    Raises:
+        UserError: it lacks a key.
+
+    """
     for key in keys:
         if not isinstance(found, dict) or key not in found:
             raise UserError(f"{path}: says no {key}, as those of this version do; {AGAIN}")

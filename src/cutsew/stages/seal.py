@@ -1,18 +1,17 @@
 """Stage seal: the metadata of views.zarr, written once all its chunk files are there."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
 
+from cutsew.artefacts.agreed import agreed
 from cutsew.artefacts.layout import folder_of
 from cutsew.artefacts.manifest import read_manifest
 from cutsew.artefacts.record import Record
 from cutsew.artefacts.store import seal as seal_group
-from cutsew.artefacts.tables import read_record
 from cutsew.artefacts.views import chunk_record, specs
-from cutsew.errors import UserError
 from cutsew.numerics.views import EDGES
 from cutsew.pipeline import STAGES
 from cutsew.stages.options import SettingsOption
@@ -32,16 +31,10 @@ def seal(
     cut, shard_size = settings["cut"], int(settings["dataset"]["shard_size"])
     rows = read_manifest(images)
     blocks = -(-int(cut["passes"]) // int(cut["passes_per_job"]))
-    facts: dict[str, Any] = {}
-    known: dict[str, str] = {}
-    for shard in sorted(rows["shard"].unique()):
-        for block in (None, *range(blocks)):
-            path = chunk_record(group, int(shard), block)
-            known |= read_record(path, "outputs")
-            mine = {name: read_record(path, "facts", name) for name in SAME}
-            facts = facts or mine
-            if mine != facts:
-                raise UserError(f"{path}: encoded by another teacher than its neighbours; delete {group} and run again")
+    shards = sorted(int(shard) for shard in rows["shard"].unique())
+    records = (chunk_record(group, shard, block) for shard in shards for block in (None, *range(blocks)))
+    refusal = f"encoded by another teacher than its neighbours; delete {group} and run again"
+    known, facts = agreed(records, SAME, refusal)
     layout = specs(len(rows), facts["width"], shard_size, cut["passes"], cut["passes_per_job"])
     coordinates = {
         "image": rows["id"].astype(str).to_numpy(dtype=object),

@@ -1,18 +1,17 @@
 """Stage seal_tagclip: the metadata of tagclip.zarr, written once all its chunk files are there."""
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from cutsew.artefacts.agreed import agreed
 from cutsew.artefacts.layout import folder_of
 from cutsew.artefacts.manifest import read_manifest
 from cutsew.artefacts.reading import labels_of, open_group
 from cutsew.artefacts.record import Record
 from cutsew.artefacts.store import seal
 from cutsew.artefacts.tagclip import chunk_record, specs
-from cutsew.errors import UserError
 from cutsew.pipeline import STAGES
 from cutsew.stages.options import SettingsOption
 
@@ -29,16 +28,9 @@ def seal_tagclip(
     """Write the metadata of tagclip.zarr once all its chunks are there."""
     record = Record("seal_tagclip", STAGES["seal_tagclip"].version, settings, [images, text])
     folder, rows, classes = folder_of(group), read_manifest(images), labels_of(open_group(text), "class")
-    facts: dict[str, Any] = {}
-    known: dict[str, str] = {}
-    for shard in sorted(rows["shard"].unique()):
-        path = chunk_record(folder, int(shard))
-        made = json.loads(path.read_text())
-        known |= made["outputs"]
-        mine = {name: made["facts"][name] for name in SAME}
-        facts = facts or mine
-        if mine != facts:
-            raise UserError(f"{path}: scored by another teacher or texts than its neighbours; delete {folder}")
+    records = (chunk_record(folder, int(shard)) for shard in sorted(rows["shard"].unique()))
+    refusal = f"scored by another teacher or texts than its neighbours; delete {folder}"
+    known, facts = agreed(records, SAME, refusal)
     layout = specs(len(rows), len(classes), int(settings["dataset"]["shard_size"]))
     digest = seal(folder, layout, {"image": rows["id"].astype(str).tolist(), "class": classes}, facts, known)
     record.facts = facts
