@@ -22,6 +22,7 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
     "select": ("patches.parquet", "patches.json"),
     "train": ("adapter.safetensors", "model.yaml", "refined.zarr", "history.csv", "adapter.json", "refined.json"),
     "predict": ("scores.zarr", "scores.json"),
+    "tiles": ("tiles.zarr", "tiles.csv", "tiles.json"),
     "ensemble": ("ensemble.zarr", "ensemble.csv", "ensemble.json"),
     "thresholds": ("thresholds.csv", "thresholds.json"),
     "explain": ("maps.zarr", "maps.json"),
@@ -60,6 +61,7 @@ def needed(config: Config) -> set[str]:
         stages |= {"explain"} if config.explain.pairs and config.teacher.kind != "scores" else set()
         stages |= {"targets"} if config.targets.count is not None else set()
         stages |= {"override"} if config.labels.overrides is not None else set()
+        stages |= {"tiles"} if config.predict.tiles else set()
         stages |= {"ensemble"} if config.predict.ensemble == "teacher" else set()
     if config.references.kinds:
         stages |= {"reference_train", "reference_predict"}

@@ -106,6 +106,7 @@ STAGES: dict[str, Stage] = {
         ("override", "targets", "correct", "fuse", "score", "import_scores", "select", "tiny_clip"),
     ),
     "predict": Stage("Score photos with the student: the held-out ones, or any photo or folder.", 2, (), ("train",)),
+    "tiles": Stage("Let the student look at tiles of the held-out photos too.", 1, (), ("train",)),
     "ensemble": Stage(
         "Combine the student's answer and the fused teacher's.",
         1,
@@ -143,8 +144,8 @@ STAGES: dict[str, Stage] = {
     "evaluate": Stage(
         "Measure every stage.",
         2,
-        ("evaluate", "predict.ensemble"),
-        ("truth", "predict", "ensemble", "thresholds", "reference_predict"),
+        ("evaluate", "predict"),
+        ("truth", "predict", "tiles", "ensemble", "thresholds", "reference_predict"),
     ),
     "report": Stage("Write the report.", 3, (), ("evaluate", "explain")),
     "sweep_table": Stage("Set the runs of a sweep side by side.", 1, (), ("evaluate",)),

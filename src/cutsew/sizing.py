@@ -41,6 +41,8 @@ GPU_MB = 2000
 """What CUDA takes of a job's host memory."""
 PATCH, REGIONS, BLOCKS, HEADS = 16, 5, 24, 16
 """Of TagCLIP: pixels of a patch's side, regions asked again in a photo; blocks and heads of a large transformer."""
+TILED = 5
+"""Views of a photo for a student that looks at tiles too (numerics/tiles.py, which would bring torch)."""
 SLACK_MINUTES = 10
 
 
@@ -92,10 +94,12 @@ def _light_bytes(config: Config, stage: str, job: Job) -> int:
 def minutes(config: Config, stage: str, job: Job) -> int:
     """Estimate the time of a stage's job, twice over, in minutes."""
     reading = job.photos * PHOTO_SECONDS / job.threads
-    if stage in ("encode", "tagclip", "train", "predict", "explain"):
+    if stage in ("encode", "tagclip", "train", "predict", "tiles", "explain"):
         work = _work(*_model(config, stage))[0] * job.photos * job.passes
         if stage == "tagclip":
             work = job.photos * _work_of_patches(config)
+        if stage == "tiles":
+            work *= TILED
         if stage == "explain":
             work += _work(*_model(config, "encode"))[0] * job.photos
         computing = work / (GPU_GFLOPS if job.gpu else CPU_GFLOPS * job.threads)

@@ -241,7 +241,7 @@ def test_the_table_of_outputs_is_that_of_the_rules():
 
 REFERENCES = {"reference_labels", "reference_train", "reference_predict"}
 OTHER_RULES = {"import_scores", "tagclip", "seal_tagclip"}
-OPTIONAL = {"download", "targets", "override", "ensemble"}
+OPTIONAL = {"download", "targets", "override", "tiles", "ensemble"}
 ALWAYS_OUT = {"tiny_clip", *OPTIONAL, *REFERENCES}
 
 
@@ -268,6 +268,7 @@ ALWAYS_OUT = {"tiny_clip", *OPTIONAL, *REFERENCES}
         ({"references": {"kinds": ["supervised"]}}, {"tiny_clip", *OPTIONAL, *OTHER_RULES}),
         ({"labels": {"overrides": "audit.csv"}}, ALWAYS_OUT - {"override"} | OTHER_RULES),
         ({"targets": {"count": 1.5}}, ALWAYS_OUT - {"targets"} | OTHER_RULES),
+        ({"predict": {"tiles": True}}, ALWAYS_OUT - {"tiles"} | OTHER_RULES),
         ({"predict": {"ensemble": "teacher"}}, ALWAYS_OUT - {"ensemble"} | OTHER_RULES),
         ({"dataset": {"kind": "folder", "root": "x"}}, {*ALWAYS_OUT, *OTHER_RULES, "demo_world", "truth"}),
         ({"dataset": {"kind": "folder", "root": "x", "truth": "t.csv"}}, {*ALWAYS_OUT, *OTHER_RULES, "demo_world"}),

@@ -43,7 +43,7 @@ def test_params_leave_out_other_teachers():
 
 MEASURED = {"evaluate", "report", "sweep_table"}
 REFERENCES = {"reference_train", "reference_predict"}
-AFTER_TRAIN = {"train", "predict", "ensemble", "thresholds", "explain", *MEASURED}
+AFTER_TRAIN = {"train", "predict", "tiles", "ensemble", "thresholds", "explain", *MEASURED}
 FIRST = {"tiny_clip", "demo_world", "download", "manifest", "truth", "reference_labels", "import_scores"}
 
 
@@ -53,6 +53,7 @@ FIRST = {"tiny_clip", "demo_world", "download", "manifest", "truth", "reference_
         ({"fuse.alpha": 0.5}, {"fuse", "correct", "targets", "override", *AFTER_TRAIN}),
         ({"correct.beta": 2}, {"correct", "targets", "override", *AFTER_TRAIN}),
         ({"predict.ensemble": "teacher"}, MEASURED),
+        ({"predict.tiles": True}, MEASURED),
         ({"targets.count": 1.5}, {"targets", "override", *AFTER_TRAIN}),
         ({"labels.overrides": "audit.csv"}, {"override", *AFTER_TRAIN}),
         ({"select.top_k": 3}, {"select", *AFTER_TRAIN}),

@@ -19,7 +19,7 @@ for name in [None, "fuse", "score", "correct", "select", "seal"]:
 WITHOUT_TORCH = """
 import importlib, sys
 from cutsew.pipeline import STAGES
-WITH = {"tiny_clip", "text", "encode", "tagclip", "train", "predict", "ensemble", "explain"}
+WITH = {"tiny_clip", "text", "encode", "tagclip", "train", "predict", "tiles", "ensemble", "explain"}
 for name in sorted(STAGES.keys() - WITH - {"reference_train", "reference_predict"}):
     importlib.import_module(f"cutsew.stages.{name}")
     assert "torch" not in sys.modules, name

@@ -64,16 +64,17 @@ def test_true_labels_never_reach_training(workflow):
     assert f"{run}/labels.parquet" in made_from[f"{run}/metrics.csv"]
 
 
-def test_student_and_teacher_together_train_nothing(workflow):
-    workflow.edit(references={"kinds": []}, predict={"ensemble": "teacher"})
-    assert workflow.run() == {"ensemble": 1, "evaluate": 1, "report": 1}
-    assert list(pd.read_csv(workflow.results / "default" / "metrics.csv")["stage"])[-2:] == ["student", "ensemble"]
+def test_tiles_and_the_teachers_help_train_nothing(workflow):
+    workflow.edit(references={"kinds": []}, predict={"ensemble": "teacher", "tiles": True})
+    assert workflow.run() == {"ensemble": 1, "tiles": 1, "evaluate": 1, "report": 1}
+    stages = list(pd.read_csv(workflow.results / "default" / "metrics.csv")["stage"])
+    assert stages[-3:] == ["student", "tiles", "ensemble"]
 
 
 def test_corrections_by_hand_rerun_training_and_what_follows(workflow):
     audit = workflow.folder / "audit.csv"
     audit.write_text("image,class,present,by,at\n3.jpg,dog,1,Ada,2026-01-02T03:04:05Z\n")
-    workflow.edit(labels={"overrides": "audit.csv"}, predict={"ensemble": "none"})
+    workflow.edit(labels={"overrides": "audit.csv"}, predict={"ensemble": "none", "tiles": False})
     assert workflow.run() == {"override": 1, **AFTER_TRAIN}
     table = pd.read_csv(workflow.results / "default" / "metrics.csv").set_index("stage")["by_hand"]
     assert table["overridden"] == table["student"] == 1 and table["pseudo"] == 0

@@ -29,6 +29,35 @@ rule predict:
         " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
 
 
+rule tiles:
+    input:
+        images=ancient(photos),
+        adapter=made("train", "adapter.safetensors"),
+        model=made("train", "model.yaml"),
+    output:
+        group="results/{dataset}/{run}/tiles.zarr/zarr.json",
+        reference="results/{dataset}/{run}/tiles.csv",
+        record="results/{dataset}/{run}/tiles.json",
+    log:
+        "results/{dataset}/{run}/logs/tiles.log",
+    conda:
+        "../../envs/cutsew.yaml"
+    threads: 2
+    resources:
+        gpu=gpus,
+        local_gpu=local_gpus,
+        mem_mb=megabytes("predict"),
+        runtime=minutes("tiles"),
+        device=DEVICE,
+        batch_size=BATCH_SIZE,
+    params:
+        photos=photos_digest,
+        version=version_of("tiles"),
+    shell:
+        "cutsew --log {log} tiles {input.images} {input.adapter} {output.group}"
+        " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
+
+
 rule ensemble:
     input:
         images=ancient(photos),

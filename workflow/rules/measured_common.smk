@@ -12,6 +12,8 @@ def measured(wildcards):
     if makes(run, "train"):
         found["refined"] = str(PLAN.folder(run, "train") / "refined.zarr" / "zarr.json")
         found["scores"] = str(PLAN.folder(run, "predict") / "scores.zarr" / "zarr.json")
+    if makes(run, "tiles"):
+        found["tiles"] = str(PLAN.folder(run, "tiles") / "tiles.zarr" / "zarr.json")
     if makes(run, "ensemble"):
         folder = PLAN.folder(run, "ensemble")
         found["ensemble"] = str(folder / "ensemble.zarr" / "zarr.json")

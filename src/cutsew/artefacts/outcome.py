@@ -21,7 +21,7 @@ FEW = 1000
 
 SPLIT_STAGES = {
     "train": ("zero_shot", "fused", "pseudo", "targets", "overridden", "refined"),
-    "test": ("zero_shot", "fused", "student", "ensemble"),
+    "test": ("zero_shot", "fused", "student", "tiles", "ensemble"),
 }
 """Stages that are looked at on each split, in the order of the pipeline."""
 
@@ -29,7 +29,7 @@ REFERENCE = "reference_"
 """What the names of reference students begin with where the stages' do not: they are no stage of the pipeline."""
 
 ZARRS = {name: name for name in ("fused", "pseudo", "targets", "overridden", "refined")}
-ZARRS = {"zero_shot": "logits", **ZARRS, "student": "scores", "ensemble": "ensemble"}
+ZARRS = {"zero_shot": "logits", **ZARRS, "student": "scores", "tiles": "tiles", "ensemble": "ensemble"}
 """Stage -> name of its Zarr, as the command line calls it."""
 
 

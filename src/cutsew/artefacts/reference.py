@@ -1,16 +1,26 @@
-"""ensemble.csv: what is usual for student and teacher, mean and deviation of each class's logits."""
+"""ensemble.csv and tiles.csv: what is usual for two models, mean and deviation of each class's logits."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from cutsew.artefacts.atomic import replacing
 from cutsew.errors import UserError
 from cutsew.numerics.ensemble import Reference
 
-TABLE = "ensemble.csv"
-MODELS = ("student", "teacher")
+ENSEMBLE, TILES = "ensemble.csv", "tiles.csv"
+MODELS = {ENSEMBLE: ("student", "teacher"), TILES: ("student", "tiles")}
+"""Name of the table -> the models that it tells of."""
+
+SAMPLE = 4096
+"""Training photos, spread evenly over all, on which it is measured what is usual."""
+
+
+def sample(train: pd.DataFrame) -> pd.DataFrame:
+    """Choose those photos from the manifest's rows of the training photos."""
+    return train.iloc[np.unique(np.linspace(0, len(train) - 1, min(len(train), SAMPLE)).round().astype(int))]
 
 
 def write(path: Path, classes: list[str], usual: Mapping[str, Reference]) -> None:
@@ -22,8 +32,8 @@ def write(path: Path, classes: list[str], usual: Mapping[str, Reference]) -> Non
         table.to_csv(draft, index=False)
 
 
-def read(path: Path, classes: list[str]) -> dict[str, Reference]:
-    """Read the table: what is usual for each of MODELS.
+def read(path: Path, classes: Sequence[str]) -> dict[str, Reference]:
+    """Read the table, whose name tells which: what is usual for each of its MODELS.
 
     Raises:
         UserError: it is no such table, or not one of these classes.
@@ -31,8 +41,8 @@ def read(path: Path, classes: list[str]) -> dict[str, Reference]:
     """
     try:
         table = pd.read_csv(path, dtype={"class": str}, keep_default_na=False)
-        same = table["class"].tolist() == classes
-        found = {m: Reference(*table[[f"{m}_mean", f"{m}_deviation"]].to_numpy(float).T) for m in MODELS}
+        same = table["class"].tolist() == list(classes)
+        found = {m: Reference(*table[[f"{m}_mean", f"{m}_deviation"]].to_numpy(float).T) for m in MODELS[path.name]}
     except (OSError, ValueError, KeyError):
         raise UserError(f"{path}: not a table of what is usual; run the workflow again to make it") from None
     if not same:

@@ -12,7 +12,7 @@ from cutsew.errors import UserError
 from cutsew.numerics.bootstrap import Difference
 from cutsew.numerics.bootstrap import difference as measured
 
-STANDS_FOR = {"ensemble": "student"}
+STANDS_FOR = {"tiles": "student", "ensemble": "student"}
 """Stage -> the one that it is held against in runs that lack it."""
 
 

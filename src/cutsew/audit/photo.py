@@ -72,7 +72,7 @@ def _facts(row: pd.Series) -> Content:
 def _labels(run: Run, row: pd.Series) -> dict[str, Logits]:
     """Read the (C,) logits of every stage that has the photo, those of reference students after the method's."""
     held_out = row["split"] == "test"
-    apart = ("refined",) if held_out else ("student", "ensemble")
+    apart = ("refined",) if held_out else ("student", "tiles", "ensemble")
     stages = [stage for stage in run.outcomes if stage not in apart and (held_out or not stage.startswith(REFERENCE))]
     found = {stage: run.outcomes[stage].read([str(row["id"])])[0] for stage in stages}
     return {stage: z for stage, z in found.items() if np.isfinite(z).all()}

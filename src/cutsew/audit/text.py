@@ -161,7 +161,7 @@ def _rule(rule: Content) -> str:
 
 def _stages(told: Content) -> Iterator[str]:
     """Draw what came after the fusion; the correction's classes are starred."""
-    known = ("fused", "pseudo", "targets", "overridden", "refined", "student", "ensemble")
+    known = ("fused", "pseudo", "targets", "overridden", "refined", "student", "tiles", "ensemble")
     stages = [stage for stage in known if any(row.get(stage) for row in told["classes"])]
     stages += [stage for row in told["classes"][:1] for stage in row if stage.startswith(REFERENCE)]
     if not stages:

@@ -27,6 +27,11 @@ class Predict(Section):
         description="teacher: the student's answer and the fused teacher's are combined too (ensemble.zarr, a row of "
         "its own in every table); better than either, at M + 1 questions to the teacher for every photo",
     )
+    tiles: bool = Field(
+        False,
+        description="the student looks at four overlapping tiles of each photo too (tiles.zarr, a row of its own in "
+        "every table); better where objects are small, at five views of the student instead of one",
+    )
 
 
 class Thresholds(Section):
@@ -157,6 +162,22 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def a_student_is_there(self) -> Self:
+        """Refuse what needs a student where there is none."""
+        needing = {
+            "references.kinds: need a student; set student.kind, or leave them out": self.references.kinds,
+            "predict.ensemble: needs a student; set student.kind, or set it to none": self.predict.ensemble != "none",
+            "predict.tiles: needs a student; set student.kind, or set it to false": self.predict.tiles,
+            "labels.overrides: train nothing without a student; set student.kind, or leave them out": (
+                self.labels.overrides is not None
+            ),
+        }
+        for message, asked in needing.items():
+            if asked and self.student.kind == "none":
+                raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
     def settings_fit_together(self) -> Self:
         """Refuse what only shows across sections."""
         if self.dataset.kind == "ids" and self.teacher.kind != "scores":
@@ -171,12 +192,6 @@ class Config(Section):
             raise ValueError(f"targets.count: {self.targets.count:g} is not less than the number of classes; lower it")
         if self.teacher.kind != "scores" and (self.fuse.passes or 0) > self.cut.passes:
             raise ValueError(f"fuse.passes: {self.fuse.passes} is more than cut.passes {self.cut.passes}; lower it")
-        if self.references.kinds and self.student.kind == "none":
-            raise ValueError("references.kinds: need a student; set student.kind, or leave them out")
-        if self.predict.ensemble != "none" and self.student.kind == "none":
-            raise ValueError("predict.ensemble: needs a student; set student.kind, or set it to none")
-        if self.labels.overrides is not None and self.student.kind == "none":
-            raise ValueError("labels.overrides: train nothing without a student; set student.kind, or leave them out")
         labelled = [kind for kind in self.references.kinds if kind != "zero_shot"]
         if labelled and not self.dataset.annotated and self.dataset.truth is None:
             raise ValueError(f"references.kinds: {labelled[0]} needs true labels; set dataset.truth, or leave it out")

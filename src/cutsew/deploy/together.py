@@ -50,9 +50,9 @@ class Together:
     """
 
     def __init__(self, folder: Path, classes: list[str], device: str, batch_size: int) -> None:
-        if not folder.joinpath(table.TABLE).is_file():
-            raise UserError(f"--ensemble: {folder} has no {table.TABLE}; run it with predict.ensemble: teacher")
-        self._usual = table.read(folder / table.TABLE, classes)
+        if not folder.joinpath(table.ENSEMBLE).is_file():
+            raise UserError(f"--ensemble: {folder} has no {table.ENSEMBLE}; run it with predict.ensemble: teacher")
+        self._usual = table.read(folder / table.ENSEMBLE, classes)
         run = Run(folder)
         scoring = run.settings("fused.zarr", "score", Score)
         if scoring.rule != "softmax":

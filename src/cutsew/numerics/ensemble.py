@@ -53,6 +53,10 @@ def ensemble(student: Floats, teacher: Floats, of_student: Reference, of_teacher
         (n, C) float32 logits. Where the student's training logits did not differ, the deviation that is put back is 1.
 
     """
-    mean = (standardised(student, of_student) + standardised(teacher, of_teacher)) / 2
-    scale = np.where(of_student.deviation > 0, of_student.deviation, 1.0)
-    return (of_student.mean + scale * mean).astype(np.float32)
+    return on_scale((standardised(student, of_student) + standardised(teacher, of_teacher)) / 2, of_student)
+
+
+def on_scale(standard: Floats, usual: Reference) -> npt.NDArray[np.float32]:
+    """Put (n, C) standardised scores on a model's scale: mean + deviation * score, a deviation of 0 counting as 1."""
+    scale = np.where(usual.deviation > 0, usual.deviation, 1.0)
+    return (usual.mean + scale * standard).astype(np.float32)

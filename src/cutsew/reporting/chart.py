@@ -16,6 +16,7 @@ STAGE_TITLES = {
     "overridden": "corrected by hand",
     "refined": "refined",
     "student": "student",
+    "tiles": "student with tiles",
     "ensemble": "student and teacher",
     "reference_zero_shot": "reference: zero-shot labels",
     "reference_supervised": "reference: true labels",

@@ -21,6 +21,7 @@ COLOURS = {
     "overridden": "#a6761d",
     "refined": "#cc79a7",
     "student": "#d55e00",
+    "tiles": "#c51b8a",
     "ensemble": "#7a0177",
     "reference_zero_shot": "#bdbdbd",
     "reference_supervised": "#000000",

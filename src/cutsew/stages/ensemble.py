@@ -31,9 +31,6 @@ from cutsew.training.photos import plain_batches
 
 log = logging.getLogger(__name__)
 
-SAMPLE = 4096
-"""Training photos, spread evenly over all, on which it is measured what is usual for student and teacher."""
-
 
 def ensemble(
     images: Annotated[Path, typer.Argument(help="images.parquet")],
@@ -76,13 +73,13 @@ def run(
         raise UserError("predict.ensemble: the teacher lacks scores of some held-out photos; add them, or set none")
     where = pick_device(device)
     model = load(adapter, where, build)
-    sample = _sample(photos[photos["split"] == "train"])
+    sample = table.sample(photos[photos["split"] == "train"])
     usual = {
         "student": reference(_looked_at(model, sample, where, batch_size, workers)),
         "teacher": reference(teacher.read([str(name) for name in sample["id"]])),
     }
     group = folder_of(out)
-    beside = group.with_name(table.TABLE)
+    beside = group.with_name(table.ENSEMBLE)
     table.write(beside, student.classes, usual)
     _combine(out, held_out, student, teacher, usual)
     views = _views(logits, settings)
@@ -103,10 +100,6 @@ def _combine(out: Path, ids: list[str], student: Outcome, teacher: Outcome, usua
             made = combined(of_student, of_teacher, usual["student"], usual["teacher"])
             group["z"][start : start + len(made)] = made
             start += len(made)
-
-
-def _sample(train: pd.DataFrame) -> pd.DataFrame:
-    return train.iloc[np.unique(np.linspace(0, len(train) - 1, min(len(train), SAMPLE)).round().astype(int))]
 
 
 def _looked_at(

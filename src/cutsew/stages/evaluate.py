@@ -36,7 +36,7 @@ from cutsew.pipeline import STAGES
 from cutsew.stages.options import SettingsOption
 
 Row = dict[str, Any]
-BY_HAND = ("overridden", "refined", "student", "ensemble")
+BY_HAND = ("overridden", "refined", "student", "tiles", "ensemble")
 """Stages that rest on a human's corrections where there are any."""
 
 BESIDE = ("per_class.csv", "confidence.csv", "agreement.csv", "thresholds_f1.csv")
@@ -66,6 +66,7 @@ def evaluate(
     overridden: Annotated[Path | None, typer.Option(help="Labels with a human's corrections.")] = None,
     refined: Annotated[Path | None, typer.Option(help="Pseudo-labels after training; train photos.")] = None,
     scores: Annotated[Path | None, typer.Option(help="The student's logits; test photos.")] = None,
+    tiles: Annotated[Path | None, typer.Option(help="The student's logits of wholes and tiles; test photos.")] = None,
     ensemble: Annotated[Path | None, typer.Option(help="Student and teacher combined; test photos.")] = None,
     labels: Annotated[Path | None, typer.Option(help="True labels, labels.parquet.")] = None,
     thresholds: Annotated[Path | None, typer.Option(help="Thresholds of the student's classes.")] = None,
@@ -75,7 +76,7 @@ def evaluate(
 ) -> None:
     """Measure every stage, against the truth where there is any."""
     zarrs = {"logits": logits, "fused": fused, "pseudo": pseudo, "targets": targets}
-    zarrs |= {"overridden": overridden, "refined": refined, "scores": scores, "ensemble": ensemble}
+    zarrs |= {"overridden": overridden, "refined": refined, "scores": scores, "tiles": tiles, "ensemble": ensemble}
     references = {kind: Path(path) for kind, _, path in (text.partition("=") for text in reference or [])}
     inputs = [path for path in (images, *zarrs.values(), labels, thresholds, *references.values()) if path is not None]
     record = Record("evaluate", STAGES["evaluate"].version, settings, inputs=inputs)

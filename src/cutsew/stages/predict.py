@@ -1,5 +1,6 @@
 """Stage predict: photos, scored by the student; the held-out ones of a run, or any others."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -51,10 +52,13 @@ def predict(
         bool,
         typer.Option("--ensemble", help="Ask the run's teacher too (predict.ensemble: teacher): M + 1 views a photo."),
     ] = False,
+    tiles: Annotated[
+        bool, typer.Option("--tiles", help="Look at four tiles of each photo too (predict.tiles): five views a photo.")
+    ] = False,
 ) -> None:
     """Score photos with the student: the held-out ones, or any photo or folder."""
     if folder_of(out).suffix == ".zarr":
-        if threshold is not None or rule or file_format or long or ensemble:
+        if threshold is not None or rule or file_format or long or ensemble or tiles:
             raise UserError(f"{out}: holds the student's logits alone; leave all other options out")
         run(photos, model, out, device, batch_size, workers)
         return
@@ -63,11 +67,18 @@ def predict(
     from cutsew.deploy.predict import predict as look
 
     student = open_classifier(model, device)
-    together = None
+    together: Callable[..., npt.NDArray[np.float32]] | None = None
+    folder = model if model.is_dir() else model.parent
+    if ensemble and tiles:
+        raise UserError("--tiles: cannot be combined with --ensemble; leave one of them out")
     if ensemble:
         from cutsew.deploy.together import Together
 
-        together = Together(model if model.is_dir() else model.parent, student.classes, device, batch_size)
+        together = Together(folder, student.classes, device, batch_size)
+    elif tiles:
+        from cutsew.deploy.tiled import Tiled
+
+        together = Tiled(folder, student)
     look(photos, student, out, How(threshold, rule, file_format, long, batch_size, workers, together))
 
 

@@ -38,6 +38,7 @@ def report(
     overridden: Annotated[Path | None, typer.Option(help="Labels with a human's corrections.")] = None,
     refined: Annotated[Path | None, typer.Option(help="Pseudo-labels after training; train photos.")] = None,
     scores: Annotated[Path | None, typer.Option(help="The student's logits; test photos.")] = None,
+    tiles: Annotated[Path | None, typer.Option(help="The student's logits of wholes and tiles; test photos.")] = None,
     ensemble: Annotated[Path | None, typer.Option(help="Student and teacher combined; test photos.")] = None,
     labels: Annotated[Path | None, typer.Option(help="True labels, labels.parquet.")] = None,
     history: Annotated[Path | None, typer.Option(help="Losses of the training.")] = None,
@@ -47,7 +48,7 @@ def report(
 ) -> None:
     """Write one self-contained page about a run, and a picture of six photos with their labels."""
     zarrs = {"logits": logits, "fused": fused, "pseudo": pseudo, "targets": targets}
-    zarrs |= {"overridden": overridden, "refined": refined, "scores": scores, "ensemble": ensemble}
+    zarrs |= {"overridden": overridden, "refined": refined, "scores": scores, "tiles": tiles, "ensemble": ensemble}
     shown = [path for path in zarrs.values() if path is not None]
     others = (metrics, images, labels, history, views, maps, thresholds)
     given = [*(path for path in others if path is not None), *shown]

@@ -19,13 +19,13 @@ def difference(
     more_first: Annotated[Runs | None, typer.Option("--first", help="Another seed of the first run.")] = None,
     more_second: Annotated[Runs | None, typer.Option("--second", help="Another seed of the second run.")] = None,
     stage: Annotated[
-        str, typer.Option(help="student, ensemble, or a stage of the labels such as fused or refined.")
+        str, typer.Option(help="student, tiles, ensemble, or a stage of the labels such as fused or refined.")
     ] = "student",
     draws: Annotated[int, typer.Option(min=100, help="Draws of photos with replacement.")] = 1000,
 ) -> None:
     """Measure the second run's mAP less the first's, with a 95 % interval over photos (paired bootstrap).
 
-    An ensemble is held against the student of a run that has none.
+    Tiles and ensemble are held against the student of a run that has none.
     """
     firsts, seconds = [Run(p) for p in (first, *(more_first or []))], [Run(p) for p in (second, *(more_second or []))]
     split = split_of(firsts[0], stage)

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from cutsew.data.images import read_image
 from cutsew.errors import UserError
 from cutsew.numerics.augment import pixels, weak_view
+from cutsew.numerics.tiles import LOOKS, looks
 
 T = TypeVar("T")
 CACHE_BYTES = 512 * 2**20
@@ -142,6 +143,32 @@ def plain_batches(paths: Sequence[str], size: int, batch_size: int, workers: int
     """
     keys = [list(range(start, min(start + batch_size, len(paths)))) for start in range(0, len(paths), batch_size)]
     return batches(PlainPhoto(paths, size), len(paths), keys, torch.stack, workers)
+
+
+class TiledPhoto:
+    """Makes the views of a photo for a student that looks at two scales: (5, 3, size, size) uint8."""
+
+    def __init__(self, paths: Sequence[str], size: int) -> None:
+        self._paths = paths
+        self._size = size
+
+    def __call__(self, index: int) -> Tensor:
+        """Read and cut photo number `index`."""
+        return torch.from_numpy(looks(read_image(Path(self._paths[index])), self._size))
+
+
+def tiled_batches(paths: Sequence[str], size: int, batch_size: int, workers: int) -> Iterator[Tensor]:
+    """Give the wholes and the tiles of photos in order, (B, 5, 3, size, size) uint8.
+
+    A batch holds `batch_size` views at most, and one photo at least.
+
+    Raises:
+        BadImage: a photo cannot be read.
+
+    """
+    step = max(1, batch_size // LOOKS)
+    keys = [list(range(start, min(start + step, len(paths)))) for start in range(0, len(paths), step)]
+    return batches(TiledPhoto(paths, size), len(paths), keys, torch.stack, workers)
 
 
 def _bytes(image: Image.Image) -> int:

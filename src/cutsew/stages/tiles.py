@@ -1,0 +1,95 @@
+"""Stage tiles: the held-out photos, looked at by the student whole and in tiles."""
+
+import logging
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import typer
+from tqdm import tqdm
+
+from cutsew.artefacts import reference as table
+from cutsew.artefacts.layout import folder_of
+from cutsew.artefacts.logits import label_spec
+from cutsew.artefacts.manifest import read_manifest
+from cutsew.artefacts.record import Record, input_digest
+from cutsew.artefacts.store import new_group
+from cutsew.description import MODEL
+from cutsew.device import pick_device
+from cutsew.finite import refuse_not_finite
+from cutsew.numerics.ensemble import on_scale, reference, standardised
+from cutsew.numerics.tiles import LOOKS
+from cutsew.numerics.tiles import tiled as combined
+from cutsew.pipeline import STAGES
+from cutsew.stages.options import BatchOption, DeviceOption, WorkersOption
+from cutsew.student import Build, Student, build_backbone, load
+from cutsew.training.photos import tiled_batches
+
+log = logging.getLogger(__name__)
+
+Floats = npt.NDArray[np.floating[Any]]
+
+
+def tiles(
+    images: Annotated[Path, typer.Argument(help="images.parquet")],
+    adapter: Annotated[Path, typer.Argument(help="adapter.safetensors, with model.yaml beside it")],
+    out: Annotated[Path, typer.Argument(help="tiles.zarr, written; tiles.csv beside it")],
+    device: DeviceOption = "auto",
+    batch_size: BatchOption = 32,
+    workers: WorkersOption = 0,
+) -> None:
+    """Let the student look at tiles of the held-out photos too."""
+    run(images, adapter, out, device, batch_size, workers)
+
+
+def run(
+    images: Path,
+    adapter: Path,
+    out: Path,
+    device: str,
+    batch_size: int,
+    workers: int,
+    build: Build = build_backbone,
+) -> None:
+    """Look with a backbone that `build` makes; otherwise as `tiles`."""
+    record = Record("tiles", STAGES["tiles"].version, {}, [images, adapter, adapter.with_name(MODEL)])
+    manifest = read_manifest(images)
+    photos, sample = manifest[manifest["split"] == "test"], table.sample(manifest[manifest["split"] == "train"])
+    where = pick_device(device)
+    student = load(adapter, where, build)
+    group = folder_of(out)
+    beside = group.with_name(table.TILES)
+    size = max(1, int(photos.groupby("shard").size().max())) if len(photos) else 1
+    spec = label_spec(len(photos), len(student.classes), size)
+    ids = np.asarray(photos["id"].tolist(), dtype=object if len(photos) else str)
+    with tqdm(total=len(sample) + len(photos), desc="tiles", unit="photo") as bar:
+
+        def look(some: pd.DataFrame) -> Floats:
+            return _looked_at(student, some["path"].tolist(), where, batch_size, workers, bar)
+
+        z = look(sample)
+        usual = {"student": reference(z[:, 0]), "tiles": reference(combined(z))}
+        table.write(beside, student.classes, usual)
+        with new_group(out, {"z": spec}, {"image": ids, "class": student.classes}) as written:
+            for start in range(0, len(photos), size):  # one chunk at a time
+                z = combined(look(photos.iloc[start : start + size]))
+                written["z"][start : start + len(z)] = on_scale(standardised(z, usual["tiles"]), usual["student"])
+    record.facts = {"device": where, "weights": student.backbone.weights_digest, "photos": len(photos)}
+    record.facts |= {"reference_photos": len(sample), "views_of_student_per_photo": LOOKS}
+    record.write(group.with_suffix(".json"), {path.name: input_digest(path) for path in (group, beside)})
+    log.info("tiles: %d views of the student for every photo", LOOKS)
+
+
+def _looked_at(
+    student: Student, paths: list[str], where: str, batch_size: int, workers: int, bar: "tqdm[Any]"
+) -> Floats:
+    """Score the whole and the tiles of photos: (n, 5, C) logits."""
+    found: list[Floats] = []
+    for batch in tiled_batches(paths, student.image_size, batch_size, workers):
+        z = student(batch.flatten(0, 1).to(where)).cpu().numpy().reshape(len(batch), LOOKS, -1)
+        refuse_not_finite(z.reshape(len(batch), -1), paths[sum(map(len, found)) :], "the student's answer to a photo")
+        found.append(z)
+        bar.update(len(batch))
+    return np.concatenate(found) if found else np.empty((0, LOOKS, len(student.classes)), np.float32)
