@@ -116,8 +116,8 @@ class Targets(Section):
 
     count: Annotated[float, Field(gt=0)] | Literal["auto"] | None = Field(
         None,
-        description="labels per photo that the targets sum to on average; auto estimates it without labels, rather too "
-        "high; null leaves the labels as they are",
+        description="labels per photo that the targets sum to on average; auto estimates it without labels; null "
+        "leaves the labels as they are",
     )
     sharpen: float = Field(1.0, gt=0, description="factor of the targets' logits; 2 makes them more certain")
 
