@@ -14,13 +14,10 @@ ENSEMBLE, TILES = "ensemble.csv", "tiles.csv"
 MODELS = {ENSEMBLE: ("student", "teacher"), TILES: ("student", "tiles")}
 """Name of the table -> the models that it tells of."""
 
-SAMPLE = 4096
-"""Training photos, spread evenly over all, on which it is measured what is usual."""
 
-
-def sample(train: pd.DataFrame) -> pd.DataFrame:
-    """Choose those photos from the manifest's rows of the training photos."""
-    return train.iloc[np.unique(np.linspace(0, len(train) - 1, min(len(train), SAMPLE)).round().astype(int))]
+def sample(train: pd.DataFrame, most: int) -> pd.DataFrame:
+    """Choose at most so many of the manifest's training photos, spread evenly, to measure what is usual."""
+    return train.iloc[np.unique(np.linspace(0, len(train) - 1, min(len(train), most)).round().astype(int))]
 
 
 def write(path: Path, classes: list[str], usual: Mapping[str, Reference]) -> None:

@@ -31,6 +31,9 @@ from cutsew.training.photos import plain_batches
 
 log = logging.getLogger(__name__)
 
+SAMPLE = 4096
+"""Training photos on which it is measured what is usual for student and teacher."""
+
 
 def ensemble(
     images: Annotated[Path, typer.Argument(help="images.parquet")],
@@ -73,7 +76,7 @@ def run(
         raise UserError("predict.ensemble: the teacher lacks scores of some held-out photos; add them, or set none")
     where = pick_device(device)
     model = load(adapter, where, build)
-    sample = table.sample(photos[photos["split"] == "train"])
+    sample = table.sample(photos[photos["split"] == "train"], SAMPLE)
     usual = {
         "student": reference(_looked_at(model, sample, where, batch_size, workers)),
         "teacher": reference(teacher.read([str(name) for name in sample["id"]])),

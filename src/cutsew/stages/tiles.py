@@ -31,6 +31,10 @@ log = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.floating[Any]]
 
+SAMPLE = 512
+"""Training photos on which it is measured what is usual: each costs as many views as a held-out one, and no order of
+photos depends on it."""
+
 
 def tiles(
     images: Annotated[Path, typer.Argument(help="images.parquet")],
@@ -56,7 +60,7 @@ def run(
     """Look with a backbone that `build` makes; otherwise as `tiles`."""
     record = Record("tiles", STAGES["tiles"].version, {}, [images, adapter, adapter.with_name(MODEL)])
     manifest = read_manifest(images)
-    photos, sample = manifest[manifest["split"] == "test"], table.sample(manifest[manifest["split"] == "train"])
+    photos, sample = manifest[manifest["split"] == "test"], table.sample(manifest[manifest["split"] == "train"], SAMPLE)
     where = pick_device(device)
     student = load(adapter, where, build)
     group = folder_of(out)
