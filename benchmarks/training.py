@@ -112,9 +112,10 @@ class World:
         return Thing(name, words, before, self.photos * self.epochs, "photo and epoch")
 
     def bare(self, name: str) -> Thing:
-        """Make its backbone alone a thing to measure, on as many photos: each plain one once, and the sewn ones."""
+        """Make its backbone alone a thing to measure, on as many photos: the sewn ones, and once each ever plain."""
         config = load(self.raw)
-        shown = int(self.photos * (1 + self.epochs * config.sew.p))
+        sewn = config.sew.p
+        shown = int(self.photos * (self.epochs * sewn + 1 - sewn**self.epochs))
         student = json.dumps(config.student.model_dump(mode="json"))
         return Thing(name, [sys.executable, "-c", BARE, student, str(shown), "16"], units=shown, unit="photo")
 
