@@ -1,9 +1,11 @@
 """The student as a standalone classifier: frozen backbone and adapter, from a file of weights and model.yaml."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import yaml
 from pydantic import ValidationError
@@ -18,12 +20,17 @@ from cutsew.config.load import one_line
 from cutsew.config.student import Student as StudentSettings
 from cutsew.description import MODEL, read_description
 from cutsew.errors import UserError
+from cutsew.finite import refuse_not_finite
 from cutsew.numerics.adapter import Adapter
 from cutsew.numerics.cam import hires_cam
 from cutsew.steady import steadily
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from cutsew.backbones.base import Backbone
+
+Logits = npt.NDArray[np.float32]
 
 WEIGHTS = "adapter.safetensors"
 WHOLE = "student.safetensors"
@@ -94,6 +101,31 @@ class Student(nn.Module):
         """Describe (B, 3, S, S) uint8 photos by the adapter's pooled decoder output, (B, width) float32 on the CPU."""
         features = self.backbone(images)
         return steadily(self.adapter.pool, features, features.device).cpu()
+
+
+def scored(student: Student, batches: Iterable[Tensor], paths: Sequence[str], bar: "tqdm[Any]") -> Logits:
+    """Score photos batch by batch.
+
+    Args:
+        student: the classifier.
+        batches: in the order of the paths, (B, 3, S, S) uint8, or (B, V, 3, S, S) of V views each.
+        paths: of the n photos, n > 0, to name one by.
+        bar: is moved by every photo.
+
+    Returns:
+        (n, C) or (n, V, C) float32 logits.
+
+    Raises:
+        UserError: an answer is not finite.
+
+    """
+    found: list[Logits] = []
+    for batch in batches:
+        z = student(batch.flatten(0, -4)).cpu().numpy().reshape(*batch.shape[:-3], -1)
+        refuse_not_finite(z, paths[sum(map(len, found)) :], "the student's answer to the photo")
+        found.append(z)
+        bar.update(len(batch))
+    return np.concatenate(found)
 
 
 def save(weights: Path, adapter: Adapter, backbone: "Backbone", sizes: Mapping[str, Any], classes: list[str]) -> None:

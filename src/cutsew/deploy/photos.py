@@ -5,14 +5,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from cutsew.data import folder
-from cutsew.data.images import BadImage, read_image
+from cutsew.data.images import BadImage
 from cutsew.errors import UserError
-from cutsew.numerics.augment import pixels, weak_view
-from cutsew.training.photos import batches
+from cutsew.training.photos import PlainPhoto, batches, in_order
 
 
 @dataclass(frozen=True)
@@ -63,20 +61,18 @@ def readable(paths: Sequence[str], size: int, batch_size: int, workers: int) -> 
         For each photo of a batch, its (3, S, S) uint8 pixels, or why it cannot be read.
 
     """
-    keys = (list(range(start, min(start + batch_size, len(paths)))) for start in range(0, len(paths), batch_size))
-    yield from batches(_Photo(paths, size), len(paths), keys, list, workers)
+    yield from batches(_Photo(paths, size), len(paths), in_order(len(paths), batch_size), list, workers)
 
 
 class _Photo:
     """Makes one photo's pixels, or the reason why it has none."""
 
     def __init__(self, paths: Sequence[str], size: int) -> None:
-        self._paths = paths
-        self._size = size
+        self._photo = PlainPhoto(paths, size)
 
     def __call__(self, index: int) -> Tensor | str:
         try:
-            return torch.from_numpy(pixels(weak_view(read_image(Path(self._paths[index])), self._size)))
+            return self._photo(index)
         except BadImage as error:
             return error.reason
 

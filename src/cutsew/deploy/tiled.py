@@ -12,8 +12,7 @@ from cutsew.artefacts import reference as table
 from cutsew.data.images import read_image
 from cutsew.deploy.classifier import Classifier
 from cutsew.errors import UserError
-from cutsew.numerics.ensemble import on_scale, standardised
-from cutsew.numerics.tiles import looks, tiled
+from cutsew.numerics.tiles import looks, on_whole_scale
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -39,7 +38,7 @@ class Tiled:
     def __call__(self, paths: Sequence[str], whole: Floats) -> npt.NDArray[np.float32]:
         """Combine (n, C) logits of n whole photos with those of their tiles, on the scale of the whole photos'."""
         z = np.stack([np.concatenate([z[None], self._tiles(path)]) for path, z in zip(paths, whole, strict=True)])
-        return on_scale(standardised(tiled(z), self._usual["tiles"]), self._usual["student"])
+        return on_whole_scale(z, self._usual["student"], self._usual["tiles"])
 
     def _tiles(self, path: str) -> Floats:
         views = looks(read_image(Path(path)), self._student.image_size)[1:]

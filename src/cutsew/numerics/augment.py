@@ -33,6 +33,11 @@ def strong_view(weak: Image.Image, seed: int) -> Image.Image:
         return _rand_augment()(flipped)
 
 
+def whole_look(photo: Image.Image, size: int) -> Pixels:
+    """Pixels of a photo's weak view, which is all that the student sees of one that is not sewn: (3, size, size)."""
+    return pixels(weak_view(photo, size))
+
+
 def pixels(image: Image.Image) -> Pixels:
     """Pixels of an RGB image as (3, height, width) uint8."""
     return np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))

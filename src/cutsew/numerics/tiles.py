@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cutsew.numerics.augment import Pixels, pixels, weak_view
+from cutsew.numerics.augment import Pixels, whole_look
+from cutsew.numerics.ensemble import Reference, on_scale, standardised
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -36,7 +37,7 @@ def tile_boxes(width: int, height: int) -> list[tuple[int, int, int, int]]:
 def looks(photo: Image.Image, size: int) -> Pixels:
     """Cut the whole photo and its tiles, squashed to squares as the student sees a photo: (5, 3, size, size) uint8."""
     views = [photo, *(photo.crop(box) for box in tile_boxes(*photo.size))]
-    return np.stack([pixels(weak_view(view, size)) for view in views])
+    return np.stack([whole_look(view, size) for view in views])
 
 
 def tiled(z: Floats) -> Floats:
@@ -51,3 +52,20 @@ def tiled(z: Floats) -> Floats:
     """
     best: Floats = z[:, 1:].max(axis=1)
     return (z[:, 0] + best) / 2
+
+
+def on_whole_scale(z: Floats, of_whole: Reference, of_tiled: Reference) -> npt.NDArray[np.float32]:
+    """Combine as `tiled` does, and set it on the scale of the whole photos' logits.
+
+    The best of four tiles lies higher than the whole photo; thresholds and probabilities are the whole photo's.
+
+    Args:
+        z: (n, 5, C) logits, the whole photo's first.
+        of_whole: what is usual for whole photos.
+        of_tiled: what is usual for what `tiled` makes.
+
+    Returns:
+        (n, C).
+
+    """
+    return on_scale(standardised(tiled(z), of_tiled), of_whole)

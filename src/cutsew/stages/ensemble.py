@@ -26,7 +26,7 @@ from cutsew.numerics.ensemble import Reference, reference
 from cutsew.numerics.ensemble import ensemble as combined
 from cutsew.pipeline import STAGES
 from cutsew.stages.options import BatchOption, DeviceOption, SettingsOption, WorkersOption
-from cutsew.student import Build, Student, build_backbone, load
+from cutsew.student import Build, Student, build_backbone, load, scored
 from cutsew.training.photos import plain_batches
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def run(
     model = load(adapter, where, build)
     sample = table.sample(photos[photos["split"] == "train"], SAMPLE)
     usual = {
-        "student": reference(_looked_at(model, sample, where, batch_size, workers)),
+        "student": reference(_looked_at(model, sample, batch_size, workers)),
         "teacher": reference(teacher.read([str(name) for name in sample["id"]])),
     }
     group = folder_of(out)
@@ -105,16 +105,11 @@ def _combine(out: Path, ids: list[str], student: Outcome, teacher: Outcome, usua
             start += len(made)
 
 
-def _looked_at(
-    student: Student, photos: pd.DataFrame, where: str, batch_size: int, workers: int
-) -> npt.NDArray[np.float32]:
+def _looked_at(student: Student, photos: pd.DataFrame, batch_size: int, workers: int) -> npt.NDArray[np.float32]:
     """Score photos with the student."""
-    found = []
+    paths = photos["path"].tolist()
     with tqdm(total=len(photos), desc="ensemble", unit="photo") as bar:
-        for batch in plain_batches(photos["path"].tolist(), student.image_size, batch_size, workers):
-            found.append(student(batch.to(where)).cpu().numpy())
-            bar.update(len(batch))
-    return np.concatenate(found)
+        return scored(student, plain_batches(paths, student.image_size, batch_size, workers), paths, bar)
 
 
 def _views(logits: Path, settings: dict[str, Any]) -> int | None:

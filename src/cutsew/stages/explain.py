@@ -1,6 +1,6 @@
 """Stage explain: where teacher and student see a class, and what they make of a sample of photos."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -100,17 +100,8 @@ def run(
         of_student = _student_maps(student, pairs, batch_size, workers, bar)
         after = _features(student, sample, batch_size, workers, bar)
 
-    for what, values in (("teacher's map", of_teacher), ("student's map", of_student)):
-        refuse_not_finite(values, pairs.photos["path"].tolist(), f"the {what} of the whole photo")
-    refuse_not_finite(after, sample["path"].tolist(), "the student's description of the whole photo")
-    layout = map_specs(of_teacher.shape, of_student.shape, before.shape, after.shape[1])
     arrays = {"teacher": of_teacher, "student": of_student, "before": before, "after": after}
-    coordinates: Coordinates = {
-        "image": Along("pair", pairs.photos["id"].tolist()),
-        "class": Along("pair", [student.classes[index] for index in pairs.classes.tolist()]),
-        "sample": sample["id"].tolist(),
-    }
-    write_group(maps, {name: (layout[name], values) for name, values in arrays.items()}, coordinates)
+    _write(maps, arrays, pairs, sample, student.classes)
     record.facts = {"device": where, "pairs": len(pairs.photos), "sample": len(sample)}
     record.facts |= {"weights": {"teacher": teacher.weights_digest, "student": student.backbone.weights_digest}}
     record.write_beside(maps)
@@ -141,6 +132,26 @@ def _choose(labels: Path, photos: pd.DataFrame, most: int) -> Pairs:
     if found["path"].isna().any():
         raise UserError(f"{labels}: holds photos that the manifest does not; run the workflow again")
     return Pairs(found.reset_index(drop=True), torch.tensor([index for _, index in chosen]))
+
+
+def _write(maps: Path, arrays: Mapping[str, Floats], pairs: Pairs, sample: pd.DataFrame, classes: list[str]) -> None:
+    """Write maps.zarr: maps of the pairs, and the sample's features before and after the adapter.
+
+    Raises:
+        UserError: a model's answer is not finite.
+
+    """
+    for model in ("teacher", "student"):
+        refuse_not_finite(arrays[model], pairs.photos["path"].tolist(), f"the {model}'s map of the whole photo")
+    refuse_not_finite(arrays["after"], sample["path"].tolist(), "the student's description of the whole photo")
+    shapes = {name: values.shape for name, values in arrays.items()}
+    layout = map_specs(shapes["teacher"], shapes["student"], shapes["before"], shapes["after"][1])
+    coordinates: Coordinates = {
+        "image": Along("pair", pairs.photos["id"].tolist()),
+        "class": Along("pair", [classes[index] for index in pairs.classes.tolist()]),
+        "sample": sample["id"].tolist(),
+    }
+    write_group(maps, {name: (layout[name], values) for name, values in arrays.items()}, coordinates)
 
 
 def _teacher_maps(teacher: "teachers.Teacher", texts: Tensor, pairs: Pairs, batch_size: int, bar: tqdm) -> Floats:  # type: ignore[type-arg]

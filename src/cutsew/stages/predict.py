@@ -1,11 +1,9 @@
 """Stage predict: photos, scored by the student; the held-out ones of a run, or any others."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-import numpy.typing as npt
 import typer
 from tqdm import tqdm
 
@@ -17,11 +15,15 @@ from cutsew.artefacts.store import new_group
 from cutsew.description import MODEL
 from cutsew.device import pick_device
 from cutsew.errors import UserError
-from cutsew.finite import refuse_not_finite
 from cutsew.pipeline import STAGES
 from cutsew.stages.options import BatchOption, DeviceOption, WorkersOption
-from cutsew.student import Build, build_backbone, load
+from cutsew.student import Build, build_backbone, load, scored
 from cutsew.training.photos import plain_batches
+
+if TYPE_CHECKING:
+    from cutsew.deploy.classifier import Classifier
+    from cutsew.deploy.tiled import Tiled
+    from cutsew.deploy.together import Together
 
 
 def predict(
@@ -62,24 +64,32 @@ def predict(
             raise UserError(f"{out}: holds the student's logits alone; leave all other options out")
         run(photos, model, out, device, batch_size, workers)
         return
+    if ensemble and tiles:
+        raise UserError("--tiles: cannot be combined with --ensemble; leave one of them out")
     from cutsew.deploy.classifier import open_classifier
     from cutsew.deploy.predict import How
     from cutsew.deploy.predict import predict as look
 
     student = open_classifier(model, device)
-    together: Callable[..., npt.NDArray[np.float32]] | None = None
     folder = model if model.is_dir() else model.parent
-    if ensemble and tiles:
-        raise UserError("--tiles: cannot be combined with --ensemble; leave one of them out")
+    together: Together | Tiled | None = None
     if ensemble:
-        from cutsew.deploy.together import Together
-
-        together = Together(folder, student.classes, device, batch_size)
+        together = _together(folder, student, device, batch_size)
     elif tiles:
-        from cutsew.deploy.tiled import Tiled
-
-        together = Tiled(folder, student)
+        together = _tiled(folder, student)
     look(photos, student, out, How(threshold, rule, file_format, long, batch_size, workers, together))
+
+
+def _together(folder: Path, student: "Classifier", device: str, batch_size: int) -> "Together":
+    from cutsew.deploy.together import Together
+
+    return Together(folder, student.classes, device, batch_size)
+
+
+def _tiled(folder: Path, student: "Classifier") -> "Tiled":
+    from cutsew.deploy.tiled import Tiled
+
+    return Tiled(folder, student)
 
 
 def run(
@@ -108,12 +118,7 @@ def run(
     ):
         for start in range(0, len(photos), size):  # one chunk at a time
             paths = photos["path"].iloc[start : start + size].tolist()
-            found: list[npt.NDArray[np.float32]] = []
-            for batch in plain_batches(paths, student.image_size, batch_size, workers):
-                logits = student(batch.to(where)).cpu().numpy()
-                refuse_not_finite(logits, paths[sum(map(len, found)) :], "the student's answer to the whole photo")
-                found.append(logits)
-                bar.update(len(batch))
-            group["z"][start : start + len(paths)] = np.concatenate(found)
+            batches = plain_batches(paths, student.image_size, batch_size, workers)
+            group["z"][start : start + len(paths)] = scored(student, batches, paths, bar)
     record.facts = {"device": where, "weights": student.backbone.weights_digest, "photos": len(photos)}
     record.write_beside(scores)

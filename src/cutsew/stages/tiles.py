@@ -2,10 +2,9 @@
 
 import logging
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import typer
 from tqdm import tqdm
@@ -18,18 +17,14 @@ from cutsew.artefacts.record import Record, input_digest
 from cutsew.artefacts.store import new_group
 from cutsew.description import MODEL
 from cutsew.device import pick_device
-from cutsew.finite import refuse_not_finite
-from cutsew.numerics.ensemble import on_scale, reference, standardised
-from cutsew.numerics.tiles import LOOKS
-from cutsew.numerics.tiles import tiled as combined
+from cutsew.numerics.ensemble import reference
+from cutsew.numerics.tiles import LOOKS, on_whole_scale, tiled
 from cutsew.pipeline import STAGES
 from cutsew.stages.options import BatchOption, DeviceOption, WorkersOption
-from cutsew.student import Build, Student, build_backbone, load
+from cutsew.student import Build, Logits, build_backbone, load, scored
 from cutsew.training.photos import tiled_batches
 
 log = logging.getLogger(__name__)
-
-Floats = npt.NDArray[np.floating[Any]]
 
 SAMPLE = 512
 """Training photos on which it is measured what is usual: each costs as many views as a held-out one, and no order of
@@ -70,30 +65,18 @@ def run(
     ids = np.asarray(photos["id"].tolist(), dtype=object if len(photos) else str)
     with tqdm(total=len(sample) + len(photos), desc="tiles", unit="photo") as bar:
 
-        def look(some: pd.DataFrame) -> Floats:
-            return _looked_at(student, some["path"].tolist(), where, batch_size, workers, bar)
+        def look(some: pd.DataFrame) -> Logits:
+            paths = some["path"].tolist()
+            return scored(student, tiled_batches(paths, student.image_size, batch_size, workers), paths, bar)
 
         z = look(sample)
-        usual = {"student": reference(z[:, 0]), "tiles": reference(combined(z))}
+        usual = {"student": reference(z[:, 0]), "tiles": reference(tiled(z))}
         table.write(beside, student.classes, usual)
         with new_group(out, {"z": spec}, {"image": ids, "class": student.classes}) as written:
             for start in range(0, len(photos), size):  # one chunk at a time
-                z = combined(look(photos.iloc[start : start + size]))
-                written["z"][start : start + len(z)] = on_scale(standardised(z, usual["tiles"]), usual["student"])
+                z = look(photos.iloc[start : start + size])
+                written["z"][start : start + len(z)] = on_whole_scale(z, usual["student"], usual["tiles"])
     record.facts = {"device": where, "weights": student.backbone.weights_digest, "photos": len(photos)}
     record.facts |= {"reference_photos": len(sample), "views_of_student_per_photo": LOOKS}
     record.write(group.with_suffix(".json"), {path.name: input_digest(path) for path in (group, beside)})
     log.info("tiles: %d views of the student for every photo", LOOKS)
-
-
-def _looked_at(
-    student: Student, paths: list[str], where: str, batch_size: int, workers: int, bar: "tqdm[Any]"
-) -> Floats:
-    """Score the whole and the tiles of photos: (n, 5, C) logits."""
-    found: list[Floats] = []
-    for batch in tiled_batches(paths, student.image_size, batch_size, workers):
-        z = student(batch.flatten(0, 1).to(where)).cpu().numpy().reshape(len(batch), LOOKS, -1)
-        refuse_not_finite(z.reshape(len(batch), -1), paths[sum(map(len, found)) :], "the student's answer to a photo")
-        found.append(z)
-        bar.update(len(batch))
-    return np.concatenate(found) if found else np.empty((0, LOOKS, len(student.classes)), np.float32)

@@ -104,18 +104,8 @@ def run(
     team.leave()
     _write_labels(adapter, made, list(photos["id"]), settings, rules.correct_after)
     save(adapter, made.adapter, backbone, sizes.model_dump(), settings["classes"])
-    record.facts = {
-        "device": where,
-        "processes": team.size,
-        "weights": backbone.weights_digest,
-        "photos": len(photos),
-        "steps": len(made.history),
-        "features": made.features,
-        "parameters": sum(weight.numel() for weight in made.adapter.parameters()),
-    }
-    outputs = {name: file_digest(adapter.with_name(name)) for name in (adapter.name, MODEL, "history.csv")}
-    record.write(adapter.with_suffix(".json"), outputs)
-    record.write_beside(adapter.with_name("refined.zarr"))
+    record.facts = {"device": where, "processes": team.size, "weights": backbone.weights_digest, "photos": len(photos)}
+    _write_records(record, adapter, made)
     checkpoint.remove()
 
 
@@ -139,6 +129,15 @@ def _signature(record: Record, weights_digest: str) -> str:
     inputs = [input_digest(path) for path in record.inputs]
     content = [record.stage, record.version, record.settings, inputs, weights_digest]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _write_records(record: Record, adapter: Path, made: Trained) -> None:
+    """Write adapter.json and refined.json."""
+    record.facts |= {"steps": len(made.history), "features": made.features}
+    record.facts["parameters"] = sum(weight.numel() for weight in made.adapter.parameters())
+    outputs = {name: file_digest(adapter.with_name(name)) for name in (adapter.name, MODEL, "history.csv")}
+    record.write(adapter.with_suffix(".json"), outputs)
+    record.write_beside(adapter.with_name("refined.zarr"))
 
 
 def _write_labels(adapter: Path, made: Trained, ids: list[str], settings: dict[str, Any], correct_after: bool) -> None:

@@ -13,7 +13,7 @@ from cutsew.finite import refuse_not_finite
 from cutsew.training.album import Album
 from cutsew.training.cache import FeatureCache
 from cutsew.training.keeping import Keeping, open_cache
-from cutsew.training.photos import PlainPhoto, batches
+from cutsew.training.photos import PlainPhoto, batches, in_order
 from cutsew.training.sewn import Batch, Keys, Sewer, join, remaining_keys, steps_per_epoch
 from cutsew.training.team import Team
 
@@ -187,7 +187,7 @@ class Feed:
         if self._team.agree(int(known is not None)):
             return known
         photos, size = len(self._album.paths), BATCH * self._team.size
-        whole = [list(range(start, min(start + size, photos))) for start in range(0, photos, size)]
+        whole = in_order(photos, size)
         shares = [self._team.share(places) for places in whole]
         item = PlainPhoto(self._album.paths, self._backbone.image_size)
         found = []

@@ -1,4 +1,4 @@
-"""Reading photos for the student: a bounded cache, errors that survive worker processes, plain photos in batches."""
+"""Reading photos for the student: a bounded cache, errors that survive worker processes, photos in batches."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,10 +13,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from cutsew.data.images import read_image
 from cutsew.errors import UserError
-from cutsew.numerics.augment import pixels, weak_view
+from cutsew.numerics.augment import Pixels, whole_look
 from cutsew.numerics.tiles import LOOKS, looks
 
 T = TypeVar("T")
+Look = Callable[[Image.Image, int], Pixels]
+"""Cuts views of a photo, of a side in pixels; picklable."""
+
 CACHE_BYTES = 512 * 2**20
 """Decoded photos kept in memory, over all workers together."""
 
@@ -123,15 +126,16 @@ def batches(
 
 
 class PlainPhoto:
-    """Makes the weak view of a photo, not sewn: (3, size, size) uint8."""
+    """Makes what the student sees of a photo that is not sewn, as `look` cuts it: (..., 3, size, size) uint8."""
 
-    def __init__(self, paths: Sequence[str], size: int) -> None:
+    def __init__(self, paths: Sequence[str], size: int, look: Look = whole_look) -> None:
         self._paths = paths
         self._size = size
+        self._look = look
 
     def __call__(self, index: int) -> Tensor:
-        """Read and resize photo number `index`."""
-        return torch.from_numpy(pixels(weak_view(read_image(Path(self._paths[index])), self._size)))
+        """Read and cut photo number `index`."""
+        return torch.from_numpy(self._look(read_image(Path(self._paths[index])), self._size))
 
 
 def plain_batches(paths: Sequence[str], size: int, batch_size: int, workers: int) -> Iterator[Tensor]:
@@ -141,20 +145,7 @@ def plain_batches(paths: Sequence[str], size: int, batch_size: int, workers: int
         BadImage: a photo cannot be read.
 
     """
-    keys = [list(range(start, min(start + batch_size, len(paths)))) for start in range(0, len(paths), batch_size)]
-    return batches(PlainPhoto(paths, size), len(paths), keys, torch.stack, workers)
-
-
-class TiledPhoto:
-    """Makes the views of a photo for a student that looks at two scales: (5, 3, size, size) uint8."""
-
-    def __init__(self, paths: Sequence[str], size: int) -> None:
-        self._paths = paths
-        self._size = size
-
-    def __call__(self, index: int) -> Tensor:
-        """Read and cut photo number `index`."""
-        return torch.from_numpy(looks(read_image(Path(self._paths[index])), self._size))
+    return batches(PlainPhoto(paths, size), len(paths), in_order(len(paths), batch_size), torch.stack, workers)
 
 
 def tiled_batches(paths: Sequence[str], size: int, batch_size: int, workers: int) -> Iterator[Tensor]:
@@ -166,9 +157,13 @@ def tiled_batches(paths: Sequence[str], size: int, batch_size: int, workers: int
         BadImage: a photo cannot be read.
 
     """
-    step = max(1, batch_size // LOOKS)
-    keys = [list(range(start, min(start + step, len(paths)))) for start in range(0, len(paths), step)]
-    return batches(TiledPhoto(paths, size), len(paths), keys, torch.stack, workers)
+    keys = in_order(len(paths), max(1, batch_size // LOOKS))
+    return batches(PlainPhoto(paths, size, looks), len(paths), keys, torch.stack, workers)
+
+
+def in_order(photos: int, size: int) -> list[list[int]]:
+    """Cut n photos, by their numbers, into batches of `size`."""
+    return [list(range(start, min(start + size, photos))) for start in range(0, photos, size)]
 
 
 def _bytes(image: Image.Image) -> int:
