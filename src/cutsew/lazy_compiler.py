@@ -1,0 +1,59 @@
+"""Importing packages that would import torch's compiler, which takes a second, long before they need it."""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+UTILS = "torch._dynamo.utils"
+
+
+@contextmanager
+def compiler_when_called() -> Iterator[None]:
+    """Leave torch's compiler out of what is imported meanwhile: it is imported when something of it is called.
+
+    torchvision takes `is_compile_supported` from it, for RoIAlign on a GPU. timm marks functions with
+    `torch.compiler.disable`, which imports it at once; torch marks its own with a decorator that does not. Any other
+    name of the compiler is imported as ever.
+    """
+    import torch  # noqa: PLC0415 - whoever imports this module may do so for later
+    import torch.compiler  # noqa: PLC0415
+
+    if UTILS in sys.modules:
+        yield
+        return
+    at_once, torch.compiler.disable = torch.compiler.disable, _disable
+    sys.modules[UTILS] = stand_in = _stand_in()
+    try:
+        yield
+    finally:
+        torch.compiler.disable = at_once
+        if sys.modules.get(UTILS) is stand_in:
+            del sys.modules[UTILS]
+
+
+def _disable(fn: Any = None, recursive: bool = True, **_: object) -> Any:  # noqa: ANN401, FBT001, FBT002
+    """Do what `torch.compiler.disable` does, once `fn` is called."""
+    from torch._compile import _disable_dynamo  # noqa: PLC0415
+
+    return _disable_dynamo(fn, recursive)
+
+
+def _stand_in() -> ModuleType:
+    module: Any = ModuleType(UTILS)
+
+    def real(name: str) -> Any:  # noqa: ANN401
+        if name.startswith("__"):  # the import system's own questions
+            raise AttributeError(name)
+        if sys.modules.get(UTILS) is module:
+            del sys.modules[UTILS]
+        return getattr(importlib.import_module(UTILS), name)
+
+    def is_compile_supported(device_type: str) -> bool:
+        return bool(real("is_compile_supported")(device_type))
+
+    module.__getattr__ = real
+    module.is_compile_supported = is_compile_supported
+    return module  # type: ignore[no-any-return]
