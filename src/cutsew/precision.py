@@ -1,5 +1,6 @@
 """How a frozen encoder computes: its number format, and whether torch compiles it first."""
 
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import get_args
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from cutsew.config.base import Precision
 from cutsew.errors import UserError
+
+log = logging.getLogger(__name__)
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 """Precisions of less than 32 bits, in which autocast computes; weights stay in float32, and so does what comes out."""
@@ -52,5 +55,16 @@ def number_format(precision: str, device: str, setting: str) -> Callable[[], Abs
         raise ValueError(f"no precision {precision}")
     if precision == "float16" and device == "cpu":
         raise UserError(f"{setting}.precision: float16 needs a GPU; set bfloat16 or float32, or compute.device: cuda")
+    if precision == "bfloat16" and device == "cpu" and not _multiplies_bfloat16():
+        log.warning(
+            "%s.precision: this processor has no instructions for bfloat16, so that float32 is faster; set tf32",
+            setting,
+        )
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "float32"
     return lambda: torch.autocast(device, DTYPES.get(precision), enabled=precision in DTYPES)
+
+
+def _multiplies_bfloat16() -> bool:
+    """Tell whether the CPU has products of bfloat16; torch makes them up where it has not, nine times as slowly."""
+    can = torch.cpu.get_capabilities()
+    return any(can.get(name, False) for name in ("avx512_bf16", "amx_bf16", "avx10_1", "avx10_2", "bf16", "sve_bf16"))

@@ -44,6 +44,16 @@ def test_an_encoder_computes_in_its_precision_and_answers_in_float32(precision):
     assert torch.backends.cudnn.allow_tf32 is torch.backends.cuda.matmul.allow_tf32 is (precision != "float32")
 
 
+@pytest.mark.parametrize(
+    ("can", "precision", "told"),
+    [({}, "bfloat16", True), ({}, "tf32", False), ({"avx512_bf16": True}, "bfloat16", False)],
+)
+def test_bfloat16_on_a_processor_without_it_is_told(monkeypatch, caplog, can, precision, told):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can)
+    tuned(torch.nn.Identity(), precision, "cpu", compiled=False, setting="teacher")
+    assert ("teacher.precision: this processor has no instructions for bfloat16" in caplog.text) is told
+
+
 def test_float16_needs_a_gpu():
     with pytest.raises(UserError, match="student.precision: float16 needs a GPU"):
         backbone(Student(precision="float16"))
