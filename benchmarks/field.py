@@ -1,7 +1,7 @@
 """All of it beside the published procedure, written plainly (baseline.py): cutting, training, five alphas, five rates.
 
 Ours is `snakemake` as a user types it, with the start of every job; theirs is one script for each thing. Same photos,
-of the demo, same weights, sizes and epochs.
+as large as VOC's, same weights (RN50's, random: they change no time), sizes and epochs.
 
     python benchmarks/field.py
 """
@@ -16,6 +16,8 @@ import typer
 import yaml
 
 from common import REPEATS, RESULTS, ROOT, Out, Repeats, Thing, Tiny, measure, run_once
+from photos import write_photos
+from synthetic import write_clip
 from tables import Report, publish, ratio, row, total
 
 RUN = Path("results", "field", "default")
@@ -28,8 +30,8 @@ def main(
     tiny: Tiny = False,
     repeats: Repeats = REPEATS,
     out: Out = RESULTS,
-    photos: Annotated[int, typer.Option(help="Photos to label and to train on.")] = 400,
-    epochs: Annotated[int, typer.Option(help="Of the training.")] = 10,
+    photos: Annotated[int, typer.Option(help="Photos to label and to train on.")] = 40,
+    epochs: Annotated[int, typer.Option(help="Of the training.")] = 5,
     cores: Annotated[int, typer.Option(help="Cores of snakemake.")] = 2,
 ) -> None:
     """Measure both, in turns."""
@@ -47,6 +49,7 @@ def main(
     rounds["five rates, ours"] = total("", ["training, ours", "four more rates, ours"], rounds).runs
     pairs = {
         "cutting, plain / ours": ("cutting, plain", "cutting, ours"),
+        "cutting, plain / ours on OpenVINO": ("cutting, plain", "cutting, ours on OpenVINO"),
         "training, plain / ours": ("training, plain", "training, ours"),
         "five alphas, plain and nothing kept / ours": ("five cuttings, plain", "five alphas, ours"),
         "five alphas, plain that keeps its answers / ours": ("five alphas, plain, answers kept", "five alphas, ours"),
@@ -62,20 +65,32 @@ def main(
     publish(Report("field", "Beside the published procedure", rows, ratios, conditions), out, tiny)
 
 
-def _things(home: Path, photos: int, epochs: int, cores: int, tiny: bool) -> list[Thing]:
-    """Make a run up to its labels, and say what to measure in its folder."""
+def _write_configs(home: Path, photos: int, epochs: int, tiny: bool) -> None:
+    """Write photos, weights and a config file for each thing that is run."""
+    (home / "photos").mkdir()
+    write_photos(home / "photos", photos)
+    named = write_clip(home / "clip.safetensors", *(("cutsew-tiny", 32) if tiny else ("RN50", 224)))
     raw = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
-    raw["dataset"]["name"] = "field"
-    raw |= {"demo": {"train": photos, "test": 4}, "cut": {"passes": 1 if tiny else 20}}
+    raw["dataset"] = {"name": "field", "kind": "folder", "root": "photos"}
+    raw |= {model: {"kind": "open_clip", "open_clip": named} for model in ("teacher", "student")}
+    raw["cut"] = {"passes": 1 if tiny else 20}
     raw["select"]["top_k"] = max(1, photos // 60)
     raw["train"]["epochs"] = epochs
-    configs = {"one": raw}
-    configs["alphas"] = raw | {"runs": {f"alpha-{value}": {"fuse.alpha": value} for value in ALPHAS[1:]}}
-    configs["rates"] = raw | {"runs": {f"lr-{value}": {"train.lr_adapter": value} for value in RATES[1:]}}
-    for name, content in configs.items():
-        (home / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    runs: dict[str, dict[str, dict[str, object]]] = {
+        "one": {},
+        "alphas": {f"alpha-{value}": {"fuse.alpha": value} for value in ALPHAS[1:]},
+        "rates": {f"lr-{value}": {"train.lr_adapter": value} for value in RATES[1:]},
+        "openvino": {"openvino": {"teacher.runtime": "openvino"}},
+    }
+    for name, variants in runs.items():
+        (home / f"{name}.yaml").write_text(yaml.safe_dump(raw | {"runs": variants}))
 
-    def ours(config: str, *targets: str | Path) -> list[str | Path]:
+
+def _things(home: Path, photos: int, epochs: int, cores: int, tiny: bool) -> list[Thing]:
+    """Make a run up to its labels, and say what to measure in its folder."""
+    _write_configs(home, photos, epochs, tiny)
+
+    def ours(config: str, *targets: Path) -> list[str | Path]:
         snakemake: list[str | Path] = [Path(sys.executable).with_name("snakemake"), "--snakefile", ROOT / "Snakefile"]
         where = ["--directory", home, "--cores", str(cores), "--configfile", home / f"{config}.yaml"]
         return [*snakemake, *targets, *where]
@@ -88,21 +103,22 @@ def _things(home: Path, photos: int, epochs: int, cores: int, tiny: bool) -> lis
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     run_once(Thing("labels to train on", ours("one", RUN / "pseudo.zarr/zarr.json", RUN / "patches.parquet")))
+    fused, adapter = Path("fused.zarr/zarr.json"), Path("adapter.safetensors")
     trained = ("adapter.*", "model.yaml", "refined.*", "history.csv")
-    fused = [RUN.parent / f"alpha-{value}" / "fused.zarr/zarr.json" for value in ALPHAS[1:]]
-    adapters = [RUN.parent / f"lr-{value}" / "adapter.safetensors" for value in RATES[1:]]
-    cut = lambda: forget("default/views.*", "default/logits.*", "default/fused.*", "alpha-*")  # noqa: E731
+    cut = lambda: forget("default/views.*", "default/logits.*", "default/fused.*", "alpha-*", "openvino")  # noqa: E731
     train = lambda: forget("features", *(f"*/{name}" for name in trained))  # noqa: E731
     kept = [word for value in ALPHAS for word in ("--alpha", str(value))]
+    views, sewn = photos * (2 if tiny else 21), photos * epochs
     paths = "photo and pass"
     return [
-        Thing("cutting, plain", plain("cut"), units=photos * 21, unit=paths),
-        Thing("cutting, ours", ours("one", RUN / "fused.zarr/zarr.json"), cut, photos * 21, paths),
+        Thing("cutting, plain", plain("cut"), units=views, unit=paths),
+        Thing("cutting, ours", ours("one", RUN / fused), cut, views, paths),
+        Thing("cutting, ours on OpenVINO", ours("openvino", RUN.parent / "openvino" / fused), units=views, unit=paths),
         Thing("five alphas, plain, answers kept", plain("cut", *kept)),
-        Thing("four more alphas, ours", ours("alphas", *fused)),
-        Thing("training, plain", plain("train"), units=photos * epochs, unit="sewn photo"),
-        Thing("training, ours", ours("one", RUN / "adapter.safetensors"), train, photos * epochs, "sewn photo"),
-        Thing("four more rates, ours", ours("rates", *adapters)),
+        Thing("four more alphas, ours", ours("alphas", *(RUN.parent / f"alpha-{v}" / fused for v in ALPHAS[1:]))),
+        Thing("training, plain", plain("train"), units=sewn, unit="sewn photo"),
+        Thing("training, ours", ours("one", RUN / adapter), train, sewn, "sewn photo"),
+        Thing("four more rates, ours", ours("rates", *(RUN.parent / f"lr-{v}" / adapter for v in RATES[1:]))),
     ]
 
 

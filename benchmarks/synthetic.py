@@ -1,6 +1,7 @@
-"""Synthetic embeddings in the project's own layout, for benchmarks of what comes after encoding."""
+"""What benchmarks need and nobody has: embeddings of photos that do not exist, and models with random weights."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +66,27 @@ def write_text(path: Path, classes: int, width: int, seed: int) -> None:
     spec = Spec(text.shape, "float32", ("class", "embedding"), text.shape)
     names = [f"class {c}" for c in range(classes)]
     write_group(path, {"text": (spec, text)}, {"class": names}, {"weights": WEIGHTS, "logit_scale": 100.0})
+
+
+def write_clip(path: Path, model: str, side: int) -> dict[str, Any]:
+    """Write an open_clip model with random weights, which change no time.
+
+    Args:
+        path: the .safetensors file.
+        model: open_clip's name of it.
+        side: of its square input in pixels.
+
+    Returns:
+        The settings that name it, as of teacher.open_clip and student.open_clip.
+
+    """
+    from safetensors.torch import save_file  # noqa: PLC0415 - most benchmarks here need no torch
+
+    from cutsew import clip_models  # noqa: PLC0415
+
+    built = clip_models.build(model, "openai", side, "student.open_clip", weights=False)
+    save_file(built.model.state_dict(), path)
+    return {"model": model, "pretrained": str(path), "image_size": side}
 
 
 def _embeddings(rng: np.random.Generator, shape: tuple[int, ...]) -> npt.NDArray[np.float16]:

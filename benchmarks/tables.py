@@ -23,6 +23,8 @@ from cutsew.artefacts.record import versions
 
 PACKAGES = ("cutsew", "numpy", "pandas", "pillow", "snakemake", "timm", "torch", "torchvision", "open_clip_torch")
 PACKAGES += ("zarr", "numcodecs", "onnxruntime", "openvino")
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+"""Of a processor, for its matrix products."""
 Measure = Literal["wall", "cpu", "rss"]
 
 
@@ -146,6 +148,7 @@ def machine() -> dict[str, Any]:
     model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
     return {
         "cpu": model[1] if model else platform.processor(),
+        "instructions": [name for name in INSTRUCTIONS if re.search(rf"\b{name}\b", text)],
         "cores": len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "gpu": _gpu(),
@@ -158,7 +161,8 @@ def in_words(machine: Mapping[str, Any]) -> str:
     """Describe a machine in one line."""
     gpu = f", {machine['gpu']}" if machine["gpu"] else ", no GPU"
     busy = f", shared with other work (load {machine['load']:.0f})" if machine["load"] > machine["cores"] + 1 else ""
-    return f"{machine['cores']} cores ({machine['cpu']}), {machine['memory_gib']} GiB of memory{gpu}{busy}"
+    can = ", ".join([machine["cpu"], *machine["instructions"]])
+    return f"{machine['cores']} cores ({can}), {machine['memory_gib']} GiB of memory{gpu}{busy}"
 
 
 def fill_docs(page: Path = ROOT / "docs" / "benchmarks.md", results: Path = RESULTS) -> None:

@@ -1,8 +1,8 @@
-"""Training on the demo: the first time, with another learning rate on kept features, and beside its bare backbone.
+"""Training: the first time, with another learning rate on kept features, and beside its bare backbone.
 
 Each is the command that the workflow calls, a process of its own. The bare backbone is given as many photos as the
-first training gives it, in memory, in batches of the same size and nothing else to do. The demo's is tiny; beside it a
-ResNet-50 at 224 pixels, with random weights and one epoch, stands for the backbones of photos.
+first training gives it, in memory, in batches of the same size and nothing else to do. The demo's is tiny; beside it
+stand an RN50 at 224 pixels and the paper's RN101 at 448, with random weights, one epoch and photos as large as VOC's.
 
     python benchmarks/training.py
 """
@@ -13,21 +13,17 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import yaml
-from safetensors.torch import save_file
 
 from common import REPEATS, RESULTS, ROOT, Out, Repeats, Thing, Tiny, measure, run_once
-from cutsew.compat import import_torchvision
 from cutsew.config.load import load
 from cutsew.plan import Plan
+from photos import write_photos
+from synthetic import write_clip
 from tables import Report, publish, ratio, row
-
-import_torchvision()
-import timm  # noqa: E402
 
 RUN = Path("results", "training", "default")
 TARGETS = (RUN / "pseudo.zarr/zarr.json", RUN / "patches.parquet")
@@ -43,51 +39,54 @@ for _ in range(photos // batch):
 """
 
 
+LARGE = {"RN50": (224, 384), "RN101": (448, 64)}
+"""open_clip's models that stand for the backbones of photos: side of their input in pixels, photos to train on."""
+
+
 def main(
     tiny: Tiny = False,
     repeats: Repeats = REPEATS,
     out: Out = RESULTS,
-    photos: Annotated[int, typer.Option(help="Photos to train on.")] = 1200,
-    epochs: Annotated[int, typer.Option(help="Of the training.")] = 10,
-    large: Annotated[int, typer.Option(help="Photos to train a ResNet-50 on.")] = 192,
+    photos: Annotated[int, typer.Option(help="Photos of the demo to train on.")] = 1200,
+    epochs: Annotated[int, typer.Option(help="Of the demo's training.")] = 10,
 ) -> None:
     """Measure them in turns."""
     if tiny:
-        photos, epochs, large, repeats = 12, 3, 12, 1
+        photos, epochs, repeats = 12, 3, 1
     with tempfile.TemporaryDirectory() as folder:
         demo = World(Path(folder, "demo"), photos, epochs)
-        student = {} if tiny else _resnet(Path(folder, "resnet50.safetensors"))
-        resnet = World(Path(folder, "large"), large, 1, student)
+        first, again, uncached = "first", "another learning rate", "first, no features kept"
         things = [
             demo.bare("backbone alone"),
-            demo.training("first", "auto", before=demo.forget),
-            demo.training("another learning rate", "auto", lr=5e-4),
-            demo.training("first, no features kept", "off"),
-            resnet.bare("ResNet-50 alone"),
-            resnet.training("ResNet-50, no features kept", "off"),
+            demo.training(first, "auto", before=demo.forget),
+            demo.training(again, "auto", lr=5e-4),
+            demo.training(uncached, "off"),
         ]
+        large = {"cutsew-tiny": (32, 16)} if tiny else LARGE
+        for model, (side, count) in large.items():
+            world = World(Path(folder, model), count, 1, _large(Path(folder), model, side, count))
+            things += [world.bare(f"{model} alone"), world.training(f"{model}, no features kept", "off")]
         rounds = measure(things, repeats, warm=0)
-    names = [thing.name for thing in things]
     ratios = [
-        ratio("first / another rate", names[1], names[2], rounds, "wall", "at least 5"),
-        ratio("first / another rate", names[1], names[2], rounds),
-        ratio("keeping features / keeping none", names[1], names[3], rounds),
-        ratio("backbone alone / keeping none", names[0], names[3], rounds, "wall"),
-        ratio("ResNet-50 alone / keeping none", names[4], names[5], rounds, "wall", "at least 0.9"),
-        ratio("ResNet-50 alone / keeping none", names[4], names[5], rounds),
+        ratio("first / another rate", first, again, rounds, "wall", "at least 5"),
+        ratio("first / another rate", first, again, rounds),
+        ratio("keeping features / keeping none", first, uncached, rounds),
+        ratio("backbone alone / keeping none", "backbone alone", uncached, rounds, "wall"),
     ]
+    for model in large:
+        pair = f"{model} alone", f"{model}, no features kept"
+        ratios.append(ratio(f"{model} alone / keeping none", *pair, rounds, "wall", "at least 0.9"))
+        ratios.append(ratio(f"{model} alone / keeping none", *pair, rounds))
     rows = [row(thing, rounds) for thing in things]
-    conditions = {"photos": photos, "epochs": epochs, "photos of ResNet-50": large}
+    conditions = {thing.name: thing.units for thing in things} | {"epochs of the demo": epochs}
     publish(Report("training", "Training", rows, ratios, conditions), out, tiny)
 
 
 class World:
-    """A run of the demo up to its labels, and what trains on it."""
+    """A run up to its labels, and what trains on it."""
 
-    def __init__(
-        self, home: Path, photos: int, epochs: int, student: Mapping[str, object] = MappingProxyType({})
-    ) -> None:
-        """Make the run in a folder of its own; `student` replaces settings of the demo's."""
+    def __init__(self, home: Path, photos: int, epochs: int, changes: Mapping[str, Any] | None = None) -> None:
+        """Make the run in a folder of its own, with the demo's settings where `changes` has no others."""
         home.mkdir()
         self.home, self.photos, self.epochs = home, photos, epochs
         raw = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
@@ -95,7 +94,7 @@ class World:
         raw |= {"demo": {"train": photos, "test": 4}, "cut": {"passes": 2}}
         raw["select"]["top_k"] = max(1, photos // 60)
         raw["train"]["epochs"] = epochs
-        self.raw = raw | ({"student": dict(student)} if student else {})
+        self.raw = raw | dict(changes or {})
         (home / "config.yaml").write_text(yaml.safe_dump(self.raw))
         snakemake = [Path(sys.executable).with_name("snakemake"), "--snakefile", ROOT / "Snakefile"]
         where = ["--directory", home, "--cores", "2", "--configfile", home / "config.yaml"]
@@ -124,10 +123,13 @@ class World:
         shutil.rmtree(self.home / "features", ignore_errors=True)
 
 
-def _resnet(weights: Path) -> dict[str, object]:
-    """Write random weights of a ResNet-50, which change no time; return the settings of a student that has it."""
-    save_file(timm.create_model("resnet50").state_dict(), weights)
-    return {"kind": "timm", "timm": {"model": "resnet50", "weights": str(weights), "image_size": 224}}
+def _large(folder: Path, model: str, side: int, photos: int) -> dict[str, Any]:
+    """Write photos as large as VOC's and random weights, which change no time; return the settings that name them."""
+    root = folder / f"photos of {model}"
+    root.mkdir()
+    write_photos(root, photos)
+    student = {"kind": "open_clip", "open_clip": write_clip(folder / f"{model}.safetensors", model, side)}
+    return {"dataset": {"name": "training", "kind": "folder", "root": str(root)}, "student": student}
 
 
 def _at_home(home: Path, images: Path) -> None:
