@@ -30,7 +30,7 @@ def main(
     tiny: Tiny = False,
     repeats: Repeats = REPEATS,
     out: Out = RESULTS,
-    photos: Annotated[int, typer.Option(help="Photos to label and to train on.")] = 40,
+    photos: Annotated[int, typer.Option(help="Photos to label and to train on.")] = 24,
     epochs: Annotated[int, typer.Option(help="Of the training.")] = 5,
     cores: Annotated[int, typer.Option(help="Cores of snakemake.")] = 2,
 ) -> None:
