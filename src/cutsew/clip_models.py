@@ -6,7 +6,7 @@ ViTs' only), and OpenAI's weights get the QuickGELU that they were trained with 
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from cutsew import checkpoints
 from cutsew.compat import import_torchvision
 from cutsew.errors import UserError
+from cutsew.quick_imports import uncollected
 from cutsew.teachers.positions import resize_position_embedding
 
 import_torchvision()
-import open_clip  # noqa: E402
+with uncollected():
+    import open_clip
 from open_clip.convert import convert_state_dict  # noqa: E402
 from open_clip.model import convert_to_custom_text_state_dict, resize_text_pos_embed  # noqa: E402
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg  # noqa: E402
@@ -38,6 +40,7 @@ class Clip:
         mean: of the three channels, for pixels in [0, 1].
         std: of the three channels.
         image_size: side of its square input in pixels.
+        width: D, of its embeddings.
 
     """
 
@@ -45,6 +48,7 @@ class Clip:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     image_size: int
+    width: int
 
 
 def build(model: str, pretrained: str, image_size: int | None, section: str, *, weights: bool = True) -> Clip:
@@ -72,7 +76,7 @@ def build(model: str, pretrained: str, image_size: int | None, section: str, *, 
     tag: dict[str, Any] = {} if checkpoints.is_path(pretrained) else get_pretrained_cfg(model, pretrained)
     state = _state_dict(model, pretrained, tag, f"{section}.pretrained") if weights else None
     is_timm = "timm_model_name" in config["vision_cfg"]  # timm's towers change size after loading
-    with _quiet(), torch.random.fork_rng(devices=[]):
+    with _quiet(), torch.random.fork_rng(devices=[]), checkpoints.left_empty() if weights else nullcontext():
         try:
             built = open_clip.create_model(
                 model,
@@ -92,7 +96,8 @@ def build(model: str, pretrained: str, image_size: int | None, section: str, *, 
     wanted = built.visual.preprocess_cfg
     size = image_size or wanted["size"]
     side = size if isinstance(size, int) else size[0]
-    return Clip(built.eval().requires_grad_(False), tuple(wanted["mean"]), tuple(wanted["std"]), side)
+    frozen = built.eval().requires_grad_(False)
+    return Clip(frozen, tuple(wanted["mean"]), tuple(wanted["std"]), side, int(config["embed_dim"]))
 
 
 def tokenizer(model: str) -> Callable[[list[str]], Tensor]:

@@ -5,7 +5,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from cutsew.lazy_compiler import compiler_when_called
+from cutsew.quick_imports import compiler_when_called, uncollected
 
 _kept: list[Any] = []
 """Libraries of operators: torch forgets their operators once they are garbage-collected."""
@@ -25,7 +25,7 @@ def import_torchvision() -> ModuleType:
         torchvision.
 
     """
-    with compiler_when_called():
+    with uncollected(), compiler_when_called():
         torchvision = _import_torchvision()
         importlib.import_module("timm")
     return torchvision

@@ -55,7 +55,7 @@ def number_format(precision: str, device: str, setting: str) -> Callable[[], Abs
         raise ValueError(f"no precision {precision}")
     if precision == "float16" and device == "cpu":
         raise UserError(f"{setting}.precision: float16 needs a GPU; set bfloat16 or float32, or compute.device: cuda")
-    if precision == "bfloat16" and device == "cpu" and not _multiplies_bfloat16():
+    if precision == "bfloat16" and device == "cpu" and not multiplies_bfloat16():
         log.warning(
             "%s.precision: this processor has no instructions for bfloat16, so that float32 is faster; set tf32",
             setting,
@@ -64,7 +64,7 @@ def number_format(precision: str, device: str, setting: str) -> Callable[[], Abs
     return lambda: torch.autocast(device, DTYPES.get(precision), enabled=precision in DTYPES)
 
 
-def _multiplies_bfloat16() -> bool:
+def multiplies_bfloat16() -> bool:
     """Tell whether the CPU has products of bfloat16; torch makes them up where it has not, nine times as slowly."""
     can = torch.cpu.get_capabilities()
     return any(can.get(name, False) for name in ("avx512_bf16", "amx_bf16", "avx10_1", "avx10_2", "bf16", "sve_bf16"))

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from cutsew.checkpoints import is_path, load, read_state_dict, weights_digest
+from cutsew.checkpoints import is_path, left_empty, load, read_state_dict, weights_digest
 from cutsew.errors import UserError
 
 SETTING = "teacher.open_clip.pretrained"
@@ -87,3 +87,19 @@ def test_weights_digest_tells_models_apart():
     assert weights_digest(model.to(memory_format=torch.channels_last)) == first
     model[1].num_batches_tracked += 1
     assert weights_digest(model) != first
+
+
+def test_models_are_left_empty_meanwhile_and_drawn_again_after():
+    before = dict(vars(nn.init))
+    with left_empty():
+        torch.manual_seed(0)
+        state = torch.get_rng_state()
+        model = nn.Sequential(nn.Conv2d(3, 4, 2), nn.BatchNorm2d(4), nn.Embedding(2, 3), nn.Linear(4, 2))
+        assert torch.equal(torch.get_rng_state(), state)  # nothing was drawn
+    assert dict(vars(nn.init)) == before
+    filled = {name: torch.ones_like(value) for name, value in model.state_dict().items()}
+    load(model, filled, "ones", SETTING)
+    assert all(torch.equal(value, filled[name]) for name, value in model.state_dict().items())
+    with pytest.raises(ZeroDivisionError), left_empty():
+        raise ZeroDivisionError
+    assert dict(vars(nn.init)) == before

@@ -37,7 +37,7 @@ assert torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)).item() == 
 def test_other_names_of_the_compiler_are_its_own():
     run("""
 import sys
-from cutsew.lazy_compiler import compiler_when_called
+from cutsew.quick_imports import compiler_when_called
 with compiler_when_called():
     from torch._dynamo.utils import counters
 from torch._dynamo import utils

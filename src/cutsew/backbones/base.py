@@ -9,7 +9,7 @@ from cutsew.checkpoints import weights_digest
 from cutsew.config.student import Student
 from cutsew.pixels import Pixels
 from cutsew.precision import tuned
-from cutsew.steady import steadily
+from cutsew.steady import each_steadily, steadily
 
 
 class Backbone(nn.Module):
@@ -50,7 +50,9 @@ class Backbone(nn.Module):
             compiled=settings.compiled,
             setting="student",
         )
-        _, self.width, *grid = self(torch.zeros(1, 3, image_size, image_size, dtype=torch.uint8)).shape
+        blank = torch.zeros(1, 3, image_size, image_size, dtype=torch.uint8)
+        (seen,) = each_steadily(lambda image: self.tower(self.pixels(image)), [blank], device)
+        _, self.width, *grid = seen.shape
         self.grid = (int(grid[0]), int(grid[1]))
 
     def forward(self, images: Tensor) -> Tensor:

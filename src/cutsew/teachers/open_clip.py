@@ -42,7 +42,7 @@ class OpenClipTeacher:
         self._pixels = Pixels(clip.mean, clip.std).to(device)
         self._tokenizer = clip_models.tokenizer(named.model)
         self._encode_image = image_encoder(_Images(self._model, self._pixels), self.image_size, settings, device)
-        self.width = self.embed_texts(["a photo"]).shape[1]
+        self.width = clip.width
 
     @property
     def visual(self) -> torch.nn.Module:

@@ -1,5 +1,6 @@
-"""Importing packages that would import torch's compiler, which takes a second, long before they need it."""
+"""Importing large packages in less time: without collecting garbage, and without torch's compiler."""
 
+import gc
 import importlib
 import sys
 from collections.abc import Iterator
@@ -11,8 +12,21 @@ UTILS = "torch._dynamo.utils"
 
 
 @contextmanager
+def uncollected() -> Iterator[None]:
+    """Collect no garbage meanwhile, nor ever look for any among what came: classes and functions are there to stay."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
+
+
+@contextmanager
 def compiler_when_called() -> Iterator[None]:
-    """Leave torch's compiler out of what is imported meanwhile: it is imported when something of it is called.
+    """Leave torch's compiler, a second to import, out of what is imported meanwhile: it comes when it is called.
 
     torchvision takes `is_compile_supported` from it, for RoIAlign on a GPU. timm marks functions with
     `torch.compiler.disable`, which imports it at once; torch marks its own with a decorator that does not. Any other
