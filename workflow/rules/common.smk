@@ -21,7 +21,7 @@ from cutsew.pipeline import STAGES
 from cutsew.plan import DEFAULT, Plan
 
 # `--config sweep=alpha` names config/sweeps/alpha.yaml beside the Snakefile, or a file by its path; several with commas.
-SWEEPS = Path(workflow.basedir, "config", "sweeps")
+SWEEP_FOLDER = Path(workflow.basedir, "config", "sweeps")
 
 
 def checked_plan(raw):
@@ -33,7 +33,7 @@ def checked_plan(raw):
         # Snakemake has read them, but of a key that stands twice it took the last without a word.
         for path in filter(os.path.isfile, workflow.configfiles):
             read_yaml(Path(path), "a config file")
-        for path in sweep_files(str(asked), SWEEPS) if asked is not None else ():
+        for path in sweep_files(str(asked), SWEEP_FOLDER) if asked is not None else ():
             sweeps[path.stem] = read_sweep(path)
             variants[path.stem] = variants_of(sweeps[path.stem], raw, str(path))
         for name, found in variants.items():
@@ -46,7 +46,7 @@ def checked_plan(raw):
 
 
 announce()
-PLAN, ASKED, VARIANTS = checked_plan(config)
+PLAN, SWEEPS, VARIANTS = checked_plan(config)
 OWN_RUNS = [DEFAULT, *(config.get("runs") or {})]
 DATASET = PLAN.config.dataset.name
 DEVICE = PLAN.config.compute.device
@@ -62,7 +62,7 @@ wildcard_constraints:
     shard=r"\d+",
     block=r"\d+",
     reference="|".join(get_args(Reference)),
-    sweep="|".join(map(re.escape, ASKED)) or "no-sweep",
+    sweep="|".join(map(re.escape, SWEEPS)) or "no-sweep",
 
 
 def settings(stage):

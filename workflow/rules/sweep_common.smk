@@ -25,8 +25,8 @@ def swept_settings(wildcards):
     return json.dumps(
         {
             "version": version_of("sweep_table"),
-            "title": ASKED[wildcards.sweep].title,
-            "against": ASKED[wildcards.sweep].against,
+            "title": SWEEPS[wildcards.sweep].title,
+            "against": SWEEPS[wildcards.sweep].against,
             "runs": list(reversed(runs.values())),
         },
         ensure_ascii=False,
@@ -35,9 +35,9 @@ def swept_settings(wildcards):
 
 def sweep_result(wildcards):
     """Input of target `sweep`: the tables of the sweeps that are asked for."""
-    if not ASKED:
-        known = ", ".join(sorted(path.stem for path in SWEEPS.glob("*.yaml")))
+    if not SWEEPS:
+        known = ", ".join(sorted(path.stem for path in SWEEP_FOLDER.glob("*.yaml")))
         sys.exit(
             f"cutsew: sweep: none is named; add --config sweep=NAME ({known}, or all)"
         )
-    return [f"results/{DATASET}/sweeps/{name}/table.csv" for name in ASKED]
+    return [f"results/{DATASET}/sweeps/{name}/table.csv" for name in SWEEPS]
