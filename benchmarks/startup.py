@@ -30,12 +30,8 @@ PHOTOS = 256
 ENCODE = "cutsew encode, 4 photos"
 IMPORTS = {
     "import of torch alone": "import torch",
-    "import of torch, open_clip and timm alone": (
-        "from cutsew.compat import import_torchvision; import_torchvision(); import open_clip, timm"
-    ),
+    "import of torch, open_clip and timm alone": ("from cutsew import clip_models"),
 }
-PLAIN = "import sys; sys.modules['transformers'] = None; from cutsew.cli import main; main()"
-"""The command line where sentence-transformers is not installed, which a teacher of open_clip does not need."""
 
 
 def main(tiny: Tiny = False, repeats: Repeats = REPEATS, out: Out = RESULTS) -> None:
@@ -50,12 +46,9 @@ def main(tiny: Tiny = False, repeats: Repeats = REPEATS, out: Out = RESULTS) -> 
             jobs = labelling(Path(temporary), 4, here=False)
             things += [replace(job, name=f"cutsew {job.name}, {PHOTOS} photos") for job in jobs]
             things += [Thing(name, [sys.executable, "-c", code]) for name, code in IMPORTS.items()]
-            words = _encode(Path(temporary, "photos"))
-            things.append(Thing(ENCODE, [*command, *words]))
-            things.append(Thing(f"{ENCODE}, without transformers", [sys.executable, "-c", PLAIN, *words]))
+            things.append(Thing(ENCODE, [*command, *_encode(Path(temporary, "photos"))]))
         rounds = measure(things, repeats, warm=0 if tiny else 1)
-    bars = {"cutsew fuse --help": "at most 0.5 s"}
-    bars |= dict.fromkeys((ENCODE, f"{ENCODE}, without transformers"), "at most 3 s and the weights")
+    bars = {"cutsew fuse --help": "at most 0.5 s", ENCODE: "at most 3 s and the weights"}
     publish(Report("startup", "Start of a job", [row(t, rounds, bars.get(t.name, "")) for t in things]), out, tiny)
 
 

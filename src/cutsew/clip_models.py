@@ -4,6 +4,7 @@ What open_clip leaves to its caller is done here: position embeddings of ResNets
 ViTs' only), and OpenAI's weights get the QuickGELU that they were trained with (open_clip only warns).
 """
 
+import importlib
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,11 +18,11 @@ from torch import Tensor, nn
 from cutsew import checkpoints
 from cutsew.compat import import_torchvision
 from cutsew.errors import UserError
-from cutsew.quick_imports import uncollected
+from cutsew.quick_imports import hidden, uncollected
 from cutsew.teachers.positions import resize_position_embedding
 
 import_torchvision()
-with uncollected():
+with uncollected(), hidden("transformers"):
     import open_clip
 from open_clip.convert import convert_state_dict  # noqa: E402
 from open_clip.model import convert_to_custom_text_state_dict, resize_text_pos_embed  # noqa: E402
@@ -73,6 +74,8 @@ def build(model: str, pretrained: str, image_size: int | None, section: str, *, 
     config = open_clip.get_model_config(model)
     if config is None:
         raise UserError(f"{section}.model: open_clip has no model {model}; see open_clip.list_models()")
+    if "hf_model_name" in config["text_cfg"]:
+        _show_transformers()
     tag: dict[str, Any] = {} if checkpoints.is_path(pretrained) else get_pretrained_cfg(model, pretrained)
     state = _state_dict(model, pretrained, tag, f"{section}.pretrained") if weights else None
     is_timm = "timm_model_name" in config["vision_cfg"]  # timm's towers change size after loading
@@ -105,6 +108,13 @@ def tokenizer(model: str) -> Callable[[list[str]], Tensor]:
     with _quiet():
         found: Callable[[list[str]], Tensor] = open_clip.get_tokenizer(model)
     return found
+
+
+def _show_transformers() -> None:
+    """Let open_clip find the package that was hidden from it, whose import takes a second: some text towers need it."""
+    if open_clip.hf_model.transformers is None:
+        importlib.reload(open_clip.hf_model)
+        open_clip.model.HFTextEncoder = open_clip.hf_model.HFTextEncoder
 
 
 def _state_dict(model: str, pretrained: str, tag: dict[str, Any], setting: str) -> dict[str, Tensor]:

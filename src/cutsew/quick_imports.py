@@ -1,4 +1,4 @@
-"""Importing large packages in less time: without collecting garbage, and without torch's compiler."""
+"""Importing large packages in less time: without collecting garbage, and without packages that they do not need."""
 
 import gc
 import importlib
@@ -22,6 +22,19 @@ def uncollected() -> Iterator[None]:
         gc.freeze()
         if enabled:
             gc.enable()
+
+
+@contextmanager
+def hidden(package: str) -> Iterator[None]:
+    """Let a package, which others import where they find it, seem absent meanwhile, unless it is imported already."""
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[package]
 
 
 @contextmanager

@@ -1,5 +1,8 @@
+import json
 import subprocess
 import sys
+
+import pytest
 
 from cutsew.compat import import_torchvision
 
@@ -31,6 +34,28 @@ from torch._dynamo.utils import is_compile_supported
 assert supported == is_compile_supported("cpu")
 import torch
 assert torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)).item() == 2
+""")
+
+
+def test_text_towers_that_need_transformers_find_it(tmp_path):
+    """It is hidden from open_clip until one is built."""
+    pytest.importorskip("transformers")
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "roberta", "vocab_size": 32, **sizes}))
+    text = {"hf_model_name": str(tmp_path), "hf_proj_type": "mlp", "hf_pooler_type": "mean_pooler"}
+    vision = {"image_size": 32, "layers": 1, "width": 16, "head_width": 8, "patch_size": 16}
+    named = {"embed_dim": 4, "vision_cfg": vision, "text_cfg": text}
+    (tmp_path / "test-roberta.json").write_text(json.dumps(named))
+    run(f"""
+import sys
+from cutsew import clip_models
+assert "transformers" not in sys.modules
+import open_clip
+open_clip.add_model_config({str(tmp_path / "test-roberta.json")!r})
+clip = clip_models.build("test-roberta", "none", None, "teacher.open_clip", weights=False)
+import torch
+with torch.no_grad():
+    assert clip.model.encode_text(torch.ones(2, 5, dtype=torch.long)).shape == (2, 4)
 """)
 
 
