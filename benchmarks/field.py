@@ -56,7 +56,7 @@ def main(
         "five learning rates, plain / ours": ("five trainings, plain", "five rates, ours"),
     }
     ratios = [
-        ratio(f"{name} ({of})", *both, rounds, of)  # type: ignore[arg-type]
+        ratio(name, *both, rounds, of)  # type: ignore[arg-type]
         for name, both in pairs.items()
         for of in ("wall", "cpu")
     ]

@@ -74,7 +74,7 @@ def build(model: str, pretrained: str, image_size: int | None, section: str, *, 
     config = open_clip.get_model_config(model)
     if config is None:
         raise UserError(f"{section}.model: open_clip has no model {model}; see open_clip.list_models()")
-    if "hf_model_name" in config["text_cfg"]:
+    if "hf_model_name" in config.get("text_cfg", {}):
         _show_transformers()
     tag: dict[str, Any] = {} if checkpoints.is_path(pretrained) else get_pretrained_cfg(model, pretrained)
     state = _state_dict(model, pretrained, tag, f"{section}.pretrained") if weights else None
