@@ -30,7 +30,7 @@ PHOTOS = 256
 ENCODE = "cutsew encode, 4 photos"
 IMPORTS = {
     "import of torch alone": "import torch",
-    "import of torch, open_clip and timm alone": ("from cutsew import clip_models"),
+    "import of torch, open_clip and timm alone": "from cutsew import clip_models",
 }
 
 

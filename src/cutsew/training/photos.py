@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from cutsew.artefacts.manifest import slabs
 from cutsew.data.images import read_image
 from cutsew.errors import UserError
 from cutsew.numerics.augment import Pixels, whole_look
@@ -163,7 +164,7 @@ def tiled_batches(paths: Sequence[str], size: int, batch_size: int, workers: int
 
 def in_order(photos: int, size: int) -> list[list[int]]:
     """Cut n photos, by their numbers, into batches of `size`."""
-    return [list(range(start, min(start + size, photos))) for start in range(0, photos, size)]
+    return [list(range(part.start, part.stop)) for part in slabs(photos, size)]
 
 
 def _bytes(image: Image.Image) -> int:
