@@ -39,7 +39,7 @@ for _ in range(photos // batch):
 """
 
 
-LARGE = {"RN50": (224, 192), "RN101": (448, 32)}
+LARGE = {"RN50": (224, 192), "RN101": (448, 64)}
 """open_clip's models that stand for the backbones of photos: side of their input in pixels, photos to train on."""
 
 

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from cutsew import checkpoints
 from cutsew.compat import import_torchvision
 from cutsew.errors import UserError
-from cutsew.quick_imports import hidden, uncollected
+from cutsew.quick_imports import hidden, quickly
 from cutsew.teachers.positions import resize_position_embedding
 
 import_torchvision()
-with uncollected(), hidden("transformers"):
+with quickly(), hidden("transformers"):
     import open_clip
 from open_clip.convert import convert_state_dict  # noqa: E402
 from open_clip.model import convert_to_custom_text_state_dict, resize_text_pos_embed  # noqa: E402

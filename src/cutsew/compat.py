@@ -5,7 +5,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from cutsew.quick_imports import compiler_when_called, uncollected
+from cutsew.quick_imports import quickly
 
 _kept: list[Any] = []
 """Libraries of operators: torch forgets their operators once they are garbage-collected."""
@@ -14,21 +14,18 @@ _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
 def import_torchvision() -> ModuleType:
-    """Import torchvision and timm, also beside a torch build that torchvision's operators do not fit.
+    """Import torchvision, also beside a torch build that its operators do not fit.
 
     PyPI's torchvision wheel wants the CUDA build of torch. Beside the CPU build its operators stay unregistered and the
     import fails on the first of them. Two empty declarations let it import; nothing here calls these operators.
-    Call it before open_clip or timm, which import torchvision themselves. Torch's compiler, which both would import, is
-    left to whoever calls it: a second of every job.
+    Call it before open_clip or timm, which import torchvision themselves.
 
     Returns:
         torchvision.
 
     """
-    with uncollected(), compiler_when_called():
-        torchvision = _import_torchvision()
-        importlib.import_module("timm")
-    return torchvision
+    with quickly():
+        return _import_torchvision()
 
 
 def _import_torchvision() -> ModuleType:

@@ -12,6 +12,13 @@ UTILS = "torch._dynamo.utils"
 
 
 @contextmanager
+def quickly() -> Iterator[None]:
+    """Import torchvision, timm or open_clip meanwhile in a second less: without the compiler, and uncollected."""
+    with uncollected(), compiler_when_called():
+        yield
+
+
+@contextmanager
 def uncollected() -> Iterator[None]:
     """Collect no garbage meanwhile, nor ever look for any among what came: classes and functions are there to stay."""
     enabled = gc.isenabled()

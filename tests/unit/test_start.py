@@ -25,6 +25,13 @@ for name in sorted(STAGES.keys() - WITH - {"reference_train", "reference_predict
     assert "torch" not in sys.modules, name
 """
 
+CLASSIFIER = """
+import sys
+import cutsew.deploy.classifier
+import cutsew.stages.evaluate
+assert "sklearn" not in sys.modules
+"""
+
 
 def run(code):
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -33,6 +40,10 @@ def run(code):
 
 def test_help_imports_no_heavy_library():
     run(HELP)
+
+
+def test_a_classifier_imports_no_library_that_only_training_and_measuring_need():
+    run(CLASSIFIER)
 
 
 def test_stages_without_a_network_import_no_torch():

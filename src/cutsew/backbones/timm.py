@@ -12,10 +12,12 @@ from cutsew.compat import import_torchvision
 from cutsew.config.student import Student, TimmStudent
 from cutsew.errors import UserError
 from cutsew.pixels import Pixels
+from cutsew.quick_imports import quickly
 from cutsew.teachers import efficientnet
 
 import_torchvision()
-import timm  # noqa: E402
+with quickly():
+    import timm
 
 SETTING = "student.timm.weights"
 

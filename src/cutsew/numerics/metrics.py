@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import average_precision_score
 
 Floats = npt.NDArray[np.floating[Any]]
 Truth = npt.NDArray[np.int8]
@@ -51,6 +50,8 @@ def average_precision(truth: Truth, scores: Floats) -> Floats:
         (C,) float64 in percent; NaN for a class without a counted positive.
 
     """
+    from sklearn.metrics import average_precision_score  # noqa: PLC0415 - a second, which --help can do without
+
     ap = np.full(truth.shape[1], np.nan)
     for c in range(truth.shape[1]):
         counted = truth[:, c] >= 0

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from numpy.polynomial import Polynomial
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 
 from cutsew.numerics.score import sigmoid
 
@@ -110,6 +108,9 @@ def _below(descending: Floats, k: int) -> float:
 def _crossing(z: Floats) -> float:
     if len(z) < FEWEST or np.ptp(z) == 0:
         return float("nan")
+    from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415 - a second, which a classifier can do without
+    from sklearn.mixture import GaussianMixture  # noqa: PLC0415
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         fitted = GaussianMixture(2, random_state=0).fit(z[:, None])

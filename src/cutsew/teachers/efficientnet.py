@@ -9,9 +9,11 @@ from torch import nn
 from cutsew import checkpoints
 from cutsew.compat import import_torchvision
 from cutsew.errors import UserError
+from cutsew.quick_imports import quickly
 
 import_torchvision()
-import timm  # noqa: E402
+with quickly():
+    import timm
 
 MODEL = "tf_efficientnet_lite0"
 MEAN = STD = (0.5, 0.5, 0.5)
