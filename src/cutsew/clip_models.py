@@ -42,6 +42,8 @@ class Clip:
         std: of the three channels.
         image_size: side of its square input in pixels.
         width: D, of its embeddings.
+        logit_bias: added to scale * cosine by models that were trained with a sigmoid loss (SigLIP and kin); None for
+            others, and where the weights hold none.
 
     """
 
@@ -50,6 +52,7 @@ class Clip:
     std: tuple[float, ...]
     image_size: int
     width: int
+    logit_bias: float | None
 
 
 def build(model: str, pretrained: str, image_size: int | None, section: str, *, weights: bool = True) -> Clip:
@@ -100,7 +103,8 @@ def build(model: str, pretrained: str, image_size: int | None, section: str, *, 
     size = image_size or wanted["size"]
     side = size if isinstance(size, int) else size[0]
     frozen = built.eval().requires_grad_(False)
-    return Clip(frozen, tuple(wanted["mean"]), tuple(wanted["std"]), side, int(config["embed_dim"]))
+    bias = float(built.logit_bias.item()) if state is not None and "logit_bias" in state else None
+    return Clip(frozen, tuple(wanted["mean"]), tuple(wanted["std"]), side, int(config["embed_dim"]), bias)
 
 
 def tokenizer(model: str) -> Callable[[list[str]], Tensor]:

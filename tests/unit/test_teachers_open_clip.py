@@ -153,3 +153,15 @@ def test_tiny_clip_shipped_and_rebuilt(tmp_path):
     assert (shipped.image_size, build("cutsew-tiny", "demo", 192).image_size) == (96, 192)
     with pytest.raises(UserError, match=r"^teacher\.open_clip\.pretrained: none: no such file"):
         build("cutsew-tiny", "none")
+
+
+def test_only_a_model_trained_with_a_sigmoid_has_a_bias(tmp_path):
+    path, model = checkpoint(tmp_path, "test-sigmoid", ".pt")
+    state = model.state_dict()
+    state["logit_bias"] = torch.tensor([-7.5])  # of another shape than the model's, as some checkpoints have it
+    torch.save(state, path)
+    assert build("test-sigmoid", path).logit_bias == -7.5
+    del state["logit_bias"]
+    torch.save(state, path)
+    assert build("test-sigmoid", path).logit_bias is None  # never 0, which open_clip fills in for training
+    assert build("test-vit", checkpoint(tmp_path, "test-vit")[0]).logit_bias is None

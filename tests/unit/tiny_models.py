@@ -16,8 +16,12 @@ VISION = {
     "test-resnet": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 32, "patch_size": None},
     "test-vit": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
 }
+# A name with "siglip" in it makes open_clip fetch its tokenizer.
+VISION["test-sigmoid"] = VISION["test-vit"]
+SIGMOID = {"custom_text": True, "init_logit_bias": -10}
+"""What open_clip's configs of SigLIP have and those of CLIP lack."""
 SIZE = {name: vision["image_size"] for name, vision in VISION.items()}
-WIDTH = {"test-resnet": 256, "test-vit": 32}
+WIDTH = {"test-resnet": 256, "test-vit": 32, "test-sigmoid": 32}
 """Channels of the features."""
 
 
@@ -25,7 +29,8 @@ def register(folder):
     for name, vision in VISION.items():
         if name not in open_clip.list_models():
             path = folder / f"{name}.json"
-            path.write_text(json.dumps({"embed_dim": 24, "vision_cfg": vision, "text_cfg": TEXT}))
+            described = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": TEXT}
+            path.write_text(json.dumps(described | (SIGMOID if name == "test-sigmoid" else {})))
             open_clip.add_model_config(path)
 
 

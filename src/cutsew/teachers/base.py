@@ -11,7 +11,8 @@ class Teacher(Protocol):
     Attributes:
         width: D, of an embedding.
         image_size: side of its square views, in pixels.
-        logit_scale: factor of the cosine before the softmax over the classes (Eq. 3).
+        logit_scale: factor of the cosine before the softmax over the classes (Eq. 3), or before the sigmoid.
+        logit_bias: added to scale * cosine by a model trained with a sigmoid loss; None for one trained with a softmax.
         weights_digest: SHA-256 of its weights.
 
     """
@@ -19,6 +20,7 @@ class Teacher(Protocol):
     width: int
     image_size: int
     logit_scale: float
+    logit_bias: float | None
     weights_digest: str
 
     def embed_images(self, images: Tensor) -> Tensor:

@@ -50,6 +50,7 @@ class ConseTeacher:
         self.device = device
         self.image_size = IMAGE_SIZE
         self.logit_scale = settings.conse.scale
+        self.logit_bias: float | None = None
         self.width = WIDTH
         self._top = settings.conse.top
         self._sentences = Sentences(SETTING, device)

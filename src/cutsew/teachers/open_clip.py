@@ -37,6 +37,7 @@ class OpenClipTeacher:
         self.device = device
         self.image_size = clip.image_size
         self.logit_scale = math.exp(clip.model.get_parameter("logit_scale").item())
+        self.logit_bias = clip.logit_bias
         self.weights_digest = weights_digest(clip.model)
         self._model = clip.model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._pixels = Pixels(clip.mean, clip.std).to(device)
