@@ -54,7 +54,8 @@ STAGES: dict[str, Stage] = {
         3,
         ("teacher.kind", "teacher.precision", "teacher.compiled", "teacher.runtime")
         + ("teacher.open_clip", "teacher.conse")
-        + ("cut.area", "cut.aspect", "cut.flip", "cut.seed", "cut.passes_per_job", "dataset.shard_size"),
+        + ("cut.layout", "cut.tiles", "cut.area", "cut.aspect", "cut.flip", "cut.seed")
+        + ("cut.passes_per_job", "dataset.shard_size"),
         ("manifest", "tiny_clip"),
     ),
     "seal": Stage(

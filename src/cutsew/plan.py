@@ -148,6 +148,9 @@ def _drop_idle(chosen: dict[str, Any], passes: int) -> None:
         scoring.pop("tagclip", None)
     if not scoring:
         chosen.pop("score", None)
+    cut = chosen.get("cut", {})
+    for name in ("area", "aspect", "flip", "seed") if cut.get("layout") == "tiles" else ("tiles",):
+        cut.pop(name, None)
     fuse = chosen.get("fuse", {})
     for name in set().union(*USED.values()) - USED.get(fuse.get("rule"), set()):
         fuse.pop(name, None)

@@ -88,3 +88,26 @@ def test_bad_settings(raw, line):
     with pytest.raises(UserError) as raised:
         load(raw)
     assert str(raised.value).startswith(line)
+
+
+def test_tiles_set_the_number_of_passes():
+    config = load({**BASE, "cut": {"layout": "tiles", "tiles": [{"grid": 2, "share": 0.6}, {"grid": 3, "share": 0.4}]}})
+    assert config.cut.passes == 13
+    assert load(config.model_dump()) == config
+    assert config.cut.placement()["tiles"] == [(2, 0.6), (3, 0.4)]
+    with pytest.raises(UserError, match=r"cut: passes: layout tiles has 9 crops, not 20; set 9, or leave it out"):
+        load({**BASE, "cut": {"layout": "tiles", "passes": 20}})
+
+
+@pytest.mark.parametrize(
+    ("first", "change"),
+    [({"cut.layout": "tiles"}, {"cut.seed": 1, "cut.flip": 0}), ({}, {"cut.tiles": [{"grid": 2, "share": 0.6}]})],
+)
+def test_an_idle_setting_of_the_layout_encodes_nothing_again(first, change):
+    plan = Plan({**BASE, "runs": {"one": first, "other": {**first, **change}}})
+    assert plan.owner("other", "encode") == plan.owner("one", "encode")
+
+
+def test_another_layout_encodes_again():
+    plan = Plan({**BASE, "runs": {"spread": {"cut.layout": "spread"}, "tiles": {"cut.layout": "tiles"}}})
+    assert plan.owner("spread", "encode") == "spread" and plan.owner("tiles", "encode") == "tiles"

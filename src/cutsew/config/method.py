@@ -1,6 +1,7 @@
 """Settings of the method: cutting (paper, Section 3.2) and sewing (Section 3.3)."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -9,10 +10,26 @@ from cutsew.config.base import Fraction, Section, Size
 Area = Annotated[float, Field(gt=0, le=1)]
 
 
-class Cut(Section):
-    """Random crops that the teacher is asked about (Eq. 5)."""
+class Tiles(Section):
+    """One level of tiles."""
 
-    passes: int = Field(20, ge=0, description="M, crops per photo")
+    grid: Size = Field(3, description="n of n x n tiles")
+    share: Area = Field(0.4, description="share of both sides that a tile covers; 1 / n and less do not overlap")
+
+
+class Cut(Section):
+    """Crops that the teacher is asked about (Eq. 5)."""
+
+    layout: Literal["random", "spread", "tiles"] = Field(
+        "random",
+        description="random: size, shape and place are drawn independently (the paper's); spread: low-discrepancy "
+        "sequences with centers over the whole photo, so that borders and corners are seen as often as the middle; "
+        "tiles: fixed grids, which need no seed",
+    )
+    passes: int = Field(20, ge=0, description="M, crops per photo; layout tiles sets it to the number of tiles")
+    tiles: list[Tiles] = Field(
+        [Tiles(grid=3, share=0.4)], min_length=1, description="layout tiles: its levels, e.g. 2 x 2 and 3 x 3"
+    )
     area: tuple[Area, Area] = Field(
         (0.1, 0.2), description="rho, share of the photo's area that a crop keeps: from, to"
     )
@@ -20,6 +37,29 @@ class Cut(Section):
     flip: Fraction = Field(0.5, description="probability of a horizontal flip")
     seed: int = Field(9, description="seed of the crops")
     passes_per_job: Size = Field(10, description="passes in one encoding job and one Zarr chunk")
+
+    @model_validator(mode="before")
+    @classmethod
+    def tiles_set_the_passes(cls, values: Any) -> Any:  # noqa: ANN401
+        """With layout tiles M is the number of tiles, or 0 where nothing is cut."""
+        if isinstance(values, Mapping) and values.get("layout") == "tiles" and "passes" not in values:
+            levels = cls.model_fields["tiles"].default if "tiles" not in values else values["tiles"]
+            levels = [Tiles.model_validate(level) for level in levels] if isinstance(levels, list) else []
+            return {**values, "passes": sum(level.grid**2 for level in levels)}
+        return values
+
+    @model_validator(mode="after")
+    def passes_are_the_tiles(self) -> Self:
+        """Refuse a number of passes that is not the number of tiles."""
+        count = sum(level.grid**2 for level in self.tiles)
+        if self.layout == "tiles" and self.passes not in (0, count):
+            raise ValueError(f"passes: layout tiles has {count} crops, not {self.passes}; set {count}, or leave it out")
+        return self
+
+    def placement(self) -> dict[str, Any]:
+        """Return what `numerics.views.crop_boxes` takes as keyword arguments."""
+        chosen = self.model_dump(include={"layout", "seed", "area", "aspect", "flip"})
+        return {**chosen, "tiles": [(level.grid, level.share) for level in self.tiles]}
 
     @model_validator(mode="after")
     def ranges_ascend(self) -> Self:

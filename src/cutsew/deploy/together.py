@@ -86,8 +86,7 @@ class Together:
     def _fused(self, path: Path) -> npt.NDArray[np.float32]:
         """Ask about the whole photo and its crops, which depend on its content alone: (C,) fused logits."""
         photo = read_image(path)
-        chosen = self._cut.model_dump(include={"seed", "area", "aspect", "flip"})
-        crops = crop_boxes(file_digest(path), *photo.size, self._passes, **chosen)
+        crops = crop_boxes(file_digest(path), *photo.size, self._passes, **self._cut.placement())
         views = cut_all(photo, np.concatenate([whole_box(*photo.size)[None], crops]), self._teacher.image_size)
         parts = (views[part] for part in slabs(len(views), self._batch_size))
         embedded = np.concatenate([self._teacher.embed_images(part).numpy() for part in parts])

@@ -52,8 +52,7 @@ class Views(Dataset[tuple[torch.Tensor, Boxes]]):
     def _boxes(self, digest: str, width: int, height: int) -> Boxes:
         if self.passes is None:
             return whole_box(width, height)[None]
-        chosen = self.settings.model_dump(include={"seed", "area", "aspect", "flip"})
-        return crop_boxes(digest, width, height, self.passes, **chosen)
+        return crop_boxes(digest, width, height, self.passes, **self.settings.placement())
 
 
 def encode(
