@@ -25,6 +25,7 @@ class Description(BaseModel):
     classes: list[str] = Field(min_length=1)
     preprocessing: dict[str, Any]
     backbone: _Backbone
+    head: Literal["adapter", "linear"] = "adapter"
     adapter: dict[str, Annotated[float, Field(ge=0, le=1e9)]]
     adapter_digest: str | None = None
     weights: str | None = None

@@ -103,7 +103,7 @@ STAGES: dict[str, Stage] = {
     "train": Stage(
         "Train the adapter and refine the pseudo-labels (Eq. 11-20).",
         4,
-        ("classes", "student", "adapter", "sew", "train", "correct"),
+        ("classes", "student", "adapter", "linear", "sew", "train", "correct"),
         ("override", "targets", "correct", "fuse", "score", "import_scores", "select", "tiny_clip"),
     ),
     "predict": Stage("Score photos with the student: the held-out ones, or any photo or folder.", 2, (), ("train",)),
@@ -129,7 +129,7 @@ STAGES: dict[str, Stage] = {
     "reference_train": Stage(
         "Train a reference student.",
         4,
-        ("classes", "student", "adapter", "sew", "train", "correct"),
+        ("classes", "student", "adapter", "linear", "sew", "train", "correct"),
         ("reference_labels", "score", "import_scores", "tiny_clip"),
         command="train",
     ),

@@ -160,6 +160,12 @@ def _drop_idle(chosen: dict[str, Any], passes: int) -> None:
         chosen.get(section, {}).pop("labels", None)
     if chosen.get("sew", {}).get("enabled") is False:
         chosen["sew"] = {"enabled": False}
+    if chosen.get("student", {}).get("head") == "linear":
+        chosen.pop("adapter", None)
+        chosen.pop("correct", None)
+        chosen["train"] = {"seed": chosen["train"]["seed"]}
+    else:
+        chosen.pop("linear", None)
     train = chosen.get("train", {})
     if train.get("em_weight") == 0:
         train.pop("lr_estimator")

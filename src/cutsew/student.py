@@ -23,6 +23,7 @@ from cutsew.errors import UserError
 from cutsew.finite import refuse_not_finite
 from cutsew.numerics.adapter import Adapter
 from cutsew.numerics.cam import hires_cam
+from cutsew.numerics.linear_head import LinearHead
 from cutsew.steady import steadily
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Student(nn.Module):
 
     """
 
-    def __init__(self, backbone: "Backbone", adapter: Adapter, classes: list[str]) -> None:
+    def __init__(self, backbone: "Backbone", adapter: Adapter | LinearHead, classes: list[str]) -> None:
         super().__init__()
         self.backbone = backbone
         self.adapter = adapter
@@ -98,7 +99,7 @@ class Student(nn.Module):
 
     @torch.inference_mode()
     def embed(self, images: Tensor) -> Tensor:
-        """Describe (B, 3, S, S) uint8 photos by the adapter's pooled decoder output, (B, width) float32 on the CPU."""
+        """Describe (B, 3, S, S) uint8 photos by what the head pools, (B, width) float32 on the CPU."""
         features = self.backbone(images)
         return steadily(self.adapter.pool, features, features.device).cpu()
 
@@ -128,27 +129,31 @@ def scored(student: Student, batches: Iterable[Tensor], paths: Sequence[str], ba
     return np.concatenate(found)
 
 
-def save(weights: Path, adapter: Adapter, backbone: "Backbone", sizes: Mapping[str, Any], classes: list[str]) -> None:
-    """Write adapter.safetensors and, beside it, model.yaml: all that `load` needs.
+def save(
+    weights: Path, adapter: Adapter | LinearHead, backbone: "Backbone", sizes: Mapping[str, Any], classes: list[str]
+) -> None:
+    """Write adapter.safetensors and, next to it, model.yaml: all that `load` needs.
 
     Args:
         weights: path of adapter.safetensors.
-        adapter: the trained adapter.
+        adapter: the trained head.
         backbone: that it was trained on.
-        sizes: the adapter's keyword arguments.
+        sizes: the adapter's keyword arguments; a linear head has none.
         classes: C names.
 
     """
     with replacing(weights) as draft:
         state = {name: value.detach().cpu().contiguous() for name, value in adapter.state_dict().items()}
         draft.write_bytes(serialised(state))  # save_file would make a file that only its owner can read
+    more = {} if isinstance(adapter, LinearHead) else {"max_grid": adapter.max_grid}
     model = {
         "format": 1,
         "classes": classes,
         "preprocessing": {"size": backbone.image_size, "resize": "squash", "interpolation": "bicubic"},
         "grid": list(backbone.grid),
         "backbone": backbone.describe(),
-        "adapter": {"channels": backbone.width, **sizes, "max_grid": adapter.max_grid},
+        "head": "linear" if isinstance(adapter, LinearHead) else "adapter",
+        "adapter": {"channels": backbone.width, **sizes, **more},
         "adapter_digest": file_digest(weights),
     }
     write_text(weights.with_name(MODEL), yaml.safe_dump(model, sort_keys=False, allow_unicode=True))
@@ -184,7 +189,8 @@ def load(path: Path | str, device: str = "cpu", build: Build = build_backbone) -
     if backbone.weights_digest != described["weights_digest"]:
         raise UserError(f"{folder / MODEL}: the backbone's weights differ from those of the training; restore them")
     try:
-        adapter = Adapter(classes=len(model["classes"]), **model["adapter"])
+        build_head = LinearHead if model.get("head") == "linear" else Adapter
+        adapter = build_head(classes=len(model["classes"]), **model["adapter"])
         adapter.load_state_dict(_part(state, "adapter.") if whole else state)
     except (RuntimeError, TypeError, ValueError, ArithmeticError, AssertionError):
         raise UserError(f"{weights}: its weights do not fit {MODEL}; train again") from None

@@ -51,7 +51,8 @@ def sewn(run: Run, name: str, epochs: int | None = None) -> Content | None:
     if made is None or made.stage != "train" or not (photos["id"] == name).any():
         return None
     sew, train = run.settings(trained, "sew", Sew), run.settings(trained, "train", Train)
-    looked = min(train.epochs, epochs or train.epochs)
+    sewn_epochs = int(made.content["facts"].get("sewn_epochs", train.epochs))  # the linear head's, then the adapter's
+    looked = min(sewn_epochs, epochs or sewn_epochs)
     pasted = [path for path in made.inputs if path.name == PATCHES]
     for path in pasted:
         if path.is_file() and input_digest(path) != made.inputs[path]:
@@ -61,7 +62,7 @@ def sewn(run: Run, name: str, epochs: int | None = None) -> Content | None:
     return {
         "enabled": sew.enabled,
         "seed": train.seed,
-        "epochs": train.epochs,
+        "epochs": sewn_epochs,
         "epochs_looked_through": looked,
         "as_background": _as_background(album, sew, train.seed, looked, place, ids),
         "as_overlay": _as_overlay(album, sew, train.seed, looked, place, ids),

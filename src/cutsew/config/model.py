@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from cutsew.config.base import Fraction, Section, Size
 from cutsew.config.dataset import Dataset, Demo
 from cutsew.config.method import Correct, Cut, Fuse, Score, Select, Sew, Targets
-from cutsew.config.student import Adapter, Student, Train
+from cutsew.config.student import Adapter, Linear, Student, Train
 from cutsew.config.teacher import Prompts, Teacher
 
 
@@ -129,6 +129,7 @@ class Config(Section):
     sew: Sew = Field(default_factory=Sew, description="sewing: pasting (Eq. 11-13)")
     student: Student = Field(default_factory=Student, description="the frozen backbone")
     adapter: Adapter = Field(default_factory=Adapter, description="the trained head (Eq. 14-16)")
+    linear: Linear = Field(default_factory=Linear, description="the linear head in its place (beyond the paper)")
     train: Train = Field(default_factory=Train, description="the EM loop (Eq. 17-20)")
     predict: Predict = Field(default_factory=Predict, description="the answer for held-out photos")
     evaluate: Evaluate = Field(default_factory=Evaluate, description="what is measured")

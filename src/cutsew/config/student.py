@@ -1,6 +1,6 @@
 """Settings of the student: frozen backbone, adapter and training."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -35,6 +35,11 @@ class Student(Section):
     kind: Literal["open_clip", "timm", "none"] = Field(
         "open_clip", description="which of the sections below is used; none stops at the pseudo-labels"
     )
+    head: Literal["adapter", "linear"] = Field(
+        "adapter",
+        description="what is trained on the backbone's grid features: adapter, the paper's (sections `adapter` and "
+        "`train`); linear, class-specific residual attention (section `linear`), in a fraction of the time",
+    )
     precision: Precision = Field(
         "tf32",
         description="number format: float32; tf32, the same with a GPU's TF32 tensor cores; bfloat16; float16 (GPU)",
@@ -53,6 +58,25 @@ class Adapter(Section):
     heads: Size = Field(8, description="attention heads")
     feedforward: Size = Field(256, description="width of the decoder's feed-forward layers")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout in the decoder")
+
+
+class Linear(Section):
+    """Training of the linear head (not the paper's): it learns from the labels as they are, without an E-step."""
+
+    steps: Size = Field(800, description="optimizer steps; the learning rate falls to 0 by a cosine")
+    batch_size: Size = Field(64, description="images per step")
+    lr: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        "auto",
+        description="AdamW's learning rate; auto chooses one of `rates` without labels: heads trained on one half of "
+        "the images are asked about the other half",
+    )
+    rates: list[Annotated[float, Field(gt=0)]] = Field(
+        [3e-4, 1e-3, 3e-3], min_length=1, description="learning rates that `lr: auto` tries"
+    )
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's")
+    sewn_epochs: Size = Field(
+        8, description="epochs of sewn images whose features are made; the steps go through them again and again"
+    )
 
 
 class Train(Section):

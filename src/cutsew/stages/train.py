@@ -18,7 +18,7 @@ from cutsew.artefacts.reading import array_of, labels_of, open_group, read_rows
 from cutsew.artefacts.record import Record, input_digest
 from cutsew.artefacts.store import file_digest, write_group
 from cutsew.config.method import Correct, Sew
-from cutsew.config.student import Adapter, Student, Train
+from cutsew.config.student import Adapter, Linear, Student, Train
 from cutsew.description import MODEL
 from cutsew.device import pick_device
 from cutsew.errors import UserError
@@ -29,6 +29,7 @@ from cutsew.student import Build, build_backbone, save
 from cutsew.training.album import read_album
 from cutsew.training.checkpoint import Checkpoint
 from cutsew.training.keeping import Keeping
+from cutsew.training.linear import feeding, fit_linear
 from cutsew.training.loop import Trained, fit, help_along
 from cutsew.training.team import Team, start_helpers
 
@@ -69,8 +70,9 @@ def run(
     keeping: Keeping | None = None,
 ) -> None:
     """Train with a backbone that `build` makes; otherwise as `train`."""
-    student, sizes = Student.model_validate(settings["student"]), Adapter.model_validate(settings["adapter"])
+    student, sizes = Student.model_validate(settings["student"]), Adapter.model_validate(settings.get("adapter", {}))
     sew, rules = Sew.model_validate(settings["sew"]), Train.model_validate(settings["train"])
+    linear = Linear.model_validate(settings.get("linear", {}))
     if student.kind == "none":
         raise UserError("student.kind: none has nothing to train; choose open_clip or timm")
     if sew.enabled and patches is None:
@@ -84,26 +86,25 @@ def run(
     team = Team.join(where)
     backbone = build(student, where)
     if team.rank > 0:
-        help_along(backbone, album, sew=sew, train=rules, device=where, workers=workers, team=team)
+        shown = feeding(backbone, len(album.paths), linear, rules.seed) if student.head == "linear" else rules
+        help_along(backbone, album, sew=sew, train=shown, device=where, workers=workers, team=team)
         team.leave()
         return
     checkpoint = Checkpoint(adapter.parent, _signature(record, backbone.weights_digest), checkpoint_seconds)
-    made = fit(
-        backbone,
-        album,
-        z,
-        adapter=sizes,
-        sew=sew,
-        train=rules,
-        checkpoint=checkpoint,
-        device=where,
-        workers=workers,
-        team=team,
-        keeping=keeping,
-    )
+    common: dict[str, Any] = {
+        "checkpoint": checkpoint,
+        "device": where,
+        "workers": workers,
+        "team": team,
+        "keeping": keeping,
+    }
+    if student.head == "linear":
+        made = fit_linear(backbone, album, z, settings=linear, sew=sew, seed=rules.seed, **common)
+    else:
+        made = fit(backbone, album, z, adapter=sizes, sew=sew, train=rules, **common)
     team.leave()
     _write_labels(adapter, made, list(photos["id"]), settings, rules.correct_after)
-    save(adapter, made.adapter, backbone, sizes.model_dump(), settings["classes"])
+    save(adapter, made.adapter, backbone, {} if student.head == "linear" else sizes.model_dump(), settings["classes"])
     record.facts = {"device": where, "processes": team.size, "weights": backbone.weights_digest, "photos": len(photos)}
     _write_records(record, adapter, made)
     checkpoint.remove()
@@ -133,7 +134,7 @@ def _signature(record: Record, weights_digest: str) -> str:
 
 def _write_records(record: Record, adapter: Path, made: Trained) -> None:
     """Write adapter.json and refined.json."""
-    record.facts |= {"steps": len(made.history), "features": made.features}
+    record.facts |= {"steps": len(made.history), "features": made.features, **made.facts}
     record.facts["parameters"] = sum(weight.numel() for weight in made.adapter.parameters())
     outputs = {name: file_digest(adapter.with_name(name)) for name in (adapter.name, MODEL, "history.csv")}
     record.write(adapter.with_suffix(".json"), outputs)

@@ -1,6 +1,7 @@
 """The training loop: interactive cutting and sewing over all epochs, resumable at every checkpoint (Algorithm 1)."""
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from cutsew.config.student import Train
 from cutsew.errors import UserError
 from cutsew.numerics.adapter import MAX_GRID, Adapter
 from cutsew.numerics.draw import torch_seed
+from cutsew.numerics.linear_head import LinearHead
 from cutsew.steady import threads
 from cutsew.training.album import Album
 from cutsew.training.checkpoint import Checkpoint
@@ -34,17 +36,19 @@ class Trained(NamedTuple):
     """What training made.
 
     Attributes:
-        adapter: in evaluation mode.
+        adapter: the head, in evaluation mode.
         z: (n, C) float32, the refined pseudo-labels.
         history: one row per step: step, epoch, m_loss, e_loss, lr_adapter, lr_estimator.
         features: name of the folder in which its features are kept; None where they are not.
+        facts: what else the record tells.
 
     """
 
-    adapter: Adapter
+    adapter: Adapter | LinearHead
     z: npt.NDArray[np.float32]
     history: list[dict[str, float]]
     features: str | None
+    facts: Mapping[str, Any] = {}
 
 
 def new_adapter(channels: int, classes: int, settings: AdapterSettings, max_grid: int, seed: int) -> Adapter:
