@@ -79,7 +79,7 @@ def _check_root(dataset: Dataset) -> None:
 
 
 def _check_top_k(config: Config, photos: int, what: str) -> None:
-    if config.student.kind != "none" and config.select.top_k > photos:
+    if config.student.kind != "none" and config.select.top_k != "auto" and config.select.top_k > photos:
         raise UserError(
             f"select.top_k: {config.select.top_k} is more than the {photos} of {what}; set it to {photos} or less"
         )

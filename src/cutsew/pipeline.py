@@ -87,7 +87,7 @@ STAGES: dict[str, Stage] = {
     "correct": Stage("Lift the top-beta classes (Eq. 9).", 1, ("correct",), ("fuse",)),
     "targets": Stage(
         "Set how many labels a photo has on average.",
-        2,
+        3,
         ("targets",),
         ("correct", "fuse", "score", "import_scores"),
     ),

@@ -4,10 +4,12 @@ Estimates on the generous side: a model's work per view is a published figure, t
 and both are asked for again, multiplied, when a job fails. Nothing here changes a result.
 """
 
+import math
 from dataclasses import dataclass
 
 from cutsew.artefacts.logits import ROWS
 from cutsew.config import Config
+from cutsew.numerics.schedule import automatic_epochs
 
 WORK = {  # model -> (GFLOP per view, side of that view in pixels, MB of float32 weights); open_clip's model profiles
     "cutsew-tiny": (0.2, 96, 10),
@@ -103,13 +105,23 @@ def minutes(config: Config, stage: str, job: Job) -> int:
         if stage == "explain":
             work += _work(*_model(config, "encode"))[0] * job.photos
         computing = work / (GPU_GFLOPS if job.gpu else CPU_GFLOPS * job.threads)
-        epochs = config.train.epochs if stage == "train" else 1
+        epochs = _epochs(config, job.photos) if stage == "train" else 1
         seconds = epochs * (computing + reading * (3 if stage == "train" else 1))
     elif stage in ("score", "import_scores", "fuse"):
         seconds = job.photos * job.passes * 1e-4
     else:
         seconds = 2 * reading
     return SLACK_MINUTES + int(2 * seconds / 60)
+
+
+def _epochs(config: Config, photos: int) -> int:
+    """Count the epochs of sewn photos that a training makes features of."""
+    if config.student.head == "linear":
+        needed = math.ceil(config.linear.steps * config.linear.batch_size / max(1, photos))
+        return min(needed, config.linear.sewn_epochs)
+    if config.train.epochs == "auto":
+        return automatic_epochs(max(1, photos // config.train.batch_size))
+    return config.train.epochs
 
 
 def _model(config: Config, stage: str) -> tuple[str, int]:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cutsew.numerics.select import top_k
+from cutsew.numerics.select import automatic_k, top_k
 
 
 def test_by_hand():
@@ -32,3 +32,24 @@ def test_however_it_is_cut_the_most_salient_are_chosen_and_of_equal_ones_the_fir
         wanted = sorted(range(9), key=lambda i: (-column[i], i))[:k]
         assert mine.tolist() == wanted
         assert values.tolist() == column[wanted].tolist()
+
+
+@pytest.mark.parametrize(
+    ("images", "classes", "k"),
+    [
+        (300, 20, 20),  # ceil(1.3 * 300 / 20 = 19.5)
+        (1000, 20, 65),
+        (5717, 20, 201),  # ceil(0.7 * 5717 / 20 = 200.1)
+        (82_081, 80, 719),
+        (5, 80, 1),
+        (3, 1, 3),  # never more than there are
+        (2391, 20, 120),  # half-way in log N between 1,000 and 5,717: ceil(1.0 * 2391 / 20)
+    ],
+)
+def test_automatic_k_by_hand(images, classes, k):
+    assert automatic_k(images, classes) == k
+
+
+@given(st.integers(1, 10**7), st.integers(1, 20_000))
+def test_automatic_k_is_between_one_and_all(images, classes):
+    assert 1 <= automatic_k(images, classes) <= images

@@ -16,7 +16,7 @@ from cutsew.config import load
 from cutsew.errors import UserError
 from cutsew.numerics.metrics import average_precision
 from cutsew.numerics.score import sigmoid
-from cutsew.numerics.targets import estimated_count, found_shift, targets
+from cutsew.numerics.targets import automatic_count, estimated_count, found_shift, targets
 from cutsew.stages.targets import targets as stage
 
 logits = arrays(np.float32, (6, 4), elements=st.floats(-13, 13, width=32))
@@ -95,9 +95,17 @@ GOLDEN_SHIFT = 0.4818328
 def test_auto_estimates(run):
     stage(run / "images.parquet", run / "pseudo.zarr", run / "targets.zarr", {"targets": {"count": "auto"}})
     facts = json.loads((run / "targets.json").read_text())["facts"]
-    assert facts["count"] == pytest.approx(estimated_count(z_of(run / "pseudo.zarr")[np.arange(9) % 3 != 0]))
+    assert facts["count"] == pytest.approx(automatic_count(z_of(run / "pseudo.zarr")[np.arange(9) % 3 != 0]))
 
 
 def test_more_labels_than_classes_are_refused():
     with pytest.raises(UserError, match="targets.count: 2 is not less than the number of classes"):
         load({"classes": ["a", "b"], "targets": {"count": 2.0}})
+
+
+def test_the_automatic_count_never_raises_the_mass():
+    """Both classes say little: two Gaussians name half of the photos each, but the labels sum to far less."""
+    z = np.full((50, 2), -3.0)
+    assert estimated_count(z) == 1.0
+    assert automatic_count(z) == pytest.approx(2 / (1 + np.exp(3)))
+    assert automatic_count(z + 6) == 1.0

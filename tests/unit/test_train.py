@@ -30,7 +30,7 @@ from cutsew.data.images import read_image
 from cutsew.errors import UserError
 from cutsew.numerics.correct import correct
 from cutsew.numerics.draw import torch_seed
-from cutsew.numerics.schedule import rate_factors
+from cutsew.numerics.schedule import automatic_epochs, rate_factors
 from cutsew.numerics.sew import compose, plan
 from cutsew.training.album import Album
 from cutsew.training.checkpoint import NAME, Checkpoint
@@ -445,3 +445,14 @@ def test_a_loss_that_diverges_is_told(world, tmp_path):
 
 def test_the_test_backbone_is_frozen():
     assert not any(weight.requires_grad for weight in backbone(Student()).parameters())
+
+
+def test_automatic_epochs_give_enough_steps():
+    assert [automatic_epochs(steps) for steps in (1, 19, 75, 800, 5000)] == [800, 43, 11, 1, 1]
+
+
+def test_automatic_epochs_are_resolved_and_recorded(world, tmp_path, monkeypatch):
+    monkeypatch.setattr("cutsew.numerics.schedule.LEAST_STEPS", 5)
+    out = run_train(world, tmp_path, settings(train__epochs="auto")).parent
+    assert len(pd.read_csv(out / "history.csv")) == 6  # two epochs of three steps
+    assert json.loads((out / "adapter.json").read_text())["facts"]["sewn_epochs"] == 2

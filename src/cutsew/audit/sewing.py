@@ -6,7 +6,7 @@ from cutsew.artefacts.record import input_digest
 from cutsew.artefacts.tables import read_parquet
 from cutsew.audit.run import PATCHES, Run
 from cutsew.audit.values import Content
-from cutsew.config.method import Select, Sew
+from cutsew.config.method import Sew
 from cutsew.config.student import Train
 from cutsew.errors import UserError
 from cutsew.training.album import Album, read_album, sewing_plan
@@ -21,7 +21,7 @@ def patches_of(run: Run, name: str) -> list[Content]:
     if path is None:
         return []
     table = read_parquet(path, ["class", "rank", "image", "score"])
-    k = run.settings(PATCHES, "select", Select).top_k
+    k = int(table["rank"].max()) + 1 if len(table) else 0
     return [
         {"class": str(row["class"]), "rank": int(row["rank"]), "score": float(row["score"]), "of": k}
         for row in table[table["image"] == name].to_dict("records")
@@ -51,7 +51,7 @@ def sewn(run: Run, name: str, epochs: int | None = None) -> Content | None:
     if made is None or made.stage != "train" or not (photos["id"] == name).any():
         return None
     sew, train = run.settings(trained, "sew", Sew), run.settings(trained, "train", Train)
-    sewn_epochs = int(made.content["facts"].get("sewn_epochs", train.epochs))  # the linear head's, then the adapter's
+    sewn_epochs = int(made.content["facts"]["sewn_epochs"])
     looked = min(sewn_epochs, epochs or sewn_epochs)
     pasted = [path for path in made.inputs if path.name == PATCHES]
     for path in pasted:

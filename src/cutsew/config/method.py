@@ -168,7 +168,11 @@ class Select(Section):
     labels: Literal["zero_shot", "pseudo"] = Field(
         "zero_shot", description="what salience is read from; pseudo is the released code's"
     )
-    top_k: Size = Field(200, description="k, most salient training photos per class")
+    top_k: Size | Literal["auto"] = Field(
+        200,
+        description="k, most salient training photos per class; auto: 1.3 N / C, of N training photos and C classes, "
+        "up to 1,000 photos, falling to the paper's 0.7 N / C at 5,717",
+    )
 
 
 class Sew(Section):

@@ -83,7 +83,9 @@ class Train(Section):
     """Interactive cutting and sewing (Eq. 17-20, Algorithm 1)."""
 
     labels: Literal["pseudo", "fused", "zero_shot"] = Field("pseudo", description="which labels to start from")
-    epochs: Size = Field(1, description="passes over the training photos")
+    epochs: Size | Literal["auto"] = Field(
+        1, description="passes over the training photos; auto: as many as give at least 800 steps"
+    )
     batch_size: Size = Field(16, description="photos per step")
     lr_adapter: float = Field(1e-3, gt=0, description="learning rate of the adapter")
     lr_decoder: float | None = Field(None, gt=0, description="learning rate of its decoder; null for lr_adapter")
@@ -99,3 +101,10 @@ class Train(Section):
     em_weight: float = Field(1.0, ge=0, description="weight of the E-step's loss (Eq. 19); 0 keeps the labels fixed")
     correct_after: bool = Field(False, description="apply the correction once more after training (released code)")
     seed: int = Field(9, description="seed of initial weights, order, overlays, augmentations and dropout")
+
+    @property
+    def num_epochs(self) -> int:
+        """The number of epochs, once `auto` has been resolved by the number of training photos."""
+        if self.epochs == "auto":
+            raise ValueError("train.epochs is still auto")
+        return self.epochs

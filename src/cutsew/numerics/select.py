@@ -1,5 +1,6 @@
 """Sewing: the salient photos that are pasted onto others (paper, Eq. 10)."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -7,6 +8,23 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.floating[Any]]
+
+
+SMALL, LARGE = 1000, 5717
+"""Training images up to which the small share holds, and from which the paper's does (VOC 2012's)."""
+
+SMALL_SHARE, LARGE_SHARE = 1.3, 0.7
+"""k C / N: a patch set of few distinct images is worse than none, so small sets need a larger share."""
+
+
+def automatic_k(images: int, classes: int) -> int:
+    """Return k for N training images and C classes: ceil(share N / C), at least 1 and at most N (not the paper's).
+
+    The share is SMALL_SHARE up to SMALL images and LARGE_SHARE from LARGE on; between them it falls with log N.
+    """
+    way = math.log(min(max(images, SMALL), LARGE) / SMALL) / math.log(LARGE / SMALL)
+    share = SMALL_SHARE + (LARGE_SHARE - SMALL_SHARE) * way
+    return min(images, max(1, math.ceil(round(share * images / classes, 9))))
 
 
 def top_k(zero_shot: Iterable[Floats], k: int) -> tuple[npt.NDArray[np.int64], Floats]:

@@ -14,7 +14,7 @@ from cutsew.artefacts.reading import array_of, labels_of, open_group, read
 from cutsew.artefacts.record import Record
 from cutsew.config.method import Select
 from cutsew.errors import UserError
-from cutsew.numerics.select import top_k
+from cutsew.numerics.select import automatic_k, top_k
 from cutsew.pipeline import STAGES
 from cutsew.stages.options import SettingsOption
 
@@ -32,14 +32,15 @@ def select(
     import pandas as pd
 
     record = Record("select", STAGES["select"].version, settings, [images, labels])
-    k = Select.model_validate(settings["select"]).top_k
+    chosen_k = Select.model_validate(settings["select"]).top_k
     scored = open_group(labels)
     train = read_manifest(images, split="train", columns=("id", "split"))
+    names = labels_of(scored, "class")
+    k = automatic_k(len(train), len(names)) if chosen_k == "auto" else chosen_k
     if k > len(train):
         raise UserError(f"select.top_k: {k} is more than the {len(train)} training photos; lower it")
     z, rows = array_of(scored, "z" if "z" in scored else "zero_shot"), train["row"].to_numpy()
     chosen, values = top_k(_slabs(z, rows), k)
-    names = labels_of(scored, "class")
     photos = train.iloc[chosen.ravel()]
     table = pd.DataFrame(
         {
@@ -52,7 +53,7 @@ def select(
     )
     with replacing(patches) as draft:
         table.to_parquet(draft, index=False)
-    record.facts = {"distinct": int(table["row"].nunique()), "train": len(train)}
+    record.facts = {"top_k": k, "distinct": int(table["row"].nunique()), "train": len(train)}
     record.write_beside(patches)
 
 

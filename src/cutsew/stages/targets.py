@@ -16,7 +16,7 @@ from cutsew.artefacts.record import Record
 from cutsew.artefacts.store import new_group
 from cutsew.config.method import Targets
 from cutsew.errors import UserError
-from cutsew.numerics.targets import estimated_count, found_shift
+from cutsew.numerics.targets import automatic_count, found_shift
 from cutsew.numerics.targets import targets as shifted
 from cutsew.pipeline import STAGES
 from cutsew.stages.options import SettingsOption
@@ -44,7 +44,7 @@ def targets(
     train = read_manifest(images, split="train")["row"].to_numpy()
     chosen = np.unique(np.linspace(0, len(train) - 1, min(len(train), SAMPLE)).round().astype(int))
     sample = read_rows(z, train[chosen])
-    count = estimated_count(sample) if rule.count == "auto" else float(rule.count or 0)
+    count = automatic_count(sample) if rule.count == "auto" else float(rule.count or 0)
     shift = found_shift(sample, count, rule.sharpen)
     size = z.chunks[0]
     with new_group(

@@ -23,6 +23,7 @@ from cutsew.description import MODEL
 from cutsew.device import pick_device
 from cutsew.errors import UserError
 from cutsew.numerics.correct import correct
+from cutsew.numerics.schedule import automatic_epochs
 from cutsew.pipeline import STAGES
 from cutsew.stages.options import DeviceOption, SettingsOption, WorkersOption
 from cutsew.student import Build, build_backbone, save
@@ -31,6 +32,7 @@ from cutsew.training.checkpoint import Checkpoint
 from cutsew.training.keeping import Keeping
 from cutsew.training.linear import feeding, fit_linear
 from cutsew.training.loop import Trained, fit, help_along
+from cutsew.training.sewn import steps_per_epoch
 from cutsew.training.team import Team, start_helpers
 
 ROWS_PER_CHUNK = 65536
@@ -82,6 +84,9 @@ def run(
     photos = read_manifest(images, split="train")
     z = _read_labels(labels, photos, settings["classes"])
     album = read_album(photos, pasted)
+    if rules.epochs == "auto":
+        epochs = automatic_epochs(steps_per_epoch(len(album.paths), rules.batch_size))
+        rules = rules.model_copy(update={"epochs": epochs})
     where = pick_device(device)
     team = Team.join(where)
     backbone = build(student, where)

@@ -70,7 +70,7 @@ class Feed:
         self._backbone, self._album, self._train = backbone, album, train
         self._device, self._workers, self._team = device, workers, team
         cell = backbone.width * backbone.grid[0] * backbone.grid[1] * 4
-        self._keep = worth_keeping(len(album.paths), cell, train.epochs, sew)
+        self._keep = worth_keeping(len(album.paths), cell, train.num_epochs, sew)
         strong = train.strong_weight > 0
         self._sewer = Sewer(
             album, sew, backbone.image_size, train.seed, strong=strong, skip_plain=self._keep, workers=workers
@@ -97,7 +97,7 @@ class Feed:
             UserError: a photo is bad, or another process has ended.
 
         """
-        left = range(start, self._train.epochs * self._per_epoch)
+        left = range(start, self._train.num_epochs * self._per_epoch)
         held = self._held(left)
         kept = self._plain_features() if self._keep and left else None
         sewn = (self._team.share(keys) for keys, known in zip(self._keys(start), held, strict=True) if not known)
@@ -109,7 +109,7 @@ class Feed:
 
     def _keys(self, start: int) -> Iterator[Keys]:
         train = self._train
-        return remaining_keys(len(self._album.paths), train.batch_size, train.epochs, train.seed, start)
+        return remaining_keys(len(self._album.paths), train.batch_size, train.num_epochs, train.seed, start)
 
     def _held(self, steps: range) -> list[bool]:
         """Tell for which steps the first process has all features on disk, so that all leave out the same ones."""

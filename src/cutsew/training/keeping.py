@@ -68,7 +68,7 @@ def open_cache(
     if keeping is None or keeping.limit == "off":
         return None
     cell = (backbone.width, *backbone.grid)
-    sizes = Sizes(train.epochs, len(album.paths), cell, train.strong_weight > 0, plain)
+    sizes = Sizes(train.num_epochs, len(album.paths), cell, train.strong_weight > 0, plain)
     content = _made_of(backbone, album, sew, train, sizes, device)
     if device != "cpu":  # there the last bits of a photo's features depend on the photos beside it
         content |= {"batch_size": train.batch_size, "processes": processes}

@@ -48,7 +48,7 @@ class Trained(NamedTuple):
     z: npt.NDArray[np.float32]
     history: list[dict[str, float]]
     features: str | None
-    facts: Mapping[str, Any] = {}
+    facts: Mapping[str, Any]
 
 
 def new_adapter(channels: int, classes: int, settings: AdapterSettings, max_grid: int, seed: int) -> Adapter:
@@ -97,7 +97,7 @@ def fit(
     _refuse_single_values(len(album.paths), train.batch_size, grid)
     per_epoch = steps_per_epoch(len(album.paths), train.batch_size)
     model = new_adapter(backbone.width, z.shape[1], adapter, max(MAX_GRID, *grid), train.seed).to(device)
-    learner = Learner(model, torch.from_numpy(z).to(device), train, per_epoch * train.epochs)
+    learner = Learner(model, torch.from_numpy(z).to(device), train, per_epoch * train.num_epochs)
     losses = _restore(learner, checkpoint, device)
     feed = Feed(backbone, album, sew, train, device, workers, team, keeping)
     with (
@@ -113,7 +113,8 @@ def fit(
                 checkpoint.save(_state(learner, losses))
     refined: npt.NDArray[np.float32] = learner.estimator.settled().cpu().numpy()
     features = None if feed.cache is None else feed.cache.path.name
-    return Trained(model.eval(), refined, history_rows(losses, learner.rates, per_epoch), features)
+    facts = {"sewn_epochs": train.num_epochs}
+    return Trained(model.eval(), refined, history_rows(losses, learner.rates, per_epoch), features, facts)
 
 
 def help_along(
