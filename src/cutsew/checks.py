@@ -16,7 +16,7 @@ from cutsew.data.truth import read_csv, refuse_absent, split_labels
 from cutsew.errors import UserError, no_patches
 from cutsew.plan import DEFAULT, REBUILT
 
-WEIGHTS_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt", ".tar", ".onnx", ".npz")
+WEIGHTS_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt", ".tar", ".json", ".onnx", ".npz")
 
 
 def check_before_start(*configs: Config) -> None:

@@ -81,6 +81,12 @@ def build(model: str, pretrained: str, image_size: int | None, section: str, *, 
         _show_transformers()
     tag: dict[str, Any] = {} if checkpoints.is_path(pretrained) else get_pretrained_cfg(model, pretrained)
     state = _state_dict(model, pretrained, tag, f"{section}.pretrained") if weights else None
+    quick_gelu = _needs_quick_gelu(model, tag)
+    if state is not None and _is_openais(state) and not (quick_gelu or config.get("quick_gelu")):
+        raise UserError(
+            f"{section}.model: {pretrained} is an archive of OpenAI's, whose weights need QuickGELU; "
+            f"set {model}-quickgelu"
+        )
     is_timm = "timm_model_name" in config["vision_cfg"]  # timm's towers change size after loading
     with _quiet(), torch.random.fork_rng(devices=[]), checkpoints.left_empty() if weights else nullcontext():
         try:
@@ -88,7 +94,7 @@ def build(model: str, pretrained: str, image_size: int | None, section: str, *, 
                 model,
                 load_weights=False,
                 pretrained_text=False,
-                force_quick_gelu=_needs_quick_gelu(model, tag),
+                force_quick_gelu=quick_gelu,
                 force_image_size=None if is_timm else image_size,
                 force_preprocess_cfg=open_clip.transform.merge_preprocess_dict({}, tag),
             )
@@ -96,7 +102,14 @@ def build(model: str, pretrained: str, image_size: int | None, section: str, *, 
             raise UserError(f"{section}.model: {model} cannot be built ({_first_line(error)})") from None
     if state is not None:
         source = f"{pretrained} of {model}"
-        checkpoints.load(built, _fitted(state, built, source, section), source, f"{section}.pretrained")
+        try:
+            fitted = _fitted(state, built, source, section)
+        except (KeyError, IndexError, RuntimeError, ValueError, AssertionError) as error:  # open_clip's own conversions
+            raise UserError(
+                f"{section}.pretrained: {source}: not the weights of this model ({_first_line(error)});"
+                " give the checkpoint of the model that is set"
+            ) from None
+        checkpoints.load(built, fitted, source, f"{section}.pretrained")
     if is_timm and image_size is not None:
         built.visual.set_input_size(image_size)
     wanted = built.visual.preprocess_cfg
@@ -155,12 +168,16 @@ def _needs_quick_gelu(model: str, tag: dict[str, Any]) -> bool:
     return bool(tags) and all(one.get("quick_gelu", False) for one in tags)
 
 
+def _is_openais(state: dict[str, Tensor]) -> bool:
+    return all(name in state for name in checkpoints.OPENAI_SIZES)
+
+
 def _fitted(state: dict[str, Tensor], model: nn.Module, source: str, section: str) -> dict[str, Tensor]:
     """Bring a checkpoint into the model's form: open_clip's own conversions, and resized position embeddings."""
+    state = {name: value for name, value in state.items() if name not in checkpoints.OPENAI_SIZES}
     state = convert_state_dict(model, state)
     if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
         state = convert_to_custom_text_state_dict(state)
-    state = dict(state)
     wanted = model.state_dict()
     state.pop("text.transformer.embeddings.position_ids", None)
     if "logit_bias" in wanted:

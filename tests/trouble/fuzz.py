@@ -159,7 +159,11 @@ SOUND: dict[str, Callable[[], list[bytes]]] = {
     ),
     "sweep": lambda: [content for _, content, _ in configs.SWEEPS if content],
     "model.yaml": lambda: [yaml.safe_dump(models.DESCRIPTION).encode()],
-    "weights .pt": lambda: [models.saved(models.STATE)],
+    "weights .pt": lambda: [
+        models.saved(models.STATE),
+        models.saved({"model": models.Model()}, _use_new_zipfile_serialization=False),
+        models.traced(),
+    ],
     "weights .safetensors": lambda: [save(models.STATE)],
     "chunk": lambda: [(world.base() / "fused.zarr/z/c/0/0").read_bytes()],
     "zarr.json": lambda: [(world.base() / "fused.zarr/z/zarr.json").read_bytes()],

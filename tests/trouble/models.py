@@ -1,17 +1,25 @@
 """Weights and descriptions of models, and archives: what could run code or land elsewhere."""
 
+import argparse
+import datetime
+import enum
+import functools
+import gzip
 import io
+import json
 import os
 import pickle
 import stat
 import tarfile
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 import yaml
-from safetensors.torch import save
+from safetensors.torch import save, save_file
 
 from cutsew.checkpoints import read_state_dict
 from cutsew.data.fetch import unpack
@@ -26,35 +34,149 @@ class Harm:
         return os.system, ("touch harmed",)
 
 
-def saved(content: object) -> bytes:
+def saved(content: object, **options) -> bytes:
     stream = io.BytesIO()
-    torch.save(content, stream)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.save(content, stream, **options)
     return stream.getvalue()
 
 
-STATE = {"a": torch.ones(2), "b": torch.zeros(3)}
-WAY_OUT = r"holds more than tensors, which could run code on loading; save its state_dict\(\) as \.safetensors"
+STATE = {"a": torch.ones(2), "b.c": torch.zeros(3, 2)}
+
+
+class Settings:
+    """A class of a user's project, which is not installed where the weights are read."""
+
+    def __init__(self):
+        self.rate, self.items = np.float32(0.1), {"x": [1]}
+
+
+class Level(enum.Enum):
+    LOW = 1
+
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = torch.nn.Parameter(STATE["a"])
+        self.b = torch.nn.Module()
+        self.b.register_buffer("c", STATE["b.c"])
+        self.register_buffer("computed", torch.ones(1), persistent=False)
+        self.plain = torch.ones(4)
+        self.settings = Settings()
+
+    def forward(self, x):
+        return x * self.a.sum() + self.b.c.sum() + self.plain.sum()
+
+
+def traced(half: bool = False) -> bytes:
+    """TorchScript, which knows no buffers that are not persistent."""
+    model = Model()
+    del model._buffers["computed"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = torch.jit.trace(model, torch.ones(1))
+        stream = io.BytesIO()
+        torch.jit.save(module.half() if half else module, stream)
+    return stream.getvalue()
+
+
+def rezipped(
+    content: bytes, change: Callable[[str, bytes], bytes | None], compression: int = zipfile.ZIP_STORED
+) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(stream, "w", compression) as new:
+        for name in old.namelist():
+            part = change(name, old.read(name))
+            if part is not None:
+                new.writestr(name, part)
+    return stream.getvalue()
+
+
+def hostile(name: str, content: bytes) -> bytes:
+    return pickle.dumps(Harm(), 2) if name.endswith("data.pkl") else content
+
+
+def holding_itself() -> bytes:
+    found = {"a": torch.ones(1)}
+    found["model"] = found
+    return saved(found)
+
+
+def named(pattern: str) -> dict[str, torch.Tensor]:
+    return {pattern.format(name): value for name, value in STATE.items()}
+
+
+CALLED = r"has (posix|nt)\.system called on loading"
+NO_STATE, DAMAGED = "holds no state dict", "damaged or cut short; fetch it again"
 WEIGHTS = [
-    ("a pickle that runs a program", "w.pt", lambda: saved({"a": torch.ones(1), "b": Harm()}), WAY_OUT),
-    ("a bare pickle that runs a program", "w.bin", lambda: pickle.dumps(Harm()), WAY_OUT),
-    ("a pickled model", "w.pth", lambda: saved(torch.nn.Linear(2, 2)), WAY_OUT),
-    ("an empty pickle", "w.pt", lambda: b"", "damaged"),
-    ("a pickle cut short", "w.pt", lambda: saved(STATE)[:200], "damaged"),
-    ("a pickle of a list", "w.pt", lambda: saved([1]), "holds no state dict"),
-    ("a pickle of numbers", "w.pt", lambda: saved({"a": 1}), "holds no state dict"),
-    ("empty", "w.safetensors", lambda: b"", "not a whole safetensors file"),
+    ("a pickle that runs a program", "w.pt", lambda: saved({"a": torch.ones(1), "b": Harm()}), CALLED),
+    ("an older pickle that runs a program", "w.pt", lambda: saved({"a": Harm()}, _use_new_zipfile_serialization=False), CALLED),
+    ("a bare pickle that runs a program", "w.bin", lambda: pickle.dumps(Harm()), CALLED),
+    ("TorchScript that runs a program", "w.pt", lambda: rezipped(traced(), hostile), CALLED),
+    ("a pickle that evaluates text", "w.pt", lambda: pickle.dumps(eval, 2)[:-1] + b"(X\x01\x00\x00\x001tR.", r"builtins\.eval called|__builtin__\.eval called"),
+    ("a member of an enum of a project", "w.pt", lambda: saved({"a": torch.ones(1), "b": functools.partial(min, 1), "c": Level.LOW}), r"models\.Level called"),
+    ("a pickle of a long memo", "w.pt", lambda: b"\x80\x02}r\xff\xff\xff\x7f.", NO_STATE),
+    ("a pickle of a long text", "w.pt", lambda: b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\x7fabc.", DAMAGED),
+    ("an empty pickle", "w.pt", lambda: b"", "is empty; fetch it again"),
+    ("a pickle cut short", "w.pt", lambda: saved(STATE)[:200], DAMAGED),
+    ("a pickle cut late", "w.pt", lambda: saved(STATE)[:-30], DAMAGED),
+    ("an older pickle cut short", "w.pt", lambda: saved(STATE, _use_new_zipfile_serialization=False)[:-5], DAMAGED),
+    ("a pickle with a flipped bit", "w.pt", lambda: saved({"a": torch.full((99,), 3.0)}).replace(b"\x40\x40\0\0", b"\x40\x41\0\0"), DAMAGED),
+    ("without a storage", "w.pt", lambda: rezipped(saved(STATE), lambda name, part: None if name.endswith("data/1") else part), DAMAGED),
+    ("with a short storage", "w.pt", lambda: rezipped(saved(STATE), lambda name, part: part[:-1] if name.endswith("data/1") else part), DAMAGED),
+    ("of a big-endian machine", "w.pt", lambda: rezipped(saved(STATE), lambda name, part: b"big" if name.endswith("byteorder") else part), "big-endian"),
+    ("quantized", "w.pt", lambda: saved({"a": torch.quantize_per_tensor(torch.ones(2), 1, 0, torch.qint8)}), r"torch\.QInt8Storage; save them as float32"),
+    ("an entry that holds itself", "w.pt", holding_itself, "damaged"),
+    ("a pickle of a list", "w.pt", lambda: saved([1]), NO_STATE),
+    ("a pickle of numbers", "w.pt", lambda: saved({"a": 1}), NO_STATE),
+    ("an optimizer alone", "w.pt", lambda: saved({"optimizer": {"state": {0: {"step": torch.ones(1)}}, "param_groups": []}}), NO_STATE),
+    ("two sets of weights", "w.pt", lambda: saved({"model": STATE, "model_ema": STATE}), r"several sets of weights \(model, model_ema\); save the one"),
+    ("a name twice", "w.pt", lambda: saved(STATE | {"_orig_mod.a": torch.ones(2)}), "holds a twice"),
+    ("an archive of something else", "w.pt", lambda: rezipped(saved(STATE), lambda name, part: None if name.endswith(".pkl") else part), "not one by torch.save"),
+    ("a Git LFS pointer", "w.pt", lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS pointer, not the weights; run git lfs pull"),
+    ("a Git LFS pointer", "w.safetensors", lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS pointer"),
+    ("a web page", "w.pt", lambda: b"\n<!DOCTYPE html><html>Sign in", "a web page, not the weights"),
+    ("a web page", "w.safetensors", lambda: b"<html>", "a web page, not the weights"),
+    ("a gzip archive", "w.pth", lambda: gzip.compress(b"x"), "an archive"),
+    ("text", "w.bin", lambda: b"not found", "not a checkpoint that can be read"),
+    ("empty", "w.safetensors", lambda: b"", "is empty; fetch it again"),
     ("cut short", "w.safetensors", lambda: save(STATE)[:-4], "not a whole safetensors file"),
     ("a header of exabytes", "w.safetensors", lambda: b"\xff" * 8 + b"{}", "not a whole safetensors file"),
-    (
-        "offsets outside",
-        "w.safetensors",
-        lambda: save(STATE).replace(b"[0,8]", b"[0,9]"),
-        "not a whole safetensors file",
-    ),
-    ("a pickle of that name", "w.safetensors", lambda: saved(STATE), "not a whole safetensors file"),
+    ("offsets outside", "w.safetensors", lambda: save(STATE).replace(b"[0,8]", b"[0,9]"), "not a whole safetensors file"),
+    ("no index", "w.index.json", lambda: b"[]", "no index of weights"),
+    ("an index of a file that is gone", "w.index.json", lambda: b'{"weight_map": {"a": "gone.safetensors"}}', r"gone\.safetensors, which it lists: no such file"),
     ("another suffix", "w.exe", lambda: b"MZ", "not a checkpoint that can be read"),
     ("missing", "w.pt", None, "no such file"),
-]
+]  # fmt: skip
+SOUND = [
+    ("safetensors", "w.safetensors", lambda: save(STATE)),
+    ("safetensors of another name", "w.bin", lambda: save(STATE)),
+    ("a pickle named safetensors", "w.safetensors", lambda: saved(STATE)),
+    ("of torch before 1.6", "w.pth.tar", lambda: saved({"state_dict": STATE, "best": np.float64(1)}, _use_new_zipfile_serialization=False)),
+    ("compressed", "w.pt", lambda: rezipped(saved(STATE), lambda _, part: part, zipfile.ZIP_DEFLATED)),
+    ("TorchScript", "w.pt", traced),
+    ("TorchScript in half precision", "w.pt", lambda: traced(half=True)),
+    ("a pickled module", "w.pt", lambda: saved(Model())),
+    ("a pickled module, older", "w.pt", lambda: saved(Model(), _use_new_zipfile_serialization=False)),
+    ("a checkpoint with a pickled module", "w.pt", lambda: saved({"model": Model(), "epoch": 1})),
+    ("a NumPy number next to weights", "w.pt", lambda: saved({"state_dict": STATE, "best": np.float32(0.5), "curve": np.ones(3)})),
+    ("a NumPy number among weights", "w.pt", lambda: saved(STATE | {"best": np.float64(0.5)})),
+    ("arguments, paths and devices", "w.pt", lambda: saved({"model": STATE, "args": argparse.Namespace(at=Path("x"), to=torch.device("cpu"), when=datetime.datetime(2026, 1, 2)), "mine": Settings()})),
+    ("an optimizer and random state", "w.pt", lambda: saved({"model": STATE, "optimizer": torch.optim.Adam(Model().parameters()).state_dict(), "rng": torch.get_rng_state(), "numpy": np.random.get_state()})),
+    ("Lightning", "w.ckpt", lambda: saved({"state_dict": named("model.{}"), "hyper_parameters": {"lr": 1}, "loops": {}, "callbacks": {}})),
+    ("compiled", "w.pt", lambda: saved(named("_orig_mod.{}"))),
+    ("a compiled part", "w.pt", lambda: saved({"a": STATE["a"], "b._orig_mod.c": STATE["b.c"]})),
+    ("parallel and compiled", "w.pt", lambda: saved({"model_state_dict": named("module._orig_mod.{}")})),
+    ("wrapped twice", "w.pt", lambda: saved({"model": {"state_dict": named("module.model.{}")}})),
+    ("averaged weights alone", "w.pt", lambda: saved({"ema": {"module": STATE, "decay": 0.9}})),
+    ("an entry of another name", "w.pt", lambda: saved({"my_net": STATE, "epoch": 3})),
+    ("half", "w.safetensors", lambda: save({name: value.half() for name, value in STATE.items()})),
+    ("bfloat16", "w.pt", lambda: saved({name: value.bfloat16() for name, value in STATE.items()})),
+    ("float64", "w.pt", lambda: saved({name: value.double() for name, value in STATE.items()})),
+    ("a view of a storage", "w.pt", lambda: saved({"a": torch.arange(4.0).fill_(1)[1:3], "b.c": torch.zeros(2, 3).T})),
+]  # fmt: skip
 
 
 def weights() -> Iterator[Case]:
@@ -70,6 +192,26 @@ def weights() -> Iterator[Case]:
                 assert not (folder / "harmed").exists()
 
         yield Case("models", f"weights {file[1:]}: {name}", REFUSED, rf"^{SETTING}: .*{file}: .*{says}", act)
+
+
+def sound_weights() -> Iterator[Case]:
+    for name, file, made in SOUND:
+
+        def act(folder: Path, file=file, made=made) -> str:
+            (folder / file).write_bytes(made())
+            read = read_state_dict(folder / file, SETTING)
+            return str(read.keys() == STATE.keys() and all(torch.equal(read[key].float(), STATE[key]) for key in STATE))
+
+        yield Case("models", f"sound weights: {name}", ACCEPTED, "True", act)
+
+    def shards(folder: Path) -> str:
+        save_file({"a": STATE["a"]}, folder / "w-00001-of-00002.safetensors")
+        torch.save({"b.c": STATE["b.c"]}, folder / "w-00002-of-00002.bin")
+        places = {"a": "w-00001-of-00002.safetensors", "b.c": "w-00002-of-00002.bin"}
+        (folder / "w.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+        return str(sorted(read_state_dict(folder / "w.safetensors.index.json", SETTING)))
+
+    yield Case("models", "sound weights: shards", ACCEPTED, r"\['a', 'b.c'\]", shards)
 
 
 DESCRIPTION = {
@@ -193,5 +335,5 @@ def archives() -> Iterator[Case]:
 
 
 def cases() -> Iterator[Case]:
-    for part in (weights, descriptions, archives):
+    for part in (weights, sound_weights, descriptions, archives):
         yield from part()

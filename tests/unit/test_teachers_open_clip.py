@@ -7,6 +7,7 @@ import torch
 from tiny_models import SIZE, checkpoint, register
 
 from cutsew import clip_models, teachers
+from cutsew.checkpoints import OPENAI_SIZES
 from cutsew.compat import import_torchvision
 from cutsew.config.teacher import Teacher
 from cutsew.errors import UserError
@@ -103,6 +104,22 @@ def test_openai_weights_get_their_activation(model, tag, expected):
     assert clip_models._needs_quick_gelu(model, tag) is expected
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_an_archive_as_openais_is_a_teacher(tmp_path):
+    """TorchScript of a whole CLIP, which also holds the text tower's mask, as OpenAI published theirs."""
+    path, model = checkpoint(tmp_path, "test-vit")
+    inputs = {"encode_image": torch.zeros(1, 3, 32, 32), "encode_text": torch.zeros(1, 8, dtype=torch.long)}
+    torch.jit.save(torch.jit.trace_module(model, inputs, check_trace=False), tmp_path / "jit.pt")
+    assert build("test-vit", tmp_path / "jit.pt").weights_digest == build("test-vit", path).weights_digest
+    state = model.state_dict() | {name: torch.tensor(1) for name in OPENAI_SIZES}
+    torch.save(state, tmp_path / "sizes.pt")
+    with pytest.raises(UserError, match=r"^teacher\.open_clip\.model: .* need QuickGELU; set test-vit-quickgelu$"):
+        build("test-vit", tmp_path / "sizes.pt")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(clip_models, "_needs_quick_gelu", lambda *_: True)
+        assert build("test-vit", tmp_path / "sizes.pt").weights_digest == build("test-vit", path).weights_digest
+
+
 def test_tag_that_cannot_be_downloaded(monkeypatch):
     def fail(tag):
         raise OSError("no route to host\nmore")
@@ -130,7 +147,17 @@ def test_wrong_names(tmp_path, model, pretrained, expected):
 
 
 def test_checkpoint_of_another_model(tmp_path):
-    path, _ = checkpoint(tmp_path, "test-vit")
+    path, model = checkpoint(tmp_path, "test-vit")
+    state = model.state_dict()
+    for name, shape in (
+        ("positional_embedding", (8, 99)),
+        ("logit_scale", (2,)),
+        ("visual.positional_embedding", (10, 7)),
+    ):
+        torch.save(state | {name: torch.ones(shape)}, tmp_path / "other.pt")
+        with pytest.raises(UserError, match=r"other\.pt of test-vit: not the weights of this model") as error:
+            build("test-vit", tmp_path / "other.pt")
+        assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="not the weights of this model"):
         build("test-resnet", path)
 

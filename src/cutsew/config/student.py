@@ -13,7 +13,7 @@ class OpenClipStudent(Section):
     model: str = Field("RN101", description="open_clip model name; cutsew-tiny is the demo's own")
     pretrained: str = Field(
         "openai",
-        description="open_clip weights tag, or the path of a local checkpoint (.safetensors, or .pt of plain tensors); "
+        description="open_clip weights tag, or the path of a local checkpoint (safetensors, .pt, .pth, .bin, .ckpt); "
         "for OpenAI's ViT-B and ViT-L-14 weights as a file name the model's -quickgelu variant",
     )
     image_size: Size = Field(448, description="side of the square input in pixels")
