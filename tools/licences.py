@@ -16,6 +16,9 @@ cutsew itself is MIT ([LICENSE](../LICENSE)). Its wheel carries, beside code: th
 trained here on scenes drawn from OpenMoji; style, script and templates of the report; a table of published numbers with
 their sources. No artwork and no weights of others are in it. `docs/demo.png` shows artwork of OpenMoji (CC BY-SA 4.0).
 
+`pillow-heif` is BSD-3-Clause, but its binary wheels bundle x265 and are GPL-2.0 as a whole. Only HEIC photos need it,
+and only the extra `heic` installs it.
+
 What it is installed with, from the packages' own metadata (written by `python tools/licences.py`):
 
 | package | version | licence |

@@ -10,6 +10,7 @@ from cutsew.config import Config
 from cutsew.config.dataset import Dataset
 from cutsew.config.teacher import ScoresTeacher
 from cutsew.data import layouts
+from cutsew.data.images import HEIF_SUFFIXES, NO_HEIF, REMEDIES, kind_of, reads_heif
 from cutsew.data.listing import list_images
 from cutsew.data.overrides import read_overrides
 from cutsew.data.truth import read_csv, refuse_absent, split_labels
@@ -56,10 +57,25 @@ def _training_photos(dataset: Dataset, scores: ScoresTeacher | None) -> int:
     if dataset.unlabelled == "drop":
         dataset = dataset.model_copy(update={"unlabelled": "keep"})
     listed = list_images(dataset, scores=scores)
+    if dataset.on_bad_image == "stop":
+        _check_heif(listed["path"].tolist())
     train = int((listed["split"] != "test").sum())
     if train == 0:
         raise UserError("dataset.test: leaves no photo to label and train on; hold fewer out")
     return train
+
+
+def _check_heif(paths: list[str]) -> None:
+    """Refuse HEIC photos where they cannot be read; of one that is named so, the first bytes are looked at."""
+    if reads_heif():
+        return
+    named = [path for path in paths if path.lower().endswith(HEIF_SUFFIXES)]
+    first = next((path for path in named if kind_of(Path(path)) == "HEIF"), None)
+    if first is not None:
+        raise UserError(
+            f"{first}: {NO_HEIF}, as {len(named)} photos are named; {REMEDIES[NO_HEIF]}, "
+            "or set dataset.on_bad_image: skip to go on without them"
+        )
 
 
 def _to_come(config: Config) -> bool:

@@ -31,7 +31,7 @@ STAGES: dict[str, Stage] = {
     "download": Stage("Fetch and unpack a benchmark's archives.", 1, ("dataset.download", "dataset.root")),
     "manifest": Stage(
         "List, check and shard the photos.",
-        1,
+        2,
         ("dataset.kind", "dataset.root", "dataset.on_bad_image", "dataset.test", "dataset.shard_size")
         + ("dataset.voc", "dataset.coco", "dataset.nus", "dataset.unlabelled")
         + ("dataset.benchmark", "dataset.protocol", "dataset.reduced", "teacher.scores"),

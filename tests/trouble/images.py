@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,17 @@ from cutsew.errors import UserError
 from cutsew.stages.manifest import manifest
 from trouble.case import ACCEPTED, OUT, REFUSED, SKIPPED, Case
 
-KINDS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "TIFF": "tif", "GIF": "jpg", "BMP": "jpg"}
+KINDS = {
+    "JPEG": "jpg",
+    "PNG": "png",
+    "WEBP": "webp",
+    "TIFF": "tif",
+    "GIF": "gif",
+    "BMP": "bmp",
+    "JPEG2000": "jp2",
+    "AVIF": "avif",
+}
+HEIF = find_spec("pillow_heif") is not None
 GOOD = "good.png"
 
 
@@ -28,6 +39,11 @@ def photo(size=(24, 16), seed=0) -> Image.Image:
 
 def encoded(image: Image.Image, kind: str, **options) -> bytes:
     stream = io.BytesIO()
+    if kind == "HEIF":
+        import pillow_heif
+
+        pillow_heif.from_pillow(image).save(stream, **options)
+        return stream.getvalue()
     image.save(stream, kind, **options)
     return stream.getvalue()
 
@@ -108,7 +124,7 @@ def changed(data: bytes, at: int, new: bytes) -> bytes:
 
 
 def damaged() -> Iterator[Case]:
-    for kind, suffix in KINDS.items():
+    for kind, suffix in (KINDS | ({"HEIF": "heic"} if HEIF else {})).items():
         for share in (0.02, 0.2, 0.5, 0.8):
             data, name = holding(cut(kind, share)), f"{kind} cut to {share:.0%}"
             yield from bad(name, data, "truncated|not an image|damaged", f"a.{suffix}")
@@ -116,6 +132,18 @@ def damaged() -> Iterator[Case]:
         yield from bad(
             f"{kind} with its header zeroed", holding(bytes(16) + data[16:]), "truncated|not an image|damaged"
         )
+    yield from bad(
+        "a video's container named .heic",
+        holding(b"\0\0\0\x14ftypqt  \0\0\0\0qt  " + bytes(60)),
+        "not an image",
+        "a.heic",
+    )
+    yield from bad(
+        "HEIC of a header alone", holding(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"), "damaged|needs an extra", "a.heic"
+    )
+    yield from bad(
+        "AVIF of a header alone", holding(b"\0\0\0\x18ftypavif\0\0\0\0mif1avif"), "damaged|cannot read", "a.avif"
+    )
     whole = encoded(photo(), "PNG")
     middle = len(whole) // 2
     yield from bad("PNG with a flipped byte in its pixels", holding(changed(whole, middle, b"\0\0")), "damaged")
@@ -194,9 +222,26 @@ def odd_ones() -> Iterator[Case]:
     yield odd("EXIF orientation that there is not", holding(turned(99)), as_usual)
     yield odd("EXIF that is damaged", holding(encoded(rgb, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\0")), as_usual)
     yield odd("EXIF that holds markup and shell", holding(strange_exif()), as_usual)
-    for kind, suffix in (("PNG", "png"), ("WEBP", "webp"), ("GIF", "jpg"), ("TIFF", "tif")):
+    for kind, suffix in (
+        ("PNG", "png"),
+        ("WEBP", "webp"),
+        ("GIF", "gif"),
+        ("TIFF", "tif"),
+        ("AVIF", "avif"),
+        ("MPO", "mpo"),
+    ):
         yield odd(f"animated or many-paged {kind}", holding(animated(kind)), as_usual, f"odd.{suffix}")
     yield odd("rubbish after the end", holding(encoded(rgb, "JPEG") + b"<?php system('x') ?>"), as_usual)
+    yield odd("BMP", holding(encoded(rgb, "BMP")), as_usual, "odd.bmp")
+    yield odd("JPEG 2000", holding(encoded(rgb, "JPEG2000")), as_usual, "odd.JP2")
+    yield odd("AVIF named .jpg", holding(encoded(rgb, "AVIF")), as_usual)
+    yield odd(
+        "palette GIF with transparency", holding(encoded(rgb.convert("P"), "GIF", transparency=0)), as_usual, "odd.GIF"
+    )
+    if HEIF:
+        yield odd("HEIC", holding(encoded(rgb, "HEIF")), as_usual, "IMG_0001.HEIC")
+        yield odd("HEIC named .jpg", holding(encoded(rgb, "HEIF")), as_usual)
+    yield odd("JPEG named .heic", holding(encoded(rgb, "JPEG")), as_usual, "odd.heic")
     yield odd("transparent PNG", holding(encoded(rgb.convert("RGBA"), "PNG")), as_usual, "odd.png")
 
 
@@ -204,6 +249,57 @@ def nan_photo() -> Image.Image:
     values = np.linspace(0, 1, 24 * 16, dtype=np.float32).reshape(16, 24)
     values[3, 3] = np.nan
     return Image.fromarray(values)
+
+
+PASSED_OVER = {
+    ".DS_Store": "hidden file",
+    "._a.jpg": "hidden file",
+    "Thumbs.db": "of another kind",
+    "notes.txt": "of another kind",
+    "labels.xml": "of another kind",
+    "film.MOV": r"a video\); extract frames",
+    "raw.CR2": r"camera raw\); export it as JPEG",
+    "photos.zip": r"an archive\); unpack it",
+    "next.jxl": r"not read\); convert it to PNG",
+    "IMG_0001": "holds a PNG image; give it an image suffix",
+    "a.jpg~": "holds a PNG image",
+    "a.jpg_original": "holds a PNG image",
+    "a.jpg.part": "holds a PNG image",
+    ".thumbnails/a.jpg": "hidden folder, not searched",
+    "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg": "system folder, not searched",
+    "__MACOSX/a.jpg": "system folder, not searched",
+    "$RECYCLE.BIN/a.jpg": "system folder, not searched",
+    "caf\udce9.txt": "of another kind",
+}
+"""What is no photo by its name, though each of these holds one -> why it stands in skipped.csv."""
+
+
+def passed_over() -> Iterator[Case]:
+    def listed(folder: Path, name: str, write: Callable[[Path], object]) -> str:
+        photos = folder / "photos"
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        photo(seed=99).save(photos / GOOD)
+        write(photos / name)
+        table = make(folder, "stop")
+        rows = pd.read_csv(folder / OUT / "skipped.csv")
+        if table["id"].tolist() != [GOOD] or len(rows) != 1:
+            return f"{table['id'].tolist()} are in the manifest, {len(rows)} are listed"
+        return f"skipped: {rows['reason'][0]}"
+
+    image = holding(encoded(photo(), "PNG"))
+    for name, reason in PASSED_OVER.items():
+        write = image if name.partition(".")[0] not in ("notes", "labels", "Thumbs", "caf\udce9") else holding(b"text")
+        yield Case("images", f"no photo: {name!a}", SKIPPED, reason, partial(listed, name=name, write=write))
+    yield Case(
+        "images", "a pipe named .jpg", SKIPPED, "not a file: a pipe", partial(listed, name="pipe.jpg", write=os.mkfifo)
+    )
+    yield Case(
+        "images",
+        "a broken link of another kind",
+        SKIPPED,
+        "broken link",
+        partial(listed, name="a.txt", write=lambda path: path.symlink_to("gone")),
+    )
 
 
 NAMES = (
@@ -258,10 +354,6 @@ def places() -> Iterator[Case]:
         finally:
             survey._inspect = real
 
-    def pipe(folder: Path) -> str:
-        beside_a_good_one(folder, "pipe.jpg", os.mkfifo)
-        return f"{len(make(folder, 'stop'))} photos"
-
     def folder_named_as_a_photo(folder: Path) -> str:
         beside_a_good_one(folder, "a.jpg", Path.mkdir)
         return f"{len(make(folder, 'stop'))} photos"
@@ -287,6 +379,16 @@ def places() -> Iterator[Case]:
         (folder / "test.txt").write_text(f"a.png\n{GOOD}\n")
         return make(folder, "stop", test={"list": str(folder / "test.txt")})
 
+    def partly_strange(folder: Path, bad: str) -> object:
+        beside_a_good_one(folder, "a.png", photo().save)
+        (folder / "test.txt").write_text("photos/a.png\na.png\n")
+        table = make(folder, bad, test={"list": str(folder / "test.txt")})
+        return f"skipped: {pd.read_csv(folder / OUT / 'skipped.csv')['reason'][0]}, {(table['split'] == 'test').sum()} held out"
+
+    def the_root_held_out(folder: Path) -> object:
+        beside_a_good_one(folder, "a.png", photo().save)
+        return make(folder, "stop", test={"folder": "."})
+
     def strange_list(folder: Path) -> object:
         beside_a_good_one(folder, "a.png", photo().save)
         (folder / "test.txt").write_text("../../etc/passwd\n")
@@ -294,16 +396,36 @@ def places() -> Iterator[Case]:
 
     yield Case("images", "links that loop", ACCEPTED, "^2 photos", loop)
     yield Case("images", "vanished between listing and reading", REFUSED, r"gone\.png: no such file", vanished)
-    yield Case("images", "a pipe named .jpg", ACCEPTED, "^1 photos", pipe)
     yield Case("images", "a folder named .jpg", ACCEPTED, "^1 photos", folder_named_as_a_photo)
     yield Case("images", "no folder", REFUSED, r"dataset\.root: .*photos is not a folder", no_folder)
     yield Case("images", "a file instead of the folder", REFUSED, r"dataset\.root: .*photos is not a folder", a_file)
     yield Case("images", "an empty folder", REFUSED, r"dataset\.root: no photos below", nothing)
     yield Case("images", "all photos bad", REFUSED, r"dataset\.root: none of the 1 photos", all_bad)
     yield Case("images", "all photos held out", REFUSED, r"dataset\.test: leaves no photo", all_held_out)
+    yield Case(
+        "images",
+        "a list with a wrong path",
+        REFUSED,
+        r"names photos/a\.png, not a photo .* so write a\.png",
+        partial(partly_strange, bad="stop"),
+    )
+    yield Case(
+        "images",
+        "a list with a wrong path (on_bad_image: skip)",
+        SKIPPED,
+        r"test\.list\), but no such photo, 1 held out",
+        partial(partly_strange, bad="skip"),
+    )
+    yield Case(
+        "images",
+        "the root itself held out",
+        REFUSED,
+        r"dataset\.test\.folder: \. is dataset\.root itself",
+        the_root_held_out,
+    )
     yield Case("images", "a list that names ../../etc/passwd", REFUSED, r"dataset\.test\.list: .*passwd", strange_list)
 
 
 def cases() -> Iterator[Case]:
-    for part in (damaged, no_photos, bombs, odd_ones, names, places):
+    for part in (damaged, no_photos, bombs, odd_ones, passed_over, names, places):
         yield from part()

@@ -53,6 +53,21 @@ def test_lists(root, tmp_path):
     refused(config_of(root, dataset={"test": {"list": str(path)}}), r"dataset\.test: leaves no photo")
 
 
+def test_heic_is_refused_where_it_cannot_be_read(root, monkeypatch):
+    (root / "d.heic").write_bytes(b"\xff\xd8\xff a JPEG by another name")
+    monkeypatch.setattr("cutsew.checks.reads_heif", lambda: False)
+    check_before_start(config_of(root))
+    for name in ("e.HEIC", "f.heif"):
+        (root / name).write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    refused(
+        config_of(root),
+        r"e\.HEIC: HEIC, which needs an extra, as 3 photos are named; install it with pip install .cutsew\[heic\]., or",
+    )
+    check_before_start(config_of(root, dataset={"on_bad_image": "skip"}))
+    monkeypatch.setattr("cutsew.checks.reads_heif", lambda: True)
+    check_before_start(config_of(root))
+
+
 def test_top_k(root):
     check_before_start(config_of(root, select={"top_k": 4}))
     refused(config_of(root, select={"top_k": 5}), r"select\.top_k: 5 is more than the 4 of .*set it to 4 or less")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cutsew.data.folder import in_folder, in_fraction, in_list, list_photos
+from cutsew.data.folder import hint, in_folder, in_fraction, in_list, list_photos
 from cutsew.errors import UserError
 
 
@@ -79,17 +79,50 @@ def test_split_by_folder():
         in_folder(ids, "hel")
 
 
+def test_split_by_folder_given_as_a_path(tmp_path):
+    touch(tmp_path, "held/b.jpg")
+    ids = ["a.jpg", "held/b.jpg"]
+    assert in_folder(ids, str(tmp_path / "held"), tmp_path) == {"held/b.jpg"}
+    for whole in (".", "./", str(tmp_path)):
+        with pytest.raises(UserError, match="is dataset.root itself; name a folder below it"):
+            in_folder(ids, whole, tmp_path)
+    with pytest.raises(UserError, match=r"no photos in \.\./held"):
+        in_folder(ids, "../held", tmp_path)
+
+
 def test_split_by_list(tmp_path):
     path = tmp_path / "test.txt"
     path.write_text("b.jpg\n\n  ./c/d.jpg \r\n", encoding="utf-8-sig")
-    assert in_list(["a.jpg", "b.jpg", "c/d.jpg"], path) == {"b.jpg", "c/d.jpg"}
-    with pytest.raises(UserError, match=r"dataset\.test\.list: .* names c/d.jpg, not"):
-        in_list(["b.jpg"], path)
+    assert in_list(["a.jpg", "b.jpg", "c/d.jpg"], path) == ({"b.jpg", "c/d.jpg"}, [])
+    assert in_list(["b.jpg"], path) == ({"b.jpg"}, ["./c/d.jpg"])
+    with pytest.raises(
+        UserError, match=r"dataset\.test\.list: .* names 2 photos, and none is a photo below dataset.root"
+    ):
+        in_list(["e.jpg"], path)
     with pytest.raises(UserError, match=r"dataset\.test\.list: .* does not exist"):
         in_list([], tmp_path / "none")
+    path.write_text("\n \n")
+    with pytest.raises(UserError, match=r"dataset\.test\.list: .* is empty"):
+        in_list(["b.jpg"], path)
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="UTF-8"):
         in_list([], path)
+
+
+def test_names_of_a_list_are_found_however_they_are_written(tmp_path):
+    path = tmp_path / "test.txt"
+    decomposed, composed = "cafe\u0301/a.jpg", "caf\u00e9/a.jpg"
+    ids = [decomposed, "b/c.jpg", "d.jpg", "back\\slash.jpg"]
+    lines = [composed, "b\\c.jpg", f"{tmp_path}/d.jpg", "back\\slash.jpg"]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    assert in_list(ids, path, tmp_path) == (set(ids), [])
+
+
+def test_a_hint_says_how_a_name_has_to_be_written():
+    ids = ["a/B.JPG", "c.png"]
+    assert hint("photos/a/b.jpg", ids) == "paths are relative to dataset.root and exact, so write a/B.JPG"
+    assert hint("/elsewhere/c.png", ids).endswith("so write c.png")
+    assert hint("d.png", ids) == "correct the list"
 
 
 def test_split_by_fraction_by_hand():

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cutsew.data.images import MAX_PIXELS, BadImage, inspect, read_image, to_eight_bits
+from cutsew.data.images import MAX_PIXELS, BadImage, container, inspect, kind_of, read_image, to_eight_bits
 from cutsew.errors import UserError
 
 SIZE = (60, 40)
@@ -37,7 +37,7 @@ def saved(tmp_path, image, name, **options):
     return path
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.webp", "A.PNG"])
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.webp", "A.PNG", "a.bmp", "a.jp2"])
 def test_lossless_formats_give_their_pixels(tmp_path, photo, name):
     options = {"lossless": True} if name.endswith("webp") else {}
     read = read_image(saved(tmp_path, photo, name, **options))
@@ -176,12 +176,113 @@ def test_grey_bilevel_and_cmyk(tmp_path):
     assert np.abs(jpeg - (255, 0, 0)).max() <= 6
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.tif", "a.gif"])
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.tif", "a.gif", "a.mpo", "a.avif"])
 def test_of_many_frames_the_first(tmp_path, name):
     frames = [Image.new("RGB", SIZE, colour) for colour in ("red", "blue", "lime")]
     path = saved(tmp_path, frames[0], name, save_all=True, append_images=frames[1:])
     red = np.asarray(read_image(path))[20, 30].astype(int)
     assert np.abs(red - (255, 0, 0)).max() <= 6
+
+
+def heic(image, **options):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    stream = io.BytesIO()
+    pillow_heif.from_pillow(image).save(stream, quality=-1, chroma=444, **options)
+    return stream.getvalue()
+
+
+def quadrant():
+    stored = np.zeros((40, 60, 3), np.uint8)
+    stored[:20, :30] = (255, 0, 0)
+    return Image.fromarray(stored)
+
+
+def red_corner(image):
+    shown = np.asarray(image).astype(int)
+    corners = {"tl": (5, 5), "tr": (5, -5), "bl": (-5, 5), "br": (-5, -5)}
+    return shown.shape[:2], {name for name, at in corners.items() if shown[at][0] > 200}
+
+
+def test_heic_gives_its_pixels(tmp_path, photo):
+    path = tmp_path / "a.HEIC"
+    path.write_bytes(heic(photo))
+    read = read_image(path)
+    assert read.mode == "RGB"
+    assert np.abs(np.asarray(read).astype(int) - np.asarray(photo)).max() <= 2
+    assert np.array_equal(np.asarray(read), np.asarray(read_image(path)))
+    assert (inspect(path).width, inspect(path).height) == SIZE
+
+
+@pytest.mark.parametrize(
+    ("orientation", "shape", "corner"), [(1, (40, 60), "tl"), (3, (40, 60), "br"), (6, (60, 40), "tr")]
+)
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
+def test_heic_and_avif_stand_upright(tmp_path, kind, orientation, shape, corner):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "a"
+    if kind == "HEIF":
+        path.write_bytes(heic(quadrant(), exif=exif.tobytes()))
+    else:
+        path.write_bytes(encoded(quadrant(), "AVIF", exif=exif))
+    assert red_corner(read_image(path)) == (shape, {corner})
+
+
+def test_transparency_of_heic_and_avif_lies_on_white(tmp_path):
+    clear = Image.new("RGBA", (16, 16), (10, 20, 30, 0))
+    path = tmp_path / "a"
+    for data in (encoded(clear, "AVIF"), heic(clear)):
+        path.write_bytes(data)
+        assert np.asarray(read_image(path)).min() >= 250
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9])
+def test_truncated_containers_show(tmp_path, photo, share):
+    path = tmp_path / "a"
+    for data in (heic(photo), encoded(photo, "AVIF"), encoded(photo, "JPEG2000"), encoded(photo, "BMP")):
+        path.write_bytes(data[: int(len(data) * share)])
+        with pytest.raises(BadImage, match="truncated|damaged") as caught:
+            read_image(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_missing_reader_is_named(tmp_path, photo, monkeypatch):
+    path = tmp_path / "a.jpg"  # whatever its name
+    path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99))
+    monkeypatch.setattr("cutsew.data.images.reads_heif", lambda: False)
+    with pytest.raises(
+        BadImage, match=r"a\.jpg: HEIC, which needs an extra; install it with pip install 'cutsew\[heic\]'"
+    ):
+        read_image(path)
+    path.write_bytes(encoded(photo, "AVIF"))
+    monkeypatch.setattr("cutsew.data.images.features.check", lambda name: name != "avif")
+    with pytest.raises(BadImage, match="AVIF, which this Pillow cannot read; install one that can"):
+        read_image(path)
+
+
+def test_brands_tell_the_container():
+    def box(major, *compatible):
+        body = b"ftyp" + major + bytes(4) + b"".join(compatible)
+        return (len(body) + 4).to_bytes(4) + body
+
+    assert container(box(b"heic", b"mif1", b"heic")) == "HEIF"
+    assert container(box(b"mif1", b"heic")) == "HEIF"
+    assert container(box(b"mif1", b"avif", b"miaf")) == "AVIF"
+    assert container(box(b"avis", b"msf1")) == "AVIF"
+    assert container(box(b"qt  ")) is None
+    assert container(box(b"isom", b"mp41")) is None
+    assert container(b"") is container(b"\xff\xd8\xff") is None
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "JPEG2000", "AVIF"])
+def test_what_a_file_holds_is_told_from_its_first_bytes(tmp_path, photo, kind):
+    path = tmp_path / "a"
+    path.write_bytes(encoded(photo, kind))
+    assert kind_of(path).upper().replace(" ", "") == kind
+    path.write_bytes(b"RIFF\0\0\0\0WAVE")
+    assert kind_of(path) is None
+    assert kind_of(tmp_path) is None
+    assert kind_of(tmp_path / "none") is None
 
 
 def test_one_pixel_is_a_photo(tmp_path):
@@ -238,7 +339,11 @@ def test_damage_within_a_png(tmp_path, photo):
 
 
 @settings(deadline=None)
-@given(st.binary(max_size=60), st.sampled_from(["JPEG", "PNG", "WEBP", "TIFF", "GIF"]), st.integers(0, 400))
+@given(
+    st.binary(max_size=60),
+    st.sampled_from(["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "JPEG2000", "AVIF"]),
+    st.integers(0, 400),
+)
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_no_damage_raises_anything_else(tmp_path_factory, junk, kind, at):
     data = bytearray(encoded(Image.fromarray(noise(8, 8, 3)), kind))

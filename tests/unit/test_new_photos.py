@@ -68,7 +68,10 @@ def test_a_folder_is_walked_and_what_is_no_photo_is_told_of(photos, tmp_path, ca
     # sigmoid(2) = 0.88 is above 0.8 and 0.12 below 0.2; a grey photo, 0.5, is dark by the student's own thresholds.
     assert [row["labels"] for row in rows] == ["light", "dark", "dark"]
     assert caplog.messages[:2] == ["skipped empty.jpg: empty file", "skipped sub/bad.jpg: truncated or damaged"]
-    assert caplog.messages[2] == "3 photos looked at; skipped: 2 that cannot be read, 1 of other kinds, 2 hidden"
+    assert caplog.messages[2] == (
+        "3 photos looked at; skipped: 2 that cannot be read, 1 of another kind (.txt 1), 1 hidden, "
+        "1 folder not searched (.thumbs)"
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from PIL import Image
 from report_run import write_maps, write_report, write_thresholds
 from synthetic_run import CLASSES, SETTINGS, make_run, write_zarr
 
-from cutsew.artefacts.record import file_digest
+from cutsew.artefacts.record import Record, file_digest
 from cutsew.errors import UserError
 from cutsew.reporting import provenance
 from cutsew.stages.evaluate import evaluate
@@ -90,6 +90,26 @@ def test_sections_are_headed_and_named(page):
     assert [attrs["aria-labelledby"] for attrs in page.all("section")] == headings
     assert len(page.all("h1")) == len(page.all("main")) == 1
     assert page.all("html")[0]["lang"] == "en"
+
+
+def test_every_file_is_accounted_for(tmp_path, page):
+    assert "Files" not in page.text  # the made-up manifest has no record
+    folder = tmp_path / "results" / "demo" / "default"
+
+    def record(where):
+        left = [
+            {"kind": "unreadable", "label": ".jpg", "reason": "truncated", "count": 1200},
+            {"kind": "other", "label": ".<b>", "reason": "of another kind", "count": 1},
+        ]
+        facts = {"train": 12, "test": 8, "listed": "folder", "left": left}
+        record = Record("manifest", 2, {}, [], facts)
+        record.write(where / "images.json", {"images.parquet": file_digest(where / "images.parquet")})
+        return {}
+
+    shown = Page(write_report(folder, more=record).read_text(encoding="utf-8"))
+    assert "1,221 files: 12 training, 8 held out, 1,200 unreadable, 1 of another kind (.<b> 1)." in shown.text
+    assert "suffix reason files .jpg truncated 1,200 .<b> of another kind 1" in shown.text
+    assert {"href": "#files"} in shown.all("a")
 
 
 def test_ids_are_unique_and_references_are_met(page):

@@ -69,7 +69,7 @@ class Dataset(Section):
         "negative", description="voc: how an object seen only as difficult counts in the truth"
     )
     on_bad_image: Literal["stop", "skip"] = Field(
-        "stop", description="stop at an unreadable photo, or skip it and list it in skipped.csv"
+        "stop", description="stop at an unreadable photo, folder or listed name, or skip it and list it in skipped.csv"
     )
     unlabelled: Unlabelled = Field(
         "keep",

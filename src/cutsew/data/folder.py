@@ -1,23 +1,67 @@
 """Photos of any nested folder, and which of them are held out."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Literal
+from unicodedata import normalize
 
+from cutsew.data.images import SUFFIXES
 from cutsew.errors import UserError
 
-SUFFIXES = (".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+SYSTEM_FOLDERS = frozenset(
+    ["@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "__macosx"]
+    + ["lost+found"]
+)
+"""Folders of operating systems and of network storage: thumbnails, waste, metadata. Their photos are nobody's."""
+
+NO_SUFFIX = "no suffix"
+LINKED = "link to a folder that is searched anyway"
 
 
-def scan(root: Path) -> Iterator[os.DirEntry[str]]:
-    """Walk a folder's photos in no promised order, quickly and without opening any.
+@dataclass(frozen=True)
+class Leftover:
+    """What a walk of a folder found and took for no photo.
 
-    Photos are told by suffix, upper or lower case. Hidden files and folders are skipped. Links are followed: to a
-    photo always (a broken one is yielded, for the manifest to complain about); to a folder unless it lies in `root`,
-    whose photos are found there anyway, or was seen before. So a loop of links ends.
+    Attributes:
+        path: the file or folder.
+        kind: `other` for a file of another kind, `hidden` for a hidden file, `folder` for a folder (or a link to one)
+            that was not searched, `missing` for a listed name without a photo, `dropped` for a photo that a setting
+            leaves out.
+        reason: a few plain words.
+
+    """
+
+    path: str
+    kind: Literal["other", "hidden", "folder", "missing", "dropped"]
+    reason: str
+
+    @property
+    def suffix(self) -> str:
+        """The file's suffix in lower case, with its dot; `NO_SUFFIX` where there is none."""
+        return suffix_of(self.path)
+
+
+def suffix_of(path: str) -> str:
+    """Return the suffix of a file's name in lower case, with its dot; `NO_SUFFIX` where there is none."""
+    return PurePosixPath(path).suffix.lower() or NO_SUFFIX
+
+
+def walk(root: Path, *, tolerant: bool = False) -> Iterator[str | Leftover]:
+    """Walk all files below a folder in no promised order, quickly and without opening any.
+
+    Photos are told by suffix, upper or lower case, and are yielded as paths; everything else as a `Leftover`. Hidden
+    folders and `SYSTEM_FOLDERS` are not searched. Links are followed: to a photo always (a broken one is yielded, for
+    the manifest to complain about); to a folder unless it lies in `root`, whose photos are found there anyway, or was
+    seen before. So a loop of links ends.
+
+    Args:
+        root: the folder.
+        tolerant: give a folder that cannot be listed as a `Leftover` instead of raising; `root` itself always raises.
 
     Raises:
-        UserError: a folder is missing or unreadable, or a name is not UTF-8.
+        UserError: a folder is missing or unreadable, or the name of a photo or folder is not UTF-8.
 
     """
     home = root.resolve()
@@ -27,59 +71,129 @@ def scan(root: Path) -> Iterator[os.DirEntry[str]]:
         raise UserError(f"dataset.root: {root} is not a folder; set it to the folder of the photos")
     while waiting:
         folder = waiting.pop()
-        here = Path(folder).stat()
-        if (here.st_dev, here.st_ino) in seen:
-            continue
-        seen.add((here.st_dev, here.st_ino))
-        real, links = [], []
-        for entry in _entries(folder):
-            if _is(entry.is_dir):
-                if not entry.is_symlink():
-                    real.append(entry.path)
-                elif not Path(entry.path).resolve().is_relative_to(home):
-                    links.append(entry.path)
-            elif entry.name.lower().endswith(SUFFIXES) and (_is(entry.is_file) or entry.is_symlink()):
-                yield entry
+        try:
+            here = os.stat(folder)  # noqa: PTH116  # no Path objects: there may be a million of them
+            if (here.st_dev, here.st_ino) in seen:
+                yield Leftover(folder, "folder", LINKED)
+                continue
+            seen.add((here.st_dev, here.st_ino))
+            with os.scandir(folder) as listed:
+                entries = list(listed)
+        except OSError as error:
+            reason = f"cannot be listed: {(error.strerror or type(error).__name__).lower()}"
+            if tolerant and folder != str(root):
+                yield Leftover(folder, "folder", reason)
+                continue
+            raise UserError(f"{folder}: {reason}; make it readable, or move it out of the folder of photos") from None
+        real: list[str] = []
+        links: list[str] = []
+        for entry in entries:
+            found = _sort(entry, home)
+            if isinstance(found, list):
+                (links if entry.is_symlink() else real).extend(found)
+            else:
+                yield found
         # Links are taken last and in order, so that the place of a photo reachable in two ways is always the same.
         waiting = sorted(links, reverse=True) + waiting + sorted(real, reverse=True)
 
 
-def list_photos(root: Path) -> list[str]:
-    """List a folder's photos (see `scan`) as sorted POSIX paths relative to it, which are their ids."""
+def scan(root: Path, *, tolerant: bool = False) -> Iterator[str]:
+    """Walk the paths of a folder's photos alone (see `walk`)."""
+    return (found for found in walk(root, tolerant=tolerant) if isinstance(found, str))
+
+
+def list_photos(root: Path, leftovers: list[Leftover] | None = None, *, tolerant: bool = False) -> list[str]:
+    """List a folder's photos as sorted POSIX paths relative to it, which are their ids.
+
+    Args:
+        root: the folder.
+        leftovers: all else that is there is added to it.
+        tolerant: as of `walk`.
+
+    Raises:
+        UserError: as `walk`.
+
+    """
     start = len(str(root).rstrip("/")) + 1
-    return sorted(entry.path[start:] for entry in scan(root))
+    photos: list[str] = []
+    for found in walk(root, tolerant=tolerant):
+        if isinstance(found, str):
+            photos.append(found[start:])
+        elif leftovers is not None:
+            leftovers.append(found)
+    return sorted(photos)
 
 
-def in_folder(ids: list[str], folder: str) -> set[str]:
+def in_folder(ids: Sequence[str], folder: str, root: Path | None = None) -> set[str]:
     """Pick the photos at any depth below a folder of the root.
+
+    Args:
+        ids: of all photos.
+        folder: relative to the root, or absolute and below it.
+        root: the folder of all photos.
 
     Raises:
         UserError: there is none.
 
     """
-    start = f"{PurePosixPath(folder)}/"
+    asked = PurePosixPath(folder)
+    if root is not None and asked.is_absolute() and Path(folder).resolve().is_relative_to(root.resolve()):
+        asked = PurePosixPath(Path(folder).resolve().relative_to(root.resolve()))
+    if asked == PurePosixPath():
+        raise UserError(f"dataset.test.folder: {folder} is dataset.root itself; name a folder below it")
+    start = f"{asked}/"
     chosen = {name for name in ids if name.startswith(start)}
     if not chosen:
         raise UserError(f"dataset.test.folder: no photos in {folder}; name a folder below dataset.root that holds some")
     return chosen
 
 
-def in_list(ids: list[str], path: Path) -> set[str]:
+def in_list(ids: Sequence[str], path: Path, root: Path | None = None) -> tuple[set[str], list[str]]:
     """Pick the photos that a text file names, one path relative to the root a line; empty lines are skipped.
 
+    Names are also found written as absolute paths below the root, with backslashes, and with accents composed in
+    another way (NFC, NFD).
+
+    Args:
+        ids: of all photos.
+        path: the file.
+        root: the folder of all photos.
+
+    Returns:
+        The photos, and the lines that name none of `ids`, in order.
+
     Raises:
-        UserError: the file is missing or not text, or names a photo that is not in `ids`.
+        UserError: the file is missing or not text, or none of its lines names a photo.
 
     """
-    lines = (line.strip() for line in read_lines(path, "dataset.test.list"))
-    chosen = {str(PurePosixPath(line)) for line in lines if line}
-    strange = sorted(chosen - set(ids))
-    if strange:
-        more = f" (and {len(strange) - 1} more)" if len(strange) > 1 else ""
-        raise UserError(
-            f"dataset.test.list: {path} names {strange[0]}{more}, not a photo below dataset.root; mend the list"
-        )
-    return chosen
+    lines = [line.strip() for line in read_lines(path, "dataset.test.list")]
+    known = set(ids)
+    composed: dict[str, str] = {}
+    chosen: set[str] = set()
+    strange: list[str] = []
+    for line in filter(None, lines):
+        name = _relative(line, root)
+        if name not in known:
+            composed = composed or {normalize("NFC", photo): photo for photo in ids}
+            name = composed.get(normalize("NFC", name)) or composed.get(normalize("NFC", name.replace("\\", "/"))) or ""
+        if name:
+            chosen.add(name)
+        else:
+            strange.append(line)
+    if not chosen:
+        raise UserError(_none_of(path, strange, ids))
+    return chosen, strange
+
+
+def hint(line: str, ids: Sequence[str]) -> str:
+    """Say how a listed name has to be written, where a photo of nearly that name is there; else, what to do."""
+    parts = PurePosixPath(line.replace("\\", "/")).parts
+    for start in range(len(parts)):
+        tail = "/".join(parts[start:])
+        found = next((name for name in ids if name.lower() == tail.lower()), None)
+        if found is not None:
+            return f"paths are relative to dataset.root and exact, so write {found}"
+    return "correct the list"
 
 
 def in_fraction(digest: str, fraction: float) -> bool:
@@ -118,15 +232,50 @@ def _is(kind: Callable[[], bool]) -> bool:
         return False
 
 
-def _entries(folder: str) -> list[os.DirEntry[str]]:
+def _sort(entry: os.DirEntry[str], home: Path) -> str | Leftover | list[str]:
+    """Tell what an entry of a folder is: the path of a photo, something else, or (in a list) a folder to search."""
+    hidden = entry.name.startswith(".")
+    if _is(entry.is_dir):
+        if hidden or entry.name.lower() in SYSTEM_FOLDERS:
+            return Leftover(entry.path, "folder", f"{'hidden' if hidden else 'system'} folder, not searched")
+        if entry.is_symlink() and Path(entry.path).resolve().is_relative_to(home):
+            return Leftover(entry.path, "folder", LINKED)
+        return [_text(entry)]
+    if hidden:
+        return Leftover(entry.path, "hidden", "hidden file")
+    if entry.name.lower().endswith(SUFFIXES) and (_is(entry.is_file) or entry.is_symlink()):
+        return _text(entry)
+    return Leftover(entry.path, "other", _other(entry))
+
+
+def _text(entry: os.DirEntry[str]) -> str:
+    """Return the path of a photo or folder, whose name becomes part of an id."""
     try:
-        with os.scandir(folder) as found:
-            entries = [entry for entry in found if not entry.name.startswith(".")]
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be listed ({error.strerror}); make it readable") from None
-    for entry in entries:
-        try:
-            entry.name.encode()
-        except UnicodeEncodeError:
-            raise UserError(f"{entry.path!a}: this name is not UTF-8; rename it") from None
-    return entries
+        entry.name.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{entry.path!a}: this name is not UTF-8; rename it") from None
+    return entry.path
+
+
+def _other(entry: os.DirEntry[str]) -> str:
+    if _is(entry.is_file):
+        return "of another kind"
+    return "broken link" if entry.is_symlink() else "not a file: a pipe, socket or device"
+
+
+def _relative(line: str, root: Path | None) -> str:
+    name = PurePosixPath(line)
+    if root is not None and name.is_absolute():
+        for home in (PurePosixPath(root.absolute()), PurePosixPath(root.resolve())):
+            if name.is_relative_to(home):
+                return str(name.relative_to(home))
+    return str(name)
+
+
+def _none_of(path: Path, strange: list[str], ids: Sequence[str]) -> str:
+    if not strange:
+        return f"dataset.test.list: {path} is empty; name the held-out photos in it, one path a line"
+    return (
+        f"dataset.test.list: {path} names {len(strange)} photos, and none is a photo below dataset.root, "
+        f"{strange[0]} first; {hint(strange[0], ids)}"
+    )

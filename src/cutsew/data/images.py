@@ -5,16 +5,36 @@ import io
 import stat
 import struct
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
 from cutsew.errors import UserError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
-"""What may be inside a photo's file, whatever its name; Pillow's rarer readers are not let near unknown files."""
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "JPEG2000")
+"""Pillow's readers that may try a file, whatever its name (JPEG's reads MPO too); its rarer ones are not let near
+unknown files. HEIC and AVIF are told by their brands (`container`)."""
+
+SUFFIXES = (
+    *(".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp"),
+    *(".j2k", ".jp2", ".jpf", ".jpx", ".avif", ".heic", ".heif", ".hif"),
+)
+"""Names of photos end so, in upper or lower case."""
+
+HEIF_SUFFIXES = (".heic", ".heif", ".hif")
+HEIF_BRANDS = frozenset([b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"])
+AVIF_BRANDS = frozenset([b"avif", b"avis"])
+NO_HEIF = "HEIC, which needs an extra"
+NO_AVIF = "AVIF, which this Pillow cannot read"
+REMEDIES = {
+    NO_HEIF: "install it with pip install 'cutsew[heic]'",
+    NO_AVIF: "install one that can with pip install --upgrade 'pillow>=11.3'",
+}
+"""Reason why a photo cannot be read -> what to do, where that is not to replace or remove the photo."""
 
 MAX_PIXELS = 178_956_970
 """Photos with more pixels are refused before they are decoded; Pillow's own limit against decompression bombs."""
@@ -31,7 +51,20 @@ TURNS = {
 }
 """EXIF orientation -> what puts the photo upright."""
 
-MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"II*\0", b"MM\0*", b"GIF8")
+MAGIC = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"RIFF": "WebP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"GIF8": "GIF",
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+}
+"""First bytes of a file -> what it is, or claims to be."""
+
+HEAD = 64
+"""Bytes from which `kind_of` tells what a file holds."""
 
 
 class BadImage(UserError):  # noqa: N818  # named for what it is about
@@ -46,7 +79,7 @@ class BadImage(UserError):  # noqa: N818  # named for what it is about
     def __init__(self, path: Path, reason: str) -> None:
         self.path = path
         self.reason = reason
-        super().__init__(f"{path}: {reason}; mend or remove this photo")
+        super().__init__(f"{path}: {reason}; {REMEDIES.get(reason, 'replace or remove this photo')}")
 
     def __reduce__(self) -> tuple[type["BadImage"], tuple[Path, str]]:
         return BadImage, (self.path, self.reason)
@@ -73,13 +106,14 @@ class Inspection:
 def read_image(path: Path) -> Image.Image:
     """Decode a photo to 8-bit RGB, EXIF orientation applied.
 
-    - Of an animated or many-paged file, the first frame.
+    - Of an animated or many-paged file, the first frame; of a HEIC with several images, the primary one.
     - Transparent pixels (alpha, palette or colour key) lie on white, as on a page.
     - 16-bit grey: [0, 65535] is scaled to [0, 255]. 32-bit integers and floats: see `to_eight_bits`.
     - CMYK is converted without its colour profile; profiles are not applied to any photo.
 
     Raises:
-        BadImage: missing, empty, truncated, damaged, not an image, or more than `MAX_PIXELS`.
+        BadImage: missing, empty, truncated, damaged, not an image, more than `MAX_PIXELS`, or of a format whose reader
+            is not installed.
 
     """
     return _decode(path, _read_bytes(path))
@@ -95,6 +129,37 @@ def inspect(path: Path) -> Inspection:
     data = _read_bytes(path)
     image = _decode(path, data)
     return Inspection(image.width, image.height, len(data), hashlib.sha256(data).hexdigest())
+
+
+def container(head: bytes) -> str | None:
+    """Tell HEIF (HEIC among it) and AVIF from the brands in the first box of a file; None for all other files."""
+    if head[4:8] != b"ftyp":
+        return None
+    end = min(int.from_bytes(head[:4]), len(head))
+    brands = {head[8:12], *(head[at : at + 4] for at in range(16, end - 3, 4))}
+    if brands & AVIF_BRANDS:
+        return "AVIF"
+    return "HEIF" if brands & HEIF_BRANDS else None
+
+
+def kind_of(path: Path) -> str | None:
+    """Tell from its first bytes which kind of photo a file holds, whatever its name; None where it holds none."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return None
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+    except OSError:
+        return None
+    if head.startswith(b"RIFF") and head[8:12] != b"WEBP":  # a sound or a film
+        return None
+    return container(head) or next((name for magic, name in MAGIC.items() if head.startswith(magic)), None)
+
+
+@cache
+def reads_heif() -> bool:
+    """Tell whether HEIC photos can be read here."""
+    return find_spec("pillow_heif") is not None
 
 
 def to_eight_bits(values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
@@ -133,7 +198,7 @@ def _read_bytes(path: Path) -> bytes:
 def _decode(path: Path, data: bytes) -> Image.Image:
     # Pillow answers a damaged file with nearly any exception, SyntaxError and struct.error among them.
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=_readers(path, data)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise BadImage(path, f"too large: {image.width} x {image.height} pixels")
             image.load()
@@ -148,6 +213,27 @@ def _decode(path: Path, data: bytes) -> Image.Image:
         raise BadImage(path, "too large for this machine's memory") from None
     except Exception as error:
         raise BadImage(path, _reason(error, data)) from None
+
+
+def _readers(path: Path, data: bytes) -> tuple[str, ...]:
+    """Name the readers that may try a file, and see to it that Pillow has them."""
+    kind = container(data)
+    if kind is None:
+        return FORMATS
+    if kind == "HEIF":
+        if not reads_heif():
+            raise BadImage(path, NO_HEIF)
+        _register_heif()
+    elif not features.check("avif"):
+        raise BadImage(path, NO_AVIF)
+    return (kind,)
+
+
+@cache
+def _register_heif() -> None:
+    from pillow_heif import register_heif_opener  # noqa: PLC0415  # an extra, and 50 ms
+
+    register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -173,7 +259,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _reason(error: Exception, data: bytes) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "truncated or damaged" if data.startswith(MAGIC) else "not an image"
+        known = container(data) is not None or data.startswith((*MAGIC, b"BM"))
+        return "truncated or damaged" if known else "not an image"
     short_webp = data[:4] == b"RIFF" and len(data) >= 8 and struct.unpack("<I", data[4:8])[0] + 8 > len(data)
     if short_webp or "truncated" in str(error).lower():
         return "truncated"

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,13 +12,18 @@ import pandas as pd
 from cutsew.config import Config
 from cutsew.config.dataset import Dataset
 from cutsew.config.teacher import ScoresTeacher, Teacher
-from cutsew.data import folder, layouts
+from cutsew.data import folder, images, layouts
 from cutsew.errors import UserError
 
 log = logging.getLogger(__name__)
 
 
-def list_images(dataset: Dataset, root: Path | None = None, scores: ScoresTeacher | None = None) -> pd.DataFrame:
+def list_images(
+    dataset: Dataset,
+    root: Path | None = None,
+    scores: ScoresTeacher | None = None,
+    leftovers: list[folder.Leftover] | None = None,
+) -> pd.DataFrame:
     """List the photos of a dataset without opening any.
 
     Args:
@@ -25,6 +31,7 @@ def list_images(dataset: Dataset, root: Path | None = None, scores: ScoresTeache
         root: replaces `dataset.root`; the demo's world has no other.
         scores: settings of the scores that kind `ids` takes its ids from; of other kinds, with `missing: drop`, photos
             without scores are left out. None where the teacher is of another kind.
+        leftovers: everything below a folder of photos that is not listed is added to it, and photos without scores.
 
     Returns:
         Columns id (text, unique), path (text; empty for kind `ids`) and split: train, test, or None where the photo's
@@ -41,10 +48,10 @@ def list_images(dataset: Dataset, root: Path | None = None, scores: ScoresTeache
     root = root or dataset.root
     if root is None:
         raise UserError(f"dataset.root: not set; kind {dataset.kind} needs --root, the folder of its photos")
-    listed = _folder(dataset, root) if dataset.kind == "folder" else _of_lists(dataset, root)
+    listed = _folder(dataset, root, leftovers) if dataset.kind == "folder" else _of_lists(dataset, root)
     if scores is None or scores.file is None or scores.missing != "drop":
         return listed
-    return _with_scores(listed, scores)
+    return _with_scores(listed, scores, leftovers)
 
 
 def listing_fingerprint(config: Config) -> str:
@@ -61,7 +68,10 @@ def listing_fingerprint(config: Config) -> str:
     digest = hashlib.sha256(dataset.kind.encode())
     root = dataset.root
     if dataset.kind == "folder" and root is not None:
-        digest.update("\n".join(sorted(_line(entry.path, entry.path) for entry in folder.scan(root))).encode())
+        paths = list(folder.scan(root, tolerant=dataset.on_bad_image == "skip"))
+        digest.update("\n".join(sorted(_line(path, path) for path in paths)).encode())
+        if images.reads_heif() and any(path.lower().endswith(images.HEIF_SUFFIXES) for path in paths):
+            digest.update(b"heif")  # installing the extra makes these photos readable
         if dataset.test.list is not None:
             digest.update("\n".join(folder.read_lines(dataset.test.list, "dataset.test.list")).encode())
     elif dataset.kind not in ("demo", "ids") and root is not None and not dataset.downloaded:
@@ -125,7 +135,7 @@ def _drops(teacher: Teacher) -> bool:
     return teacher.kind == "scores" and teacher.scores.missing == "drop"
 
 
-def _with_scores(listed: pd.DataFrame, scores: ScoresTeacher) -> pd.DataFrame:
+def _with_scores(listed: pd.DataFrame, scores: ScoresTeacher, leftovers: list[folder.Leftover] | None) -> pd.DataFrame:
     """Leave out the photos to label that have no scores; held-out ones may lack them."""
     from cutsew.teachers.scores import usable_ids  # noqa: PLC0415  # only this teacher needs it
 
@@ -135,24 +145,43 @@ def _with_scores(listed: pd.DataFrame, scores: ScoresTeacher) -> pd.DataFrame:
         raise UserError(f"teacher.scores.file: {scores.file} has no scores of any of the photos; name another file")
     if len(kept) < len(listed):
         log.warning("%d of %d photos have no scores and are dropped", len(listed) - len(kept), len(listed))
+        if leftovers is not None:
+            reason = "no scores (teacher.scores.missing: drop)"
+            leftovers += [folder.Leftover(path, "dropped", reason) for path in listed.loc[~usable, "path"]]
     return kept
 
 
-def _folder(dataset: Dataset, root: Path) -> pd.DataFrame:
-    names = folder.list_photos(root)
+def _folder(dataset: Dataset, root: Path, leftovers: list[folder.Leftover] | None) -> pd.DataFrame:
+    found: list[folder.Leftover] = [] if leftovers is None else leftovers
+    names = folder.list_photos(root, found, tolerant=dataset.on_bad_image == "skip")
     if not names:
-        kinds = " ".join(folder.SUFFIXES)
-        raise UserError(f"dataset.root: no photos below {root} ({kinds}); set it to the folder of the photos")
+        raise UserError(f"dataset.root: no photos below {root}{_instead(found)}; set it to the folder of the photos")
     paths = [str(root / name) for name in names]
     test = dataset.test
     if test.fraction is not None:
         return _table(names, paths, [None] * len(names))
     held_out: set[str] = set()
     if test.folder is not None:
-        held_out = folder.in_folder(names, test.folder)
+        held_out = folder.in_folder(names, test.folder, root)
     elif test.list is not None:
-        held_out = folder.in_list(names, test.list)
+        held_out, strange = folder.in_list(names, test.list, root)
+        if strange and dataset.on_bad_image == "stop":
+            more = f" (and {len(strange) - 1} more)" if len(strange) > 1 else ""
+            raise UserError(
+                f"dataset.test.list: {test.list} names {strange[0]}{more}, not a photo below dataset.root; "
+                f"{folder.hint(strange[0], names)}, or set dataset.on_bad_image: skip"
+            )
+        reason = f"named in {test.list} (dataset.test.list), but no such photo"
+        found += [folder.Leftover(str(root / line), "missing", reason) for line in strange]
     return _table(names, paths, ["test" if name in held_out else "train" for name in names])
+
+
+def _instead(leftovers: list[folder.Leftover]) -> str:
+    """Say what is in a folder without photos: counts by suffix, or that nothing is."""
+    counts = Counter(left.suffix for left in leftovers if left.kind == "other").most_common(5)
+    if not counts:
+        return f" ({' '.join(images.SUFFIXES)})"
+    return f" ({' '.join(images.SUFFIXES)}), only {', '.join(f'{count} {suffix}' for suffix, count in counts)}"
 
 
 def _of_lists(dataset: Dataset, root: Path) -> pd.DataFrame:

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from cutsew.data.accounting import explain
+from cutsew.data.folder import Leftover
 from cutsew.data.images import BadImage, Inspection, inspect
 
 BLOCK = 1024
@@ -25,6 +27,20 @@ def inspect_all(paths: Sequence[str], workers: int) -> Iterator[Inspection | Bad
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(paths), BLOCK):
             yield from pool.map(_inspect, paths[start : start + BLOCK])
+
+
+def explain_all(leftovers: Sequence[Leftover], workers: int) -> list[Leftover]:
+    """Say of files of other kinds what they are; the first bytes of some are read.
+
+    Args:
+        leftovers: what a walk took for no photo.
+        workers: threads that read; 0 for none beside this one.
+
+    """
+    if workers < 2:
+        return [explain(left) for left in leftovers]
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(explain, leftovers))
 
 
 def places(listed: Sequence[str], known: Sequence[str]) -> list[int]:

@@ -1,14 +1,13 @@
 """Photos that no manifest lists: found in a folder or named alone, read one after the other, bad ones told of."""
 
-import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
 
 from cutsew.data import folder
-from cutsew.data.images import BadImage
+from cutsew.data.images import SUFFIXES, BadImage
 from cutsew.errors import UserError
 from cutsew.training.photos import PlainPhoto, batches, in_order
 
@@ -20,15 +19,13 @@ class Found:
     Attributes:
         names: one per photo: its path relative to the folder; of a single photo, the path as given.
         paths: of the files.
-        hidden: hidden files and folders that were passed over.
-        others: files that are no photos, by their suffix.
+        leftovers: all else that is there.
 
     """
 
     names: list[str]
     paths: list[str]
-    hidden: int
-    others: int
+    leftovers: list[folder.Leftover] = field(default_factory=list)
 
 
 def find(where: Path) -> Found:
@@ -39,13 +36,14 @@ def find(where: Path) -> Found:
 
     """
     if where.is_file():
-        return Found([str(where)], [str(where)], 0, 0)
+        return Found([str(where)], [str(where)])
     if not where.is_dir():
         raise UserError(f"{where}: no such photo or folder; name one that is there")
-    names = folder.list_photos(where)
+    leftovers: list[folder.Leftover] = []
+    names = folder.list_photos(where, leftovers, tolerant=True)
     if not names:
-        raise UserError(f"{where}: holds no photos ({' '.join(folder.SUFFIXES)}); name a folder that does")
-    return Found(names, [str(where / name) for name in names], *_passed_over(where))
+        raise UserError(f"{where}: holds no photos ({' '.join(SUFFIXES)}); name a folder that does")
+    return Found(names, [str(where / name) for name in names], leftovers)
 
 
 def readable(paths: Sequence[str], size: int, batch_size: int, workers: int) -> Iterator[list[Tensor | str]]:
@@ -75,13 +73,3 @@ class _Photo:
             return self._photo(index)
         except BadImage as error:
             return error.reason
-
-
-def _passed_over(where: Path) -> tuple[int, int]:
-    """Count hidden files and folders, and files of other kinds; what links lead to is not looked into."""
-    hidden = others = 0
-    for _, folders, files in os.walk(where):
-        hidden += sum(name.startswith(".") for name in (*folders, *files))
-        others += sum(not name.startswith(".") and not name.lower().endswith(folder.SUFFIXES) for name in files)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-    return hidden, others

@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from cutsew.data import accounting
 from cutsew.deploy.classifier import Classifier
 from cutsew.deploy.photos import Found, find, readable
 from cutsew.deploy.rows import Writer, format_of, writing
@@ -98,6 +99,7 @@ def _predict(found: Found, student: Classifier, thresholds: npt.NDArray[np.float
 
 
 def _tell(photos: int, bad: int, found: Found) -> None:
-    skipped = {"that cannot be read": bad, "of other kinds": found.others, "hidden": found.hidden}
-    said = ", ".join(f"{count} {what}" for what, count in skipped.items() if count)
-    log.info("%d photos looked at%s", photos - bad, f"; skipped: {said}" if said else "")
+    skipped = ([f"{bad} that cannot be read"] if bad else []) + accounting.counts(
+        accounting.groups([], found.leftovers)
+    )
+    log.info("%d photos looked at%s", photos - bad, f"; skipped: {printable(', '.join(skipped))}" if skipped else "")

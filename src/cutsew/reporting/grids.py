@@ -1,7 +1,9 @@
 """The page's tables."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -106,6 +108,14 @@ def rules_grid(rules: pd.DataFrame) -> Grid | None:
     )
     heads = ("rule", *(HEADS.get(name, name.replace("_", " ")) for name in names))
     return Grid("What the student names on test photos by each rule of thresholds, in percent", heads, rows, 1)
+
+
+def left_grid(left: Sequence[Mapping[str, Any]]) -> Grid | None:
+    """Lay out the files that are not in the manifest, by suffix and reason; None where there are none."""
+    if not left:
+        return None
+    rows = tuple((str(row["label"]), str(row["reason"]), f"{row['count']:,}") for row in left)
+    return Grid("Files that are not among these photos; skipped.csv names each", ("suffix", "reason", "files"), rows, 2)
 
 
 def headlines(metrics: pd.DataFrame, split: str) -> list[tuple[str, str, str]]:

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cutsew.artefacts.measures import remarks
+from cutsew.data import accounting
 from cutsew.reporting import provenance
 from cutsew.reporting.cards import Card
 from cutsew.reporting.chart import STAGE_TITLES
 from cutsew.reporting.findings import Findings, Tables
-from cutsew.reporting.grids import Grid, agreement_grid, headlines, rules_grid, stage_grids
+from cutsew.reporting.grids import Grid, agreement_grid, headlines, left_grid, rules_grid, stage_grids
 from cutsew.reporting.run import Run
 from cutsew.reporting.sample import REASONS
 
@@ -68,6 +69,7 @@ def render(
         thresholds=thresholds,
         rules=rules_grid(tables.rules),
         found=found,
+        **files_of(records.values()),
         **options(run, found.cards),
         most_labels=MOST_LABELS,
         titles=STAGE_TITLES,
@@ -82,6 +84,17 @@ def render(
         packages=provenance.packages(records.values()),
         records=[_shown(path, content) for path, content in records.items()],
     )
+
+
+def files_of(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what became of every file of the folder of photos: a line, and a table of what the run does not hold.
+
+    None where no record of the manifest says so.
+    """
+    found = [content.get("facts", {}) for content in records if content["stage"] == "manifest"]
+    if not found or "left" not in found[0]:
+        return {"files": None, "left": None}
+    return {"files": accounting.summary(found[0]), "left": left_grid(found[0]["left"])}
 
 
 def options(run: Run, cards: list[Card]) -> dict[str, list[tuple[str, str]]]:

@@ -15,11 +15,11 @@ from cutsew.artefacts.record import Record
 from cutsew.artefacts.store import file_digest
 from cutsew.config.dataset import Dataset
 from cutsew.config.teacher import ScoresTeacher
-from cutsew.data import layouts
-from cutsew.data.folder import in_fraction
-from cutsew.data.images import BadImage
+from cutsew.data import accounting, layouts
+from cutsew.data.folder import Leftover, in_fraction
+from cutsew.data.images import REMEDIES, BadImage
 from cutsew.data.listing import list_images
-from cutsew.data.survey import inspect_all, places
+from cutsew.data.survey import explain_all, inspect_all, places
 from cutsew.errors import UserError, printable
 from cutsew.pipeline import STAGES
 from cutsew.stages.options import SettingsOption, WorkersOption
@@ -40,7 +40,8 @@ def manifest(
     scores = ScoresTeacher.model_validate(settings.get("teacher", {}).get("scores", {}))
     root = root or dataset.root
     known = _known(images)
-    listed = list_images(dataset, root, scores)
+    leftovers: list[Leftover] = []
+    listed = list_images(dataset, root, scores, leftovers)
     dropped = int(listed.attrs.get("dropped", 0))
     listed = listed.iloc[places(listed["id"].tolist(), known)].reset_index(drop=True)
 
@@ -55,7 +56,8 @@ def manifest(
 
     write_manifest(images, table)
     folder = images.parent
-    rows = pd.DataFrame([(bad.path, bad.reason) for bad in skipped], columns=["path", "reason"])
+    leftovers = explain_all(leftovers, workers)
+    rows = pd.DataFrame(accounting.rows(skipped, leftovers), columns=["path", "reason"])
     write_text(folder / "skipped.csv", rows.to_csv(index=False))
     _write_shards(folder / "shards.csv", table)
     counts = table["split"].value_counts()
@@ -67,10 +69,14 @@ def manifest(
         "skipped": len(skipped),
         "dropped": dropped,
         "twins": len(twins(table)),
+        "listed": dataset.kind,
+        "left": accounting.groups(skipped, leftovers),
     }
     outputs = {name: file_digest(folder / name) for name in (images.name, "shards.csv", "skipped.csv")}
     record.write(images.with_suffix(".json"), outputs)
-    log.info("%d photos to label, %d held out, %d skipped", record.facts["train"], record.facts["test"], len(skipped))
+    log.info("%s", printable(accounting.summary(record.facts)))
+    for line in accounting.advice(record.facts):
+        log.warning("not read: %s", printable(line))
     if dropped:
         log.info("%d photos without any label left out (dataset.unlabelled: drop)", dropped)
     log.info("%d of them were known and keep their places", len(set(known) & set(table["id"])))
@@ -109,8 +115,9 @@ def _refuse_bad(bad: list[BadImage], dataset: Dataset) -> None:
         return
     if dataset.on_bad_image == "stop":
         more = f" (and {len(bad) - 1} more bad photos)" if len(bad) > 1 else ""
-        raise UserError(f"{bad[0].path}: {bad[0].reason}{more}; mend or remove it, or set dataset.on_bad_image: skip")
-    log.warning("%d bad photos skipped; see skipped.csv", len(bad))
+        remedy = REMEDIES.get(bad[0].reason, "replace or remove it")
+        raise UserError(f"{bad[0].path}: {bad[0].reason}{more}; {remedy}, or set dataset.on_bad_image: skip")
+    log.warning("%d photos cannot be read and are skipped; see skipped.csv", len(bad))
 
 
 def _refuse_empty(table: pd.DataFrame, bad: list[BadImage], dataset: Dataset) -> None:
