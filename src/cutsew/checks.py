@@ -13,7 +13,7 @@ from cutsew.data import layouts
 from cutsew.data.images import HEIF_SUFFIXES, NO_HEIF, REMEDIES, kind_of, reads_heif
 from cutsew.data.listing import list_images
 from cutsew.data.overrides import read_overrides
-from cutsew.data.truth import read_csv, refuse_absent, split_labels
+from cutsew.data.truth import check_csv
 from cutsew.errors import UserError, no_patches
 from cutsew.plan import DEFAULT, REBUILT
 
@@ -153,5 +153,4 @@ def _check_overrides(config: Config) -> None:
 def _check_truth(config: Config) -> None:
     path = config.dataset.truth
     if path is not None:
-        labels = read_csv(path)[0]["labels"]
-        refuse_absent(config.classes, {name for field in labels.unique() for name in split_labels(field)}, path)
+        check_csv(path, config.classes)

@@ -39,7 +39,7 @@ STAGES: dict[str, Stage] = {
     ),
     "truth": Stage(
         "Read the true labels, for evaluation only.",
-        1,
+        2,
         ("classes", "dataset.kind", "dataset.root", "dataset.truth", "dataset.difficult", "dataset.coco"),
         ("manifest",),
     ),

@@ -41,10 +41,14 @@ def test_what_is_missing_is_told(tmp_path, copy, capsys):
     checked(tmp_path, NUS_CONCEPTS.split(), copy, **OFFICIAL, reduced=True, on_bad_image="skip")
 
 
-def test_labels_and_classes_are_looked_at(tmp_path, copy):
+def test_labels_and_classes_are_looked_at(tmp_path, copy, capsys):
     make_coco(tmp_path / "coco", ["cat", "dog"])
-    with pytest.raises(UserError, match="classes: cow never named"):
-        checked(tmp_path, ["cat", "cow"], tmp_path / "coco", kind="coco")
+    checked(tmp_path, ["cat", "cow"], tmp_path / "coco", kind="coco")
+    assert "no truth for 1 of 2 classes: cow\n" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"names none of the 2 classes, and not horse, cow; .*other names: cat, dog"):
+        checked(tmp_path, ["horse", "cow"], tmp_path / "coco", kind="coco")
+    with pytest.raises(UserError, match=r"names not all of the 81 classes, and not griffin; "):
+        checked(tmp_path, ["griffin", *NUS_CONCEPTS.split()[1:]], copy, **OFFICIAL)
     (copy / "Groundtruth" / "AllLabels" / "Labels_zebra.txt").unlink()
     with pytest.raises(UserError, match=r"Labels_zebra\.txt does not exist"):
         checked(tmp_path, ["cat", "dog"], copy, kind="nus")

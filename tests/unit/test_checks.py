@@ -111,7 +111,9 @@ def test_truth(root, tmp_path):
     refused(config_of(root, dataset={"truth": "none.csv"}), r"dataset\.truth: none\.csv does not exist")
     path = tmp_path / "t.csv"
     path.write_text("path,labels\na.jpg,dog\nb.jpg,dog;kat\n")
-    refused(config_of(root, dataset={"truth": str(path)}), r"classes: cat never named in .*named there: kat")
+    check_before_start(config_of(root, dataset={"truth": str(path)}))
+    path.write_text("path,labels\na.jpg,god\nb.jpg,kat\n")
+    refused(config_of(root, dataset={"truth": str(path)}), r"classes: .*names none of the .*other names: god, kat")
     path.write_text("path,names\n")
     refused(config_of(root, dataset={"truth": str(path)}), r"dataset\.truth: .* needs the columns")
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cutsew.artefacts.manifest import write_manifest
+from cutsew.artefacts.outcome import read_truth
 from cutsew.data.truth import Truth, split_labels, to_table
 from cutsew.errors import UserError
 from cutsew.stages.truth import truth
@@ -90,15 +91,30 @@ def test_one_missing_annotation_is_an_error_but_an_unlabelled_split_is_not(tmp_p
         run(tmp_path, images(tmp_path, ["u"]), kind="voc", root=str(world))
 
 
-def test_a_class_that_never_occurs(tmp_path, world):
+def test_a_class_that_never_occurs_is_unknown_and_told(tmp_path, world, caplog):
     manifest = images(tmp_path, ["x", "y"])
-    with pytest.raises(UserError, match=r"classes: doggy never named in .*Annotations; .*named there: dog, sofa"):
-        run(tmp_path, manifest, kind="voc", root=str(world), classes=["cat", "person", "doggy"])
+    classes = ["cat", "person", "doggy"]
+    labels = run(tmp_path, manifest, kind="voc", root=str(world), classes=classes)
+    assert labels[classes].to_numpy().tolist() == [[0, 0, -1], [1, 1, -1]]
+    assert any("names 2 of 3 classes; no truth for doggy: left out" in line for line in caplog.messages)
+    record = json.loads((tmp_path / "labels.json").read_text())
+    assert record["facts"]["classes_without_truth"] == ["doggy"]
+    with pytest.raises(UserError, match=r"classes: .*names none of the 2 classes, and not doggy, cats; .*cat, dog"):
+        run(tmp_path, manifest, kind="voc", root=str(world), classes=["doggy", "cats"])
     lists = world / "ImageSets" / "Main"
     lists.mkdir(parents=True)
     (lists / "sheep_train.txt").write_text("x -1\n")
     labels = run(tmp_path, manifest, kind="voc", root=str(world), classes=["cat", "person", "sheep"])
     assert labels["sheep"].tolist() == [0, 0]
+
+
+def test_classes_are_found_in_another_case_and_with_other_spaces(tmp_path, caplog):
+    annotate(tmp_path / "voc", x=[("Dog", 0), ("potted_plant", 0), ("cafe\u0301", 1)], y=[("dog", 0)])
+    classes = ["dog", "Potted  plant", "caf\u00e9"]
+    labels = run(tmp_path, images(tmp_path, ["x", "y"]), kind="voc", root=str(tmp_path / "voc"), classes=classes)
+    assert labels[classes].to_numpy().tolist() == [[1, 1, 0], [1, 0, 0]]
+    told = [line for line in caplog.messages if "are read as classes" in line]
+    assert len(told) == 1 and "'Dog' as 'dog', 'potted_plant' as 'Potted  plant'" in told[0]
 
 
 def test_golden_csv(tmp_path):
@@ -126,7 +142,8 @@ def test_only_some_photos_and_strange_rows(tmp_path, caplog):
     labels = run_csv(tmp_path, "path,labels\na.jpg,dog\nelse.jpg,cat;person;unicorn\n")
     assert labels["id"].tolist() == ["a.jpg"]
     assert labels[CLASSES].to_numpy().tolist() == [[1, 0, 0]]
-    assert "1 rows of the truth name photos that are not in the manifest; ignored" in caplog.messages
+    assert any("1 of 2 rows of" in line and "line 3 'else.jpg'" in line for line in caplog.messages)
+    assert "2 of 3 photos have no truth, b/c.jpg for one: left out of every measure" in caplog.messages
     assert "1 labels of 1 names outside `classes` ignored: unicorn" in caplog.messages
 
 
@@ -134,11 +151,20 @@ def test_only_some_photos_and_strange_rows(tmp_path, caplog):
     ("text", "message"),
     [
         ("path,labels\nelse.jpg,dog;cat;person\n", r"dataset\.truth: .* names none of the photos"),
-        ("path,labels\na.jpg,dog\na.jpg,cat\n", r"dataset\.truth: .* names a\.jpg twice"),
-        ("path,labels\na.jpg,dog;cats\nd.jpg,person\n", r"classes: cat never named in .*named there: cats"),
-        ("file,labels\na.jpg,dog\n", r"dataset\.truth: .* needs the columns"),
-        ("path,label\na.jpg,dog\n", r"dataset\.truth: .* needs the columns"),
-        ("path,labels\na.jpg,dog,cat\n", r"dataset\.truth: .* Expected 2 fields"),
+        (
+            "path,labels\na.jpg,dog\na.jpg,cat\n",
+            r"truth\.csv names 'a\.jpg' twice: 'dog' is there by line 2 and not by line 3",
+        ),
+        ("path,labels\na.jpg,dogs;cats\nd.jpg,men\n", r"names none of the 3 classes.*other names: cats, dogs, men"),
+        ("where,labels\na.jpg,dog\n", r"needs the columns .*none of its columns names the photo \(where, labels\)"),
+        ("path,tags\na.jpg,dog\n", r"needs the columns .*no column is called labels or like one of the classes"),
+        ("path,labels\na.jpg,dog,cat\n", r"line 2: not a readable CSV \(it has 3 fields where the first line has 2\)"),
+        ("path,labels\na.jpg,dog|cat\n", r"line 2, column labels: 'dog\|cat' is no class but several"),
+        ('path,labels\nd.jpg,\na.jpg,"dog, cat"\n', r"line 3, column labels: 'dog, cat' is no class but several"),
+        ("path,dog,cat\na.jpg,1,0\nd.jpg,yes,0\n", r"line 3, column dog: 'yes' is neither 1, 0 nor empty"),
+        ("path,dog\na.jpg,1\nphotos/a.jpg,0\n", r"names 'a\.jpg' twice: 'dog' is there by line 2 and not by line 3"),
+        ("path,class,present\na.jpg,dog,1\na.jpg,dog,0\n", r"'dog' is there by line 2 and not by line 3"),
+        ("path,labels\n", r"holds no row but its column names"),
         ("path,labels\na.jpg,dog\nd.jpg,dog,cat,person\n", r"dataset\.truth: .* not a readable CSV"),
         ("", r"dataset\.truth: .* not a readable CSV"),
     ],
@@ -156,8 +182,55 @@ def test_missing_csv_and_no_truth_at_all(tmp_path):
         run(tmp_path, manifest, kind="folder", root="photos", truth="none.csv")
     with pytest.raises(UserError, match=r"dataset\.truth: not set"):
         run(tmp_path, manifest, kind="folder", root="photos")
-    with pytest.raises(UserError, match="classes: id"):
-        run(tmp_path, manifest, kind="folder", root="photos", truth="none.csv", classes=["id", "dog"])
+
+
+def test_classes_named_like_columns(tmp_path):
+    classes = ["id", "path", "class/id", "labels", "present"]
+    labels = run_csv(tmp_path, "path,labels\na.jpg,id;present\nd.jpg,path;class/id;labels\n", classes=classes)
+    assert labels["id"].tolist() == ["a.jpg", "d.jpg"]
+    found = read_truth(tmp_path / "labels.parquet", ["d.jpg", "a.jpg"], classes)
+    assert found.tolist() == [[0, 1, 1, 1, 0], [1, 0, 0, 0, 1]]
+    wide = "image,id,path,class/id,labels,present\na.jpg,1,0,0,0,1\nd.jpg,0,1,1,1,0\n"
+    run_csv(tmp_path, wide, classes=classes)
+    assert read_truth(tmp_path / "labels.parquet", ["d.jpg", "a.jpg"], classes).tolist() == found.tolist()
+    run_csv(tmp_path, "id,dog,path\na.jpg,1,0\nd.jpg,0,1\n", classes=["id", "dog"])
+    assert read_truth(tmp_path / "labels.parquet", ["d.jpg"], ["id", "dog"]).tolist() == [[-1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("path,label\na.jpg,dog\na.jpg,cat\nd.jpg,person\n", [[1, 1, 0], [0, 0, 1]]),
+        ("Image,Class,Present\na.jpg,dog,1\nd.jpg,dog,0\nd.jpg,cat,-1\n", [[1, -1, -1], [0, -1, -1]]),
+        ("path,dog,person,width\na.jpg,1,,640\nd.jpg,0.0,True,480\n", [[1, -1, -1], [0, -1, 1]]),
+        ("path,dog,cat\na.jpg,1,\na.jpg,,0\nd.jpg,-1,1\n", [[1, 0, -1], [-1, 1, -1]]),
+        (",file_name,Dog\n0,a.jpg,1\n1,d.jpg,0\n", [[1, -1, -1], [0, -1, -1]]),
+        ("id,path,labels\n0,a.jpg,dog\n1,d.jpg,cat\n", [[1, 0, -1], [0, 1, -1]]),
+        ("path,labels\na.jpg,dog\na.jpg,dog\nd.jpg,\n", [[1, -1, -1], [0, -1, -1]]),
+        ("image,labels,dog,cat\na.jpg,dog,0.9,0.3\nd.jpg,cat,0.1,0.8\n", [[1, 0, -1], [0, 1, -1]]),
+    ],
+)
+def test_forms_of_a_csv(tmp_path, text, expected):
+    labels = run_csv(tmp_path, text)
+    assert labels["id"].tolist() == ["a.jpg", "d.jpg"]
+    assert labels[CLASSES].to_numpy().tolist() == expected
+
+
+def test_ids_without_photos_may_stand_in_a_column_path(tmp_path):
+    manifest = images(tmp_path, ["x1", "x2"])
+    table = pd.read_parquet(manifest).assign(path="")
+    write_manifest(manifest, table)
+    (tmp_path / "truth.csv").write_text("path,labels\nphotos/x2.jpg,dog\nx1,cat\n")
+    labels = run(tmp_path, manifest, kind="ids", truth=str(tmp_path / "truth.csv"))
+    assert labels["id"].tolist() == ["x1"]
+    (tmp_path / "truth.csv").write_text("path,labels\nphotos/x2.jpg,dog\n")
+    with pytest.raises(UserError, match=r"names none of the photos: line 2, column path, has 'photos/x2\.jpg'.*'x1'"):
+        run(tmp_path, manifest, kind="ids", truth=str(tmp_path / "truth.csv"))
+
+
+def test_a_class_with_a_semicolon(tmp_path):
+    labels = run_csv(tmp_path, 'path;labels\na.jpg;"cat; tabby"\nd.jpg;dog\n', classes=["cat; tabby", "dog"])
+    assert labels[["cat; tabby", "dog"]].to_numpy().tolist() == [[1, 0], [0, 1]]
 
 
 def test_names_like_na_are_names(tmp_path):
@@ -177,7 +250,7 @@ photos = st.dictionaries(st.sampled_from("abcdefgh"), st.dictionaries(names, st.
 @settings(deadline=None)
 @given(photos, st.permutations("abcdefgh"))
 def test_a_table_says_what_the_labels_say_in_the_order_of_the_ids(labels, ids):
-    table = to_table(Truth(labels=labels), ids, CLASSES)
+    table = to_table(Truth(labels=labels, known=set(CLASSES)), ids, CLASSES)
     assert table["id"].tolist() == [name for name in ids if name in labels]
     for _, row in table.iterrows():
         for name in CLASSES:

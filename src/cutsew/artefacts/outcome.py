@@ -10,7 +10,7 @@ import pandas as pd
 
 from cutsew.artefacts.layout import folder_of
 from cutsew.artefacts.reading import array_of, labels_of, open_group, read_rows
-from cutsew.artefacts.tables import read_parquet
+from cutsew.artefacts.tables import label_column, read_parquet
 from cutsew.errors import UserError
 
 IMAGES_AT_ONCE = 8192
@@ -112,7 +112,7 @@ def read_truth(path: Path, ids: Sequence[str], classes: Sequence[str]) -> npt.ND
     """Read true labels. Of the stages only evaluate, report, sweep_table and reference_labels may; tools show them.
 
     Args:
-        path: `labels.parquet`: column id and one int8 column per class.
+        path: `labels.parquet`: column id and one int8 column per class (see `label_column`).
         ids: n photos.
         classes: C names.
 
@@ -127,8 +127,9 @@ def read_truth(path: Path, ids: Sequence[str], classes: Sequence[str]) -> npt.ND
         raise UserError(f"{path}: no such file of true labels; run the workflow to make it, or leave --labels out")
     rows = [("id", "in", list(ids))] if len(ids) <= FEW else None
     labels = read_parquet(path, ["id"], rows, whole=True).set_index("id")
-    missing = [name for name in classes if name not in labels.columns]
+    columns = [label_column(name) for name in classes]
+    missing = [name for name, column in zip(classes, columns, strict=True) if column not in labels.columns]
     if missing:
         raise UserError(f"{path}: has no column {missing[0]!r}; run the workflow again to read the truth anew")
-    chosen: npt.NDArray[Any] = labels.reindex(index=list(ids), columns=list(classes), fill_value=-1).to_numpy()
+    chosen: npt.NDArray[Any] = labels.reindex(index=list(ids), columns=columns, fill_value=-1).to_numpy()
     return chosen.astype(np.int8)

@@ -84,6 +84,11 @@ def said(found: Any, path: Path, *keys: str) -> Any:  # noqa: ANN401  # what sta
     return found
 
 
+def label_column(name: str) -> str:
+    """Return which column of labels.parquet holds a class: its name, but for that of the column of photos."""
+    return f"class/{name}" if name == "id" or name.startswith("class/") else name
+
+
 def _refuse_lost(columns: Iterable[str], there: Iterable[str], path: Path) -> None:
     known = set(there)
     lost = [name for name in columns if name not in known]

@@ -63,7 +63,9 @@ class Dataset(Section):
     )
     root: Path | None = Field(None, description="folder of the photos (not for demo and ids)")
     truth: Path | None = Field(
-        None, description="CSV of true labels for evaluation only: columns path (or id) and labels, separated by ;"
+        None,
+        description="CSV of true labels for evaluation only: columns path (or id) and labels, separated by ; (other "
+        "forms: config/README.md)",
     )
     difficult: Literal["negative", "ignore", "positive"] = Field(
         "negative", description="voc: how an object seen only as difficult counts in the truth"

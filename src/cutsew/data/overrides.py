@@ -29,7 +29,7 @@ def read_overrides(path: Path) -> pd.DataFrame:
     table = _read(path)
     wrong = table.index[~table["present"].isin(SAID)]
     if len(wrong):
-        line, value = wrong[0] + 2, table["present"][wrong[0]]
+        line, value = wrong[0], table["present"][wrong[0]]
         raise UserError(f"{SETTING}: {path}, line {line}: present is {value!r}; write 1 or 0")
     table["present"] = table["present"].map(SAID).astype(np.int8)
     for name in ("by", "at"):
@@ -39,7 +39,7 @@ def read_overrides(path: Path) -> pd.DataFrame:
     twice = table.index[table.duplicated(subset=["image", "class"])]
     if len(twice):
         image, name = table.loc[twice[0], ["image", "class"]]
-        raise UserError(f"{SETTING}: {path}, line {twice[0] + 2}: {name} of {image} is set to 1 and to 0; keep one")
+        raise UserError(f"{SETTING}: {path}, line {twice[0]}: {name} of {image} is set to 1 and to 0; keep one")
     return table[[*NEEDED, "by", "at"]].reset_index(drop=True)
 
 
@@ -76,7 +76,7 @@ def lay_out(
 
 
 def _read(path: Path) -> pd.DataFrame:
-    table = csv_file.read_csv(path, SETTING)
+    table = csv_file.read_csv(path, SETTING, (*NEEDED, "by", "at"))
     lost = [name for name in NEEDED if name not in table.columns]
     if lost:
         raise UserError(f"{SETTING}: {path} needs the columns image, class and present; mend its first line")

@@ -90,6 +90,12 @@ def protocol_of(run: Path) -> Measured:
         raise UserError(f"{run}: dataset.benchmark is not set, so no published number is of these photos")
     if dataset.reduced:
         raise UserError(f"{run}: made on a reduced copy of {dataset.benchmark}; its numbers are not the benchmark's")
+    absent = truth.get("facts", {}).get("classes_without_truth", [])
+    if absent:
+        raise UserError(
+            f"{run}: the truth knows nothing of {len(absent)} classes, {absent[0]!r} among them; its mAP is not of the "
+            f"classes of {dataset.benchmark}"
+        )
     if dataset.unlabelled != known.unlabelled:
         raise UserError(
             f"{run}: dataset.unlabelled is {dataset.unlabelled}, where protocol {dataset.protocol} of "

@@ -1,7 +1,7 @@
 """Stage `truth`: read the true labels. No other stage opens annotations or the CSV of labels."""
 
 import logging
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
@@ -14,8 +14,19 @@ from cutsew.artefacts.record import Record
 from cutsew.artefacts.store import file_digest
 from cutsew.config.dataset import Dataset
 from cutsew.data import voc
-from cutsew.data.truth import Truth, from_coco, from_csv, from_nus, from_voc, refuse_absent, to_table
-from cutsew.errors import UserError
+from cutsew.data.csv_file import PhotoNames
+from cutsew.data.truth import (
+    Truth,
+    absent_classes,
+    adopt,
+    from_coco,
+    from_csv,
+    from_nus,
+    from_voc,
+    some,
+    to_table,
+)
+from cutsew.errors import UserError, printable
 from cutsew.pipeline import STAGES
 from cutsew.stages.options import SettingsOption
 
@@ -33,39 +44,39 @@ def truth(
     record = Record("truth", STAGES["truth"].version, settings, [images])
     dataset = Dataset.model_validate(settings["dataset"])
     classes: list[str] = settings["classes"]
-    if "id" in classes:
-        raise UserError("classes: id is the name of a column of labels.parquet; use another wording for this class")
     root = root or dataset.root
     photos = read_manifest(images)
     if dataset.truth is not None:
         record.inputs.append(dataset.truth)
-        found = from_csv(dataset.truth, _ids_of(photos, root))
-        refuse_absent(classes, found.named, dataset.truth)
+        names = PhotoNames(photos["id"].tolist(), photos["path"].tolist(), root)
+        found, where = from_csv(dataset.truth, names, classes), f"dataset.truth: {dataset.truth}"
     elif dataset.annotated and root is not None:
-        found = _of_layout(dataset, photos, root)
-        _refuse_absent(classes, found, root, dataset)
+        found, where = _of_layout(dataset, photos, root, classes), f"dataset.root: {root}"
     else:
         raise UserError("dataset.truth: not set, and kind folder or ids has no other truth; name a CSV of labels")
 
+    absent = absent_classes(classes, found.known, where)
+    adopt(found, classes)
     table = to_table(found, photos["id"].tolist(), classes)
     with replacing(labels) as draft:
         table.to_parquet(draft, index=False)
-    others = {name: count for name, count in sorted(found.named.items()) if name not in set(classes)}
-    record.facts = {"photos_with_truth": len(table), "rows_for_unknown_photos": found.strange, "other_names": others}
+    others = {name: count for name, count in sorted(found.named.items()) if count and name not in set(classes)}
+    record.facts = {
+        "photos_with_truth": len(table),
+        "rows_for_unknown_photos": found.strange,
+        "other_names": others,
+        "classes_without_truth": absent,
+    }
     record.write(labels.with_suffix(".json"), {labels.name: file_digest(labels)})
-    _tell(len(table), len(photos), found.strange, others)
-
-
-def _ids_of(photos: pd.DataFrame, root: Path | None) -> dict[str, dict[str, str]]:
-    """Map what may stand in a CSV's column to ids: the path as in the manifest, or below the root."""
-    ids = photos["id"].tolist()
-    paths: dict[str, str] = {}
-    for name, path in zip(ids, photos["path"], strict=True):
-        pure = PurePosixPath(path)
-        paths[str(pure)] = name
-        if root is not None and pure.is_relative_to(root):
-            paths[str(pure.relative_to(root))] = name
-    return {"id": {name: name for name in ids}, "path": paths}
+    _tell(table, photos, others)
+    if absent:
+        log.warning(
+            "%s names %d of %d classes; no truth for %s: left out of every measure",
+            where,
+            len(classes) - len(absent),
+            len(classes),
+            some(absent),
+        )
 
 
 def _annotated(photos: pd.DataFrame, root: Path) -> list[str]:
@@ -84,7 +95,7 @@ def _annotated(photos: pd.DataFrame, root: Path) -> list[str]:
     return names
 
 
-def _of_layout(dataset: Dataset, photos: pd.DataFrame, root: Path) -> Truth:
+def _of_layout(dataset: Dataset, photos: pd.DataFrame, root: Path, classes: list[str]) -> Truth:
     """Read the annotations that come with the photos."""
     if dataset.kind == "coco":
         ids = {split: rows["id"].tolist() for split, rows in photos.groupby("split")}
@@ -92,25 +103,23 @@ def _of_layout(dataset: Dataset, photos: pd.DataFrame, root: Path) -> Truth:
         return from_coco(root, {name: ids[split] for split, name in lists.items() if name is not None and split in ids})
     if dataset.kind == "nus":
         return from_nus(root, photos["id"].tolist())
-    return from_voc(root, tqdm(_annotated(photos, root), desc="annotations", unit="photo"), dataset.difficult)
+    found = from_voc(root, tqdm(_annotated(photos, root), desc="annotations", unit="photo"), dataset.difficult)
+    if dataset.kind == "demo":
+        found.known.update(classes)  # whose scenes are drawn of these; a small world may lack one by chance
+    return found
 
 
-def _refuse_absent(classes: list[str], found: Truth, root: Path, dataset: Dataset) -> None:
-    """Refuse classes that the annotations cannot name; a small demo may lack one by chance."""
-    if dataset.kind in ("coco", "nus"):
-        refuse_absent(classes, found.known, root)
-        return
-    named = set(found.named) | voc.class_names_of_lists(root)
-    if dataset.kind == "demo" and not set(classes) <= named:
-        log.warning("this small world shows no %s", ", ".join(sorted(set(classes) - named)))
-        return
-    refuse_absent(classes, named, root / "Annotations")
-
-
-def _tell(held: int, photos: int, strange: int, others: dict[str, int]) -> None:
-    log.info("true labels for %d of %d photos", held, photos)
-    if strange:
-        log.warning("%d rows of the truth name photos that are not in the manifest; ignored", strange)
+def _tell(table: pd.DataFrame, photos: pd.DataFrame, others: dict[str, int]) -> None:
+    log.info("true labels for %d of %d photos", len(table), len(photos))
+    if len(table) < len(photos):
+        lost = photos.loc[~photos["id"].isin(table["id"]), "id"]
+        log.warning(
+            "%d of %d photos have no truth, %s for one: left out of every measure",
+            len(lost),
+            len(photos),
+            printable(lost.iloc[0]),
+        )
     if others:
-        shown = ", ".join(list(others)[:5]) + (", ..." if len(others) > 5 else "")
-        log.warning("%d labels of %d names outside `classes` ignored: %s", sum(others.values()), len(others), shown)
+        log.warning(
+            "%d labels of %d names outside `classes` ignored: %s", sum(others.values()), len(others), some(list(others))
+        )

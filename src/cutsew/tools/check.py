@@ -11,7 +11,7 @@ from cutsew.config import Config, load, override
 from cutsew.config.dataset import Dataset
 from cutsew.config.yaml_file import read_yaml
 from cutsew.data import coco, layouts, nus
-from cutsew.data.truth import refuse_absent
+from cutsew.data.truth import absent_classes, some
 from cutsew.errors import UserError
 
 LAYOUT = {
@@ -56,14 +56,19 @@ def check(
 
 
 def _check_classes(config: Config, root: Path) -> None:
-    """Refuse classes that the annotations cannot name; those of VOC are not all opened for it."""
-    if config.dataset.kind == "nus":
+    """Say which classes the annotations cannot name; those of VOC are not all opened for it."""
+    kind = config.dataset.kind
+    if kind == "nus":
         nus.read_labels(root)
-        refuse_absent(config.classes, nus.read_concepts(root), root)
-    if config.dataset.kind == "coco":
-        refuse_absent(
-            config.classes, coco.read_instances(root, config.dataset.coco.train, "dataset.coco.train")[1], root
-        )
+        known = nus.read_concepts(root)
+    elif kind == "coco":
+        known = coco.read_instances(root, config.dataset.coco.train, "dataset.coco.train")[1]
+    else:
+        return
+    whole = config.dataset.benchmark is not None and not config.dataset.reduced
+    absent = absent_classes(config.classes, known, f"dataset.root: {root}", benchmark=whole)
+    if absent:
+        typer.echo(f"no truth for {len(absent)} of {len(config.classes)} classes: {some(absent)}")
 
 
 def _let_through(dataset: Dataset) -> Dataset:

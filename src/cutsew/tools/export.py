@@ -16,10 +16,12 @@ from cutsew.artefacts.outcome import Outcome
 from cutsew.artefacts.reading import labels_of, open_group
 from cutsew.artefacts.record import Record
 from cutsew.artefacts.store import file_digest
+from cutsew.artefacts.tables import label_column
 from cutsew.artefacts.thresholds import LABELS, Thresholds
 from cutsew.backbones import Backbone
 from cutsew.config.student import Student as StudentSettings
-from cutsew.data.truth import from_csv, refuse_absent, to_table
+from cutsew.data.csv_file import PhotoNames
+from cutsew.data.truth import adopt, from_csv, to_table
 from cutsew.deploy import graph, whole
 from cutsew.deploy.classifier import ONNX, thresholds_of
 from cutsew.description import MODEL, read_description
@@ -41,9 +43,7 @@ def export(
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(
-            help="CSV of true labels (columns id, labels): adds thresholds of best F1 on the held-out photos."
-        ),
+        typer.Option(help="CSV of true labels, as dataset.truth: adds thresholds of best F1 on the held-out photos."),
     ] = None,
     *,
     onnx: Annotated[bool, typer.Option(help="Write model.onnx too; needs the extra `export`.")] = True,
@@ -110,14 +110,11 @@ def _with_labels(given: Thresholds, path: Path, scores: Path) -> Thresholds:
     """Add thresholds that maximise F1 on held-out photos whose labels a CSV holds."""
     outcome = Outcome("student", scores)
     ids = labels_of(open_group(scores), "image")
-    names = {name: name for name in ids}
-    try:
-        truth = from_csv(path, {"id": names, "path": names})
-        refuse_absent(outcome.classes, truth.named, path)
-    except UserError as error:  # which names the setting of a workflow's truth
-        raise UserError(str(error).replace("dataset.truth:", "--labels:")) from None
+    truth = from_csv(path, PhotoNames(ids), outcome.classes, "--labels")
+    adopt(truth, outcome.classes)
     labelled = to_table(truth, ids, outcome.classes)
-    found = best_f1(labelled[outcome.classes].to_numpy(np.int8), outcome.read(labelled["id"].tolist()))
+    values = labelled[[label_column(name) for name in outcome.classes]].to_numpy(np.int8)
+    found = best_f1(values, outcome.read(labelled["id"].tolist()))
     if np.isnan(found).any():
         log.warning("some classes have no labelled photo among the held-out ones; they keep %s", FIXED)
     log.info("thresholds from the labels of %d held-out photos", len(labelled))
