@@ -180,10 +180,17 @@ def test_damaged_instances(coco_root, text, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_category_or_concept_that_there_is_not(tmp_path, coco_root, nus_root):
+def test_a_category_or_concept_that_there_is_not(tmp_path, coco_root, nus_root, caplog):
     for root, kind in ((coco_root, "coco"), (nus_root, "nus")):
-        with pytest.raises(UserError, match=r"classes: unicorn never named in .*named there: airport, birds"):
-            made(tmp_path, settings_of(root, kind, classes=["cat", "unicorn"]))
+        labels = made(tmp_path, settings_of(root, kind, classes=["cat", "unicorn"]))[1]
+        assert set(labels["unicorn"]) == {-1} and set(labels["cat"]) == {0, 1}
+        assert (
+            f"dataset.root: {root} names 1 of 2 classes; no truth for unicorn: left out of every measure" in caplog.text
+        )
+        with pytest.raises(
+            UserError, match=r"classes: .* names none of the 2 classes.*other names: airport, birds, cat"
+        ):
+            made(tmp_path, settings_of(root, kind, classes=["griffin", "unicorn"]))
 
 
 def test_a_class_without_photos_is_no_slip(tmp_path, coco_root):
