@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from cutsew import demo
@@ -15,6 +17,7 @@ from cutsew.data.listing import list_images
 from cutsew.data.overrides import read_overrides
 from cutsew.data.truth import check_csv
 from cutsew.errors import UserError, no_patches
+from cutsew.outputs import needed
 from cutsew.plan import DEFAULT, REBUILT
 
 WEIGHTS_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt", ".tar", ".json", ".onnx", ".npz")
@@ -29,7 +32,7 @@ def check_before_start(*configs: Config) -> None:
         UserError: one line with the dotted setting, what is wrong and what to do.
 
     """
-    listings: dict[str, int] = {}
+    listings: dict[str, Count] = {}
     for config in configs:
         _check_weights(config)
         _check_tower(config)
@@ -42,18 +45,37 @@ def check_before_start(*configs: Config) -> None:
             _check_root(config.dataset)
             listings[key] = _training_photos(config.dataset, scores)
         if config.dataset.kind == "demo":
-            _check_top_k(config, config.demo.train, "demo.train")
+            train = config.demo.train
+            _check_top_k(config, Count(train, train, f"the {train} of demo.train"))
         elif key in listings:
-            _check_top_k(config, listings[key], "the training photos below dataset.root")
+            _check_top_k(config, listings[key])
+        _check_passes(config)
 
 
-def _training_photos(dataset: Dataset, scores: ScoresTeacher | None) -> int:
+@dataclass(frozen=True)
+class Count:
+    """How many photos there are to train on.
+
+    Attributes:
+        photos: the number, or its expectation where their content will decide.
+        surely: a number that there will be.
+        what: how both are called in a message.
+
+    """
+
+    photos: int
+    surely: int
+    what: str
+
+
+def _training_photos(dataset: Dataset, scores: ScoresTeacher | None) -> Count:
     """Count the photos that are not known to be held out, in seconds.
 
     Labels that decide on photos (`dataset.unlabelled`) are left to the manifest, which reads them once.
     """
     if dataset.kind == "coco" and dataset.root is not None:
-        return layouts.count_on_disk(dataset, dataset.root)
+        count = layouts.count_on_disk(dataset, dataset.root)
+        return Count(count, count, f"the {count} of the training photos below dataset.root")
     if dataset.unlabelled == "drop":
         dataset = dataset.model_copy(update={"unlabelled": "keep"})
     listed = list_images(dataset, scores=scores)
@@ -62,7 +84,13 @@ def _training_photos(dataset: Dataset, scores: ScoresTeacher | None) -> int:
     train = int((listed["split"] != "test").sum())
     if train == 0:
         raise UserError("dataset.test: leaves no photo to label and train on; hold fewer out")
-    return train
+    fraction = dataset.test.fraction if dataset.kind == "folder" else None
+    if fraction is None:
+        return Count(train, train, f"the {train} of the training photos below dataset.root")
+    # Each photo's digest decides on its own, so the number is binomial; four deviations below its mean are safe.
+    expected = round(train * (1 - fraction))
+    surely = math.floor(train * (1 - fraction) - 4 * math.sqrt(train * fraction * (1 - fraction)))
+    return Count(expected, max(1, surely), f"the about {expected} that dataset.test.fraction leaves to train on")
 
 
 def _check_heif(paths: list[str]) -> None:
@@ -94,10 +122,23 @@ def _check_root(dataset: Dataset) -> None:
         raise UserError(f"dataset.root: {dataset.root} is not a folder; set it to the folder of the photos")
 
 
-def _check_top_k(config: Config, photos: int, what: str) -> None:
-    if config.student.kind != "none" and config.select.top_k != "auto" and config.select.top_k > photos:
+def _check_top_k(config: Config, train: Count) -> None:
+    k = config.select.top_k
+    if "select" in needed(config) and k != "auto" and k > train.photos:
+        raise UserError(f"select.top_k: {k} is more than {train.what}; set it to {train.surely} or less, or to auto")
+
+
+def _check_passes(config: Config) -> None:
+    """Refuse more passes than a file of scores holds; the file is opened only where a number is asked for."""
+    if config.teacher.kind != "scores" or not config.fuse.passes:
+        return
+    from cutsew.teachers.scores import Scores  # noqa: PLC0415  # only this teacher needs it
+
+    passes = Scores(config.teacher.scores, config.classes).passes
+    if config.fuse.passes > passes:
         raise UserError(
-            f"select.top_k: {config.select.top_k} is more than the {photos} of {what}; set it to {photos} or less"
+            f"fuse.passes: {config.fuse.passes} is more than the {passes} passes in {config.teacher.scores.file}; "
+            f"set it to {passes} or less"
         )
 
 

@@ -148,7 +148,6 @@ CONTENT = [
     ("a word", b"cat\n", REFUSED, r"^classes: is not set"),
     ("classes that are yes and no", b"classes: [yes, no]\n", REFUSED, r"^classes\.0: input should be a valid string"),
     ("classes that are numbers", b"classes: [2007, 2012]\n", REFUSED, r"^classes\.0: input should be a valid string"),
-    ("classes that are one word", b"classes: cat, dog\n", REFUSED, "^classes: input should be a valid list"),
     ("classes twice", b"classes: [cat, cat]\n", REFUSED, "^classes: names cat more than once"),
     ("one class", b"classes: [cat]\n", REFUSED, "^classes: needs at least two"),
     ("a class of spaces", b"classes: [cat, ' ']\n", REFUSED, "^classes: holds an empty name"),
@@ -189,6 +188,14 @@ CONTENT = [
         REFUSED,
         r"^dataset\.benchmark",
     ),
+    (
+        "classes that are one text",
+        b"classes: cat, dog\n",
+        REFUSED,
+        r"^classes: is one text.*write classes: \[cat, dog\]",
+    ),
+    ("classes in lines without dashes", b"classes:\n  cat\n  dog\n", REFUSED, r"^classes: is one text"),
+    ("a file of classes", b"classes: classes.txt\n", REFUSED, r"^classes: is one text"),
     ("a class named </script>", b"classes: [a, </script>]\n", ACCEPTED, "fuse.alpha"),
     (
         "a template without the class",

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from cutsew.checks import check_before_start
@@ -73,8 +74,53 @@ def test_top_k(root):
     refused(config_of(root, select={"top_k": 5}), r"select\.top_k: 5 is more than the 4 of .*set it to 4 or less")
     refused(config_of(root, select={"top_k": 4}, dataset={"test": {"folder": "test"}}), r"select\.top_k: 4 .* the 3 of")
     check_before_start(config_of(root, select={"top_k": 5}, student={"kind": "none"}))
+    check_before_start(config_of(root, select={"top_k": 5}, sew={"enabled": False}))
     demo = {"classes": ["dog", "cat"], "demo": {"train": 40}, "select": {"top_k": 41}}
     refused(load(demo), r"select\.top_k: 41 is more than the 40 of demo\.train")
+
+
+def test_top_k_of_what_a_fraction_leaves(root):
+    for i in range(96):
+        (root / f"{i}.jpg").touch()
+    half = {"test": {"fraction": 0.5}}
+    check_before_start(config_of(root, select={"top_k": 50}, dataset=half))
+    refused(
+        config_of(root, select={"top_k": 51}, dataset=half),
+        r"select\.top_k: 51 is more than the about 50 that dataset\.test\.fraction leaves to train on; set it to 30 or",
+    )
+
+
+def test_passes_of_a_file_of_scores(root, tmp_path):
+    ids = ["a", "b", "c", "d"]
+    score = np.full((4, 2), 0.5)
+    np.savez(tmp_path / "s.npz", ids=ids, classes=["dog", "cat"], zero_shot=score, crops=np.stack([score] * 3))
+    scores = {"kind": "scores", "scores": {"file": str(tmp_path / "s.npz")}}
+    check_before_start(config_of(root, teacher=scores, fuse={"passes": 3}))
+    refused(
+        config_of(root, teacher=scores, fuse={"passes": 4}),
+        r"fuse\.passes: 4 is more than the 3 passes in .*s\.npz; set it to 3 or less",
+    )
+
+
+def test_a_list_of_held_out_photos_that_names_none(root, tmp_path):
+    path = tmp_path / "none.txt"
+    path.write_text("\n")
+    refused(config_of(root, dataset={"test": {"list": str(path)}}), r"dataset\.test\.list: .* names no photo")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train": {"batch_size": 64}},
+        {"explain": {"sample": 600, "pairs": 40}},
+        {"cut": {"passes": 2, "passes_per_job": 10}},
+        {"evaluate": {"top": 3}},
+        {"targets": {"count": 1.5}},
+    ],
+)
+def test_sizes_beyond_the_photos_and_classes_that_stages_cut_themselves(root, changes):
+    """A batch, a sample, a block of passes and the top-n are as large as there is content; see the stages' tests."""
+    check_before_start(config_of(root, **changes))
 
 
 def test_weights_given_as_paths(root, tmp_path):

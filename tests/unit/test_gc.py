@@ -168,6 +168,54 @@ def test_sweeps_strange_folders_and_other_files_stay(home):
     assert listed() == []
 
 
+def say_made_with(folder, command):
+    record = json.loads(folder.joinpath("fused.json").read_text())
+    folder.joinpath("fused.json").write_text(json.dumps(record | {"command": command}))
+
+
+def test_a_dataset_that_no_config_file_covers_is_named_and_left(home):
+    other = home.with_name("birds")
+    shutil.copytree(home, other)
+    before = everything(other)
+    line = "left alone: results/birds: no config file that was read covers this dataset; add "
+    assert call("--yes").stdout.startswith(f"{line}its --configfile\nnothing else to delete: ")
+    write("config/flock.yaml", {"dataset": {"name": "birds"}})
+    assert call("--yes").stdout.startswith(f"{line}--configfile config/flock.yaml\n")
+    assert everything(other) == before
+
+
+@pytest.mark.parametrize("file", ["config/mine.yaml", "my settings/mine.yaml"])
+def test_what_another_config_file_made_is_left_as_long_as_that_exists(home, file):
+    """Two config files of one dataset: the runs and passes of the one that was not given cannot be judged."""
+    write("config/config.yaml", SETTINGS | {"runs": {}})
+    write(file, SETTINGS)
+    say_made_with(home / "other", f"snakemake --cores all --configfile '{file}'")
+    before = everything(home)
+    assert f"left alone: results/tiny/other: made with {file}, which was not read; add it" in call("--yes").stdout
+    assert everything(home) == before
+    assert listed("--configfile", "config/config.yaml", "--configfile", file) == []
+    Path(file).unlink()
+    assert listed() == ["other"]
+
+
+def test_what_a_sweep_by_its_path_made_is_left_as_long_as_that_exists(home, tmp_path):
+    write("config/config.yaml", SETTINGS | {"runs": {}})
+    write("trials/half.yaml", {"title": "half", "variants": {"other": {"fuse.alpha": 0.5}}, "seeds": [9]})
+    say_made_with(home / "other", "snakemake --cores all --config sweep=trials/half.yaml")
+    assert "results/tiny/other: made with trials/half.yaml, which was not read" in call("--yes").stdout
+    assert (home / "other").exists()
+    assert listed("--sweep", "trials/half.yaml") == ["other"]  # the sweep was read, and names its runs otherwise
+
+
+def test_passes_of_another_config_file_are_left(home):
+    encode(home / "default", 0, 2)
+    write("config/more.yaml", SETTINGS | {"cut": {"passes": 6, "passes_per_job": PER_JOB}})
+    record = home / "default" / "views.records" / "crops-2-0.json"
+    content = json.loads(record.read_text()) | {"command": "snakemake --cores all --configfile config/more.yaml"}
+    record.write_text(json.dumps(content))
+    assert listed() == [] and "results/tiny/default: made with config/more.yaml" in call().stdout
+
+
 def test_features_that_no_training_names_go(home):
     """The base run's training and a reference student's name theirs; a run that is not configured counts for none."""
     for run, key in (("default", "a"), ("default/references/supervised", "b"), ("other", "c"), ("gone", "d")):

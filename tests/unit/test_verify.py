@@ -2,14 +2,15 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import typer
-from recorded_run import IDS, encode, flip, make_logits, make_manifest, make_runs, make_sew, seal_views
+from recorded_run import IDS, encode, flip, make_label, make_logits, make_manifest, make_runs, make_sew, seal_views
 from typer.testing import CliRunner
 
 from cutsew.artefacts.trace import Traces
-from cutsew.artefacts.verify import Verifier, rebuild
+from cutsew.artefacts.verify import Verifier
 from cutsew.tools.verify import verify
 
 
@@ -150,19 +151,62 @@ def test_files_of_another_run_are_named(base, stem):
     assert named(base) == [name]
 
 
+def swap(stem, source, target):
+    """Put another run's artefact with its record in the place of a run's own."""
+    shutil.rmtree(target / f"{stem}.zarr")
+    shutil.copytree(source / f"{stem}.zarr", target / f"{stem}.zarr")
+    target.joinpath(f"{stem}.json").write_text(source.joinpath(f"{stem}.json").read_text())
+
+
 @pytest.mark.parametrize("stem", ["fused", "pseudo", "refined", "scores"])
-def test_an_artefact_swapped_together_with_its_record_is_named(base, stem):
-    """The other run's record names inputs of its own folder's make, so both are told from their neighbours."""
-    other = base.with_name("other")
-    shutil.rmtree(base / f"{stem}.zarr")
-    shutil.copytree(other / f"{stem}.zarr", base / f"{stem}.zarr")
-    record = other.joinpath(f"{stem}.json").read_text().replace("../default/", "")
-    base.joinpath(f"{stem}.json").write_text(record)
-    assert named(base) == [f"{stem}.zarr"]
+def test_an_older_artefact_swapped_together_with_its_record_is_named(base, stem):
+    """The record of the base run names inputs of its own folder, so both are told from their neighbours."""
+    swap(stem, base, base.with_name("other"))
+    assert f"{stem}.zarr" in named(base.with_name("other"))
+    assert not [f for f in check(base.with_name("other")) if f.path.name != f"{stem}.zarr" and "stale:" in f.wrong]
+
+
+READERS = {
+    "fused": {"pseudo.zarr", "metrics.csv", "report.html"},
+    "pseudo": {"adapter.safetensors", "refined.zarr", "metrics.csv", "report.html"},
+    "logits": {"fused.zarr", "patches.parquet", "thresholds.csv", "metrics.csv", "report.html"},
+}
+
+
+@pytest.mark.parametrize("stem", READERS)
+def test_what_was_made_from_an_earlier_input_is_stale_and_the_new_input_is_not(base, stem):
+    """As after `snakemake --until fuse` with another alpha: the file that was just made is not the stale one."""
+    remake(base, stem)
+    assert {finding.path.name for finding in check(base)} == READERS[stem]
+    assert {finding.wrong for finding in check(base)} == {f"stale: made from an earlier {stem}.zarr"}
+    assert not any(finding.damaged for finding in check(base))
+
+
+def remake(base, stem):
+    if stem == "logits":
+        patches = base.joinpath("patches.parquet").read_text(), base.joinpath("patches.json").read_text()
+        make_logits(base, seed=3)
+        base.joinpath("patches.parquet").write_text(patches[0])
+        base.joinpath("patches.json").write_text(patches[1])
+    elif stem == "fused":
+        make_label("fuse", base, "fused.zarr", [base / "logits.zarr"], 3)
+    else:
+        make_label("correct", base, "pseudo.zarr", [base / "fused.zarr"], 3)
+
+
+def test_a_seal_that_is_older_than_a_chunk_is_stale_and_the_chunk_is_not(base):
+    """As after a run that ended between encoding and sealing."""
+    encode(base, 1, 1, seed=5)
+    assert named(base) == ["views.zarr"]
+    (finding,) = check(base)
+    assert finding.wrong == "stale: sealed before boxes/c/1/1/0 was made"
 
 
 def test_a_chunk_of_another_run_is_named_even_with_its_record(base):
+    record, seal = base / "views.records" / "crops-1-1.json", base / "views.json"
     encode(base, 1, 1, seed=5)
+    content = json.loads(record.read_text())
+    record.write_text(json.dumps(content | {"end": json.loads(seal.read_text())["start"]}))
     assert named(base) == ["views.zarr/boxes/c/1/1/0", "views.zarr/crops/c/1/1/0"]
 
 
@@ -183,7 +227,8 @@ def test_damage_to_what_a_variant_was_made_from_is_told(base):
 AFTER = ["adapter.safetensors", "labels.parquet", "maps.zarr", "metrics.csv", "patches.parquet"]
 REFERENCE = ("adapter.safetensors", "labels.zarr", "refined.zarr", "scores.zarr")
 AFTER += [f"references/supervised/{name}" for name in REFERENCE]
-AFTER += ["refined.zarr", "report.html", "scores.zarr", "views.zarr"]
+AFTER += ["refined.zarr", "report.html", "scores.zarr"]
+"""What a changed manifest makes stale."""
 
 
 def test_new_photos_leave_the_embeddings_of_others_as_they_were(base):
@@ -193,13 +238,13 @@ def test_new_photos_leave_the_embeddings_of_others_as_they_were(base):
     encode(base, 1, 0)
     encode(base, 1, 1)
     seal_views(base)
-    assert named(base) == AFTER
+    assert named(base) == sorted([*AFTER, "logits.zarr"])
 
 
 def test_other_photos_make_the_embeddings_of_their_shard_stale(base):
     make_manifest(base, [*IDS[:4], "val_00009", "val_00001"])
     chunks = ["views.zarr/crops/c/0/1/0", "views.zarr/crops/c/1/1/0", "views.zarr/global/c/1/0"]
-    assert named(base) == [*AFTER, *chunks]
+    assert named(base) == [*AFTER, "views.zarr", *chunks]
 
 
 def test_a_manifest_that_says_the_same_leaves_all_as_it_was(base):
@@ -224,7 +269,8 @@ def test_a_lost_file_of_the_user_is_named(base):
     base.joinpath("labels.json").write_text(json.dumps(record))
     truth = base.parents[2] / "truth.csv"
     (finding,) = check(base)
-    assert finding.path == truth and "missing" in finding.wrong and rebuild(truth, finding.target) == "put it back"
+    assert finding.path == truth and "missing" in finding.wrong and finding.target is None
+    assert call(base).stdout == f"{truth}: {finding.wrong}; put it back\n"
     truth.write_text("path,labels\n")
     assert named(base) == ["labels.parquet"]
 
@@ -249,11 +295,48 @@ def test_the_command_names_a_rules_output(base, name, target):
     base.joinpath(name).unlink()
     done = call(base)
     assert done.exit_code == 1
-    assert done.stdout.endswith(f"; snakemake --cores all --forcerun results/tiny/default/{target}\n")
-    assert done.stdout.count("\n") == 1
+    run = "results/tiny/default"
+    command = f"snakemake --cores all --forcerun {run}/{target} -- {run}/report.html"
+    assert done.stdout.endswith(f"\nto rebuild:\ncd {base.parents[2]} && {command}\n")
+    assert done.stdout.count("\n") == 3
 
 
 def test_a_damaged_manifest_has_to_go_first(base):
     flip(base / "images.parquet")
-    images = "results/tiny/default/images.parquet"
-    assert call(base).stdout.endswith(f"; rm {images} && snakemake --cores all --forcerun {images}\n")
+    run = "results/tiny/default"
+    command = f"snakemake --cores all --forcerun {run}/images.parquet -- {run}/report.html"
+    assert call(base).stdout.endswith(f"cd {base.parents[2]} && rm -f {run}/images.parquet && {command}\n")
+
+
+def test_the_command_is_that_of_the_last_record_and_is_quoted(base, monkeypatch):
+    home = base.parents[2] / "my photos"
+    home.mkdir()
+    base.parents[1].rename(home / "results")
+    folder = home / "results" / "tiny" / "default"
+    record = json.loads(folder.joinpath("report.json").read_text())
+    record |= {"command": "snakemake --cores all --configfile 'my settings.yaml'"}
+    folder.joinpath("report.json").write_text(json.dumps(record))
+    folder.joinpath("scenes.png").unlink()
+    run = "results/tiny/default"
+    command = f"{record['command']} --forcerun {run}/scenes.png -- {run}/report.html\n"
+    assert call(folder).stdout.endswith(f"cd '{home}' && {command}")
+    monkeypatch.chdir(home)
+    assert call(Path(run)).stdout.endswith(f"to rebuild:\n{command}")
+
+
+def test_without_a_report_only_what_is_there_is_rebuilt(base):
+    for name in ("report.html", "scenes.png", "report.json"):
+        base.joinpath(name).unlink()
+    flip(base / "patches.parquet")
+    target = "results/tiny/default/patches.parquet"
+    assert call(base).stdout.endswith(f" --forcerun {target} -- {target}\n")
+
+
+def test_a_command_with_many_targets_is_cut_and_says_so(base, monkeypatch):
+    monkeypatch.setattr("cutsew.artefacts.verify.MOST_TARGETS", 2)
+    monkeypatch.setattr("cutsew.tools.verify.MOST_TARGETS", 2)
+    for name in ("history.csv", "model.yaml", "patches.parquet"):
+        base.joinpath(name).unlink()
+    out = call(base).stdout
+    assert "\nto rebuild (1 more remain after it; run verify again):\n" in out and "forcerun" in out
+    assert "patches" not in out.splitlines()[-1]

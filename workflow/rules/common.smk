@@ -10,13 +10,14 @@ import pandas as pd
 
 from cutsew.artefacts.measures import as_text
 from cutsew.checks import check_before_start
+from cutsew.config.class_names import class_list_hints
 from cutsew.config.model import Reference
 from cutsew.config.yaml_file import read_yaml
 from cutsew.config.sweep import add_runs, read_sweep, sweep_files, variants_of
 from cutsew.errors import UserError
 from cutsew.lock import claim
 from cutsew.outputs import needed
-from cutsew.owner import announce
+from cutsew.owner import announce, snakemake_command
 from cutsew.pipeline import STAGES
 from cutsew.plan import DEFAULT, Plan
 
@@ -33,6 +34,10 @@ def checked_plan(raw):
         # Snakemake has read them, but of a key that stands twice it took the last without a word.
         for path in filter(os.path.isfile, workflow.configfiles):
             read_yaml(Path(path), "a config file")
+            for hint in (
+                class_list_hints(Path(path)) if workflow.is_main_process else ()
+            ):
+                print(f"hint: {hint}", file=sys.stderr)
         for path in sweep_files(str(asked), SWEEP_FOLDER) if asked is not None else ():
             sweeps[path.stem] = read_sweep(path)
             variants[path.stem] = variants_of(sweeps[path.stem], raw, str(path))
@@ -45,7 +50,16 @@ def checked_plan(raw):
     return plan, sweeps, variants
 
 
-announce()
+# Jobs on nodes keep the command of the snakemake that submitted them.
+announce(
+    snakemake_command(
+        workflow.main_snakefile,
+        workflow.overwrite_configfiles,
+        workflow.config_settings.config,
+    )
+    if workflow.is_main_process
+    else None
+)
 PLAN, SWEEPS, VARIANTS = checked_plan(config)
 OWN_RUNS = [DEFAULT, *(config.get("runs") or {})]
 DATASET = PLAN.config.dataset.name

@@ -4,16 +4,17 @@ import csv
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cutsew.artefacts import tagclip, views
-from cutsew.artefacts.trace import RECORDS
+from cutsew.artefacts.trace import RECORDS, Traces
 from cutsew.artefacts.verify import OF_SHARDS
 from cutsew.config import Config
 from cutsew.errors import UserError
 from cutsew.outputs import FEATURES, OUTPUTS, SWEEPS, needed
+from cutsew.owner import settings_files
 from cutsew.plan import Plan
 
 KNOWN = {name for names in OUTPUTS.values() for name in names}
@@ -35,33 +36,77 @@ class Garbage:
     bytes: int
 
 
-def garbage(plans: Sequence[Plan], results: Path) -> list[Garbage]:
+@dataclass(frozen=True)
+class Unjudged:
+    """A folder that is left alone, since the plans do not tell whether it is still wanted.
+
+    Attributes:
+        path: below results/: a dataset's folder, or a run's.
+        why: what was not read.
+
+    """
+
+    path: Path
+    why: str
+
+
+def garbage(plans: Sequence[Plan], results: Path, read: Collection[Path] = ()) -> tuple[list[Garbage], list[Unjudged]]:
     """List what none of the plans' runs refers to, in the folders of the plans' datasets.
 
     Args:
         plans: configured runs; together they say what is kept.
-        results: the folder that holds a folder for each dataset.
+        results: the folder that holds a folder for each dataset; its parent is where snakemake is called.
+        read: the files of settings and of sweeps that the plans come from.
+
+    Returns:
+        What can be deleted, and what cannot be judged: datasets of no plan, and runs whose records name a file of
+        settings or a sweep that is there but was not read.
 
     """
     found: list[Garbage] = []
-    for dataset in sorted({run.dataset.name for plan in plans for run in plan.runs.values()}):
-        home = results / dataset
-        if not _is_folder(home):
-            continue
-        kept = _kept(plans, dataset)
-        for folder in sorted(
-            path for path in home.iterdir() if _is_folder(path) and path.name not in (SWEEPS, FEATURES)
-        ):
-            if folder.name.startswith("."):
-                continue
-            if folder.name not in kept:
-                if _is_run(folder):
-                    found.append(Garbage(folder, "no configured run", size_of(folder)))
-                continue
-            found += _of_run(folder, kept[folder.name])
-            found += _of_shards(folder, plans)
-        found += _of_features(home, kept)
-    return found
+    datasets = sorted({run.dataset.name for plan in plans for run in plan.runs.values()})
+    unjudged = [
+        Unjudged(home, "no config file that was read covers this dataset")
+        for home in _folders(results)
+        if home.name not in datasets and any(map(_is_run, _folders(home)))
+    ]
+    known = {path.resolve() for path in read}
+    for home in (results / dataset for dataset in datasets if _is_folder(results / dataset)):
+        kept = _kept(plans, home.name)
+        runs = [folder for folder in _folders(home) if folder.name not in (SWEEPS, FEATURES)]
+        others = {folder: _made_with(folder) - known for folder in runs} if known else {}
+        for folder in runs:
+            if others.get(folder):
+                unjudged.append(
+                    Unjudged(folder, f"made with {_from(results, min(others[folder]))}, which was not read")
+                )
+            elif folder.name in kept:
+                found += _of_run(folder, kept[folder.name])
+                found += _of_shards(folder, plans)
+            elif _is_run(folder):
+                found.append(Garbage(folder, "no configured run", size_of(folder)))
+        found += _of_features(home, {*kept, *(folder.name for folder in runs if others.get(folder))})
+    return found, unjudged
+
+
+def _folders(path: Path) -> list[Path]:
+    """List the folders in one that are neither hidden nor links."""
+    if not _is_folder(path):
+        return []
+    return sorted(folder for folder in path.iterdir() if _is_folder(folder) and not folder.name.startswith("."))
+
+
+def _made_with(run: Path) -> set[Path]:
+    """Name the files of settings and of sweeps, of those that are still there, that a run's records were made with."""
+    home = run.parents[2]
+    commands = {str(made.content["command"]) for made in Traces().of_folder(run) if made.content.get("command")}
+    named = {Path(home, name) for command in commands for name in settings_files(command)}
+    return {path.resolve() for path in named if path.is_file()}
+
+
+def _from(results: Path, path: Path) -> str:
+    home = results.resolve().parent
+    return str(path.relative_to(home) if path.is_relative_to(home) else path)
 
 
 def delete(item: Garbage, results: Path) -> None:
@@ -114,7 +159,7 @@ def _of_run(folder: Path, kept: set[str]) -> Iterator[Garbage]:
             yield Garbage(path, "no configured run reads it from here", size_of(path))
 
 
-def _of_features(home: Path, kept: dict[str, set[str]]) -> Iterator[Garbage]:
+def _of_features(home: Path, kept: Iterable[str]) -> Iterator[Garbage]:
     """List kept features that the training of no configured run names in its record."""
     records = (path for run in kept for path in _training_records(home / run))
     used = {_features_of(record) for record in records}

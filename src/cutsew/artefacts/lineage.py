@@ -2,12 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from cutsew.artefacts.layout import folder_of
 from cutsew.artefacts.manifest import read_manifest, shard_digests
 from cutsew.artefacts.record import input_digest, listing_digests
 from cutsew.artefacts.trace import Made, Traces
+from cutsew.errors import UserError
 from cutsew.outputs import SEALED_BY
 
 Suspect = tuple[Path, str, bool]
@@ -17,9 +19,10 @@ Suspect = tuple[Path, str, bool]
 def suspects(records: Sequence[Made], traces: Traces) -> Iterator[Suspect]:
     """Name artefacts that were made from others than those that are there.
 
-    Two records that disagree do not say which of them is the odd one. It is the input where all that read it disagree
-    with it, and the reader where the input agrees with others or the reader disagrees with several of its inputs.
-    Making the one that is named again also remakes all after it, so the run is mended whichever it was.
+    A reader that started before its present input was finished is stale: the input was recomputed and the reader was
+    not. Where the input is older than its reader, one of them came from elsewhere: the input if all its readers
+    disagree with it, the reader if the input agrees with others or the reader disagrees with several of its inputs.
+    Rebuilding what is named also rebuilds all that depends on it.
     """
     readers: dict[Path, list[Made]] = defaultdict(list)
     for made in records:
@@ -31,7 +34,10 @@ def suspects(records: Sequence[Made], traces: Traces) -> Iterator[Suspect]:
         if now is None:
             yield path, f"missing, and {_names(those)} was made from it", traces.maker(path) is not None
             continue
-        wrong[path] = [made for made in those if made.inputs[path] != now and not _same_photos(made, path)]
+        odd = [made for made in those if made.inputs[path] != now and not _same_photos(made, path)]
+        stale = [made for made in odd if precedes(made, traces.maker(path))]
+        yield from ((made.artefact, f"stale: made from an earlier {path.name}", True) for made in stale)
+        wrong[path] = [made for made in odd if made not in stale]
     counts: dict[Path, int] = defaultdict(int)
     for those in wrong.values():
         for made in those:
@@ -42,9 +48,19 @@ def suspects(records: Sequence[Made], traces: Traces) -> Iterator[Suspect]:
             continue
         if traces.maker(path) is None or len(those) < len(readers[path]) or len(several) == len(those):
             for made in those:
-                yield made.artefact, f"stale or foreign: made from another {path.name}", True
+                yield made.artefact, f"stale or from elsewhere: made from another {path.name}", True
         else:
-            yield path, f"stale or foreign: not the one that {_names(those)} was made from", True
+            yield path, f"from elsewhere: not the one that {_names(those)} was made from", True
+
+
+def precedes(reader: Made, maker: Made | None) -> bool:
+    """Tell whether a stage started before its present input was finished; where a time is missing, not."""
+    if maker is None:
+        return False
+    try:
+        return datetime.fromisoformat(reader.content["start"]) < datetime.fromisoformat(maker.content["end"])
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def _now(path: Path, traces: Traces) -> str | None:
@@ -54,7 +70,7 @@ def _now(path: Path, traces: Traces) -> str | None:
         return maker.outputs[path]
     try:
         return input_digest(path)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, UserError):
         return None
 
 

@@ -18,6 +18,7 @@ from cutsew.artefacts.atomic import write_text
 from cutsew.artefacts.layout import folder_of
 from cutsew.artefacts.store import file_digest
 from cutsew.artefacts.tables import read_record
+from cutsew.owner import COMMAND
 
 PACKAGES = ("cutsew", "torch", "open_clip_torch", "timm", "zarr", "numpy", "pandas", "pillow", "scikit-learn")
 
@@ -73,6 +74,7 @@ class Record:
             "packages": _packages(),
             "python": platform.python_version(),
             "commit": _commit(),
+            "command": os.environ.get(COMMAND),
             "host": os.environ.get("SLURMD_NODENAME", platform.node()),
             "job": os.environ.get("SLURM_JOB_ID"),
             "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),

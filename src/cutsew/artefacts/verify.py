@@ -1,11 +1,13 @@
 """Checking that a run's artefacts are those that their records describe, and were made from one another."""
 
 import json
-from collections.abc import Callable, Iterator
+import os
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cutsew.artefacts.lineage import suspects
+from cutsew.artefacts.lineage import precedes, suspects
 from cutsew.artefacts.store import chunk_files, content_digest, file_digest
 from cutsew.artefacts.tagclip import AGAIN, LOCAL
 from cutsew.artefacts.trace import Made, Traces, plain
@@ -20,6 +22,13 @@ JOB_OF = {"seal": "encoding", "seal_tagclip": "TagCLIP"}
 """How the jobs that a seal names are called."""
 
 
+SNAKEMAKE = "snakemake --cores all"
+"""Command of records that do not name theirs."""
+
+MOST_TARGETS = 20
+"""Targets in a printed command."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """Something that is not as it was made.
@@ -28,12 +37,14 @@ class Finding:
         path: the artefact, or the very file of it.
         wrong: what is wrong with it.
         target: what the workflow is to make again; None where no rule makes it.
+        damaged: its bytes are not those that were recorded; otherwise it is whole, but stale or from elsewhere.
 
     """
 
     path: Path
     wrong: str
     target: Path | None
+    damaged: bool = True
 
 
 def _record_names() -> dict[str, str]:
@@ -99,7 +110,7 @@ class Verifier:
         ):
             found.setdefault(finding.path, finding)
         for path, wrong, ruled in suspects(records, self.traces):
-            found.setdefault(path, Finding(path, wrong, target_of(path) if ruled else None))
+            found.setdefault(path, Finding(path, wrong, target_of(path) if ruled else None, damaged=False))
         return [found[path] for path in sorted(found)]
 
     @property
@@ -130,7 +141,16 @@ class Verifier:
             elif not path.is_file():
                 yield Finding(path, "missing", target_of(path))
             elif self._digest(path) != digest:
-                yield Finding(path, f"its bytes are not those that {made.record.name} names", target_of(path))
+                yield self._other_bytes(made, path)
+
+    def _other_bytes(self, made: Made, path: Path) -> Finding:
+        """Name the file whose bytes a record does not name, or the seal as stale where a later job wrote the file."""
+        job = self.traces.maker(path)
+        if job is not None and precedes(made, job) and job.outputs[path] == self._digest(path):
+            group = next(parent for parent in path.parents if parent.suffix == ".zarr")
+            wrong = f"stale: sealed before {path.relative_to(group)} was made"
+            return Finding(group, wrong, target_of(group), damaged=False)
+        return Finding(path, f"its bytes are not those that {made.record.name} names", target_of(path))
 
     def _unrecorded_chunks(self, seal: Made) -> Iterator[Finding]:
         for path in seal.outputs:
@@ -176,7 +196,7 @@ class Verifier:
                 continue
             known[f"{array.name}/{name}"] = self._digest(path)
             if self._digest(path) != made.outputs.get(path, self._digest(path)):
-                yield Finding(path, f"its bytes are not those that {made.record.name} names", target_of(path))
+                yield self._other_bytes(made, path)
 
     def _world(self, path: Path, digest: str) -> Iterator[Finding]:
         lost, found = folder_digest(path, self._digest)
@@ -204,21 +224,33 @@ def target_of(path: Path) -> Path:
     return path
 
 
-def rebuild(path: Path, target: Path | None) -> str:
-    """Return the command that makes an artefact again, to be given in the folder that holds results/."""
-    if target is None:
-        return "put it back"
-    named = _from_results(target)
+def rebuild(findings: Sequence[Finding], folder: Path, records: Iterable[Made]) -> str | None:
+    """Return the shell command that rebuilds all that was found, and what depends on it up to the run's report.
+
+    Args:
+        findings: of one run; those that no rule makes are left out, and those beyond MOST_TARGETS.
+        folder: the run's folder, absolute.
+        records: records of the run; the last written says how snakemake was called.
+
+    Returns:
+        A command to be given in the working folder; None where there is nothing that a rule makes.
+
+    """
+    home = next((parent.parent for parent in folder.parents if parent.name == "results"), Path.cwd())
+    made = [finding for finding in findings if finding.target is not None][:MOST_TARGETS]
+    targets = list(dict.fromkeys(os.path.relpath(f.target, home) for f in made if f.target is not None))
+    if not targets:
+        return None
+    page = folder / "report.html"
+    goals = [os.path.relpath(page, home)] if page.exists() or page in (f.path for f in made) else targets
+    last = max(records, key=lambda record: str(record.content.get("end")), default=None)
+    command = str(last.content.get("command") or SNAKEMAKE) if last is not None else SNAKEMAKE
+    # `--` ends the list of --forcerun, which would otherwise swallow the goals.
+    command += f" --forcerun {shlex.join(targets)} -- {shlex.join(goals)}"
     # The manifest reads the earlier one to keep photos in their places, so a damaged one has to go first.
-    first = f"rm {named} && " if path.name == "images.parquet" else ""
-    return f"{first}snakemake --cores all --forcerun {named}"
-
-
-def _from_results(path: Path) -> Path:
-    for parent in path.parents:
-        if parent.name == "results":
-            return path.relative_to(parent.parent)
-    return path
+    damaged = [os.path.relpath(f.path, home) for f in made if f.path.name == "images.parquet" and f.damaged]
+    command = f"rm -f {shlex.join(damaged)} && {command}" if damaged else command
+    return command if home == Path.cwd() else f"cd {shlex.quote(str(home))} && {command}"
 
 
 def _sealed(seal: Path) -> str | None:

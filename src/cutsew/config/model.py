@@ -142,6 +142,15 @@ class Config(Section):
     compute: Compute = Field(default_factory=Compute, description="how the work is done")
     runs: dict[str, dict[str, Any]] = Field({}, description="variants: name -> settings that differ from the base run")
 
+    @field_validator("classes", mode="before")
+    @classmethod
+    def classes_are_a_list(cls, classes: object) -> object:
+        """Refuse `classes: cat, dog`, which YAML reads as one text."""
+        if isinstance(classes, str):
+            names = ", ".join(part.strip() for part in classes.replace(";", ",").split(",") if part.strip())
+            raise ValueError(f"is one text, not a list; write classes: [{names or 'cat, dog'}]")  # noqa: TRY004
+        return classes
+
     @field_validator("classes")
     @classmethod
     def classes_are_distinct(cls, classes: list[str]) -> list[str]:

@@ -1,11 +1,12 @@
 """Reading YAML that a person wrote: plain values only, nothing said twice, nothing that swells when it is read."""
 
 from collections.abc import Hashable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from yaml.nodes import MappingNode, Node, SequenceNode
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from cutsew.errors import UserError
 
@@ -55,6 +56,42 @@ def read_yaml(path: Path, what: str = "a YAML file") -> Any:  # noqa: ANN401  # 
         raise UserError(f"{path}: not YAML (nested too deeply); mend it") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date of month 13
         raise UserError(f"{path}: not YAML ({' '.join(str(error).split())}); mend it") from None
+
+
+@dataclass(frozen=True)
+class PlainText:
+    """An item of a list in a YAML file, written without quotes.
+
+    Attributes:
+        text: as YAML reads it.
+        line: where it starts, from 1.
+        lines: over how many lines it goes.
+
+    """
+
+    text: str
+    line: int
+    lines: int
+
+
+def plain_items(path: Path, key: str) -> list[PlainText]:
+    """Read the items without quotes of the list below a top-level key, with their lines; none where there is no list.
+
+    Raises:
+        yaml.YAMLError: not YAML; `read_yaml` words it.
+
+    """
+    with path.open(encoding="utf-8-sig") as stream:
+        root = yaml.compose(stream, Loader=_Loader)
+    if not isinstance(root, MappingNode):
+        return []
+    found = [value for name, value in root.value if getattr(name, "value", None) == key]
+    nodes = [node for value in found if isinstance(value, SequenceNode) for node in value.value]
+    return [
+        PlainText(node.value, node.start_mark.line + 1, node.end_mark.line - node.start_mark.line + 1)
+        for node in nodes
+        if isinstance(node, ScalarNode) and node.style is None
+    ]
 
 
 def _size(node: Node | None, known: dict[int, int], above: set[int]) -> int:

@@ -50,6 +50,8 @@ def manifest(
     if dataset.test.fraction is not None and dataset.kind == "folder":
         held_out = [in_fraction(digest, dataset.test.fraction) for digest in table["digest"]]
         table["split"] = ["test" if held else "train" for held in held_out]
+        if held_out and not any(held_out):
+            log.warning("dataset.test.fraction: %g of %d photos held none out", dataset.test.fraction, len(held_out))
     _refuse_empty(table, skipped, dataset)
     _warn_of_twins(table)
     table["shard"] = table.index // dataset.shard_size

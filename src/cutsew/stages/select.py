@@ -38,7 +38,7 @@ def select(
     names = labels_of(scored, "class")
     k = automatic_k(len(train), len(names)) if chosen_k == "auto" else chosen_k
     if k > len(train):
-        raise UserError(f"select.top_k: {k} is more than the {len(train)} training photos; lower it")
+        raise UserError(f"select.top_k: {k} is more than the {len(train)} training photos; set at most {len(train)}")
     z, rows = array_of(scored, "z" if "z" in scored else "zero_shot"), train["row"].to_numpy()
     chosen, values = top_k(_slabs(z, rows), k)
     photos = train.iloc[chosen.ravel()]

@@ -11,10 +11,10 @@ from cutsew.artefacts.garbage import delete, garbage
 from cutsew.config.sweep import add_runs, read_sweep, sweep_files, variants_of
 from cutsew.config.yaml_file import read_yaml
 from cutsew.errors import UserError
+from cutsew.owner import DEFAULT_CONFIGFILE
 from cutsew.plan import Plan
 
-BASE = Path("config/config.yaml")
-"""What the Snakefile reads where no --configfile is given."""
+BASE = Path(DEFAULT_CONFIGFILE)
 
 SWEEPS = BASE.parent / "sweeps"
 
@@ -36,16 +36,21 @@ def gc(
     """List results that no configured run refers to, and delete them with --yes.
 
     Every run of every config file that is given is kept. Give all of those whose results are still wanted. Runs of a
-    sweep are kept where --sweep names it or its table stands in results/<dataset>/sweeps/. Only folders of the datasets
-    that they name are looked into; sweeps/ and files that no stage writes are left alone, links are not followed.
+    sweep are kept where --sweep names it or its table stands in results/<dataset>/sweeps/. Datasets that no given
+    config file covers, and runs made with another one that still exists, are named and left alone; so are sweeps/ and
+    files that no stage writes. Links are not followed.
     """
-    plans = [plan for file in configfile or [BASE] for plan in _plans(_read(file), sweep or [])]
-    found = garbage(plans, Path("results"))
+    read = set(configfile or [BASE])
+    plans = [plan for file in configfile or [BASE] for plan in _plans(_read(file), sweep or [], read)]
+    found, unjudged = garbage(plans, Path("results"), read)
+    for left in unjudged:
+        typer.echo(f"left alone: {left.path}: {left.why}{_advice(left.path, read)}")
     for item in found:
         typer.echo(f"{_size(item.bytes):>10}  {item.path}  ({item.why})")
     total = _size(sum(item.bytes for item in found))
     if not found:
-        typer.echo("nothing to delete: a configured run refers to all there is")
+        rest = " else" if unjudged else ""
+        typer.echo(f"nothing{rest} to delete: a configured run refers to all there is{rest}")
     elif not yes:
         typer.echo(f"{total:>10}  in {len(found)} places; nothing was deleted, --yes deletes them")
     else:
@@ -54,8 +59,20 @@ def gc(
         typer.echo(f"{total:>10}  in {len(found)} places deleted")
 
 
-def _plans(raw: dict[str, Any], sweeps: list[str]) -> Iterator[Plan]:
-    """Plan a config's own runs, and those together with each sweep's as the workflow does."""
+def _advice(path: Path, read: set[Path]) -> str:
+    """Name a config file in config/ that covers a dataset's folder."""
+    for file in sorted(BASE.parent.glob("*.yaml")):
+        try:
+            named = _read(file).get("dataset", {}).get("name", "demo")
+        except (UserError, AttributeError):
+            continue
+        if file not in read and named == path.name:
+            return f"; add --configfile {file}"
+    return "; add its --configfile" if path.parent == Path("results") else "; add it"
+
+
+def _plans(raw: dict[str, Any], sweeps: list[str], read: set[Path]) -> Iterator[Plan]:
+    """Plan a config's own runs, and those together with each sweep's as the workflow does; add the sweeps to `read`."""
     raw = dict(raw)
     named = [str(raw.pop("sweep"))] if "sweep" in raw else []
     plan = Plan(raw)
@@ -63,6 +80,7 @@ def _plans(raw: dict[str, Any], sweeps: list[str]) -> Iterator[Plan]:
     files = {file for name in (*sweeps, *named) for file in sweep_files(name, SWEEPS)}
     tables = Path("results", plan.config.dataset.name, "sweeps").glob("*/table.csv")
     files |= {file for table in tables for file in SWEEPS.rglob(f"{table.parent.name}.yaml")}
+    read |= files
     for file in sorted(files):
         variants = variants_of(read_sweep(file), raw, str(file))
         yield Plan(add_runs(raw, {variant.run: variant.changes for variant in variants}, str(file)))

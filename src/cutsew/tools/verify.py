@@ -7,7 +7,7 @@ import typer
 from tqdm import tqdm
 
 from cutsew.artefacts.trace import Made, Traces, plain
-from cutsew.artefacts.verify import Verifier, reach, rebuild
+from cutsew.artefacts.verify import MOST_TARGETS, Verifier, reach, rebuild
 from cutsew.errors import UserError
 from cutsew.tools.paths import shown
 
@@ -15,8 +15,8 @@ from cutsew.tools.paths import shown
 def verify(folder: Annotated[Path, typer.Argument(help="A run's folder, results/<dataset>/<run>.")]) -> None:
     """Check that a run's artefacts, and all they were made from, are as they were made.
 
-    Digests every file anew, names what is damaged, lost, stale or foreign with the command that makes it again, and
-    ends with status 1 where there is any.
+    Recomputes every file's digest, names what is damaged, lost, stale or from elsewhere, prints the command that
+    rebuilds it, and exits with status 1 if there is any.
     """
     traces = Traces()
     if not folder.is_dir():
@@ -28,7 +28,13 @@ def verify(folder: Annotated[Path, typer.Argument(help="A run's folder, results/
         verifier = Verifier(traces, lambda _: bar.update())
         findings = verifier.findings(folder)
     for finding in findings:
-        typer.echo(f"{shown(finding.path)}: {finding.wrong}; {rebuild(finding.path, finding.target)}")
+        advice = "" if finding.target is not None else "; put it back"
+        typer.echo(f"{shown(finding.path)}: {finding.wrong}{advice}")
+    command = rebuild(findings, plain(folder), records)
+    if command is not None:
+        more = sum(finding.target is not None for finding in findings) - MOST_TARGETS
+        then = f" ({more} more remain after it; run verify again)" if more > 0 else ""
+        typer.echo(f"to rebuild{then}:\n{command}")
     if findings:
         raise typer.Exit(1)
     typer.echo(f"{folder}: all is as it was made: {len(records)} records, {verifier.checked} files")
