@@ -102,12 +102,6 @@ def test_passes_of_a_file_of_scores(root, tmp_path):
     )
 
 
-def test_a_list_of_held_out_photos_that_names_none(root, tmp_path):
-    path = tmp_path / "none.txt"
-    path.write_text("\n")
-    refused(config_of(root, dataset={"test": {"list": str(path)}}), r"dataset\.test\.list: .* names no photo")
-
-
 @pytest.mark.parametrize(
     "changes",
     [
