@@ -85,10 +85,10 @@ def cut(
     """Ask the teacher about whole photos and M crops of each; fuse (Eq. 3-7)."""
     settings = load(yaml.safe_load(config.read_text()))
     named = settings.teacher.open_clip
-    clip = clip_models.build(named.model, named.pretrained, named.image_size, "teacher.open_clip")
+    clip = clip_models.build(named, "teacher.open_clip")
     side, paths = clip.image_size, _paths(run, pd.read_parquet(run / "images.parquet"))
     texts = torch.from_numpy(xarray.open_zarr(run / "text.zarr", consolidated=False)["text"].values)
-    end = [T.ToTensor(), T.Normalize(clip.mean, clip.std)]
+    end = [T.ToTensor(), T.Normalize(clip.preprocessing.mean, clip.preprocessing.std)]
     whole = T.Compose([T.Resize((side, side), BICUBIC), *end])
     crop = T.RandomResizedCrop(side, scale=settings.cut.area, ratio=settings.cut.aspect, interpolation=BICUBIC)
     crops = T.Compose([crop, T.RandomHorizontalFlip(), *end])
@@ -115,14 +115,15 @@ def train(
     """Train the adapter and the labels (Eq. 11-20)."""
     settings = load(yaml.safe_load(config.read_text()))
     named, rules = settings.student.open_clip, settings.train
-    clip = clip_models.build(named.model, named.pretrained, named.image_size, "student.open_clip")
+    clip = clip_models.build(named, "student.open_clip")
     images = pd.read_parquet(run / "images.parquet")
     chosen = images["split"] == "train"
     place = {row: number for number, row in enumerate(np.flatnonzero(chosen))}
     pool = sorted({place[row] for row in pd.read_parquet(run / "patches.parquet")["row"]})
     labels = xarray.open_zarr(run / "pseudo.zarr", consolidated=False)["z"].values[chosen]
     side = (clip.image_size, clip.image_size)
-    transform = T.Compose([T.Resize(side, BICUBIC), T.ToTensor(), T.Normalize(clip.mean, clip.std)])
+    normal = T.Normalize(clip.preprocessing.mean, clip.preprocessing.std)
+    transform = T.Compose([T.Resize(side, BICUBIC), T.ToTensor(), normal])
     photos = SewnPhotos(_paths(run, images[chosen]), transform, pool, settings.sew)
     tower, z = GridOfFeatures(clip.model.visual).eval().requires_grad_(False), nn.Parameter(torch.from_numpy(labels))
     width = tower(torch.zeros(1, 3, *side)).shape[1]

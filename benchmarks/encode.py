@@ -20,9 +20,11 @@ from torch.nn.functional import cosine_similarity
 
 from common import REPEATS, RESULTS, Out, Repeats, Thing, Tiny, measure
 from cutsew import clip_models, steady
+from cutsew.config.base import OpenClipModel
 from cutsew.config.method import Cut
 from cutsew.config.teacher import Teacher
 from cutsew.data.images import inspect
+from cutsew.numerics.views import Square
 from cutsew.pixels import Pixels
 from cutsew.precision import multiplies_bfloat16
 from cutsew.stages.encode import Views, embed_views
@@ -64,14 +66,14 @@ def main(
     name = "cutsew-tiny" if tiny else "RN50"
     threads, passes, size = steady.count(), 1 if tiny else 20, 32 if tiny else 224
     count = 1 if tiny else photos
-    clip = clip_models.build(name, "openai", size, "teacher.open_clip", weights=False)
+    clip = clip_models.build(OpenClipModel(model=name, image_size=size), "teacher.open_clip", weights=False)
     tower = clip.model.get_submodule("visual").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    module = nn.Sequential(Pixels(clip.mean, clip.std), tower)
+    module = nn.Sequential(Pixels(clip.preprocessing.mean, clip.preprocessing.std), tower)
     ways = {name: Teacher.model_validate(chosen) for name, chosen in WAYS.items()}
     encoders = {name: image_encoder(module, size, way, "cpu") for name, way in ways.items()}
     ready = torch.randn(count * passes, 3, size, size).contiguous(memory_format=torch.channels_last)
     with tempfile.TemporaryDirectory() as folder:
-        views = Views(_listed(write_photos(Path(folder), count)), size, range(passes), Cut())
+        views = Views(_listed(write_photos(Path(folder), count)), Square(size, "bicubic"), range(passes), Cut())
         width = int(tower(ready[:1]).shape[1])
 
         def encode(way: str) -> None:

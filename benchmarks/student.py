@@ -21,6 +21,7 @@ from common import REPEATS, RESULTS, Out, Repeats, Thing, Tiny, measure
 from cutsew import clip_models
 from cutsew.backbones.base import Backbone
 from cutsew.backbones.open_clip import GridOfFeatures
+from cutsew.config.base import OpenClipModel
 from cutsew.config.student import Student as Settings
 from cutsew.deploy.graph import INPUT, OUTPUTS, Graph, write_graph
 from cutsew.numerics.adapter import Adapter
@@ -49,8 +50,9 @@ class ZeroShot(nn.Module):
 
     def __init__(self, model: str, size: int) -> None:
         super().__init__()
-        clip = clip_models.build(model, "openai", size, "teacher.open_clip", weights=False)
-        self.pixels, self.tower = Pixels(clip.mean, clip.std), clip.model.get_submodule("visual")
+        clip = clip_models.build(OpenClipModel(model=model, image_size=size), "teacher.open_clip", weights=False)
+        self.pixels = Pixels(clip.preprocessing.mean, clip.preprocessing.std)
+        self.tower = clip.model.get_submodule("visual")
         width = self.tower(torch.zeros(1, 3, size, size)).shape[1]
         self.register_buffer("texts", normalize(torch.randn(CLASSES, width), dim=-1))
 
@@ -98,9 +100,9 @@ def main(
 
 def random_student(model: str, size: int) -> Student:
     """Build a student whose backbone and adapter have random weights."""
-    clip = clip_models.build(model, "openai", size, "student.open_clip", weights=False)
+    clip = clip_models.build(OpenClipModel(model=model, image_size=size), "student.open_clip", weights=False)
     tower = GridOfFeatures(clip.model.get_submodule("visual"))
-    backbone = Backbone(tower, Pixels(clip.mean, clip.std), size, Settings(), "cpu")
+    backbone = Backbone(tower, clip.preprocessing, size, Settings(), "cpu")
     return Student(backbone, Adapter(backbone.width, CLASSES), [str(number) for number in range(CLASSES)])
 
 

@@ -83,8 +83,10 @@ def write_clip(path: Path, model: str, side: int) -> dict[str, Any]:
     from safetensors.torch import save_file  # noqa: PLC0415 - most benchmarks here need no torch
 
     from cutsew import clip_models  # noqa: PLC0415
+    from cutsew.config.base import OpenClipModel  # noqa: PLC0415
 
-    built = clip_models.build(model, "openai", side, "student.open_clip", weights=False)
+    named = OpenClipModel(model=model, pretrained="openai", image_size=side)
+    built = clip_models.build(named, "student.open_clip", weights=False)
     save_file(built.model.state_dict(), path)
     return {"model": model, "pretrained": str(path), "image_size": side}
 

@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cutsew import checkpoints
 from cutsew.compat import import_torchvision
+from cutsew.config.base import OpenClipModel
 from cutsew.errors import UserError
+from cutsew.preprocessing import TINY, Preprocessing, of_open_clip
 from cutsew.quick_imports import hidden, quickly
 from cutsew.teachers.positions import resize_position_embedding
 
@@ -28,7 +29,6 @@ from open_clip.convert import convert_state_dict  # noqa: E402
 from open_clip.model import convert_to_custom_text_state_dict, resize_text_pos_embed  # noqa: E402
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg  # noqa: E402
 
-TINY = "cutsew-tiny"
 _POSITIONS = ("visual.positional_embedding", "visual.attnpool.positional_embedding")
 
 
@@ -38,8 +38,8 @@ class Clip:
 
     Attributes:
         model: in eval mode, float32, on the CPU, without gradients.
-        mean: of the three channels, for pixels in [0, 1].
-        std: of the three channels.
+        preprocessing: of photos.
+        quick_gelu: whether its towers compute QuickGELU instead of GELU.
         image_size: side of its square input in pixels.
         width: D, of its embeddings.
         logit_bias: added to scale * cosine by models that were trained with a sigmoid loss (SigLIP and kin); None for
@@ -48,28 +48,27 @@ class Clip:
     """
 
     model: nn.Module
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    preprocessing: Preprocessing
+    quick_gelu: bool
     image_size: int
     width: int
     logit_bias: float | None
 
 
-def build(model: str, pretrained: str, image_size: int | None, section: str, *, weights: bool = True) -> Clip:
+def build(settings: OpenClipModel, section: str, *, weights: bool = True) -> Clip:
     """Build an open_clip model.
 
     Args:
-        model: open_clip's name of it; cutsew-tiny is the demo's own. For OpenAI's ViT weights from a local file take
-            the name that ends in -quickgelu, as open_clip has it.
-        pretrained: open_clip's tag of its weights, or the path of a local checkpoint.
-        image_size: side of the square input in pixels, None for the model's own.
+        settings: model, weights and image size.
         section: dotted name of the settings' section, for messages.
         weights: load them; False leaves random ones, for a caller that has its own.
 
     Raises:
-        UserError: an unknown model or tag, weights that cannot be fetched or do not fit.
+        UserError: an unknown model or tag, weights that cannot be fetched or do not fit, or nothing says how photos are
+            preprocessed for them.
 
     """
+    model, pretrained = settings.model, settings.pretrained
     if model == TINY:
         from cutsew.demo import tiny_clip  # noqa: PLC0415
 
@@ -79,14 +78,9 @@ def build(model: str, pretrained: str, image_size: int | None, section: str, *, 
         raise UserError(f"{section}.model: open_clip has no model {model}; see open_clip.list_models()")
     if "hf_model_name" in config.get("text_cfg", {}):
         _show_transformers()
-    tag: dict[str, Any] = {} if checkpoints.is_path(pretrained) else get_pretrained_cfg(model, pretrained)
-    state = _state_dict(model, pretrained, tag, f"{section}.pretrained") if weights else None
-    quick_gelu = _needs_quick_gelu(model, tag)
-    if state is not None and _is_openais(state) and not (quick_gelu or config.get("quick_gelu")):
-        raise UserError(
-            f"{section}.model: {pretrained} is an archive of OpenAI's, whose weights need QuickGELU; "
-            f"set {model}-quickgelu"
-        )
+    wanted = of_open_clip(settings, section)
+    image_size = settings.image_size or wanted.image_size
+    state = _state_dict(model, pretrained, f"{section}.pretrained") if weights else None
     is_timm = "timm_model_name" in config["vision_cfg"]  # timm's towers change size after loading
     with _quiet(), torch.random.fork_rng(devices=[]), checkpoints.left_empty() if weights else nullcontext():
         try:
@@ -94,9 +88,8 @@ def build(model: str, pretrained: str, image_size: int | None, section: str, *, 
                 model,
                 load_weights=False,
                 pretrained_text=False,
-                force_quick_gelu=quick_gelu,
+                force_quick_gelu=wanted.quick_gelu,
                 force_image_size=None if is_timm else image_size,
-                force_preprocess_cfg=open_clip.transform.merge_preprocess_dict({}, tag),
             )
         except (OSError, RuntimeError, ImportError, ValueError, AssertionError) as error:
             raise UserError(f"{section}.model: {model} cannot be built ({_first_line(error)})") from None
@@ -112,12 +105,11 @@ def build(model: str, pretrained: str, image_size: int | None, section: str, *, 
         checkpoints.load(built, fitted, source, f"{section}.pretrained")
     if is_timm and image_size is not None:
         built.visual.set_input_size(image_size)
-    wanted = built.visual.preprocess_cfg
-    size = image_size or wanted["size"]
+    size = image_size or built.visual.preprocess_cfg["size"]
     side = size if isinstance(size, int) else size[0]
     frozen = built.eval().requires_grad_(False)
     bias = float(built.logit_bias.item()) if state is not None and "logit_bias" in state else None
-    return Clip(frozen, tuple(wanted["mean"]), tuple(wanted["std"]), side, int(config["embed_dim"]), bias)
+    return Clip(frozen, wanted.preprocessing, wanted.quick_gelu, side, int(config[\"embed_dim\"]), bias)
 
 
 def tokenizer(model: str) -> Callable[[list[str]], Tensor]:
@@ -134,7 +126,7 @@ def _show_transformers() -> None:
         open_clip.model.HFTextEncoder = open_clip.hf_model.HFTextEncoder
 
 
-def _state_dict(model: str, pretrained: str, tag: dict[str, Any], setting: str) -> dict[str, Tensor]:
+def _state_dict(model: str, pretrained: str, setting: str) -> dict[str, Tensor]:
     if model == TINY:
         from cutsew.demo import tiny_clip  # noqa: PLC0415
 
@@ -145,31 +137,14 @@ def _state_dict(model: str, pretrained: str, tag: dict[str, Any], setting: str) 
         return tiny_clip.state_dict(Path(pretrained)) if packed else state
     if checkpoints.is_path(pretrained):
         return checkpoints.read_state_dict(Path(pretrained), setting)
-    if not tag:
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
-        raise UserError(
-            f"{setting}: {model} has no weights {pretrained} (it has: {tags}); give one of them or a local file"
-        )
     try:
         with _quiet(logging.ERROR):
-            path = Path(download_pretrained(tag))
+            path = Path(download_pretrained(get_pretrained_cfg(model, pretrained)))
     except Exception as error:  # the hub's client raises dozens of kinds
         raise UserError(
             f"{setting}: {pretrained} of {model} cannot be downloaded ({_first_line(error)}); give a local file"
         ) from None
     return checkpoints.read_state_dict(path, setting)
-
-
-def _needs_quick_gelu(model: str, tag: dict[str, Any]) -> bool:
-    """Tell from the tag; for a local file, from all tags of the model, where they agree."""
-    tags = (
-        [tag] if tag else [get_pretrained_cfg(model, name) for name in open_clip.list_pretrained_tags_by_model(model)]
-    )
-    return bool(tags) and all(one.get("quick_gelu", False) for one in tags)
-
-
-def _is_openais(state: dict[str, Tensor]) -> bool:
-    return all(name in state for name in checkpoints.OPENAI_SIZES)
 
 
 def _fitted(state: dict[str, Tensor], model: nn.Module, source: str, section: str) -> dict[str, Tensor]:

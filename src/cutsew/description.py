@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from cutsew.config.base import Channels, Spread
 from cutsew.config.load import one_line
 from cutsew.config.yaml_file import read_yaml
 from cutsew.errors import UserError
@@ -16,6 +17,14 @@ class _Backbone(BaseModel):
     weights_digest: str
 
 
+class _Preprocessing(BaseModel):
+    size: int
+    resize: Literal["squash"]
+    interpolation: Literal["bicubic", "bilinear"]
+    mean: Channels
+    std: Spread
+
+
 class Description(BaseModel):
     """What a student's description holds at least."""
 
@@ -23,7 +32,7 @@ class Description(BaseModel):
 
     format: Literal[1]
     classes: list[str] = Field(min_length=1)
-    preprocessing: dict[str, Any]
+    preprocessing: _Preprocessing
     backbone: _Backbone
     head: Literal["adapter", "linear"] = "adapter"
     adapter: dict[str, Annotated[float, Field(ge=0, le=1e9)]]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from cutsew.artefacts.atomic import replacing, write_text
 from cutsew.artefacts.store import file_digest
+from cutsew.config.base import Preprocessing
 from cutsew.config.load import one_line
 from cutsew.config.student import Student as StudentSettings
 from cutsew.description import MODEL, read_description
@@ -53,7 +54,8 @@ class Student(nn.Module):
 
     Attributes:
         classes: C names, in the order of the logits.
-        image_size: S, side of the square input in pixels; photos are squashed to it (Pillow's bicubic).
+        image_size: S, side of the square input in pixels; photos are squashed to it.
+        square: that size, and the interpolation.
 
     """
 
@@ -63,6 +65,7 @@ class Student(nn.Module):
         self.adapter = adapter
         self.classes = classes
         self.image_size = int(backbone.image_size)
+        self.square = backbone.square
         self.eval()
 
     @torch.inference_mode()
@@ -149,7 +152,7 @@ def save(
     model = {
         "format": 1,
         "classes": classes,
-        "preprocessing": {"size": backbone.image_size, "resize": "squash", "interpolation": "bicubic"},
+        "preprocessing": {"size": backbone.image_size, **backbone.preprocessing.describe()},
         "grid": list(backbone.grid),
         "backbone": backbone.describe(),
         "head": "linear" if isinstance(adapter, LinearHead) else "adapter",
@@ -183,6 +186,7 @@ def load(path: Path | str, device: str = "cpu", build: Build = build_backbone) -
     try:
         named = {k: described[k] for k in StudentSettings.model_fields if k in described}
         settings = StudentSettings.model_validate(named)
+        settings = trained_with(settings, model["preprocessing"])
     except ValidationError as error:
         raise UserError(f"{folder / MODEL}: backbone: {one_line(error, StudentSettings)}; train again") from None
     backbone = build(settings, device, _part(state, "backbone.")) if whole else build(settings, device)
@@ -195,6 +199,18 @@ def load(path: Path | str, device: str = "cpu", build: Build = build_backbone) -
     except (RuntimeError, TypeError, ValueError, ArithmeticError, AssertionError):
         raise UserError(f"{weights}: its weights do not fit {MODEL}; train again") from None
     return Student(backbone, adapter.to(device), list(model["classes"]))
+
+
+def trained_with(settings: StudentSettings, preprocessing: Mapping[str, Any]) -> StudentSettings:
+    """Return settings whose backbone is preprocessed as model.yaml says, whatever its weights come with elsewhere.
+
+    Raises:
+        ValidationError: it says nothing that can be used.
+
+    """
+    own = Preprocessing.model_validate({name: preprocessing.get(name) for name in Preprocessing.model_fields})
+    section = getattr(settings, settings.kind).model_copy(update={"preprocessing": own})
+    return settings.model_copy(update={settings.kind: section})
 
 
 def _read_weights(path: Path, digest: str) -> dict[str, Tensor]:

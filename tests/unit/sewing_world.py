@@ -15,7 +15,7 @@ from cutsew.backbones import Backbone
 from cutsew.config.method import Correct, Score, Sew
 from cutsew.config.student import Adapter, Student, Train
 from cutsew.data.images import inspect
-from cutsew.pixels import Pixels
+from cutsew.preprocessing import Preprocessing
 from cutsew.stages import train as stage
 
 torch.set_num_threads(1)  # the models here are too small to share out
@@ -28,7 +28,7 @@ def backbone(settings, device="cpu"):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         tower = nn.Sequential(nn.Conv2d(3, 12, 4, stride=4), nn.ReLU())
-    return Backbone(tower, Pixels((0.5,) * 3, (0.25,) * 3), 16, settings, device)
+    return Backbone(tower, Preprocessing((0.5,) * 3, (0.25,) * 3, "bicubic"), 16, settings, device)
 
 
 def make_world(folder: Path, test: int = TEST) -> Path:

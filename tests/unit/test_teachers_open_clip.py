@@ -9,7 +9,7 @@ from tiny_models import SIZE, checkpoint, register
 from cutsew import clip_models, teachers
 from cutsew.checkpoints import OPENAI_SIZES
 from cutsew.compat import import_torchvision
-from cutsew.config.teacher import Teacher
+from cutsew.config.teacher import OpenClipTeacher, Teacher
 from cutsew.errors import UserError
 from cutsew.teachers.positions import resize_position_embedding
 
@@ -18,9 +18,12 @@ import open_clip  # noqa: E402
 from PIL import Image  # noqa: E402
 
 
+def named(model, pretrained, image_size=None):
+    return OpenClipTeacher(model=model, pretrained=str(pretrained), image_size=image_size)
+
+
 def build(model, pretrained, image_size=None):
-    section = {"model": model, "pretrained": str(pretrained), "image_size": image_size}
-    return teachers.build(Teacher.model_validate({"kind": "open_clip", "open_clip": section}), "cpu")
+    return teachers.build(Teacher(kind="open_clip", open_clip=named(model, pretrained, image_size)), "cpu")
 
 
 def views(count, size, seed=0):
@@ -63,7 +66,7 @@ def test_rows_do_not_depend_on_the_batch(tmp_path, name):
 def test_double_image_size_keeps_the_first_row(tmp_path, name, key, grid):
     path, model = checkpoint(tmp_path, name)
     size = 2 * SIZE[name]
-    clip = clip_models.build(name, str(path), size, "teacher.open_clip")
+    clip = clip_models.build(named(name, path, size), "teacher.open_clip")
     before, after = model.visual.get_parameter(key), clip.model.visual.get_parameter(key)
     assert before.shape[0] == 1 + (grid // 2) ** 2
     assert after.shape[0] == 1 + grid**2
@@ -76,7 +79,7 @@ def test_double_image_size_keeps_the_first_row(tmp_path, name, key, grid):
 
 def test_vit_is_resized_as_open_clip_does(tmp_path):
     path, _ = checkpoint(tmp_path, "test-vit")
-    ours = clip_models.build("test-vit", str(path), 80, "teacher.open_clip").model.visual.positional_embedding
+    ours = clip_models.build(named("test-vit", path, 80), "teacher.open_clip").model.visual.positional_embedding
     theirs = open_clip.create_model("test-vit", pretrained=str(path), force_image_size=80).visual.positional_embedding
     torch.testing.assert_close(ours, theirs)
 
@@ -87,21 +90,6 @@ def test_building_leaves_random_state_alone(tmp_path):
     before = torch.random.get_rng_state()
     build("test-vit", path)
     assert torch.equal(torch.random.get_rng_state(), before)
-
-
-@pytest.mark.parametrize(
-    ("model", "tag", "expected"),
-    [
-        ("RN50x64", {"quick_gelu": True}, True),
-        ("RN50x64", {}, True),
-        ("ViT-L-14-336", {}, True),
-        ("ViT-B-32", {}, False),
-        ("ViT-B-32", {"quick_gelu": True}, True),
-        ("test-vit", {}, False),
-    ],
-)
-def test_openai_weights_get_their_activation(model, tag, expected):
-    assert clip_models._needs_quick_gelu(model, tag) is expected
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -35,7 +35,7 @@ def register(folder):
 
 
 def checkpoint(folder, name, suffix=".safetensors", seed=0):
-    """Save a random model; return the path and the model. BatchNorm statistics are random too."""
+    """Save a random model, and how its photos are preprocessed; return the path and the model. BatchNorm statistics are random too."""
     register(folder)
     torch.manual_seed(seed)
     model = open_clip.create_model(name).eval()
@@ -44,6 +44,8 @@ def checkpoint(folder, name, suffix=".safetensors", seed=0):
             nn.init.uniform_(part.weight, 0.5, 1.5)
             nn.init.normal_(part.running_mean)
             nn.init.uniform_(part.running_var, 0.5, 1.5)
+    photos = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD, "interpolation": "bicubic"}
+    (folder / "open_clip_config.json").write_text(json.dumps({"preprocess_cfg": photos}))
     path = folder / f"{name}{suffix}"
     state = model.state_dict()
     if suffix == ".safetensors":

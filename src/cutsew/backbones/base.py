@@ -7,8 +7,10 @@ from torch import Tensor, nn
 
 from cutsew.checkpoints import weights_digest
 from cutsew.config.student import Student
+from cutsew.numerics.views import Square
 from cutsew.pixels import Pixels
 from cutsew.precision import tuned
+from cutsew.preprocessing import Preprocessing
 from cutsew.steady import each_steadily, steadily
 
 
@@ -20,7 +22,7 @@ class Backbone(nn.Module):
 
     Args:
         tower: from normalised (B, 3, S, S) float32 to (B, D, H, W).
-        pixels: the normalisation.
+        preprocessing: of photos.
         image_size: S, side of the square input in pixels.
         settings: what builds it again.
         device: cpu or cuda.
@@ -29,18 +31,22 @@ class Backbone(nn.Module):
         width: D, channels of the features.
         grid: (H, W) of the features.
         image_size: S.
+        preprocessing: of photos.
         weights_digest: SHA-256 of its weights.
 
     """
 
-    def __init__(self, tower: nn.Module, pixels: Pixels, image_size: int, settings: Student, device: str) -> None:
+    def __init__(
+        self, tower: nn.Module, preprocessing: Preprocessing, image_size: int, settings: Student, device: str
+    ) -> None:
         super().__init__()
+        self.preprocessing = preprocessing
         self.image_size = image_size
         self.weights_digest = weights_digest(tower)
         self._settings = settings
         self._device = device
         self.tower = tower.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.pixels = pixels.to(device)
+        self.pixels = Pixels(preprocessing.mean, preprocessing.std).to(device)
         self.requires_grad_(False)
         self.eval()
         self._encode = tuned(
@@ -63,7 +69,14 @@ class Backbone(nn.Module):
         """Stay in eval mode: it is frozen."""
         return super().train(False)
 
+    @property
+    def square(self) -> Square:
+        """How it takes photos."""
+        return Square(self.image_size, self.preprocessing.interpolation)
+
     def describe(self) -> dict[str, Any]:
-        """Return all that is needed to build it again, and the digest of its weights."""
+        """Return what builds it again, besides its preprocessing, and the digest of its weights."""
         chosen = self._settings.model_dump(include={"kind", "precision", "compiled", self._settings.kind})
+        for name in ("preprocessing", "tag"):  # what they settle is known by now
+            chosen[self._settings.kind].pop(name, None)
         return {**chosen, "width": self.width, "weights_digest": self.weights_digest}

@@ -5,7 +5,6 @@ from torch import Tensor, nn
 from cutsew import checkpoints, clip_models
 from cutsew.backbones.base import Backbone
 from cutsew.config.student import Student
-from cutsew.pixels import Pixels
 
 
 class GridOfFeatures(nn.Module):
@@ -35,10 +34,10 @@ def open_clip_backbone(student: Student, device: str, state: dict[str, Tensor] |
 
     """
     settings = student.open_clip
-    clip = clip_models.build(
-        settings.model, settings.pretrained, settings.image_size, "student.open_clip", weights=state is None
-    )
+    clip = clip_models.build(settings, "student.open_clip", weights=state is None)
     tower = GridOfFeatures(clip.model.visual)  # type: ignore[arg-type]
     if state is not None:
         checkpoints.load(tower, state, settings.model, "student.open_clip.model")
-    return Backbone(tower, Pixels(clip.mean, clip.std), clip.image_size, student, device)
+    known = settings.model_copy(update={"quick_gelu": clip.quick_gelu})
+    rebuilt = student.model_copy(update={"open_clip": known})
+    return Backbone(tower, clip.preprocessing, clip.image_size, rebuilt, device)

@@ -11,7 +11,7 @@ from cutsew.backbones.base import Backbone
 from cutsew.compat import import_torchvision
 from cutsew.config.student import Student, TimmStudent
 from cutsew.errors import UserError
-from cutsew.pixels import Pixels
+from cutsew.preprocessing import of_timm
 from cutsew.quick_imports import quickly
 from cutsew.teachers import efficientnet
 
@@ -49,20 +49,19 @@ def timm_backbone(student: Student, device: str, state: dict[str, Tensor] | None
 
     """
     settings = student.timm
-    if settings.model not in timm.list_models():
+    if not timm.is_model(settings.model):
         raise UserError(f"student.timm.model: timm has no model {settings.model}; see timm.list_models()")
-    if settings.weights == "package":
-        mean, std = efficientnet.MEAN, efficientnet.STD
-        model = _bare(settings) if state is not None else _packaged(settings.model)
+    preprocessing = of_timm(settings, efficientnet.PREPROCESSING)
+    if state is not None:
+        model = _bare(settings)
     else:
-        model = _bare(settings) if state is not None else _weighted(settings)
-        mean, std = model.pretrained_cfg["mean"], model.pretrained_cfg["std"]
+        model = _packaged(settings.model) if settings.weights == "package" else _weighted(settings)
     if not hasattr(model, "forward_intermediates"):
         raise UserError(f"student.timm.model: {settings.model} gives no feature map; take another")
     tower = LastFeatures(model.eval())
     if state is not None:
         checkpoints.load(tower, state, settings.model, "student.timm.model")
-    return Backbone(tower, Pixels(mean, std), settings.image_size, student, device)
+    return Backbone(tower, preprocessing, settings.image_size, student, device)
 
 
 def _packaged(name: str) -> Any:  # noqa: ANN401

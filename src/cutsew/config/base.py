@@ -1,4 +1,4 @@
-"""What every section of the settings has in common."""
+"""What sections of the settings have in common, and the section that teacher and student share."""
 
 from typing import Annotated, Any, Literal, get_args
 
@@ -32,3 +32,42 @@ class Section(BaseModel):
             if bool not in (wanted, *get_args(wanted)):
                 raise ValueError(f"is {str(value).lower()}; write a value of its kind, not true, false, yes or no")
         return value
+
+
+Channels = Annotated[list[Fraction], Field(min_length=3, max_length=3)]
+"""A number in [0, 1] for each of red, green and blue."""
+
+Spread = Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=3, max_length=3)]
+"""A number in (0, 1] for each of red, green and blue."""
+
+
+class Preprocessing(Section):
+    """How photos are made into a model's input; what is null comes with the weights."""
+
+    mean: Channels | None = Field(None, description="of red, green and blue, for pixels in [0, 1]")
+    std: Spread | None = Field(None, description="likewise")
+    interpolation: Literal["bicubic", "bilinear"] | None = Field(None, description="how photos are resized")
+
+
+class OpenClipModel(Section):
+    """An open_clip model and its weights, which teacher and student name alike."""
+
+    model: str = Field(description="open_clip model name; cutsew-tiny is the demo's own")
+    pretrained: str = Field(
+        "openai",
+        description="open_clip weights tag, or the path of a local checkpoint (safetensors, .pt, .pth, .bin, .ckpt)",
+    )
+    image_size: Size | None = Field(None, description="side of the square input in pixels; null for the model's own")
+    tag: str | None = Field(
+        None,
+        description="for a local checkpoint: the tag of the weights it holds, where those that open_clip has of the "
+        "model differ in preprocessing or QuickGELU",
+    )
+    quick_gelu: bool | None = Field(
+        None, description="whether the weights were trained with QuickGELU; null takes it from where preprocessing is"
+    )
+    preprocessing: Preprocessing = Field(
+        default_factory=Preprocessing,
+        description="null takes it from the tag, from open_clip_config.json next to the checkpoint, or from all tags "
+        "of the model where they agree",
+    )

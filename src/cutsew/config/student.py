@@ -4,29 +4,31 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cutsew.config.base import Fraction, Precision, Section, Size
+from cutsew.config.base import Fraction, OpenClipModel, Precision, Preprocessing, Section, Size
 
 
-class OpenClipStudent(Section):
+class OpenClipStudent(OpenClipModel):
     """Any open_clip visual tower without its pooling."""
 
     model: str = Field("RN101", description="open_clip model name; cutsew-tiny is the demo's own")
-    pretrained: str = Field(
-        "openai",
-        description="open_clip weights tag, or the path of a local checkpoint (safetensors, .pt, .pth, .bin, .ckpt); "
-        "for OpenAI's ViT-B and ViT-L-14 weights as a file name the model's -quickgelu variant",
-    )
     image_size: Size = Field(448, description="side of the square input in pixels")
 
 
 class TimmStudent(Section):
     """Any timm model that gives a feature map."""
 
-    model: str = Field("tf_efficientnet_lite0", description="timm model name")
+    model: str = Field(
+        "tf_efficientnet_lite0", description="timm model name, with its tag (resnet50.a1_in1k) or without"
+    )
     weights: str = Field(
         "package", description="package: from extra `offline`; pretrained: from the hub; or the path of a local file"
     )
     image_size: Size = Field(288, description="side of the square input in pixels")
+    preprocessing: Preprocessing = Field(
+        default_factory=Preprocessing,
+        description="null takes it from the tag, from config.json next to the local file, or from all tags of the "
+        "model where they agree",
+    )
 
 
 class Student(Section):

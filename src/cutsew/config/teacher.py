@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from cutsew.config.base import Precision, Section, Size
+from cutsew.config.base import OpenClipModel, Precision, Section, Size
 
 
 class Prompts(Section):
@@ -25,15 +25,10 @@ class Prompts(Section):
         return self
 
 
-class OpenClipTeacher(Section):
+class OpenClipTeacher(OpenClipModel):
     """Any open_clip model."""
 
     model: str = Field("RN50x64", description="open_clip model name; cutsew-tiny is the demo's own")
-    pretrained: str = Field(
-        "openai",
-        description="open_clip weights tag, or the path of a local checkpoint (safetensors, .pt, .pth, .bin, .ckpt); "
-        "for OpenAI's ViT-B and ViT-L-14 weights as a file name the model's -quickgelu variant",
-    )
     image_size: Size | None = Field(448, description="side of the square view in pixels; null for the model's own")
 
 

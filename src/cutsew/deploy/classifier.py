@@ -11,6 +11,7 @@ from cutsew.artefacts.thresholds import Thresholds
 from cutsew.description import MODEL, read_description
 from cutsew.device import pick_device
 from cutsew.errors import UserError
+from cutsew.numerics.views import Square
 from cutsew.student import Build, build_backbone, load
 
 ONNX = "model.onnx"
@@ -23,14 +24,14 @@ class Classifier:
     Attributes:
         logits: from (B, 3, S, S) uint8 to (B, C) float32, on the CPU.
         classes: C names.
-        image_size: S.
+        square: how it takes photos.
         thresholds: from which probability each class counts as named.
 
     """
 
     logits: Callable[[Tensor], Tensor]
     classes: list[str]
-    image_size: int
+    square: Square
     thresholds: Thresholds
 
 
@@ -58,7 +59,7 @@ def open_classifier(path: Path, device: str, build: Build = build_backbone) -> C
     return Classifier(
         lambda images: student(images.to(where)).cpu(),
         student.classes,
-        student.image_size,
+        student.square,
         thresholds_of(path, student.classes),
     )
 
@@ -78,4 +79,4 @@ def _onnx(path: Path, device: str) -> Classifier:
     from cutsew.deploy.onnx_student import OnnxStudent  # noqa: PLC0415 - needs the extra `export`
 
     student = OnnxStudent(path, "cpu" if device == "auto" else device)
-    return Classifier(student, student.classes, student.image_size, student.thresholds)
+    return Classifier(student, student.classes, student.square, student.thresholds)

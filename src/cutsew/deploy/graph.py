@@ -21,7 +21,7 @@ OPSET = 18
 """Operators of 2022, which every runtime of today knows."""
 
 INPUT, OUTPUTS = "pixels", ("logits", "probabilities")
-PREPROCESSING = "RGB, squashed to S x S by Pillow's bicubic, channels first, 0 to 255; normalised in the graph"
+PREPROCESSING = "RGB, squashed to S x S by Pillow's {}, channels first, 0 to 255; normalised in the graph"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-3
 """Logits of torch and onnxruntime may differ by no more; 1e-6 is usual."""
@@ -128,7 +128,8 @@ def metadata(student: Student, thresholds: Thresholds) -> dict[str, str]:
         "producer": "cutsew",
         "classes": json.dumps(student.classes, ensure_ascii=False),
         "image_size": str(student.image_size),
-        "preprocessing": PREPROCESSING,
+        "interpolation": student.square.interpolation,
+        "preprocessing": PREPROCESSING.format(student.square.interpolation),
         "threshold_rule": thresholds.rule,
         "thresholds": json.dumps(thresholds.choose().tolist()),
         "thresholds_by_rule": json.dumps(thresholds.by_rule),

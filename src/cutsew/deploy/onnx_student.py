@@ -9,6 +9,7 @@ from torch import Tensor
 from cutsew.artefacts.thresholds import Thresholds
 from cutsew.deploy.graph import INPUT, OUTPUTS, package
 from cutsew.errors import UserError
+from cutsew.numerics.views import Square
 
 
 class OnnxStudent:
@@ -20,7 +21,8 @@ class OnnxStudent:
 
     Attributes:
         classes: C names, in the order of the logits.
-        image_size: S, side of the square input in pixels; photos are squashed to it (Pillow's bicubic).
+        image_size: S, side of the square input in pixels; photos are squashed to it.
+        square: that size, and the interpolation.
         thresholds: from which probability each class counts as named.
 
     Raises:
@@ -40,6 +42,7 @@ class OnnxStudent:
             kept = self._session.get_modelmeta().custom_metadata_map
             self.classes = [str(name) for name in json.loads(kept["classes"])]
             self.image_size = int(kept["image_size"])
+            self.square = Square(self.image_size, kept["interpolation"])
             self.thresholds = Thresholds(kept["threshold_rule"], json.loads(kept["thresholds_by_rule"]))
         except Exception:  # onnxruntime raises a kind of its own for each way that a file can be damaged
             raise UserError(f"{path}: not a whole ONNX file of cutsew export; export the student again") from None

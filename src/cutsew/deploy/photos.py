@@ -9,6 +9,7 @@ from torch import Tensor
 from cutsew.data import folder
 from cutsew.data.images import SUFFIXES, BadImage
 from cutsew.errors import UserError
+from cutsew.numerics.views import Square
 from cutsew.training.photos import PlainPhoto, batches, in_order
 
 
@@ -46,12 +47,12 @@ def find(where: Path) -> Found:
     return Found(names, [str(where / name) for name in names], leftovers)
 
 
-def readable(paths: Sequence[str], size: int, batch_size: int, workers: int) -> Iterator[list[Tensor | str]]:
+def readable(paths: Sequence[str], square: Square, batch_size: int, workers: int) -> Iterator[list[Tensor | str]]:
     """Read photos in batches, in order.
 
     Args:
         paths: of the photos.
-        size: S, side of the student's input in pixels.
+        square: the student's.
         batch_size: photos in a batch.
         workers: processes that decode; 0 for none beside this one.
 
@@ -59,14 +60,14 @@ def readable(paths: Sequence[str], size: int, batch_size: int, workers: int) -> 
         For each photo of a batch, its (3, S, S) uint8 pixels, or why it cannot be read.
 
     """
-    yield from batches(_Photo(paths, size), len(paths), in_order(len(paths), batch_size), list, workers)
+    yield from batches(_Photo(paths, square), len(paths), in_order(len(paths), batch_size), list, workers)
 
 
 class _Photo:
     """Makes one photo's pixels, or the reason why it has none."""
 
-    def __init__(self, paths: Sequence[str], size: int) -> None:
-        self._photo = PlainPhoto(paths, size)
+    def __init__(self, paths: Sequence[str], square: Square) -> None:
+        self._photo = PlainPhoto(paths, square)
 
     def __call__(self, index: int) -> Tensor | str:
         try:

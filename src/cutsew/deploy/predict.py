@@ -78,7 +78,7 @@ def _predict(found: Found, student: Classifier, thresholds: npt.NDArray[np.float
     """Write a row for each photo that can be read; return how many cannot."""
     bad, photos = 0, zip(found.names, found.paths, strict=True)
     with tqdm(total=len(found.names), desc="predict", unit="photo") as bar:
-        for batch in readable(found.paths, student.image_size, how.batch_size, how.workers):
+        for batch in readable(found.paths, student.square, how.batch_size, how.workers):
             kept = []
             for item in batch:
                 name, path = next(photos)

@@ -41,6 +41,6 @@ class Tiled:
         return on_whole_scale(z, self._usual["student"], self._usual["tiles"])
 
     def _tiles(self, path: str) -> Floats:
-        views = looks(read_image(Path(path)), self._student.image_size)[1:]
+        views = looks(read_image(Path(path)), *self._student.square)[1:]
         found: Floats = self._student.logits(torch.from_numpy(views)).numpy()
         return found

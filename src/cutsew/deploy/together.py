@@ -67,6 +67,8 @@ class Together:
         words = open_group(text)
         if attribute(words, "weights") != self._teacher.weights_digest:
             raise UserError(f"{text}: made by a teacher with other weights; run the workflow again")
+        if attribute(open_group(views), "preprocessing") != self._teacher.preprocessing.describe():
+            raise UserError(f"{views}: its photos were preprocessed in another way; run the workflow again")
         self._text = read(array_of(words, "text"))
         self._fuse = run.settings("fused.zarr", "fuse", Fuse)
         self._epsilon = scoring.epsilon
@@ -87,7 +89,8 @@ class Together:
         """Ask about the whole photo and its crops, which depend on its content alone: (C,) fused logits."""
         photo = read_image(path)
         crops = crop_boxes(file_digest(path), *photo.size, self._passes, **self._cut.placement())
-        views = cut_all(photo, np.concatenate([whole_box(*photo.size)[None], crops]), self._teacher.image_size)
+        boxes = np.concatenate([whole_box(*photo.size)[None], crops])
+        views = cut_all(photo, boxes, self._teacher.image_size, self._teacher.preprocessing.interpolation)
         parts = (views[part] for part in slabs(len(views), self._batch_size))
         embedded = np.concatenate([self._teacher.embed_images(part).numpy() for part in parts])
         stored = embedded.astype(np.float16)  # as views.zarr keeps them

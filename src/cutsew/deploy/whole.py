@@ -33,14 +33,8 @@ def save(folder: Path, student: Student, description: dict[str, Any], thresholds
     }
     with replacing(folder / WHOLE) as draft:
         draft.write_bytes(serialised(state))
-    pixels = student.backbone.pixels
     model = {name: value for name, value in description.items() if name not in ("adapter_digest", "digest")}
     model["backbone"] = student.backbone.describe()
-    model["preprocessing"] = {
-        **description["preprocessing"],
-        "mean": [round(x / 255, 7) for x in pixels.mean.flatten().tolist()],
-        "std": [round(x / 255, 7) for x in pixels.std.flatten().tolist()],
-    }
     model |= {"weights": WHOLE, "digest": file_digest(folder / WHOLE)}
     model["thresholds"] = {"rule": thresholds.rule, **thresholds.by_rule}
     write_text(folder / MODEL, yaml.safe_dump(model, sort_keys=False, allow_unicode=True))

@@ -8,14 +8,16 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageOps
 
+from cutsew.numerics.views import RESAMPLING
+
 Pixels = npt.NDArray[np.uint8]
 OPERATIONS = 2
 """RandAugment's operations per view, as in the released code."""
 
 
-def weak_view(image: Image.Image, size: int) -> Image.Image:
-    """Resize an RGB photo to a square, its aspect squashed (Pillow's bicubic)."""
-    return image.resize((size, size), Image.Resampling.BICUBIC)
+def weak_view(image: Image.Image, size: int, interpolation: str = "bicubic") -> Image.Image:
+    """Resize an RGB photo to a square, its aspect squashed, by Pillow's bicubic or bilinear."""
+    return image.resize((size, size), RESAMPLING[interpolation])
 
 
 def strong_view(weak: Image.Image, seed: int) -> Image.Image:
@@ -33,9 +35,9 @@ def strong_view(weak: Image.Image, seed: int) -> Image.Image:
         return _rand_augment()(flipped)
 
 
-def whole_look(photo: Image.Image, size: int) -> Pixels:
+def whole_look(photo: Image.Image, size: int, interpolation: str = "bicubic") -> Pixels:
     """Pixels of a photo's weak view, which is all that the student sees of one that is not sewn: (3, size, size)."""
-    return pixels(weak_view(photo, size))
+    return pixels(weak_view(photo, size, interpolation))
 
 
 def pixels(image: Image.Image) -> Pixels:

@@ -8,19 +8,25 @@ from torch import Tensor
 
 from cutsew.numerics.views import cut
 
+_RESIZE = {
+    "bicubic": torch.ops.aten._upsample_bicubic2d_aa.out,
+    "bilinear": torch.ops.aten._upsample_bilinear2d_aa.out,
+}
 
-def cut_all(photo: Image.Image, boxes: npt.NDArray[np.float32], size: int) -> Tensor:
+
+def cut_all(photo: Image.Image, boxes: npt.NDArray[np.float32], size: int, interpolation: str = "bicubic") -> Tensor:
     """Crop, flip and squash to squares, as `numerics.views.cut` does one by one, in an eighth of its time.
 
-    The resampling is Pillow's (bicubic, antialiased, two passes, eight bits between them) with weights of 16 bits
-    instead of 22: pixels differ by at most 3 of 255, by 1 on average at most. All sums are of whole numbers, so that
-    the result is the same bit for bit in any batch, in any number of threads and on any kind of processor: torch's code
-    for AVX2 and its plain code give the same.
+    The resampling is Pillow's (antialiased, two passes, eight bits between them) with weights of 16 bits instead of 22:
+    pixels differ by at most 3 of 255, by 1 on average at most. All sums are of whole numbers, so that the result is the
+    same bit for bit in any batch, in any number of threads and on any kind of processor: torch's code for AVX2 and its
+    plain code give the same.
 
     Args:
         photo: RGB.
         boxes: (P, 5) as from `numerics.views.crop_boxes`.
         size: S, side of the square views, in pixels.
+        interpolation: bicubic or bilinear.
 
     Returns:
         (P, 3, S, S) uint8, laid out channels last.
@@ -31,14 +37,14 @@ def cut_all(photo: Image.Image, boxes: npt.NDArray[np.float32], size: int) -> Te
     for index, box in enumerate(boxes):
         left, top, right, bottom, flip = (int(value) for value in box)
         if size == 1 or right - left == 1:  # torch's code for AVX2 is wrong where a row is one pixel
-            views[index] = torch.from_numpy(cut(photo, box, size).copy())
+            views[index] = torch.from_numpy(cut(photo, box, size, interpolation).copy())
             continue
         crop = pixels[:, :, top:bottom, left:right]
-        _squash(crop.flip(3) if flip else crop, views[index : index + 1])
+        _squash(crop.flip(3) if flip else crop, views[index : index + 1], interpolation)
     return views
 
 
-def _squash(crop: Tensor, view: Tensor) -> None:
+def _squash(crop: Tensor, view: Tensor, interpolation: str) -> None:
     """Resize into a place of `cut_all`'s result.
 
     What overshoots black or white is cut off after each pass, so that the order of the two shows: it is that of Pillow
@@ -46,17 +52,17 @@ def _squash(crop: Tensor, view: Tensor) -> None:
     """
     (height, width), size = crop.shape[2:], view.shape[2]
     if height - size > 2 * max(0, width - size):
-        crop = _resize(crop, _empty(1, size, width))
-    _resize(crop, view)
+        crop = _resize(crop, _empty(1, size, width), interpolation)
+    _resize(crop, view, interpolation)
 
 
-def _resize(image: Tensor, out: Tensor) -> Tensor:
+def _resize(image: Tensor, out: Tensor, interpolation: str) -> Tensor:
     """Fill `out` with the image; `interpolate`, which has no `out`, takes more than twice the time.
 
     Both must be laid out channels last: with a mixture torch 2.13 fills `out` wrongly.
     """
     image = image.contiguous(memory_format=torch.channels_last)
-    torch.ops.aten._upsample_bicubic2d_aa.out(image, list(out.shape[2:]), False, None, None, out=out)
+    _RESIZE[interpolation](image, list(out.shape[2:]), False, None, None, out=out)
     return out
 
 

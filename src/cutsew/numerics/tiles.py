@@ -34,10 +34,10 @@ def tile_boxes(width: int, height: int) -> list[tuple[int, int, int, int]]:
     return [(left, top, left + across, top + down) for left, top in corners]
 
 
-def looks(photo: Image.Image, size: int) -> Pixels:
+def looks(photo: Image.Image, size: int, interpolation: str = "bicubic") -> Pixels:
     """Cut the whole photo and its tiles, squashed to squares as the student sees a photo: (5, 3, size, size) uint8."""
     views = [photo, *(photo.crop(box) for box in tile_boxes(*photo.size))]
-    return np.stack([whole_look(view, size) for view in views])
+    return np.stack([whole_look(view, size, interpolation) for view in views])
 
 
 def tiled(z: Floats) -> Floats:

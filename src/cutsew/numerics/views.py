@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,17 @@ from cutsew.numerics.draw import generator
 
 EDGES = ("left", "top", "right", "bottom", "flip")
 """Names of the five numbers of a box: four edges in pixels, and 1 for a horizontal flip, else 0."""
+
+RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+"""Pillow's, both antialiased, by the name that models' preprocessing gives them."""
+
+
+class Square(NamedTuple):
+    """How a model takes a photo or a crop: squashed to a square of `size` pixels, by bicubic or bilinear resampling."""
+
+    size: int
+    interpolation: str
+
 
 TRIES = 10
 """Draws of size and shape before the whole photo's centre is taken, as in torchvision's RandomResizedCrop."""
@@ -79,27 +90,30 @@ def whole_box(width: int, height: int) -> npt.NDArray[np.float32]:
     return np.array([0, 0, width, height, 0], dtype=np.float32)
 
 
-def cut(image: Image.Image, box: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.uint8]:
+def cut(
+    image: Image.Image, box: npt.NDArray[np.float32], size: int, interpolation: str = "bicubic"
+) -> npt.NDArray[np.uint8]:
     """Crop, squash to a square, flip: the plain implementation. `numerics.cutting.cut_all` is the fast one.
 
     Args:
         image: RGB photo.
         box: (5,) as from `crop_boxes`.
         size: side of the square view, in pixels.
+        interpolation: bicubic or bilinear.
 
     Returns:
         (3, size, size) pixels, 0 to 255.
 
     """
     left, top, right, bottom, flip = (int(value) for value in box)
-    view = image.crop((left, top, right, bottom)).resize((size, size), Image.Resampling.BICUBIC)
+    view = image.crop((left, top, right, bottom)).resize((size, size), RESAMPLING[interpolation])
     pixels = np.asarray(view, dtype=np.uint8).transpose(2, 0, 1)
     return np.ascontiguousarray(pixels[:, :, ::-1] if flip else pixels)
 
 
-def whole(image: Image.Image, width: int, height: int) -> npt.NDArray[np.uint8]:
-    """Resize a whole RGB photo, bicubically: (3, height, width) pixels, 0 to 255."""
-    resized = image.resize((width, height), Image.Resampling.BICUBIC)
+def whole(image: Image.Image, width: int, height: int, interpolation: str = "bicubic") -> npt.NDArray[np.uint8]:
+    """Resize a whole RGB photo: (3, height, width) pixels, 0 to 255."""
+    resized = image.resize((width, height), RESAMPLING[interpolation])
     return np.ascontiguousarray(np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1))
 
 

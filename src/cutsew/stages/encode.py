@@ -23,7 +23,7 @@ from cutsew.data.images import read_image
 from cutsew.device import pick_device
 from cutsew.finite import refuse_not_finite
 from cutsew.numerics.cutting import cut_all
-from cutsew.numerics.views import EDGES, crop_boxes, whole_box
+from cutsew.numerics.views import EDGES, Square, crop_boxes, whole_box
 from cutsew.pipeline import STAGES
 from cutsew.stages.options import BatchOption, DeviceOption, SettingsOption, WorkersOption
 
@@ -33,9 +33,9 @@ Boxes = npt.NDArray[np.float32]
 class Views(Dataset[tuple[torch.Tensor, Boxes]]):
     """The views of each photo of a shard; every photo is decoded once for all of them."""
 
-    def __init__(self, images: pd.DataFrame, size: int, passes: range | None, settings: Cut) -> None:
+    def __init__(self, images: pd.DataFrame, square: Square, passes: range | None, settings: Cut) -> None:
         self.images = images
-        self.size = size
+        self.square = square
         self.passes = passes
         self.settings = settings
 
@@ -47,7 +47,7 @@ class Views(Dataset[tuple[torch.Tensor, Boxes]]):
         row = self.images.iloc[index]
         photo = read_image(Path(row["path"]))
         boxes = self._boxes(str(row["digest"]), *photo.size)
-        return cut_all(photo, boxes, self.size), boxes
+        return cut_all(photo, boxes, *self.square), boxes
 
     def _boxes(self, digest: str, width: int, height: int) -> Boxes:
         if self.passes is None:
@@ -73,7 +73,8 @@ def encode(
     rows = read_manifest(images, shard=shard)
     model = teachers.build(Teacher.model_validate(settings["teacher"]), pick_device(device))
     first = 0 if block is None else block * cutting.passes_per_job
-    dataset = Views(rows, model.image_size, None if block is None else range(first, first + passes), cutting)
+    asked = None if block is None else range(first, first + passes)
+    dataset = Views(rows, Square(model.image_size, model.preprocessing.interpolation), asked, cutting)
     embeddings, boxes = embed_views(dataset, model, passes, batch_size, workers)
 
     layout = specs(len(rows), model.width, shard_size, first + passes, cutting.passes_per_job)
@@ -87,6 +88,8 @@ def encode(
         written[str(path.relative_to(views))] = write_chunk(path, values, layout[name])
     record.facts = {"width": model.width, "image_size": model.image_size, "weights": model.weights_digest}
     record.facts |= {"logit_scale": model.logit_scale, "device": device, "first_pass": first, "images": len(rows)}
+    record.facts["preprocessing"] = model.preprocessing.describe()
+    record.facts["preprocessing_from"] = model.preprocessing.source
     record.facts["rows"] = shard_digests(rows)[shard]
     record.write(chunk_record(views, shard, block), written)
 

@@ -109,7 +109,7 @@ def _looked_at(student: Student, photos: pd.DataFrame, batch_size: int, workers:
     """Score photos with the student."""
     paths = photos["path"].tolist()
     with tqdm(total=len(photos), desc="ensemble", unit="photo") as bar:
-        return scored(student, plain_batches(paths, student.image_size, batch_size, workers), paths, bar)
+        return scored(student, plain_batches(paths, student.square, batch_size, workers), paths, bar)
 
 
 def _views(logits: Path, settings: dict[str, Any]) -> int | None:

@@ -94,7 +94,10 @@ def run(
     texts = _read_texts(text, teacher, student)
     pairs = _choose(labels, photos, wanted.pairs)
     sample = (held_out if len(held_out) else photos).sort_values(["digest", "id"])[: wanted.sample]
-    before = read_rows(array_of(open_group(views), GLOBAL), sample["row"].to_numpy())
+    seen = open_group(views)
+    if attribute(seen, "preprocessing") != teacher.preprocessing.describe():
+        raise UserError(f"{views}: its photos were preprocessed in another way; run the workflow again")
+    before = read_rows(array_of(seen, GLOBAL), sample["row"].to_numpy())
     with tqdm(total=2 * len(pairs.photos) + len(sample), desc="explain", unit="photo") as bar:
         of_teacher = _teacher_maps(teacher, texts, pairs, batch_size, bar)
         of_student = _student_maps(student, pairs, batch_size, workers, bar)
@@ -157,22 +160,22 @@ def _write(maps: Path, arrays: Mapping[str, Floats], pairs: Pairs, sample: pd.Da
 def _teacher_maps(teacher: "teachers.Teacher", texts: Tensor, pairs: Pairs, batch_size: int, bar: tqdm) -> Floats:  # type: ignore[type-arg]
     made = []
     for part in slabs(len(pairs.photos), batch_size):
-        images = torch.cat(list(_whole(pairs.photos[part], teacher.image_size)))
+        images = torch.cat(list(_whole(pairs.photos[part], teacher)))
         made.append(teacher.maps(images, texts, pairs.classes[part]))
         bar.update(len(images))
     return torch.cat(made).half().numpy()
 
 
-def _whole(photos: pd.DataFrame, size: int) -> Iterator[Tensor]:
+def _whole(photos: pd.DataFrame, teacher: "teachers.Teacher") -> Iterator[Tensor]:
     """Give the whole photos as the teacher was asked about them, (1, 3, S, S) uint8 each."""
     for path in photos["path"]:
         photo = read_image(Path(path))
-        yield cut_all(photo, whole_box(*photo.size)[None], size)
+        yield cut_all(photo, whole_box(*photo.size)[None], teacher.image_size, teacher.preprocessing.interpolation)
 
 
 def _student_maps(student: Student, pairs: Pairs, batch_size: int, workers: int, bar: tqdm) -> Floats:  # type: ignore[type-arg]
     made, start = [], 0
-    for images in plain_batches(pairs.photos["path"].tolist(), student.image_size, batch_size, workers):
+    for images in plain_batches(pairs.photos["path"].tolist(), student.square, batch_size, workers):
         made.append(student.maps(images, pairs.classes[start : start + len(images)]))
         start += len(images)
         bar.update(len(images))
@@ -181,7 +184,7 @@ def _student_maps(student: Student, pairs: Pairs, batch_size: int, workers: int,
 
 def _features(student: Student, sample: pd.DataFrame, batch_size: int, workers: int, bar: tqdm) -> Floats:  # type: ignore[type-arg]
     made = []
-    for images in plain_batches(sample["path"].tolist(), student.image_size, batch_size, workers):
+    for images in plain_batches(sample["path"].tolist(), student.square, batch_size, workers):
         made.append(student.embed(images))
         bar.update(len(images))
     return torch.cat(made).half().numpy()

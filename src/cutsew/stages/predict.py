@@ -118,7 +118,7 @@ def run(
     ):
         for start in range(0, len(photos), size):  # one chunk at a time
             paths = photos["path"].iloc[start : start + size].tolist()
-            batches = plain_batches(paths, student.image_size, batch_size, workers)
+            batches = plain_batches(paths, student.square, batch_size, workers)
             group["z"][start : start + len(paths)] = scored(student, batches, paths, bar)
     record.facts = {"device": where, "weights": student.backbone.weights_digest, "photos": len(photos)}
     record.write_beside(scores)

@@ -16,7 +16,7 @@ from cutsew.numerics.views import EDGES
 from cutsew.pipeline import STAGES
 from cutsew.stages.options import SettingsOption
 
-SAME = ("width", "image_size", "weights", "logit_scale")
+SAME = ("width", "image_size", "weights", "preprocessing", "logit_scale")
 """What all encoding jobs of one group must agree on."""
 
 

@@ -15,7 +15,7 @@ from cutsew.artefacts.tagclip import chunk_record, specs
 from cutsew.pipeline import STAGES
 from cutsew.stages.options import SettingsOption
 
-SAME = ("weights", "text", "patch", "side", "background")
+SAME = ("weights", "preprocessing", "text", "patch", "side", "background")
 """What all jobs of one group must agree on."""
 
 

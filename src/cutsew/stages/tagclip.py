@@ -40,9 +40,9 @@ from cutsew.teachers.tagclip import TagClip
 class Photos(Dataset[Tensor]):
     """Photos of a shard, each at its own size in whole patches."""
 
-    def __init__(self, images: pd.DataFrame, patch: int, most: int) -> None:
+    def __init__(self, images: pd.DataFrame, patch: int, most: int, interpolation: str) -> None:
         self.paths = images["path"].tolist()
-        self.patch, self.most = patch, most
+        self.patch, self.most, self.interpolation = patch, most, interpolation
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -51,7 +51,7 @@ class Photos(Dataset[Tensor]):
         """Return (3, height, width) uint8."""
         photo = read_image(Path(self.paths[index]))
         rows, columns = grid_of(*photo.size, self.patch, self.most)
-        return torch.from_numpy(whole(photo, columns * self.patch, rows * self.patch))
+        return torch.from_numpy(whole(photo, columns * self.patch, rows * self.patch, self.interpolation))
 
 
 def tagclip(
@@ -76,7 +76,8 @@ def tagclip(
     texts = torch.cat([classes, _background(teacher, words, chosen.background)])
     tower = PatchTower(teacher, asked.open_clip.model, asked.precision)
     scorer = TagClip(tower, texts, len(classes), teacher.logit_scale, chosen, place)
-    scores = _score(scorer, rows, tower.patch, chosen.patches, batch_size, workers, place)
+    photos = Photos(rows, tower.patch, chosen.patches, teacher.preprocessing.interpolation)
+    scores = _score(scorer, photos, batch_size, workers, place)
 
     layout = specs(len(rows), len(classes), int(settings["dataset"]["shard_size"]))
     written = {}
@@ -84,6 +85,8 @@ def tagclip(
         path = chunk_file(group, name, shard)
         written[str(path.relative_to(group))] = write_chunk(path, values, layout[name])
     record.facts = {"weights": teacher.weights_digest, "text": input_digest(text), "device": place}
+    record.facts |= {"preprocessing": teacher.preprocessing.describe()}
+    record.facts |= {"preprocessing_from": teacher.preprocessing.source}
     record.facts |= {"patch": tower.patch, "side": tower.side, "background": len(texts) - len(classes)}
     record.facts |= {"images": len(rows), "rows": shard_digests(rows)[shard]}
     record.write(chunk_record(group, shard), written)
@@ -101,17 +104,13 @@ def _background(teacher: OpenClipTeacher, words: zarr.Group, background: list[st
     return average(embedded.reshape(len(texts), -1, teacher.width))
 
 
-def _score(
-    scorer: TagClip, rows: pd.DataFrame, patch: int, most: int, batch_size: int, workers: int, device: str
-) -> npt.NDArray[np.float32]:
+def _score(scorer: TagClip, dataset: Photos, batch_size: int, workers: int, device: str) -> npt.NDArray[np.float32]:
     """Score all photos: (2, n, C)."""
-    loader = DataLoader(
-        Photos(rows, patch, most), batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None
-    )
+    loader = DataLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None)
     scores: list[Tensor] = []
     for photos in _batches(tqdm(loader, desc="tagclip", unit="photo"), batch_size):
         for found in each_steadily(scorer, photos, device):
-            name = rows.iloc[len(scores)]["path"]
+            name = dataset.paths[len(scores)]
             refuse_not_finite(found[:1].numpy(), [name], "the teacher's score of its patches")
             scores.append(found)
     stacked: npt.NDArray[np.float32] = torch.stack(scores, dim=1).numpy()

@@ -51,6 +51,8 @@ def text(
     }
     write_group(group, {"text": (spec, embedded.numpy())}, {"class": classes}, attributes)
     record.facts = {"weights": teacher.weights_digest, "device": place, "width": teacher.width}
+    record.facts |= {"preprocessing": teacher.preprocessing.describe()}
+    record.facts |= {"preprocessing_from": teacher.preprocessing.source}
     record.write_beside(group)
 
 

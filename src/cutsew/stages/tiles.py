@@ -67,7 +67,7 @@ def run(
 
         def look(some: pd.DataFrame) -> Logits:
             paths = some["path"].tolist()
-            return scored(student, tiled_batches(paths, student.image_size, batch_size, workers), paths, bar)
+            return scored(student, tiled_batches(paths, student.square, batch_size, workers), paths, bar)
 
         z = look(sample)
         usual = {"student": reference(z[:, 0]), "tiles": reference(tiled(z))}

@@ -4,6 +4,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from cutsew.preprocessing import Preprocessing
+
 
 class Teacher(Protocol):
     """A vision-language model: image and text embeddings in one space.
@@ -11,6 +13,7 @@ class Teacher(Protocol):
     Attributes:
         width: D, of an embedding.
         image_size: side of its square views, in pixels.
+        preprocessing: of photos; its interpolation is what views must be cut with.
         logit_scale: factor of the cosine before the softmax over the classes (Eq. 3), or before the sigmoid.
         logit_bias: added to scale * cosine by a model trained with a sigmoid loss; None for one trained with a softmax.
         weights_digest: SHA-256 of its weights.
@@ -19,6 +22,7 @@ class Teacher(Protocol):
 
     width: int
     image_size: int
+    preprocessing: Preprocessing
     logit_scale: float
     logit_bias: float | None
     weights_digest: str

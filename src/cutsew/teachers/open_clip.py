@@ -33,14 +33,15 @@ class OpenClipTeacher:
 
     def __init__(self, settings: Settings, device: str) -> None:
         named = settings.open_clip
-        clip = clip_models.build(named.model, named.pretrained, named.image_size, "teacher.open_clip")
+        clip = clip_models.build(named, "teacher.open_clip")
         self.device = device
         self.image_size = clip.image_size
+        self.preprocessing = clip.preprocessing
         self.logit_scale = math.exp(clip.model.get_parameter("logit_scale").item())
         self.logit_bias = clip.logit_bias
         self.weights_digest = weights_digest(clip.model)
         self._model = clip.model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._pixels = Pixels(clip.mean, clip.std).to(device)
+        self._pixels = Pixels(clip.preprocessing.mean, clip.preprocessing.std).to(device)
         self._tokenizer = clip_models.tokenizer(named.model)
         self._encode_image = image_encoder(_Images(self._model, self._pixels), self.image_size, settings, device)
         self.width = clip.width

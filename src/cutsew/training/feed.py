@@ -73,7 +73,7 @@ class Feed:
         self._keep = worth_keeping(len(album.paths), cell, train.num_epochs, sew)
         strong = train.strong_weight > 0
         self._sewer = Sewer(
-            album, sew, backbone.image_size, train.seed, strong=strong, skip_plain=self._keep, workers=workers
+            album, sew, backbone.square, train.seed, strong=strong, skip_plain=self._keep, workers=workers
         )
         self._per_epoch = steps_per_epoch(len(album.paths), train.batch_size)
         self.cache: FeatureCache | None = None
@@ -189,7 +189,7 @@ class Feed:
         photos, size = len(self._album.paths), BATCH * self._team.size
         whole = in_order(photos, size)
         shares = [self._team.share(places) for places in whole]
-        item = PlainPhoto(self._album.paths, self._backbone.image_size)
+        item = PlainPhoto(self._album.paths, self._backbone.square)
         found = []
         with tqdm(total=photos, desc="features", unit="photo", disable=self._team.rank > 0) as bar:
             for images, places in zip(batches(item, photos, shares, torch.stack, self._workers), whole, strict=True):

@@ -92,6 +92,7 @@ def _made_of(backbone: "Backbone", album: Album, sew: Sew, train: Train, sizes: 
         "strong": sizes.strong,
         "plain": sizes.plain,
         "backbone": {**backbone.describe(), "image_size": backbone.image_size, "grid": list(backbone.grid)},
+        "preprocessing": backbone.preprocessing.describe(),
         "device": gpu or f"{device} {torch.backends.cpu.get_cpu_capability()}",
         "packages": {name: _version(name) for name in PACKAGES},
     }

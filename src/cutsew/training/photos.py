@@ -16,10 +16,11 @@ from cutsew.data.images import read_image
 from cutsew.errors import UserError
 from cutsew.numerics.augment import Pixels, whole_look
 from cutsew.numerics.tiles import LOOKS, looks
+from cutsew.numerics.views import Square
 
 T = TypeVar("T")
-Look = Callable[[Image.Image, int], Pixels]
-"""Cuts views of a photo, of a side in pixels; picklable."""
+Look = Callable[[Image.Image, int, str], Pixels]
+"""Cuts views of a photo, of a side in pixels and by an interpolation; picklable."""
 
 CACHE_BYTES = 512 * 2**20
 """Decoded photos kept in memory, over all workers together."""
@@ -127,30 +128,36 @@ def batches(
 
 
 class PlainPhoto:
-    """Makes what the student sees of a photo that is not sewn, as `look` cuts it: (..., 3, size, size) uint8."""
+    """Makes what the student sees of a photo that is not sewn, as `look` cuts it: (..., 3, S, S) uint8."""
 
-    def __init__(self, paths: Sequence[str], size: int, look: Look = whole_look) -> None:
+    def __init__(self, paths: Sequence[str], square: Square, look: Look = whole_look) -> None:
         self._paths = paths
-        self._size = size
+        self._square = square
         self._look = look
 
     def __call__(self, index: int) -> Tensor:
         """Read and cut photo number `index`."""
-        return torch.from_numpy(self._look(read_image(Path(self._paths[index])), self._size))
+        return torch.from_numpy(self._look(read_image(Path(self._paths[index])), *self._square))
 
 
-def plain_batches(paths: Sequence[str], size: int, batch_size: int, workers: int) -> Iterator[Tensor]:
-    """Give the weak views of photos in order, (B, 3, size, size) uint8.
+def plain_batches(paths: Sequence[str], square: Square, batch_size: int, workers: int) -> Iterator[Tensor]:
+    """Give the weak views of photos in order, (B, 3, S, S) uint8.
+
+    Args:
+        paths: of the photos.
+        square: the student's.
+        batch_size: photos in a batch.
+        workers: processes that decode.
 
     Raises:
         BadImage: a photo cannot be read.
 
     """
-    return batches(PlainPhoto(paths, size), len(paths), in_order(len(paths), batch_size), torch.stack, workers)
+    return batches(PlainPhoto(paths, square), len(paths), in_order(len(paths), batch_size), torch.stack, workers)
 
 
-def tiled_batches(paths: Sequence[str], size: int, batch_size: int, workers: int) -> Iterator[Tensor]:
-    """Give the wholes and the tiles of photos in order, (B, 5, 3, size, size) uint8.
+def tiled_batches(paths: Sequence[str], square: Square, batch_size: int, workers: int) -> Iterator[Tensor]:
+    """Give the wholes and the tiles of photos in order, (B, 5, 3, S, S) uint8.
 
     A batch holds `batch_size` views at most, and one photo at least.
 
@@ -159,7 +166,7 @@ def tiled_batches(paths: Sequence[str], size: int, batch_size: int, workers: int
 
     """
     keys = in_order(len(paths), max(1, batch_size // LOOKS))
-    return batches(PlainPhoto(paths, size, looks), len(paths), keys, torch.stack, workers)
+    return batches(PlainPhoto(paths, square, looks), len(paths), keys, torch.stack, workers)
 
 
 def in_order(photos: int, size: int) -> list[list[int]]:

@@ -14,6 +14,7 @@ from cutsew.errors import UserError
 from cutsew.numerics.augment import pixels, strong_view, weak_view
 from cutsew.numerics.draw import generator, torch_seed
 from cutsew.numerics.sew import Plan, compose
+from cutsew.numerics.views import Square
 from cutsew.training.album import Album, sewing_plan
 from cutsew.training.photos import CACHE_BYTES, Photos
 
@@ -52,7 +53,7 @@ class Sewer:
     Args:
         album: the photos.
         sew: how they are sewn.
-        size: S, side of the views in pixels.
+        square: the student's.
         seed: of the training.
         strong: whether to make strong views.
         skip_plain: whether to leave out the weak view where nothing was pasted.
@@ -61,9 +62,9 @@ class Sewer:
     """
 
     def __init__(
-        self, album: Album, sew: Sew, size: int, seed: int, *, strong: bool, skip_plain: bool, workers: int
+        self, album: Album, sew: Sew, square: Square, seed: int, *, strong: bool, skip_plain: bool, workers: int
     ) -> None:
-        self._album, self._sew, self._size, self._seed = album, sew, size, seed
+        self._album, self._sew, self._square, self._seed = album, sew, square, seed
         self._strong, self._skip_plain = strong, skip_plain
         self._photos = Photos(CACHE_BYTES // max(1, workers))
 
@@ -80,7 +81,7 @@ class Sewer:
         if self._skip_plain and not self._strong and not len(drawn.overlays):
             return Sewn(sources, None, None)
         overlays = [self._read(int(overlay)) for overlay in drawn.overlays]
-        weak = weak_view(compose(self._read(place), overlays, drawn.boxes), self._size)
+        weak = weak_view(compose(self._read(place), overlays, drawn.boxes), *self._square)
         strong = None
         if self._strong:
             seed = torch_seed(self._seed, "augment", epoch, self._album.digests[place])
