@@ -88,7 +88,7 @@ def build(settings: OpenClipModel, section: str, *, weights: bool = True) -> Cli
                 model,
                 load_weights=False,
                 pretrained_text=False,
-                force_quick_gelu=wanted.quick_gelu,
+                quick_gelu=wanted.quick_gelu,
                 force_image_size=None if is_timm else image_size,
             )
         except (OSError, RuntimeError, ImportError, ValueError, AssertionError) as error:
@@ -109,7 +109,7 @@ def build(settings: OpenClipModel, section: str, *, weights: bool = True) -> Cli
     side = size if isinstance(size, int) else size[0]
     frozen = built.eval().requires_grad_(False)
     bias = float(built.logit_bias.item()) if state is not None and "logit_bias" in state else None
-    return Clip(frozen, wanted.preprocessing, wanted.quick_gelu, side, int(config[\"embed_dim\"]), bias)
+    return Clip(frozen, wanted.preprocessing, wanted.quick_gelu, side, int(config["embed_dim"]), bias)
 
 
 def tokenizer(model: str) -> Callable[[list[str]], Tensor]:

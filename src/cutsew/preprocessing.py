@@ -292,7 +292,8 @@ def _of_tag(settings: OpenClipModel, tags: Mapping[str, Mapping[str, Any]], sect
         raise UserError(
             f"{section}.{setting}: {settings.model} has no weights {named} (it has: {has}); give one of them{rest}"
         )
-    return Source(f"tag {tag}", tags[tag])
+    own = bool(_model_config(settings.model).get("quick_gelu"))  # open_clip's models of that name have it whatever
+    return Source(f"tag {tag}", {**tags[tag], "quick_gelu": own or tags[tag]["quick_gelu"]})
 
 
 def _of_local_file(settings: OpenClipModel, tags: Mapping[str, Mapping[str, Any]], section: str) -> Iterator[Source]:

@@ -26,6 +26,7 @@ from cutsew.config.method import Sew
 from cutsew.errors import UserError
 from cutsew.numerics.fuse import WHOLE, fuse, held_back
 from cutsew.numerics.sew import plan
+from cutsew.numerics.views import Square
 from cutsew.stages.override import override
 from cutsew.tools.audit import audit
 from cutsew.training.album import read_album
@@ -168,7 +169,7 @@ def test_the_classes_of_a_photo_can_be_one(base):
 def test_sewing_is_what_the_training_did(base):
     train = read_manifest(base / "images.parquet", split="train")
     album = read_album(train, base / "patches.parquet")
-    sewer = Sewer(album, Sew(), 16, 9, strong=False, skip_plain=True, workers=0)
+    sewer = Sewer(album, Sew(), Square(16, "bicubic"), 9, strong=False, skip_plain=True, workers=0)
     ids = train["id"].tolist()
     pairs = {(e, place): sewer((e, place)).sources.tolist()[1:] for e in range(EPOCHS) for place in range(len(ids))}
     seen = 0

@@ -43,7 +43,12 @@ def make(folder, test=TEST):
     teacher, ids = build(), read_manifest(world / "images.parquet")["id"].tolist()
     whole = np.random.default_rng(1).normal(size=(len(ids), teacher.width)).astype(np.float16)
     spec = Spec(whole.shape, "float16", ("image", "embedding"), whole.shape)
-    write_group(folder / "views.zarr", {"global": (spec, whole)}, {"image": ids})
+    write_group(
+        folder / "views.zarr",
+        {"global": (spec, whole)},
+        {"image": ids},
+        {"preprocessing": teacher.preprocessing.describe()},
+    )
     texts = teacher.embed_texts([f"a photo of a {name}" for name in ("cat", "dog", "bus")]).numpy()
     write_texts(folder, texts, teacher.weights_digest)
     return folder

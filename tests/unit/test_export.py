@@ -65,7 +65,7 @@ def agree(student, folder, size):
         found = open_classifier(folder / name, "cpu")
         torch.testing.assert_close(found.logits(images), wanted, atol=1e-4, rtol=0)
         torch.testing.assert_close(found.logits(images[:1]), wanted[:1], atol=1e-4, rtol=0)
-        assert (found.classes, found.image_size) == (NAMES, size)
+        assert (found.classes, found.square) == (NAMES, (size, "bicubic"))
     assert torch.equal(load(folder)(images), wanted)
 
 

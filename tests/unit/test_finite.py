@@ -14,6 +14,7 @@ from cutsew.deploy.classifier import Classifier
 from cutsew.deploy.predict import How, predict
 from cutsew.errors import UserError, printable
 from cutsew.finite import refuse_not_finite
+from cutsew.numerics.views import Square
 from cutsew.training.feed import Feed
 
 
@@ -30,7 +31,7 @@ def test_new_photos(tmp_path):
     for name in ("a", "b"):
         Image.new("RGB", (9, 9)).save(tmp_path / f"{name}.png")
     answers = iter([torch.zeros(1, 2), torch.full((1, 2), torch.nan)])
-    student = Classifier(lambda _: next(answers), ["cat", "dog"], 8, plain(2))
+    student = Classifier(lambda _: next(answers), ["cat", "dog"], Square(8, "bicubic"), plain(2))
     with pytest.raises(UserError, match=r"^b\.png: the model's answer is not finite"):
         predict(tmp_path, student, tmp_path / "out.csv", How(batch_size=1))
     assert not (tmp_path / "out.csv").exists()

@@ -19,6 +19,7 @@ from cutsew.deploy.predict import How, predict
 from cutsew.deploy.rows import format_of, writing
 from cutsew.errors import UserError
 from cutsew.numerics.score import sigmoid
+from cutsew.numerics.views import Square
 
 SIZE = 8
 
@@ -29,9 +30,8 @@ def brightness(images):
     return torch.stack([level, -level], dim=1)
 
 
-STUDENT = Classifier(
-    brightness, ["light", "dark"], SIZE, Thresholds("count", {"fixed": [0.5] * 2, "count": [0.8, 0.2]})
-)
+THRESHOLDS = Thresholds("count", {"fixed": [0.5] * 2, "count": [0.8, 0.2]})
+STUDENT = Classifier(brightness, ["light", "dark"], Square(SIZE, "bicubic"), THRESHOLDS)
 LEVELS = {"b.png": 255, "sub/a.png": 128, "sub/deeper/C.PNG": 0}
 
 
@@ -169,7 +169,7 @@ def test_photos_are_read_only_when_they_are_needed(photos):
     """A thousand photos of which two batches are looked at: the rest is not opened."""
     found = find(photos)
     many = found.paths[:1] * 4 + ["/no/such/photo.jpg"] * 1000
-    batches = readable(many, SIZE, 2, 0)
+    batches = readable(many, Square(SIZE, "bicubic"), 2, 0)
     assert [item.shape for _ in range(2) for item in next(batches)] == [(3, SIZE, SIZE)] * 4
     assert next(batches) == ["no such file"] * 2
 

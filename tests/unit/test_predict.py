@@ -90,7 +90,8 @@ def test_the_student_needs_its_two_files_alone(world, adapter, tmp_path):
 def test_model_yaml_says_all_that_is_needed(adapter):
     model = yaml.safe_load(adapter.with_name("model.yaml").read_text())
     assert model["classes"] == CLASSES
-    assert model["preprocessing"] == {"size": 16, "resize": "squash", "interpolation": "bicubic"}
+    preprocessing = {"size": 16, "resize": "squash", "interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.25] * 3}
+    assert model["preprocessing"] == preprocessing
     assert model["grid"] == [4, 4]
     assert model["backbone"]["open_clip"]["model"] == "RN101"
     assert Adapter(classes=3, **model["adapter"]).max_grid == 50

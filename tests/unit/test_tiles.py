@@ -23,6 +23,7 @@ from cutsew.errors import UserError
 from cutsew.numerics.ensemble import Reference, on_scale
 from cutsew.numerics.score import sigmoid
 from cutsew.numerics.tiles import LOOKS, looks, tile_boxes, tiled
+from cutsew.numerics.views import Square
 from cutsew.pipeline import STAGES
 from cutsew.stages import predict
 from cutsew.stages import tiles as stage
@@ -78,8 +79,8 @@ def test_batches_hold_so_many_views(tmp_path):
     paths = [str(tmp_path / f"{index}.png") for index in range(7)]
     for path in paths:
         Image.new("RGB", (12, 8)).save(path)
-    assert [len(batch) for batch in tiled_batches(paths, 4, 16, 0)] == [3, 3, 1]
-    assert [len(batch) for batch in tiled_batches(paths[:2], 4, 1, 0)] == [1, 1]
+    assert [len(batch) for batch in tiled_batches(paths, Square(4, "bicubic"), 16, 0)] == [3, 3, 1]
+    assert [len(batch) for batch in tiled_batches(paths[:2], Square(4, "bicubic"), 1, 0)] == [1, 1]
 
 
 # The stage
@@ -115,7 +116,7 @@ def test_the_scale_is_that_of_the_whole_photos(world):
 
     def seen(split):
         paths = list(images.loc[images["split"] == split, "path"])
-        batches = list(tiled_batches(paths, student.image_size, 32, 0))
+        batches = list(tiled_batches(paths, student.square, 32, 0))
         return np.concatenate([student.logits(b.flatten(0, 1)).numpy().reshape(len(b), LOOKS, -1) for b in batches])
 
     trained, held_out = seen("train").astype(float), seen("test").astype(float)

@@ -32,6 +32,7 @@ from cutsew.numerics.correct import correct
 from cutsew.numerics.draw import torch_seed
 from cutsew.numerics.schedule import automatic_epochs, rate_factors
 from cutsew.numerics.sew import compose, plan
+from cutsew.numerics.views import Square
 from cutsew.training.album import Album
 from cutsew.training.checkpoint import NAME, Checkpoint
 from cutsew.training.feed import worth_keeping
@@ -377,7 +378,7 @@ def test_sources_are_background_overlays_and_background_as_padding(world):
     sizes = images[["width", "height"]].to_numpy(dtype=np.int64)
     pool = np.array([0, 3, 7, 8], np.int64)
     album = Album(images["path"].tolist(), images["digest"].tolist(), sizes, pool)
-    sewer = Sewer(album, Sew(), 16, 9, strong=False, skip_plain=True, workers=0)
+    sewer = Sewer(album, Sew(), Square(16, "bicubic"), 9, strong=False, skip_plain=True, workers=0)
     items = [sewer((0, place)) for place in range(TRAIN)]
     counts = set()
     for place, item in enumerate(items):

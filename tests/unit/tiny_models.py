@@ -35,7 +35,10 @@ def register(folder):
 
 
 def checkpoint(folder, name, suffix=".safetensors", seed=0):
-    """Save a random model, and how its photos are preprocessed; return the path and the model. BatchNorm statistics are random too."""
+    """Save a random model and its open_clip_config.json; return the path and the model.
+
+    BatchNorm statistics are random too.
+    """
     register(folder)
     torch.manual_seed(seed)
     model = open_clip.create_model(name).eval()
