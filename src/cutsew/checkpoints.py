@@ -17,9 +17,6 @@ from cutsew.errors import UserError
 from cutsew.torch_files import Record, UnreadableError
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar", ".json")
-OPENAI_SIZES = ("input_resolution", "context_length", "vocab_size")
-"""Numbers that OpenAI's archives hold next to the weights."""
-
 WRAPPERS = (
     *("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params", "student", "teacher"),
     *("ema", "model_ema", "ema_model", "state_dict_ema", "ema_state_dict", "model_ema_state_dict", "params_ema"),

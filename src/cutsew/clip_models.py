@@ -18,7 +18,7 @@ from cutsew import checkpoints
 from cutsew.compat import import_torchvision
 from cutsew.config.base import OpenClipModel
 from cutsew.errors import UserError
-from cutsew.preprocessing import TINY, Preprocessing, of_open_clip
+from cutsew.preprocessing import OPENAI_SIZES, TINY, Preprocessing, of_open_clip
 from cutsew.quick_imports import hidden, quickly
 from cutsew.teachers.positions import resize_position_embedding
 
@@ -149,7 +149,7 @@ def _state_dict(model: str, pretrained: str, setting: str) -> dict[str, Tensor]:
 
 def _fitted(state: dict[str, Tensor], model: nn.Module, source: str, section: str) -> dict[str, Tensor]:
     """Bring a checkpoint into the model's form: open_clip's own conversions, and resized position embeddings."""
-    state = {name: value for name, value in state.items() if name not in checkpoints.OPENAI_SIZES}
+    state = {name: value for name, value in state.items() if name not in OPENAI_SIZES}
     state = convert_state_dict(model, state)
     if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
         state = convert_to_custom_text_state_dict(state)

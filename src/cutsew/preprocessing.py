@@ -5,8 +5,9 @@ local checkpoint does not hold them. Each comes from the first of these places t
 
 1. the setting `preprocessing` (QuickGELU: `quick_gelu`);
 2. the weights' tag: the one that is downloaded, or the setting `tag`;
-3. `open_clip_config.json` next to the checkpoint (timm: `config.json`);
-4. all tags of the model, where they agree.
+3. the checkpoint's own form: OpenAI's archives can be told from all others;
+4. `open_clip_config.json` next to the checkpoint (timm: `config.json`);
+5. all tags of the model, where they agree.
 
 What none of them gives is refused: there is no default.
 
@@ -19,6 +20,8 @@ Nothing here imports torch for open_clip models, so that a refusal comes before 
 import json
 import math
 import sys
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -46,6 +49,9 @@ OPENAI = {
     "interpolation": "bicubic",
 }
 """OpenAI's, which the demo's tiny CLIP shares."""
+
+OPENAI_SIZES = ("input_resolution", "context_length", "vocab_size")
+"""Names that OpenAI's archives hold among the tensors, and no others do."""
 
 _PHOTOS = ("mean", "std", "interpolation")
 _SAME = ("timm_model_name", "layers", "width", "patch_size")
@@ -300,6 +306,8 @@ def _of_local_file(settings: OpenClipModel, tags: Mapping[str, Mapping[str, Any]
     path, model = Path(settings.pretrained), settings.model
     if not path.is_file():
         raise UserError(f"{section}.pretrained: {path}: no such file; give the path of a checkpoint that is there")
+    if _is_openais(path):
+        yield Source("OpenAI's archive", OPENAI | {"quick_gelu": True})
     own = _model_config(model)
     beside = path.with_name(OPEN_CLIP_CONFIG)
     if beside.is_file():
@@ -310,6 +318,17 @@ def _of_local_file(settings: OpenClipModel, tags: Mapping[str, Mapping[str, Any]
     if own.get("quick_gelu") or not tags:
         yield Source(f"open_clip's {model}", {"quick_gelu": bool(own.get("quick_gelu", False))})
     yield _of_all(tags, (*_PHOTOS, "quick_gelu"), f"all weights that open_clip has of {model}")
+
+
+def _is_openais(path: Path) -> bool:
+    """Tell by the names in the index of a torch file, which is a zip; no tensor is read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            index = next((name for name in archive.namelist() if name.endswith("data.pkl")), None)
+            names = b"" if index is None else archive.read(index)
+    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, zlib.error):
+        return False  # of another kind, or damaged, which the reader of its tensors tells
+    return all(name.encode() in names for name in OPENAI_SIZES)
 
 
 def _of_timm_config(beside: Path, model: str) -> Iterator[Source]:

@@ -6,8 +6,9 @@ from safetensors.torch import save_file
 from tiny_models import checkpoint
 from torch import nn
 
-from cutsew.checkpoints import OPENAI_SIZES, is_path, left_empty, load, read_state_dict, weights_digest
+from cutsew.checkpoints import is_path, left_empty, load, read_state_dict, weights_digest
 from cutsew.errors import UserError
+from cutsew.preprocessing import OPENAI_SIZES
 
 SETTING = "teacher.open_clip.pretrained"
 

@@ -7,10 +7,11 @@ import torch
 from tiny_models import SIZE, checkpoint, register
 
 from cutsew import clip_models, teachers
-from cutsew.checkpoints import OPENAI_SIZES
+from cutsew.checkpoints import weights_digest
 from cutsew.compat import import_torchvision
 from cutsew.config.teacher import OpenClipTeacher, Teacher
 from cutsew.errors import UserError
+from cutsew.preprocessing import OPENAI_SIZES
 from cutsew.teachers.positions import resize_position_embedding
 
 import_torchvision()
@@ -101,11 +102,10 @@ def test_an_archive_as_openais_is_a_teacher(tmp_path):
     assert build("test-vit", tmp_path / "jit.pt").weights_digest == build("test-vit", path).weights_digest
     state = model.state_dict() | {name: torch.tensor(1) for name in OPENAI_SIZES}
     torch.save(state, tmp_path / "sizes.pt")
-    with pytest.raises(UserError, match=r"^teacher\.open_clip\.model: .* need QuickGELU; set test-vit-quickgelu$"):
-        build("test-vit", tmp_path / "sizes.pt")
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(clip_models, "_needs_quick_gelu", lambda *_: True)
-        assert build("test-vit", tmp_path / "sizes.pt").weights_digest == build("test-vit", path).weights_digest
+    (tmp_path / "open_clip_config.json").unlink()
+    clip = clip_models.build(named("test-vit", tmp_path / "sizes.pt"), "teacher.open_clip")
+    assert clip.quick_gelu and clip.preprocessing.mean == open_clip.OPENAI_DATASET_MEAN
+    assert weights_digest(clip.model) == weights_digest(model)
 
 
 def test_tag_that_cannot_be_downloaded(monkeypatch):
