@@ -135,9 +135,7 @@ def test_timm_models_by_local_file(weights):
     imagenet = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic")
     assert timm_found("tf_efficientnet_lite0", "package") == PREPROCESSING
     assert timm_found("resnet10t", weights).mean == timm_found("resnet10t", "pretrained").mean
-    with pytest.raises(
-        UserError, match=r"^student\.timm\.weights: .*resnet50 differ in interpolation; set"
-    ):
+    with pytest.raises(UserError, match=r"^student\.timm\.weights: .*resnet50 differ in interpolation; set"):
         timm_found("resnet50", weights)
     for name, cfg in get_arch_pretrained_cfgs("resnet50").items():
         if cfg.has_weights:
