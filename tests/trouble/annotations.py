@@ -114,6 +114,12 @@ def voc_cases() -> Iterator[Case]:
     yield Case("annotations", "VOC list: not UTF-8", REFUSED, r"train\.txt is not a UTF-8", list_of(b"\xff\xfe", read))
     yield Case("annotations", "VOC list: an id twice", ACCEPTED, r"\['a', 'b'\]", list_of(b"a\r\nb\r\na\r\n", read))
     yield Case("annotations", "VOC list: ../ in an id", REFUSED, r"train\.txt.*\.\./x", list_of(b"../../x\n", read))
+    for name, content, effect in (
+        ("spaces in ids", b"my photo 0\n my photo 1 \nother\n", "my photo 0', 'my photo 1', 'other"),
+        ("labels beside ids", b"a  1\r\nb -1\r\nc  0\r\n", "a', 'b', 'c"),
+        ("labels beside ids with spaces", b"my photo  1\nyour photo -1\n", "my photo', 'your photo"),
+    ):
+        yield Case("annotations", f"VOC list: {name}", ACCEPTED, rf"^\['{effect}'\]$", list_of(content, read))
     yield Case("annotations", "VOC list: an absolute id", REFUSED, r"train\.txt.*/etc/x", list_of(b"/etc/x\n", read))
 
 
@@ -156,7 +162,6 @@ def coco_cases() -> Iterator[Case]:
         ("nested 100,000 deep", b'{"images": ' + b"[" * 100_000),
         ("images that are no objects", instances(images=[1, 2])),
         ("a photo without an id", instances(images=[{"file_name": "a.jpg"}])),
-        ("a photo whose id is no number", instances(images=image(id="x"))),
         ("a photo whose id is an object", instances(images=image(id={}))),
         ("a photo whose id is infinite", b'{"images": [{"id": 1e999, "file_name": "a.jpg"}]}'),
         ("an annotation whose photo is a list", instances(annotations=[{"image_id": [1], "category_id": 1}])),
@@ -168,16 +173,41 @@ def coco_cases() -> Iterator[Case]:
     yield coco_case("a list instead of an object", b"[]", REFUSED, r"train2014\.json names no photo")
     yield coco_case("no photo", instances(images=[]), REFUSED, r"train2014\.json names no photo")
     for name in ("../../a.jpg", "/etc/passwd", "..\\a.jpg", ".hidden.jpg", ""):
-        said = r"train2014\.json: photo 1 has no plain file name"
+        said = r"train2014\.json: photo 1 has no file name below its folder"
         yield coco_case(f"a photo named {name!r}", instances(images=image(file_name=name)), REFUSED, said)
     strange = r"train2014\.json: annotation 7 is of a photo or category that the file does not list"
     for key in ("image_id", "category_id"):
         item = {"id": 7, "image_id": 1, "category_id": 1} | {key: 99}
         yield coco_case(f"an annotation of an unknown {key}", instances(annotations=[item]), REFUSED, strange)
+    for number in ("x", "1", "001", 1.0):
+        item = {"id": 7, "image_id": number, "category_id": 1}
+        text = instances(images=image(id=number) + [{"id": 2, "file_name": "b.jpg"}], annotations=[item])
+        effect = r"^\['a'\] 1 left out, \{'a\.jpg': Counter\(\{'cat': 1\}\)\}"
+        yield coco_case(f"ids that are {number!r}", text, ACCEPTED, effect)
+    unlike = instances(images=image(id="001") + [{"id": 2, "file_name": "b.jpg"}])
+    yield coco_case("an id written in two ways", unlike, REFUSED, r"annotation 1 is of a photo .*image_id 1\)")
+    for name, file in (("a sub-folder", "sub/a.jpg"), ("backslashes", "sub\\a.jpg"), ("a leading ./", "./sub/a.jpg")):
+        yield coco_case(f"a photo in {name}", instances(images=image(file_name=file)), ACCEPTED, r"^\['sub/a'\] 0 left")
+    stems = image() + [{"id": 2, "file_name": "a.png"}, {"id": 3, "file_name": "b.a.jpg"}]
+    both = [{"id": i, "image_id": i, "category_id": 2} for i in (1, 2, 3)]
+    yield coco_case(
+        "two photos of one stem",
+        instances(images=stems, annotations=both),
+        ACCEPTED,
+        r"^\['a\.jpg', 'a\.png', 'b\.a'\] 0",
+    )
+    for what, categories in (
+        ("without a name", [{"id": 1}]),
+        ("without an id", [{"name": "cat"}]),
+        ("with two names", [{"id": 1, "name": "cat"}, {"id": 1, "name": "dog"}]),
+    ):
+        yield coco_case(f"a category {what}", instances(categories=categories), REFUSED, r"train2014\.json: category")
+    gaps = instances(categories=[{"id": 90, "name": "dog"}, {"id": 1, "name": "cat"}])
+    yield coco_case("category ids with gaps", gaps, ACCEPTED, r"'cat': 1.* of \['dog', 'cat'\]")
     yield coco_case(
         "an annotation without a category", instances(annotations=[{"id": 7, "image_id": 1}]), REFUSED, strange
     )
-    yield coco_case("a crowd", instances(), ACCEPTED, r"^\['a'\] 1 left out, \{'a': Counter\(\{'cat': 1\}\)\}")
+    yield coco_case("a crowd", instances(), ACCEPTED, r"^\['a'\] 1 left out, \{'a\.jpg': Counter\(\{'cat': 1\}\)\}")
 
 
 def nus_case(name: str, change: Callable[[Path], object], outcome: str, says: str) -> Case:

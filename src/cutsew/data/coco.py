@@ -1,7 +1,7 @@
-"""COCO layout: annotations/instances_<list>.json, and the photos in <list>/ or images/<list>/."""
+"""COCO layout: annotations/instances_<list>.json, and the photos in <list>/, images/<list>/ or images/."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -20,8 +20,12 @@ STEPS = np.zeros(256, np.int8)
 STEPS[list(b"[{")], STEPS[list(b"]}")] = 1, -1
 """Byte -> how it changes the nesting."""
 
+SAMPLE = 200
+"""Photos that are looked for to find out which folder the file names start from."""
+
+Key = int | str
 Instances = dict[str, Counter[str]]
-"""Id of a photo -> how often each category is annotated in it; photos without any are not in it."""
+"""File name of a photo -> how often each category is annotated in it; photos without any are not in it."""
 
 
 def instances_path(root: Path, name: str) -> Path:
@@ -30,16 +34,18 @@ def instances_path(root: Path, name: str) -> Path:
 
 
 def photo_folder(root: Path, name: str) -> Path:
-    """Return where the photos of a list lie: `<list>/` as unpacked, or `images/<list>/` where many keep them.
+    """Return where the photos of a list lie: `<list>/` as unpacked, `images/<list>/` or `images/` as others keep them.
 
     Raises:
-        UserError: neither is a folder.
+        UserError: none of them is a folder.
 
     """
-    for folder in (root / name, root / "images" / name):
+    for folder in _folders(root, name):
         if folder.is_dir():
             return folder
-    raise UserError(f"dataset.root: {root} holds neither {name} nor images/{name}, a folder of photos; unpack it there")
+    raise UserError(
+        f"dataset.root: {root} holds neither {name} nor images/{name} nor images, a folder of photos; unpack it there"
+    )
 
 
 def list_photos(root: Path, name: str, setting: str, *, drop: bool) -> tuple[list[str], list[str], int]:
@@ -53,7 +59,8 @@ def list_photos(root: Path, name: str, setting: str, *, drop: bool) -> tuple[lis
             the annotations nothing else.
 
     Returns:
-        Ids (file names without suffix) and paths, both in the order of the file, and how many photos were left out.
+        Ids (file names without suffix, or with it where two photos differ in it alone) and paths, both in the order of
+        the file, and how many photos were left out.
 
     Raises:
         UserError: the list or the folder of photos is missing, or the file is not an instances JSON.
@@ -65,10 +72,24 @@ def list_photos(root: Path, name: str, setting: str, *, drop: bool) -> tuple[lis
         raise UserError(f"{setting}: {path} names no photo; name another list")
     kept = files
     if drop:
-        named = {item.get("image_id") for item in _annotations(path, setting)}
+        named = {_number(item.get("image_id")) for item in _annotations(path, setting)}
         kept = {number: file for number, file in files.items() if number in named}
-    names = [str(PurePosixPath(file).with_suffix("")) for file in kept.values()]
-    return names, [f"{folder}/{file}" for file in kept.values()], len(files) - len(kept)
+    start = _start(root, name, list(files.values())) or folder
+    return (
+        _ids(list(kept.values()), files.values()),
+        [f"{start}/{file}" for file in kept.values()],
+        len(files) - len(kept),
+    )
+
+
+def file_names(root: Path, name: str, paths: Sequence[str], instances: Container[str]) -> list[str]:
+    """Return the file names by which a list's JSON calls photos, from their paths as `list_photos` gives them."""
+    starts = [f"{folder}/" for folder in (*_folders(root, name), root)]
+    found = []
+    for path in paths:
+        names = [path.removeprefix(start) for start in starts if path.startswith(start)]
+        found.append(next((file for file in names if file in instances), names[0] if names else path))
+    return found
 
 
 def read_instances(root: Path, name: str, setting: str) -> tuple[Instances, list[str]]:
@@ -79,44 +100,85 @@ def read_instances(root: Path, name: str, setting: str) -> tuple[Instances, list
 
     """
     path = instances_path(root, name)
-    ids = {number: str(PurePosixPath(file).with_suffix("")) for number, file in _files(path, setting).items()}
-    categories = {item.get("id"): str(item.get("name")) for item in _items(path, "categories.item", setting)}
+    files = _files(path, setting)
+    categories = _categories(path, setting)
     found: Instances = defaultdict(Counter)
     for item in _annotations(path, setting):
-        photo, category = ids.get(item.get("image_id", -1)), categories.get(item.get("category_id"))
+        image, kind = _number(item.get("image_id")), _number(item.get("category_id"))
+        photo = None if image is None else files.get(image)
+        category = None if kind is None else categories.get(kind)
         if photo is None or category is None:
+            lost = "image_id" if photo is None else "category_id"
             raise UserError(
-                f"{path}: annotation {item.get('id')} is of a photo or category that the file does not list; "
-                "get the file anew"
+                f"{path}: annotation {item.get('id')} is of a photo or category that the file does not list "
+                f"({lost} {item.get(lost)!r}); remove that annotation, or get the file again"
             )
         found[photo][category] += 1
     return dict(found), list(categories.values())
 
 
-def _files(path: Path, setting: str) -> dict[int, str]:
-    """Return number -> file name of a list's photos, refusing names that would lead out of their folder."""
-    files: dict[int, str] = {}
+def _folders(root: Path, name: str) -> tuple[Path, ...]:
+    return root / name, root / "images" / name, root / "images"
+
+
+def _start(root: Path, name: str, files: Sequence[str]) -> Path | None:
+    """Return the folder that the file names start from: the first below which most of a sample lie, None if none do."""
+    sample = files[:: max(1, len(files) // SAMPLE)]
+    places = [*_folders(root, name), root]
+    counts = [sum((place / file).is_file() for file in sample) for place in places]
+    return places[int(np.argmax(counts))] if any(counts) else None
+
+
+def _ids(names: Sequence[str], every: Iterable[str]) -> list[str]:
+    """Call photos by their file names without suffix, but where two of the list differ in it alone."""
+    counts = Counter(map(_stem, every))
+    return [_stem(name) if counts[_stem(name)] == 1 else name for name in names]
+
+
+def _stem(name: str) -> str:
+    return str(PurePosixPath(name).with_suffix(""))
+
+
+def _files(path: Path, setting: str) -> dict[Key, str]:
+    """Return id -> file name of a list's photos, refusing names that would lead out of their folder."""
+    files: dict[Key, str] = {}
     names: set[str] = set()
     for item in _items(path, "images.item", setting):
-        name = str(item.get("file_name", ""))
-        if not name or "/" in name or "\\" in name or name.startswith("."):
-            raise UserError(f"{path}: photo {item.get('id')} has no plain file name ({name!r}); get the file anew")
-        number = _number(path, item)
+        name = str(item.get("file_name", "")).replace("\\", "/").removeprefix("./")
+        parts = name.split("/")
+        if any(not part or part.startswith(".") for part in parts):
+            raise UserError(
+                f"{path}: photo {item.get('id')} has no file name below its folder ({name!r}); correct its file_name"
+            )
+        number = _number(item.get("id"))
+        if number is None:
+            raise UserError(f"{path}: not an instances JSON of COCO (an image without an id); get it again")
         if number in files or name in names:
             twice = f"photo {number}, {name}, stands twice"
-            raise UserError(f"{path}: not an instances JSON of COCO ({twice}); get it anew")
+            raise UserError(f"{path}: not an instances JSON of COCO ({twice}); remove one")
         files[number] = name
         names.add(name)
     return files
 
 
-def _number(path: Path, item: Mapping[str, Any]) -> int:
-    try:
-        return int(item["id"])
-    except (KeyError, TypeError, ValueError, OverflowError):
-        raise UserError(
-            f"{path}: not an instances JSON of COCO (an image without a number as id); get it anew"
-        ) from None
+def _categories(path: Path, setting: str) -> dict[Key, str]:
+    categories: dict[Key, str] = {}
+    for item in _items(path, "categories.item", setting):
+        number, name = _number(item.get("id")), item.get("name")
+        if number is None or not isinstance(name, str) or not name.strip():
+            raise UserError(f"{path}: category {item.get('id')!r} has no id or no name; correct it")
+        if categories.setdefault(number, name) != name:
+            raise UserError(f"{path}: category {number} is {categories[number]!r} and {name!r}; keep one")
+    return categories
+
+
+def _number(value: object) -> Key | None:
+    """Bring an id to one form: 7, 7.0 and "7" are the same; other text stays; None is what cannot be an id."""
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    if isinstance(value, str) and value.isdecimal() and str(int(value)) == value:
+        return int(value)
+    return value if isinstance(value, (int, str)) and value != "" else None
 
 
 def _annotations(path: Path, setting: str) -> Iterator[dict[str, Any]]:

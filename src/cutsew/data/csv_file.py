@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cutsew.data.folder import SUFFIXES
+from cutsew.data.images import SUFFIXES
 from cutsew.errors import UserError
 
 log = logging.getLogger(__name__)

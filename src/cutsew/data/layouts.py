@@ -1,15 +1,18 @@
 """The layouts that benchmarks come in, read in one way: photos by list, and which files say so."""
 
+import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
 
 import numpy as np
 
 from cutsew.config.dataset import Dataset
 from cutsew.data import coco, nus, voc
 from cutsew.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,16 @@ def read_lists(dataset: Dataset, root: Path) -> dict[str, Listing]:
     if test is not None:
         found["test"] = _read(dataset, root, test, "test")
     both = set(found["train"].names) & set(found["test"].names)
-    if both:
+    if both and dataset.kind == "coco":
+        # Each list has a folder of its own, so these are two photos of one name.
+        for split, name in (("train", train), ("test", test)):
+            named = found[split]
+            names = [
+                f"{name}/{PurePath(p).name}" if i in both else i for i, p in zip(named.names, named.paths, strict=True)
+            ]
+            found[split] = replace(named, names=names)
+        log.info("%d photos are called alike in both lists, %s for one: their ids name the list", len(both), min(both))
+    elif both:
         raise UserError(
             f"dataset.{_section(dataset)}.test: {len(both)} of the photos of list {test} stand in list {train} "
             f"too, {min(both)} among them; name lists that share none"
@@ -101,14 +113,21 @@ def count_on_disk(dataset: Dataset, root: Path) -> int:
         if not path.is_file():
             raise UserError(f"dataset.coco.{split}: {path} does not exist; unpack the annotations there")
         coco.photo_folder(root, str(name))
-    return sum(1 for _ in os.scandir(coco.photo_folder(root, dataset.coco.train)))
+    return sum(1 for _ in _walk(coco.photo_folder(root, dataset.coco.train)))
 
 
 def photos_on_disk(dataset: Dataset, root: Path) -> Iterator[os.DirEntry[str]]:
     """Walk the files of COCO's folders of photos, which its lists need half a minute to name."""
-    for name in dataset.lists():
-        if name is not None:
-            yield from os.scandir(coco.photo_folder(root, name))
+    for folder in {coco.photo_folder(root, name): None for name in dataset.lists() if name is not None}:
+        yield from _walk(folder)
+
+
+def _walk(folder: str | Path) -> Iterator[os.DirEntry[str]]:
+    for entry in os.scandir(folder):
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path)
+        else:
+            yield entry
 
 
 def _section(dataset: Dataset) -> str:
@@ -124,9 +143,20 @@ def _read(dataset: Dataset, root: Path, name: str, split: str) -> Listing:
         return Listing(names, voc.photo_paths(root, names))
     if dataset.kind == "coco":
         names, paths, dropped = coco.list_photos(root, name, setting, drop=drop)
-        return Listing(names, paths, dropped)
+        return _refuse_none_left(Listing(names, paths, dropped), name, coco.instances_path(root, name))
     names = nus.read_list(root, name, setting)
     kept = names
     if drop:
         kept = [names[i] for i in np.flatnonzero(nus.read_labels(root).any(names))]
-    return Listing(kept, nus.photo_paths(root, kept), len(names) - len(kept))
+    listing = Listing(kept, nus.photo_paths(root, kept) if kept else [], len(names) - len(kept))
+    return _refuse_none_left(listing, name, nus.list_path(root, name))
+
+
+def _refuse_none_left(listing: Listing, name: str, path: Path) -> Listing:
+    """Refuse a list of which `dataset.unlabelled: drop` leaves nothing."""
+    if listing.names:
+        return listing
+    raise UserError(
+        f"dataset.unlabelled: drop leaves none of the {listing.dropped} photos of list {name} ({path}), since nothing "
+        "is annotated in any of them; set it to keep, or name another list"
+    )

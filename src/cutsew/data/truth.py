@@ -79,23 +79,23 @@ def from_voc(root: Path, names: Iterable[str], difficult: str) -> Truth:
     return truth
 
 
-def from_coco(root: Path, lists: Mapping[str, Sequence[str]]) -> Truth:
+def from_coco(root: Path, lists: Mapping[str, Mapping[str, str]]) -> Truth:
     """Read COCO's instances: a category is positive where any object or crowd of it is annotated.
 
     Args:
         root: folder of the layout.
-        lists: name of each list -> ids of its photos that are in the manifest.
+        lists: name of each list -> id -> path of its photos that are in the manifest.
 
     Raises:
         UserError: a file is missing or damaged.
 
     """
     truth = Truth()
-    for name, ids in lists.items():
+    for name, photos in lists.items():
         instances, categories = coco.read_instances(root, name, "dataset.coco")
         truth.known.update(categories)
-        for photo in ids:
-            found = instances.get(photo, Counter())
+        for photo, file in zip(photos, coco.file_names(root, name, list(photos.values()), instances), strict=True):
+            found = instances.get(file, Counter())
             truth.named.update(found)
             truth.labels[photo] = dict.fromkeys(found, 1)
     return truth

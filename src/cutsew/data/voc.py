@@ -1,12 +1,18 @@
 """PASCAL VOC layout: ImageSets/Main/<list>.txt, JPEGImages/<id>.jpg, Annotations/<id>.xml."""
 
+import os
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cutsew.data.folder import read_lines
+from cutsew.data.images import SUFFIXES
 from cutsew.errors import UserError
+
+SAMPLE = 100
+"""Photos that are looked for to find out whether the lines of a list end in a label."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +33,19 @@ class _Builder(ET.TreeBuilder):
 
 
 def photo_paths(root: Path, names: Sequence[str]) -> list[str]:
-    """Return where the photos of ids lie; as text, since there may be a great many."""
+    """Return where the photos of ids lie; as text, since there may be a great many.
+
+    A photo that is not there with the suffix .jpg is looked for with any other, in any case.
+    """
     start = root / "JPEGImages"
-    return [f"{start}/{name}.jpg" for name in names]
+    there = {entry.name for entry in os.scandir(start)} if start.is_dir() else set()
+    others: dict[str, str] = {}
+    for file in sorted(there):
+        stem, dot, suffix = file.rpartition(".")
+        if f".{suffix}".lower() in SUFFIXES and dot:
+            others.setdefault(stem, file)
+    files = (f"{name}.jpg" if f"{name}.jpg" in there else others.get(name, f"{name}.jpg") for name in names)
+    return [f"{start}/{file}" for file in files]
 
 
 def annotation_path(root: Path, name: str) -> Path:
@@ -46,7 +62,7 @@ def read_list(root: Path, name: str, setting: str) -> list[str]:
     """Read the ids of a list, in order, each once.
 
     A class file (`<class>_<list>.txt`, with 1, 0 or -1 in a second column) is read as a list too; its second column is
-    a true label and not looked at.
+    a true label and not looked at. Ids may hold spaces.
 
     Args:
         root: folder of the layout.
@@ -58,8 +74,12 @@ def read_list(root: Path, name: str, setting: str) -> list[str]:
 
     """
     path = list_path(root, name)
-    words = (line.split() for line in read_lines(path, setting))
-    ids = list(dict.fromkeys(word[0] for word in words if word))
+    lines = [line for line in map(str.strip, read_lines(path, setting)) if line]
+    with_labels = [re.fullmatch(r"(.*\S)\s+(?:-1|0|1)", line) for line in lines]
+    # "my photo 1" is an id of its own where not all lines end so, or where there is such a photo.
+    if all(with_labels) and not any(map(os.path.exists, photo_paths(root, lines[:SAMPLE]))):
+        lines = [found[1] for found in with_labels if found]
+    ids = list(dict.fromkeys(lines))
     outside = next((name for name in ids if name.startswith("/") or ".." in name.split("/")), None)
     if outside is not None:
         raise UserError(f"{setting}: {path} names {outside}, which would lie outside dataset.root; mend the list")

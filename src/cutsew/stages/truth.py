@@ -98,9 +98,9 @@ def _annotated(photos: pd.DataFrame, root: Path) -> list[str]:
 def _of_layout(dataset: Dataset, photos: pd.DataFrame, root: Path, classes: list[str]) -> Truth:
     """Read the annotations that come with the photos."""
     if dataset.kind == "coco":
-        ids = {split: rows["id"].tolist() for split, rows in photos.groupby("split")}
+        paths = {split: dict(zip(rows["id"], rows["path"], strict=True)) for split, rows in photos.groupby("split")}
         lists = dict(zip(("train", "test"), dataset.lists(), strict=True))
-        return from_coco(root, {name: ids[split] for split, name in lists.items() if name is not None and split in ids})
+        return from_coco(root, {name: paths[split] for split, name in lists.items() if name and split in paths})
     if dataset.kind == "nus":
         return from_nus(root, photos["id"].tolist())
     found = from_voc(root, tqdm(_annotated(photos, root), desc="annotations", unit="photo"), dataset.difficult)
