@@ -54,14 +54,14 @@ STAGES: dict[str, Stage] = {
         3,
         ("teacher.kind", "teacher.precision", "teacher.compiled", "teacher.runtime")
         + ("teacher.open_clip", "teacher.conse")
-        + ("cut.layout", "cut.tiles", "cut.area", "cut.aspect", "cut.flip", "cut.seed")
+        + ("cut.layout", "cut.tiles", "cut.windows", "cut.area", "cut.aspect", "cut.flip", "cut.seed")
         + ("cut.passes_per_job", "dataset.shard_size"),
         ("manifest", "tiny_clip"),
     ),
     "seal": Stage(
         "Write the metadata of views.zarr once all its chunks are there.",
         2,
-        ("cut.passes", "cut.passes_per_job", "dataset.shard_size"),
+        ("cut.layout", "cut.tiles", "cut.windows", "cut.passes", "cut.passes_per_job", "dataset.shard_size"),
         ("encode",),
     ),
     "score": Stage("Turn embeddings into logits (Eq. 3-4).", 2, ("score.epsilon",), ("text", "seal")),

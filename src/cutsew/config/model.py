@@ -200,8 +200,11 @@ class Config(Section):
             )
         if isinstance(self.targets.count, float) and self.targets.count >= len(self.classes):
             raise ValueError(f"targets.count: {self.targets.count:g} is not less than the number of classes; lower it")
-        if self.teacher.kind != "scores" and (self.fuse.passes or 0) > self.cut.passes:
-            raise ValueError(f"fuse.passes: {self.fuse.passes} is more than cut.passes {self.cut.passes}; lower it")
+        if self.teacher.kind != "scores" and (self.fuse.passes or 0) > self.cut.num_passes:
+            raise ValueError(
+                f"fuse.passes: {self.fuse.passes} is more than the {self.cut.num_passes} passes of cut.layout "
+                f"{self.cut.layout}; lower it"
+            )
         labelled = [kind for kind in self.references.kinds if kind != "zero_shot"]
         if labelled and not self.dataset.annotated and self.dataset.truth is None:
             raise ValueError(f"references.kinds: {labelled[0]} needs true labels; set dataset.truth, or leave it out")

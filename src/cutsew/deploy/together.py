@@ -76,6 +76,7 @@ class Together:
         self._factor = float(made.content["facts"].get("soften", 1)) if made is not None else 1.0
         passes = array_of(open_group(views), CROPS).shape[0]
         self._passes = range(passes if self._fuse.passes is None else self._fuse.passes)
+        self._windows = self._teacher.windows(self._cut.windows) if self._cut.layout == "windows" else None
         self._batch_size = batch_size
         self.views = len(self._passes) + 1
         log.info("the teacher is asked about %d views of each photo", self.views)
@@ -88,11 +89,17 @@ class Together:
     def _fused(self, path: Path) -> npt.NDArray[np.float32]:
         """Ask about the whole photo and its crops, which depend on its content alone: (C,) fused logits."""
         photo = read_image(path)
-        crops = crop_boxes(file_digest(path), *photo.size, self._passes, **self._cut.placement())
-        boxes = np.concatenate([whole_box(*photo.size)[None], crops])
-        views = cut_all(photo, boxes, self._teacher.image_size, self._teacher.preprocessing.interpolation)
+        whole, look = whole_box(*photo.size)[None], self._teacher.preprocessing.interpolation
+        boxes = whole
+        if self._windows is None:
+            crops = crop_boxes(file_digest(path), *photo.size, self._passes, **self._cut.placement())
+            boxes = np.concatenate([whole, crops])
+        views = cut_all(photo, boxes, self._teacher.image_size, look)
         parts = (views[part] for part in slabs(len(views), self._batch_size))
         embedded = np.concatenate([self._teacher.embed_images(part).numpy() for part in parts])
+        if self._windows is not None:
+            windows = self._windows.embed_images(cut_all(photo, whole, self._windows.image_size, look))[0].numpy()
+            embedded = np.concatenate([embedded, windows[self._passes]])
         stored = embedded.astype(np.float16)  # as views.zarr keeps them
         z = score(stored, self._text, self._teacher.logit_scale, self._epsilon)
         fused: npt.NDArray[np.float32]
