@@ -83,6 +83,7 @@ def test_attention_over_windows_is_the_plain_one(tmp_path, size):
 
 def build(model, pretrained):
     section = {"model": model, "pretrained": str(pretrained), "image_size": None}
+    section["preprocessing"] = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"}
     return teachers.build(Teacher.model_validate({"kind": "open_clip", "open_clip": section}), "cpu")
 
 
