@@ -1,13 +1,21 @@
 """Cheap checks made before any job starts, so that a slip shows in the first second and not after hours."""
 
-import importlib.util
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cutsew import demo
+from cutsew.activation import (
+    IDLE_BACKGROUND,
+    NO_LIKELIEST,
+    ONE_CLASS,
+    ONE_CLASS_OF_SCORES,
+    SOFTMAX_OVER_PATCHES,
+    activation_of,
+    described,
+    no_bias,
+    trained_with,
+)
 from cutsew.config import Config
 from cutsew.config.dataset import Dataset
 from cutsew.config.teacher import ScoresTeacher
@@ -36,6 +44,7 @@ def check_before_start(*configs: Config) -> None:
     for config in configs:
         _check_weights(config)
         _check_tower(config)
+        _check_activation(config)
         _check_scores(config)
         _check_truth(config)
         _check_overrides(config)
@@ -156,16 +165,31 @@ def _check_weights(config: Config) -> None:
 def _check_tower(config: Config) -> None:
     """Refuse TagCLIP with a model that open_clip's own description says is no vision transformer; load neither."""
     model = config.teacher.open_clip.model
-    found = importlib.util.find_spec("open_clip")
-    places = [Path(place, "model_configs") for place in (found.submodule_search_locations or [])] if found else []
-    places.append(Path(demo.__path__[0]))
-    known = [place / f"{model.replace('/', '-')}.json" for place in places]
-    described = next((path for path in known if path.is_file()), None)
-    if config.score.rule != "tagclip" or described is None:
+    found = described(model)
+    if config.score.rule != "tagclip" or found is None:
         return
-    vision = json.loads(described.read_text(encoding="utf-8"))["vision_cfg"]
+    vision = found.get("vision_cfg", {})
     if isinstance(vision.get("layers"), list) or "timm_model_name" in vision:
         raise UserError(no_patches(model, "a tower of timm's" if "timm_model_name" in vision else "a ResNet"))
+
+
+def _check_activation(config: Config) -> None:
+    """Refuse what a teacher's activation rules out, as far as its description tells; stage text sees to the rest."""
+    teacher, prompts = config.teacher, config.prompts
+    activation = activation_of(config.score, teacher, len(config.classes))
+    if activation == "sigmoid" and teacher.kind != "scores":
+        if trained_with(teacher) == "softmax":
+            raise UserError(no_bias("conse" if teacher.kind == "conse" else teacher.open_clip.model))
+        if prompts.background:
+            raise UserError(IDLE_BACKGROUND)
+        if config.score.rule == "tagclip":
+            raise UserError(SOFTMAX_OVER_PATCHES)
+    if activation == "sigmoid" and config.fuse.rule == "soft" and config.fuse.soften == "auto":
+        raise UserError(NO_LIKELIEST)
+    if activation == "softmax":
+        words = [] if teacher.kind == "scores" else prompts.background_beside(config.classes)
+        if len(config.classes) + len(words) == 1:
+            raise UserError(ONE_CLASS if teacher.kind != "scores" else ONE_CLASS_OF_SCORES)
 
 
 def _check_file(setting: str, text: str, is_path: Callable[[str], bool]) -> None:

@@ -18,7 +18,7 @@ from cutsew import checkpoints
 from cutsew.compat import import_torchvision
 from cutsew.config.base import OpenClipModel
 from cutsew.errors import UserError
-from cutsew.preprocessing import OPENAI_SIZES, TINY, Preprocessing, of_open_clip
+from cutsew.preprocessing import OPENAI_SIZES, TINY, TINY_SIGMOID, Preprocessing, of_open_clip
 from cutsew.quick_imports import hidden, quickly
 from cutsew.teachers.positions import resize_position_embedding
 
@@ -69,7 +69,7 @@ def build(settings: OpenClipModel, section: str, *, weights: bool = True) -> Cli
 
     """
     model, pretrained = settings.model, settings.pretrained
-    if model == TINY:
+    if model in (TINY, TINY_SIGMOID):
         from cutsew.demo import tiny_clip  # noqa: PLC0415
 
         tiny_clip.register()
@@ -127,11 +127,11 @@ def _show_transformers() -> None:
 
 
 def _state_dict(model: str, pretrained: str, setting: str) -> dict[str, Tensor]:
-    if model == TINY:
+    if model in (TINY, TINY_SIGMOID):
         from cutsew.demo import tiny_clip  # noqa: PLC0415
 
         if pretrained == "demo":
-            return tiny_clip.state_dict()
+            return tiny_clip.state_dict() if model == TINY else tiny_clip.sigmoid_state_dict()
         state = checkpoints.read_state_dict(Path(pretrained), setting)
         packed = "token_embedding.rows" in state
         return tiny_clip.state_dict(Path(pretrained)) if packed else state

@@ -46,7 +46,7 @@ STAGES: dict[str, Stage] = {
     "text": Stage(
         "Embed the class names.",
         1,
-        ("classes", "prompts", "teacher.kind", "teacher.open_clip", "teacher.conse"),
+        ("classes", "prompts", "score.activation", "teacher.kind", "teacher.open_clip", "teacher.conse"),
         ("tiny_clip",),
     ),
     "encode": Stage(
@@ -66,7 +66,10 @@ STAGES: dict[str, Stage] = {
     ),
     "score": Stage("Turn embeddings into logits (Eq. 3-4).", 2, ("score.epsilon",), ("text", "seal")),
     "import_scores": Stage(
-        "Take logits from scores made elsewhere.", 1, ("classes", "teacher.scores", "score.epsilon"), ("manifest",)
+        "Take logits from scores made elsewhere.",
+        1,
+        ("classes", "teacher.scores", "score.activation", "score.epsilon"),
+        ("manifest",),
     ),
     "tagclip": Stage(
         "Score the patches of one shard's photos, and ask again about each class's region (TagCLIP).",

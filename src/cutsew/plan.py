@@ -88,6 +88,7 @@ class Plan:
         for section in ("teacher", "student"):
             _drop_other_kinds(chosen.get(section), dumped[section]["kind"])
         _drop_idle(chosen, layout=dumped["cut"]["layout"], passes=self.runs[run].cut.num_passes)
+        _drop_idle_wordings(chosen.get("prompts", {}))
         return chosen
 
     def params(self, run: str, stage: str) -> str:
@@ -145,6 +146,12 @@ def _drop_other_kinds(section: dict[str, Any] | None, kind: str) -> None:
     """Leave out the settings of teachers and students that are not used, so that editing them reruns nothing."""
     for name in [name for name, value in (section or {}).items() if isinstance(value, dict) and name != kind]:
         section.pop(name)  # type: ignore[union-attr]
+
+
+def _drop_idle_wordings(prompts: dict[str, Any]) -> None:
+    """Leave out how several wordings of a class count where no class has several."""
+    if not any(isinstance(words, list) for words in prompts.get("names", {}).values()):
+        prompts.pop("wordings", None)
 
 
 def _drop_idle(chosen: dict[str, Any], layout: str, passes: int) -> None:

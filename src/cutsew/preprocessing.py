@@ -42,13 +42,13 @@ from cutsew.quick_imports import hidden
 RESIZE = "squash"
 INTERPOLATIONS = ("bicubic", "bilinear")
 OPEN_CLIP_CONFIG, TIMM_CONFIG = "open_clip_config.json", "config.json"
-TINY = "cutsew-tiny"
+TINY, TINY_SIGMOID = "cutsew-tiny", "cutsew-tiny-sigmoid"
 OPENAI = {
     "mean": (0.48145466, 0.4578275, 0.40821073),
     "std": (0.26862954, 0.26130258, 0.27577711),
     "interpolation": "bicubic",
 }
-"""OpenAI's, which the demo's tiny CLIP shares."""
+"""OpenAI's, which the demo's tiny CLIPs share."""
 
 OPENAI_SIZES = ("input_resolution", "context_length", "vocab_size")
 """Names that OpenAI's archives hold among the tensors, and no others do."""
@@ -138,8 +138,8 @@ def of_open_clip(settings: OpenClipModel, section: str, config: Source | None = 
         yield _of_settings(settings, section)
         if config is not None:
             yield config
-        elif model == TINY:
-            yield Source(TINY, OPENAI | {"quick_gelu": False})
+        elif model in (TINY, TINY_SIGMOID):
+            yield Source(model, OPENAI | {"quick_gelu": False})
         elif not local or settings.tag is not None:
             yield _of_tag(settings, tags, section)
         else:

@@ -13,6 +13,7 @@ from cutsew.numerics.schedule import automatic_epochs
 
 WORK = {  # model -> (GFLOP per view, side of that view in pixels, MB of float32 weights); open_clip's model profiles
     "cutsew-tiny": (0.2, 96, 10),
+    "cutsew-tiny-sigmoid": (0.2, 96, 10),
     "RN50": (12, 224, 410),
     "RN101": (20, 224, 480),
     "RN50x4": (43, 288, 720),

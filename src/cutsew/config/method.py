@@ -115,8 +115,15 @@ class Score(Section):
         description="softmax: Eq. 3-4 of whole photo and crops, which are fused; tagclip: in their place patches, "
         "their refinement and a second look (Lin et al., AAAI 2024), for ViT teachers of open_clip",
     )
+    activation: Literal["auto", "softmax", "sigmoid"] = Field(
+        "auto",
+        description="softmax: the classes compete (CLIP); sigmoid: each is judged on its own, scale * cosine + bias "
+        "(SigLIP, SigLIP2); auto: what the teacher was trained with",
+    )
     tagclip: TagClip = Field(default_factory=TagClip, description="rule tagclip")
-    epsilon: float = Field(1e-6, gt=0, lt=0.5, description="probabilities are clamped to [epsilon, 1 - epsilon]")
+    epsilon: float = Field(
+        1e-6, gt=0, lt=0.5, description="probabilities of a softmax are clamped to [epsilon, 1 - epsilon]"
+    )
 
 
 class Fuse(Section):
@@ -138,8 +145,8 @@ class Fuse(Section):
     )
     soften: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
         0.5,
-        description="rule soft: factor of the teacher's logit scale before the softmax; auto: that at which the mean "
-        "probability of a whole photo's likeliest class is 0.6",
+        description="rule soft: factor of the teacher's logit scale before the softmax, or of a sigmoid's logits; "
+        "auto (softmax only): that at which the mean probability of a whole photo's likeliest class is 0.6",
     )
     tau: float = Field(0.25, gt=0, description="rule soft: temperature of the maximum; near 0 it is the plain one")
     anchor: Fraction = Field(0.1, description="rule soft: weight of the whole photo's own answer")

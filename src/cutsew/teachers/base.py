@@ -45,7 +45,7 @@ class Teacher(Protocol):
 
         Args:
             images: (B, 3, S, S) uint8 with S = `image_size`.
-            texts: (C, D) embeddings of all classes, L2-normalised.
+            texts: (C, D) embeddings of all classes, and of background words where there are any, L2-normalised.
             classes: (B,) int64, one class of each view.
 
         Returns:
