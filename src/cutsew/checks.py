@@ -5,9 +5,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cutsew import named_models
+from cutsew.activation import (
+    IDLE_BACKGROUND,
+    NO_LIKELIEST,
+    ONE_CLASS,
+    ONE_CLASS_OF_SCORES,
+    SOFTMAX_OVER_PATCHES,
+    activation_of,
+    described,
+    no_bias,
+    trained_with,
+)
 from cutsew.config import Config
-from cutsew.config.base import OpenClipModel
 from cutsew.config.dataset import Dataset
 from cutsew.config.teacher import ScoresTeacher
 from cutsew.data import layouts
@@ -16,10 +25,8 @@ from cutsew.data.listing import list_images
 from cutsew.data.overrides import read_overrides
 from cutsew.data.truth import check_csv
 from cutsew.errors import UserError, no_patches
-from cutsew.named_models import is_named
 from cutsew.outputs import needed
 from cutsew.plan import DEFAULT, REBUILT
-from cutsew.preprocessing import is_at_hand, model_config
 
 WEIGHTS_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt", ".tar", ".json", ".onnx", ".npz")
 
@@ -37,6 +44,7 @@ def check_before_start(*configs: Config) -> None:
     for config in configs:
         _check_weights(config)
         _check_tower(config)
+        _check_activation(config)
         _check_scores(config)
         _check_truth(config)
         _check_overrides(config)
@@ -146,42 +154,42 @@ def _check_passes(config: Config) -> None:
 def _check_weights(config: Config) -> None:
     for name, section in (("teacher", config.teacher), ("student", config.student)):
         weights = section.open_clip.pretrained
-        to_be_made = config.demo.rebuild_teacher and Path(weights or "").name == REBUILT
+        to_be_made = config.demo.rebuild_teacher and Path(weights).name == REBUILT
         if section.kind == "open_clip" and not to_be_made:
-            if weights is not None:
-                _check_file(f"{name}.open_clip.pretrained", weights, _looks_like_a_path)
-            _check_open_clip(section.open_clip, f"{name}.open_clip")
+            _check_file(f"{name}.open_clip.pretrained", weights, _looks_like_a_path)
     student = config.student
     if student.kind == "timm":
         _check_file("student.timm.weights", student.timm.weights, lambda text: text not in ("package", "pretrained"))
 
 
-def _check_open_clip(settings: OpenClipModel, section: str) -> None:
-    """Refuse weights, tokenizers and packages that are known to be missing; nothing is downloaded."""
-    model, weights = settings.model, settings.pretrained
-    if not is_named(model):
-        local = weights if weights is not None and _looks_like_a_path(weights) else None
-        named_models.check(model, model_config(model), local, f"{section}.model")
-        if local is None and named_models.hub_is_off() and not is_at_hand(model, weights or ""):
-            raise UserError(
-                f"{section}.pretrained: {weights} of {model} is not in the hub's cache, and HF_HUB_OFFLINE is set;"
-                f" give a local file; {named_models.OFFLINE}"
-            )
-    elif model.startswith(named_models.FOLDER) or named_models.hub_is_off():
-        found = named_models.read_config(model, f"{section}.model")
-        named_models.weights_file(model, f"{section}.model")
-        named_models.check(model, found["model_cfg"], None, f"{section}.model")
-
-
 def _check_tower(config: Config) -> None:
     """Refuse TagCLIP with a model that open_clip's own description says is no vision transformer; load neither."""
     model = config.teacher.open_clip.model
-    if config.score.rule != "tagclip":
+    found = described(model)
+    if config.score.rule != "tagclip" or found is None:
         return
-    vision = named_models.known_config(model) if is_named(model) else model_config(model)
-    vision = vision.get("vision_cfg") or {}
+    vision = found.get("vision_cfg", {})
     if isinstance(vision.get("layers"), list) or "timm_model_name" in vision:
         raise UserError(no_patches(model, "a tower of timm's" if "timm_model_name" in vision else "a ResNet"))
+
+
+def _check_activation(config: Config) -> None:
+    """Refuse what a teacher's activation rules out, as far as its description tells; stage text sees to the rest."""
+    teacher, prompts = config.teacher, config.prompts
+    activation = activation_of(config.score, teacher, len(config.classes))
+    if activation == "sigmoid" and teacher.kind != "scores":
+        if trained_with(teacher) == "softmax":
+            raise UserError(no_bias("conse" if teacher.kind == "conse" else teacher.open_clip.model))
+        if prompts.background:
+            raise UserError(IDLE_BACKGROUND)
+        if config.score.rule == "tagclip":
+            raise UserError(SOFTMAX_OVER_PATCHES)
+    if activation == "sigmoid" and config.fuse.rule == "soft" and config.fuse.soften == "auto":
+        raise UserError(NO_LIKELIEST)
+    if activation == "softmax":
+        words = [] if teacher.kind == "scores" else prompts.background_beside(config.classes)
+        if len(config.classes) + len(words) == 1:
+            raise UserError(ONE_CLASS if teacher.kind != "scores" else ONE_CLASS_OF_SCORES)
 
 
 def _check_file(setting: str, text: str, is_path: Callable[[str], bool]) -> None:

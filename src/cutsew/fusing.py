@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
+from cutsew.artefacts.logits import Answers
 from cutsew.config.method import Fuse
 from cutsew.numerics.fuse import fuse as fuse_views
 from cutsew.numerics.fuse import fuse_cdul, fuse_gated, fuse_mean, fuse_soft
@@ -11,7 +12,7 @@ from cutsew.numerics.soften import soften
 
 
 def fuse_by(
-    rule: Fuse, whole: Floats, crops: Floats, factor: float, epsilon: float
+    rule: Fuse, whole: Floats, crops: Floats, factor: float, epsilon: float, answers: Answers
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
     """Fuse the answers of all views by the rule of the settings.
 
@@ -20,20 +21,29 @@ def fuse_by(
         whole: (n, C) logits of the whole photos.
         crops: (M, n, C) of those crops that are fused.
         factor: softening of rule soft.
-        epsilon: clamp of probabilities.
+        epsilon: clamp of a softmax's probabilities.
+        answers: what kind of logits they are.
 
     Returns:
         (n, C) logits and the (n, C) winning views.
 
     """
+    clamp = epsilon if answers.activation == "softmax" else None
     match rule.rule:
         case "gated":
             return fuse_gated(whole, crops, rule.gate)
         case "mean":
-            return fuse_mean(whole, crops, epsilon)
+            return fuse_mean(whole, crops, clamp)
         case "cdul":
-            return fuse_cdul(whole, crops, rule.zeta, epsilon)
+            return fuse_cdul(whole, crops, rule.zeta, clamp)
         case "soft":
-            answers = soften(whole, factor, epsilon), soften(crops, factor, epsilon)
-            return fuse_soft(*answers, rule.alpha, rule.tau, rule.anchor)
-    return fuse_views(whole, crops, rule.alpha, rule.space, epsilon)
+            softened = softened_by(whole, factor, epsilon, answers), softened_by(crops, factor, epsilon, answers)
+            return fuse_soft(*softened, rule.alpha, rule.tau, rule.anchor)
+    return fuse_views(whole, crops, rule.alpha, rule.space, clamp)
+
+
+def softened_by(z: Floats, factor: float, epsilon: float, answers: Answers) -> Floats:
+    """Soften (..., C) logits: a softmax is computed at another logit scale, a sigmoid's logits are multiplied."""
+    if answers.activation == "sigmoid":
+        return factor * z.astype(np.float64)
+    return soften(z, factor, epsilon, rest=answers.background > 0)

@@ -46,7 +46,7 @@ STAGES: dict[str, Stage] = {
     "text": Stage(
         "Embed the class names.",
         1,
-        ("classes", "prompts", "teacher.kind", "teacher.open_clip", "teacher.conse"),
+        ("classes", "prompts", "score.activation", "teacher.kind", "teacher.open_clip", "teacher.conse"),
         ("tiny_clip",),
     ),
     "encode": Stage(
@@ -54,19 +54,22 @@ STAGES: dict[str, Stage] = {
         3,
         ("teacher.kind", "teacher.precision", "teacher.compiled", "teacher.runtime")
         + ("teacher.open_clip", "teacher.conse")
-        + ("cut.layout", "cut.tiles", "cut.area", "cut.aspect", "cut.flip", "cut.seed")
+        + ("cut.layout", "cut.tiles", "cut.windows", "cut.area", "cut.aspect", "cut.flip", "cut.seed")
         + ("cut.passes_per_job", "dataset.shard_size"),
         ("manifest", "tiny_clip"),
     ),
     "seal": Stage(
         "Write the metadata of views.zarr once all its chunks are there.",
         2,
-        ("cut.passes", "cut.passes_per_job", "dataset.shard_size"),
+        ("cut.layout", "cut.tiles", "cut.windows", "cut.passes", "cut.passes_per_job", "dataset.shard_size"),
         ("encode",),
     ),
     "score": Stage("Turn embeddings into logits (Eq. 3-4).", 2, ("score.epsilon",), ("text", "seal")),
     "import_scores": Stage(
-        "Take logits from scores made elsewhere.", 1, ("classes", "teacher.scores", "score.epsilon"), ("manifest",)
+        "Take logits from scores made elsewhere.",
+        1,
+        ("classes", "teacher.scores", "score.activation", "score.epsilon"),
+        ("manifest",),
     ),
     "tagclip": Stage(
         "Score the patches of one shard's photos, and ask again about each class's region (TagCLIP).",

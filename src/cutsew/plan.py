@@ -38,6 +38,14 @@ USED = {
 }
 """`fuse.rule` -> settings of `fuse` that it uses, of those that not all rules use."""
 
+IDLE_CUT = {
+    "random": ("tiles", "windows"),
+    "spread": ("tiles", "windows"),
+    "tiles": ("windows", "passes", "area", "aspect", "flip", "seed"),
+    "windows": ("tiles", "passes", "passes_per_job", "area", "aspect", "flip", "seed"),
+}
+"""`cut.layout` -> settings of `cut` that it does not use."""
+
 APART = {"encode": ("cut.passes",)}
 """Settings that part two runs' artefacts of a stage although no job reads them: each views.zarr has one M."""
 
@@ -79,7 +87,8 @@ class Plan:
             target[leaf] = source[leaf]
         for section in ("teacher", "student"):
             _drop_other_kinds(chosen.get(section), dumped[section]["kind"])
-        _drop_idle(chosen, passes=dumped["cut"]["passes"])
+        _drop_idle(chosen, layout=dumped["cut"]["layout"], passes=self.runs[run].cut.num_passes)
+        _drop_idle_wordings(chosen.get("prompts", {}))
         return chosen
 
     def params(self, run: str, stage: str) -> str:
@@ -139,7 +148,13 @@ def _drop_other_kinds(section: dict[str, Any] | None, kind: str) -> None:
         section.pop(name)  # type: ignore[union-attr]
 
 
-def _drop_idle(chosen: dict[str, Any], passes: int) -> None:
+def _drop_idle_wordings(prompts: dict[str, Any]) -> None:
+    """Leave out how several wordings of a class count where no class has several."""
+    if not any(isinstance(words, list) for words in prompts.get("names", {}).values()):
+        prompts.pop("wordings", None)
+
+
+def _drop_idle(chosen: dict[str, Any], layout: str, passes: int) -> None:
     """Leave out settings that are not used, and which labels `select` and `train` read: their inputs say that."""
     scoring = chosen.get("score", {})
     if scoring.get("rule") == "tagclip":
@@ -149,7 +164,7 @@ def _drop_idle(chosen: dict[str, Any], passes: int) -> None:
     if not scoring:
         chosen.pop("score", None)
     cut = chosen.get("cut", {})
-    for name in ("area", "aspect", "flip", "seed") if cut.get("layout") == "tiles" else ("tiles",):
+    for name in IDLE_CUT.get(layout, ()):
         cut.pop(name, None)
     fuse = chosen.get("fuse", {})
     for name in set().union(*USED.values()) - USED.get(fuse.get("rule"), set()):
@@ -181,7 +196,7 @@ def _without_idle_crops(config: Config, runs: Iterable[Config]) -> Config:
         same = (other.dataset, other.teacher, other.cut) == (config.dataset, config.teacher, config.cut)
         if same and other.score.rule != "tagclip":
             return config
-    return load(override(config.model_dump(), {"cut.passes": 0, "fuse.passes": None}))
+    return load(override(config.model_dump(), {"cut.layout": "random", "cut.passes": 0, "fuse.passes": None}))
 
 
 def _with_rebuilt_weights(config: Config) -> Config:

@@ -37,19 +37,18 @@ from cutsew.config.base import OpenClipModel
 from cutsew.config.base import Preprocessing as Settings
 from cutsew.config.student import TimmStudent
 from cutsew.errors import UserError
-from cutsew.named_models import HUB_WEIGHTS, cached
 from cutsew.quick_imports import hidden
 
 RESIZE = "squash"
 INTERPOLATIONS = ("bicubic", "bilinear")
 OPEN_CLIP_CONFIG, TIMM_CONFIG = "open_clip_config.json", "config.json"
-TINY = "cutsew-tiny"
+TINY, TINY_SIGMOID = "cutsew-tiny", "cutsew-tiny-sigmoid"
 OPENAI = {
     "mean": (0.48145466, 0.4578275, 0.40821073),
     "std": (0.26862954, 0.26130258, 0.27577711),
     "interpolation": "bicubic",
 }
-"""OpenAI's, which the demo's tiny CLIP shares."""
+"""OpenAI's, which the demo's tiny CLIPs share."""
 
 OPENAI_SIZES = ("input_resolution", "context_length", "vocab_size")
 """Names that OpenAI's archives hold among the tensors, and no others do."""
@@ -129,7 +128,7 @@ def of_open_clip(settings: OpenClipModel, section: str, config: Source | None = 
         UserError: an unknown tag, no such file, a configuration that cannot be used, or nothing gives what is needed.
 
     """
-    model, pretrained = settings.model, settings.pretrained or ""
+    model, pretrained = settings.model, settings.pretrained
     tags = open_clip_tags(model)
     local = pretrained.lower().replace("-", "_") not in tags and _may_be_a_path(pretrained)
     if settings.tag is not None and not (local and config is None):
@@ -139,8 +138,8 @@ def of_open_clip(settings: OpenClipModel, section: str, config: Source | None = 
         yield _of_settings(settings, section)
         if config is not None:
             yield config
-        elif model == TINY:
-            yield Source(TINY, OPENAI | {"quick_gelu": False})
+        elif model in (TINY, TINY_SIGMOID):
+            yield Source(model, OPENAI | {"quick_gelu": False})
         elif not local or settings.tag is not None:
             yield _of_tag(settings, tags, section)
         else:
@@ -236,14 +235,6 @@ def open_clip_tags(model: str) -> dict[str, dict[str, Any]]:
     return says
 
 
-def is_at_hand(model: str, tag: str) -> bool:
-    """Tell whether a tag's weights need no hub: they are in its cache, come with this package, or from elsewhere."""
-    found = _open_clip_tables().get_pretrained_cfg(model, tag)
-    repository, _, name = found.get("hf_hub", "").rpartition("/")
-    names = [*([name, Path(name).with_suffix(".safetensors").name] if name else []), *HUB_WEIGHTS]
-    return not repository or cached(repository, names) is not None
-
-
 def timm_tags(model: str) -> dict[str, dict[str, Any]]:
     """Return what timm says about each weights of a model, by its name with the tag, the usual one first."""
     from cutsew.compat import import_torchvision  # noqa: PLC0415 - only a timm student needs it, and torch with it
@@ -299,7 +290,7 @@ def _of_settings(settings: OpenClipModel | TimmStudent, section: str) -> Source:
 
 
 def _of_tag(settings: OpenClipModel, tags: Mapping[str, Mapping[str, Any]], section: str) -> Source:
-    setting, named = ("pretrained", settings.pretrained or "") if settings.tag is None else ("tag", settings.tag)
+    setting, named = ("pretrained", settings.pretrained) if settings.tag is None else ("tag", settings.tag)
     tag = named.lower().replace("-", "_")  # as open_clip reads it
     if tag not in tags:
         has = ", ".join(tags) or "none"
@@ -307,17 +298,17 @@ def _of_tag(settings: OpenClipModel, tags: Mapping[str, Mapping[str, Any]], sect
         raise UserError(
             f"{section}.{setting}: {settings.model} has no weights {named} (it has: {has}); give one of them{rest}"
         )
-    own = bool(model_config(settings.model).get("quick_gelu"))  # open_clip's models of that name have it whatever
+    own = bool(_model_config(settings.model).get("quick_gelu"))  # open_clip's models of that name have it whatever
     return Source(f"tag {tag}", {**tags[tag], "quick_gelu": own or tags[tag]["quick_gelu"]})
 
 
 def _of_local_file(settings: OpenClipModel, tags: Mapping[str, Mapping[str, Any]], section: str) -> Iterator[Source]:
-    path, model = Path(settings.pretrained or ""), settings.model
+    path, model = Path(settings.pretrained), settings.model
     if not path.is_file():
         raise UserError(f"{section}.pretrained: {path}: no such file; give the path of a checkpoint that is there")
     if _is_openais(path):
         yield Source("OpenAI's archive", OPENAI | {"quick_gelu": True})
-    own = model_config(model)
+    own = _model_config(model)
     beside = path.with_name(OPEN_CLIP_CONFIG)
     if beside.is_file():
         found = _read(beside)
@@ -416,7 +407,7 @@ def _refuse_another_model(
             )
 
 
-def model_config(model: str) -> dict[str, Any]:
+def _model_config(model: str) -> dict[str, Any]:
     """Return open_clip's description of a model: of one registered in this process too; empty where there is none."""
     loaded = sys.modules.get("open_clip")
     if loaded is not None:

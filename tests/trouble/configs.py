@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cutsew.checks import check_before_start
 from cutsew.config import load
 from cutsew.config.docs import schema
 from cutsew.config.sweep import read_sweep, sweep_files, variants_of
@@ -149,7 +150,34 @@ CONTENT = [
     ("classes that are yes and no", b"classes: [yes, no]\n", REFUSED, r"^classes\.0: input should be a valid string"),
     ("classes that are numbers", b"classes: [2007, 2012]\n", REFUSED, r"^classes\.0: input should be a valid string"),
     ("classes twice", b"classes: [cat, cat]\n", REFUSED, "^classes: names cat more than once"),
-    ("one class", b"classes: [cat]\n", REFUSED, "^classes: needs at least two"),
+    ("no class", b"classes: []\n", REFUSED, "^classes: names none"),
+    (
+        "one class in every photo",
+        b"classes: [a]\ncorrect: {rule: hard}\n",
+        REFUSED,
+        r"^correct\.rule: hard would set the only class",
+    ),
+    ("no wording", b"classes: [a, b]\nprompts: {names: {a: []}}\n", REFUSED, r"^prompts\.names: wordings of a"),
+    (
+        "an empty wording",
+        b"classes: [a, b]\nprompts: {names: {a: [' ']}}\n",
+        REFUSED,
+        r"^prompts\.names: wordings of a",
+    ),
+    (
+        "a wording twice",
+        b"classes: [a, b]\nprompts: {names: {a: [x, x]}}\n",
+        REFUSED,
+        r"^prompts\.names: wordings of a: x is given more than once",
+    ),
+    ("a wording that is a number", b"classes: [a, b]\nprompts: {names: {a: [1]}}\n", REFUSED, r"^prompts\.names\.a"),
+    ("an empty background word", b"classes: [a, b]\nprompts: {background: ['']}\n", REFUSED, r"^prompts\.background"),
+    (
+        "a background word twice",
+        b"classes: [a, b]\nprompts: {background: [sky, sky]}\n",
+        REFUSED,
+        r"^prompts\.background: words: sky is given more than once",
+    ),
     ("a class of spaces", b"classes: [cat, ' ']\n", REFUSED, "^classes: holds an empty name"),
     ("octal and sexagesimal numbers", b"classes: [a, b]\ncut: {passes: 1:30}\n", ACCEPTED, "cut.passes=90"),
     ("a number as text", b"classes: [a, b]\ncut: {passes: '12'}\n", ACCEPTED, "cut.passes=12"),
@@ -245,6 +273,52 @@ def of_files() -> Iterator[Case]:
         yield Case("configs", f"config file: {name}", outcome, says, settings)
 
 
+SIGLIP = b"teacher: {open_clip: {model: ViT-B-16-SigLIP2, pretrained: webli}}\n"
+ACTIVATION = [
+    ("one class with a softmax", b"classes: [cat]\n", REFUSED, "^classes: one class needs something to compete with"),
+    ("one class with a sigmoid", b"classes: [cat]\n" + SIGLIP, ACCEPTED, "1 classes"),
+    ("one class with background words", b"classes: [cat]\nprompts: {background: [sky]}\n", ACCEPTED, "1 classes"),
+    (
+        "one class with itself as the background",
+        b"classes: [cat]\nprompts: {names: {cat: [kitten, tom]}, background: [Kitten, CAT]}\n",
+        REFUSED,
+        "^classes: one class needs something to compete with",
+    ),
+    (
+        "a sigmoid of a model without a bias",
+        b"classes: [cat, dog]\nscore: {activation: sigmoid}\n",
+        REFUSED,
+        r"^score\.activation: sigmoid needs the logit bias .* RN50x64 has none",
+    ),
+    ("a softmax of SigLIP", b"classes: [cat, dog]\nscore: {activation: softmax}\n" + SIGLIP, ACCEPTED, "2 classes"),
+    (
+        "background words with a sigmoid",
+        b"classes: [cat]\nprompts: {background: [sky]}\n" + SIGLIP,
+        REFUSED,
+        r"^prompts\.background: takes part in a softmax",
+    ),
+    (
+        "a softening that is found with a sigmoid",
+        b"classes: [cat]\nfuse: {rule: soft, soften: auto}\n" + SIGLIP,
+        REFUSED,
+        r"^fuse\.soften: auto",
+    ),
+    ("TagCLIP with a sigmoid", b"classes: [cat]\nscore: {rule: tagclip}\n" + SIGLIP, REFUSED, r"^score\.rule: tagclip"),
+]
+
+
+def of_activation() -> Iterator[Case]:
+    for name, content, outcome, says in ACTIVATION:
+
+        def act(folder: Path, content=content) -> str:
+            (folder / "c.yaml").write_bytes(content)
+            config = load(read_yaml(folder / "c.yaml", "a config file"))
+            check_before_start(config)
+            return f"{len(config.classes)} classes"
+
+        yield Case("configs", f"activation: {name}", outcome, says, act)
+
+
 SWEEPS = [
     ("missing", None, r"^sweep: .*s\.yaml does not exist"),
     ("empty", b"", r"s\.yaml: "),
@@ -299,5 +373,5 @@ def of_sweeps() -> Iterator[Case]:
 
 
 def cases() -> Iterator[Case]:
-    for part in (of_settings, of_files, of_sweeps):
+    for part in (of_settings, of_files, of_activation, of_sweeps):
         yield from part()

@@ -1,11 +1,14 @@
+import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+from cutsew.activation import trained_with
 from cutsew.checks import check_before_start
 from cutsew.config import load
+from cutsew.config.teacher import Teacher
 from cutsew.errors import UserError
 
 
@@ -172,3 +175,62 @@ def test_the_photos_of_many_runs_are_listed_once(root, monkeypatch):
 def test_no_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+SIGLIP = {"teacher": {"open_clip": {"model": "ViT-B-16-SigLIP2", "pretrained": "webli"}}}
+SCORES = {"teacher": {"kind": "scores", "scores": {"file": "s.npz"}}}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        SIGLIP,
+        SIGLIP | {"score": {"activation": "sigmoid"}, "method": "beyond"},
+        SIGLIP | {"classes": ["dog", "cat"], "score": {"activation": "softmax"}, "prompts": {"background": ["sky"]}},
+        {"prompts": {"background": ["sky"]}},  # RN50x64 with something to compete with
+        {"prompts": {"background": ["sky"]}, "teacher": {"kind": "conse"}},
+        {"teacher": {"open_clip": {"model": "hf-hub:somebody/clip"}}},  # only loading it tells: stage text sees to it
+        SCORES,
+        SCORES | {"score": {"activation": "sigmoid"}, "prompts": {"background": ["sky"]}},  # which is not read
+    ],
+)
+def test_one_class_is_enough_where_it_can_be_judged(root, tmp_path, monkeypatch, changes):
+    monkeypatch.chdir(tmp_path)
+    np.savez("s.npz", ids=["a.jpg", "b.jpg", "c.jpg", "test/d.jpg"], classes=["dog"], zero_shot=np.full((4, 1), 0.5))
+    check_before_start(config_of(root, **{"classes": ["dog"], **changes}))
+
+
+ONE_CLASS = r"^classes: one class needs something to compete with, .*(SigLIP)"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, ONE_CLASS),
+        ({"teacher": {"kind": "conse"}}, ONE_CLASS),
+        ({"prompts": {"background": ["Dog"]}}, ONE_CLASS),  # which is left out
+        (SIGLIP | {"score": {"activation": "softmax"}}, ONE_CLASS),
+        (SCORES | {"score": {"activation": "softmax"}}, r"^score\.activation: a softmax over one class"),
+        ({"score": {"activation": "sigmoid"}}, r"^score\.activation: sigmoid needs the logit bias .* RN50x64 has none"),
+        ({"score": {"activation": "sigmoid"}, "teacher": {"kind": "conse"}}, r"^score\.activation: .* conse has none"),
+        (SIGLIP | {"prompts": {"background": ["sky"]}}, r"^prompts\.background: takes part in a softmax"),
+        (SIGLIP | {"fuse": {"rule": "soft", "soften": "auto"}}, r"^fuse\.soften: auto looks at .* give a number"),
+        (SIGLIP | {"score": {"rule": "tagclip"}}, r"^score\.rule: tagclip "),
+    ],
+)
+def test_what_the_activation_rules_out(root, tmp_path, monkeypatch, changes, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s.npz").touch()
+    refused(config_of(root, **{"classes": ["dog"], **changes}), message)
+
+
+def test_a_models_description_is_found_without_loading_it(tmp_path):
+    assert trained_with(Teacher(open_clip={"model": "ViT-B-16-SigLIP"})) == "sigmoid"
+    assert trained_with(Teacher(open_clip={"model": "cutsew-tiny-sigmoid"})) == "sigmoid"
+    assert trained_with(Teacher(open_clip={"model": "RN50x64"})) == "softmax"
+    assert trained_with(Teacher(open_clip={"model": "hf-hub:somebody/clip"})) is None
+    for name, bias in (("softmax", None), ("sigmoid", -10)):
+        (tmp_path / name).mkdir()
+        described = {"model_cfg": {"embed_dim": 8, "init_logit_bias": bias}}
+        (tmp_path / name / "open_clip_config.json").write_text(json.dumps(described))
+        assert trained_with(Teacher(open_clip={"model": f"local-dir:{tmp_path / name}"})) == name

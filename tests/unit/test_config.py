@@ -28,7 +28,11 @@ WRONG = [
     (BASE | {"cut": {"area": [0.5, 0.1]}}, "cut: area must be two positive numbers, smaller first"),
     ({"classes": ["cat", "dog", "cat"]}, "classes: names cat more than once; keep one"),
     ({"classes": ["cat", " "]}, "classes: holds an empty name; remove it"),
-    ({"classes": ["cat"]}, "classes: needs at least two names"),
+    ({"classes": []}, "classes: names none; name at least one"),
+    (
+        {"classes": ["cat"], "correct": {"rule": "hard"}},
+        "correct.rule: hard would set the only class in every photo; set another rule",
+    ),
     (BASE | {"dataset": {"kind": "folder"}}, "dataset: kind folder needs `root`, the folder of the photos"),
     (
         BASE | {"dataset": {"test": {"folder": "a", "fraction": 0.1}}},

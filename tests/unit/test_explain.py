@@ -56,7 +56,9 @@ def make(folder, test=TEST):
 
 def write_texts(folder, texts, weights, classes=CLASSES):
     spec = Spec(texts.shape, "float32", ("class", "embedding"), texts.shape)
-    write_group(folder / "text.zarr", {"text": (spec, texts)}, {"class": classes}, {"weights": weights})
+    write_group(
+        folder / "text.zarr", {"text": (spec, texts)}, {"class": classes}, {"weights": weights, "logit_scale": 10.0}
+    )
 
 
 def run(folder, pairs=40, sample=600, batch_size=2):

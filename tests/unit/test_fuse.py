@@ -8,6 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from cutsew.artefacts.logits import Answers
+from cutsew.config.method import Fuse
+from cutsew.fusing import fuse_by
 from cutsew.numerics.fuse import WHOLE, fuse, fuse_cdul, fuse_gated, fuse_mean, fuse_soft
 from cutsew.numerics.metrics import average_precision, mean_average_precision
 from cutsew.numerics.score import logit, sigmoid
@@ -193,3 +196,32 @@ def test_rules_side_by_side_on_real_scores():
     assert found["zero-shot"] == pytest.approx(84.86, abs=0.005)
     assert found["max, alpha 0.1"] == pytest.approx(87.78, abs=0.005)
     assert min(value for name, value in found.items() if name != "zero-shot") > found["zero-shot"]
+
+
+@given(
+    arrays(np.float32, (3, 2), elements=st.floats(-60, 30, width=32)),
+    arrays(np.float32, (4, 3, 2), elements=st.floats(-60, 30, width=32)),
+    st.floats(0, 1),
+)
+def test_logits_of_a_sigmoid_are_fused_without_a_clamp(zero_shot, crops, zeta):
+    """In extended precision; with a clamp all logits below -13.8 would come out equal."""
+    for made, views in (
+        (fuse_mean(zero_shot, crops, None)[0], [zero_shot, *crops]),
+        (fuse_cdul(zero_shot, crops[:1], zeta, None)[0], [zero_shot, crops[0]]),
+    ):
+        wide = np.array(views, np.longdouble)
+        yes, no = (1 / (1 + np.exp(-sign * wide)) for sign in (1, -1))
+        assert made == pytest.approx(np.log(yes.sum(axis=0) / no.sum(axis=0)).astype(float), abs=1e-4)
+    z, winner = fuse(zero_shot, crops, 0.0, "probability", None)
+    assert z == pytest.approx(np.maximum(zero_shot, crops.max(axis=0)), abs=1e-2)
+
+
+def test_strongly_negative_logits_keep_their_order():
+    zero_shot, crops = np.array([[-20.0], [-25.0]], np.float32), np.array([[[-21.0], [-24.0]]], np.float32)
+    made = {rule: Fuse(rule=rule) for rule in ("max", "gated", "mean", "cdul", "soft")}
+    made["probability"] = Fuse(space="probability", alpha=0.0)
+    for name, rule in made.items():
+        z, _ = fuse_by(rule, zero_shot, crops, 0.5, 1e-6, Answers("sigmoid"))
+        assert z[0, 0] > z[1, 0] and z.max() < -9, name
+    halved, _ = fuse_by(Fuse(rule="soft", alpha=0, anchor=1), zero_shot, crops, 0.5, 1e-6, Answers("sigmoid"))
+    assert halved.tolist() == [[-10.0], [-12.5]]  # soften multiplies a sigmoid's logits

@@ -22,6 +22,7 @@ from cutsew.config.student import Linear, Student
 from cutsew.deploy.graph import export
 from cutsew.numerics.draw import generator, torch_seed
 from cutsew.numerics.linear_head import LinearHead, calibrated_loss, head_loss, logits, standardize
+from cutsew.numerics.views import Square
 from cutsew.training import linear
 from cutsew.training.album import read_album
 from cutsew.training.checkpoint import NAME, Checkpoint
@@ -144,7 +145,7 @@ def test_it_does_what_it_says(world, trained):
     images = read_manifest(world / "images.parquet", split="train")
     album = read_album(images, world / "patches.parquet")
     sew, seed = Sew.model_validate(rules["sew"]), rules["train"]["seed"]
-    sewer = Sewer(album, sew, 16, seed, strong=False, skip_plain=False, workers=0)
+    sewer = Sewer(album, sew, Square(16, "bicubic"), seed, strong=False, skip_plain=False, workers=0)
     shown = [key for keys in remaining_keys(len(images), 4, 2, seed, 0) for key in keys]
     encoder = backbone(Student())
     features = torch.cat([encoder(sewer(key).weak[None]) for key in shown])

@@ -81,7 +81,7 @@ def test_idle_settings_rerun_nothing():
     [
         ({**BASE, "method": "theirs"}, "method: input should be 'paper', 'released' or 'beyond', not 'theirs'"),
         ({**RELEASED_BASE, "sew": 3}, "sew: input should be a valid dictionary"),
-        ({**BASE, "fuse": {"passes": 21}}, "fuse.passes: 21 is more than cut.passes 20; lower it"),
+        ({**BASE, "fuse": {"passes": 21}}, "fuse.passes: 21 is more than the 20 passes of cut.layout random; lower it"),
     ],
 )
 def test_bad_settings(raw, line):
@@ -90,18 +90,25 @@ def test_bad_settings(raw, line):
     assert str(raised.value).startswith(line)
 
 
-def test_tiles_set_the_number_of_passes():
-    config = load({**BASE, "cut": {"layout": "tiles", "tiles": [{"grid": 2, "share": 0.6}, {"grid": 3, "share": 0.4}]}})
-    assert config.cut.passes == 13
-    assert load(config.model_dump()) == config
-    assert config.cut.placement()["tiles"] == [(2, 0.6), (3, 0.4)]
-    with pytest.raises(UserError, match=r"cut: passes: layout tiles has 9 crops, not 20; set 9, or leave it out"):
-        load({**BASE, "cut": {"layout": "tiles", "passes": 20}})
+def test_a_layout_of_regions_sets_the_number_of_passes():
+    levels = [{"grid": 2, "share": 0.6}, {"grid": 3, "share": 0.4}]
+    tiles = load({**BASE, "cut": {"layout": "tiles", "tiles": levels}}).cut
+    assert (tiles.num_passes, tiles.block_size) == (13, 10)
+    assert tiles.placement()["tiles"] == [(2, 0.6), (3, 0.4)]
+    windows = load({**BASE, "cut": {"layout": "windows"}}).cut
+    assert (windows.num_passes, windows.block_size) == (36, 36)
+    assert load({**BASE, "cut": {"layout": "spread", "passes": 7}}).cut.num_passes == 7
+    with pytest.raises(UserError, match="fuse.passes: 10 is more than the 9 passes of cut.layout tiles; lower it"):
+        load({**BASE, "cut": {"layout": "tiles"}, "fuse": {"passes": 10}})
 
 
 @pytest.mark.parametrize(
     ("first", "change"),
-    [({"cut.layout": "tiles"}, {"cut.seed": 1, "cut.flip": 0}), ({}, {"cut.tiles": [{"grid": 2, "share": 0.6}]})],
+    [
+        ({"cut.layout": "tiles"}, {"cut.seed": 1, "cut.flip": 0, "cut.passes": 3, "cut.windows": {"scale": 3}}),
+        ({"cut.layout": "windows"}, {"cut.area": [0.2, 0.3], "cut.passes_per_job": 3}),
+        ({}, {"cut.tiles": [{"grid": 2, "share": 0.6}], "cut.windows.scale": 3}),
+    ],
 )
 def test_an_idle_setting_of_the_layout_encodes_nothing_again(first, change):
     plan = Plan({**BASE, "runs": {"one": first, "other": {**first, **change}}})

@@ -42,3 +42,22 @@ def test_the_softening_that_is_found_gives_the_certainty(certainty, seed):
 def test_where_none_is_found_it_is_the_end_of_the_range():
     undecided = np.full((2, 4), logit(np.array(0.25), 1e-6))
     assert found_softening(undecided, 0.6) == pytest.approx(WIDEST[1])
+
+
+def test_what_background_words_took_competes_as_one_more_class():
+    # 0.64 for the class, 0.36 for the background: at half the scale 8 : 6
+    z = logit(np.array([[0.64]]), 1e-6)
+    assert sigmoid(soften(z, 0.5, 1e-6, rest=True))[0] == pytest.approx([8 / 14])
+
+
+@given(similarity, st.floats(0.1, 2))
+def test_with_one_background_word_it_is_the_softmax_at_another_scale(x, factor):
+    z = logit(softmax(x), 1e-12)[:, :3]
+    made = soften(z, factor, 1e-9, rest=True)
+    assert made == pytest.approx(logit(softmax(factor * x), 1e-9)[:, :3], abs=1e-3)
+
+
+def test_the_softening_may_be_found_with_a_background():
+    z = logit(softmax(np.random.default_rng(0).normal(0, 6, (50, 5))), 1e-12)
+    with_all = found_softening(z, 0.7)
+    assert found_softening(z[:, :4], 0.7, rest=True) == pytest.approx(with_all, rel=1e-2)

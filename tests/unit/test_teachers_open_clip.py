@@ -11,6 +11,7 @@ from cutsew.checkpoints import weights_digest
 from cutsew.compat import import_torchvision
 from cutsew.config.teacher import OpenClipTeacher, Teacher
 from cutsew.errors import UserError
+from cutsew.numerics.score import score
 from cutsew.preprocessing import OPENAI_SIZES
 from cutsew.teachers.positions import resize_position_embedding
 
@@ -114,8 +115,7 @@ def test_tag_that_cannot_be_downloaded(monkeypatch):
 
     monkeypatch.setattr(clip_models, "download_pretrained", fail)
     with pytest.raises(
-        UserError,
-        match=r"^teacher\.open_clip\.pretrained: openai of RN50 .*a local file, or .*config/offline\.yaml needs no",
+        UserError, match=r"^teacher\.open_clip\.pretrained: openai of RN50 .*give a local file$"
     ) as error:
         build("RN50", "openai")
     assert "\n" not in str(error.value)
@@ -181,3 +181,25 @@ def test_only_a_model_trained_with_a_sigmoid_has_a_bias(tmp_path):
     torch.save(state, path)
     assert build("test-sigmoid", path).logit_bias is None  # never 0, which open_clip fills in for training
     assert build("test-vit", checkpoint(tmp_path, "test-vit")[0]).logit_bias is None
+
+
+def test_sigmoid_logits_are_open_clips_own(tmp_path):
+    path, model = checkpoint(tmp_path, "test-sigmoid", ".pt")
+    model.logit_bias.data.fill_(-7.5)
+    torch.save(model.state_dict(), path)
+    teacher, images, texts = build("test-sigmoid", path), views(5, 32), ["a cat", "a dog", "a bus"]
+    preprocess = open_clip.image_transform(32, is_train=False)
+    inputs = torch.stack([preprocess(Image.fromarray(np.moveaxis(image.numpy(), 0, 2))) for image in images])
+    with torch.no_grad():
+        expected, _ = model.get_logits(inputs, open_clip.get_tokenizer("test-sigmoid")(texts))
+    embedded = teacher.embed_images(images).numpy(), teacher.embed_texts(texts).numpy()
+    z = score(*embedded, teacher.logit_scale, 1e-6, bias=teacher.logit_bias)
+    np.testing.assert_allclose(z, expected.numpy(), atol=1e-5, rtol=0)
+    assert z.min() < -7.5 < z.max()
+
+
+def test_the_demos_sigmoid_teacher_has_the_tiny_clips_towers():
+    tiny, teacher = build("cutsew-tiny", "demo"), build("cutsew-tiny-sigmoid", "demo")
+    images = views(2, 96)
+    assert torch.equal(tiny.embed_images(images), teacher.embed_images(images))
+    assert teacher.logit_scale == pytest.approx(11.4352) and teacher.logit_bias == pytest.approx(-11.6407)

@@ -114,15 +114,13 @@ def digest_of(digests):
 def blocks(run):
     """Blocks of crop passes."""
     cut = PLAN.runs[run].cut
-    return range(-(-cut.passes // cut.passes_per_job))
+    return range(-(-cut.num_passes // cut.block_size))
 
 
 def passes_of_block(wildcards):
     """Params: how many passes a block holds; the last may hold fewer."""
     cut = PLAN.runs[wildcards.run].cut
-    return min(
-        cut.passes_per_job, cut.passes - int(wildcards.block) * cut.passes_per_job
-    )
+    return min(cut.block_size, cut.num_passes - int(wildcards.block) * cut.block_size)
 
 
 def chunks(wildcards):

@@ -32,10 +32,13 @@ def job_of(stage, wildcards, threads):
     table = shards(wildcards.run)
     size = PLAN.runs[wildcards.run].dataset.shard_size
     photos = int(table["images"].astype(int).sum()) if len(table) else size
-    passes = PLAN.runs[wildcards.run].cut.passes + 1
+    passes = PLAN.runs[wildcards.run].cut.num_passes + 1
     if stage == "encode":
         photos = min(photos, size)
         passes = passes_of_block(wildcards) if "block" in wildcards.keys() else 1
+        cut = PLAN.runs[wildcards.run].cut
+        if cut.layout == "windows" and "block" in wildcards.keys():
+            passes = round(cut.windows.scale**2)  # one larger look
     elif stage not in ("score", "import_scores", "fuse"):
         passes = 1
     if stage == "tagclip":

@@ -205,7 +205,7 @@ def _of_shards(folder: Path, plans: Sequence[Plan]) -> Iterator[Garbage]:
 def _of_encoding(group: Path, config: Config, shard: int) -> Iterator[Path]:
     """Name the files of one shard's encoding jobs."""
     yield from (views.chunk_file(group, views.GLOBAL, shard), views.chunk_record(group, shard))
-    for block in range(-(-config.cut.passes // config.cut.passes_per_job)):
+    for block in range(-(-config.cut.num_passes // config.cut.block_size)):
         yield from (views.chunk_file(group, array, shard, block) for array in (views.CROPS, views.BOXES))
         yield views.chunk_record(group, shard, block)
 

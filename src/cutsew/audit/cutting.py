@@ -5,14 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from cutsew.artefacts.logits import Answers
 from cutsew.artefacts.reading import array_of, labels_of, open_group, read
 from cutsew.artefacts.tagclip import AGAIN, LOCAL
 from cutsew.audit.run import Run
 from cutsew.audit.values import Content, answer
 from cutsew.config.method import Fuse, Score, TagClip
+from cutsew.fusing import softened_by
 from cutsew.numerics.fuse import WHOLE, held_back
 from cutsew.numerics.score import logit, sigmoid
-from cutsew.numerics.soften import soften
 
 Floats = npt.NDArray[np.float32]
 
@@ -45,7 +46,7 @@ class Cutting:
         fused: (C,) logits; None where nothing was fused.
         winner: (C,) view that gave the fused value, WHOLE or a pass; None where nothing was fused.
         rule: how they were fused.
-        epsilon: clamp of probabilities.
+        epsilon: clamp of probabilities; None where the logits are a sigmoid's.
         patches: TagCLIP's answers, which were fused and no view's; None where views were fused.
 
     """
@@ -56,7 +57,7 @@ class Cutting:
     fused: Floats | None
     winner: npt.NDArray[np.int16] | None
     rule: Fuse
-    epsilon: float
+    epsilon: float | None
     patches: Patches | None = None
 
     @property
@@ -148,10 +149,13 @@ def cutting(run: Run, name: str) -> Cutting:
         fused, winner = read(array_of(labels, "z"), place), read(array_of(labels, "winner"), place)
     rule = run.settings("fused.zarr", "fuse", Fuse)
     scoring = run.settings("fused.zarr", "score", Score)
-    epsilon = scoring.epsilon
+    answers = Answers.of(scored)
+    epsilon = scoring.epsilon if answers.activation == "softmax" else None
     if rule.rule == "soft" and (made := run.record("fused.zarr")) is not None:
         factor = float(made.content["facts"]["soften"])
-        zero_shot, crops = (soften(z, factor, epsilon).astype(np.float32) for z in (zero_shot, crops))
+        zero_shot, crops = (
+            softened_by(z, factor, scoring.epsilon, answers).astype(np.float32) for z in (zero_shot, crops)
+        )
         rule = rule.model_copy(update={"soften": factor})
     patches = _patches(run, name, scoring.tagclip) if scoring.rule == "tagclip" else None
     return Cutting(zero_shot, crops, boxes, fused, winner, rule, epsilon, patches)

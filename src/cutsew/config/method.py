@@ -1,6 +1,5 @@
 """Settings of the method: cutting (paper, Section 3.2) and sewing (Section 3.3)."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -17,19 +16,31 @@ class Tiles(Section):
     share: Area = Field(0.4, description="share of both sides that a tile covers; 1 / n and less do not overlap")
 
 
+class Windows(Section):
+    """Windows of the last grid of a convolutional teacher, which looks once at a larger photo."""
+
+    scale: float = Field(2.0, ge=1, description="side of the photo as the tower sees it, against its image_size")
+    share: Area = Field(0.33, description="share of both sides of the grid that a window covers")
+    per_side: Size = Field(6, description="n of n x n windows, spread evenly over the grid")
+
+
 class Cut(Section):
     """Crops that the teacher is asked about (Eq. 5)."""
 
-    layout: Literal["random", "spread", "tiles"] = Field(
+    layout: Literal["random", "spread", "tiles", "windows"] = Field(
         "random",
         description="random: size, shape and place are drawn independently (the paper's); spread: low-discrepancy "
         "sequences with centers over the whole photo, so that borders and corners are seen as often as the middle; "
-        "tiles: fixed grids, which need no seed",
+        "tiles: fixed grids, which need no seed; windows: one look at a larger photo, regions of whose last grid are "
+        "pooled, for convolutional teachers",
     )
-    passes: int = Field(20, ge=0, description="M, crops per photo; layout tiles sets it to the number of tiles")
+    passes: int = Field(
+        20, ge=0, description="M, crops per photo, of layouts random and spread; the others have as many as regions"
+    )
     tiles: list[Tiles] = Field(
         [Tiles(grid=3, share=0.4)], min_length=1, description="layout tiles: its levels, e.g. 2 x 2 and 3 x 3"
     )
+    windows: Windows = Field(default_factory=Windows, description="layout windows")
     area: tuple[Area, Area] = Field(
         (0.1, 0.2), description="rho, share of the photo's area that a crop keeps: from, to"
     )
@@ -38,28 +49,17 @@ class Cut(Section):
     seed: int = Field(9, description="seed of the crops")
     passes_per_job: Size = Field(10, description="passes in one encoding job and one Zarr chunk")
 
-    @model_validator(mode="before")
-    @classmethod
-    def tiles_set_the_passes(cls, values: Any) -> Any:  # noqa: ANN401
-        """With layout tiles M is the number of tiles, or 0 where nothing is cut."""
-        if isinstance(values, Mapping) and values.get("layout") == "tiles" and "passes" not in values:
-            levels = cls.model_fields["tiles"].default if "tiles" not in values else values["tiles"]
-            levels = [Tiles.model_validate(level) for level in levels] if isinstance(levels, list) else []
-            return {**values, "passes": sum(level.grid**2 for level in levels)}
-        return values
+    @property
+    def num_passes(self) -> int:
+        """M, whatever the layout."""
+        if self.layout == "tiles":
+            return sum(level.grid**2 for level in self.tiles)
+        return self.windows.per_side**2 if self.layout == "windows" else self.passes
 
-    @model_validator(mode="after")
-    def passes_are_the_tiles(self) -> Self:
-        """Refuse a number of passes that is not the number of tiles."""
-        count = sum(level.grid**2 for level in self.tiles)
-        if self.layout == "tiles" and self.passes not in (0, count):
-            raise ValueError(f"passes: layout tiles has {count} crops, not {self.passes}; set {count}, or leave it out")
-        return self
-
-    def placement(self) -> dict[str, Any]:
-        """Return what `numerics.views.crop_boxes` takes as keyword arguments."""
-        chosen = self.model_dump(include={"layout", "seed", "area", "aspect", "flip"})
-        return {**chosen, "tiles": [(level.grid, level.share) for level in self.tiles]}
+    @property
+    def block_size(self) -> int:
+        """Passes in one job and one Zarr chunk; all windows come from one pass of the tower."""
+        return max(1, self.num_passes) if self.layout == "windows" else self.passes_per_job
 
     @model_validator(mode="after")
     def ranges_ascend(self) -> Self:
@@ -68,6 +68,11 @@ class Cut(Section):
             if low > high or low <= 0:
                 raise ValueError(f"{name} must be two positive numbers, smaller first")
         return self
+
+    def placement(self) -> dict[str, Any]:
+        """Return what `numerics.views.crop_boxes` takes as keyword arguments."""
+        chosen = self.model_dump(include={"layout", "seed", "area", "aspect", "flip"})
+        return {**chosen, "tiles": [(level.grid, level.share) for level in self.tiles]}
 
 
 BACKGROUND = (
@@ -110,8 +115,15 @@ class Score(Section):
         description="softmax: Eq. 3-4 of whole photo and crops, which are fused; tagclip: in their place patches, "
         "their refinement and a second look (Lin et al., AAAI 2024), for ViT teachers of open_clip",
     )
+    activation: Literal["auto", "softmax", "sigmoid"] = Field(
+        "auto",
+        description="softmax: the classes compete (CLIP); sigmoid: each is judged on its own, scale * cosine + bias "
+        "(SigLIP, SigLIP2); auto: what the teacher was trained with",
+    )
     tagclip: TagClip = Field(default_factory=TagClip, description="rule tagclip")
-    epsilon: float = Field(1e-6, gt=0, lt=0.5, description="probabilities are clamped to [epsilon, 1 - epsilon]")
+    epsilon: float = Field(
+        1e-6, gt=0, lt=0.5, description="probabilities of a softmax are clamped to [epsilon, 1 - epsilon]"
+    )
 
 
 class Fuse(Section):
@@ -133,8 +145,8 @@ class Fuse(Section):
     )
     soften: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
         0.5,
-        description="rule soft: factor of the teacher's logit scale before the softmax; auto: that at which the mean "
-        "probability of a whole photo's likeliest class is 0.6",
+        description="rule soft: factor of the teacher's logit scale before the softmax, or of a sigmoid's logits; "
+        "auto (softmax only): that at which the mean probability of a whole photo's likeliest class is 0.6",
     )
     tau: float = Field(0.25, gt=0, description="rule soft: temperature of the maximum; near 0 it is the plain one")
     anchor: Fraction = Field(0.1, description="rule soft: weight of the whole photo's own answer")

@@ -154,14 +154,14 @@ class Config(Section):
     @field_validator("classes")
     @classmethod
     def classes_are_distinct(cls, classes: list[str]) -> list[str]:
-        """At least two classes, none empty, none twice: a softmax over one class says nothing."""
+        """At least one class, none empty, none twice; whether one is enough depends on the teacher (checks.py)."""
         if any(not name.strip() for name in classes):
             raise ValueError("holds an empty name; remove it")
         twice = sorted({name for name in classes if classes.count(name) > 1})
         if twice:
             raise ValueError(f"names {', '.join(twice)} more than once; keep one")
-        if len(classes) < 2:
-            raise ValueError("needs at least two names")
+        if not classes:
+            raise ValueError("names none; name at least one")
         return classes
 
     @model_validator(mode="after")
@@ -198,10 +198,15 @@ class Config(Section):
             raise ValueError(
                 f"correct.beta: {self.correct.beta} is more than the {len(self.classes)} classes; lower it"
             )
+        if self.correct.rule == "hard" and len(self.classes) == 1:
+            raise ValueError("correct.rule: hard would set the only class in every photo; set another rule")
         if isinstance(self.targets.count, float) and self.targets.count >= len(self.classes):
             raise ValueError(f"targets.count: {self.targets.count:g} is not less than the number of classes; lower it")
-        if self.teacher.kind != "scores" and (self.fuse.passes or 0) > self.cut.passes:
-            raise ValueError(f"fuse.passes: {self.fuse.passes} is more than cut.passes {self.cut.passes}; lower it")
+        if self.teacher.kind != "scores" and (self.fuse.passes or 0) > self.cut.num_passes:
+            raise ValueError(
+                f"fuse.passes: {self.fuse.passes} is more than the {self.cut.num_passes} passes of cut.layout "
+                f"{self.cut.layout}; lower it"
+            )
         labelled = [kind for kind in self.references.kinds if kind != "zero_shot"]
         if labelled and not self.dataset.annotated and self.dataset.truth is None:
             raise ValueError(f"references.kinds: {labelled[0]} needs true labels; set dataset.truth, or leave it out")

@@ -1,11 +1,13 @@
 """Settings of the teacher: the model that is asked about whole photos and crops."""
 
+import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from cutsew.config.base import MODEL_NAME, OpenClipModel, Precision, Section, Size
+from cutsew.config.base import OpenClipModel, Precision, Section, Size
 
 
 class Prompts(Section):
@@ -14,7 +16,21 @@ class Prompts(Section):
     templates: list[str] = Field(
         ["a photo of a {class}"], min_length=1, description="texts with {class}; their embeddings are averaged"
     )
-    names: dict[str, str] = Field({}, description="other wordings of class names, e.g. {tvmonitor: tv monitor}")
+    names: dict[str, str | list[str]] = Field(
+        {},
+        description="other wordings of class names, one or several, e.g. {tvmonitor: tv monitor, crane: [crane bird, "
+        "heron]}",
+    )
+    wordings: Literal["average", "best"] = Field(
+        "average",
+        description="classes with several wordings: average takes the mean of their embeddings; best takes for each "
+        "view the wording that is most similar to it",
+    )
+    background: list[str] = Field(
+        [],
+        description="words for what fills photos and is no class, e.g. [sky, grass, wall]: they take part in the "
+        "softmax over each view and are dropped after it; words that name a class are left out",
+    )
 
     @model_validator(mode="after")
     def templates_hold_the_class(self) -> Self:
@@ -24,11 +40,52 @@ class Prompts(Section):
                 raise ValueError(f"template {template!r} lacks {{class}}")
         return self
 
+    @field_validator("names")
+    @classmethod
+    def wordings_are_distinct(cls, names: dict[str, str | list[str]]) -> dict[str, str | list[str]]:
+        """Refuse an empty wording, and one that is given twice; a list of one is that one."""
+        listed = {name: [words] if isinstance(words, str) else words for name, words in names.items()}
+        for name, words in listed.items():
+            _refuse_empty_or_twice(words, f"wordings of {name}")
+        return {name: words[0] if len(words) == 1 else words for name, words in listed.items()}
+
+    @field_validator("background")
+    @classmethod
+    def background_is_distinct(cls, words: list[str]) -> list[str]:
+        """Refuse an empty word, and one that is given twice."""
+        if words:
+            _refuse_empty_or_twice(words, "words")
+        return words
+
+    def wordings_of(self, classes: Sequence[str]) -> list[list[str]]:
+        """Return the wordings of each class: its name where no other is given."""
+        given = [self.names.get(name, name) for name in classes]
+        return [[words] if isinstance(words, str) else words for words in given]
+
+    def background_beside(self, classes: Sequence[str]) -> list[str]:
+        """Return the background words that name no class: neither its name nor a wording of it, in any case."""
+        own = {_plain(word) for words in (classes, *self.wordings_of(classes)) for word in words}
+        return [word for word in self.background if _plain(word) not in own]
+
+
+def _plain(word: str) -> str:
+    return unicodedata.normalize("NFC", " ".join(word.split())).casefold()
+
+
+def _refuse_empty_or_twice(words: list[str], what: str) -> None:
+    if not words or any(not word.strip() for word in words):
+        raise ValueError(f"{what}: one is empty; remove it")
+    twice = sorted({word for word in words if words.count(word) > 1})
+    if twice:
+        raise ValueError(f"{what}: {', '.join(twice)} is given more than once; keep one")
+
 
 class OpenClipTeacher(OpenClipModel):
     """Any open_clip model."""
 
-    model: str = Field("RN50x64", description=MODEL_NAME)
+    model: str = Field(
+        "RN50x64", description="open_clip model name; cutsew-tiny and cutsew-tiny-sigmoid are the demo's own"
+    )
     image_size: Size | None = Field(448, description="side of the square view in pixels; null for the model's own")
 
 

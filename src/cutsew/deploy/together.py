@@ -11,9 +11,10 @@ import numpy.typing as npt
 from cutsew import teachers
 from cutsew.artefacts import reference as table
 from cutsew.artefacts.manifest import slabs
-from cutsew.artefacts.reading import array_of, attribute, open_group, read
+from cutsew.artefacts.reading import array_of, attribute, open_group
 from cutsew.artefacts.store import file_digest
 from cutsew.artefacts.tables import read_record
+from cutsew.artefacts.texts import read_texts
 from cutsew.artefacts.views import CROPS
 from cutsew.audit.run import Run
 from cutsew.config.method import Cut, Fuse, Score
@@ -24,7 +25,6 @@ from cutsew.errors import UserError
 from cutsew.fusing import fuse_by
 from cutsew.numerics.cutting import cut_all
 from cutsew.numerics.ensemble import ensemble
-from cutsew.numerics.score import score
 from cutsew.numerics.views import crop_boxes, whole_box
 
 log = logging.getLogger(__name__)
@@ -64,18 +64,18 @@ class Together:
         settings = read_record(records[0], "settings")
         self._cut = Cut.model_validate(settings["cut"])
         self._teacher = teachers.build(Teacher.model_validate(settings["teacher"]), pick_device(device))
-        words = open_group(text)
-        if attribute(words, "weights") != self._teacher.weights_digest:
+        self._texts = read_texts(text)
+        if self._texts.weights != self._teacher.weights_digest:
             raise UserError(f"{text}: made by a teacher with other weights; run the workflow again")
         if attribute(open_group(views), "preprocessing") != self._teacher.preprocessing.describe():
             raise UserError(f"{views}: its photos were preprocessed in another way; run the workflow again")
-        self._text = read(array_of(words, "text"))
         self._fuse = run.settings("fused.zarr", "fuse", Fuse)
         self._epsilon = scoring.epsilon
         made = run.record("fused.zarr")
         self._factor = float(made.content["facts"].get("soften", 1)) if made is not None else 1.0
         passes = array_of(open_group(views), CROPS).shape[0]
         self._passes = range(passes if self._fuse.passes is None else self._fuse.passes)
+        self._windows = self._teacher.windows(self._cut.windows) if self._cut.layout == "windows" else None
         self._batch_size = batch_size
         self.views = len(self._passes) + 1
         log.info("the teacher is asked about %d views of each photo", self.views)
@@ -88,13 +88,19 @@ class Together:
     def _fused(self, path: Path) -> npt.NDArray[np.float32]:
         """Ask about the whole photo and its crops, which depend on its content alone: (C,) fused logits."""
         photo = read_image(path)
-        crops = crop_boxes(file_digest(path), *photo.size, self._passes, **self._cut.placement())
-        boxes = np.concatenate([whole_box(*photo.size)[None], crops])
-        views = cut_all(photo, boxes, self._teacher.image_size, self._teacher.preprocessing.interpolation)
+        whole, look = whole_box(*photo.size)[None], self._teacher.preprocessing.interpolation
+        boxes = whole
+        if self._windows is None:
+            crops = crop_boxes(file_digest(path), *photo.size, self._passes, **self._cut.placement())
+            boxes = np.concatenate([whole, crops])
+        views = cut_all(photo, boxes, self._teacher.image_size, look)
         parts = (views[part] for part in slabs(len(views), self._batch_size))
         embedded = np.concatenate([self._teacher.embed_images(part).numpy() for part in parts])
+        if self._windows is not None:
+            windows = self._windows.embed_images(cut_all(photo, whole, self._windows.image_size, look))[0].numpy()
+            embedded = np.concatenate([embedded, windows[self._passes]])
         stored = embedded.astype(np.float16)  # as views.zarr keeps them
-        z = score(stored, self._text, self._teacher.logit_scale, self._epsilon)
+        z = self._texts.score(stored, self._epsilon)
         fused: npt.NDArray[np.float32]
-        fused, _ = fuse_by(self._fuse, z[:1], z[1:, None], self._factor, self._epsilon)
+        fused, _ = fuse_by(self._fuse, z[:1], z[1:, None], self._factor, self._epsilon, self._texts.answers)
         return fused[0]  # type: ignore[no-any-return]

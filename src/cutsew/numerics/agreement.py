@@ -68,7 +68,7 @@ def degenerate(labels: npt.NDArray[np.int64], photos: int, classes: Sequence[str
         return (
             f"every photo has the same labels ({named if len(named) <= LONGEST else f'{(labels > 0).sum()} classes'})"
         )
-    if (labels > 0).sum() == 1:
+    if (labels > 0).sum() == 1 < len(labels):
         return f"{classes[int(labels.argmax())]} is the only class that is named"
     return ""
 

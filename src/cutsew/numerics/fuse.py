@@ -1,11 +1,12 @@
 """Cutting: fusing the answers of all views into one (paper, Eq. 6-7)."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from cutsew.numerics.score import logit, sigmoid
+from cutsew.numerics.score import Floats, logit, sigmoid
 
 WHOLE = -1
 """The winner's index where the whole photo's own answer stands."""
@@ -37,31 +38,30 @@ def fuse_gated(
 
 
 def fuse_mean(
-    zero_shot: npt.NDArray[np.floating[Any]], crops: npt.NDArray[np.floating[Any]], epsilon: float
+    zero_shot: npt.NDArray[np.floating[Any]], crops: npt.NDArray[np.floating[Any]], epsilon: float | None
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
     """S(z) = mean of S(z_0), S(z_1), ..., S(z_M): the plain average of all views' probabilities.
 
     Args:
         zero_shot: (N, C) logits Z0 of the whole photos.
         crops: (M, N, C) logits Z^k of the crops.
-        epsilon: clamp of probabilities on the way back to logits.
+        epsilon: clamp of probabilities on the way back to logits; None where the logits are not clamped either.
 
     Returns:
         (N, C) fused logits, and the index of the view that is surest of each class: 0..M-1, or WHOLE (-1). Of equal
         views the first counts, the whole photo before all.
 
     """
-    total, best = sigmoid(zero_shot.astype(np.float64)), zero_shot
+    best = zero_shot
     winner = np.full(zero_shot.shape, WHOLE, dtype=np.int16)
     for k, crop in enumerate(crops):
-        total = total + sigmoid(crop.astype(np.float64))
         winner[crop > best] = k
         best = np.maximum(best, crop)
-    return logit(total / (len(crops) + 1), epsilon).astype(np.float32), winner
+    return _logit_of_mean([zero_shot, *crops], epsilon).astype(np.float32), winner
 
 
 def fuse_cdul(
-    zero_shot: npt.NDArray[np.floating[Any]], crops: npt.NDArray[np.floating[Any]], zeta: float, epsilon: float
+    zero_shot: npt.NDArray[np.floating[Any]], crops: npt.NDArray[np.floating[Any]], zeta: float, epsilon: float | None
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
     """S = (S_global + S_aggregate) / 2 of CDUL (Abdelfattah et al., ICCV 2023, Section 3.1), over crops for snippets.
 
@@ -72,7 +72,7 @@ def fuse_cdul(
         zero_shot: (N, C) logits Z0 of the whole photos, S_global.
         crops: (M, N, C) logits Z^k of the crops, S_local.
         zeta: probability from which a crop is taken to show a class, in [0, 1].
-        epsilon: clamp of probabilities on the way back to logits.
+        epsilon: as of `fuse_mean`.
 
     Returns:
         (N, C) fused logits, and the index of the crop that the aggregate took: 0..M-1; of equal crops the first.
@@ -82,10 +82,25 @@ def fuse_cdul(
     if not len(crops):
         return zero_shot.astype(np.float32), np.full(zero_shot.shape, WHOLE, dtype=np.int16)
     winner = np.where(sigmoid(crops.max(axis=0)) >= zeta, crops.argmax(axis=0), crops.argmin(axis=0))
-    aggregate = sigmoid(np.take_along_axis(crops, winner[None], axis=0)[0].astype(np.float64))
-    return logit((sigmoid(zero_shot.astype(np.float64)) + aggregate) / 2, epsilon).astype(np.float32), winner.astype(
-        np.int16
-    )
+    aggregate = np.take_along_axis(crops, winner[None], axis=0)[0]
+    return _logit_of_mean([zero_shot, aggregate], epsilon).astype(np.float32), winner.astype(np.int16)
+
+
+def _logit_of_mean(views: Sequence[Floats], epsilon: float | None) -> Floats:
+    """S^-1(mean of S(z_k)).
+
+    Without a clamp by logarithms, since 1 / (1 + exp(-z)) rounds to 0 or 1 where |z| is large:
+    log sum S(z_k) - log sum S(-z_k), the number of views being cancelled.
+    """
+    if epsilon is not None:
+        total = sigmoid(views[0].astype(np.float64))
+        for z in views[1:]:
+            total = total + sigmoid(z.astype(np.float64))
+        return logit(total / len(views), epsilon)
+    wide = [z.astype(np.float64) for z in views]
+    yes: Floats = np.logaddexp.reduce([-np.logaddexp(0, -z) for z in wide], axis=0)
+    no: Floats = np.logaddexp.reduce([-np.logaddexp(0, z) for z in wide], axis=0)
+    return yes - no
 
 
 def fuse_soft(
@@ -144,7 +159,7 @@ def fuse(
     crops: npt.NDArray[np.floating[Any]],
     alpha: float,
     space: Space,
-    epsilon: float,
+    epsilon: float | None,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
     """z <- max(z, z_k - alpha) for k = 1..M, from z = z_0 (Eq. 7).
 
@@ -153,17 +168,23 @@ def fuse(
         crops: (M, N, C) logits Z^k of the crops.
         alpha: suppression of the crops, at least 0.
         space: `logit` subtracts alpha from logits (paper), `probability` from their sigmoid.
-        epsilon: clamp of probabilities on the way back to logits; space `probability` only.
+        epsilon: as of `fuse_mean`; space `probability` only.
 
     Returns:
         (N, C) fused logits, nowhere below `zero_shot`, and the index of the view that gave each: 0..M-1, or
         WHOLE (-1). Of equal views the first wins, the whole photo before all.
 
     """
-    z = zero_shot if space == "logit" else sigmoid(zero_shot)
+
+    def in_space(values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+        if space == "logit":
+            return values
+        return sigmoid(values if epsilon is not None else values.astype(np.float64))
+
+    z = in_space(zero_shot)
     winner = np.full(zero_shot.shape, WHOLE, dtype=np.int16)
     for k, crop in enumerate(crops):
-        suppressed = (crop if space == "logit" else sigmoid(crop)) - alpha
+        suppressed = in_space(crop) - alpha
         better = suppressed > z
         z = np.where(better, suppressed, z)
         winner[better] = k

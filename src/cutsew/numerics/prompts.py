@@ -1,6 +1,6 @@
 """From class names to texts, and from the embeddings of several texts to one (prompt ensembling)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -10,16 +10,15 @@ PLACE = "{class}"
 """Where a template takes the class name."""
 
 
-def fill(templates: Sequence[str], names: Mapping[str, str], classes: Sequence[str]) -> list[list[str]]:
-    """Return the texts of each class: one list per class, with a text per template.
+def fill(templates: Sequence[str], words: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Return the texts of each class: for each of its wordings one text per template, wording by wording.
 
     Args:
         templates: texts that hold `{class}`.
-        names: other wordings of some classes.
-        classes: names of the classes.
+        words: the wordings of each class.
 
     """
-    return [[template.replace(PLACE, names.get(name, name)) for template in templates] for name in classes]
+    return [[template.replace(PLACE, word) for word in wordings for template in templates] for wordings in words]
 
 
 def average(embeddings: Tensor) -> Tensor:
@@ -33,6 +32,34 @@ def average(embeddings: Tensor) -> Tensor:
 
     """
     return normalize(normalize(embeddings.float(), dim=-1).mean(dim=1), dim=-1)
+
+
+def average_of(embeddings: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Average groups of texts of different sizes, otherwise as `average`.
+
+    Args:
+        embeddings: (sum of sizes, D), group by group.
+        sizes: texts of each group.
+
+    Returns:
+        (number of groups, D) float32, L2-normalised.
+
+    """
+    if not sizes:
+        return embeddings.new_zeros(0, embeddings.shape[-1])
+    return torch.cat([average(part[None]) for part in _split(embeddings, sizes, 0)])
+
+
+def best_wording(similarity: Tensor, sizes: Sequence[int] | None) -> Tensor:
+    """Return the greatest similarity of each group of texts: from (..., sum of sizes) to (..., number of groups)."""
+    if sizes is None:
+        return similarity
+    return torch.stack([part.amax(dim=-1) for part in _split(similarity, sizes, -1)], dim=-1)
+
+
+def _split(values: Tensor, sizes: Sequence[int], dim: int) -> tuple[Tensor, ...]:
+    parts: tuple[Tensor, ...] = torch.split(values, list(sizes), dim)
+    return parts
 
 
 def coinciding(embeddings: Tensor, cosine: float) -> list[tuple[int, int]]:

@@ -5,11 +5,14 @@ a grid of H rows and W columns, told row by row. K texts are the C classes and, 
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
+
+from cutsew.numerics.prompts import best_wording
 
 Grid = tuple[int, int]
 """Rows and columns of a photo's patches."""
@@ -45,19 +48,20 @@ def grid_of(width: int, height: int, patch: int, most: int) -> Grid:
     return rows, max(1, min(int(width * factor), own_columns, most // rows))
 
 
-def coarse_scores(patches: Tensor, texts: Tensor, scale: float) -> Tensor:
+def coarse_scores(patches: Tensor, texts: Tensor, scale: float, sizes: Sequence[int] | None = None) -> Tensor:
     """P_coarse: what each patch shows, a softmax over all texts.
 
     Args:
         patches: (T, D), L2-normalised.
-        texts: (K, D), L2-normalised.
+        texts: (K, D), L2-normalised; with `sizes` (W, D).
         scale: logit scale, 100 for CLIP.
+        sizes: (K,) wordings of each text, whose best one counts, patch by patch; None for one each.
 
     Returns:
         (T, K) probabilities.
 
     """
-    return (scale * (patches @ texts.T)).softmax(dim=-1)
+    return best_wording(scale * (patches @ texts.T), sizes).softmax(dim=-1)
 
 
 def confident_attention(attention: Tensor, votes: int) -> Tensor:

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from cutsew.artefacts.coordinates import Same
 from cutsew.artefacts.layout import folder_of
-from cutsew.artefacts.logits import label_spec
+from cutsew.artefacts.logits import Answers, label_spec
 from cutsew.artefacts.manifest import slabs
 from cutsew.artefacts.reading import array_of, open_group, read
 from cutsew.artefacts.record import Record
@@ -33,7 +33,7 @@ def correct(
     size = z.chunks[0]
     specs = {"z": label_spec(images, classes, size), "corrected": label_spec(images, classes, size, "bool")}
     coordinates = {name: Same(folder_of(fused)) for name in ("image", "class")}
-    with new_group(pseudo, specs, coordinates) as written:
+    with new_group(pseudo, specs, coordinates, Answers.of(labels).attributes()) as written:
         for rows in tqdm(list(slabs(images, size)), desc="correct", unit="shard"):
             lifted, touched = correct_labels(read(z, rows), rule.rule, rule.beta, rule.linear_alpha)
             written["z"][rows], written["corrected"][rows] = lifted, touched

@@ -72,12 +72,15 @@ def encode(
     shard_size = int(settings["dataset"]["shard_size"])
     rows = read_manifest(images, shard=shard)
     model = teachers.build(Teacher.model_validate(settings["teacher"]), pick_device(device))
-    first = 0 if block is None else block * cutting.passes_per_job
-    asked = None if block is None else range(first, first + passes)
-    dataset = Views(rows, Square(model.image_size, model.preprocessing.interpolation), asked, cutting)
-    embeddings, boxes = embed_views(dataset, model, passes, batch_size, workers)
+    first = 0 if block is None else block * cutting.block_size
+    if block is not None and cutting.layout == "windows":
+        embeddings, boxes = embed_windows(rows, model, cutting, batch_size, workers)
+    else:
+        asked = None if block is None else range(first, first + passes)
+        dataset = Views(rows, Square(model.image_size, model.preprocessing.interpolation), asked, cutting)
+        embeddings, boxes = embed_views(dataset, model, passes, batch_size, workers)
 
-    layout = specs(len(rows), model.width, shard_size, first + passes, cutting.passes_per_job)
+    layout = specs(len(rows), model.width, shard_size, first + passes, cutting.block_size)
     outputs: dict[str, tuple[str, npt.NDArray[Any]]]
     outputs = (
         {GLOBAL: (GLOBAL, embeddings[0])} if block is None else {CROPS: (CROPS, embeddings), BOXES: (BOXES, boxes)}
@@ -108,6 +111,26 @@ def embed_views(
             embeddings[view, image] = vector  # whose float16 may be infinite where the float32 is not
             name = str(dataset.images.iloc[image]["path"])
             refuse_not_finite(embeddings[view, image][None], [name], f"the teacher's embedding of view {view}")
+    return embeddings, boxes
+
+
+def embed_windows(
+    images: pd.DataFrame, model: "teachers.Teacher", settings: Cut, batch_size: int, workers: int
+) -> tuple[npt.NDArray[np.float16], Boxes]:
+    """Embed all windows of each photo in one pass of the tower: (M, n, D) float16 and their boxes (M, n, 5)."""
+    windows = model.windows(settings.windows)
+    square = Square(windows.image_size, model.preprocessing.interpolation)
+    dataset = Views(images, square, None, settings)
+    embeddings = np.empty((settings.num_passes, len(dataset), model.width), dtype=np.float16)
+    whole = np.empty((1, len(dataset), len(EDGES)), dtype=np.float32)
+    loader = DataLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None)
+    at_a_time = max(1, int(batch_size / settings.windows.scale**2))  # a larger photo takes as much more memory
+    for start, batch in _batches(tqdm(loader, desc="encode", unit="photo"), whole, at_a_time):
+        rows = slice(start, start + len(batch))
+        embeddings[:, rows] = windows.embed_images(batch).transpose(0, 1).numpy()
+        names = images["path"].iloc[rows].astype(str).tolist()
+        refuse_not_finite(embeddings[:, rows].transpose(1, 0, 2), names, "the teacher's embedding of its windows")
+    boxes = np.stack([windows.boxes(int(width), int(height)) for width, height in whole[0, :, 2:4]], axis=1)
     return embeddings, boxes
 
 

@@ -20,6 +20,7 @@ from cutsew.artefacts.maps import map_specs
 from cutsew.artefacts.reading import array_of, attribute, labels_of, open_group, read, read_rows
 from cutsew.artefacts.record import Record
 from cutsew.artefacts.store import write_group
+from cutsew.artefacts.texts import read_texts
 from cutsew.artefacts.views import GLOBAL
 from cutsew.config.model import Explain
 from cutsew.config.teacher import Teacher
@@ -111,18 +112,18 @@ def run(
 
 
 def _read_texts(text: Path, teacher: "teachers.Teacher", student: Student) -> Tensor:
-    """Read the (C, D) embeddings of the class names.
+    """Read the (C, D) embeddings of the class names, and behind them those of the background words.
 
     Raises:
         UserError: they are another teacher's, or of other classes than the student's.
 
     """
-    group = open_group(text)
-    if attribute(group, "weights") != teacher.weights_digest:
+    texts = read_texts(text)
+    if texts.weights != teacher.weights_digest:
         raise UserError(f"{text}: made by a teacher with other weights; run the workflow again")
-    if labels_of(group, "class") != student.classes:
+    if labels_of(open_group(text), "class") != student.classes:
         raise UserError(f"{text}: its classes are not those of the student; run the workflow again")
-    return torch.from_numpy(read(array_of(group, "text")))
+    return torch.from_numpy(np.concatenate([texts.classes, texts.background]))
 
 
 def _choose(labels: Path, photos: pd.DataFrame, most: int) -> Pairs:

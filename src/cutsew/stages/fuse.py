@@ -7,9 +7,10 @@ import numpy as np
 import typer
 from tqdm import tqdm
 
+from cutsew.activation import NO_LIKELIEST
 from cutsew.artefacts.coordinates import Same
 from cutsew.artefacts.layout import Spec, folder_of
-from cutsew.artefacts.logits import label_spec
+from cutsew.artefacts.logits import Answers, label_spec
 from cutsew.artefacts.manifest import slabs
 from cutsew.artefacts.reading import array_of, open_group, read, read_rows
 from cutsew.artefacts.record import Record
@@ -88,18 +89,21 @@ def _fuse_views(logits: Path, fused: Path, rule: Fuse, epsilon: float) -> dict[s
     images, classes = zero_shot.shape
     size = zero_shot.chunks[0]
     coordinates = {name: Same(folder_of(logits)) for name in ("image", "class")}
-    factor = _factor(rule, zero_shot) if rule.rule == "soft" else 1.0
-    with new_group(fused, _specs(images, classes, size), coordinates) as written:
+    answers = Answers.of(scored)
+    factor = _factor(rule, zero_shot, answers) if rule.rule == "soft" else 1.0
+    with new_group(fused, _specs(images, classes, size), coordinates, answers.attributes()) as written:
         for rows in tqdm(list(slabs(images, size)), desc="fuse", unit="shard"):
             whole, cut = read(zero_shot, rows), read(crops, (slice(rule.passes), rows))
-            written["z"][rows], written["winner"][rows] = fuse_by(rule, whole, cut, factor, epsilon)
+            written["z"][rows], written["winner"][rows] = fuse_by(rule, whole, cut, factor, epsilon, answers)
     return {"soften": factor} if rule.rule == "soft" else {}
 
 
-def _factor(rule: Fuse, zero_shot: "zarr.Array[Any]") -> float:
+def _factor(rule: Fuse, zero_shot: "zarr.Array[Any]", answers: Answers) -> float:
     """Return the softening, found from photos spread evenly over all where it is to be found."""
     if rule.soften != "auto":
         return rule.soften
+    if answers.activation == "sigmoid":
+        raise UserError(NO_LIKELIEST)
     photos = zero_shot.shape[0]
     rows = np.unique(np.linspace(0, photos - 1, min(photos, SAMPLE)).round().astype(int))
-    return found_softening(read_rows(zero_shot, rows), CERTAINTY)
+    return found_softening(read_rows(zero_shot, rows), CERTAINTY, rest=answers.background > 0)

@@ -9,12 +9,13 @@ import numpy.typing as npt
 import typer
 from tqdm import tqdm
 
-from cutsew.artefacts.logits import logit_specs
+from cutsew.activation import activation_of
+from cutsew.artefacts.logits import Activation, Answers, logit_specs
 from cutsew.artefacts.manifest import read_manifest, slabs
 from cutsew.artefacts.record import Record
 from cutsew.artefacts.store import new_group
 from cutsew.config.method import Score
-from cutsew.config.teacher import ScoresTeacher
+from cutsew.config.teacher import ScoresTeacher, Teacher
 from cutsew.errors import UserError
 from cutsew.numerics.score import logit
 from cutsew.pipeline import STAGES
@@ -40,7 +41,9 @@ def import_scores(
     """
     record = Record("import_scores", STAGES["import_scores"].version, settings, [images])
     teacher = ScoresTeacher.model_validate(settings["teacher"]["scores"])
-    epsilon = Score.model_validate(settings["score"]).epsilon
+    scoring = Score.model_validate(settings["score"])
+    asked = Teacher.model_validate(settings["teacher"] | {"kind": "scores"})
+    activation = activation_of(scoring, asked, len(settings["classes"]))
     photos = read_manifest(images)
     scores = Scores(teacher, settings["classes"])
     rows = scores.rows_of(photos["id"].tolist())
@@ -52,11 +55,12 @@ def import_scores(
     size = int((photos["shard"] == photos["shard"].iloc[0]).sum())
     coordinates = {"image": photos["id"].tolist(), "class": settings["classes"], "pass": np.arange(scores.passes)}
     specs = logit_specs(len(photos), len(settings["classes"]), scores.passes, size)
-    with new_group(logits, specs, coordinates) as written:
+    with new_group(logits, specs, coordinates, Answers(activation or "softmax").attributes()) as written:
         for k in tqdm(range(-1, scores.passes), desc="import_scores", unit="pass"):
             for slab in slabs(len(photos), size):
                 found = scores.zero_shot(rows[slab]) if k < 0 else scores.crops(k, rows[slab])
-                z = np.where(rows[slab, None] < 0, np.float32(np.nan), _as_logits(found, teacher.values, epsilon))
+                values = _as_logits(found, teacher.values, scoring.epsilon, activation)
+                z = np.where(rows[slab, None] < 0, np.float32(np.nan), values)
                 if k < 0:
                     written["zero_shot"][slab] = z
                 else:
@@ -67,10 +71,14 @@ def import_scores(
     record.write_beside(logits)
 
 
-def _as_logits(values: npt.NDArray[Any], kind: str, epsilon: float) -> npt.NDArray[np.float32]:
-    """Return S^-1(p) of probabilities clamped to [epsilon, 1 - epsilon], or logits clamped to the same range."""
+def _as_logits(
+    values: npt.NDArray[Any], kind: str, epsilon: float, activation: Activation | None
+) -> npt.NDArray[np.float32]:
+    """Return S^-1(p) of probabilities clamped to [epsilon, 1 - epsilon], or logits: a softmax's clamped likewise."""
     if kind == "probabilities":
         return logit(values, epsilon).astype(np.float32)
+    if activation == "sigmoid":
+        return values.astype(np.float32)
     most = np.log1p(-epsilon) - np.log(epsilon)
     clamped: npt.NDArray[np.float32] = np.clip(values, -most, most).astype(np.float32)
     return clamped

@@ -1,4 +1,4 @@
-"""Stage score: logits of every view from its embedding and the class names' (Eq. 3-4)."""
+"""Stage score: logits of every view from its embedding and the class names' (Eq. 3-4, or the sigmoid's)."""
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +17,10 @@ from cutsew.artefacts.manifest import slabs
 from cutsew.artefacts.reading import array_of, attribute, open_group, read
 from cutsew.artefacts.record import Record
 from cutsew.artefacts.store import new_group
+from cutsew.artefacts.texts import read_texts
 from cutsew.artefacts.views import CROPS, GLOBAL
 from cutsew.config.method import Score
 from cutsew.errors import UserError
-from cutsew.numerics.score import score as score_views
 from cutsew.pipeline import STAGES
 from cutsew.stages.options import SettingsOption, ThreadsOption
 
@@ -35,11 +35,9 @@ def score(
     """Turn embeddings into logits (Eq. 3-4)."""
     record = Record("score", STAGES["score"].version, settings, [views, text])
     epsilon = Score.model_validate(settings["score"]).epsilon
-    seen, words = open_group(views), open_group(text)
-    if attribute(seen, "weights") != attribute(words, "weights"):
+    seen, texts = open_group(views), read_texts(text)
+    if attribute(seen, "weights") != texts.weights:
         raise UserError(f"{text}: embedded by another teacher than {views}; run the workflow again to make both")
-    scale = float(attribute(words, "logit_scale"))
-    embedded = read(array_of(words, "text"))
     whole, crops = array_of(seen, GLOBAL), array_of(seen, CROPS)
     passes, images = crops.shape[:2]
     coordinates: Coordinates = {
@@ -47,12 +45,13 @@ def score(
         "class": Same(folder_of(text)),
         "pass": np.arange(passes),
     }
-    with new_group(logits, logit_specs(images, len(embedded), passes, ROWS), coordinates) as written:
+    specs = logit_specs(images, len(texts.classes), passes, ROWS)
+    with new_group(logits, specs, coordinates, texts.answers.attributes()) as written:
 
         def write(job: tuple[slice, int | None]) -> None:
             rows, k = job
             seen = read(whole, rows) if k is None else read(crops, (k, rows))
-            z = score_views(seen, embedded, scale, epsilon)
+            z = texts.score(seen, epsilon)
             if k is None:
                 written["zero_shot"][rows] = z
             else:

@@ -12,6 +12,7 @@ from cutsew.artefacts.manifest import read_manifest
 from cutsew.artefacts.record import Record
 from cutsew.artefacts.store import seal as seal_group
 from cutsew.artefacts.views import chunk_record, specs
+from cutsew.config.method import Cut
 from cutsew.numerics.views import EDGES
 from cutsew.pipeline import STAGES
 from cutsew.stages.options import SettingsOption
@@ -28,17 +29,17 @@ def seal(
     """Write the metadata of views.zarr once all its chunks are there."""
     record = Record("seal", STAGES["seal"].version, settings, [images])
     group = folder_of(views)
-    cut, shard_size = settings["cut"], int(settings["dataset"]["shard_size"])
+    cut, shard_size = Cut.model_validate(settings["cut"]), int(settings["dataset"]["shard_size"])
     rows = read_manifest(images)
-    blocks = -(-int(cut["passes"]) // int(cut["passes_per_job"]))
+    blocks = -(-cut.num_passes // cut.block_size)
     shards = sorted(int(shard) for shard in rows["shard"].unique())
     records = (chunk_record(group, shard, block) for shard in shards for block in (None, *range(blocks)))
     refusal = f"encoded by another teacher than its neighbours; delete {group} and run again"
     known, facts = agreed(records, SAME, refusal)
-    layout = specs(len(rows), facts["width"], shard_size, cut["passes"], cut["passes_per_job"])
+    layout = specs(len(rows), facts["width"], shard_size, cut.num_passes, cut.block_size)
     coordinates = {
         "image": rows["id"].astype(str).to_numpy(dtype=object),
-        "pass": np.arange(cut["passes"]),
+        "pass": np.arange(cut.num_passes),
         "edge": np.array(EDGES, dtype=object),
     }
     digest = seal_group(group, layout, coordinates, facts, known)

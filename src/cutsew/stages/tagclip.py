@@ -15,11 +15,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from cutsew.activation import SOFTMAX_OVER_PATCHES
 from cutsew.artefacts.manifest import read_manifest, shard_digests
-from cutsew.artefacts.reading import array_of, open_group, read
+from cutsew.artefacts.reading import open_group
 from cutsew.artefacts.record import Record, input_digest
 from cutsew.artefacts.store import write_chunk
 from cutsew.artefacts.tagclip import AGAIN, LOCAL, chunk_file, chunk_record, specs
+from cutsew.artefacts.texts import read_texts
 from cutsew.config.method import TagClip as Settings
 from cutsew.config.teacher import Teacher
 from cutsew.data.images import read_image
@@ -69,17 +71,20 @@ def tagclip(
     chosen = Settings.model_validate(settings["score"]["tagclip"])
     rows, place = read_manifest(images, shard=shard), pick_device(device)
     asked = Teacher.model_validate(settings["teacher"])
-    teacher, words = OpenClipTeacher(asked, place), open_group(text)
-    if words.attrs["weights"] != teacher.weights_digest:
+    teacher, words = OpenClipTeacher(asked, place), read_texts(text)
+    if words.weights != teacher.weights_digest:
         raise UserError(f"{text}: made by a teacher with other weights; run the workflow again")
-    classes = torch.from_numpy(read(array_of(words, "text")))
-    texts = torch.cat([classes, _background(teacher, words, chosen.background)])
+    if words.bias is not None:
+        raise UserError(SOFTMAX_OVER_PATCHES)
+    background = _background(teacher, open_group(text), chosen.background)
+    texts, classes = torch.cat([torch.from_numpy(words.wordings), background]), len(words.classes)
+    sizes = None if words.sizes is None else (*words.sizes, *[1] * len(background))
     tower = PatchTower(teacher, asked.open_clip.model, asked.precision)
-    scorer = TagClip(tower, texts, len(classes), teacher.logit_scale, chosen, place)
+    scorer = TagClip(tower, texts, classes, teacher.logit_scale, chosen, place, sizes)
     photos = Photos(rows, tower.patch, chosen.patches, teacher.preprocessing.interpolation)
     scores = _score(scorer, photos, batch_size, workers, place)
 
-    layout = specs(len(rows), len(classes), int(settings["dataset"]["shard_size"]))
+    layout = specs(len(rows), classes, int(settings["dataset"]["shard_size"]))
     written = {}
     for name, values in zip((LOCAL, AGAIN), scores, strict=True):
         path = chunk_file(group, name, shard)
@@ -87,7 +92,7 @@ def tagclip(
     record.facts = {"weights": teacher.weights_digest, "text": input_digest(text), "device": place}
     record.facts |= {"preprocessing": teacher.preprocessing.describe()}
     record.facts |= {"preprocessing_from": teacher.preprocessing.source}
-    record.facts |= {"patch": tower.patch, "side": tower.side, "background": len(texts) - len(classes)}
+    record.facts |= {"patch": tower.patch, "side": tower.side, "background": len(background)}
     record.facts |= {"images": len(rows), "rows": shard_digests(rows)[shard]}
     record.write(chunk_record(group, shard), written)
 
@@ -95,9 +100,9 @@ def tagclip(
 def _background(teacher: OpenClipTeacher, words: zarr.Group, background: list[str]) -> Tensor:
     """Embed what else fills photos, with the templates of the classes: (B, D); without what a class is worded as."""
     attributes: dict[str, Any] = dict(words.attrs)
-    known = {tuple(text.casefold() for text in texts) for texts in attributes["texts"]}
-    filled = fill(attributes["templates"], {}, background)
-    texts = [texts for texts in filled if tuple(text.casefold() for text in texts) not in known]
+    known = {text.casefold() for texts in attributes["texts"] for text in texts}
+    filled = fill(attributes["templates"], [[word] for word in background])
+    texts = [texts for texts in filled if texts[0].casefold() not in known]
     if not texts:
         return torch.zeros(0, teacher.width)
     embedded = teacher.embed_texts([one for of_word in texts for one in of_word])

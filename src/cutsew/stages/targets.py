@@ -9,7 +9,7 @@ import typer
 from tqdm import tqdm
 
 from cutsew.artefacts.layout import folder_of
-from cutsew.artefacts.logits import label_spec
+from cutsew.artefacts.logits import Answers, label_spec
 from cutsew.artefacts.manifest import read_manifest, slabs
 from cutsew.artefacts.reading import array_of, labels_of, open_group, read, read_rows
 from cutsew.artefacts.record import Record
@@ -44,7 +44,8 @@ def targets(
     train = read_manifest(images, split="train")["row"].to_numpy()
     chosen = np.unique(np.linspace(0, len(train) - 1, min(len(train), SAMPLE)).round().astype(int))
     sample = read_rows(z, train[chosen])
-    count = automatic_count(sample) if rule.count == "auto" else float(rule.count or 0)
+    sum_to_one = Answers.of(group).sum_to_one
+    count = automatic_count(sample, sum_to_one=sum_to_one) if rule.count == "auto" else float(rule.count or 0)
     shift = found_shift(sample, count, rule.sharpen)
     size = z.chunks[0]
     with new_group(

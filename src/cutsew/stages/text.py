@@ -2,19 +2,24 @@
 
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
 
 from cutsew import teachers
-from cutsew.artefacts.layout import Spec
+from cutsew.activation import IDLE_BACKGROUND, ONE_CLASS, activation_of, no_bias
+from cutsew.artefacts.coordinates import Labels
+from cutsew.artefacts.logits import Activation
 from cutsew.artefacts.record import Record
 from cutsew.artefacts.store import write_group
+from cutsew.artefacts.texts import text_spec
+from cutsew.config.method import Score
 from cutsew.config.teacher import Prompts, Teacher
 from cutsew.device import pick_device
+from cutsew.errors import UserError
 from cutsew.finite import refuse_not_finite
-from cutsew.numerics.prompts import average, coinciding, fill
+from cutsew.numerics.prompts import average_of, coinciding, fill
 from cutsew.pipeline import STAGES
 from cutsew.stages.options import DeviceOption, SettingsOption
 
@@ -32,37 +37,105 @@ def text(
     """Embed the class names."""
     record = Record("text", STAGES["text"].version, settings)
     prompts = Prompts.model_validate(settings["prompts"])
+    scoring = Score.model_validate(settings.get("score", {}))
     classes: list[str] = settings["classes"]
-    texts = fill(prompts.templates, prompts.names, classes)
+    asked = Teacher.model_validate(settings["teacher"])
     place = pick_device(device)
-    teacher = teachers.build(Teacher.model_validate(settings["teacher"]), place)
+    teacher = teachers.build(asked, place)
+    background = prompts.background_beside(classes)
+    activation = _activation(scoring, asked, teacher.logit_bias, len(classes))
+    _refuse_unfit(activation, prompts, len(classes), len(background))
+    left_out = sorted(set(prompts.background) - set(background))
+    if left_out:
+        log.warning("prompts.background: %s left out: they name a class", ", ".join(left_out))
+
+    words, templates = prompts.wordings_of(classes), prompts.templates
+    texts = fill(templates, words)
     flat = [one for of_class in texts for one in of_class]
-    embedded = average(teacher.embed_texts(flat).reshape(len(classes), len(prompts.templates), teacher.width))
+    embedded = teacher.embed_texts(flat)
     refuse_not_finite(
-        embedded.numpy(), [f"classes: {name}" for name in classes], "the teacher's embedding of its texts"
+        embedded.numpy(),
+        [f"classes: {name}" for name, of_class in zip(classes, texts, strict=True) for _ in of_class],
+        "the teacher's embedding of its texts",
     )
-    _warn_of_twins(embedded, classes)
-    spec = Spec(tuple(embedded.shape), "float32", ("class", "embedding"), tuple(embedded.shape))
-    attributes = {
+    averaged = average_of(embedded, [len(of_class) for of_class in texts])
+    arrays = {"text": (text_spec(averaged.numpy(), "class"), averaged.numpy())}
+    coordinates: dict[str, Labels] = {"class": classes}
+    attributes: dict[str, Any] = {
         "texts": texts,
-        "templates": prompts.templates,
+        "templates": templates,
         "logit_scale": teacher.logit_scale,
+        "logit_bias": teacher.logit_bias,
+        "activation": activation,
         "weights": teacher.weights_digest,
     }
-    write_group(group, {"text": (spec, embedded.numpy())}, {"class": classes}, attributes)
+    scored, owners = averaged, list(range(len(classes)))
+    sizes = [len(of_class) for of_class in words]
+    if prompts.wordings == "best" and max(sizes) > 1:
+        scored = average_of(embedded, [len(templates)] * sum(sizes))
+        owners = [index for index, size in enumerate(sizes) for _ in range(size)]
+        arrays["wordings"] = (text_spec(scored.numpy(), "wording"), scored.numpy())
+        coordinates["wording"] = [word for of_class in words for word in of_class]
+        attributes["wordings"] = sizes
+    if background:
+        filled = [one for of_word in fill(templates, [[word] for word in background]) for one in of_word]
+        others = average_of(teacher.embed_texts(filled), [len(templates)] * len(background))
+        refuse_not_finite(
+            others.numpy(),
+            [f"prompts.background: {word}" for word in background],
+            "the teacher's embedding of its texts",
+        )
+        arrays["background"] = (text_spec(others.numpy(), "word"), others.numpy())
+        coordinates["word"] = background
+    _warn_of_twins(scored, owners, classes)
+    write_group(group, arrays, coordinates, attributes)
     record.facts = {"weights": teacher.weights_digest, "device": place, "width": teacher.width}
     record.facts |= {"preprocessing": teacher.preprocessing.describe()}
     record.facts |= {"preprocessing_from": teacher.preprocessing.source}
+    record.facts |= {"activation": activation, "logit_scale": teacher.logit_scale, "logit_bias": teacher.logit_bias}
     record.write_beside(group)
 
 
-def _warn_of_twins(embedded: torch.Tensor, classes: list[str]) -> None:
-    twins = coinciding(embedded, SAME)
-    if twins:
-        i, j = twins[0]
+def _activation(scoring: Score, teacher: Teacher, bias: float | None, classes: int) -> Activation:
+    """Return how the teacher answers.
+
+    Raises:
+        UserError: by a sigmoid, but its weights hold no bias.
+
+    """
+    known = activation_of(scoring, teacher, classes)
+    if known == "sigmoid" and bias is None:
+        raise UserError(no_bias("conse" if teacher.kind == "conse" else _name(teacher)))
+    return known or ("softmax" if bias is None else "sigmoid")
+
+
+def _name(teacher: Teacher) -> str:
+    return f"{teacher.open_clip.pretrained} of {teacher.open_clip.model}"
+
+
+def _refuse_unfit(activation: Activation, prompts: Prompts, classes: int, background: int) -> None:
+    """Refuse again what is refused before the first job where the teacher's description is at hand."""
+    if activation == "sigmoid" and prompts.background:
+        raise UserError(IDLE_BACKGROUND)
+    if activation == "softmax" and classes + background == 1:
+        raise UserError(ONE_CLASS)
+
+
+def _warn_of_twins(embedded: torch.Tensor, owners: list[int], classes: list[str]) -> None:
+    """Warn of classes with a text that the teacher cannot tell from another class's.
+
+    Args:
+        embedded: (W, D), L2-normalised.
+        owners: (W,) number of the class of each row.
+        classes: names.
+
+    """
+    pairs = {(owners[i], owners[j]): None for i, j in coinciding(embedded, SAME) if owners[i] != owners[j]}
+    if pairs:
+        first, second = next(iter(pairs))
         log.warning(
             "classes: the teacher cannot tell %s from %s (%d such pairs); reword them in prompts.names",
-            classes[i],
-            classes[j],
-            len(twins),
+            classes[first],
+            classes[second],
+            len(pairs),
         )

@@ -4,7 +4,9 @@ from typing import Protocol
 
 from torch import Tensor
 
+from cutsew.config.method import Windows
 from cutsew.preprocessing import Preprocessing
+from cutsew.teachers.windows import WindowEmbedder
 
 
 class Teacher(Protocol):
@@ -43,7 +45,7 @@ class Teacher(Protocol):
 
         Args:
             images: (B, 3, S, S) uint8 with S = `image_size`.
-            texts: (C, D) embeddings of all classes, L2-normalised.
+            texts: (C, D) embeddings of all classes, and of background words where there are any, L2-normalised.
             classes: (B,) int64, one class of each view.
 
         Returns:
@@ -53,3 +55,12 @@ class Teacher(Protocol):
 
     def embed_texts(self, texts: list[str]) -> Tensor:
         """Embed texts: (n, D) float32 on the CPU, L2-normalised."""
+
+    def windows(self, settings: Windows) -> WindowEmbedder:
+        """Return what embeds the windows of a photo's last grid in one pass of the tower.
+
+        Raises:
+            UserError: the tower's pooling is not known for windows, or the grid has too few places.
+
+        """
+        ...

@@ -15,13 +15,16 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from cutsew.checkpoints import weights_digest
+from cutsew.config.method import Windows
 from cutsew.config.teacher import Teacher as Settings
+from cutsew.numerics.windows import Pool, pool_windows
 from cutsew.pixels import Pixels
 from cutsew.steady import steadily
 from cutsew.teachers.efficientnet import IMAGE_SIZE, PREPROCESSING, efficientnet_lite0
 from cutsew.teachers.grid import Grid, class_maps
 from cutsew.teachers.runtime import image_encoder
 from cutsew.teachers.sentences import WIDTH, Sentences
+from cutsew.teachers.windows import WindowEmbedder
 
 SETTING = "teacher.kind: conse"
 
@@ -42,11 +45,26 @@ def mix(probabilities: Tensor, texts: Tensor, top: int) -> Tensor:
     return normalize((likeliest.unsqueeze(-1) * texts[classes]).sum(dim=1), dim=-1)
 
 
+class _Windows(nn.Module):
+    """The classifier's answers to all windows of a photo: (B, 3, S, S) uint8 to (B, M, 1000) logits."""
+
+    def __init__(self, classifier: nn.Module, pixels: nn.Module, windows: WindowEmbedder) -> None:
+        super().__init__()
+        self.classifier, self.pixels, self._windows = classifier, pixels, windows
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify the mean of each window of the last grid, as the classifier does with a whole grid."""
+        features: Tensor = self.classifier.forward_features(self.pixels(images))  # type: ignore[operator]
+        head: Pool = self.classifier.forward_head  # type: ignore[assignment]
+        return pool_windows(features, head, self._windows.size, self._windows.count)
+
+
 class ConseTeacher:
     """EfficientNet-Lite0 and all-MiniLM-L6-v2, the latter always in float32. See `teachers.base.Teacher`."""
 
     def __init__(self, settings: Settings, device: str) -> None:
         classifier = efficientnet_lite0(SETTING)
+        self._settings = settings
         self.device = device
         self.image_size = IMAGE_SIZE
         self.preprocessing = PREPROCESSING
@@ -73,6 +91,19 @@ class ConseTeacher:
             return mix(self._classifier(self._pixels(views)).softmax(dim=-1), imagenet, self._top)
 
         return class_maps(embed, grid, images, texts, classes, self.device)
+
+    def windows(self, settings: Windows) -> WindowEmbedder:
+        """Return what embeds the windows of a photo's last grid; see `teachers.base.Teacher`."""
+        windows, texts = WindowEmbedder(settings, self.image_size), self._imagenet
+        tower = _Windows(self._classifier, self._pixels, windows)
+        classify = image_encoder(tower, windows.image_size, self._settings, self.device)
+
+        def embed(images: Tensor) -> Tensor:
+            answers = classify(images)
+            mixed = mix(answers.flatten(0, 1).softmax(dim=-1), texts, self._top)
+            return mixed.reshape(*answers.shape[:2], -1)
+
+        return windows.run_with(embed, self.device)
 
     def embed_texts(self, texts: list[str]) -> Tensor:
         """Embed n texts: (n, 384) float32 on the CPU, L2-normalised."""

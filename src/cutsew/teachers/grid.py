@@ -76,7 +76,8 @@ def class_maps(
         embed: from (b, 3, S, S) uint8 views on the device to (b, D), L2-normalised, differentiable.
         grid: of the model that `embed` runs.
         images: (B, 3, S, S) uint8.
-        texts: (C, D) embeddings of all classes, L2-normalised.
+        texts: (C, D) embeddings of all classes, and of background words where there are any, L2-normalised. Of a
+            single text the cosine itself is taken.
         classes: (B,) int64, one class of each view.
         device: cpu or cuda.
 
@@ -84,7 +85,8 @@ def class_maps(
         (B, H, W) float32 in [0, 1] on the CPU.
 
     """
-    directions = (texts - texts.mean(dim=0))[classes]
+    common = texts.mean(dim=0) if len(texts) > 1 else torch.zeros_like(texts[0])
+    directions = (texts - common)[classes]
 
     with Tap(grid.layer, entering=grid.entering) as tap:
 

@@ -8,11 +8,13 @@ from torch.nn.functional import normalize
 
 from cutsew import clip_models
 from cutsew.checkpoints import weights_digest
+from cutsew.config.method import Windows
 from cutsew.config.teacher import Teacher as Settings
 from cutsew.pixels import Pixels
 from cutsew.steady import steadily
 from cutsew.teachers.grid import class_maps, last_grid
 from cutsew.teachers.runtime import image_encoder
+from cutsew.teachers.windows import ClipWindows, WindowEmbedder
 
 
 class _Images(nn.Module):
@@ -32,7 +34,7 @@ class OpenClipTeacher:
     """An open_clip model: the text tower always computes in float32. See `teachers.base.Teacher`."""
 
     def __init__(self, settings: Settings, device: str) -> None:
-        named = settings.open_clip
+        named, self._settings = settings.open_clip, settings
         clip = clip_models.build(named, "teacher.open_clip")
         self.device = device
         self.image_size = clip.image_size
@@ -42,7 +44,7 @@ class OpenClipTeacher:
         self.weights_digest = weights_digest(clip.model)
         self._model = clip.model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._pixels = Pixels(clip.preprocessing.mean, clip.preprocessing.std).to(device)
-        self._tokenizer = clip_models.tokenizer(named, "teacher.open_clip")
+        self._tokenizer = clip_models.tokenizer(named.model)
         self._encode_image = image_encoder(_Images(self._model, self._pixels), self.image_size, settings, device)
         self.width = clip.width
 
@@ -69,6 +71,13 @@ class OpenClipTeacher:
 
         """
         return class_maps(self._embed_plainly, last_grid(self._model.visual), images, texts, classes, self.device)
+
+    def windows(self, settings: Windows) -> WindowEmbedder:
+        """Return what embeds the windows of a photo's last grid; see `teachers.base.Teacher`."""
+        windows = WindowEmbedder(settings, self.image_size)
+        tower = ClipWindows(self._model.get_submodule("visual"), self._pixels, windows)
+        encode = image_encoder(tower, windows.image_size, self._settings, self.device)
+        return windows.run_with(lambda images: normalize(encode(images), dim=-1), self.device)
 
     def embed_texts(self, texts: list[str]) -> Tensor:
         """Embed n texts: (n, D) float32 on the CPU, L2-normalised."""

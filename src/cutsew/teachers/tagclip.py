@@ -5,6 +5,8 @@ classes left; both are taken for slips and not followed here. Position embedding
 in this package, where theirs are bilinear.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -23,11 +25,13 @@ class TagClip:
 
     Args:
         tower: that is asked.
-        texts: (K, D) embeddings, L2-normalised: the C classes, and behind them what else fills photos.
+        texts: (K, D) embeddings, L2-normalised: the C classes, and behind them what else fills photos; with `sizes`
+            a row per wording.
         classes: C.
         scale: logit scale.
         settings: of the method.
         device: cpu or cuda.
+        sizes: (K,) wordings of each text, whose best one counts; None for one each.
 
     Raises:
         UserError: the tower has fewer blocks than the settings ask for.
@@ -35,7 +39,14 @@ class TagClip:
     """
 
     def __init__(
-        self, tower: PatchTower, texts: Tensor, classes: int, scale: float, settings: Settings, device: str
+        self,
+        tower: PatchTower,
+        texts: Tensor,
+        classes: int,
+        scale: float,
+        settings: Settings,
+        device: str,
+        sizes: Sequence[int] | None = None,
     ) -> None:
         for name, wanted, there in (
             ("blocks", settings.blocks, tower.blocks - 1),
@@ -44,7 +55,7 @@ class TagClip:
             if settings.blocks and wanted > there:
                 raise UserError(f"score.tagclip.{name}: {wanted} of the {there} blocks that there are; lower it")
         self._tower, self._settings = tower, settings
-        self._texts, self._classes, self._scale = texts.to(device), classes, scale
+        self._texts, self._classes, self._scale, self._sizes = texts.to(device), classes, scale, sizes
 
     def __call__(self, photo: Tensor) -> Tensor:
         """Score one photo.
@@ -59,7 +70,7 @@ class TagClip:
         """
         patches, attention = self._tower.look(photo)
         grid = (photo.shape[1] // self._tower.patch, photo.shape[2] // self._tower.patch)
-        coarse = coarse_scores(patches, self._texts, self._scale)
+        coarse = coarse_scores(patches, self._texts, self._scale, self._sizes)
         refined = refined_scores(coarse, attention, grid, self._settings.blocks, self._settings.votes)
         local, chosen = candidates(refined, self._classes, self._settings.candidates)
         again = torch.full_like(local, torch.nan)
@@ -68,7 +79,7 @@ class TagClip:
             part = rows[start : start + AT_ONCE]
             asked = [self._cut_out(photo, *region(refined[:, c], grid)) for c in part.tolist()]
             views, mine = (torch.stack(each) for each in zip(*asked, strict=True))
-            answers = coarse_scores(self._tower.ask(views, mine), self._texts, self._scale)
+            answers = coarse_scores(self._tower.ask(views, mine), self._texts, self._scale, self._sizes)
             again[part] = answers[torch.arange(len(part), device=part.device), part]
         return torch.stack([local, again])
 

@@ -1,0 +1,99 @@
+"""A teacher trained with a sigmoid and a single class, from photos to report, and what reads the results."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from cutsew import teachers
+from cutsew.artefacts.reading import array_of, open_group, read
+from cutsew.config.teacher import Teacher
+
+pytestmark = pytest.mark.workflow
+
+CUTSEW = Path(sys.executable).parent / "cutsew"
+CLASS = "cat"
+
+
+@pytest.fixture(scope="module")
+def finished(workflow):
+    workflow.edit(
+        classes=[CLASS],
+        teacher__open_clip__model="cutsew-tiny-sigmoid",
+        predict={"tiles": True, "ensemble": "teacher"},
+        explain__pairs=2,
+        runs={"soft": {"method": "beyond", "predict.tiles": False, "predict.ensemble": "none", "explain.pairs": 0}},
+    )
+    workflow.run()
+    return workflow
+
+
+def z_of(folder, name, array="z"):
+    return read(array_of(open_group(folder / f"{name}.zarr"), array))
+
+
+def cutsew(workflow, *arguments):
+    done = subprocess.run([CUTSEW, *arguments], check=False, cwd=workflow.folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_logits_are_the_models_own(finished):
+    """Zero-shot logits of the stored embeddings: scale * cosine + bias, strongly negative and all different."""
+    folder = finished.results / "default"
+    chosen = {"model": "cutsew-tiny-sigmoid", "pretrained": "demo", "image_size": 96}
+    teacher = teachers.build(Teacher.model_validate({"open_clip": chosen}), "cpu")
+    views = torch.from_numpy(z_of(folder, "views", "global").astype(np.float32))
+    cosine = torch.nn.functional.normalize(views, dim=1) @ teacher.embed_texts([f"a photo of a {CLASS}"]).T
+    expected = (teacher.logit_scale * cosine + teacher.logit_bias).numpy()
+    z = z_of(folder, "logits", "zero_shot")
+    np.testing.assert_allclose(z, expected, atol=1e-5)
+    assert z.shape == (9, 1) and z.max() < 0 and len(np.unique(z)) == 9
+
+
+def test_every_stage_keeps_photos_apart(finished):
+    for run, name in (("default", "fused"), ("default", "pseudo"), ("soft", "fused"), ("soft", "targets")):
+        z = z_of(finished.results / run, name)
+        assert np.isfinite(z).all() and len(np.unique(z)) == 9, (run, name)
+
+
+def test_every_table_and_tool_takes_one_class(finished):
+    folder = finished.results / "default"
+    metrics = pd.read_csv(folder / "metrics.csv").set_index(["split", "stage"])
+    assert metrics.loc["test"].index.tolist() == ["zero_shot", "fused", "student", "tiles", "ensemble"]
+    assert metrics["mAP"].between(0, 100).all()
+    assert "is the only class" not in " ".join(metrics["remark"].fillna(""))
+    page = re.sub('base64,[^"]*"', "", (folder / "report.html").read_text().partition("<script")[0])
+    assert CLASS in page and "nan" not in page.lower()
+    cutsew(finished, "verify", str(folder))
+    cutsew(finished, "audit", str(folder))
+    cutsew(finished, "audit", str(folder), "--class", CLASS)
+    cutsew(finished, "audit", str(folder), "--image", "held-out/1.jpg")
+    assert json.loads(cutsew(finished, "predict", "photos/held-out", str(folder), "-", "--format", "json"))
+    cutsew(finished, "predict", "photos/held-out", str(folder), "both.csv", "--ensemble")
+    cutsew(finished, "predict", "photos/held-out", str(folder), "tiles.csv", "--tiles")
+    cutsew(finished, "export", str(folder), "exported")
+    for kind, name in (("fiftyone", "f.json"), ("coco", "c.json"), ("cleanlab", "l.npz")):
+        cutsew(finished, "labels", str(folder), name, "--format", kind)
+    cutsew(finished, "predict", "photos/held-out", "exported/model.onnx", "onnx.csv")
+
+
+def test_an_edit_of_the_activation_encodes_nothing(finished):
+    finished.edit(score={"activation": "softmax"}, prompts={"background": ["sky", "wall"]}, runs={})
+    jobs = finished.run()
+    assert {"text", "score", "fuse"} <= set(jobs) and not {"encode_photos", "encode_crops", "seal"} & set(jobs)
+    folder = finished.results / "default"
+    p = 1 / (1 + np.exp(-z_of(folder, "logits", "zero_shot").astype(float)))
+    assert (p < 1).all() and open_group(folder / "text.zarr")["word"][:].tolist() == ["sky", "wall"]
+    finished.edit(prompts={"background": ["sky", "wall", "grass"]})
+    jobs = finished.run()
+    assert {"text", "score", "fuse"} <= set(jobs) and not {"encode_photos", "encode_crops", "seal"} & set(jobs)
+    finished.edit(prompts={"background": []})
+    done = finished.snakemake()
+    assert done.returncode != 0 and "cutsew: classes: one class needs something to compete with" in done.stderr
