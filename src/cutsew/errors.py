@@ -1,5 +1,7 @@
 """What ends in a single line for the user."""
 
+from collections.abc import Sequence
+
 
 class UserError(Exception):
     """Bad input or a bad setting. The message is one line: it names the file or dotted setting and says what to do.
@@ -17,6 +19,11 @@ def printable(text: str) -> str:
     Line breaks, other control characters and bytes that are not UTF-8 come out as `\n`, `\x1b`, `\udcff`.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """List the first names of many, for a message."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def in_one_line(error: Exception) -> str | None:

@@ -147,7 +147,7 @@ STAGES: dict[str, Stage] = {
     ),
     "evaluate": Stage(
         "Measure every stage.",
-        2,
+        3,
         ("evaluate", "predict"),
         ("truth", "predict", "tiles", "ensemble", "thresholds", "reference_predict"),
     ),

@@ -59,8 +59,8 @@ def test_by_hand(tmp_path):
     # Test photos b (dog) and d (cat). Zero-shot ranks d above b for dog and b above d for cat: precision 1/2 for both.
     # Named: dog and cat in both photos: each right in one of two. Cow has no positive.
     zero_shot = rows.loc[("test", "zero_shot")]
-    assert dict(zero_shot[["images", "with_truth", "mAP", "CP", "CR"]]) == {
-        "images": 2, "with_truth": 2, "mAP": 50, "CP": 50, "CR": 100
+    assert dict(zero_shot[["images", "with_truth", "mAP", "mAP_classes", "CP", "CR"]]) == {
+        "images": 2, "with_truth": 2, "mAP": 50, "mAP_classes": 2, "CP": 50, "CR": 100
     }  # fmt: skip
     assert zero_shot["CF1"] == pytest.approx(200 / 3, rel=1e-5)
     assert zero_shot["inversions"] == 2
@@ -85,7 +85,7 @@ def test_by_hand(tmp_path):
 def test_golden(given):
     """Raise the stage's version in plan.py when these numbers change."""
     rows = run(given)["metrics"].set_index(["split", "stage"])
-    assert STAGES["evaluate"].version == 2
+    assert STAGES["evaluate"].version == 3
     found = {key: tuple(rows.loc[key, ["mAP", "CF1", "OF1", "top2_CF1"]].round(3)) for key in rows.index}
     assert set(found) == set(GOLDEN)
     for key, values in GOLDEN.items():
@@ -106,7 +106,7 @@ GOLDEN = {
 def test_tables(given):
     tables = run(given)
     assert list(tables["metrics"]) == [
-        "stage", "split", "images", "with_truth", "mAP", "CP", "CR", "CF1", "OP", "OR", "OF1",
+        "stage", "split", "images", "with_truth", "mAP", "mAP_classes", "CP", "CR", "CF1", "OP", "OR", "OF1",
         "top2_CP", "top2_CR", "top2_CF1", "top2_OP", "top2_OR", "top2_OF1",
         "inversions", "labels_per_image", "confidence", "remark",
     ]  # fmt: skip
@@ -204,6 +204,28 @@ def test_truth_without_a_class(given):
     pd.read_parquet(given["labels"]).drop(columns="dog").to_parquet(given["labels"])
     with pytest.raises(UserError, match=r"labels\.parquet: has no column 'dog'"):
         run(given)
+
+
+def test_classes_and_photos_without_truth_are_left_out_and_named(given, capsys):
+    whole = run(given)
+    capsys.readouterr()
+    truth = pd.read_parquet(given["labels"])
+    ids = read_manifest(given["images"], split="test")["id"]
+    kept = truth["id"].isin(ids[2:])
+    lost, barren = CLASSES[0], CLASSES[2]
+    truth.loc[kept].assign(**{lost: np.int8(-1), barren: np.int8(0)}).to_parquet(given["labels"])
+    tables = run(given)
+    metrics = tables["metrics"].set_index(["split", "stage"])
+    said = f"mAP over 1 of 3 classes: no truth for {lost}, no photo with {barren}"
+    assert metrics.loc[("test", "student"), "remark"] == f"measured on the 6 of 8 photos with truth; {said}"
+    assert metrics.loc[("test", "student"), "mAP_classes"] == 1
+    classes = tables["per_class"].query("split == 'test' and stage == 'student'").set_index("class")
+    assert metrics.loc[("test", "student"), "mAP"] == pytest.approx(classes.loc[CLASSES[1], "AP"])
+    assert classes.loc[lost, ["positives", "AP", "inversions"]].isna().all()
+    assert classes.loc[barren, "positives"] == 0 and np.isnan(classes.loc[barren, "AP"])
+    assert pd.isna(metrics.loc[("train", "fused"), "remark"]) and np.isnan(metrics.loc[("train", "fused"), "mAP"])
+    assert f"test: {said}" in capsys.readouterr().out
+    assert whole["metrics"]["mAP_classes"].eq(3).all()
 
 
 def test_truth_that_is_not_there(given, tmp_path):

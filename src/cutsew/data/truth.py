@@ -14,7 +14,7 @@ import pandas as pd
 from cutsew.artefacts.tables import label_column
 from cutsew.data import coco, nus, voc
 from cutsew.data.csv_file import PHOTO_COLUMNS, PhotoNames, find_photos, nfc, read_csv
-from cutsew.errors import UserError
+from cutsew.errors import UserError, some
 
 log = logging.getLogger(__name__)
 
@@ -249,11 +249,6 @@ def to_table(truth: Truth, ids: Sequence[str], classes: Sequence[str]) -> pd.Dat
             if name in column:
                 values[row, column[name]] = value
     return pd.DataFrame({"id": held} | {label_column(name): values[:, i] for name, i in column.items()})
-
-
-def some(names: Sequence[str], most: int = 5) -> str:
-    """List some names."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 @dataclass

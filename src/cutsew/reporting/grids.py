@@ -39,7 +39,9 @@ def stage_grids(metrics: pd.DataFrame) -> list[Grid]:
 
     First the main columns, then precision and recall at the threshold, then those of the likeliest few and all else.
     """
-    known = metrics.drop(columns=["with_truth", "remark"], errors="ignore").dropna(axis="columns", how="all")
+    known = metrics.drop(columns=["with_truth", "mAP_classes", "remark"], errors="ignore").dropna(
+        axis="columns", how="all"
+    )
     names = [name for name in known.columns if name not in ("stage", "split")]
     top = [name for name in names if name.startswith("top")]
     rest = [name for name in names if name not in (*MAIN, *AT_THRESHOLD, *top)]

@@ -1,7 +1,7 @@
 """Measuring every stage, against the truth where there is any."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -20,6 +20,7 @@ from cutsew.artefacts.record import Record, input_digest
 from cutsew.artefacts.tables import read_record
 from cutsew.artefacts.thresholds import read as read_thresholds
 from cutsew.config.model import Evaluate
+from cutsew.errors import some
 from cutsew.numerics.agreement import BINS, Naming, agreement, degenerate, naming
 from cutsew.numerics.metrics import (
     average_precision,
@@ -168,12 +169,33 @@ def _measure(
     classes = against.pop("classes")
     whole = {**key, "images": len(ids), **against}
     whole |= {"labels_per_image": seen.labels_per_image, "confidence": seen.confidence}
-    whole["remark"] = degenerate(seen.labels, len(ids), outcome.classes)
+    remarks = [degenerate(seen.labels, len(ids), outcome.classes)]
+    if truth is not None:
+        remarks += [_photos_measured(whole["with_truth"], len(ids)), _classes_measured(truth, outcome.classes)]
+    whole["remark"] = "; ".join(filter(None, remarks))
     per_class = [
         {**key, "class": name, **row, "labels": int(count)}
         for name, row, count in zip(outcome.classes, classes, seen.labels, strict=True)
     ]
     return whole, per_class, [{**key, **row} for row in _histogram(seen)]
+
+
+def _photos_measured(with_truth: int, photos: int) -> str:
+    """Say how many photos the measures are of where some have no truth."""
+    return f"measured on the {with_truth} of {photos} photos with truth" if 0 < with_truth < photos else ""
+
+
+def _classes_measured(truth: npt.NDArray[np.int8], classes: Sequence[str]) -> str:
+    """Say which classes mAP leaves out where it leaves out some but not all."""
+    known, positive = np.atleast_1d((truth >= 0).any(axis=0)), np.atleast_1d((truth == 1).any(axis=0))
+    if positive.all() or not positive.any():
+        return ""
+    left_out = {
+        "no truth for": [name for name, there in zip(classes, known, strict=True) if not there],
+        "no photo with": [name for name, there in zip(classes, known & ~positive, strict=True) if there],
+    }
+    why = ", ".join(f"{reason} {some(names)}" for reason, names in left_out.items() if names)
+    return f"mAP over {positive.sum()} of {len(classes)} classes: {why}"
 
 
 def _against_truth(
@@ -190,16 +212,17 @@ def _against_truth(
     positives = (truth == 1).sum(axis=0)
     overall = precision_recall(truth, named_at(probabilities, chosen.threshold))
     top = precision_recall(truth, named_top(z, chosen.top))
-    known = bool((truth >= 0).any())
+    known = np.atleast_1d((truth >= 0).any(axis=0))
     return {
         "with_truth": int((truth >= 0).any(axis=1).sum()),
         "mAP": mean_average_precision(ap),
+        "mAP_classes": int(np.isfinite(ap).sum()) if known.any() else None,
         **vars(overall),
         **{f"top{chosen.top}_{name}": value for name, value in vars(top).items()},
-        "inversions": int(above.sum()) if known else None,
+        "inversions": int(above.sum()) if known.any() else None,
         "classes": [
-            {"positives": int(n) if known else None, "AP": value, "inversions": int(count) if known else None}
-            for n, value, count in zip(positives, ap, above, strict=True)
+            {"positives": int(n) if there else None, "AP": value, "inversions": int(count) if there else None}
+            for n, value, count, there in zip(positives, ap, above, known, strict=True)
         ],
     }
 

@@ -23,10 +23,9 @@ from cutsew.data.truth import (
     from_csv,
     from_nus,
     from_voc,
-    some,
     to_table,
 )
-from cutsew.errors import UserError, printable
+from cutsew.errors import UserError, printable, some
 from cutsew.pipeline import STAGES
 from cutsew.stages.options import SettingsOption
 

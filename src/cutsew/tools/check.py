@@ -11,8 +11,8 @@ from cutsew.config import Config, load, override
 from cutsew.config.dataset import Dataset
 from cutsew.config.yaml_file import read_yaml
 from cutsew.data import coco, layouts, nus
-from cutsew.data.truth import absent_classes, some
-from cutsew.errors import UserError
+from cutsew.data.truth import absent_classes
+from cutsew.errors import UserError, some
 
 LAYOUT = {
     "voc": "JPEGImages/<id>.jpg, Annotations/<id>.xml, ImageSets/Main/<list>.txt",
