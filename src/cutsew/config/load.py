@@ -84,7 +84,10 @@ def _what(error: ErrorDetails, model: type[BaseModel]) -> str:
     message = error["msg"].removeprefix("Value error, ").partition(" for <class ")[0]
     given = error["input"]
     shown = isinstance(given, (str, int, float, bool)) and error["type"] != "value_error"
-    return message[0].lower() + message[1:] + (f", not {given!r}" if shown else "")
+    quotes = (
+        "; put quotes around it" if error["type"] == "string_type" and not isinstance(given, (Mapping, list)) else ""
+    )
+    return message[0].lower() + message[1:] + (f", not {given!r}" if shown else "") + quotes
 
 
 def _keys_beside(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:

@@ -1,5 +1,7 @@
 """The settings of one run, from which the schema, the default config and the reference page are generated."""
 
+import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -160,9 +162,23 @@ class Config(Section):
         twice = sorted({name for name in classes if classes.count(name) > 1})
         if twice:
             raise ValueError(f"names {', '.join(twice)} more than once; keep one")
+        alike = _alike(classes, lambda name: unicodedata.normalize("NFC", " ".join(name.split())))
+        if alike:
+            raise ValueError(f"names {alike[0]!r} and {alike[1]!r}, which differ in spaces or accents alone; keep one")
         if not classes:
             raise ValueError("names none; name at least one")
         return classes
+
+    @model_validator(mode="after")
+    def classes_differ_in_more_than_case(self) -> Self:
+        """Refuse classes that a text tower cannot tell apart: CLIP's tokenizers read lower case."""
+        alike = _alike([name for name in self.classes if name not in self.prompts.names], str.casefold)
+        if alike and self.teacher.kind != "scores":
+            raise ValueError(
+                f"classes: {alike[0]!r} and {alike[1]!r} differ in case alone, which text encoders do not read; word "
+                "one of them otherwise in prompts.names"
+            )
+        return self
 
     @model_validator(mode="after")
     def patches_have_a_tower(self) -> Self:
@@ -222,3 +238,13 @@ class Config(Section):
         if self.adapter.width % self.adapter.heads:
             raise ValueError(f"adapter.heads: {self.adapter.heads} does not divide adapter.width {self.adapter.width}")
         return self
+
+
+def _alike(names: list[str], key: Callable[[str], str]) -> tuple[str, str] | None:
+    """Return the first two names of one key."""
+    first: dict[str, str] = {}
+    for name in names:
+        other = first.setdefault(key(name), name)
+        if other != name:
+            return other, name
+    return None
