@@ -1,14 +1,18 @@
 # cutsew: from unlabelled photos to audited multi-label pseudo-labels and a small classifier.
 # WHAT is made stands in config/, HOW AND WHERE in workflow/profiles/.
+from pathlib import Path
+
+from cutsew.snakemake_call import default_config
 from snakemake.utils import min_version
 
 min_version("9.9")
 
 
-# The demo, where no --configfile is given: another config file stands alone and inherits none of the demo's settings.
-if not workflow.overwrite_configfiles:
+# Without --configfile, config/config.yaml of the working directory, else the demo beside this file. Any other config file
+# stands alone and inherits none of its settings; so do those of a workflow that uses this one as a module.
+if not (workflow.overwrite_configfiles or workflow.modifier.skip_configfile):
 
-    configfile: "config/config.yaml"
+    configfile: default_config(Path(), Path(workflow.basedir))
 
 
 include: "workflow/rules/common.smk"
@@ -41,6 +45,7 @@ rule labels:
 
 onstart:
     claim_results()
+    poll_slurm()
 
 
 onsuccess:

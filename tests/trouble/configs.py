@@ -1,5 +1,6 @@
 """Settings: every one of the schema with values that it cannot have, and the tricks of YAML."""
 
+import contextlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,8 @@ from cutsew.checks import check_before_start
 from cutsew.config import load
 from cutsew.config.docs import schema
 from cutsew.config.sweep import read_sweep, sweep_files, variants_of
-from cutsew.config.yaml_file import read_yaml
+from cutsew.config.yaml_file import read_config, read_yaml
+from cutsew.snakemake_call import config_files, refuse_swallowed_targets
 from cutsew.stages.options import _parse
 from trouble.case import ACCEPTED, REFUSED, Case
 
@@ -117,36 +119,45 @@ def _at(section: str, values: dict) -> dict:
 LAUGHS = "a0: &a0 [ha, ha]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 9))
 YAML = [
     ("missing", None, r"c\.yaml: cannot be read"),
-    ("a tab", b"classes:\n\t- cat\n", r"c\.yaml: not YAML"),
-    ("a bracket that is not closed", b"classes: [cat, dog\n", r"c\.yaml: not YAML"),
+    ("a tab", b"classes:\n\t- cat\n", r"c\.yaml, line 2: not YAML .*indent with spaces"),
+    ("a bracket that is not closed", b"classes: [cat, dog\n", r"c\.yaml, line \d+: not YAML"),
     ("not UTF-8", b"classes: [caf\xe9, dog]\n", r"c\.yaml: not UTF-8"),
     ("UTF-16", "classes: [cat, dog]".encode("utf-16"), r"c\.yaml: not UTF-8"),
-    ("NUL bytes", b"classes: [cat, dog\0]\n", r"c\.yaml: not YAML"),
-    ("binary", bytes(range(256)), r"c\.yaml: not"),
+    ("NUL bytes", b"classes: [cat, dog\0]\n", r"c\.yaml, line \d+: not YAML"),
+    ("binary", bytes(range(256)), r"c\.yaml.*: not"),
     (
         "a key twice",
         b"classes: [cat, dog]\nfuse: {alpha: 0.1}\nfuse: {alpha: 0.5}\n",
-        r"c\.yaml: .*'fuse' stands twice",
+        r"c\.yaml.*: .*'fuse' stands twice",
     ),
-    ("a key twice within a section", b"fuse: {alpha: 0.1, alpha: 0.5}\n", r"c\.yaml: .*'alpha' stands twice"),
-    ("two documents", b"classes: [cat, dog]\n---\nclasses: [a, b]\n", r"c\.yaml: not YAML"),
-    ("a billion laughs", LAUGHS.encode(), r"c\.yaml: .*stand for more than 100,000 values"),
-    ("an alias within itself", b"a: &a [*a]\n", r"c\.yaml: .*stands within what it names"),
-    ("an alias of nothing", b"a: *a\n", r"c\.yaml: not YAML"),
+    ("a key twice within a section", b"fuse: {alpha: 0.1, alpha: 0.5}\n", r"c\.yaml.*: .*'alpha' stands twice"),
+    ("two documents", b"classes: [cat, dog]\n---\nclasses: [a, b]\n", r"c\.yaml, line \d+: not YAML"),
+    ("a billion laughs", LAUGHS.encode(), r"c\.yaml.*: .*stand for more than 100,000 values"),
+    ("an alias within itself", b"a: &a [*a]\n", r"c\.yaml.*: .*stands within what it names"),
+    ("an alias of nothing", b"a: *a\n", r"c\.yaml, line \d+: not YAML"),
     ("nested 20,000 deep", b"a: " + b"[" * 20_000, r"c\.yaml: not YAML \(nested too deeply\)"),
-    ("a tag that calls a function", b"a: !!python/object/apply:os.system ['touch x']\n", r"c\.yaml: not YAML"),
-    ("a tag that makes an object", b"a: !!python/object/new:subprocess.Popen [[touch, x]]\n", r"c\.yaml: not YAML"),
-    ("a tag that names a module", b"a: !!python/module:os\n", r"c\.yaml: not YAML"),
-    ("a tag of one's own", b"a: !include /etc/passwd\n", r"c\.yaml: not YAML"),
-    ("a list as a key", b"? [a, b]\n: 1\n", r"c\.yaml: not YAML"),
+    (
+        "a tag that calls a function",
+        b"a: !!python/object/apply:os.system ['touch x']\n",
+        r"c\.yaml, line \d+: not YAML",
+    ),
+    (
+        "a tag that makes an object",
+        b"a: !!python/object/new:subprocess.Popen [[touch, x]]\n",
+        r"c\.yaml, line \d+: not YAML",
+    ),
+    ("a tag that names a module", b"a: !!python/module:os\n", r"c\.yaml, line \d+: not YAML"),
+    ("a tag of one's own", b"a: !include /etc/passwd\n", r"c\.yaml, line \d+: not YAML"),
+    ("a list as a key", b"? [a, b]\n: 1\n", r"c\.yaml, line \d+: not YAML"),
     ("a date of month 13", b"a: 2020-13-01\n", r"c\.yaml: not YAML"),
-    ("a merge of a number", b"fuse:\n  <<: 5\n", r"c\.yaml: not YAML"),
-    ("a control character", b"a: \x07\n", r"c\.yaml: not YAML"),
+    ("a merge of a number", b"fuse:\n  <<: 5\n", r"c\.yaml, line \d+: not YAML"),
+    ("a control character", b"a: \x07\n", r"c\.yaml, line \d+: not YAML"),
 ]
 CONTENT = [
-    ("empty", b"", REFUSED, r"^classes: is not set"),
-    ("a list", b"[cat, dog]\n", REFUSED, r"^classes: is not set"),
-    ("a word", b"cat\n", REFUSED, r"^classes: is not set"),
+    ("empty", b"", REFUSED, r"c\.yaml: holds nothing, not settings"),
+    ("nothing but comments", b"# classes: [a, b]\n", REFUSED, r"c\.yaml: holds nothing, not settings"),
+    ("a list", b"[cat, dog]\n", REFUSED, r"c\.yaml: holds a list, not settings"),
+    ("a word", b"cat\n", REFUSED, r"c\.yaml: holds a single value, not settings"),
     (
         "classes that are yes and no",
         b"classes: [yes, no]\n",
@@ -307,7 +318,7 @@ def of_files() -> Iterator[Case]:
 
         def settings(folder: Path, content=content) -> str:
             (folder / "c.yaml").write_bytes(content)
-            config = load(read_yaml(folder / "c.yaml", "a config file"))
+            config = load(read_config(folder / "c.yaml"))
             return f"cut.passes={config.cut.passes} fuse.alpha={config.fuse.alpha}"
 
         yield Case("configs", f"config file: {name}", outcome, says, settings)
@@ -359,6 +370,68 @@ def of_activation() -> Iterator[Case]:
         yield Case("configs", f"activation: {name}", outcome, says, act)
 
 
+JSON = [
+    ("sound", b'{"classes": ["a", "b"]}', ACCEPTED, "fuse.alpha=0.1"),
+    ("indented with tabs", b'{\n\t"classes": ["a", "b"]\n}', ACCEPTED, "fuse.alpha=0.1"),
+    ("a byte order mark", b'\xef\xbb\xbf{"classes": ["a", "b"]}', ACCEPTED, "fuse.alpha=0.1"),
+    ("a comma too many", b'{\n"classes": ["a", "b"],\n}', REFUSED, r"c\.json, line 3: not JSON"),
+    ("cut short", b'{"classes": ["a"', REFUSED, r"c\.json, line 1: not JSON"),
+    ("a key twice", b'{"fuse": {}, "fuse": {}}', REFUSED, r"c\.json: not JSON .*'fuse' stands twice"),
+    ("a list", b'["a"]', REFUSED, r"c\.json: holds a list"),
+    ("a number", b"5", REFUSED, r"c\.json: holds a single value"),
+    ("an empty object", b"{}", REFUSED, "^classes: is not set"),
+    ("NaN", b'{"classes": ["a", "b"], "fuse": {"alpha": NaN}}', REFUSED, r"^fuse\.alpha"),
+    ("nested 20,000 deep", b'{"a": ' + b"[" * 20_000, REFUSED, r"c\.json: not YAML .nested too deeply"),
+]
+
+
+def of_json() -> Iterator[Case]:
+    for name, content, outcome, says in JSON:
+
+        def settings(folder: Path, content=content) -> str:
+            (folder / "c.json").write_bytes(content)
+            return f"fuse.alpha={load(read_config(folder / 'c.json')).fuse.alpha}"
+
+        yield Case("configs", f"JSON: {name}", outcome, says, settings)
+
+
+CALLS = [
+    ("--cores all --configfile c.yaml", ACCEPTED, "fine"),
+    ("labels --cores all --configfile c.yaml", ACCEPTED, "fine"),
+    ("--configfile c.yaml c.yaml -n labels", ACCEPTED, "fine"),
+    ("--cores all --configfile c.yaml labels", REFUSED, "^--configfile takes .*: snakemake labels --cores all --"),
+    ("--configfile c.yaml labels -n", REFUSED, "snakemake labels --configfile c.yaml -n$"),
+    ("--configfile=c.yaml labels", ACCEPTED, "fine"),
+    ("--configfile c.yaml results/x/default/report.html", REFUSED, "snakemake results/x/default/report.html --"),
+    ("--configfile c.yaml --config sweep=alpha sweep", REFUSED, "^--config takes .*: snakemake sweep --configfile"),
+    ("--set-threads train=2 labels", REFUSED, "^--set-threads takes .*: snakemake labels --set"),
+    ("--forcerun train labels", REFUSED, "^--forcerun takes .*: snakemake labels --forcerun train$"),
+    ("--forcerun labels", ACCEPTED, "fine"),
+    ("--forcerun results/x/default/report.html results/y", ACCEPTED, "fine"),
+    ("--until override", ACCEPTED, "fine"),
+    ("--configfile labels", REFUSED, "^labels: cannot be read .*; name a config file"),
+    ("--configfile nowhere.yaml", REFUSED, r"^nowhere\.yaml: cannot be read .*; name a config file"),
+    ("--configfile c.yaml folder", REFUSED, "^--configfile takes every word after it, folder too"),
+    ("--configfile folder", REFUSED, "^folder: cannot be read .Is a directory"),
+]
+
+
+def of_calls() -> Iterator[Case]:
+    for call, outcome, says in CALLS:
+
+        def act(folder: Path, call=call) -> str:
+            words = call.split()
+            (folder / "folder").mkdir()
+            (folder / "c.yaml").write_text("classes: [a, b]\n")
+            with contextlib.chdir(folder):
+                refuse_swallowed_targets(words)
+                for path in config_files(words):
+                    read_config(path)
+            return "fine"
+
+        yield Case("configs", f"snakemake {call}", outcome, says, act)
+
+
 SWEEPS = [
     ("missing", None, r"^sweep: .*s\.yaml does not exist"),
     ("empty", b"", r"s\.yaml: "),
@@ -377,7 +450,7 @@ SWEEPS = [
     ("seeds that are words", b"title: x\nseeds: [a]\n", r"s\.yaml: seeds\.0"),
     ("a device", b"title: x\ngrid: {compute.device: [cpu]}\n", r"s\.yaml: compute\.device: cannot vary"),
     ("a seed twice", b"title: x\nseeds: [1]\ngrid: {train.seed: [2]}\n", r"s\.yaml: train\.seed: is varied by `seeds`"),
-    ("a key twice", b"title: x\ntitle: y\nseeds: [1]\n", r"s\.yaml: .*'title' stands twice"),
+    ("a key twice", b"title: x\ntitle: y\nseeds: [1]\n", r"s\.yaml, line 2: .*'title' stands twice"),
     ("a billion laughs", LAUGHS.encode(), r"s\.yaml: .*100,000 values"),
     ("a section that is a number", b"title: x\ngrid: {fuse: [5]}\n", r"s\.yaml: fuse\b"),
     ("a number as a setting", b"title: x\ngrid: {5: [1]}\n", r"s\.yaml: grid"),
@@ -413,5 +486,5 @@ def of_sweeps() -> Iterator[Case]:
 
 
 def cases() -> Iterator[Case]:
-    for part in (of_settings, of_files, of_activation, of_sweeps):
+    for part in (of_settings, of_files, of_activation, of_json, of_calls, of_sweeps):
         yield from part()

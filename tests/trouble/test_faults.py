@@ -220,7 +220,7 @@ COMMANDS = [
         "run/fused.zarr/z: a chunk of it is damaged",
     ),
     (["--log", "run/images.parquet/x.log", "verify", "run"], "--log: run/images.parquet/x.log cannot be written"),
-    (["gc", "--configfile", "twice.yaml"], "twice.yaml: not YAML"),
+    (["gc", "--configfile", "twice.yaml"], "twice.yaml, line 2: not YAML"),
 ]
 
 

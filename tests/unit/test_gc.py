@@ -252,7 +252,7 @@ def test_sizes_are_summed(home):
 
 
 @pytest.mark.parametrize(
-    ("content", "part"), [(None, "no such config file"), ("a: [", "not YAML"), ("- a", "holds no settings")]
+    ("content", "part"), [(None, "no such config file"), ("a: [", "not YAML"), ("- a", "holds a list, not settings")]
 )
 def test_a_bad_config_file_is_refused_in_one_line(home, content, part):
     if content is None:

@@ -111,7 +111,7 @@ def test_files_that_do_not_belong_together_are_refused(adapter, tmp_path):
         load(tmp_path, build=backbone)
     copies()
     (tmp_path / "model.yaml").write_text("classes: [")
-    with pytest.raises(UserError, match=r"model\.yaml: not YAML"):
+    with pytest.raises(UserError, match=r"model\.yaml, line \d+: not YAML"):
         load(tmp_path, build=backbone)
     (tmp_path / "model.yaml").unlink()
     with pytest.raises(UserError, match=r"model\.yaml: no such file"):

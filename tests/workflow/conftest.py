@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -41,6 +42,26 @@ def draw_photo(path, seed):
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     Image.fromarray(noise).resize((80, 60), Image.Resampling.BICUBIC).save(path)
+
+
+def clone(folder: Path, settings: dict) -> Path:
+    """Make what `git clone` and an installation in `.venv` leave, with a config of one's own and a few photos."""
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, names.split("\0")):
+        if name.startswith(("Snakefile", "workflow/", "config/", "envs/", "profiles", "slurm")):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name, follow_symlinks=False)
+    (folder / ".venv").symlink_to(sys.prefix)
+    (folder / "config" / "config.yaml").write_text(yaml.safe_dump(settings))
+    for i in range(9):
+        draw_photo(folder / "photos" / (f"held-out/{i}.jpg" if i < 3 else f"{i}.jpg"), i)
+    return folder
+
+
+def typed(folder: Path, *words: str | Path, path: str = os.defpath) -> subprocess.CompletedProcess:
+    """Run a command in a folder with nothing exported but a PATH that knows of no environment."""
+    environment = {"PATH": path, "HOME": str(folder)}
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 class Workflow:

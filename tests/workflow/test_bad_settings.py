@@ -34,3 +34,46 @@ def test_one_line_and_nothing_made(workflow, changes, line):
     assert len(errors) == 1 and errors[0].startswith(f"cutsew: {line}")
     assert "Traceback" not in done.stderr
     assert not workflow.results.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["labels"], "--configfile takes every word after it, labels too; name targets before the options: snakemake"),
+        (["missing.yaml"], "missing.yaml: cannot be read (No such file or directory); name a config file"),
+        (["tabs.yaml"], "tabs.yaml, line 2: not YAML"),
+        (["list.yaml"], "list.yaml: holds a list, not settings by name"),
+        (["empty.yaml"], "empty.yaml: holds nothing, not settings by name"),
+        (["folder.yaml"], "folder.yaml: cannot be read (Is a directory)"),
+        (["utf-16.yaml"], "utf-16.yaml: not UTF-8 text; save it as UTF-8"),
+        (["comma.json"], "comma.json, line 3: not JSON"),
+    ],
+    ids=lambda words: "".join(words).partition(".")[0] if isinstance(words, list) else "",
+)
+def test_a_damaged_config_file_ends_in_one_line(workflow, words, line):
+    contents = {
+        "tabs.yaml": b"classes:\n\t- cat\n",
+        "list.yaml": b"[cat, dog]\n",
+        "empty.yaml": b"",
+        "utf-16.yaml": "classes: [cat, dog]\n".encode("utf-16"),
+        "comma.json": b'{\n"classes": ["cat", "dog"],\n}',
+    }
+    for name, content in contents.items():
+        (workflow.folder / name).write_bytes(content)
+    (workflow.folder / "folder.yaml").mkdir(exist_ok=True)
+    done = workflow.snakemake("--configfile", "config/config.yaml", *words)
+    assert done.returncode == 1
+    assert [text for text in done.stderr.splitlines() if not text.startswith("Using ")] == [
+        text for text in done.stderr.splitlines() if text.startswith(f"cutsew: {line}")
+    ]
+    assert len(done.stderr.splitlines()) == 2 and not done.stdout
+
+
+def test_the_default_config_file_is_checked_as_well(workflow):
+    config = workflow.folder / "elsewhere" / "config" / "config.yaml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text("classes: [cat\nfuse: {}\n")
+    done = workflow.snakemake("--directory", "elsewhere")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("cutsew: config/config.yaml, line 2: not YAML")
+    assert "Traceback" not in done.stderr

@@ -29,10 +29,10 @@ NODES = {"n1", "n2"}
 TRAINING = "cutsew --log .*{}.* train "  # the command line of a training on a node
 
 
-def cannot():
+def cannot(*more):
     if os.geteuid() != 0:
         return "starting Slurm needs root"
-    lost = [name for name in ("slurmctld", "slurmd", "munged", "sbatch") if shutil.which(name) is None]
+    lost = [name for name in ("slurmctld", "slurmd", "munged", "sbatch", *more) if shutil.which(name) is None]
     return f"not installed: {', '.join(lost)} (tests/slurm/cluster.sh install)" if lost else None
 
 

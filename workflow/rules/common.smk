@@ -2,17 +2,19 @@
 import json
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import get_args
 
 import pandas as pd
+from snakemake.settings.types import DeploymentMethod
 
 from cutsew.artefacts.measures import as_text
 from cutsew.checks import check_before_start
 from cutsew.config.class_names import class_list_hints
 from cutsew.config.model import Reference
-from cutsew.config.yaml_file import read_yaml
+from cutsew.config.yaml_file import read_config
 from cutsew.config.sweep import add_runs, read_sweep, sweep_files, variants_of
 from cutsew.errors import UserError
 from cutsew.lock import claim
@@ -20,6 +22,13 @@ from cutsew.outputs import needed
 from cutsew.owner import announce, snakemake_command
 from cutsew.pipeline import STAGES
 from cutsew.plan import DEFAULT, Plan
+from cutsew.slurm import choose_status_command
+
+# Jobs run the package of the very Python that runs Snakemake, whatever PATH says on their node; with `--sdm conda` that of
+# the rule's environment. `-P`: a file of the working directory, such as random.py, hides no module.
+CUTSEW = f"{shlex.quote(sys.executable)} -P -m cutsew"
+if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
+    CUTSEW = "cutsew"
 
 # `--config sweep=alpha` names config/sweeps/alpha.yaml beside the Snakefile, or a file by its path; several with commas.
 SWEEP_FOLDER = Path(workflow.basedir, "config", "sweeps")
@@ -33,7 +42,7 @@ def checked_plan(raw):
     try:
         # Snakemake has read them, but of a key that stands twice it took the last without a word.
         for path in filter(os.path.isfile, workflow.configfiles):
-            read_yaml(Path(path), "a config file")
+            read_config(Path(path))
             for hint in (
                 class_list_hints(Path(path)) if workflow.is_main_process else ()
             ):
@@ -104,6 +113,18 @@ def claim_results():
         claim(Path("results", DATASET))
     except UserError as error:
         sys.exit(f"cutsew: {error}")
+
+
+def poll_slurm():
+    """Ask about Slurm's jobs in a way that this cluster answers."""
+    if workflow.executor_plugin.name != "slurm":
+        return
+    try:
+        changed = choose_status_command(workflow.executor_settings)
+    except UserError as error:
+        sys.exit(f"cutsew: {error}")
+    if changed is not None:
+        print(f"cutsew: {changed}", file=sys.stderr)
 
 
 def print_tables():

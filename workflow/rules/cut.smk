@@ -12,7 +12,7 @@ rule tiny_clip:
     params:
         settings=settings("tiny_clip"),
     shell:
-        "cutsew --log {log} tiny_clip {output.weights}"
+        "{CUTSEW} --log {log} tiny_clip {output.weights}"
 
 
 rule text:
@@ -33,7 +33,7 @@ rule text:
     params:
         settings=settings("text"),
     shell:
-        "cutsew --log {log} text {output.group} --settings {params.settings:q} --device {resources.device}"
+        "{CUTSEW} --log {log} text {output.group} --settings {params.settings:q} --device {resources.device}"
 
 
 rule encode_photos:
@@ -60,7 +60,7 @@ rule encode_photos:
         settings=settings("encode"),
         digest=shard_digest,
     shell:
-        "cutsew --log {log} encode {input.images} {params.views} --shard {wildcards.shard}"
+        "{CUTSEW} --log {log} encode {input.images} {params.views} --shard {wildcards.shard}"
         " --settings {params.settings:q}"
         " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
 
@@ -91,7 +91,7 @@ rule encode_crops:
         passes=passes_of_block,
         digest=shard_digest,
     shell:
-        "cutsew --log {log} encode {input.images} {params.views} --shard {wildcards.shard}"
+        "{CUTSEW} --log {log} encode {input.images} {params.views} --shard {wildcards.shard}"
         " --block {wildcards.block} --passes {params.passes} --settings {params.settings:q}"
         " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
 
@@ -111,7 +111,7 @@ rule seal:
         photos=contents_digest,
         settings=settings("seal"),
     shell:
-        "cutsew --log {log} seal {input.images} {output.group} --settings {params.settings:q}"
+        "{CUTSEW} --log {log} seal {input.images} {output.group} --settings {params.settings:q}"
 
 
 rule score:
@@ -132,7 +132,7 @@ rule score:
     params:
         settings=settings("score"),
     shell:
-        "cutsew --log {log} score {input.views} {input.text} {output.group} --settings {params.settings:q}"
+        "{CUTSEW} --log {log} score {input.views} {input.text} {output.group} --settings {params.settings:q}"
         " --threads {threads}"
 
 
@@ -154,7 +154,7 @@ rule import_scores:
         photos=photos_digest,
         settings=settings("import_scores"),
     shell:
-        "cutsew --log {log} import_scores {input.images} {output.group} --settings {params.settings:q}"
+        "{CUTSEW} --log {log} import_scores {input.images} {output.group} --settings {params.settings:q}"
 
 
 if makes(DEFAULT, "encode"):
@@ -184,4 +184,4 @@ rule fuse:
         settings=settings("fuse"),
         options=tagclip_options,
     shell:
-        "cutsew --log {log} fuse {input.logits} {output.group} --settings {params.settings:q} {params.options:q}"
+        "{CUTSEW} --log {log} fuse {input.logits} {output.group} --settings {params.settings:q} {params.options:q}"

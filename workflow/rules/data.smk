@@ -15,7 +15,7 @@ rule demo_world:
         folder=subpath(output.record, strip_suffix=".json"),
         settings=settings("demo_world"),
     shell:
-        "cutsew --log {log} demo_world {params.folder} --settings {params.settings:q} --workers {threads}"
+        "{CUTSEW} --log {log} demo_world {params.folder} --settings {params.settings:q} --workers {threads}"
 
 
 rule download:
@@ -28,7 +28,7 @@ rule download:
     params:
         settings=settings("download"),
     shell:
-        "cutsew --log {log} download {output.record} --settings {params.settings:q}"
+        "{CUTSEW} --log {log} download {output.record} --settings {params.settings:q}"
 
 
 checkpoint manifest:
@@ -50,7 +50,7 @@ checkpoint manifest:
         root=photo_root,
         listing=listing,
     shell:
-        "cutsew --log {log} manifest {output.images} --root {params.root:q}"
+        "{CUTSEW} --log {log} manifest {output.images} --root {params.root:q}"
         " --settings {params.settings:q} --workers {threads}"
 
 
@@ -71,4 +71,4 @@ rule truth:
         root=photo_root,
         listing=truth_listing,
     shell:
-        "cutsew --log {log} truth {input.images} {output.labels} --root {params.root:q} --settings {params.settings:q}"
+        "{CUTSEW} --log {log} truth {input.images} {output.labels} --root {params.root:q} --settings {params.settings:q}"

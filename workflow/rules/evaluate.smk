@@ -25,7 +25,7 @@ rule predict:
         photos=photos_digest,
         version=version_of("predict"),
     shell:
-        "cutsew --log {log} predict {input.images} {input.adapter} {output.group}"
+        "{CUTSEW} --log {log} predict {input.images} {input.adapter} {output.group}"
         " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
 
 
@@ -54,7 +54,7 @@ rule tiles:
         photos=photos_digest,
         version=version_of("tiles"),
     shell:
-        "cutsew --log {log} tiles {input.images} {input.adapter} {output.group}"
+        "{CUTSEW} --log {log} tiles {input.images} {input.adapter} {output.group}"
         " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
 
 
@@ -86,7 +86,7 @@ rule ensemble:
         photos=photos_digest,
         settings=settings("ensemble"),
     shell:
-        "cutsew --log {log} ensemble {input.images} {input.adapter} {output.group} --settings {params.settings:q}"
+        "{CUTSEW} --log {log} ensemble {input.images} {input.adapter} {output.group} --settings {params.settings:q}"
         " --scores {input.scores} --fused {input.fused} --logits {input.logits}"
         " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
 
@@ -106,7 +106,7 @@ rule thresholds:
     params:
         settings=settings("thresholds"),
     shell:
-        "cutsew --log {log} thresholds {input.scores} {output.table} --logits {input.logits}"
+        "{CUTSEW} --log {log} thresholds {input.scores} {output.table} --logits {input.logits}"
         " --refined {input.refined} --settings {params.settings:q}"
 
 
@@ -135,5 +135,5 @@ rule evaluate:
         settings=settings("evaluate"),
         options=measure_options,
     shell:
-        "cutsew --log {log} evaluate {input.images} {output.metrics} --settings {params.settings:q}"
+        "{CUTSEW} --log {log} evaluate {input.images} {output.metrics} --settings {params.settings:q}"
         " --logits {input.logits} --fused {input.fused} --pseudo {input.pseudo} {params.options:q}"

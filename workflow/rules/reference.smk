@@ -17,7 +17,7 @@ rule reference_labels:
         photos=photos_digest,
         settings=settings("reference_labels"),
     shell:
-        "cutsew --log {log} reference_labels {input.images} {input.truth} {output.group}"
+        "{CUTSEW} --log {log} reference_labels {input.images} {input.truth} {output.group}"
         " --kind {wildcards.reference} --settings {params.settings:q}"
 
 
@@ -51,7 +51,7 @@ rule reference_train:
         photos=photos_digest,
         settings=settings("reference_train"),
     shell:
-        "cutsew --log {log} train {input.images} {input.labels} {output.adapter}"
+        "{CUTSEW} --log {log} train {input.images} {input.labels} {output.adapter}"
         " --settings {params.settings:q} --device {resources.device} --workers {threads}"
         " --checkpoint-seconds {resources.checkpoint_seconds} --processes {resources.processes}"
         " --features results/{wildcards.dataset}/features --cache-features {resources.cache_features}"
@@ -81,5 +81,5 @@ rule reference_predict:
         photos=photos_digest,
         version=version_of("reference_predict"),
     shell:
-        "cutsew --log {log} predict {input.images} {input.adapter} {output.group}"
+        "{CUTSEW} --log {log} predict {input.images} {input.adapter} {output.group}"
         " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"

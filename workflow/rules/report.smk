@@ -34,5 +34,5 @@ rule report:
         options=show_options,
         version=version_of("report"),
     shell:
-        "cutsew --log {log} report {output.page} --metrics {input.metrics} --images {input.images}"
+        "{CUTSEW} --log {log} report {output.page} --metrics {input.metrics} --images {input.images}"
         " --logits {input.logits} --fused {input.fused} --pseudo {input.pseudo} {params.options:q}"

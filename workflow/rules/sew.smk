@@ -14,7 +14,7 @@ rule correct:
     params:
         settings=settings("correct"),
     shell:
-        "cutsew --log {log} correct {input.fused} {output.group} --settings {params.settings:q}"
+        "{CUTSEW} --log {log} correct {input.fused} {output.group} --settings {params.settings:q}"
 
 
 rule targets:
@@ -32,7 +32,7 @@ rule targets:
         photos=photos_digest,
         settings=settings("targets"),
     shell:
-        "cutsew --log {log} targets {input.images} {input.labels} {output.group}"
+        "{CUTSEW} --log {log} targets {input.images} {input.labels} {output.group}"
         " --settings {params.settings:q}"
 
 
@@ -52,7 +52,7 @@ rule override:
         photos=photos_digest,
         settings=settings("override"),
     shell:
-        "cutsew --log {log} override {input.images} {input.labels} {input.corrections:q} {output.group}"
+        "{CUTSEW} --log {log} override {input.images} {input.labels} {input.corrections:q} {output.group}"
         " --settings {params.settings:q}"
 
 
@@ -71,7 +71,7 @@ rule select:
         photos=photos_digest,
         settings=settings("select"),
     shell:
-        "cutsew --log {log} select {input.images} {input.labels} {output.patches} --settings {params.settings:q}"
+        "{CUTSEW} --log {log} select {input.images} {input.labels} {output.patches} --settings {params.settings:q}"
 
 
 rule train:
@@ -106,7 +106,7 @@ rule train:
         patches=patch_options,
         settings=settings("train"),
     shell:
-        "cutsew --log {log} train {input.images} {input.labels} {output.adapter} {params.patches:q}"
+        "{CUTSEW} --log {log} train {input.images} {input.labels} {output.adapter} {params.patches:q}"
         " --settings {params.settings:q} --device {resources.device} --workers {threads}"
         " --checkpoint-seconds {resources.checkpoint_seconds} --processes {resources.processes}"
         " --features results/{wildcards.dataset}/features --cache-features {resources.cache_features}"

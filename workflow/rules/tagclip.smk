@@ -27,7 +27,7 @@ rule tagclip:
         settings=settings("tagclip"),
         digest=shard_digest,
     shell:
-        "cutsew --log {log} tagclip {input.images} {input.text} {params.group} --shard {wildcards.shard}"
+        "{CUTSEW} --log {log} tagclip {input.images} {input.text} {params.group} --shard {wildcards.shard}"
         " --settings {params.settings:q}"
         " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
 
@@ -48,4 +48,4 @@ rule seal_tagclip:
         photos=contents_digest,
         settings=settings("seal_tagclip"),
     shell:
-        "cutsew --log {log} seal_tagclip {input.images} {input.text} {output.group} --settings {params.settings:q}"
+        "{CUTSEW} --log {log} seal_tagclip {input.images} {input.text} {output.group} --settings {params.settings:q}"

@@ -1,5 +1,6 @@
 """Reading YAML that a person wrote: plain values only, nothing said twice, nothing that swells when it is read."""
 
+import json
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from yaml.reader import ReaderError
 
 from cutsew.errors import UserError
 
@@ -53,9 +55,63 @@ def read_yaml(path: Path, what: str = "a YAML file") -> Any:  # noqa: ANN401  # 
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8 text; save it as UTF-8") from None
     except RecursionError:
-        raise UserError(f"{path}: not YAML (nested too deeply); mend it") from None
+        raise UserError(f"{path}: not YAML (nested too deeply); fix this and rerun") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date of month 13
-        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())}); mend it") from None
+        line, reason = _explained(error, path)
+        raise UserError(f"{path}{line}: not YAML ({reason}); fix this and rerun") from None
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a config file, YAML or JSON, as Snakemake does, but refuse in one line what is wrong with it.
+
+    Raises:
+        UserError: as `read_yaml`, or it holds no settings by name.
+
+    """
+    raw = _read_json(path) or read_yaml(path, "a config file")
+    if not isinstance(raw, dict):
+        holds = "nothing" if raw is None else f"a {'list' if isinstance(raw, list) else 'single value'}"
+        raise UserError(f"{path}: holds {holds}, not settings by name (classes: [...] and so on); name a config file")
+    return raw
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """Read a JSON object, which YAML does not quite include (tabs); None where the file is none, or damaged."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if not text.lstrip().startswith("{"):
+            return None
+        found = json.loads(text, object_pairs_hook=lambda pairs: _once(pairs, path))
+    except json.JSONDecodeError as error:
+        if path.suffix.lower() != ".json":
+            return None
+        raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg}); fix this and rerun") from None
+    except (OSError, ValueError, RecursionError):  # read as YAML, which says what is wrong
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _once(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{path}: not JSON (the key {name!r} stands twice); fix this and rerun")
+    return dict(pairs)
+
+
+def _explained(error: Exception, path: Path) -> tuple[str, str]:
+    """Return where an error of PyYAML is (`, line 3`, or nothing) and what it says."""
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        reason = error.problem or error.context or "damaged"
+        line = f", line {mark.line + 1}" if mark is not None else ""
+        if "'\\t'" in reason:
+            reason += "; indent with spaces"
+        return line, " ".join(reason.split())
+    if isinstance(error, ReaderError):
+        before = path.read_bytes().decode("utf-8-sig", errors="replace")[: error.position]
+        return f", line {before.count(chr(10)) + 1}", str(error).splitlines()[0]
+    return "", " ".join(str(error).split())
 
 
 @dataclass(frozen=True)
@@ -77,12 +133,13 @@ class PlainText:
 def plain_items(path: Path, key: str) -> list[PlainText]:
     """Read the items without quotes of the list below a top-level key, with their lines; none where there is no list.
 
-    Raises:
-        yaml.YAMLError: not YAML; `read_yaml` words it.
-
+    None either where the file is not YAML, such as JSON with tabs: `read_config` says what is wrong.
     """
-    with path.open(encoding="utf-8-sig") as stream:
-        root = yaml.compose(stream, Loader=_Loader)
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            root = yaml.compose(stream, Loader=_Loader)
+    except yaml.YAMLError:
+        return []
     if not isinstance(root, MappingNode):
         return []
     found = [value for name, value in root.value if getattr(name, "value", None) == key]

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from cutsew.config import Config, load, override
 from cutsew.config.dataset import Dataset
-from cutsew.config.yaml_file import read_yaml
+from cutsew.config.yaml_file import read_config
 from cutsew.data import coco, layouts, nus
 from cutsew.data.truth import absent_classes
 from cutsew.errors import UserError, some
@@ -77,9 +77,7 @@ def _let_through(dataset: Dataset) -> Dataset:
 
 
 def _read(path: Path, root: Path | None) -> dict[str, Any]:
-    raw: Any = read_yaml(path, "a config file")
-    if not isinstance(raw, dict):
-        raise UserError(f"{path}: holds no settings; name a config file")
+    raw = read_config(path)
     if root is not None:
         raw = override(raw, {"dataset.root": str(root)})
     return dict(raw)

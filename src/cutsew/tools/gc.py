@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from cutsew.artefacts.garbage import delete, garbage
 from cutsew.config.sweep import add_runs, read_sweep, sweep_files, variants_of
-from cutsew.config.yaml_file import read_yaml
+from cutsew.config.yaml_file import read_config
 from cutsew.errors import UserError
 from cutsew.owner import DEFAULT_CONFIGFILE
 from cutsew.plan import Plan
@@ -89,10 +89,7 @@ def _plans(raw: dict[str, Any], sweeps: list[str], read: set[Path]) -> Iterator[
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: no such config file; run in the folder that holds config/ and results/")
-    raw = read_yaml(path, "a config file")
-    if not isinstance(raw, dict):
-        raise UserError(f"{path}: holds no settings; name a config file")
-    return raw
+    return read_config(path)
 
 
 def _size(count: int) -> str:

@@ -130,7 +130,7 @@ def start_helpers(processes: int, device: str) -> None:
     os.environ |= {SIZE: str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     for rank in range(1, processes):
         names = {RANK: str(rank), LOCAL: str(rank)}
-        helper = subprocess.Popen([sys.executable, "-m", "cutsew", *sys.argv[1:]], env={**os.environ, **names})
+        helper = subprocess.Popen([sys.executable, "-P", "-m", "cutsew", *sys.argv[1:]], env={**os.environ, **names})
         threading.Thread(target=_watch, args=(helper,), daemon=True).start()
     os.environ |= {RANK: "0", LOCAL: "0"}
 
