@@ -68,3 +68,9 @@ def test_quotes_say_that_it_is_one_name(tmp_path, text):
 @pytest.mark.parametrize("text", ["", "[cat dog]\n", "classes: cat dog\n", "fuse: {alpha: 1}\n"])
 def test_without_a_list_there_is_none(tmp_path, text):
     assert hints(tmp_path, text) == []
+
+
+def test_json_with_tabs_draws_no_hint(tmp_path):
+    path = tmp_path / "c.json"
+    path.write_text('{\n\t"classes": ["dining table", "cat dog"]\n}')
+    assert class_list_hints(path) == []
