@@ -46,6 +46,15 @@ def test_pixels_are_those_of_the_plain_way_within_three(shape, size):
     assert difference.mean(axis=(1, 2, 3)).max() <= 1 and difference.max() <= 3
 
 
+@pytest.mark.parametrize("size", [96, 224, 448])
+def test_bilinear_pixels_are_pillows_within_one(size):
+    photo, boxes = views_of(500, 375)
+    plain = np.stack([cut(photo, box, size, "bilinear") for box in boxes]).astype(int)
+    views = cut_all(photo, boxes, size, "bilinear").numpy()
+    assert np.abs(views - plain).max() <= 1
+    assert np.abs(views.astype(int) - cut_all(photo, boxes, size).numpy()).max() > 3  # bicubic is another
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 20), st.integers(0, 2**32), st.booleans())
 def test_any_box_of_any_picture(width, height, size, seed, flip):
