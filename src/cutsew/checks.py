@@ -1,7 +1,7 @@
 """Cheap checks made before any job starts, so that a slip shows in the first second and not after hours."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from cutsew.activation import (
     trained_with,
 )
 from cutsew.config import Config
+from cutsew.config.base import OpenClipModel
 from cutsew.config.dataset import Dataset
 from cutsew.config.teacher import ScoresTeacher
 from cutsew.data import layouts
@@ -27,6 +28,7 @@ from cutsew.data.truth import check_csv
 from cutsew.errors import UserError, no_patches
 from cutsew.outputs import needed
 from cutsew.plan import DEFAULT, REBUILT
+from cutsew.preprocessing import describes, of_open_clip, of_timm
 
 WEIGHTS_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt", ".tar", ".json", ".onnx", ".npz")
 
@@ -43,6 +45,7 @@ def check_before_start(*configs: Config) -> None:
     listings: dict[str, Count] = {}
     for config in configs:
         _check_weights(config)
+        _check_preprocessing(config)
         _check_tower(config)
         _check_activation(config)
         _check_scores(config)
@@ -152,14 +155,29 @@ def _check_passes(config: Config) -> None:
 
 
 def _check_weights(config: Config) -> None:
-    for name, section in (("teacher", config.teacher), ("student", config.student)):
-        weights = section.open_clip.pretrained
-        to_be_made = config.demo.rebuild_teacher and Path(weights).name == REBUILT
-        if section.kind == "open_clip" and not to_be_made:
-            _check_file(f"{name}.open_clip.pretrained", weights, _looks_like_a_path)
+    for name, named in _open_clip_models(config):
+        _check_file(f"{name}.pretrained", named.pretrained, _looks_like_a_path)
     student = config.student
     if student.kind == "timm":
         _check_file("student.timm.weights", student.timm.weights, lambda text: text not in ("package", "pretrained"))
+
+
+def _check_preprocessing(config: Config) -> None:
+    """Refuse weights of which nothing says how photos are preprocessed, and tags that open_clip does not have."""
+    for name, named in _open_clip_models(config):
+        if describes(named.model):
+            of_open_clip(named, name)
+    timm = config.student.timm
+    if config.student.kind == "timm" and timm.weights not in ("package", "pretrained"):
+        of_timm(timm)
+
+
+def _open_clip_models(config: Config) -> Iterator[tuple[str, OpenClipModel]]:
+    """Give the sections that name open_clip models, but for weights that the workflow makes first."""
+    for name, section in (("teacher", config.teacher), ("student", config.student)):
+        to_be_made = config.demo.rebuild_teacher and Path(section.open_clip.pretrained).name == REBUILT
+        if section.kind == "open_clip" and not to_be_made:
+            yield f"{name}.open_clip", section.open_clip
 
 
 def _check_tower(config: Config) -> None:

@@ -51,7 +51,7 @@ STAGES: dict[str, Stage] = {
     ),
     "encode": Stage(
         "Embed whole photos or a block of crop passes of one shard.",
-        3,
+        4,
         ("teacher.kind", "teacher.precision", "teacher.compiled", "teacher.runtime")
         + ("teacher.open_clip", "teacher.conse")
         + ("cut.layout", "cut.tiles", "cut.windows", "cut.area", "cut.aspect", "cut.flip", "cut.seed")
@@ -73,7 +73,7 @@ STAGES: dict[str, Stage] = {
     ),
     "tagclip": Stage(
         "Score the patches of one shard's photos, and ask again about each class's region (TagCLIP).",
-        1,
+        2,
         ("teacher.kind", "teacher.precision", "teacher.open_clip", "dataset.shard_size")
         + tuple(f"score.tagclip.{name}" for name in ("background", "patches", "blocks", "votes", "candidates")),
         ("manifest", "text", "tiny_clip"),
@@ -105,7 +105,7 @@ STAGES: dict[str, Stage] = {
     ),
     "train": Stage(
         "Train the adapter and refine the pseudo-labels (Eq. 11-20).",
-        4,
+        5,
         ("classes", "student", "adapter", "linear", "sew", "train", "correct"),
         ("override", "targets", "correct", "fuse", "score", "import_scores", "select", "tiny_clip"),
     ),
@@ -131,7 +131,7 @@ STAGES: dict[str, Stage] = {
     ),
     "reference_train": Stage(
         "Train a reference student.",
-        4,
+        5,
         ("classes", "student", "adapter", "linear", "sew", "train", "correct"),
         ("reference_labels", "score", "import_scores", "tiny_clip"),
         command="train",

@@ -22,8 +22,11 @@ import yaml
 from safetensors.torch import save, save_file
 
 from cutsew.checkpoints import read_state_dict
+from cutsew.config.base import OpenClipModel
+from cutsew.config.student import TimmStudent
 from cutsew.data.fetch import unpack
 from cutsew.description import read_description
+from cutsew.preprocessing import of_open_clip, of_timm
 from trouble.case import ACCEPTED, REFUSED, Case
 
 SETTING = "teacher.open_clip.pretrained"
@@ -214,10 +217,102 @@ def sound_weights() -> Iterator[Case]:
     yield Case("models", "sound weights: shards", ACCEPTED, r"\['a', 'b.c'\]", shards)
 
 
+HALF = {"mean": [0.5] * 3, "std": [0.5] * 3}
+CONFIG = "open_clip_config.json"
+
+
+def beside(photos: object = None, **model) -> dict[str, str]:
+    """Give an open_clip_config.json."""
+    return {CONFIG: json.dumps({"preprocess_cfg": HALF if photos is None else photos, "model_cfg": model})}
+
+
+OPEN_CLIP = [
+    ("sound", "ViT-L-14", beside(quick_gelu=False), {}, None),
+    ("a tag is named", "ViT-L-14", {}, {"tag": "openai"}, None),
+    (
+        "tags of two means",
+        "ViT-L-14",
+        {},
+        {},
+        r"ViT-L-14 differ in mean, std and quick_gelu; set .*\.tag to .*\(openai,",
+    ),
+    ("tags of two activations", "ViT-B-32", {}, {}, r"ViT-B-32 differ in quick_gelu; set .*\.quick_gelu"),
+    ("no tags", "ViT-S-16", {}, {}, r"nothing gives its mean, std and interpolation; set .*\.preprocessing"),
+    (
+        "half a setting",
+        "ViT-S-16",
+        {},
+        {"preprocessing": {"mean": [0.5] * 3}},
+        "nothing gives its std and interpolation",
+    ),
+    ("an unknown tag", "RN50", {}, {"tag": "opnai"}, r"\.tag: RN50 has no weights opnai \(it has: openai"),
+    ("a tag beside a tag", "RN50", {}, {"tag": "openai", "pretrained": "openai"}, r"\.tag: is for a local checkpoint"),
+    (
+        "a configuration of another model",
+        "ViT-L-14",
+        beside(embed_dim=512),
+        {},
+        "another model .*embed_dim is 512, not 768",
+    ),
+    ("a configuration cut short", "ViT-L-14", {CONFIG: '{"preprocess'}, {}, "cannot be read as JSON"),
+    ("a configuration that is a list", "ViT-L-14", {CONFIG: "[]"}, {}, "holds no object"),
+    ("a configuration of words", "ViT-L-14", {CONFIG: '{"preprocess_cfg": "x"}'}, {}, "is not an object"),
+    ("a mean of words", "ViT-L-14", beside(HALF | {"mean": ["x"] * 3}), {}, "mean is .* not three numbers"),
+    ("a std of 0", "ViT-L-14", beside(HALF | {"std": [0, 1, 1]}), {}, "std is .* not three numbers"),
+    ("a mean of NaN", "ViT-L-14", beside(HALF | {"mean": float("nan")}), {}, "mean is nan, not three numbers"),
+    ("lanczos", "RN50", beside(HALF | {"interpolation": "lanczos"}), {}, "lanczos, which .* set .*interpolation"),
+    (
+        "a size that is no square",
+        "RN50",
+        beside(HALF | {"size": [224, 336]}),
+        {},
+        r"\[224, 336\], not that of a square",
+    ),
+]
+TIMM = [
+    ("a tag in the name", "resnet50.a1_in1k", {}, None),
+    (
+        "tags that differ",
+        "resnet50",
+        {},
+        r"resnet50 differ in interpolation; set student\.timm\.model to .*resnet50\.a1_in1k",
+    ),
+    (
+        "a configuration of another model",
+        "resnet50",
+        {"config.json": '{"architecture": "x", "pretrained_cfg": {}}'},
+        "x, not",
+    ),
+    ("a configuration cut short", "resnet50", {"config.json": "{"}, "cannot be read as JSON"),
+]
+
+
+def preprocessing() -> Iterator[Case]:
+    for name, model, files, more, says in OPEN_CLIP:
+
+        def act(folder: Path, model=model, files=files, more=more) -> str:
+            for file, content in {"w.pt": "", **files}.items():
+                (folder / file).write_text(content)
+            settings = OpenClipModel.model_validate({"model": model, "pretrained": str(folder / "w.pt"), **more})
+            return str(of_open_clip(settings, "teacher.open_clip"))
+
+        outcome = ACCEPTED if says is None else REFUSED
+        yield Case("models", f"preprocessing of open_clip: {name}", outcome, says or "mean", act)
+    for name, model, files, says in TIMM:
+
+        def find(folder: Path, model=model, files=files) -> str:
+            for file, content in {"w.pt": "", **files}.items():
+                (folder / file).write_text(content)
+            return str(of_timm(TimmStudent(model=model, weights=str(folder / "w.pt"))))
+
+        outcome = ACCEPTED if says is None else REFUSED
+        yield Case("models", f"preprocessing of timm: {name}", outcome, says or "mean", find)
+
+
 DESCRIPTION = {
     "format": 1,
     "classes": ["cat", "dog"],
-    "preprocessing": {"size": 8},
+    "preprocessing": {"size": 8, "resize": "squash", "interpolation": "bilinear", **HALF},
     "backbone": {"weights_digest": "abc", "kind": "open_clip"},
     "adapter": {"channels": 4},
     "adapter_digest": "def",
@@ -232,6 +327,12 @@ DESCRIPTIONS = [
     ("an adapter of words", {"adapter": {"channels": "x"}}, r"adapter\.channels: "),
     ("an adapter of a billion channels", {"adapter": {"channels": 10**12}}, r"adapter\.channels: "),
     ("an adapter of NaN", {"adapter": {"channels": float("nan")}}, r"adapter\.channels: "),
+    ("preprocessing without a mean", {"preprocessing": {"size": 8}}, r"preprocessing\.\w+: is not set"),
+    (
+        "pixels from 0 to 255",
+        {"preprocessing": DESCRIPTION["preprocessing"] | {"mean": [123.7, 116.3, 103.5]}},
+        r"preprocessing\.mean\.0: input should be less than or equal to 1",
+    ),
     ("no weights", {"adapter_digest": None}, "names no weights"),
     ("thresholds of other classes", {"thresholds": {"rule": "x", "x": [0.5]}}, "thresholds: not one for each class"),
     ("thresholds of 7", {"thresholds": {"rule": "x", "x": [7, 7]}}, "thresholds"),
@@ -335,5 +436,5 @@ def archives() -> Iterator[Case]:
 
 
 def cases() -> Iterator[Case]:
-    for part in (weights, sound_weights, descriptions, archives):
+    for part in (weights, sound_weights, preprocessing, descriptions, archives):
         yield from part()

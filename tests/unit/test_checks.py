@@ -120,6 +120,19 @@ def test_sizes_beyond_the_photos_and_classes_that_stages_cut_themselves(root, ch
     check_before_start(config_of(root, **changes))
 
 
+def test_weights_of_which_nothing_says_how_photos_are_preprocessed(root, tmp_path):
+    weights = tmp_path / "x.safetensors"
+    weights.touch()
+    local = {"model": "ViT-L-14", "pretrained": str(weights)}
+    refused(config_of(root, teacher={"open_clip": local}), r"teacher\.open_clip\.pre.*set teacher\.open_clip\.tag")
+    refused(config_of(root, student={"open_clip": local}), r"student\.open_clip\.pre.*set student\.open_clip\.tag")
+    check_before_start(config_of(root, teacher={"open_clip": local | {"tag": "openai"}}))
+    refused(config_of(root, teacher={"open_clip": {"pretrained": "opnai"}}), r"RN50x64 has no weights opnai")
+    timm = {"model": "resnet50", "weights": str(weights)}
+    refused(config_of(root, student={"kind": "timm", "timm": timm}), r"timm\.weights: .*set student\.timm\.model")
+    check_before_start(config_of(root, student={"kind": "timm", "timm": timm | {"model": "resnet50.tv_in1k"}}))
+
+
 def test_weights_given_as_paths(root, tmp_path):
     refused(config_of(root, teacher={"open_clip": {"pretrained": "w/x"}}), r"teacher\.open_clip\.pretrained: w/x does")
     refused(

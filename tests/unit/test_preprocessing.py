@@ -1,6 +1,8 @@
 """Where a model's preprocessing is written down, by tag and by local file."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,7 @@ from cutsew.compat import import_torchvision
 from cutsew.config.base import OpenClipModel
 from cutsew.config.student import TimmStudent
 from cutsew.errors import UserError
-from cutsew.preprocessing import OPENAI, Preprocessing, of_open_clip, of_timm
-from cutsew.teachers.efficientnet import PREPROCESSING
+from cutsew.preprocessing import EFFICIENTNET, OPENAI, Preprocessing, of_open_clip, of_timm
 
 import_torchvision()
 import open_clip  # noqa: E402
@@ -126,14 +127,14 @@ def test_the_tiny_clip_has_its_own():
 
 
 def timm_found(model, weights, **more):
-    return of_timm(TimmStudent(model=model, weights=str(weights), **more), PREPROCESSING)
+    return of_timm(TimmStudent(model=model, weights=str(weights), **more))
 
 
 def test_timm_models_by_local_file(weights):
     from timm.models import get_arch_pretrained_cfgs  # noqa: PLC0415
 
     imagenet = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic")
-    assert timm_found("tf_efficientnet_lite0", "package") == PREPROCESSING
+    assert timm_found("tf_efficientnet_lite0", "package") == EFFICIENTNET
     assert timm_found("resnet10t", weights).mean == timm_found("resnet10t", "pretrained").mean
     with pytest.raises(UserError, match=r"^student\.timm\.weights: .*resnet50 differ in interpolation; set"):
         timm_found("resnet50", weights)
@@ -148,3 +149,21 @@ def test_timm_models_by_local_file(weights):
     beside.write_text(json.dumps({"model_type": "clip"}))  # another library's
     assert timm_found("resnet10t", weights).source == "all weights that timm has of resnet10t"
     assert timm_found("resnet50", Path("none.pt"), preprocessing=HALF).mean == (0.5,) * 3
+
+
+def test_a_refusal_before_the_first_job_imports_no_torch(weights):
+    code = f"""
+import sys
+from cutsew.config.base import OpenClipModel
+from cutsew.errors import UserError
+from cutsew.preprocessing import of_open_clip
+try:
+    of_open_clip(OpenClipModel(model="ViT-B-32", pretrained={str(weights)!r}), "teacher.open_clip")
+except UserError as error:
+    assert "quick_gelu" in str(error)
+else:
+    raise AssertionError("not refused")
+assert not {{"torch", "open_clip", "timm"}} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

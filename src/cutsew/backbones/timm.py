@@ -51,7 +51,7 @@ def timm_backbone(student: Student, device: str, state: dict[str, Tensor] | None
     settings = student.timm
     if not timm.is_model(settings.model):
         raise UserError(f"student.timm.model: timm has no model {settings.model}; see timm.list_models()")
-    preprocessing = of_timm(settings, efficientnet.PREPROCESSING)
+    preprocessing = of_timm(settings)
     if state is not None:
         model = _bare(settings)
     else:

@@ -19,8 +19,9 @@ from cutsew.config.method import Windows
 from cutsew.config.teacher import Teacher as Settings
 from cutsew.numerics.windows import Pool, pool_windows
 from cutsew.pixels import Pixels
+from cutsew.preprocessing import EFFICIENTNET
 from cutsew.steady import steadily
-from cutsew.teachers.efficientnet import IMAGE_SIZE, PREPROCESSING, efficientnet_lite0
+from cutsew.teachers.efficientnet import IMAGE_SIZE, efficientnet_lite0
 from cutsew.teachers.grid import Grid, class_maps
 from cutsew.teachers.runtime import image_encoder
 from cutsew.teachers.sentences import WIDTH, Sentences
@@ -67,7 +68,7 @@ class ConseTeacher:
         self._settings = settings
         self.device = device
         self.image_size = IMAGE_SIZE
-        self.preprocessing = PREPROCESSING
+        self.preprocessing = EFFICIENTNET
         self.logit_scale = settings.conse.scale
         self.logit_bias: float | None = None
         self.width = WIDTH
@@ -75,7 +76,7 @@ class ConseTeacher:
         self._sentences = Sentences(SETTING, device)
         self.weights_digest = weights_digest(classifier, self._sentences.bert)
         self._classifier = classifier.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._pixels = Pixels(PREPROCESSING.mean, PREPROCESSING.std).to(device)
+        self._pixels = Pixels(EFFICIENTNET.mean, EFFICIENTNET.std).to(device)
         self._classify = image_encoder(nn.Sequential(self._pixels, self._classifier), IMAGE_SIZE, settings, device)
 
     def embed_images(self, images: Tensor) -> Tensor:

@@ -125,7 +125,8 @@ def _readme(student: Student, thresholds: Thresholds, *, onnx: bool) -> str:
     environment = Environment(loader=PackageLoader("cutsew"), autoescape=False, keep_trailing_newline=True)  # noqa: S701
     return environment.get_template("export.md.j2").render(
         classes=student.classes,
-        size=student.image_size,
+        size=student.square.size,
+        interpolation=student.square.interpolation,
         rule=thresholds.rule,
         backbone=student.backbone.describe(),
         opset=graph.OPSET,
