@@ -10,9 +10,7 @@ from cutsew import demo
 from cutsew.artefacts.logits import Activation
 from cutsew.config.method import Score
 from cutsew.config.teacher import Teacher
-
-LOCAL = "local-dir:"
-"""What an open_clip model's name begins with where its description and weights lie in a folder."""
+from cutsew.named_models import is_named, known_config
 
 ONE_CLASS = (
     "classes: one class needs something to compete with, or its softmax is always 1; add a class, set "
@@ -20,7 +18,6 @@ ONE_CLASS = (
 )
 
 
-@cache
 def described(model: str) -> dict[str, Any] | None:
     """Read open_clip's own description of a model, without importing open_clip.
 
@@ -28,10 +25,12 @@ def described(model: str) -> dict[str, Any] | None:
         The model's config; None where it is not on this machine, or unknown.
 
     """
-    if model.startswith(LOCAL):
-        path = Path(model.removeprefix(LOCAL), "open_clip_config.json")
-        model_cfg = _json(path).get("model_cfg")
-        return model_cfg if isinstance(model_cfg, dict) else None
+    return (known_config(model) or None) if is_named(model) else _shipped(model)
+
+
+@cache
+def _shipped(model: str) -> dict[str, Any] | None:
+    """Read the description that a package has of a model by its name."""
     found = importlib.util.find_spec("open_clip")
     places = [Path(place, "model_configs") for place in (found.submodule_search_locations or [])] if found else []
     known = [place / f"{model.replace('/', '-')}.json" for place in [*places, Path(demo.__path__[0])]]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cutsew import named_models
 from cutsew.activation import (
     IDLE_BACKGROUND,
     NO_LIKELIEST,
@@ -26,9 +27,10 @@ from cutsew.data.listing import list_images
 from cutsew.data.overrides import read_overrides
 from cutsew.data.truth import check_csv
 from cutsew.errors import UserError, no_patches
+from cutsew.named_models import is_named
 from cutsew.outputs import needed
 from cutsew.plan import DEFAULT, REBUILT
-from cutsew.preprocessing import describes, of_open_clip, of_timm
+from cutsew.preprocessing import OPEN_CLIP_CONFIG, from_config, is_at_hand, model_config, of_open_clip, of_timm
 
 WEIGHTS_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt", ".tar", ".json", ".onnx", ".npz")
 
@@ -156,7 +158,9 @@ def _check_passes(config: Config) -> None:
 
 def _check_weights(config: Config) -> None:
     for name, named in _open_clip_models(config):
-        _check_file(f"{name}.pretrained", named.pretrained, _looks_like_a_path)
+        if named.pretrained is not None:
+            _check_file(f"{name}.pretrained", named.pretrained, _looks_like_a_path)
+        _check_open_clip(named, name)
     student = config.student
     if student.kind == "timm":
         _check_file("student.timm.weights", student.timm.weights, lambda text: text not in ("package", "pretrained"))
@@ -165,7 +169,11 @@ def _check_weights(config: Config) -> None:
 def _check_preprocessing(config: Config) -> None:
     """Refuse weights of which nothing says how photos are preprocessed, and tags that open_clip does not have."""
     for name, named in _open_clip_models(config):
-        if describes(named.model):
+        if is_named(named.model):
+            if _is_here(named.model):
+                found = named_models.read_config(named.model, f"{name}.model")
+                of_open_clip(named, name, from_config(found, f"{named.model}/{OPEN_CLIP_CONFIG}"))
+        elif model_config(named.model):
             of_open_clip(named, name)
     timm = config.student.timm
     if config.student.kind == "timm" and timm.weights not in ("package", "pretrained"):
@@ -175,9 +183,31 @@ def _check_preprocessing(config: Config) -> None:
 def _open_clip_models(config: Config) -> Iterator[tuple[str, OpenClipModel]]:
     """Give the sections that name open_clip models, but for weights that the workflow makes first."""
     for name, section in (("teacher", config.teacher), ("student", config.student)):
-        to_be_made = config.demo.rebuild_teacher and Path(section.open_clip.pretrained).name == REBUILT
+        to_be_made = config.demo.rebuild_teacher and Path(section.open_clip.pretrained or "").name == REBUILT
         if section.kind == "open_clip" and not to_be_made:
             yield f"{name}.open_clip", section.open_clip
+
+
+def _is_here(model: str) -> bool:
+    """Tell whether a model by name must be on this machine: a folder, or a repository without the hub."""
+    return model.startswith(named_models.FOLDER) or named_models.hub_is_off()
+
+
+def _check_open_clip(settings: OpenClipModel, section: str) -> None:
+    """Refuse weights, tokenizers and packages that are known to be missing; nothing is downloaded."""
+    model, weights = settings.model, settings.pretrained
+    if not is_named(model):
+        local = weights if weights is not None and _looks_like_a_path(weights) else None
+        named_models.check(model, model_config(model), local, f"{section}.model")
+        if local is None and named_models.hub_is_off() and not is_at_hand(model, weights or ""):
+            raise UserError(
+                f"{section}.pretrained: {weights} of {model} is not in the hub's cache, and HF_HUB_OFFLINE is set;"
+                f" give a local file; {named_models.OFFLINE}"
+            )
+    elif _is_here(model):
+        found = named_models.read_config(model, f"{section}.model")
+        named_models.weights_file(model, f"{section}.model")
+        named_models.check(model, found["model_cfg"], None, f"{section}.model")
 
 
 def _check_tower(config: Config) -> None:
@@ -186,7 +216,7 @@ def _check_tower(config: Config) -> None:
     found = described(model)
     if config.score.rule != "tagclip" or found is None:
         return
-    vision = found.get("vision_cfg", {})
+    vision = found.get("vision_cfg") or {}
     if isinstance(vision.get("layers"), list) or "timm_model_name" in vision:
         raise UserError(no_patches(model, "a tower of timm's" if "timm_model_name" in vision else "a ResNet"))
 

@@ -4,21 +4,35 @@ What open_clip leaves to its caller is done here: position embeddings of ResNets
 ViTs' only), and OpenAI's weights get the QuickGELU that they were trained with (open_clip only warns).
 """
 
+import hashlib
 import importlib
+import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cutsew import checkpoints
+from cutsew import checkpoints, named_models
 from cutsew.compat import import_torchvision
 from cutsew.config.base import OpenClipModel
 from cutsew.errors import UserError
-from cutsew.preprocessing import OPENAI_SIZES, TINY, TINY_SIGMOID, Preprocessing, of_open_clip
+from cutsew.named_models import OFFLINE, first_line
+from cutsew.preprocessing import (
+    OPEN_CLIP_CONFIG,
+    OPENAI_SIZES,
+    TINY,
+    TINY_SIGMOID,
+    Preprocessing,
+    Source,
+    from_config,
+    of_open_clip,
+)
 from cutsew.quick_imports import hidden, quickly
 from cutsew.teachers.positions import resize_position_embedding
 
@@ -42,6 +56,7 @@ class Clip:
         quick_gelu: whether its towers compute QuickGELU instead of GELU.
         image_size: side of its square input in pixels.
         width: D, of its embeddings.
+        architecture: description of a model by name, with what its visual tower needs; None for open_clip's own.
         logit_bias: added to scale * cosine by models that were trained with a sigmoid loss (SigLIP and kin); None for
             others, and where the weights hold none.
 
@@ -52,6 +67,7 @@ class Clip:
     quick_gelu: bool
     image_size: int
     width: int
+    architecture: dict[str, Any] | None
     logit_bias: float | None
 
 
@@ -69,54 +85,121 @@ def build(settings: OpenClipModel, section: str, *, weights: bool = True) -> Cli
 
     """
     model, pretrained = settings.model, settings.pretrained
-    if model in (TINY, TINY_SIGMOID):
-        from cutsew.demo import tiny_clip  # noqa: PLC0415
-
-        tiny_clip.register()
-    config = open_clip.get_model_config(model)
-    if config is None:
-        raise UserError(f"{section}.model: open_clip has no model {model}; see open_clip.list_models()")
-    if "hf_model_name" in config.get("text_cfg", {}):
+    known, config, source = _described(settings, section)
+    if config["text_cfg"].get("hf_model_name"):
         _show_transformers()
-    wanted = of_open_clip(settings, section)
+    wanted = of_open_clip(settings, section, source)
     image_size = settings.image_size or wanted.image_size
-    state = _state_dict(model, pretrained, f"{section}.pretrained") if weights else None
+    state = _state_dict(settings, section) if weights else None
     is_timm = "timm_model_name" in config["vision_cfg"]  # timm's towers change size after loading
     with _quiet(), torch.random.fork_rng(devices=[]), checkpoints.left_empty() if weights else nullcontext():
         try:
             built = open_clip.create_model(
-                model,
+                known,
                 load_weights=False,
                 pretrained_text=False,
                 quick_gelu=wanted.quick_gelu,
                 force_image_size=None if is_timm else image_size,
             )
-        except (OSError, RuntimeError, ImportError, ValueError, AssertionError) as error:
-            raise UserError(f"{section}.model: {model} cannot be built ({_first_line(error)})") from None
+        except (OSError, RuntimeError, ImportError, ValueError, TypeError, LookupError, AssertionError) as error:
+            raise UserError(f"{section}.model: {model} cannot be built ({first_line(error)})") from None
     if state is not None:
-        source = f"{pretrained} of {model}"
+        of = f"{pretrained} of {model}" if pretrained else model
         try:
-            fitted = _fitted(state, built, source, section)
+            fitted = _fitted(state, built, of, section)
         except (KeyError, IndexError, RuntimeError, ValueError, AssertionError) as error:  # open_clip's own conversions
             raise UserError(
-                f"{section}.pretrained: {source}: not the weights of this model ({_first_line(error)});"
+                f"{section}.pretrained: {of}: not the weights of this model ({first_line(error)});"
                 " give the checkpoint of the model that is set"
             ) from None
-        checkpoints.load(built, fitted, source, f"{section}.pretrained")
+        checkpoints.load(built, fitted, of, f"{section}.pretrained")
     if is_timm and image_size is not None:
         built.visual.set_input_size(image_size)
     size = image_size or built.visual.preprocess_cfg["size"]
     side = size if isinstance(size, int) else size[0]
     frozen = built.eval().requires_grad_(False)
+    architecture = _visual_only(config) if source is not None else None
     bias = float(built.logit_bias.item()) if state is not None and "logit_bias" in state else None
-    return Clip(frozen, wanted.preprocessing, wanted.quick_gelu, side, int(config["embed_dim"]), bias)
+    return Clip(frozen, wanted.preprocessing, wanted.quick_gelu, side, int(config["embed_dim"]), architecture, bias)
 
 
-def tokenizer(model: str) -> Callable[[list[str]], Tensor]:
-    """Return the model's own tokenizer: from n texts to their (n, L) tokens."""
-    with _quiet():
-        found: Callable[[list[str]], Tensor] = open_clip.get_tokenizer(model)
-    return found
+def tokenizer(settings: OpenClipModel, section: str) -> Callable[[list[str]], Tensor]:
+    """Return the model's own tokenizer: from n texts to their (n, L) tokens.
+
+    Args:
+        settings: model and weights; a tokenizer next to local ones is taken, so that no hub is asked.
+        section: dotted name of the settings' section, for messages.
+
+    Raises:
+        UserError: it cannot be had; the tokenizer, when it gives tokens that the model's text tower has not.
+
+    """
+    known, config, _ = _described(settings, section)
+    try:
+        with _quiet():
+            found: Callable[[list[str]], Tensor] = open_clip.get_tokenizer(known)
+    except Exception as error:  # transformers and the hub's client raise dozens of kinds
+        raise UserError(
+            f"{section}.model: the tokenizer of {settings.model} cannot be loaded ({first_line(error)}); put its files"
+            f" (tokenizer.json, tokenizer_config.json) next to local weights; {OFFLINE}"
+        ) from None
+    size = config["text_cfg"].get("vocab_size")
+
+    def tokenize(texts: list[str]) -> Tensor:
+        tokens = found(texts)
+        if size is not None and int(tokens.max()) >= size:
+            raise UserError(
+                f"{section}.model: the tokenizer of {settings.model} gives token {int(tokens.max())} of {size} that"
+                " the text tower has, so it is another model's; put the model's own there"
+            )
+        return tokens
+
+    return tokenize
+
+
+def _described(settings: OpenClipModel, section: str) -> tuple[str, dict[str, Any], Source | None]:
+    """Find the description of a model.
+
+    Returns:
+        The name by which open_clip builds it, its description (model_cfg), and what the configuration of a model by
+        name says about photos.
+
+    """
+    model, source = settings.model, None
+    if model in (TINY, TINY_SIGMOID):
+        from cutsew.demo import tiny_clip  # noqa: PLC0415
+
+        tiny_clip.register()
+    if named_models.is_named(model):
+        found = named_models.read_config(model, f"{section}.model")
+        original, source = found["model_cfg"], from_config(found, f"{model}/{OPEN_CLIP_CONFIG}")
+    else:
+        original = open_clip.get_model_config(model)
+        if original is None:
+            raise UserError(f"{section}.model: open_clip has no model {model}; see open_clip.list_models()")
+    local = settings.pretrained if settings.pretrained and checkpoints.is_path(settings.pretrained) else None
+    named_models.check(model, original, local, f"{section}.model")
+    config = named_models.localized(original, named_models.tokenizer_folder(model, local))
+    known = model if config == original and source is None else _registered(config)
+    return known, config, source
+
+
+def _visual_only(config: dict[str, Any]) -> dict[str, Any]:
+    """Describe a model with the smallest text tower, for a student, which has none."""
+    kept: dict[str, Any] = {name: config[name] for name in ("embed_dim", "vision_cfg", "quick_gelu") if name in config}
+    return {**kept, "text_cfg": {"context_length": 1, "vocab_size": 1, "width": 1, "heads": 1, "layers": 1}}
+
+
+def _registered(config: dict[str, Any]) -> str:
+    """Make a description known to open_clip, under a name made of its content."""
+    text = json.dumps(config, sort_keys=True)
+    name = f"cutsew-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    if open_clip.get_model_config(name) is None:
+        with TemporaryDirectory() as folder:
+            path = Path(folder, f"{name}.json")
+            path.write_text(text)
+            open_clip.add_model_config(path)
+    return name
 
 
 def _show_transformers() -> None:
@@ -126,7 +209,11 @@ def _show_transformers() -> None:
         open_clip.model.HFTextEncoder = open_clip.hf_model.HFTextEncoder
 
 
-def _state_dict(model: str, pretrained: str, setting: str) -> dict[str, Tensor]:
+def _state_dict(settings: OpenClipModel, section: str) -> dict[str, Tensor]:
+    model, pretrained, setting = settings.model, settings.pretrained, f"{section}.pretrained"
+    if pretrained is None:
+        setting = f"{section}.model"
+        return checkpoints.read_state_dict(named_models.weights_file(model, setting), setting)
     if model in (TINY, TINY_SIGMOID):
         from cutsew.demo import tiny_clip  # noqa: PLC0415
 
@@ -142,7 +229,8 @@ def _state_dict(model: str, pretrained: str, setting: str) -> dict[str, Tensor]:
             path = Path(download_pretrained(get_pretrained_cfg(model, pretrained)))
     except Exception as error:  # the hub's client raises dozens of kinds
         raise UserError(
-            f"{setting}: {pretrained} of {model} cannot be downloaded ({_first_line(error)}); give a local file"
+            f"{setting}: {pretrained} of {model} cannot be downloaded ({first_line(error)}); give a local file,"
+            f" or take a model that a package carries: {OFFLINE}"
         ) from None
     return checkpoints.read_state_dict(path, setting)
 
@@ -180,7 +268,3 @@ def _quiet(level: int = logging.WARNING) -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -37,6 +37,7 @@ from cutsew.config.base import OpenClipModel
 from cutsew.config.base import Preprocessing as Settings
 from cutsew.config.student import TimmStudent
 from cutsew.errors import UserError
+from cutsew.named_models import HUB_WEIGHTS, cached
 from cutsew.quick_imports import hidden
 
 RESIZE = "squash"
@@ -133,7 +134,7 @@ def of_open_clip(settings: OpenClipModel, section: str, config: Source | None = 
         UserError: an unknown tag, no such file, a configuration that cannot be used, or nothing gives what is needed.
 
     """
-    model, pretrained = settings.model, settings.pretrained
+    model, pretrained = settings.model, settings.pretrained or ""
     tags = open_clip_tags(model)
     local = pretrained.lower().replace("-", "_") not in tags and _may_be_a_path(pretrained)
     if settings.tag is not None and not (local and config is None):
@@ -239,6 +240,14 @@ def open_clip_tags(model: str) -> dict[str, dict[str, Any]]:
     return says
 
 
+def is_at_hand(model: str, tag: str) -> bool:
+    """Tell whether a tag's weights need no hub: they are in its cache, come with this package, or from elsewhere."""
+    found = _open_clip_tables().get_pretrained_cfg(model, tag)
+    repository, _, name = found.get("hf_hub", "").rpartition("/")
+    names = [*([name, Path(name).with_suffix(".safetensors").name] if name else []), *HUB_WEIGHTS]
+    return not repository or cached(repository, names) is not None
+
+
 def timm_tags(model: str) -> dict[str, dict[str, Any]]:
     """Return what timm says about each weights of a model, by its name with the tag, the usual one first."""
     from cutsew.compat import import_torchvision  # noqa: PLC0415 - only a timm student needs it, and torch with it
@@ -252,11 +261,6 @@ def timm_tags(model: str) -> dict[str, dict[str, Any]]:
         for name, found in get_arch_pretrained_cfgs(arch).items()
         if found.has_weights and (not tag or name == model)
     }
-
-
-def describes(model: str) -> bool:
-    """Tell whether open_clip, or the demo, has a model of this name; one from the hub or a folder has its own."""
-    return ":" not in model and bool(model_config(model))
 
 
 def model_config(model: str) -> dict[str, Any]:
@@ -306,7 +310,7 @@ def _of_settings(settings: OpenClipModel | TimmStudent, section: str) -> Source:
 
 
 def _of_tag(settings: OpenClipModel, tags: Mapping[str, Mapping[str, Any]], section: str) -> Source:
-    setting, named = ("pretrained", settings.pretrained) if settings.tag is None else ("tag", settings.tag)
+    setting, named = ("pretrained", settings.pretrained or "") if settings.tag is None else ("tag", settings.tag)
     tag = named.lower().replace("-", "_")  # as open_clip reads it
     if tag not in tags:
         has = ", ".join(tags) or "none"
@@ -319,7 +323,7 @@ def _of_tag(settings: OpenClipModel, tags: Mapping[str, Mapping[str, Any]], sect
 
 
 def _of_local_file(settings: OpenClipModel, tags: Mapping[str, Mapping[str, Any]], section: str) -> Iterator[Source]:
-    path, model = Path(settings.pretrained), settings.model
+    path, model = Path(settings.pretrained or ""), settings.model
     if not path.is_file():
         raise UserError(f"{section}.pretrained: {path}: no such file; give the path of a checkpoint that is there")
     if _is_openais(path):

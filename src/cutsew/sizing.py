@@ -5,10 +5,13 @@ and both are asked for again, multiplied, when a job fails. Nothing here changes
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from cutsew.artefacts.logits import ROWS
 from cutsew.config import Config
+from cutsew.named_models import is_named, known_config
 from cutsew.numerics.schedule import automatic_epochs
 
 WORK = {  # model -> (GFLOP per view, side of that view in pixels, MB of float32 weights); open_clip's model profiles
@@ -130,7 +133,8 @@ def _model(config: Config, stage: str) -> tuple[str, int]:
     if stage in ("encode", "tagclip"):
         if config.teacher.kind == "conse":
             return config.teacher.conse.encoder, 224
-        return config.teacher.open_clip.model, config.teacher.open_clip.image_size or 224
+        named = config.teacher.open_clip
+        return named.model, named.image_size or _own_side(named.model)
     if config.student.kind == "timm":
         return config.student.timm.model, config.student.timm.image_size
     return config.student.open_clip.model, config.student.open_clip.image_size
@@ -147,7 +151,30 @@ def _attention(config: Config) -> int:
     return (BLOCKS + HEADS) * config.score.tagclip.patches**2 * 4 // 10**6
 
 
+def _own_side(model: str) -> int:
+    """Return the side of a model's own views; 224 where its description is not at hand."""
+    side = known_config(model).get("vision_cfg", {}).get("image_size") if is_named(model) else None
+    return side if isinstance(side, int) else 224
+
+
 def _work(model: str, side: int) -> tuple[float, int]:
     """Return GFLOP per view of that side, and MB of weights."""
+    if is_named(model):
+        return _described_work(known_config(model), side)
     work, usual, weights = WORK.get(model.removesuffix("-quickgelu"), UNKNOWN)
     return work * (side / usual) ** 2, weights
+
+
+def _described_work(config: Mapping[str, Any], side: int) -> tuple[float, int]:
+    """Estimate GFLOP and MB from the sizes of two transformers; other towers count as UNKNOWN."""
+    unknown = UNKNOWN[0] * (side / UNKNOWN[1]) ** 2, UNKNOWN[2]
+    vision, text = config.get("vision_cfg", {}), config.get("text_cfg", {})
+    try:
+        blocks, width, patch = vision["layers"], vision["width"], vision["patch_size"]
+        words = (text["layers"] * 12 * text["width"] + text["vocab_size"]) * text["width"]
+        parameters = blocks * 12 * width**2
+        tokens = (side // patch) ** 2 + 1
+        gflop = 2 * tokens * (parameters + 2 * blocks * tokens * width) / 1e9
+        return float(gflop), int(4 * (parameters + words) / 1e6) + 50
+    except (KeyError, TypeError, ZeroDivisionError):
+        return unknown

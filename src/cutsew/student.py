@@ -22,6 +22,7 @@ from cutsew.config.student import Student as StudentSettings
 from cutsew.description import MODEL, read_description
 from cutsew.errors import UserError
 from cutsew.finite import refuse_not_finite
+from cutsew.named_models import described_as
 from cutsew.numerics.adapter import Adapter
 from cutsew.numerics.cam import hires_cam
 from cutsew.numerics.linear_head import LinearHead
@@ -189,7 +190,11 @@ def load(path: Path | str, device: str = "cpu", build: Build = build_backbone) -
         settings = trained_with(settings, model["preprocessing"])
     except ValidationError as error:
         raise UserError(f"{folder / MODEL}: backbone: {one_line(error, StudentSettings)}; train again") from None
-    backbone = build(settings, device, _part(state, "backbone.")) if whole else build(settings, device)
+    if whole:
+        with described_as(settings.open_clip.model, described.get("architecture")):
+            backbone = build(settings, device, _part(state, "backbone."))
+    else:
+        backbone = build(settings, device)
     if backbone.weights_digest != described["weights_digest"]:
         raise UserError(f"{folder / MODEL}: the backbone's weights differ from those of the training; restore them")
     try:

@@ -56,3 +56,35 @@ def checkpoint(folder, name, suffix=".safetensors", seed=0):
     else:
         torch.save({"state_dict": state}, path)
     return path, model
+
+
+WORDS = ["[PAD]", "[UNK]", "[EOS]", "a", "photo", "of", "cat", "dog"]
+
+
+def tokenizer(folder):
+    """Save a tokenizer of eight words in the form of the hub."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    words.normalizer, words.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()
+    words.post_processor = processors.TemplateProcessing(single="$A [EOS]", special_tokens=[("[EOS]", 2)])
+    words.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]", "unk_token": "[UNK]"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def model_folder(folder, *, own_tokenizer=True, seed=0, **text):
+    """Save a random model as the hub has it: configuration, weights and, if asked for, a tokenizer of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = {**TEXT, **({"hf_tokenizer_name": "somebody/words"} if own_tokenizer else {}), **text}
+    if own_tokenizer:
+        text |= {"vocab_size": len(WORDS), "pool_type": "last", "no_causal_mask": True}
+        tokenizer(folder)
+    described = {"embed_dim": 24, "vision_cfg": VISION["test-vit"], "text_cfg": text, "custom_text": True}
+    photos = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "interpolation": "bilinear", "resize_mode": "squash"}
+    config = {"model_cfg": described, "preprocess_cfg": photos}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    torch.manual_seed(seed)
+    model = open_clip.create_model(f"local-dir:{folder}", load_weights=False).eval()
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    return f"local-dir:{folder}", model

@@ -26,6 +26,7 @@ class Backbone(nn.Module):
         image_size: S, side of the square input in pixels.
         settings: what builds it again.
         device: cpu or cuda.
+        architecture: description of a model that open_clip does not know by name (`clip_models.Clip.architecture`).
 
     Attributes:
         width: D, channels of the features.
@@ -37,13 +38,20 @@ class Backbone(nn.Module):
     """
 
     def __init__(
-        self, tower: nn.Module, preprocessing: Preprocessing, image_size: int, settings: Student, device: str
+        self,
+        tower: nn.Module,
+        preprocessing: Preprocessing,
+        image_size: int,
+        settings: Student,
+        device: str,
+        architecture: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.preprocessing = preprocessing
         self.image_size = image_size
         self.weights_digest = weights_digest(tower)
         self._settings = settings
+        self._architecture = architecture
         self._device = device
         self.tower = tower.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.pixels = Pixels(preprocessing.mean, preprocessing.std).to(device)
@@ -79,4 +87,6 @@ class Backbone(nn.Module):
         chosen = self._settings.model_dump(include={"kind", "precision", "compiled", self._settings.kind})
         for name in ("preprocessing", "tag"):  # what they settle is known by now
             chosen[self._settings.kind].pop(name, None)
+        if self._architecture is not None:
+            chosen["architecture"] = self._architecture
         return {**chosen, "width": self.width, "weights_digest": self.weights_digest}

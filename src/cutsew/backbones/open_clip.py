@@ -40,4 +40,4 @@ def open_clip_backbone(student: Student, device: str, state: dict[str, Tensor] |
         checkpoints.load(tower, state, settings.model, "student.open_clip.model")
     known = settings.model_copy(update={"quick_gelu": clip.quick_gelu})
     rebuilt = student.model_copy(update={"open_clip": known})
-    return Backbone(tower, clip.preprocessing, clip.image_size, rebuilt, device)
+    return Backbone(tower, clip.preprocessing, clip.image_size, rebuilt, device, clip.architecture)

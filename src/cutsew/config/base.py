@@ -1,8 +1,10 @@
 """What sections of the settings have in common, and the section that teacher and student share."""
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from cutsew.named_models import is_named
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 """A number in [0, 1]."""
@@ -49,13 +51,20 @@ class Preprocessing(Section):
     interpolation: Literal["bicubic", "bilinear"] | None = Field(None, description="how photos are resized")
 
 
+MODEL_NAME = (
+    "open_clip model name, hf-hub:<org>/<name> or local-dir:<folder with open_clip_config.json>; cutsew-tiny and "
+    "cutsew-tiny-sigmoid are the demo's own"
+)
+
+
 class OpenClipModel(Section):
     """An open_clip model and its weights, which teacher and student name alike."""
 
-    model: str = Field(description="open_clip model name; cutsew-tiny is the demo's own")
-    pretrained: str = Field(
+    model: str = Field(description=MODEL_NAME)
+    pretrained: str | None = Field(
         "openai",
-        description="open_clip weights tag, or the path of a local checkpoint (safetensors, .pt, .pth, .bin, .ckpt)",
+        description="open_clip weights tag, or the path of a local checkpoint (safetensors, .pt, .pth, .bin, .ckpt); "
+        "null for hf-hub: and local-dir: models, which bring their weights",
     )
     image_size: Size | None = Field(None, description="side of the square input in pixels; null for the model's own")
     tag: str | None = Field(
@@ -71,3 +80,20 @@ class OpenClipModel(Section):
         description="null takes it from the tag, from open_clip_config.json next to the checkpoint, or from all tags "
         "of the model where they agree",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def weights_come_with_named_models(cls, values: Any) -> Any:  # noqa: ANN401
+        """Leave the default tag out for models that bring their weights."""
+        if isinstance(values, dict) and is_named(str(values.get("model", ""))) and "pretrained" not in values:
+            return {**values, "pretrained": None}
+        return values
+
+    @model_validator(mode="after")
+    def weights_are_named_once(self) -> Self:
+        """Refuse a tag for a model that brings its weights, and a model of open_clip without weights."""
+        if is_named(self.model) and self.pretrained is not None:
+            raise ValueError(f"pretrained: {self.model} brings its weights; set pretrained: null")
+        if not is_named(self.model) and not self.pretrained:
+            raise ValueError(f"pretrained: names no weights of {self.model}; give a tag or a local file")
+        return self

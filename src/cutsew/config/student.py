@@ -4,13 +4,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cutsew.config.base import Fraction, OpenClipModel, Precision, Preprocessing, Section, Size
+from cutsew.config.base import MODEL_NAME, Fraction, OpenClipModel, Precision, Preprocessing, Section, Size
 
 
 class OpenClipStudent(OpenClipModel):
     """Any open_clip visual tower without its pooling."""
 
-    model: str = Field("RN101", description="open_clip model name; cutsew-tiny is the demo's own")
+    model: str = Field("RN101", description=MODEL_NAME)
     image_size: Size = Field(448, description="side of the square input in pixels")
 
 

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from cutsew.config.base import OpenClipModel, Precision, Section, Size
+from cutsew.config.base import MODEL_NAME, OpenClipModel, Precision, Section, Size
 
 
 class Prompts(Section):
@@ -83,9 +83,7 @@ def _refuse_empty_or_twice(words: list[str], what: str) -> None:
 class OpenClipTeacher(OpenClipModel):
     """Any open_clip model."""
 
-    model: str = Field(
-        "RN50x64", description="open_clip model name; cutsew-tiny and cutsew-tiny-sigmoid are the demo's own"
-    )
+    model: str = Field("RN50x64", description=MODEL_NAME)
     image_size: Size | None = Field(448, description="side of the square view in pixels; null for the model's own")
 
 

@@ -44,7 +44,7 @@ class OpenClipTeacher:
         self.weights_digest = weights_digest(clip.model)
         self._model = clip.model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._pixels = Pixels(clip.preprocessing.mean, clip.preprocessing.std).to(device)
-        self._tokenizer = clip_models.tokenizer(named.model)
+        self._tokenizer = clip_models.tokenizer(named, "teacher.open_clip")
         self._encode_image = image_encoder(_Images(self._model, self._pixels), self.image_size, settings, device)
         self.width = clip.width
 
