@@ -91,7 +91,8 @@ def _light_bytes(config: Config, stage: str, job: Job) -> int:
     """Estimate the bytes of arrays that a stage without a network holds at a time."""
     classes, rows = len(config.classes), max(ROWS, config.dataset.shard_size)
     if stage == "score":  # a pass of one slab per thread: embeddings as stored, read and in a block; its logits
-        return job.threads * ROWS * (6 * WIDEST + 40 * classes)
+        texts = sum(map(len, config.prompts.wordings_of(config.classes))) + len(config.prompts.background)
+        return job.threads * ROWS * (6 * WIDEST + 40 * texts)
     if stage == "import_scores":  # an array of a file may have to be read whole
         return 8 * job.photos * job.passes * classes
     return 32 * rows * classes * (2 + job.passes)  # all passes of one slab, and what is computed of them in float64

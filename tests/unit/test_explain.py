@@ -183,3 +183,13 @@ def test_pooled_classes_by_hand():
         torch.testing.assert_close(adapter.pool(features), expected)
         adapter.bias.fill_(-500)  # every probability is 0 in float32
         assert adapter.pool(features).isfinite().all()
+
+
+def test_a_single_class_has_a_map_of_its_own():
+    """Less the mean of one class nothing would be left."""
+    teacher = build()
+    images = torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8, generator=torch.manual_seed(0))
+    texts = teacher.embed_texts(["a photo of a cat", "a photo of a wall"])
+    alone, beside = (teacher.maps(images, texts[:n], torch.zeros(2, dtype=torch.int64)) for n in (1, 2))
+    assert alone.amax(dim=(1, 2)).tolist() == beside.amax(dim=(1, 2)).tolist() == [1, 1]
+    assert not torch.equal(alone, beside)  # a background word takes part in what all have in common

@@ -68,6 +68,11 @@ FIRST = {"tiny_clip", "demo_world", "download", "manifest", "truth", "reference_
         ({"compute.batch_size": 1}, set()),
         ({"teacher.conse.top": 9}, set()),
         ({"prompts.templates": ["{class}"]}, set(STAGES) - FIRST - {"encode", "seal"}),
+        ({"prompts.background": ["sky"]}, set(STAGES) - FIRST - {"encode", "seal"}),
+        ({"prompts.names": {"cat": ["cat", "kitten"]}}, set(STAGES) - FIRST - {"encode", "seal"}),
+        ({"prompts.names": {"cat": "kitten"}, "prompts.wordings": "best"}, set(STAGES) - FIRST - {"encode", "seal"}),
+        ({"prompts.wordings": "best"}, set()),  # where no class has several
+        ({"score.activation": "softmax"}, (set(STAGES) - FIRST - {"encode", "seal"}) | {"import_scores"}),
         ({"cut.passes": 30}, set(STAGES) - FIRST - {"text", "tagclip", "seal_tagclip"}),
         ({"score.rule": "tagclip"}, {"fuse", "correct", "targets", "override", *AFTER_TRAIN}),
         ({"score.tagclip.votes": 2}, {"tagclip", "seal_tagclip"}),  # made by no rule without score.rule: tagclip

@@ -58,6 +58,18 @@ def test_logits_are_clamped(tmp_path):
     assert found["crops"].shape == (0, 1, 2)
 
 
+@pytest.mark.parametrize(("classes", "activation"), [(["cat"], "auto"), (["cat", "dog"], "sigmoid")])
+def test_logits_of_a_sigmoid_are_taken_as_they_are(tmp_path, classes, activation):
+    z = np.array([[-50.0, 1.5], [-40.0, 20.0]], np.float32)[:, : len(classes)]
+    np.savez(tmp_path / "s.npz", ids=["a", "b"], classes=classes, zero_shot=z)
+    write_images(tmp_path / "images.parquet", ["a", "b"])
+    told = settings(tmp_path / "s.npz", classes, values="logits", crops=[])
+    told["score"]["activation"] = activation
+    import_scores(tmp_path / "images.parquet", tmp_path / "logits.zarr", told)
+    found = xarray.open_zarr(tmp_path / "logits.zarr", consolidated=False)
+    assert np.array_equal(found["zero_shot"], z) and found.attrs["activation"] == "sigmoid"
+
+
 def test_photos_without_scores(tmp_path):
     np.savez(tmp_path / "s.npz", ids=["a"], classes=["cat", "dog"], zero_shot=[[0.1, 0.2]])
     write_images(tmp_path / "images.parquet", ["a", "b", "c", "d", "e"])

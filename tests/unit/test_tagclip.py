@@ -1,5 +1,7 @@
 """TagCLIP's formulas, on numbers worked by hand."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -181,3 +183,9 @@ def test_the_second_answer_lies_between_both(pairs, weight):
     assert (p >= np.minimum(local, again) - 2e-6).all() and (p <= np.maximum(local, again) + 2e-6).all()
     unasked = fuse_tagclip(local, np.full_like(local, np.nan), weight, 1e-6)[0]
     assert np.array_equal(unasked, fuse_tagclip(local, again, 0.0, 1e-6)[0])
+
+
+def test_the_best_wording_counts_patch_by_patch():
+    patches, texts = torch.eye(3), torch.eye(3)
+    probabilities = coarse_scores(patches, texts, math.log(3), sizes=(2, 1))
+    torch.testing.assert_close(probabilities, torch.tensor([[0.75, 0.25], [0.75, 0.25], [0.25, 0.75]]))

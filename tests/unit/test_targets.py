@@ -109,3 +109,17 @@ def test_the_automatic_count_never_raises_the_mass():
     assert estimated_count(z) == 1.0
     assert automatic_count(z) == pytest.approx(2 / (1 + np.exp(3)))
     assert automatic_count(z + 6) == 1.0
+
+
+def test_without_a_softmax_the_labels_own_sum_is_the_least():
+    """Ten photos of a hundred show the class: upper weight 0.1, labels that sum to 0.05 a photo."""
+    rng = np.random.default_rng(0)
+    z = np.concatenate([rng.normal(0, 0.1, 10), rng.normal(-9, 0.1, 90)])[:, None]
+    mass = sigmoid(z).sum(axis=1).mean()
+    assert mass == pytest.approx(0.05, abs=3e-3)
+    assert estimated_count(z, mass) == pytest.approx((0.1 * mass) ** 0.5, rel=0.02)
+    assert estimated_count(z) == pytest.approx(0.1**0.5, rel=0.02)
+    assert automatic_count(z, sum_to_one=False) == automatic_count(z) == mass  # neither adds mass
+    z = np.concatenate([rng.normal(9, 0.1, 10), rng.normal(-1, 0.1, 90)])[:, None]  # false alarms sum to more
+    mass = sigmoid(z).sum(axis=1).mean()
+    assert automatic_count(z, sum_to_one=False) == pytest.approx((0.1 * mass) ** 0.5, rel=0.02)
