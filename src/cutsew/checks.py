@@ -22,6 +22,7 @@ from cutsew.config.base import OpenClipModel
 from cutsew.config.dataset import Dataset
 from cutsew.config.teacher import ScoresTeacher
 from cutsew.data import layouts
+from cutsew.data.csv_file import PhotoNames
 from cutsew.data.images import HEIF_SUFFIXES, NO_HEIF, REMEDIES, kind_of, reads_heif
 from cutsew.data.listing import list_images
 from cutsew.data.overrides import read_overrides
@@ -51,13 +52,17 @@ def check_before_start(*configs: Config) -> None:
         _check_tower(config)
         _check_activation(config)
         _check_scores(config)
-        _check_truth(config)
+        if config.dataset.truth is not None:
+            check_csv(config.dataset.truth, config.classes)
         _check_overrides(config)
         scores = config.teacher.scores if config.teacher.kind == "scores" else None
         key = config.dataset.model_dump_json() + (scores.model_dump_json() if scores is not None else "")
         if config.dataset.kind not in ("demo", "ids") and key not in listings and not _to_come(config):
             _check_root(config.dataset)
-            listings[key] = _training_photos(config.dataset, scores)
+            listings[key] = _training_photos(config.dataset, scores, config.classes)
+        elif config.dataset.kind == "ids" and config.dataset.truth is not None:
+            names = PhotoNames(list_images(config.dataset, scores=scores)["id"].tolist())
+            check_csv(config.dataset.truth, config.classes, names)
         if config.dataset.kind == "demo":
             train = config.demo.train
             _check_top_k(config, Count(train, train, f"the {train} of demo.train"))
@@ -82,8 +87,8 @@ class Count:
     what: str
 
 
-def _training_photos(dataset: Dataset, scores: ScoresTeacher | None) -> Count:
-    """Count the photos that are not known to be held out, in seconds.
+def _training_photos(dataset: Dataset, scores: ScoresTeacher | None, classes: list[str]) -> Count:
+    """Count the photos that are not known to be held out, in seconds; a CSV of truth has to name some photos.
 
     Labels that decide on photos (`dataset.unlabelled`) are left to the manifest, which reads them once.
     """
@@ -93,6 +98,8 @@ def _training_photos(dataset: Dataset, scores: ScoresTeacher | None) -> Count:
     if dataset.unlabelled == "drop":
         dataset = dataset.model_copy(update={"unlabelled": "keep"})
     listed = list_images(dataset, scores=scores)
+    if dataset.truth is not None:
+        check_csv(dataset.truth, classes, PhotoNames(listed["id"].tolist(), listed["path"].tolist(), dataset.root))
     if dataset.on_bad_image == "stop":
         _check_heif(listed["path"].tolist())
     train = int((listed["split"] != "test").sum())
@@ -261,9 +268,3 @@ def _check_overrides(config: Config) -> None:
         strange = sorted(set(read_overrides(path)["class"]) - set(config.classes))
         if strange:
             raise UserError(f"labels.overrides: {path} names {strange[0]!r}, which is not among classes; correct it")
-
-
-def _check_truth(config: Config) -> None:
-    path = config.dataset.truth
-    if path is not None:
-        check_csv(path, config.classes)

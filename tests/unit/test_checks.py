@@ -170,6 +170,8 @@ def test_truth(root, tmp_path):
     check_before_start(config_of(root, dataset={"truth": str(path)}))
     path.write_text("path,labels\na.jpg,god\nb.jpg,kat\n")
     refused(config_of(root, dataset={"truth": str(path)}), r"classes: .*names none of the .*other names: god, kat")
+    path.write_text("path,labels\nother/a.jpg,dog\n")
+    refused(config_of(root, dataset={"truth": str(path)}), r"names none of the photos: line 2, .*'other/a\.jpg', where")
     path.write_text("path,names\n")
     refused(config_of(root, dataset={"truth": str(path)}), r"dataset\.truth: .* needs the columns")
 

@@ -183,7 +183,13 @@ class PhotoNames:
 
 
 def find_photos(
-    table: pd.DataFrame, photos: PhotoNames, path: Path, setting: str, columns: Iterable[str] = PHOTO_COLUMNS
+    table: pd.DataFrame,
+    photos: PhotoNames,
+    path: Path,
+    setting: str,
+    columns: Iterable[str] = PHOTO_COLUMNS,
+    *,
+    warn: bool = True,
 ) -> list[str | None]:
     """Find the photo of each row, by the column that names the most photos.
 
@@ -193,6 +199,7 @@ def find_photos(
         path: the file, for messages.
         setting: dotted name of the setting that names it, for messages.
         columns: columns that may name the photo, preferred first.
+        warn: say how many rows name no photo of this dataset.
 
     Returns:
         Id of each row's photo, None where the row names no photo of this dataset.
@@ -215,7 +222,7 @@ def find_photos(
             f"{table[column].iloc[0]!r}, where a photo is called {photos.ids[0]!r}; write the photos' ids"
         )
     strange = [row for row, fits in enumerate(found) if not fits]
-    if strange:
+    if strange and warn:
         log.warning(
             "%s: %d of %d rows of %s name photos that this dataset does not have, line %d %r for one (a photo of it is "
             "called %r); ignored",

@@ -154,14 +154,22 @@ def from_csv(path: Path, photos: PhotoNames, classes: Sequence[str], setting: st
     return truth
 
 
-def check_csv(path: Path, classes: Sequence[str]) -> None:
-    """Check a CSV of true labels as far as it can be without knowing the photos.
+def check_csv(path: Path, classes: Sequence[str], photos: PhotoNames | None = None) -> None:
+    """Check a CSV of true labels without taking its labels.
+
+    Args:
+        path: the CSV.
+        classes: C names.
+        photos: what photos are called; None where that is not known yet.
 
     Raises:
-        UserError: the file is missing or not such a CSV, or names none of the classes.
+        UserError: the file is missing or not such a CSV, or names none of the classes or none of the photos.
 
     """
-    _parse(_read(path, SETTING), classes, path, SETTING)
+    table = _read(path, SETTING)
+    _parse(table, classes, path, SETTING)
+    if photos is not None and len(photos.ids):
+        find_photos(table, photos, path, SETTING, warn=False)
 
 
 def split_labels(labels: str) -> list[str]:
