@@ -93,6 +93,17 @@ def test_a_training_photo_without_truth_is_named(photos):
     assert not (photos / "labels.zarr").exists()
 
 
+def test_classes_without_truth_are_refused_and_single_labels_told(photos, caplog):
+    table = pd.read_parquet(photos / "labels.parquet")
+    table.loc[0, CLASSES[0]] = -1
+    table.to_parquet(photos / "labels.parquet")
+    labels_of(photos, "supervised")
+    assert "2 true labels of training photos are not known; supervised takes them for negative" in caplog.messages
+    table.assign(**{CLASSES[1]: -1}).to_parquet(photos / "labels.parquet")
+    with pytest.raises(UserError, match=rf"supervised needs true labels of all classes, and .* for {CLASSES[1]}; add"):
+        labels_of(photos, "supervised")
+
+
 def test_an_unknown_kind_is_refused(photos):
     with pytest.raises(UserError, match="^--kind: best is not one"):
         labels_of(photos, "best")

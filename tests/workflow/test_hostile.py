@@ -15,7 +15,7 @@ from conftest import ROOT, SETTINGS, Workflow, draw_photo
 
 pytestmark = pytest.mark.workflow
 
-CLASSES = ["<script>alert(1)</script>", "../../x", "$(touch x)", "new\nline, 'quoted\" {wild}"]
+CLASSES = ["<script>alert(1)</script>", "../../x", "$(touch x)", "new\nline, 'quoted\" {wild}", "id", "path", "class"]
 NAMES = [
     "$(touch x).jpg",
     "`touch x`.jpg",

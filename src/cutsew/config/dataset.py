@@ -36,7 +36,7 @@ class VocLayout(Section):
 
 
 class CocoLayout(Section):
-    """Which annotations/instances_<list>.json to read; the photos lie in <list>/ or images/<list>/."""
+    """Which annotations/instances_<list>.json to read; the photos lie in <list>/, images/<list>/ or images/."""
 
     train: str = Field("train2014", description="list of the photos to label and to train on")
     test: str | None = Field("val2014", description="list of the held-out photos; null for none")

@@ -1,5 +1,6 @@
 """Stage reference_labels: true labels as a reference student is trained on. No label of the method comes from here."""
 
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,10 +15,12 @@ from cutsew.artefacts.outcome import read_truth
 from cutsew.artefacts.record import Record
 from cutsew.artefacts.store import new_group
 from cutsew.config.model import References
-from cutsew.errors import UserError
+from cutsew.errors import UserError, some
 from cutsew.numerics.reference import Logits, Truth, single_positive, smoothed, supervised
 from cutsew.pipeline import STAGES
 from cutsew.stages.options import SettingsOption
+
+log = logging.getLogger(__name__)
 
 ROWS = 65536
 """Photos in one chunk of labels.zarr."""
@@ -36,6 +39,7 @@ def reference_labels(
     photos, classes = read_manifest(images), list(settings["classes"])
     known = read_truth(truth, list(photos["id"]), classes)
     _refuse_unknown(photos.iloc[np.flatnonzero((known < 0).all(axis=1))], kind)
+    _refuse_unknown_classes(known[photos["split"] == "train"], classes, kind)
     spec = label_spec(len(photos), len(classes), max(1, min(ROWS, len(photos))))
     with new_group(labels, {"z": spec}, {"image": list(photos["id"]), "class": classes}) as group:
         for rows in tqdm(list(slabs(len(photos), ROWS)), desc="reference_labels", unit="shard"):
@@ -51,6 +55,19 @@ def _refuse_unknown(photos: pd.DataFrame, kind: str) -> None:
             f"references.kinds: {kind} needs true labels of all training photos, and {len(lost)} have none, "
             f"such as {lost.iloc[0]!r}; add them to the truth or leave {kind} out"
         )
+
+
+def _refuse_unknown_classes(known: Truth, classes: list[str], kind: str) -> None:
+    """Refuse classes that no training photo has truth of; count the other labels that are not known."""
+    lost = [name for c, name in enumerate(classes) if not (known[:, c] >= 0).any()]
+    if lost and len(known):
+        raise UserError(
+            f"references.kinds: {kind} needs true labels of all classes, and there is no truth for {some(lost)}; add "
+            f"them to the truth or leave {kind} out"
+        )
+    unknown = int((known < 0).sum())
+    if unknown:
+        log.warning("%d true labels of training photos are not known; %s takes them for negative", unknown, kind)
 
 
 def _labels(truth: Truth, digests: list[str], kind: str, settings: dict[str, Any]) -> Logits:

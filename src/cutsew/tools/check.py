@@ -16,7 +16,7 @@ from cutsew.errors import UserError, some
 
 LAYOUT = {
     "voc": "JPEGImages/<id>.jpg, Annotations/<id>.xml, ImageSets/Main/<list>.txt",
-    "coco": "annotations/instances_<list>.json, <list>/ or images/<list>/ with the photos",
+    "coco": "annotations/instances_<list>.json, <list>/, images/<list>/ or images/ with the photos",
     "nus": "ImageList/<list>.txt, ConceptsList/Concepts81.txt, Groundtruth/AllLabels/ or Groundtruth/TrainTestLabels/ "
     "with Labels_<concept>*.txt, Flickr/<tag>/<file>.jpg",
 }
