@@ -13,7 +13,6 @@ from cutsew.activation import (
     ONE_CLASS_OF_SCORES,
     SOFTMAX_OVER_PATCHES,
     activation_of,
-    described,
     no_bias,
     trained_with,
 )
@@ -218,14 +217,18 @@ def _check_open_clip(settings: OpenClipModel, section: str) -> None:
 
 
 def _check_tower(config: Config) -> None:
-    """Refuse TagCLIP with a model that open_clip's own description says is no vision transformer; load neither."""
-    model = config.teacher.open_clip.model
-    found = described(model)
-    if config.score.rule != "tagclip" or found is None:
+    """Refuse what the teacher's tower cannot do, as far as open_clip's own description of it tells; load neither."""
+    if config.teacher.kind != "open_clip":
         return
-    vision = found.get("vision_cfg") or {}
-    if isinstance(vision.get("layers"), list) or "timm_model_name" in vision:
-        raise UserError(no_patches(model, "a tower of timm's" if "timm_model_name" in vision else "a ResNet"))
+    model = config.teacher.open_clip.model
+    vision = model_config(model).get("vision_cfg") or {}
+    residual, timm = isinstance(vision.get("layers"), list), "timm_model_name" in vision
+    if config.score.rule == "tagclip" and (residual or timm):
+        raise UserError(no_patches(model, "a tower of timm's" if timm else "a ResNet"))
+    if config.cut.layout == "windows" and vision and not (residual or timm):
+        raise UserError(
+            f"cut.layout: windows needs a convolutional tower, and {model}'s is a vision transformer; set tiles"
+        )
 
 
 def _check_activation(config: Config) -> None:

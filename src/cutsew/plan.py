@@ -12,6 +12,7 @@ from typing import Any
 
 from cutsew.config import Config, load, override
 from cutsew.pipeline import STAGES
+from cutsew.preprocessing import model_config
 
 DEFAULT = "default"
 """Name of the base run."""
@@ -37,6 +38,9 @@ USED = {
     "soft": {"alpha", "soften", "tau", "anchor"},
 }
 """`fuse.rule` -> settings of `fuse` that it uses, of those that not all rules use."""
+
+CONVOLUTIONAL = ("convnext", "efficientnet")
+"""Beginnings of timm's names of towers that are convolutional throughout and pool by the mean."""
 
 IDLE_CUT = {
     "random": ("tiles", "windows"),
@@ -66,7 +70,7 @@ class Plan:
         self.runs: dict[str, Config] = {DEFAULT: base}
         for name, changes in base.runs.items():
             self.runs[name] = load(override(raw, changes))
-        self.runs = {name: _with_rebuilt_weights(run) for name, run in self.runs.items()}
+        self.runs = {name: _with_layout(_with_rebuilt_weights(run)) for name, run in self.runs.items()}
         self.runs = {name: _without_idle_crops(run, self.runs.values()) for name, run in self.runs.items()}
         self.config = base
         self._owners: dict[tuple[str, str], str] = {}
@@ -197,6 +201,19 @@ def _without_idle_crops(config: Config, runs: Iterable[Config]) -> Config:
         if same and other.score.rule != "tagclip":
             return config
     return load(override(config.model_dump(), {"cut.layout": "random", "cut.passes": 0, "fuse.passes": None}))
+
+
+def _with_layout(config: Config) -> Config:
+    """Resolve `cut.layout: auto`: windows where the teacher's tower is known to be convolutional, else tiles."""
+    if config.cut.layout != "auto":
+        return config
+    if config.teacher.kind == "open_clip":
+        vision = model_config(config.teacher.open_clip.model).get("vision_cfg") or {}
+        timm = str(vision.get("timm_model_name", "")).removeprefix("tf_")
+        convolutional = isinstance(vision.get("layers"), list) or timm.startswith(CONVOLUTIONAL)
+    else:
+        convolutional = config.teacher.kind == "conse"
+    return load(override(config.model_dump(), {"cut.layout": "windows" if convolutional else "tiles"}))
 
 
 def _with_rebuilt_weights(config: Config) -> Config:

@@ -200,7 +200,7 @@ SCORES = {"teacher": {"kind": "scores", "scores": {"file": "s.npz"}}}
     "changes",
     [
         SIGLIP,
-        SIGLIP | {"score": {"activation": "sigmoid"}, "method": "beyond"},
+        SIGLIP | {"score": {"activation": "sigmoid"}, "fuse": {"rule": "soft"}},
         SIGLIP | {"classes": ["dog", "cat"], "score": {"activation": "softmax"}, "prompts": {"background": ["sky"]}},
         {"prompts": {"background": ["sky"]}},  # RN50x64 with something to compete with
         {"prompts": {"background": ["sky"]}, "teacher": {"kind": "conse"}},

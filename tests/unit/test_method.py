@@ -1,4 +1,4 @@
-"""`method: released` and `method: beyond` fill in what the user leaves open, and the workflow follows."""
+"""`method: released` and `method: cutsew` fill in what the user leaves open, and the workflow follows."""
 
 import pytest
 
@@ -79,7 +79,7 @@ def test_idle_settings_rerun_nothing():
 @pytest.mark.parametrize(
     ("raw", "line"),
     [
-        ({**BASE, "method": "theirs"}, "method: input should be 'paper', 'released' or 'beyond', not 'theirs'"),
+        ({**BASE, "method": "theirs"}, "method: input should be 'paper', 'released' or 'cutsew', not 'theirs'"),
         ({**RELEASED_BASE, "sew": 3}, "sew: input should be a valid dictionary"),
         ({**BASE, "fuse": {"passes": 21}}, "fuse.passes: 21 is more than the 20 passes of cut.layout random; lower it"),
     ],
@@ -118,3 +118,22 @@ def test_an_idle_setting_of_the_layout_encodes_nothing_again(first, change):
 def test_another_layout_encodes_again():
     plan = Plan({**BASE, "runs": {"spread": {"cut.layout": "spread"}, "tiles": {"cut.layout": "tiles"}}})
     assert plan.owner("spread", "encode") == "spread" and plan.owner("tiles", "encode") == "tiles"
+
+
+@pytest.mark.parametrize(
+    ("teacher", "layout"),
+    [
+        ({"kind": "open_clip", "open_clip": {"model": "RN50"}}, "windows"),
+        ({"kind": "open_clip", "open_clip": {"model": "convnext_base"}}, "windows"),
+        ({"kind": "open_clip", "open_clip": {"model": "cutsew-tiny", "pretrained": "demo"}}, "windows"),
+        ({"kind": "open_clip", "open_clip": {"model": "ViT-B-32"}}, "tiles"),
+        ({"kind": "open_clip", "open_clip": {"model": "ViTamin-S"}}, "tiles"),
+        ({"kind": "open_clip", "open_clip": {"model": "MobileCLIP-S1"}}, "tiles"),
+        ({"kind": "open_clip", "open_clip": {"model": "no such model"}}, "tiles"),
+        ({"kind": "conse"}, "windows"),
+    ],
+)
+def test_the_automatic_layout_is_what_the_tower_can_do(teacher, layout):
+    plan = Plan({**BASE, "teacher": teacher, "cut": {"layout": "auto"}, "runs": {"same": {"cut.layout": layout}}})
+    assert plan.runs[DEFAULT].cut.layout == layout
+    assert plan.owner("same", "encode") == DEFAULT

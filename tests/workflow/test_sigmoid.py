@@ -28,7 +28,7 @@ def finished(workflow):
         teacher__open_clip__model="cutsew-tiny-sigmoid",
         predict={"tiles": True, "ensemble": "teacher"},
         explain__pairs=2,
-        runs={"soft": {"method": "beyond", "predict.tiles": False, "predict.ensemble": "none", "explain.pairs": 0}},
+        runs={"soft": {"fuse.rule": "soft", "predict.tiles": False, "predict.ensemble": "none", "explain.pairs": 0}},
     )
     workflow.run()
     return workflow

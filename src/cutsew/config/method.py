@@ -27,12 +27,13 @@ class Windows(Section):
 class Cut(Section):
     """Crops that the teacher is asked about (Eq. 5)."""
 
-    layout: Literal["random", "spread", "tiles", "windows"] = Field(
+    layout: Literal["random", "spread", "tiles", "windows", "auto"] = Field(
         "random",
         description="random: size, shape and place are drawn independently (the paper's); spread: low-discrepancy "
         "sequences with centers over the whole photo, so that borders and corners are seen as often as the middle; "
         "tiles: fixed grids, which need no seed; windows: one look at a larger photo, regions of whose last grid are "
-        "pooled, for convolutional teachers",
+        "pooled, for convolutional teachers; auto: windows where the teacher's tower is known to be convolutional, "
+        "else tiles",
     )
     passes: int = Field(
         20, ge=0, description="M, crops per photo, of layouts random and spread; the others have as many as regions"
@@ -51,7 +52,14 @@ class Cut(Section):
 
     @property
     def num_passes(self) -> int:
-        """M, whatever the layout."""
+        """M, whatever the layout.
+
+        Raises:
+            ValueError: the layout is still auto; `Plan` resolves it by the teacher.
+
+        """
+        if self.layout == "auto":
+            raise ValueError("cut.layout is still auto")
         if self.layout == "tiles":
             return sum(level.grid**2 for level in self.tiles)
         return self.windows.per_side**2 if self.layout == "windows" else self.passes
@@ -133,7 +141,7 @@ class Fuse(Section):
         "max",
         description="max: Eq. 7; gated: no alpha, but a crop counts only where it adds at least `gate` (released); "
         "mean: the mean probability of all views; cdul: CDUL's aggregation of whole photo and crops (Abdelfattah et "
-        "al., ICCV 2023); soft: a soft, anchored maximum of softened answers (not the paper's; beyond)",
+        "al., ICCV 2023); soft: a soft, anchored maximum of softened answers (not the paper's)",
     )
     space: Literal["logit", "probability"] = Field(
         "logit", description="where alpha is subtracted; logit is the paper's"

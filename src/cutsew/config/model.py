@@ -112,10 +112,10 @@ class Config(Section):
     """All settings of a workflow: the base run and, under `runs`, its variants."""
 
     classes: list[str] = Field(description="names of the classes to look for")
-    method: Literal["paper", "released", "beyond"] = Field(
+    method: Literal["paper", "released", "cutsew"] = Field(
         "paper",
         description="released: what is not set here is set as in the authors' released code, not as in the paper; "
-        "beyond: as a trial found better than the paper, without labels and at the same cost",
+        "cutsew: as trials found better than the paper, without labels and at less cost",
     )
     dataset: Dataset = Field(default_factory=Dataset, description="where the photos are")
     demo: Demo = Field(default_factory=Demo, description="dataset kind demo")
@@ -218,7 +218,9 @@ class Config(Section):
             raise ValueError("correct.rule: hard would set the only class in every photo; set another rule")
         if isinstance(self.targets.count, float) and self.targets.count >= len(self.classes):
             raise ValueError(f"targets.count: {self.targets.count:g} is not less than the number of classes; lower it")
-        if self.teacher.kind != "scores" and (self.fuse.passes or 0) > self.cut.num_passes:
+        if self.teacher.kind == "scores" or self.cut.layout == "auto":
+            pass  # M is known when the scores have been read, or the teacher's tower is
+        elif (self.fuse.passes or 0) > self.cut.num_passes:
             raise ValueError(
                 f"fuse.passes: {self.fuse.passes} is more than the {self.cut.num_passes} passes of cut.layout "
                 f"{self.cut.layout}; lower it"
