@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import get_args
 
 import pandas as pd
+from snakemake.logging import logger
 from snakemake.settings.types import DeploymentMethod
 
 from cutsew.artefacts.measures import as_text
+from cutsew.changes import ChangeReporter
 from cutsew.checks import check_before_start
 from cutsew.config.class_names import class_list_hints
 from cutsew.config.model import Reference
@@ -59,6 +61,18 @@ def checked_plan(raw):
     return plan, sweeps, variants
 
 
+def report_changes():
+    """Say next to the table of jobs what has changed."""
+    logger.addHandler(
+        ChangeReporter(
+            PLAN,
+            dag=lambda: workflow.dag,
+            dry=lambda: workflow.dryrun and not workflow.output_settings.quiet,
+            say=logger.info,
+        )
+    )
+
+
 # Jobs on nodes keep the command of the snakemake that submitted them.
 announce(
     snakemake_command(
@@ -70,6 +84,8 @@ announce(
     else None
 )
 PLAN, SWEEPS, VARIANTS = checked_plan(config)
+if workflow.is_main_process:
+    report_changes()
 OWN_RUNS = [DEFAULT, *(config.get("runs") or {})]
 DATASET = PLAN.config.dataset.name
 DEVICE = PLAN.config.compute.device

@@ -54,6 +54,25 @@ def list_images(
     return _with_scores(listed, scores, leftovers)
 
 
+_last: dict[str, list[str]] = {}
+"""Settings of a dataset, as JSON -> the lines that its last fingerprint was made of."""
+
+
+def last_listed(config: Config) -> dict[str, int | None] | None:
+    """Return what the last `listing_fingerprint` of these settings saw, so that nothing is listed twice.
+
+    Returns:
+        Path (kinds folder and coco) or name of each photo and list -> its size in bytes, None where it is missing; None
+        where nothing was listed in this process.
+
+    """
+    lines = _last.get(config.dataset.model_dump_json())
+    if lines is None:
+        return None
+    parts = (line.rsplit("\t", 2) for line in lines)
+    return {part[0]: int(part[1]) if len(part) == 3 else None for part in parts if len(part) > 1}
+
+
 def listing_fingerprint(config: Config) -> str:
     """Digest names, sizes and times of the photos and the text of the lists, without opening a photo.
 
@@ -69,13 +88,15 @@ def listing_fingerprint(config: Config) -> str:
     root = dataset.root
     if dataset.kind == "folder" and root is not None:
         paths = list(folder.scan(root, tolerant=dataset.on_bad_image == "skip"))
-        digest.update("\n".join(sorted(_line(path, path) for path in paths)).encode())
+        lines = _last[dataset.model_dump_json()] = sorted(_line(path, path) for path in paths)
+        digest.update("\n".join(lines).encode())
         if images.reads_heif() and any(path.lower().endswith(images.HEIF_SUFFIXES) for path in paths):
             digest.update(b"heif")  # installing the extra makes these photos readable
         if dataset.test.list is not None:
             digest.update("\n".join(folder.read_lines(dataset.test.list, "dataset.test.list")).encode())
     elif dataset.kind not in ("demo", "ids") and root is not None and not dataset.downloaded:
-        digest.update("\n".join(_listed_lines(dataset, root)).encode())
+        lines = _last[dataset.model_dump_json()] = list(_listed_lines(dataset, root))
+        digest.update("\n".join(lines).encode())
     file = config.teacher.scores.file
     if file is not None and (dataset.kind == "ids" or _drops(config.teacher)):
         digest.update(_line(str(file), file / "zarr.json" if file.is_dir() else file).encode())

@@ -1,0 +1,151 @@
+"""What an edit is answered with, what verify's command does, and what a copied project runs."""
+
+import copy
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Workflow, draw_photo
+
+pytestmark = pytest.mark.workflow
+
+BINARIES = Path(sys.executable).parent
+TOLD = re.compile(r"^(?:changed|will run|nothing has changed|and \d+ more|snakemake's notes).*$", re.MULTILINE)
+
+
+def told(workflow, *arguments):
+    done = workflow.snakemake(*arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return TOLD.findall(done.stdout + done.stderr)
+
+
+def shell(command, folder):
+    """Run a printed command as it stands, as one would paste it."""
+    path = f"{BINARIES}:{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", "-c", command],
+        cwd=folder,
+        env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def command_of(line):
+    return line[line.index(": snakemake ") + 2 :].rstrip(")")
+
+
+@pytest.fixture(scope="module")
+def made(workflow):
+    """The workflow once run, with a photo that is added in a test."""
+    assert told(workflow) == []  # a first run says nothing
+    return workflow
+
+
+@pytest.fixture
+def edited(made):
+    before = copy.deepcopy(made.settings)
+    yield made
+    made.settings = before
+
+
+def test_nothing_is_said_where_nothing_is_to_do(made):
+    assert told(made) == told(made, "--dry-run") == []
+
+
+def test_an_edit_is_told_before_it_runs(edited):
+    edited.edit(fuse__alpha=0.3)
+    lines = told(edited, "--dry-run")
+    assert lines[0] == "changed: fuse.alpha 0.1 -> 0.3" and len(lines) == 2
+    assert lines[1].startswith("will run: fuse, correct, train, predict, thresholds, evaluate, report (7 jobs); kept: ")
+    assert "encode x4" in lines[1]
+
+
+def test_photos_are_counted(made):
+    photos = made.folder / "photos"
+    draw_photo(photos / "new.jpg", 99)
+    (photos / "8.jpg").rename(made.folder / "8.jpg")
+    try:
+        lines = told(made, "--dry-run")
+    finally:
+        (made.folder / "8.jpg").rename(photos / "8.jpg")
+        (photos / "new.jpg").unlink()
+    assert lines[0] == "changed: 1 photo added, 1 removed"
+    assert lines[1].startswith("will run: manifest (1 job), then what depends on photos")
+
+
+def test_the_file_of_true_labels(made):
+    truth = made.folder / "truth.csv"
+    before, times = truth.read_text(), truth.stat()
+    truth.write_text(before.replace("3.jpg,", "3.jpg,dog;"))
+    lines = told(made, "--dry-run")
+    truth.write_text(before)
+    os.utime(truth, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert lines[0] == "changed: true labels edited (truth.csv)"
+    assert lines[1].startswith("will run: truth, evaluate, report (3 jobs)")
+
+
+def copied(made, folder, *, notes):
+    """Copy a project as `cp -r` does, with new times; `notes`: with .snakemake."""
+    ignore = None if notes else shutil.ignore_patterns(".snakemake")
+    shutil.copytree(made.folder, folder, copy_function=shutil.copy, ignore=ignore)
+    return Workflow(folder, copy.deepcopy(made.settings))
+
+
+def test_a_copy_with_snakemakes_notes_is_kept_by_touch_or_reads_its_photos_again(made, tmp_path):
+    first = copied(made, tmp_path / "first", notes=True)
+    lines = told(first, "--dry-run")
+    assert lines[0].startswith("changed: photos have other times, but the same names and sizes")
+    command = command_of(lines[0])
+    assert command.endswith(" --touch")
+    assert shell(command, first.folder).returncode == 0
+    assert first.run() == {}
+    second = copied(made, tmp_path / "second", notes=True)
+    assert second.run() == {"manifest": 1}
+    assert second.run() == {}
+
+
+def test_a_copy_without_snakemakes_notes_is_kept_by_touch_and_hides_no_edit(made, tmp_path):
+    plain = copied(made, tmp_path / "plain", notes=False)
+    # An order of times in which what follows encoding is older than it, whatever order the files were copied in.
+    for chunk in plain.results.joinpath("default", "views.zarr").rglob("*"):
+        os.utime(chunk)
+    (line, will_run) = told(plain, "--dry-run")
+    assert line.startswith("nothing has changed, but the results of ") and "seal" in line
+    assert will_run.startswith("will run: ") and "train" in will_run
+    assert shell(command_of(line), plain.folder).returncode == 0
+    assert plain.run("--dry-run") == {}
+    shutil.rmtree(plain.folder / ".snakemake")
+    plain.edit(fuse__alpha=0.3)
+    lines = told(plain, "--dry-run")
+    assert lines[0] == "changed, but not rerun: fuse.alpha 0.1 -> 0.3"
+    assert "results/tiny/default/fused.zarr/zarr.json" in command_of(lines[1])
+
+
+def test_a_copy_with_its_times_runs_nothing(made, tmp_path):
+    shutil.copytree(made.folder, tmp_path / "exact", copy_function=shutil.copy2)
+    assert Workflow(tmp_path / "exact", made.settings).run("--dry-run") == {}
+
+
+def test_verify_names_the_stale_results_and_its_command_rebuilds_them(edited):
+    settings = edited.folder / "my settings" / "mine.yaml"
+    edited.edit(fuse__alpha=0.4)
+    edited.run("--dry-run")  # writes the config file
+    settings.parent.mkdir()
+    shutil.copy(edited.folder / "config" / "config.yaml", settings)
+    run = "results/tiny/default"
+    edited.run("--configfile", str(settings), "--", f"{run}/fused.zarr/zarr.json")
+    found = shell(f"cutsew verify {run}", edited.folder)
+    *lines, says, command = found.stdout.splitlines()
+    assert found.returncode == 1 and says == "to rebuild:"
+    assert f"{run}/pseudo.zarr: stale: made from an earlier fused.zarr" in lines
+    assert not [line for line in lines if line.startswith(f"{run}/fused.zarr")]
+    assert "--configfile 'my settings/mine.yaml' --forcerun " in command
+    done = shell(command, edited.folder)
+    assert done.returncode == 0, done.stderr
+    assert shell(f"cutsew verify {run}", edited.folder).returncode == 0
