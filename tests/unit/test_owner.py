@@ -1,14 +1,16 @@
 """A command ends with the snakemake that started it, and worker processes with their command."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+import yaml
 
-from cutsew.owner import OWNER, announce
+from cutsew.owner import COMMAND, OWNER, announce, settings_files, snakemake_command
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux")
 
@@ -74,3 +76,49 @@ def test_a_worker_ends_with_its_parent():
     parent.kill()
     parent.wait()
     assert ended(child)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tmp_path.joinpath("Snakefile").touch()
+    return tmp_path
+
+
+def test_the_command_names_what_is_not_found_by_itself_and_is_quoted(project):
+    assert snakemake_command(project / "Snakefile") == "snakemake --cores all"
+    command = snakemake_command("/else where/Snakefile", [project / "my config" / "a.yaml", "/b.yaml"])
+    assert shlex.split(command) == [
+        *("snakemake", "--cores", "all", "--snakefile", "/else where/Snakefile"),
+        *("--configfile", "my config/a.yaml", "/b.yaml"),
+    ]
+
+
+def test_settings_of_the_command_line_are_kept_as_snakemake_reads_them(project):
+    command = snakemake_command(project / "Snakefile", config={"fuse": {"alpha": 0.3}, "sweep": "alpha,x.yaml"})
+    *_, fuse, sweep = shlex.split(command)
+    assert yaml.safe_load(fuse.removeprefix("fuse=")) == {"alpha": 0.3} and sweep == "sweep=alpha,x.yaml"
+
+
+@pytest.mark.parametrize(
+    ("command", "files"),
+    [
+        ("snakemake --cores all", ["config/config.yaml"]),
+        ("snakemake --cores all --configfile 'a b.yaml' c.yaml --config fuse={}", ["a b.yaml", "c.yaml"]),
+        (
+            "snakemake --cores all --config sweep=alpha,t/x.yaml",
+            ["config/config.yaml", "config/sweeps/alpha.yaml", "t/x.yaml"],
+        ),
+    ],
+)
+def test_a_commands_files_of_settings_are_read_back(command, files):
+    assert settings_files(command) == files
+
+
+def test_jobs_on_nodes_keep_the_command_that_submitted_them(monkeypatch):
+    monkeypatch.setenv(COMMAND, "snakemake --cores all --configfile mine.yaml")
+    monkeypatch.setenv(OWNER, "")
+    announce()
+    assert os.environ[COMMAND].endswith("mine.yaml")
+    announce("snakemake --cores all")
+    assert os.environ[COMMAND] == "snakemake --cores all"
