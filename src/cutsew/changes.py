@@ -304,9 +304,10 @@ def setting_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> It
     for name in changed:
         yield _change(name, old[name], new[name])
     explained = {name.partition(".")[0] for name in changed}
-    for name in sorted(old.keys() ^ new.keys()):
-        if name.partition(".")[0] not in explained:
-            yield _change(name, old.get(name), new.get(name))
+    single = [name for name in sorted(old.keys() ^ new.keys()) if name.partition(".")[0] not in explained]
+    # What is not set is worth a line only where nothing else is: then cutsew itself has other settings.
+    for name in [name for name in single if (old | new)[name] is not None] or ([] if changed else single[:1]):
+        yield f"{name} added: {_short(new[name])}" if name in new else f"{name} removed: {_short(old[name])}"
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -70,7 +70,7 @@ def said(raw, rerun, run="default", **facts):
         ({"fuse": {"alpha": 0.3}}, AFTER_FUSE, "fuse.alpha 0.1 -> 0.3"),
         ({"classes": ["cat", "dog", "boat"]}, ("text", "score"), "classes: + boat, - bus"),
         ({"classes": ["dog", "cat", "bus"]}, ("text", "score"), "classes: another order"),
-        ({"prompts": {"names": {"cat": "kitten"}}}, ("text",), "prompts.names.cat null -> kitten"),
+        ({"prompts": {"names": {"cat": "kitten"}}}, ("text",), "prompts.names.cat added: kitten"),
         ({"cut": {"passes": 30}}, ("encode", "seal"), "cut.passes 20 -> 30"),
         ({"train": {"lr_adapter": 0.01}}, ("train",), "train.lr_adapter 0.001 -> 0.01"),
     ],
@@ -197,7 +197,9 @@ def test_long_values_and_lists_are_cut_and_credentials_left_out():
 def test_settings_that_come_and_go_with_another_are_not_told():
     old, new = {"fuse": {"rule": "max", "alpha": 0.1}}, {"fuse": {"rule": "gated", "gate": 0.01}}
     assert list(setting_differences(old, new)) == ["fuse.rule max -> gated"]
-    assert list(setting_differences({"a": {}}, {"a": {"b": 1}})) == ["a.b null -> 1"]
+    assert list(setting_differences({"a": {}}, {"a": {"b": 1, "c": None}})) == ["a.b added: 1"]
+    assert list(setting_differences({"a": {"b": 1}}, {"a": {}})) == ["a.b removed: 1"]
+    assert list(setting_differences({"a": {}}, {"a": {"b": None, "c": None}})) == ["a.b added: null"]
 
 
 @pytest.fixture
