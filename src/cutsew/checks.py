@@ -24,7 +24,7 @@ from cutsew.data import layouts
 from cutsew.data.csv_file import PhotoNames
 from cutsew.data.images import HEIF_SUFFIXES, NO_HEIF, REMEDIES, kind_of, reads_heif
 from cutsew.data.listing import list_images
-from cutsew.data.overrides import read_overrides
+from cutsew.data.overrides import match_classes, read_overrides
 from cutsew.data.truth import check_csv
 from cutsew.errors import UserError, no_patches
 from cutsew.named_models import is_named
@@ -268,6 +268,4 @@ def _check_scores(config: Config) -> None:
 def _check_overrides(config: Config) -> None:
     path = config.labels.overrides
     if path is not None:
-        strange = sorted(set(read_overrides(path)["class"]) - set(config.classes))
-        if strange:
-            raise UserError(f"labels.overrides: {path} names {strange[0]!r}, which is not among classes; correct it")
+        match_classes(read_overrides(path), config.classes, path)

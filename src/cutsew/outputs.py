@@ -18,6 +18,7 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
     "fuse": ("fused.zarr", "fused.json"),
     "correct": ("pseudo.zarr", "pseudo.json"),
     "targets": ("targets.zarr", "targets.json"),
+    "corrections": ("corrections.parquet", "corrections.json"),
     "override": ("overridden.zarr", "overridden.json"),
     "select": ("patches.parquet", "patches.json"),
     "train": ("adapter.safetensors", "model.yaml", "refined.zarr", "history.csv", "adapter.json", "refined.json"),
@@ -63,6 +64,8 @@ def needed(config: Config) -> set[str]:
         stages |= {"override"} if config.labels.overrides is not None else set()
         stages |= {"tiles"} if config.predict.tiles else set()
         stages |= {"ensemble"} if config.predict.ensemble == "teacher" else set()
+    if config.labels.overrides is not None:
+        stages.add("corrections")
     if config.references.kinds:
         stages |= {"reference_train", "reference_predict"}
     if set(config.references.kinds) - {"zero_shot"}:

@@ -94,11 +94,17 @@ STAGES: dict[str, Stage] = {
         ("targets",),
         ("correct", "fuse", "score", "import_scores"),
     ),
-    "override": Stage(
-        "Lay a human's corrections over the labels that training starts from.",
+    "corrections": Stage(
+        "Read a human's corrections of labels and match them to the photos.",
         1,
-        ("labels", "score.epsilon"),
-        ("targets", "correct", "fuse", "score", "import_scores"),
+        ("classes", "labels", "student.kind"),
+        ("manifest",),
+    ),
+    "override": Stage(
+        "Apply a human's corrections of training photos to the labels that training starts from.",
+        2,
+        ("score.epsilon",),
+        ("corrections", "targets", "correct", "fuse", "score", "import_scores"),
     ),
     "select": Stage(
         "Choose the salient photos to paste (Eq. 10).", 1, ("select",), ("score", "import_scores", "correct")
@@ -151,6 +157,6 @@ STAGES: dict[str, Stage] = {
         ("evaluate", "predict"),
         ("truth", "predict", "tiles", "ensemble", "thresholds", "reference_predict"),
     ),
-    "report": Stage("Write the report.", 3, (), ("evaluate", "explain")),
+    "report": Stage("Write the report.", 4, (), ("evaluate", "explain", "corrections")),
     "sweep_table": Stage("Set the runs of a sweep side by side.", 1, (), ("evaluate",)),
 }

@@ -8,11 +8,16 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from cutsew.artefacts.corrections import digest_of, in_words
+from cutsew.artefacts.tables import read_record
 from cutsew.config import Config, load, override
 from cutsew.pipeline import STAGES
 from cutsew.preprocessing import model_config
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DEFAULT = "default"
 """Name of the base run."""
@@ -75,6 +80,7 @@ class Plan:
         self.config = base
         self._owners: dict[tuple[str, str], str] = {}
         self._signatures: dict[tuple[str, str], str] = {}
+        self._trained_on: dict[str, str] = {}
 
     def settings(self, run: str, stage: str) -> dict[str, Any]:
         """Return the settings that a stage reads, nested as in the config file."""
@@ -115,6 +121,8 @@ class Plan:
 
     def _digest(self, run: str, stage: str) -> str:
         content = [self.params(run, stage), *(self.signature(run, earlier) for earlier in self._after(run, stage))]
+        if stage == "override":
+            content.append(self._corrections_trained_on(run))
         if stage in APART:
             content.append(json.dumps(self._chosen(run, APART[stage], {})))
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
@@ -130,16 +138,62 @@ class Plan:
             unread = {"override", "targets", "correct", "fuse", "score", "import_scores"} - self._labels_of(run, stage)
         if stage == "train" and not config.sew.enabled:
             unread.add("select")
+        if stage == "override":
+            unread.add("corrections")  # those of held-out photos make no difference: see _digest
         return tuple(earlier for earlier in STAGES[stage].after if earlier not in unread)
 
     def _labels_of(self, run: str, stage: str) -> set[str]:
         """Name the stages whose labels one reads: the last that made them before it."""
         config = self.runs[run]
-        if stage == "train" and config.labels.overrides is not None:
+        if stage == "train" and self._corrections_trained_on(run):
             return {"override"}
         if stage != "targets" and config.targets.count is not None:
             return {"targets"}
         return LABELLING[config.train.labels]
+
+    def _corrections_trained_on(self, run: str) -> str:
+        """Tell training on corrections apart from other such trainings and from training without; empty for the latter.
+
+        Asked once, so that the folders of one plan agree. Where the photos are yet to be listed, the file stands for
+        what is in it.
+        """
+        if run not in self._trained_on:
+            file = self.runs[run].labels.overrides
+            known = file is None or self._lists_photos(run)
+            self._trained_on[run] = self.training_corrections(run) if known else f"{file}"
+        return self._trained_on[run]
+
+    def _lists_photos(self, run: str) -> bool:
+        """Tell whether there is a manifest, made with the run's settings."""
+        manifest = self.folder(run, "manifest") / "images.parquet"
+        record = manifest.with_suffix(".json")
+        if not (manifest.is_file() and record.is_file()):
+            return False
+        made = read_record(record, "settings")
+        return bool(made == json.loads(self.params(run, "manifest")))
+
+    def training_corrections(self, run: str) -> str:
+        """Digest a run's corrections of training photos; empty where there are none, or no manifest yet."""
+        table = self.corrections(run)
+        return "" if table is None else digest_of(table[table["split"] == "train"])
+
+    def corrections(self, run: str) -> "pd.DataFrame | None":
+        """Read a run's corrections with the split of their photos; None where there are none, or no manifest yet."""
+        file, manifest = self.runs[run].labels.overrides, self.folder(run, "manifest") / "images.parquet"
+        if file is None or not (file.is_file() and manifest.is_file()):
+            return None
+        from cutsew.data.overrides import split_of_corrections  # noqa: PLC0415  # only runs with corrections need pandas
+
+        return split_of_corrections(file, manifest)
+
+    def told_of_corrections(self, run: str) -> str:
+        """Say how many labels of a run a human corrected, and whether they train anything; empty for no corrections."""
+        table, config = self.corrections(run), self.runs[run]
+        if table is None:
+            return ""
+        train = int((table["split"] == "train").sum())
+        told = in_words(train, len(table) - train, student=config.student.kind != "none")
+        return f"labels.overrides: {config.labels.overrides}: {told}"
 
     def folder(self, run: str, stage: str) -> Path:
         """Return the folder that holds a stage's artefacts for a run."""

@@ -8,7 +8,7 @@ import pandas as pd
 
 from cutsew.artefacts.manifest import write_manifest
 from cutsew.data import coco, nus, voc
-from cutsew.data.overrides import lay_out, read_overrides
+from cutsew.data.overrides import corrections_of
 from cutsew.stages.truth import truth
 from trouble.case import ACCEPTED, OUT, REFUSED, Case
 
@@ -318,21 +318,40 @@ CORRECTIONS = [
     ("missing", None, r"corrections\.csv does not exist"),
     ("empty", b"", r"corrections\.csv is not a readable CSV"),
     ("not UTF-8", b"image,class,present\n\xff,cat,1\n", r"corrections\.csv, line 2: not a readable CSV"),
-    ("no column present", b"image,class\na,cat\n", r"corrections\.csv needs the columns"),
-    ("present is yes", b"image,class,present\na,cat,yes\n", r"corrections\.csv, line 2: present is 'yes'"),
-    ("present is 2", b"image,class,present\na,cat,2\n", r"line 2: present is '2'"),
-    ("present is empty", b"image,class,present\na,cat,\n", r"line 2: present is ''"),
-    ("1 and 0 of one label", b"image,class,present\na,cat,1\na,cat,0\n", r"line 3: cat of a is set to 1 and to 0"),
-    ("an unknown photo", b"image,class,present\nz,cat,1\n", r"corrections\.csv names image 'z'"),
-    ("an unknown class", b"image,class,present\na,cow,1\n", r"corrections\.csv names class 'cow'"),
+    ("no column present", b"image,class\na,cat\n", r"corrections\.csv has no column 'present'"),
+    ("present is yes", b"image,class,present\na,cat,yes\n", r"corrections\.csv, line 2, column present: 'yes'"),
+    ("present is 2", b"image,class,present\na,cat,2\n", r"line 2, column present: '2'"),
+    ("present is empty", b"image,class,present\na,cat,\n", r"line 2, column present: ''"),
+    (
+        "1 and 0 of one label",
+        b"image,class,present\na,cat,1\na,cat,0\n",
+        r"lines 2 and 3.* 'cat' of 'a' is both 1 and 0",
+    ),
+    ("a photo that is gone", b"image,class,present\na,cat,1\nz,cat,1\n", r"line 3, column image: 'z'"),
+    ("another run's", b"image,class,present\nz,cat,1\n", r"corrections\.csv names none of this dataset's photos"),
+    (
+        "a class that was renamed",
+        b"image,class,present\na,cats,1\n",
+        r"line 2, column class: 'cats' is none of classes \(did you mean 'cat'",
+    ),
     ("more fields than heads", b"image,class,present\na,cat,1,x,y\n", r"corrections\.csv"),
     ("a head twice", b"image,class,present,class\na,cat,1,dog\n", r"corrections\.csv names the column 'class' twice"),
     ("NUL bytes", bytes(50), r"corrections\.csv"),
+    (
+        "accents of one photo composed and not, 1 and 0",
+        "image,class,present\ncaf\u00e9,cat,1\ncafe\u0301,cat,0\n".encode(),
+        r"lines 2 and 3, column present",
+    ),
 ]
 GOOD_CORRECTIONS = [
-    ("the same twice", b"image,class,present\na,cat,1\na,cat,1\n", r"\{0: \[1, 0\]\}"),
-    ("no rows", b"image,class,present\n", r"^\{\}$"),
-    ("a byte order mark", b"\xef\xbb\xbfimage,class,present\r\nb,dog,0\r\n", r"\{1: \[0, -1\]\}"),
+    ("the same twice", b"image,class,present\na,cat,1\na,cat,1\n", r"\[\['a', 'cat', 1\]\]"),
+    ("no rows", b"image,class,present\n", r"^\[\]$"),
+    ("a byte order mark", b"\xef\xbb\xbfimage,class,present\r\nb,dog,0\r\n", r"\[\['b', 'dog', 0\]\]"),
+    ("spaces around 1", b"image,class,present\na,cat, 1 \n", r"\[\['a', 'cat', 1\]\]"),
+    ("semicolons of Excel", b"image;class;present\r\na;cat;1\r\nb;dog;0\r\n", r"\['a', 'cat', 1\], \['b', 'dog', 0\]"),
+    ("Excel's Unicode text", "image\tclass\tpresent\r\na\tcat\t1\r\n".encode("utf-16"), r"\[\['a', 'cat', 1\]\]"),
+    ("heads in capitals, by a path", b"Image,Class,Present\n./a,cat,1\n", r"\[\['a', 'cat', 1\]\]"),
+    ("accents taken apart", "image,class,present\ncafe\u0301,cat,1\n".encode(), r"\[\['caf\u00e9', 'cat', 1\]\]"),
 ]
 
 
@@ -341,8 +360,8 @@ def corrections_case(name: str, content: bytes | None, outcome: str, says: str) 
         path = folder / "corrections.csv"
         if content is not None:
             path.write_bytes(content)
-        said = lay_out(read_overrides(path), IDS, CLASSES, path)
-        return str({row: values.tolist() for row, values in said.items()})
+        said = corrections_of(path, [*IDS, "caf\u00e9"], CLASSES)
+        return str(said[["image", "class", "present"]].to_numpy().tolist())
 
     return Case("annotations", f"corrections: {name}", outcome, says, act)
 

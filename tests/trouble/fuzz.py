@@ -34,7 +34,7 @@ from cutsew.config.yaml_file import read_yaml
 from cutsew.data import coco, nus, voc
 from cutsew.data.fetch import unpack
 from cutsew.data.images import read_image
-from cutsew.data.overrides import lay_out, read_overrides
+from cutsew.data.overrides import corrections_of
 from cutsew.data.truth import from_csv
 from cutsew.description import read_description
 from cutsew.errors import UserError
@@ -180,7 +180,7 @@ PARSERS: dict[str, Callable[[bytes], None]] = {
     "COCO JSON": at("coco/annotations/instances_train2014.json", of_coco),
     "NUS list": at("nus/ImageList/Imagelist.txt", of_nus),
     "truth CSV": at("truth.csv", lambda path: from_csv(path, {"id": {"a": "a"}, "path": {"a.jpg": "a"}})),
-    "corrections": at("c.csv", lambda path: lay_out(read_overrides(path), annotations.IDS, annotations.CLASSES, path)),
+    "corrections": at("c.csv", lambda path: corrections_of(path, annotations.IDS, annotations.CLASSES)),
     "scores npz": at("s.npz", of_scores),
     "scores parquet": at("s.parquet", of_scores),
     "config YAML": at("c.yaml", lambda path: load(read_yaml(path, "a config file"))),

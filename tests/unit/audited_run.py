@@ -16,6 +16,7 @@ from cutsew.artefacts.record import Record
 from cutsew.artefacts.store import new_group
 from cutsew.stages import predict, train
 from cutsew.stages.correct import correct
+from cutsew.stages.corrections import corrections
 from cutsew.stages.evaluate import evaluate
 from cutsew.stages.fuse import fuse
 from cutsew.stages.select import select
@@ -123,6 +124,16 @@ def make_base(folder: Path) -> Path:
     make_reference(base)
     measure(base, base)
     return base
+
+
+def make_corrections(base: Path, *rows: str) -> None:
+    """Write corrections.parquet and the record of a report that reads it."""
+    file, images = base.parent / "audit.csv", base / "images.parquet"
+    file.write_text("\n".join(["image,class,present,by,at", *rows]) + "\n")
+    told = {"labels": {"overrides": str(file)}, "classes": CLASSES, "student": {"kind": "open_clip"}}
+    corrections(images, file, base / "corrections.parquet", told)
+    Record("report", 1, {}, [images, base / "corrections.parquet"]).write(base / "report.json", {"report.html": ""})
+    base.joinpath("report.html").touch()
 
 
 def make_variant(base: Path) -> Path:

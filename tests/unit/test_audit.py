@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import typer
 import xarray
-from audited_run import ALPHA, EPOCHS, make_base, make_labels, make_logits, make_variant, measure
+from audited_run import ALPHA, EPOCHS, make_base, make_corrections, make_labels, make_logits, make_variant, measure
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from cutsew.artefacts import outcome
 from cutsew.artefacts.manifest import read_manifest
+from cutsew.artefacts.record import Record
 from cutsew.audit import stages
 from cutsew.audit.photo import photo_audit
 from cutsew.audit.ranking import class_audit
@@ -137,17 +138,70 @@ def test_other_rules_of_fusion_by_hand(tmp_path, rule, winner, held, counts_as):
     assert call(base, "--image", "i00").exit_code == 0
 
 
-def test_what_a_human_set_is_told(tmp_path):
-    base = make_world(tmp_path / "default")
-    make_logits(base)
-    make_labels(base, base)
-    tmp_path.joinpath("by_hand.csv").write_text("image,class,present\ni00,cat,1\ni00,bee,0\n")
-    images, chosen = base / "images.parquet", {"labels": {}, "score": {"epsilon": 1e-6}}
-    override(images, base / "pseudo.zarr", tmp_path / "by_hand.csv", base / "overridden.zarr", chosen)
+@pytest.fixture(scope="module")
+def corrected(tmp_path_factory):
+    """A run of which a human corrected a training photo, i00, and a held-out one, i01."""
+    base = make_base(tmp_path_factory.mktemp("corrected"))
+    make_corrections(base, "i00,cat,1,Ada,", "i00,bee,0,Ada,", f"{HELD_OUT},ant,1,Bo,")
+    override(
+        base / "images.parquet",
+        base / "pseudo.zarr",
+        base / "corrections.parquet",
+        base / "overridden.zarr",
+        {"score": {"epsilon": 1e-6}},
+    )
+    return base
+
+
+def test_what_a_human_set_is_told(corrected):
+    base, held_out = corrected, HELD_OUT
     told = photo_audit(Run(base), "i00")
     assert {row["class"]: row["by_hand"] for row in told["classes"]} == {"ant": None, "bee": "absent", "cat": "present"}
-    assert of(told, "cat")["overridden"]["probability"] == pytest.approx(1 - 1e-6)
-    assert told["labels"]["overridden"] == ["cat", "ant"] and "13.82 (1.00)!" in call(base, "--image", "i00").stdout
+    assert of(told, "cat")["final"]["probability"] == pytest.approx(1 - 1e-6)
+    assert "cat" in told["labels"]["final"] and "bee" not in told["labels"]["final"]
+    assert "13.82 (1.00)!" in (lines := call(base, "--image", "i00").stdout) and "! set by a human" in lines
+    told = photo_audit(Run(base), held_out)
+    assert of(told, "ant")["by_hand"] == "present" and "ant" in told["labels"]["final"]
+    assert "overridden" not in told["labels"]
+
+
+def test_final_labels_stand_in_the_table_of_stages(corrected):
+    base = corrected
+    told = summary(Run(base))
+    rows = {(row["stage"], row["split"]): row for row in told["stages"]}
+    refined, final = rows["refined", "train"], rows["final", "train"]
+    assert final["labels"] - refined["labels"] == final["added"] - final["removed"]
+    assert final["added"] + final["removed"] <= 2 and final["mAP"] is None
+    assert ("final", "test") in rows and "2 labels of training photos corrected" in told["corrections"]
+    assert "final: the last stage's labels with a human's corrections, never measured" in call(base).stdout
+
+
+def test_a_humans_labels_are_marked_among_a_classs_photos(corrected):
+    base, held_out = corrected, HELD_OUT
+    told = class_audit(Run(base), "ant", 20)
+    rows = {(row["stage"], row["split"]): row for row in told["stages"]}
+    first = rows["final", "test"]["strongest"][0]
+    assert (first["image"], first["by_hand"]) == (held_out, "present")
+    assert all("by_hand" not in photo for photo in rows["student", "test"]["strongest"])
+    assert f"{held_out} 1.000!" in call(base, "--class", "ant", "--top", "20").stdout
+    gone = class_audit(Run(base), "bee", 20)["stages"]
+    missed = next(row["missed"] for row in gone if (row["stage"], row["split"]) == ("final", "train"))
+    assert {photo["image"] for photo in missed if photo.get("by_hand") == "absent"} == {"i00"}
+
+
+def test_corrections_that_the_report_no_longer_reads_are_no_longer_the_runs(tmp_path):
+    base = make_base(tmp_path)
+    make_corrections(base, "i00,cat,1,Ada,")
+    assert len(Run(base).corrections) == 1
+    Record("report", 1, {}, [base / "images.parquet"]).write(base / "report.json", {"report.html": ""})
+    assert Run(base).corrections is None and Run(base).final is None
+    assert summary(Run(base))["corrections"] is None
+
+
+def test_what_evaluate_did_not_read_is_of_earlier_settings(corrected):
+    base = corrected
+    assert base.joinpath("overridden.zarr").exists()  # made after evaluate ran, which did not read it
+    assert "overridden" not in Run(base).outcomes
 
 
 def test_every_view_is_there_with_its_box(base):

@@ -289,7 +289,7 @@ def test_the_table_of_outputs_is_that_of_the_rules():
 
 REFERENCES = {"reference_labels", "reference_train", "reference_predict"}
 OTHER_RULES = {"import_scores", "tagclip", "seal_tagclip"}
-OPTIONAL = {"download", "targets", "override", "tiles", "ensemble"}
+OPTIONAL = {"download", "targets", "corrections", "override", "tiles", "ensemble"}
 ALWAYS_OUT = {"tiny_clip", *OPTIONAL, *REFERENCES}
 
 
@@ -314,7 +314,11 @@ ALWAYS_OUT = {"tiny_clip", *OPTIONAL, *REFERENCES}
             {"tiny_clip", *OPTIONAL, *OTHER_RULES, "reference_labels"},
         ),
         ({"references": {"kinds": ["supervised"]}}, {"tiny_clip", *OPTIONAL, *OTHER_RULES}),
-        ({"labels": {"overrides": "audit.csv"}}, ALWAYS_OUT - {"override"} | OTHER_RULES),
+        ({"labels": {"overrides": "audit.csv"}}, ALWAYS_OUT - {"corrections", "override"} | OTHER_RULES),
+        (
+            {"labels": {"overrides": "audit.csv"}, "student": {"kind": "none"}},
+            {*ALWAYS_OUT, *OTHER_RULES, "select", "train", "predict", "thresholds", "explain"} - {"corrections"},
+        ),
         ({"targets": {"count": 1.5}}, ALWAYS_OUT - {"targets"} | OTHER_RULES),
         ({"predict": {"tiles": True}}, ALWAYS_OUT - {"tiles"} | OTHER_RULES),
         ({"predict": {"ensemble": "teacher"}}, ALWAYS_OUT - {"ensemble"} | OTHER_RULES),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import typer
 import xarray
-from audited_run import make_base, make_labels, make_logits, measure
+from audited_run import make_base, make_corrections, make_labels, make_logits, measure
 from sewing_world import CLASSES, make_world
 from typer.testing import CliRunner
 
@@ -168,3 +168,100 @@ def test_nothing_half_written_is_left(base, tmp_path, monkeypatch, form):
     tmp_path.joinpath(name).write_text("mine")
     assert call(base, tmp_path / name, "--format", form).exit_code != 0
     assert [path.name for path in tmp_path.iterdir()] == [name] and tmp_path.joinpath(name).read_text() == "mine"
+
+
+# Corrections by a human. Of training photo i00 cat is set and bee crossed out; of held-out photo i01, ant and bee are.
+
+
+@pytest.fixture(scope="module")
+def corrected(tmp_path_factory):
+    base = make_base(tmp_path_factory.mktemp("corrected"))
+    make_corrections(base, "i00,cat,1,Ada,", "i00,bee,0,Ada,", "i01,ant,1,Bo,", "i01,bee,0,Bo,")
+    return base
+
+
+SAID = {"i00": {"cat": 1, "bee": 0}, "i01": {"ant": 1, "bee": 0}}
+
+
+def marked(said, p, threshold):
+    """Classes that a photo is to have and whether a human says so."""
+    found = {name: False for c, name in enumerate(CLASSES) if p[c] >= threshold}
+    found |= {name: True for name, present in said.items() if present}
+    return {name: by for name, by in found.items() if said.get(name) != 0}
+
+
+@pytest.mark.parametrize("stage", [None, "fused"])
+@pytest.mark.parametrize("threshold", [0, 0.5, 1])
+def test_corrections_win_in_coco_and_are_marked(corrected, tmp_path, stage, threshold):
+    options = ["--threshold", threshold, *(["--stage", stage] if stage else [])]
+    done = call(corrected, tmp_path / "l.json", "--format", "coco", *options)
+    assert done.stdout.rstrip().endswith("; 4 set or crossed out by a human")
+    told = json.loads((tmp_path / "l.json").read_text())
+    p_of = expected(corrected, [stage] if stage else ["refined", "scores"])
+    for image in told["images"]:
+        name = image["photo"]
+        mine = [a for a in told["annotations"] if a["image_id"] == image["id"]]
+        found = {CLASSES[a["category_id"] - 1]: a.get("source") == "human" for a in mine}
+        assert found == marked(SAID.get(name, {}), p_of[name], threshold)
+        assert all(a["score"] == 1 for a in mine if "source" in a)
+        assert image.get("corrections") == SAID.get(name)
+    assert told["info"]["corrections"] == {"labels": 4, "by": ["Ada", "Bo"]}
+
+
+def test_corrections_win_in_fiftyone_and_are_marked(corrected, tmp_path):
+    call(corrected, tmp_path / "l.json", "--format", "fiftyone", "--threshold", "0")
+    told = json.loads((tmp_path / "l.json").read_text())
+    photos = read_manifest(corrected / "images.parquet").set_index("path")["id"]
+    p_of = expected(corrected, ["refined", "scores"])
+    for path, found in told["labels"].items():
+        by = {CLASSES[x["label"]]: x.get("attributes") == {"source": "human"} for x in found}
+        assert by == marked(SAID.get(photos[path], {}), p_of[photos[path]], 0)
+        assert all(x["confidence"] == 1 for x in found if "attributes" in x)
+    assert {photos[path]: said for path, said in told["corrections"].items()} == SAID
+
+
+def test_corrections_win_in_cleanlab_and_leave_the_models_probabilities(corrected, tmp_path):
+    call(corrected, tmp_path / "l.npz", "--format", "cleanlab", "--threshold", "0")
+    p_of = expected(corrected, ["refined", "scores"])
+    with np.load(tmp_path / "l.npz", allow_pickle=False) as told:
+        ids = told["ids"].tolist()
+        assert told["pred_probs"] == pytest.approx(np.stack([p_of[name] for name in ids]), abs=1e-6)
+        given = dict(zip(ids, np.split(told["labels"], told["ends"][:-1]), strict=True))
+        rows = [(ids[n], CLASSES[c], int(present)) for n, c, present in told["corrections"]]
+    assert sorted(rows) == sorted((name, c, present) for name, said in SAID.items() for c, present in said.items())
+    for name, found in given.items():
+        assert {CLASSES[c] for c in found} == set(marked(SAID.get(name, {}), p_of[name], 0))
+
+
+def test_without_corrections_the_models_labels_are_given(corrected, base, tmp_path):
+    done = call(corrected, tmp_path / "l.npz", "--format", "cleanlab", "--no-corrections")
+    call(base, tmp_path / "other.npz", "--format", "cleanlab")
+    with np.load(tmp_path / "l.npz") as mine, np.load(tmp_path / "other.npz") as others:
+        assert all(np.array_equal(mine[name], others[name]) for name in ("labels", "ends", "corrections"))
+        assert mine["corrections"].shape == (0, 3) and "human" not in done.stdout
+
+
+def test_only_the_corrections_of_the_photos_that_are_given_are_counted(corrected, tmp_path):
+    done = call(corrected, tmp_path / "l.json", "--format", "fiftyone", "--split", "test")
+    assert "; 2 set or crossed out by a human" in done.stdout
+    assert len(json.loads((tmp_path / "l.json").read_text())["corrections"]) == 1
+
+
+def test_corrections_of_photos_that_are_left_out_are_told(tmp_path, caplog):
+    base = make_world(tmp_path / "results" / "tiny" / "default")
+    make_logits(base, unscored=True)
+    make_labels(base, base)
+    measure(base, base, student=False, truth=False)
+    make_corrections(base, "i01,ant,1,Bo,", "i00,cat,1,Ada,")
+    call(base, tmp_path / "l.json", "--format", "coco")
+    assert "1 corrections of those photos are left out with them" in caplog.text
+
+
+def test_an_edited_file_of_corrections_is_warned_of(tmp_path, caplog):
+    base = make_base(tmp_path)
+    make_corrections(base, "i00,cat,1,Ada,")
+    call(base, tmp_path / "l.json", "--format", "coco")
+    assert "has changed" not in caplog.text
+    (base.parent / "audit.csv").write_text("image,class,present\n")
+    call(base, tmp_path / "l.json", "--format", "coco")
+    assert "audit.csv has changed since these corrections were read; run snakemake to take it up" in caplog.text

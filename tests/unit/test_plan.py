@@ -45,6 +45,7 @@ MEASURED = {"evaluate", "report", "sweep_table"}
 REFERENCES = {"reference_train", "reference_predict"}
 AFTER_TRAIN = {"train", "predict", "tiles", "ensemble", "thresholds", "explain", *MEASURED}
 FIRST = {"tiny_clip", "demo_world", "download", "manifest", "truth", "reference_labels", "import_scores"}
+FIRST |= {"corrections"}
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,7 @@ FIRST = {"tiny_clip", "demo_world", "download", "manifest", "truth", "reference_
         ({"predict.ensemble": "teacher"}, MEASURED),
         ({"predict.tiles": True}, MEASURED),
         ({"targets.count": 1.5}, {"targets", "override", *AFTER_TRAIN}),
-        ({"labels.overrides": "audit.csv"}, {"override", *AFTER_TRAIN}),
+        ({"labels.overrides": "audit.csv"}, {"corrections", "override", *AFTER_TRAIN}),
         ({"select.top_k": 3}, {"select", *AFTER_TRAIN}),
         ({"sew.p": 0.1}, AFTER_TRAIN),
         ({"train.lr_estimator": 0.1}, AFTER_TRAIN),

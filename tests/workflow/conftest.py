@@ -113,6 +113,12 @@ class Workflow:
         return dict(jobs)
 
 
+def cutsew(workflow: Workflow, *arguments: str) -> subprocess.CompletedProcess:
+    """Run a command of the package in the workflow's folder."""
+    command = [Path(sys.executable).parent / "cutsew", *arguments]
+    return subprocess.run(command, cwd=workflow.folder, capture_output=True, text=True, check=False)
+
+
 @pytest.fixture(scope="module")
 def workflow(tmp_path_factory):
     folder = tmp_path_factory.mktemp("workflow")

@@ -143,9 +143,20 @@ def poll_slurm():
         print(f"cutsew: {changed}", file=sys.stderr)
 
 
+def tell_corrections():
+    """Say of each run's corrections how many labels they are, and whether anything is trained on them."""
+    for told in dict.fromkeys(PLAN.told_of_corrections(run) for run in PLAN.runs):
+        if told:
+            print(f"cutsew: {told}", file=sys.stderr)
+
+
 def print_tables():
     """Show what was measured of every run, and where."""
     for run in PLAN.runs:
         table = PLAN.folder(run, "evaluate") / "metrics.csv"
         if table.exists():
             print(f"\n{table}\n{as_text(pd.read_csv(table))}")
+
+
+if workflow.is_main_process:
+    tell_corrections()

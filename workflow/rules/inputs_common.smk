@@ -168,8 +168,8 @@ def scores_of_references(run):
 
 
 def starting_labels(wildcards):
-    """Input: the labels that training starts from."""
-    if makes(wildcards.run, "override"):
+    """Input: the labels that training starts from: a human's corrections change them where they are of training photos."""
+    if makes(wildcards.run, "override") and trained_corrections(wildcards):
         return overridden(wildcards)
     return audited_labels(wildcards)
 
@@ -193,9 +193,14 @@ def overridden(wildcards):
     return str(folder / "overridden.zarr" / "zarr.json")
 
 
-def corrections(wildcards):
+def corrections_file(wildcards):
     """Input: the file of a human's corrections."""
     return str(PLAN.runs[wildcards.run].labels.overrides or "") or []
+
+
+def trained_corrections(wildcards):
+    """Params: digest of the corrections of training photos, so that those of held-out photos train nothing."""
+    return PLAN.training_corrections(wildcards.run)
 
 
 def own_labels(wildcards):

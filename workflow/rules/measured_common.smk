@@ -7,7 +7,7 @@ def measured(wildcards):
     found = {}
     if makes(run, "targets"):
         found["targets"] = targets(wildcards)
-    if makes(run, "override"):
+    if makes(run, "override") and trained_corrections(wildcards):
         found["overridden"] = overridden(wildcards)
     if makes(run, "train"):
         found["refined"] = str(PLAN.folder(run, "train") / "refined.zarr" / "zarr.json")
@@ -26,6 +26,9 @@ def shown(wildcards):
     """Input: what the report shows beside what was measured."""
     run = wildcards.run
     found = measured(wildcards)
+    if makes(run, "corrections"):
+        folder = PLAN.folder(run, "corrections")
+        found["corrections"] = str(folder / "corrections.parquet")
     if makes(run, "train"):
         found["history"] = str(PLAN.folder(run, "train") / "history.csv")
         found["thresholds"] = suggested(wildcards)[0]
@@ -77,5 +80,9 @@ def finished(wildcards):
 
 
 def labelled(wildcards):
-    """Input of target `labels`: the pseudo-labels of every run."""
-    return of_own_runs("correct", "pseudo.zarr/zarr.json")
+    """Input of target `labels`: the pseudo-labels of every run, and a human's corrections of them."""
+    corrected = [run for run in OWN_RUNS if makes(run, "corrections")]
+    tables = [
+        PLAN.folder(run, "corrections") / "corrections.parquet" for run in corrected
+    ]
+    return of_own_runs("correct", "pseudo.zarr/zarr.json") + list(map(str, tables))

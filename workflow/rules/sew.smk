@@ -36,11 +36,29 @@ rule targets:
         " --settings {params.settings:q}"
 
 
+rule corrections:
+    input:
+        images=ancient(photos),
+        file=corrections_file,
+    output:
+        table="results/{dataset}/{run}/corrections.parquet",
+        record="results/{dataset}/{run}/corrections.json",
+    log:
+        "results/{dataset}/{run}/logs/corrections.log",
+    conda:
+        "../../envs/cutsew.yaml"
+    params:
+        photos=photos_digest,
+        settings=settings("corrections"),
+    shell:
+        "{CUTSEW} --log {log} corrections {input.images} {input.file:q} {output.table} --settings {params.settings:q}"
+
+
 rule override:
     input:
         images=ancient(photos),
         labels=audited_labels,
-        corrections=corrections,
+        corrections=ancient(made("corrections", "corrections.parquet")),
     output:
         group="results/{dataset}/{run}/overridden.zarr/zarr.json",
         record="results/{dataset}/{run}/overridden.json",
@@ -50,9 +68,10 @@ rule override:
         "../../envs/cutsew.yaml"
     params:
         photos=photos_digest,
+        corrections=trained_corrections,
         settings=settings("override"),
     shell:
-        "{CUTSEW} --log {log} override {input.images} {input.labels} {input.corrections:q} {output.group}"
+        "{CUTSEW} --log {log} override {input.images} {input.labels} {input.corrections} {output.group}"
         " --settings {params.settings:q}"
 
 

@@ -8,10 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cutsew.artefacts.corrections import Corrections
 from cutsew.artefacts.layout import folder_of
 from cutsew.artefacts.reading import array_of, labels_of, open_group, read_rows
 from cutsew.artefacts.tables import label_column, read_parquet
 from cutsew.errors import UserError
+from cutsew.numerics.override import override
 
 IMAGES_AT_ONCE = 8192
 """Photos in one slice of a read."""
@@ -31,6 +33,13 @@ REFERENCE = "reference_"
 ZARRS = {name: name for name in ("fused", "pseudo", "targets", "overridden", "refined")}
 ZARRS = {"zero_shot": "logits", **ZARRS, "student": "scores", "tiles": "tiles", "ensemble": "ensemble"}
 """Stage -> name of its Zarr, as the command line calls it."""
+
+
+FINAL = "final"
+"""How these labels are called among the stages. They are never measured: what a human said is not a model's merit."""
+
+EPSILON = 1e-6
+"""A corrected label has the probability 1 - EPSILON or EPSILON."""
 
 
 class Outcome:
@@ -81,6 +90,36 @@ class Outcome:
             )
         for start in range(0, len(rows), IMAGES_AT_ONCE):
             yield read_rows(self._array, rows[start : start + IMAGES_AT_ONCE]).astype(np.float32)
+
+
+class Final(Outcome):
+    """The last stage's logits with a human's corrections.
+
+    Args:
+        last: split -> its last stage.
+        split_of: id of each photo -> its split.
+        corrections: by a human.
+
+    """
+
+    def __init__(self, last: Mapping[str, Outcome], split_of: Mapping[str, str], corrections: Corrections) -> None:
+        self.stage = FINAL
+        self.classes = corrections.classes
+        self.last = dict(last)
+        self._split_of = split_of
+        self._corrections = corrections
+
+    def slices(self, ids: Sequence[str]) -> Iterator[npt.NDArray[np.float32]]:
+        """Give the logits of some photos in slices of at most IMAGES_AT_ONCE, in the order of `ids`."""
+        for start in range(0, len(ids), IMAGES_AT_ONCE):
+            here = list(ids[start : start + IMAGES_AT_ONCE])
+            z = np.empty((len(here), len(self.classes)), dtype=np.float32)
+            splits = np.array([self._split_of[name] for name in here])
+            for split, outcome in self.last.items():
+                rows = np.flatnonzero(splits == split)
+                if len(rows):
+                    z[rows] = outcome.read([here[row] for row in rows])
+            yield override(z, self._corrections.said(here), EPSILON)[0]
 
 
 def open_outcomes(zarrs: dict[str, Path | None], references: Mapping[str, Path] | None = None) -> dict[str, Outcome]:

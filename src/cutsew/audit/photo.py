@@ -6,23 +6,20 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cutsew.artefacts.outcome import REFERENCE
+from cutsew.artefacts.outcome import FINAL, REFERENCE
 from cutsew.artefacts.reading import array_of, labels_of, open_group, read
 from cutsew.audit.cutting import Cutting, cutting
 from cutsew.audit.run import Run
 from cutsew.audit.sewing import patches_of, sewn
-from cutsew.audit.values import IN_WORDS, Content, answer
+from cutsew.audit.values import BY_HAND, IN_WORDS, Content, answer
 from cutsew.config.method import Correct
 from cutsew.config.student import Train
-from cutsew.numerics.override import ABSENT, LEFT, PRESENT
+from cutsew.numerics.override import LEFT
 from cutsew.numerics.score import sigmoid
 
 Logits = npt.NDArray[np.float32]
 
 TRUTH_IS_FOR = "the audit only: no label of the method was made from it"
-BY_HAND = {LEFT: None, PRESENT: "present", ABSENT: "absent"}
-"""What a human said of a label."""
-
 MOVED = 0.05
 """Change of a probability by EM from which a class is of interest."""
 
@@ -70,11 +67,13 @@ def _facts(row: pd.Series) -> Content:
 
 
 def _labels(run: Run, row: pd.Series) -> dict[str, Logits]:
-    """Read the (C,) logits of every stage that has the photo, those of reference students after the method's."""
+    """Read the (C,) logits of every stage that has the photo: the method's, reference students', then FINAL."""
     held_out = row["split"] == "test"
-    apart = ("refined",) if held_out else ("student", "tiles", "ensemble")
+    apart = ("overridden", "refined") if held_out else ("student", "tiles", "ensemble")
     stages = [stage for stage in run.outcomes if stage not in apart and (held_out or not stage.startswith(REFERENCE))]
     found = {stage: run.outcomes[stage].read([str(row["id"])])[0] for stage in stages}
+    if run.final is not None:
+        found[FINAL] = run.final.read([str(row["id"])])[0]
     return {stage: z for stage, z in found.items() if np.isfinite(z).all()}
 
 
@@ -92,13 +91,14 @@ def _truth(run: Run, truth: npt.NDArray[np.int8] | None) -> Content | None:
 
 
 def _marks(run: Run, name: str) -> dict[str, npt.NDArray[np.int8]]:
-    """Read which classes of a photo the correction touched, and what a human said of them."""
+    """Read which classes of a photo the correction touched (`corrected`), and what a human said of them (`by_hand`)."""
     found = {}
-    for zarr, array in (("pseudo.zarr", "corrected"), ("overridden.zarr", "overridden")):
-        path = run.path(zarr)
-        if path is not None and array in (group := open_group(path)):
-            row = labels_of(group, "image").index(name)
-            found[array] = np.asarray(read(array_of(group, array), row), dtype=np.int8)
+    path = run.path("pseudo.zarr")
+    if path is not None and "corrected" in (group := open_group(path)):
+        row = labels_of(group, "image").index(name)
+        found["corrected"] = np.asarray(read(array_of(group, "corrected"), row), dtype=np.int8)
+    if run.corrections is not None:
+        found["by_hand"] = run.corrections.said([name])[0]
     return found
 
 
@@ -118,8 +118,8 @@ def _of_interest(
         chosen |= (sigmoid(cut.counted) >= run.threshold).any(axis=0)
     if "refined" in labels and (start := labels_before_em(run)) in labels:
         chosen |= np.abs(sigmoid(labels["refined"]) - sigmoid(labels[start])) >= MOVED
-    if "overridden" in marks:
-        chosen |= marks["overridden"] != LEFT
+    if "by_hand" in marks:
+        chosen |= marks["by_hand"] != LEFT
     if truth is not None:
         chosen |= truth == 1
     surest = [z for stage, z in labels.items() if not stage.startswith(REFERENCE)]
@@ -147,8 +147,8 @@ def _class(
     content: Content = {"class": run.classes[c], **cut.of_class(c)}
     if "corrected" in marks:
         content["corrected"] = bool(marks["corrected"][c])
-    if "overridden" in marks:
-        content["by_hand"] = BY_HAND[int(marks["overridden"][c])]
+    if "by_hand" in marks:
+        content["by_hand"] = BY_HAND[int(marks["by_hand"][c])]
     content |= {stage: answer(z[c]) for stage, z in labels.items() if stage not in ("zero_shot", "fused")}
     if "refined" in labels and (start := labels_before_em(run)) in labels:
         moved: Any = labels["refined"][c] - labels[start][c]

@@ -5,10 +5,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from cutsew.artefacts.corrections import Corrections
 from cutsew.artefacts.manifest import SPLITS
+from cutsew.artefacts.outcome import FINAL
 from cutsew.audit.run import Run
 from cutsew.audit.stages import slices, stages_of
-from cutsew.audit.values import IN_WORDS, Content, answer
+from cutsew.audit.values import BY_HAND, IN_WORDS, Content, answer
+from cutsew.numerics.override import LEFT
 from cutsew.numerics.score import sigmoid
 
 LISTS = ("strongest", "weakest", "missed")
@@ -80,18 +83,28 @@ def _stage(run: Run, c: int, stage: str, before: str | None, split: str, top: in
         compared, with_winner = part.before is not None, part.from_crop is not None
         for kind, chosen, sign in (("strongest", named, -1), ("weakest", named, 1), ("missed", known & ~named, -1)):
             lists[kind].add([part.ids[i] for i in np.flatnonzero(chosen)], np.float32(sign) * z[chosen])
+    listed = {kind: _listed(found, 1 if kind == "weakest" else -1) for kind, found in lists.items()}
+    if stage in (FINAL, "overridden") and run.corrections is not None:
+        _add_by_hand(run.corrections, c, [photo for photos in listed.values() for photo in photos])
     told = counts | {name: None for name in ("added", "removed") if not compared}
     told |= {} if with_winner else {"from_crops": None}
     return {
         "stage": stage,
         "split": split,
         **told,
-        **{kind: _listed(found, 1 if kind == "weakest" else -1) for kind, found in lists.items()},
+        **listed,
     }
 
 
 def _listed(found: Extremes, sign: int) -> list[Content]:
     return [{"image": name, **(answer(sign * key) or {})} for name, key in zip(found.ids, found.keys, strict=True)]
+
+
+def _add_by_hand(corrections: Corrections, c: int, photos: list[Content]) -> None:
+    """Mark the photos of which a human said whether the class is in them."""
+    for photo, said in zip(photos, corrections.said([photo["image"] for photo in photos])[:, c], strict=True):
+        if said != LEFT:
+            photo["by_hand"] = BY_HAND[int(said)]
 
 
 def _add_truth(run: Run, c: int, photos: list[Content]) -> None:

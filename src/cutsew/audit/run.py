@@ -1,5 +1,6 @@
 """A run to be audited: its artefacts, wherever they are, and the settings they were made with."""
 
+import logging
 from collections import deque
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -12,13 +13,17 @@ import numpy.typing as npt
 import pandas as pd
 import pydantic
 
-from cutsew.artefacts.manifest import read_manifest
-from cutsew.artefacts.outcome import SPLIT_STAGES, ZARRS, Outcome, open_outcomes, read_truth
+from cutsew.artefacts.corrections import FILE, Corrections, read_corrections
+from cutsew.artefacts.manifest import SPLITS, read_manifest
+from cutsew.artefacts.outcome import FINAL, SPLIT_STAGES, ZARRS, Final, Outcome, open_outcomes, read_truth
+from cutsew.artefacts.record import input_digest
 from cutsew.artefacts.trace import Made, Traces, plain
 from cutsew.config.base import Section
 from cutsew.config.model import Evaluate
 from cutsew.errors import UserError
 from cutsew.pipeline import STAGES
+
+log = logging.getLogger(__name__)
 
 MANIFEST, TRUTH, PATCHES = "images.parquet", "labels.parquet", "patches.parquet"
 REFERENCES = "references"
@@ -93,13 +98,49 @@ class Run:
 
     @cached_property
     def outcomes(self) -> dict[str, Outcome]:
-        """What each stage, and each reference student, made of the photos."""
+        """What each stage, and each reference student, made of the photos.
+
+        Where a run was evaluated, what evaluate did not read was left in the folder by earlier settings.
+        """
+        made = self.record("metrics.csv")
+        measured = {_name_in_run(path) for path in made.inputs} if made is not None else None
         students = {
             name.split("/")[1]: path
             for name in self._names_of_references()
-            if (path := self.path(f"{name}/scores.zarr")) is not None
+            if (path := self.path(f"{name}/scores.zarr")) is not None and _is_in(f"{name}/scores.zarr", measured)
         }
-        return open_outcomes({name: self.path(f"{name}.zarr") for name in ZARRS.values()}, students)
+        zarrs = [name for name in ZARRS.values() if _is_in(f"{name}.zarr", measured)]
+        return open_outcomes({name: self.path(f"{name}.zarr") for name in zarrs}, students)
+
+    @cached_property
+    def corrections(self) -> Corrections | None:
+        """A human's corrections, as the report shows them; None where there are none.
+
+        Where a report was written and read none, a file of earlier settings that still lies there is not the run's.
+        """
+        report, path = self.record("report.html"), self.path(FILE)
+        if path is None or (report is not None and all(read.name != FILE for read in report.inputs)):
+            return None
+        return read_corrections(path, self.classes) or None
+
+    def warn_of_edited_corrections(self) -> None:
+        """Warn where the CSV of corrections was edited since the workflow read it."""
+        made = self.record(FILE) if self.corrections is not None else None
+        for path, digest in made.inputs.items() if made is not None else ():
+            if path.suffix != ".parquet" and (not path.is_file() or input_digest(path) != digest):
+                log.warning("%s has changed since these corrections were read; run snakemake to take it up", path)
+
+    @cached_property
+    def final(self) -> Outcome | None:
+        """The labels in the end: each split's last stage with a human's corrections; None where there are none."""
+        if self.corrections is None:
+            return None
+        last = {split: self.outcomes[self.stages(split)[-1]] for split in SPLITS if self.ids(split)}
+        return Final(last, dict(zip(self.images["id"], self.images["split"], strict=True)), self.corrections)
+
+    def outcome(self, stage: str) -> Outcome:
+        """Return what a stage made of the photos, FINAL among the stages."""
+        return self.final if stage == FINAL and self.final is not None else self.outcomes[stage]
 
     @cached_property
     def classes(self) -> list[str]:
@@ -166,6 +207,10 @@ class Run:
                 places.setdefault(_name_in_run(path), path)
             waiting += [maker for path in made.inputs if (maker := self._traces.maker(path)) is not None]
         return places
+
+
+def _is_in(name: str, measured: set[str] | None) -> bool:
+    return measured is None or name in measured
 
 
 def _name_in_run(path: Path) -> str:

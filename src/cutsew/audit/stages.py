@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cutsew.artefacts.outcome import IMAGES_AT_ONCE, REFERENCE
+from cutsew.artefacts.outcome import FINAL, IMAGES_AT_ONCE, REFERENCE
 from cutsew.artefacts.reading import array_of, labels_of, open_group, read_rows
 from cutsew.audit.run import Run
 from cutsew.numerics.fuse import WHOLE
@@ -34,8 +34,11 @@ class Slice(NamedTuple):
 
 
 def stages_of(run: Run, split: str) -> list[tuple[str, str | None]]:
-    """List the stages of a split, each with the one before; reference students have none before."""
-    stages = run.stages(split)
+    """List the stages of a split, each with the one before; reference students have none before.
+
+    Where a human corrected labels, FINAL is the last stage of the method.
+    """
+    stages = run.stages(split) + ([FINAL] if run.final is not None else [])
     found: list[tuple[str, str | None]] = list(zip(stages, [None, *stages], strict=False))
     if split == "test":
         found += [(stage, None) for stage in run.outcomes if stage.startswith(REFERENCE)]
@@ -44,10 +47,9 @@ def stages_of(run: Run, split: str) -> list[tuple[str, str | None]]:
 
 def slices(run: Run, stage: str, before: str | None, ids: list[str]) -> Iterator[Slice]:
     """Give a stage's labels of some photos beside those of the stage before."""
-    outcomes = run.outcomes
     winners = _winners(run, ids) if stage in TEACHERS and run.path("fused.zarr") is not None else None
-    earlier = outcomes[before].slices(ids) if before is not None else None
-    for number, z in enumerate(outcomes[stage].slices(ids)):
+    earlier = run.outcome(before).slices(ids) if before is not None else None
+    for number, z in enumerate(run.outcome(stage).slices(ids)):
         here = ids[number * IMAGES_AT_ONCE :][: len(z)]
         yield Slice(here, z, next(earlier) if earlier else None, next(winners) if winners else None)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from cutsew.artefacts.corrections import in_words
 from cutsew.artefacts.manifest import SPLITS
 from cutsew.artefacts.tables import read_csv
 from cutsew.audit.run import Run
@@ -100,8 +101,17 @@ def summary(run: Run) -> Content:
         "classes": len(run.classes),
         "stages": rows,
         "warnings": warnings,
+        "corrections": _corrections(run),
         "elsewhere": {name: str(path) for name, path in run.elsewhere().items()},
     }
+
+
+def _corrections(run: Run) -> str | None:
+    """Say how many labels a human corrected; None for none."""
+    if run.corrections is None:
+        return None
+    train, test = (len(run.corrections.of_split(split)) for split in SPLITS)
+    return in_words(train, test, student="student" in run.outcomes or "refined" in run.outcomes)
 
 
 def _row(stage: str, split: str, tally: Tally) -> Content:

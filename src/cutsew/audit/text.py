@@ -4,13 +4,15 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from cutsew.artefacts.outcome import REFERENCE
+from cutsew.artefacts.outcome import FINAL, REFERENCE
 from cutsew.audit.ranking import LISTS
 from cutsew.audit.summary import MEASURED
 from cutsew.audit.values import Content
 
 NOTHING = "-"
 """What stands for what is not known or does not apply."""
+
+SET_BY_HAND = "set by a human"
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:
@@ -39,6 +41,9 @@ def summary_lines(told: Content) -> Iterator[str]:
     if measured:
         yield ""
         yield f"{', '.join(measured)} in %, against true labels that were read for measuring only"
+    if told["corrections"] is not None:
+        yield ""
+        yield f"{FINAL}: the last stage's labels with a human's corrections, never measured; {told['corrections']}"
     if told["elsewhere"]:
         yield ""
         yield "read from other runs' folders:"
@@ -61,6 +66,9 @@ def class_lines(told: Content) -> Iterator[str]:
         lists = [[_ranked(photo) for photo in row[kind]] for kind in LISTS]
         rows = list(zip_longest(*lists, fillvalue=""))
         yield from (f"  {line}" for line in table(("strongest", "weakest labelled", "strongest not labelled"), rows))
+    if any("by_hand" in photo for row in told["stages"] for kind in LISTS for photo in row[kind]):
+        yield ""
+        yield f"! {SET_BY_HAND}"
     if with_truth:
         yield ""
         yield "+ true, x not true, ? not counted: true labels, read for this audit only"
@@ -161,14 +169,15 @@ def _rule(rule: Content) -> str:
 
 def _stages(told: Content) -> Iterator[str]:
     """Draw what came after the fusion; the correction's classes are starred."""
-    known = ("fused", "pseudo", "targets", "overridden", "refined", "student", "tiles", "ensemble")
+    known = ("fused", "pseudo", "targets", "overridden", "refined", "student", "tiles", "ensemble", FINAL)
     stages = [stage for stage in known if any(row.get(stage) for row in told["classes"])]
     stages += [stage for row in told["classes"][:1] for stage in row if stage.startswith(REFERENCE)]
     if not stages:
         return
     rows, heads = [], ["class", *stages]
     for row in told["classes"]:
-        marks = {"pseudo": "*" if row.get("corrected") else "", "overridden": "!" if row.get("by_hand") else ""}
+        marks = {"pseudo": "*" if row.get("corrected") else ""}
+        marks |= dict.fromkeys(("overridden", FINAL), "!" if row.get("by_hand") else "")
         cells = [row["class"], *(_answer(row.get(stage)) + marks.get(stage, "") for stage in stages)]
         cells += [f"{row['em']['moved_logit']:+.3f}"] if "em" in row else []
         rows.append([*cells, row["truth"]] if told["truth"] is not None else cells)
@@ -177,7 +186,7 @@ def _stages(told: Content) -> Iterator[str]:
     heads += ["truth (audit only)"] if told["truth"] is not None else []
     rule = told["correction"]
     yield ""
-    by_hand = "; ! set by hand" if "overridden" in stages else ""
+    by_hand = f"; ! {SET_BY_HAND}" if FINAL in stages else ""
     corrected = f"* changed by the correction ({rule['rule']}, beta {rule['beta']})"
     yield f"after the fusion: logit (probability); {corrected}{by_hand}"
     yield from table(heads, rows)
@@ -218,4 +227,4 @@ def _box(box: Sequence[float] | None) -> str:
 
 def _ranked(photo: Content) -> str:
     mark = {"present": " +", "absent": " x", "not counted": " ?"}.get(photo.get("truth", ""), "")
-    return f"{photo['image']} {photo['probability']:.3f}{mark}"
+    return f"{photo['image']} {photo['probability']:.3f}{'!' if 'by_hand' in photo else ''}{mark}"

@@ -5,12 +5,16 @@ from typing import Any
 
 import numpy as np
 
+from cutsew.numerics.override import ABSENT, LEFT, PRESENT
 from cutsew.numerics.score import sigmoid
 
 Content = dict[str, Any]
 
 IN_WORDS = {1: "present", 0: "absent", -1: "not counted"}
 """True labels as they are told."""
+
+BY_HAND = {LEFT: None, PRESENT: "present", ABSENT: "absent"}
+"""What a human said of a label."""
 
 
 def answer(z: Any) -> Content | None:  # noqa: ANN401  # any real number of numpy's or Python's

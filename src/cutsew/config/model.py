@@ -56,7 +56,8 @@ class Labels(Section):
     overrides: Path | None = Field(
         None,
         description="CSV of corrected labels (image, class, present 1 or 0; by and at are kept), as the report's page "
-        "writes it: training starts from the corrected labels, and every table says so",
+        "writes it. They win in exports, audit and report; training starts from those of training photos, and those of "
+        "held-out photos train nothing",
     )
 
 
@@ -194,9 +195,6 @@ class Config(Section):
             "references.kinds: need a student; set student.kind, or leave them out": self.references.kinds,
             "predict.ensemble: needs a student; set student.kind, or set it to none": self.predict.ensemble != "none",
             "predict.tiles: needs a student; set student.kind, or set it to false": self.predict.tiles,
-            "labels.overrides: train nothing without a student; set student.kind, or leave them out": (
-                self.labels.overrides is not None
-            ),
         }
         for message, asked in needing.items():
             if asked and self.student.kind == "none":

@@ -2,17 +2,20 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cutsew.artefacts.corrections import Corrections
 from cutsew.artefacts.manifest import SPLITS, slabs
-from cutsew.artefacts.outcome import IMAGES_AT_ONCE
+from cutsew.artefacts.outcome import FINAL, IMAGES_AT_ONCE
 from cutsew.audit.run import Run, near
 from cutsew.audit.stages import stages_of
 from cutsew.errors import UserError
+from cutsew.numerics.override import LEFT, PRESENT
 from cutsew.numerics.score import sigmoid
 
 Floats = npt.NDArray[np.float32]
@@ -24,13 +27,21 @@ class Batch(NamedTuple):
     Attributes:
         photos: n rows of the manifest.
         named: (n, C) bool, the labels.
-        probabilities: (n, C) in [0, 1].
+        probabilities: (n, C) in [0, 1], the stage's own, whatever a human said.
+        said: (n, C) int8, what a human said: PRESENT, ABSENT, or LEFT for nothing. It has decided `named`.
 
     """
 
     photos: pd.DataFrame
     named: npt.NDArray[np.bool_]
     probabilities: Floats
+    said: npt.NDArray[np.int8]
+
+    @property
+    def confidence(self) -> Floats:
+        """(n, C) in [0, 1]: 1 and 0 where a human said present and absent, else the stage's probability."""
+        kept: Floats = np.where(self.said == LEFT, self.probabilities, self.said == PRESENT).astype(np.float32)
+        return kept
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,7 @@ class Labels:
         left_out: how many those are.
         threshold: probability from which a class is a label.
         sure: stage whose probabilities stand beside the labels; None for the labels' own.
+        corrections: a human's, which win over the stages; None for none.
 
     """
 
@@ -53,6 +65,15 @@ class Labels:
     left_out: int
     threshold: float
     sure: str | None
+    corrections: Corrections | None = None
+
+    @cached_property
+    def corrected(self) -> Corrections | None:
+        """The corrections of the photos that are given away; None for none."""
+        if self.corrections is None:
+            return None
+        rows = self.corrections.table["image"].isin(self.photos["id"])
+        return Corrections(self.corrections.table[rows], self.classes) or None
 
     @property
     def classes(self) -> list[str]:
@@ -66,7 +87,11 @@ class Labels:
             for rows in slabs(len(part), IMAGES_AT_ONCE):
                 here = part.iloc[rows]
                 p = self._probabilities(stage, here)
-                yield Batch(here, p >= self.threshold, p if self.sure is None else self._probabilities(self.sure, here))
+                said = np.full(p.shape, LEFT, dtype=np.int8)
+                if self.corrections is not None:
+                    said = self.corrections.said(here["id"].tolist())
+                named = np.where(said == LEFT, p >= self.threshold, said == PRESENT)
+                yield Batch(here, named, p if self.sure is None else self._probabilities(self.sure, here), said)
 
     def _probabilities(self, stage: str, photos: pd.DataFrame) -> Floats:
         p: Floats = sigmoid(self.run.outcomes[stage].read(photos["id"].tolist())).astype(np.float32)
@@ -74,7 +99,13 @@ class Labels:
 
 
 def choose(
-    run: Run, stage: str | None, split: str | None, threshold: float | None = None, sure: str | None = None
+    run: Run,
+    stage: str | None,
+    split: str | None,
+    threshold: float | None = None,
+    sure: str | None = None,
+    *,
+    by_hand: bool = True,
 ) -> Labels:
     """Choose labels.
 
@@ -84,6 +115,7 @@ def choose(
         split: train or test; None for both, as far as the stage has labels of them.
         threshold: probability from which a class is a label; None for that of evaluate.
         sure: stage whose probabilities stand beside the labels; None for the labels' own.
+        by_hand: a human's corrections win over the stage.
 
     Raises:
         UserError: no such stage, or it has no labels of those photos.
@@ -100,13 +132,14 @@ def choose(
     parts = [_finite(run, run.images[run.images["split"] == name], [there, sure]) for name, there in stages.items()]
     photos = pd.concat(parts, ignore_index=True)
     left_out = sum(len(run.ids(name)) for name in stages) - len(photos)
-    return Labels(run, stages, photos, left_out, run.threshold if threshold is None else threshold, sure)
+    corrections = run.corrections if by_hand else None
+    return Labels(run, stages, photos, left_out, run.threshold if threshold is None else threshold, sure, corrections)
 
 
 def _available(run: Run, split: str) -> list[str]:
     """Name the stages that have labels of a split's photos; the teacher's are there of held-out ones too."""
-    named = [name for name, _ in stages_of(run, split)]
-    return [*named, *(name for name in ("pseudo", "overridden") if name in run.outcomes and name not in named)]
+    named = [name for name, _ in stages_of(run, split) if name != FINAL]
+    return [*named, *(name for name in ("pseudo",) if name in run.outcomes and name not in named)]
 
 
 def _refuse(run: Run, stage: str | None, split: str | None, sure: str | None, known: dict[str, list[str]]) -> None:

@@ -11,7 +11,9 @@ import pandas as pd
 import zarr
 from PIL import Image
 
+from cutsew.artefacts.outcome import FINAL
 from cutsew.artefacts.reading import array_of, labels_of, open_group, read, read_rows
+from cutsew.numerics.override import LEFT
 from cutsew.numerics.score import sigmoid
 from cutsew.reporting.photos import data_uri, thumbnail
 from cutsew.reporting.run import Run
@@ -51,6 +53,7 @@ class Label:
         named: per stage, whether it is at or above the threshold.
         truth: 1 present, 0 absent, -1 not known.
         crop: that won, None where the whole photo did.
+        by_hand: what a human said: PRESENT, ABSENT, or LEFT for nothing.
 
     """
 
@@ -60,6 +63,7 @@ class Label:
     named: tuple[bool, ...]
     truth: int
     crop: Crop | None
+    by_hand: int = LEFT
 
     @property
     def marks(self) -> tuple[str, ...]:
@@ -83,7 +87,7 @@ class Card:
         height: of the photo in pixels.
         photo: small, None where it cannot be read.
         stages: names of the stages.
-        labels: the likeliest at the last stage first.
+        labels: those that a human corrected first, then the likeliest at the last stage.
         why: it was chosen.
         figures: `gained` and `lost` labels, and `bits`: how unsure the last stage is.
 
@@ -168,13 +172,15 @@ def gather(run: Run, ids: Sequence[str], crops: Crops, about: Mapping[str, dict[
     cards: dict[str, Card] = {}
     images = run.images[run.images["id"].isin(list(ids))]
     for split, rows in images.groupby("split", sort=False):
-        stages = run.stages.get(str(split), ())
+        stages = run.shown_stages(str(split))
         if not stages:
             continue
         names = list(rows["id"])
-        p = np.stack([sigmoid(run.read(stage, names)) for stage in stages], axis=1)  # (n, stages, C)
+        z = [run.final(str(split), names) if stage == FINAL else run.read(stage, names) for stage in stages]
+        p = np.stack([sigmoid(values) for values in z], axis=1)  # (n, stages, C)
         won = crops.read(names, p[:, 0]) if stages[0] == "zero_shot" else [{} for _ in names]
-        for row, told, truth, mine in zip(rows.to_dict("records"), p, run.truth(names), won, strict=True):
+        everything = zip(rows.to_dict("records"), p, run.truth(names), won, run.said(names), strict=True)
+        for row, told, truth, mine, said in everything:
             cards[row["id"]] = Card(
                 row["id"],
                 row["split"],
@@ -182,18 +188,23 @@ def gather(run: Run, ids: Sequence[str], crops: Crops, about: Mapping[str, dict[
                 int(row["height"]),
                 thumbnail(Path(str(row["path"]))),
                 stages,
-                _labels(run, told, truth, mine),
+                _labels(run, told, truth, mine, said),
                 **(about or {}).get(row["id"], {}),
             )
     return [cards[name] for name in ids if name in cards]
 
 
 def _labels(
-    run: Run, p: npt.NDArray[np.floating[Any]], truth: npt.NDArray[np.int8], crops: Mapping[int, Crop]
+    run: Run,
+    p: npt.NDArray[np.floating[Any]],
+    truth: npt.NDArray[np.int8],
+    crops: Mapping[int, Crop],
+    said: npt.NDArray[np.int8],
 ) -> tuple[Label, ...]:
+    """List classes that a stage names, that are true or that a human corrected; the last come first."""
     named = p >= run.threshold
-    shown = np.flatnonzero(named.any(axis=0) | (truth == 1))
-    order = shown[np.argsort(-p[-1, shown], kind="stable")]
+    shown = np.flatnonzero(named.any(axis=0) | (truth == 1) | (said != LEFT))
+    order = shown[np.lexsort((-p[-1, shown], said[shown] == LEFT))]
     return tuple(
         Label(
             run.classes[c],
@@ -202,6 +213,7 @@ def _labels(
             tuple(bool(x) for x in named[:, c]),
             int(truth[c]),
             crops.get(int(c)),
+            int(said[c]),
         )
         for c in order
     )

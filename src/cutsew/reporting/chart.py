@@ -18,6 +18,7 @@ STAGE_TITLES = {
     "student": "student",
     "tiles": "student with tiles",
     "ensemble": "student and teacher",
+    "final": "final",
     "reference_zero_shot": "reference: zero-shot labels",
     "reference_supervised": "reference: true labels",
     "reference_smoothed": "reference: true labels, smoothed",

@@ -111,7 +111,9 @@ def gallery(run: Run, crops: Crops, counted: Counted, changed: dict[str, Changes
         stages, photos, change = run.stages[split], run.photos(split), changed[split]
         named = [np.diag(counted[split][stage].labels.together) for stage in (stages[0], stages[-1])]
         moved = np.abs(named[1] - named[0])
-        for i, why in worth_looking_at(change, list(photos["digest"]), moved, 1 / len(run.stages)).items():
+        corrected = np.flatnonzero(photos["id"].isin(run.corrections.photos if run.corrections else [])).tolist()
+        chosen = worth_looking_at(change, list(photos["digest"]), moved, 1 / len(run.stages), corrected)
+        for i, why in chosen.items():
             figures = (("gained", change.gained[i]), ("lost", change.lost[i]), ("bits", round(change.bits[i], 2)))
             about[str(photos["id"][i])] = {
                 "why": tuple(why),

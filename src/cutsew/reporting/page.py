@@ -11,6 +11,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from cutsew.artefacts.corrections import in_words
+from cutsew.artefacts.manifest import SPLITS
 from cutsew.artefacts.measures import remarks
 from cutsew.data import accounting
 from cutsew.reporting import provenance
@@ -70,6 +72,8 @@ def render(
         rules=rules_grid(tables.rules),
         found=found,
         **files_of(records.values()),
+        with_corrections="by_hand" in metrics.columns,
+        corrected=_told_of_corrections(run, student=tables.history is not None),
         **options(run, found.cards),
         most_labels=MOST_LABELS,
         titles=STAGE_TITLES,
@@ -100,7 +104,7 @@ def files_of(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 def options(run: Run, cards: list[Card]) -> dict[str, list[tuple[str, str]]]:
     """Return (value, text) of what the gallery can be filtered by: classes on its cards, stages and reasons."""
     shown = sorted({label.place for card in cards for label in card.labels[:MOST_LABELS]})
-    stages = dict.fromkeys(stage for stages in run.stages.values() for stage in stages)
+    stages = dict.fromkeys(stage for split in run.stages for stage in run.shown_stages(split))
     return {
         "class_options": [("", "any"), *((str(c), run.classes[c]) for c in shown)],
         "stage_options": [("", "any"), *((stage, STAGE_TITLES[stage]) for stage in STAGE_TITLES if stage in stages)],
@@ -117,14 +121,16 @@ def gallery_data(names: tuple[str, str], run: Run, cards: list[Card], digest: st
     """Return what the page's script needs to know, as plain JSON values.
 
     Per card: id, split, why, gained, lost, bits, and per listed label its class index `c`, `p` (probabilities by
-    stage), `n` (named: 0 or 1 by stage) and `t` (truth: 1, 0, -1).
+    stage), `n` (named: 0 or 1 by stage) and `t` (truth: 1, 0, -1). `corrections` are those that the run has already,
+    so that what is downloaded from the page holds them too.
     """
     return {
         "dataset": names[0],
         "run": names[1],
         "digest": digest,
         "classes": run.classes,
-        "stages": {split: list(stages) for split, stages in run.stages.items()},
+        "stages": {split: list(run.shown_stages(split)) for split in run.stages},
+        "corrections": _fed_back(run),
         "cards": [
             {"id": card.id, "split": card.split, "why": list(card.why), **dict(card.figures)}
             | {
@@ -137,6 +143,24 @@ def gallery_data(names: tuple[str, str], run: Run, cards: list[Card], digest: st
             for card in cards
         ],
     }
+
+
+def _fed_back(run: Run) -> list[dict[str, Any]]:
+    if run.corrections is None:
+        return []
+    table = run.corrections.table
+    columns = (table[name] for name in ("image", "class", "present", "by", "at"))
+    rows = zip(*columns, strict=True)
+    return [{"image": i, "class": c, "present": int(p), "by": by, "at": at} for i, c, p, by, at in rows]
+
+
+def _told_of_corrections(run: Run, *, student: bool) -> str:
+    """Say how many labels a human corrected and who; empty for none."""
+    if not run.corrections:
+        return ""
+    train, test = (len(run.corrections.of_split(split)) for split in SPLITS)
+    names = ", ".join(sorted(set(run.corrections.table["by"]) - {""}))
+    return f"{in_words(train, test, student=student)}. {f'Set by {names}.' if names else ''}"
 
 
 def _shown(path: Path, content: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cutsew.artefacts.outcome import REFERENCE, Outcome, read_truth
+from cutsew.artefacts.corrections import read_corrections
+from cutsew.artefacts.outcome import EPSILON, FINAL, REFERENCE, Outcome, read_truth
+from cutsew.numerics.override import LEFT, override
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -22,6 +24,7 @@ class Run:
         metrics: metrics.csv: which stages were measured on which split.
         threshold: probability from which a class counts as named.
         labels: labels.parquet, None where there is no truth.
+        corrections: corrections.parquet, None where no human corrected labels.
 
     """
 
@@ -32,6 +35,7 @@ class Run:
         metrics: pd.DataFrame,
         threshold: float,
         labels: Path | None = None,
+        corrections: Path | None = None,
     ) -> None:
         self.images = images
         self.classes: list[str] = next(iter(outcomes.values())).classes
@@ -39,11 +43,23 @@ class Run:
         self.stages = stages_of(metrics, outcomes)
         self._outcomes = outcomes
         self._labels = labels
+        self.corrections = read_corrections(corrections, self.classes) if corrections is not None else None
 
     @property
     def main(self) -> str:
         """The split that charts are about: the held-out photos where more than one stage was measured on them."""
         return max(self.stages, key=lambda split: (len(self.stages[split]) > 1, split == "test"))
+
+    def shown_stages(self, split: str) -> tuple[str, ...]:
+        """Name the stages that are shown of a photo: those measured, and FINAL where a human corrected labels."""
+        stages = self.stages.get(split, ())
+        return (*stages, FINAL) if stages and self.corrections else stages
+
+    def said(self, ids: Sequence[str]) -> npt.NDArray[np.int8]:
+        """Return (n, C) int8, what a human said of n photos: PRESENT, ABSENT, or LEFT for nothing."""
+        if self.corrections is None:
+            return np.full((len(ids), len(self.classes)), LEFT, dtype=np.int8)
+        return self.corrections.said(ids)
 
     def photos(self, split: str) -> pd.DataFrame:
         """Return the manifest's rows of one split."""
@@ -52,6 +68,10 @@ class Run:
     def read(self, stage: str, ids: Sequence[str]) -> npt.NDArray[np.float32]:
         """Return one stage's (n, C) logits of n photos."""
         return self._outcomes[stage].read(ids)
+
+    def final(self, split: str, ids: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Return (n, C) logits of n photos of a split: those of its last stage, with a human's corrections."""
+        return override(self.read(self.stages[split][-1], ids), self.said(ids), EPSILON)[0]
 
     def slices(self, stage: str, ids: Sequence[str]) -> Iterator[npt.NDArray[np.float32]]:
         """Give one stage's logits of n photos slice by slice."""

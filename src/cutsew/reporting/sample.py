@@ -17,15 +17,19 @@ DRAWN = 12
 CLASSES = 40
 """Classes whose surest and least sure photo are shown; of more classes, those gained or lost most often."""
 
-GAINED, LOST, UNSURE, SUREST, BARELY, BY_CHANCE = (
+CORRECTED = 100
+"""Photos of each split that a human corrected; of more, the first of the manifest."""
+
+GAINED, LOST, UNSURE, SUREST, BARELY, BY_CHANCE, BY_HAND = (
     "most gained",
     "most lost",
     "least sure",
     "surest of a class",
     "barely named",
     "drawn by chance",
+    "corrected by a human",
 )
-REASONS = (GAINED, LOST, UNSURE, SUREST, BARELY, BY_CHANCE)
+REASONS = (GAINED, LOST, UNSURE, SUREST, BARELY, BY_CHANCE, BY_HAND)
 
 
 def most(values: npt.NDArray[Any], digests: npt.NDArray[Any], count: int) -> list[int]:
@@ -38,7 +42,11 @@ def most(values: npt.NDArray[Any], digests: npt.NDArray[Any], count: int) -> lis
 
 
 def worth_looking_at(
-    changed: Changes, digests: Sequence[str], moved: npt.NDArray[np.int64], share: float = 1.0
+    changed: Changes,
+    digests: Sequence[str],
+    moved: npt.NDArray[np.int64],
+    share: float = 1.0,
+    corrected: Sequence[int] = (),
 ) -> dict[int, list[str]]:
     """Choose photos of one split.
 
@@ -47,6 +55,7 @@ def worth_looking_at(
         digests: of the n photos.
         moved: (C,) by how many photos each class's count changed; decides among more than CLASSES classes.
         share: of EACH, DRAWN and CLASSES that are taken, in (0, 1].
+        corrected: indices of the photos that a human corrected.
 
     Returns:
         Index of a photo -> why it was chosen, in the order of REASONS; one photo may have several.
@@ -62,6 +71,7 @@ def worth_looking_at(
         SUREST: [int(changed.top[c]) for c in of_most],
         BARELY: [int(changed.bottom[c]) for c in of_most],
         BY_CHANCE: [int(i) for i in np.argsort(ordered, kind="stable")[:drawn]],
+        BY_HAND: list(corrected[:CORRECTED]),
     }
     chosen: dict[int, list[str]] = {}
     for reason, photos in found.items():

@@ -1,13 +1,13 @@
-"""Stage override: a human's corrections laid over the labels that training starts from."""
+"""Stage override: a human's corrections of training photos applied to the labels that training starts from."""
 
 import logging
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 from tqdm import tqdm
 
+from cutsew.artefacts.corrections import read_corrections
 from cutsew.artefacts.layout import folder_of
 from cutsew.artefacts.logits import label_spec
 from cutsew.artefacts.manifest import read_manifest, slabs
@@ -15,9 +15,7 @@ from cutsew.artefacts.reading import array_of, labels_of, open_group, read
 from cutsew.artefacts.record import Record
 from cutsew.artefacts.store import new_group
 from cutsew.config.method import Score
-from cutsew.data.overrides import lay_out, read_overrides
 from cutsew.errors import UserError
-from cutsew.numerics.override import LEFT
 from cutsew.numerics.override import override as override_labels
 from cutsew.pipeline import STAGES
 from cutsew.stages.options import SettingsOption
@@ -28,34 +26,32 @@ log = logging.getLogger(__name__)
 def override(
     images: Annotated[Path, typer.Argument(help="images.parquet")],
     labels: Annotated[Path, typer.Argument(help="pseudo.zarr, fused.zarr or logits.zarr, as train.labels says")],
-    corrections: Annotated[Path, typer.Argument(help="CSV with the columns image, class and present (1 or 0)")],
+    corrections: Annotated[Path, typer.Argument(help="corrections.parquet; those of held-out photos are passed over")],
     overridden: Annotated[Path, typer.Argument(help="overridden.zarr, written")],
     settings: SettingsOption,
 ) -> None:
-    """Lay a human's corrections over the labels that training starts from."""
+    """Apply a human's corrections of training photos to the labels that training starts from."""
     record = Record("override", STAGES["override"].version, settings, [images, labels, corrections])
     epsilon = Score.model_validate(settings["score"]).epsilon
     group = open_group(labels)
     z = array_of(group, "z" if "z" in group else "zero_shot")
     ids, classes = labels_of(group, "image"), labels_of(group, "class")
-    table = read_overrides(corrections)
-    said = lay_out(table, ids, classes, corrections)
+    every = read_corrections(corrections, classes)
+    said, held_out = every.of_split("train"), len(every.of_split("test"))
     _refuse_other_photos(images, ids, labels)
     size = z.chunks[0]
     shape = len(ids), len(classes), size
     specs = {"z": label_spec(*shape), "overridden": label_spec(*shape, "int8")}
-    count = 0
     with new_group(overridden, specs, {"image": ids, "class": classes}) as written:
         for rows in tqdm(list(slabs(len(ids), size)), desc="override", unit="shard"):
-            whole = range(*rows.indices(len(ids)))
-            here = np.stack([said.get(row, np.full(len(classes), LEFT, np.int8)) for row in whole])
-            written["z"][rows], changed = override_labels(read(z, rows), here, epsilon)
+            here = said.said(ids[rows])
+            written["z"][rows], _ = override_labels(read(z, rows), here, epsilon)
             written["overridden"][rows] = here
-            count += changed
-    record.facts = {"corrections": count, "photos": len(said), "by": sorted(set(table["by"]) - {""})}
-    record.facts |= {"from": min(table["at"], default=""), "to": max(table["at"], default="")}
+    record.facts = {"corrections": len(said), "photos": len(said.photos), "digest": said.digest}
     record.write_beside(overridden)
-    log.info("override: %d labels of %d photos are a human's", count, len(said))
+    log.info("override: %d labels of %d training photos are a human's", len(said), len(said.photos))
+    if held_out:
+        log.info("override: %d corrections of held-out photos train nothing", held_out)
 
 
 def _refuse_other_photos(images: Path, ids: list[str], labels: Path) -> None:

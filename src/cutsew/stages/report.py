@@ -45,23 +45,25 @@ def report(
     views: Annotated[Path | None, typer.Option(help="The crops' boxes.")] = None,
     maps: Annotated[Path | None, typer.Option(help="Class activation maps and features, maps.zarr.")] = None,
     thresholds: Annotated[Path | None, typer.Option(help="Suggested thresholds per class, a CSV.")] = None,
+    corrections: Annotated[Path | None, typer.Option(help="A human's corrections, corrections.parquet.")] = None,
 ) -> None:
     """Write one self-contained page about a run, and a picture of six photos with their labels."""
     zarrs = {"logits": logits, "fused": fused, "pseudo": pseudo, "targets": targets}
     zarrs |= {"overridden": overridden, "refined": refined, "scores": scores, "tiles": tiles, "ensemble": ensemble}
     shown = [path for path in zarrs.values() if path is not None]
-    others = (metrics, images, labels, history, views, maps, thresholds)
+    others = (metrics, images, labels, history, views, maps, thresholds, corrections)
+    by_hand = [corrections] if corrections is not None else []
     given = [*(path for path in others if path is not None), *shown]
     record = Record("report", STAGES["report"].version, {}, inputs=given)
     tables = _read_tables(metrics, history)
     suggested = thresholds_grid(thresholds) if thresholds is not None else None
-    run = Run(read_manifest(images), open_outcomes(zarrs), tables.metrics, _threshold(metrics), labels)
+    run = Run(read_manifest(images), open_outcomes(zarrs), tables.metrics, _threshold(metrics), labels, corrections)
     crops = Crops(fused, logits, views)
     scenes = page.with_name("scenes.png")
     folder = page.resolve().parent
     with tqdm(total=PARTS + 2, desc="report", unit="part") as steps:
         found = find(run, tables, crops, maps, steps.update)
-        digest = hashlib.sha256(" ".join(input_digest(path) for path in shown).encode()).hexdigest()[:16]
+        digest = hashlib.sha256(" ".join(input_digest(path) for path in (*shown, *by_hand)).encode()).hexdigest()[:16]
         names = (folder.parent.name, folder.name)
         write_text(page, render(names, run, tables, found, suggested, records(given), digest))
         steps.update()

@@ -5,7 +5,8 @@
   const gallery = find("cards");
   if (!data.cards.length) return;
 
-  // Corrections: one per photo and class, kept by this browser for this run and these labels.
+  // Corrections: one per photo and class, those that the run has already among them, so that a downloaded file holds
+  // them all. Kept by this browser for this run, these labels and these corrections.
 
   const KEY = `cutsew:${data.dataset}/${data.run}:${data.digest}`;
   const corrections = new Map();
@@ -248,7 +249,7 @@
 
   const kept = storage.read();
   find("by").value = kept.by || "";
-  for (const entry of kept.corrections || []) {
+  for (const entry of kept.corrections || data.corrections) {
     const card = cards.find((c) => c.id === entry.image);
     const place = data.classes.indexOf(entry.class);
     if (place < 0) continue;

@@ -34,6 +34,7 @@ def audit(
     Reads the rows that are asked for and writes nothing. True labels, where there are any, are shown and marked.
     """
     found = Run(run)
+    found.warn_of_edited_corrections()
     if image is not None:
         told, lines = photo_audit(found, image, name, top or 3, epochs), photo_lines
     elif name is not None:

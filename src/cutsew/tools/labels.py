@@ -53,16 +53,26 @@ def labels(
     probabilities: Annotated[
         str | None, typer.Option(help="cleanlab: the stage that pred_probs come from; default: the labels' own.")
     ] = None,
+    corrections: Annotated[
+        bool, typer.Option("--corrections/--no-corrections", help="A human's corrections win over the stage's labels.")
+    ] = True,
 ) -> None:
-    """Write a run's labels for FiftyOne, COCO's tools or cleanlab."""
+    """Write a run's labels for FiftyOne, COCO's tools or cleanlab. A human's corrections win, and are marked."""
     if probabilities is not None and form is not Format.cleanlab:
         raise UserError(f"--probabilities: not for {form}, which shows a label with its own; leave it out")
     suffix = ".npz" if form is Format.cleanlab else ".json"
     if file.is_dir() or file.suffix != suffix:
         raise UserError(f"{file}: not a file's name in {suffix}; what opens {form} files looks at it")
-    chosen = choose(Run(run), stage, split, threshold, probabilities)
+    found = Run(run)
+    found.warn_of_edited_corrections()
+    chosen = choose(found, stage, split, threshold, probabilities, by_hand=corrections)
     count = WRITERS[form](file, chosen)
     if chosen.left_out:
         log.warning("%d photos without finite labels are left out", chosen.left_out)
+        if chosen.corrections is not None:
+            lost = {name for split in chosen.stages for name in found.ids(split)} - set(chosen.photos["id"])
+            count = int(chosen.corrections.table["image"].isin(lost).sum())
+            log.warning("%d corrections of those photos are left out with them", count)
     stages = ", ".join(f"{name}: {given}" for name, given in chosen.stages.items())
-    typer.echo(f"{file}: {len(chosen.photos)} photos, {count} labels ({stages})")
+    corrected = f"; {len(chosen.corrected)} set or crossed out by a human" if chosen.corrected is not None else ""
+    typer.echo(f"{file}: {len(chosen.photos)} photos, {count} labels ({stages}){corrected}")

@@ -1,0 +1,37 @@
+"""Stage corrections: a human's corrections of labels, matched to this run's photos and classes."""
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cutsew.artefacts.corrections import Corrections, in_words, write_corrections
+from cutsew.artefacts.manifest import read_manifest
+from cutsew.artefacts.record import Record
+from cutsew.data.overrides import corrections_of
+from cutsew.pipeline import STAGES
+from cutsew.stages.options import SettingsOption
+
+log = logging.getLogger(__name__)
+
+
+def corrections(
+    images: Annotated[Path, typer.Argument(help="images.parquet")],
+    file: Annotated[Path, typer.Argument(help="CSV with the columns image, class and present (1 or 0)")],
+    out: Annotated[Path, typer.Argument(help="corrections.parquet, to be written")],
+    settings: SettingsOption,
+) -> None:
+    """Read a human's corrections of labels and match them to the photos."""
+    record = Record("corrections", STAGES["corrections"].version, settings, [images, file])
+    photos = read_manifest(images, columns=("id", "split"))
+    table = corrections_of(file, [str(name) for name in photos["id"]], settings["classes"])
+    table["split"] = table["image"].map(photos.set_index("id")["split"]).astype(object)
+    said = Corrections(table, settings["classes"])
+    write_corrections(out, said)
+    train, test = len(said.of_split("train")), len(said.of_split("test"))
+    record.facts = {"corrections": len(said), "photos": len(said.photos), "train": train, "test": test}
+    record.facts |= {"by": sorted(set(table["by"]) - {""})}
+    record.facts |= {"from": min(table["at"], default=""), "to": max(table["at"], default="")}
+    record.write_beside(out)
+    log.info("corrections: %s", in_words(train, test, student=settings["student"]["kind"] != "none"))

@@ -1,0 +1,137 @@
+"""From ticks in the report's page to the exported labels, on a training and on a held-out photo."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.browser, pytest.mark.workflow]
+
+WORKFLOW = Path(__file__).parents[1] / "workflow" / "conftest.py"
+HELD_OUT, TRAINING = "held-out/1.jpg", "4.jpg"
+CLASS = "dog"
+RUN = "results/tiny/default"
+
+
+@pytest.fixture(scope="module")
+def workflow_module():
+    spec = importlib.util.spec_from_file_location("workflow_conftest", WORKFLOW)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def workflow(workflow_module, tmp_path):
+    """A finished run without truth."""
+    settings = json.loads(json.dumps(workflow_module.SETTINGS))
+    settings["dataset"].pop("truth")
+    for i in range(9):
+        workflow_module.draw_photo(tmp_path / "photos" / (f"held-out/{i}.jpg" if i < 3 else f"{i}.jpg"), i)
+    made = workflow_module.Workflow(tmp_path, settings)
+    made.run()
+    return made
+
+
+@pytest.fixture
+def open_report(browser, workflow):
+    """Open the run's report as a browser that never saw it before."""
+    contexts = []
+
+    def start():
+        contexts.append(browser.new_context(viewport={"width": 1200, "height": 900}))
+        page = contexts[-1].new_page()
+        page.goto((workflow.folder / RUN / "report.html").as_uri())
+        return page
+
+    yield start
+    for context in contexts:
+        context.close()
+
+
+def card_of(page, photo):
+    card = page.locator("figure.card", has=page.locator(f".id b:text-is('{photo}')"))
+    assert card.count() == 1
+    return card
+
+
+def named(page, photo):
+    """Tell whether the last measured stage names CLASS in a photo."""
+    data = json.loads(page.text_content("#data"))
+    card = next(card for card in data["cards"] if card["id"] == photo)
+    last = [stage for stage in data["stages"][card["split"]] if stage != "final"][-1]
+    place = data["stages"][card["split"]].index(last)
+    return any(label["c"] == data["classes"].index(CLASS) and label["n"][place] for label in card["labels"])
+
+
+def tick(page, photo, present):
+    """Say of CLASS that it is in a photo or not, as a user would."""
+    card = card_of(page, photo)
+    row = card.locator("tbody tr", has=page.locator(f"button.name:text-is('{CLASS}')"))
+    if row.count() == 0:
+        card.locator("form.missing input").fill(CLASS)
+        card.locator("form.missing button").click()
+    if row.locator(f"button[data-present='{present}']").get_attribute("aria-pressed") == "false":
+        row.locator(f"button[data-present='{present}']").click()
+
+
+def feed_back(page, workflow):
+    """Download the corrections and name the file in the config."""
+    with page.expect_download() as download:
+        page.click("#download")
+    (workflow.folder / "audit.csv").write_bytes(download.value.path().read_bytes())
+    workflow.edit(labels={"overrides": "audit.csv"})
+
+
+def final_cell(page, photo):
+    row = card_of(page, photo).locator("tbody tr", has=page.locator(f"button.name:text-is('{CLASS}')"))
+    cell = row.locator("td.hand")
+    return re.sub(r"\s+", " ", cell.text_content()).strip() if cell.count() else None
+
+
+def exported(workflow, workflow_module):
+    """What a COCO file says of CLASS, by photo: whether it is a label, and what is marked as a human's."""
+    done = workflow_module.cutsew(workflow, "labels", RUN, "labels.json", "--format", "coco")
+    assert done.returncode == 0, done.stderr
+    told = json.loads((workflow.folder / "labels.json").read_text())
+    place = next(c["id"] for c in told["categories"] if c["name"] == CLASS)
+    sources = {a["image_id"]: a.get("source") for a in told["annotations"] if a["category_id"] == place}
+    return {
+        image["photo"]: (image["id"] in sources, sources.get(image["id"]), image.get("corrections"))
+        for image in told["images"]
+    }
+
+
+def wanted(present):
+    return bool(present), "human" if present else None, {CLASS: present}
+
+
+def test_ticks_come_out_in_the_exported_labels(workflow, workflow_module, open_report):
+    page = open_report()
+    held_out, training = (int(not named(page, photo)) for photo in (HELD_OUT, TRAINING))
+    page.fill("#by", "Ada")
+    tick(page, HELD_OUT, held_out)
+    feed_back(page, workflow)
+    assert workflow.run() == {"corrections": 1, "report": 1}  # nothing is trained
+    assert exported(workflow, workflow_module)[HELD_OUT] == wanted(held_out)
+
+    page = open_report()
+    assert "they train nothing" in page.text_content("#corrected-by-hand")
+    assert page.text_content("#corrected") == "1 correction"  # the page starts from what was fed back
+    assert final_cell(page, HELD_OUT) == f"{'yes' if held_out else 'no'}by hand"
+    tick(page, TRAINING, training)
+    feed_back(page, workflow)
+    jobs = workflow.run()
+    assert jobs["corrections"] == jobs["override"] == jobs["train"] == jobs["report"] == 1
+    assert not {"score", "fuse", "correct", "select", "encode_crops"} & set(jobs)
+
+    page = open_report()
+    assert final_cell(page, HELD_OUT) == f"{'yes' if held_out else 'no'}by hand"
+    assert final_cell(page, TRAINING) == f"{'yes' if training else 'no'}by hand"
+    assert final_cell(page, "5.jpg") is None
+    labels = exported(workflow, workflow_module)
+    assert labels[HELD_OUT] == wanted(held_out) and labels[TRAINING] == wanted(training)
+    assert {photo for photo, (_, _, said) in labels.items() if said is not None} == {HELD_OUT, TRAINING}
+    assert workflow.run("--dry-run") == {}
