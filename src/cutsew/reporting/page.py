@@ -29,6 +29,9 @@ MOST_OUTPUTS = 8
 MOST_LABELS = 12
 """Labels of a photo that are listed."""
 
+STAGES_IN_A_COLUMN = 5
+"""Stages whose probabilities fit a narrow card; with more, cards are wider."""
+
 
 def render(
     names: tuple[str, str],
@@ -76,6 +79,7 @@ def render(
         corrected=_told_of_corrections(run, student=tables.history is not None),
         **options(run, found.cards),
         most_labels=MOST_LABELS,
+        roomy=max((len(card.stages) for card in found.cards), default=0) > STAGES_IN_A_COLUMN,
         titles=STAGE_TITLES,
         data=gallery_data(names, run, found.cards, digest),
         style=Markup(source("report.css")),  # noqa: S704  # our own file

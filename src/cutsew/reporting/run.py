@@ -51,9 +51,11 @@ class Run:
         return max(self.stages, key=lambda split: (len(self.stages[split]) > 1, split == "test"))
 
     def shown_stages(self, split: str) -> tuple[str, ...]:
-        """Name the stages that are shown of a photo: those measured, and FINAL where a human corrected labels."""
+        """Name the stages that are shown of a photo: those measured, or FINAL for what a human corrected."""
         stages = self.stages.get(split, ())
-        return (*stages, FINAL) if stages and self.corrections else stages
+        if not stages or not self.corrections:
+            return stages
+        return (*(stage for stage in stages if stage != "overridden"), FINAL)
 
     def said(self, ids: Sequence[str]) -> npt.NDArray[np.int8]:
         """Return (n, C) int8, what a human said of n photos: PRESENT, ABSENT, or LEFT for nothing."""
