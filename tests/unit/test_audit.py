@@ -193,6 +193,9 @@ def test_corrections_that_the_report_no_longer_reads_are_no_longer_the_runs(tmp_
     base = make_base(tmp_path)
     make_corrections(base, "i00,cat,1,Ada,")
     assert len(Run(base).corrections) == 1
+    old = Record("report", 1, {}, [base / "images.parquet"], start="2020-01-01T00:00:00.000+00:00")
+    old.write(base / "report.json", {"report.html": ""})
+    assert len(Run(base).corrections) == 1  # read after the report was written, as `snakemake labels` does
     Record("report", 1, {}, [base / "images.parquet"]).write(base / "report.json", {"report.html": ""})
     assert Run(base).corrections is None and Run(base).final is None
     assert summary(Run(base))["corrections"] is None

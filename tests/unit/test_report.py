@@ -14,6 +14,7 @@ from PIL import Image
 from report_run import write_maps, write_report, write_thresholds
 from synthetic_run import CLASSES, SETTINGS, make_run, write_zarr
 
+from cutsew.artefacts.corrections import COLUMNS, Corrections, write_corrections
 from cutsew.artefacts.record import Record, file_digest
 from cutsew.errors import UserError
 from cutsew.reporting import provenance
@@ -331,3 +332,61 @@ class TestProvenance:
         assert [content["stage"] for content in found.values()] == ["manifest", "train", "predict"]
         assert provenance.flat_settings(found.values()) == {"a.b": 2, "dataset.kind": "demo"}
         assert provenance.packages(found.values()) == {"numpy": "1, 2, 4"}
+
+
+# A human's corrections
+
+
+ROWS = [
+    ("photo-001", "train", "cat", 1, "Ada", "2026-01-02"),
+    ("photo-001", "train", "dog", 0, "Ada", "2026-01-02"),
+    ("photo-013", "test", "horse", 0, "Bo", ""),
+]
+
+
+@pytest.fixture(scope="module")
+def corrected_path(tmp_path_factory):
+    def more(folder):
+        table = pd.DataFrame(ROWS, columns=list(COLUMNS))
+        write_corrections(folder / "corrections.parquet", Corrections(table, CLASSES))
+        return {"corrections": folder / "corrections.parquet"}
+
+    return write_report(tmp_path_factory.mktemp("corrected") / "demo" / "default", more=more)
+
+
+def test_the_cards_end_in_what_a_human_said(corrected_path, page_path):
+    data = gallery_data(corrected_path)
+    assert data["stages"] == {split: [*s, "final"] for split, s in gallery_data(page_path)["stages"].items()}
+    said = {(image, name): present for image, _, name, present, *_ in ROWS}
+    cards = {card["id"]: card for card in data["cards"]}
+    assert {image for image, _ in said} <= cards.keys()
+    for name, card in cards.items():
+        for label in card["labels"]:
+            told = said.get((name, CLASSES[label["c"]]))
+            assert label["n"][-1] == (label["n"][-2] if told is None else told)
+            assert label["p"][-1] == (label["p"][-2] if told is None else told)
+        assert ("corrected by a human" in card["why"]) == (name in {image for image, _ in said})
+    first = {CLASSES[label["c"]] for label in cards["photo-001"]["labels"][:2]}
+    assert first == {"cat", "dog"}  # before the others, so that no limit of labels hides them
+
+
+def test_the_page_says_what_corrections_led_to_and_gives_them_back(corrected_path, page):
+    shown = Page(corrected_path.read_text(encoding="utf-8"))
+    assert "2 labels of training photos corrected, from which training starts, and 1 of held-out photos" in shown.text
+    assert "Set by Ada, Bo." in shown.text and "measure what the models say, not the corrected labels" in shown.text
+    assert [(e["image"], e["class"], e["present"]) for e in gallery_data(corrected_path)["corrections"]] == [
+        (image, name, present) for image, _, name, present, *_ in ROWS
+    ]
+    cells = [attrs for attrs in shown.all("td") if "hand" in attrs.get("class", "").split()]
+    assert len(cells) == len(ROWS)
+    assert "Corrections:" not in page.text and "by hand" not in page.text
+
+
+def test_measures_and_charts_are_those_without_corrections(corrected_path, page_path):
+    def charts(path):
+        return re.findall(r"<figure class=.chart.*?</figure>", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+    for name in ("metrics.csv", "per_class.csv", "confidence.csv", "agreement.csv"):
+        assert corrected_path.with_name(name).read_bytes() == page_path.with_name(name).read_bytes()
+    assert charts(corrected_path) == charts(page_path) and len(charts(page_path)) > 3
+    assert gallery_data(corrected_path)["digest"] != gallery_data(page_path)["digest"]

@@ -14,6 +14,7 @@ import pandas as pd
 import pydantic
 
 from cutsew.artefacts.corrections import FILE, Corrections, read_corrections
+from cutsew.artefacts.lineage import precedes
 from cutsew.artefacts.manifest import SPLITS, read_manifest
 from cutsew.artefacts.outcome import FINAL, SPLIT_STAGES, ZARRS, Final, Outcome, open_outcomes, read_truth
 from cutsew.artefacts.record import input_digest
@@ -114,12 +115,13 @@ class Run:
 
     @cached_property
     def corrections(self) -> Corrections | None:
-        """A human's corrections, as the report shows them; None where there are none.
+        """A human's corrections; None where there are none.
 
-        Where a report was written and read none, a file of earlier settings that still lies there is not the run's.
+        Where the report was written later and did not read the file, it is of earlier settings and not the run's.
         """
         report, path = self.record("report.html"), self.path(FILE)
-        if path is None or (report is not None and all(read.name != FILE for read in report.inputs)):
+        unread = report is not None and all(read.name != FILE for read in report.inputs)
+        if path is None or (report is not None and unread and not precedes(report, self.record(FILE))):
             return None
         return read_corrections(path, self.classes) or None
 
