@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cutsew.artefacts.corrections import digest_of, in_words
 from cutsew.artefacts.tables import read_record
 from cutsew.config import Config, load, override
+from cutsew.errors import printable
 from cutsew.pipeline import STAGES
 from cutsew.preprocessing import model_config
 
@@ -177,6 +178,12 @@ class Plan:
         table = self.corrections(run)
         return "" if table is None else digest_of(table[table["split"] == "train"])
 
+    def trains_on_corrections(self, run: str) -> bool:
+        """Tell whether a human corrected labels of training photos; assumed as long as there is no manifest."""
+        if self.runs[run].labels.overrides is None:
+            return False
+        return self.corrections(run) is None or bool(self.training_corrections(run))
+
     def corrections(self, run: str) -> "pd.DataFrame | None":
         """Read a run's corrections with the split of their photos; None where there are none, or no manifest yet."""
         file, manifest = self.runs[run].labels.overrides, self.folder(run, "manifest") / "images.parquet"
@@ -193,7 +200,7 @@ class Plan:
             return ""
         train = int((table["split"] == "train").sum())
         told = in_words(train, len(table) - train, student=config.student.kind != "none")
-        return f"labels.overrides: {config.labels.overrides}: {told}"
+        return f"labels.overrides: {printable(str(config.labels.overrides))}: {told}"
 
     def folder(self, run: str, stage: str) -> Path:
         """Return the folder that holds a stage's artefacts for a run."""

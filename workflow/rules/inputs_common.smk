@@ -169,7 +169,7 @@ def scores_of_references(run):
 
 def starting_labels(wildcards):
     """Input: the labels that training starts from: a human's corrections change them where they are of training photos."""
-    if makes(wildcards.run, "override") and trained_corrections(wildcards):
+    if makes(wildcards.run, "override") and PLAN.trains_on_corrections(wildcards.run):
         return overridden(wildcards)
     return audited_labels(wildcards)
 

@@ -7,7 +7,7 @@ def measured(wildcards):
     found = {}
     if makes(run, "targets"):
         found["targets"] = targets(wildcards)
-    if makes(run, "override") and trained_corrections(wildcards):
+    if makes(run, "override") and PLAN.trains_on_corrections(run):
         found["overridden"] = overridden(wildcards)
     if makes(run, "train"):
         found["refined"] = str(PLAN.folder(run, "train") / "refined.zarr" / "zarr.json")
