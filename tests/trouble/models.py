@@ -26,6 +26,7 @@ from cutsew.config.base import OpenClipModel
 from cutsew.config.student import TimmStudent
 from cutsew.data.fetch import unpack
 from cutsew.description import read_description
+from cutsew.named_models import check, read_config, weights_file
 from cutsew.preprocessing import of_open_clip, of_timm
 from trouble.case import ACCEPTED, REFUSED, Case
 
@@ -309,6 +310,49 @@ def preprocessing() -> Iterator[Case]:
         yield Case("models", f"preprocessing of timm: {name}", outcome, says or "mean", find)
 
 
+TEXT_TOWER = {"hf_tokenizer_name": "somebody/words"}
+CONFIGURATION = {"model_cfg": {"embed_dim": 8, "vision_cfg": {}, "text_cfg": {}}}
+NAMED = [
+    ("sound", {}, None),
+    ("not there", {"open_clip_config.json": None, "open_clip_model.safetensors": None}, "no such folder"),
+    ("without its configuration", {"open_clip_config.json": None}, r"open_clip_config\.json: no such file; copy"),
+    ("a configuration cut short", {"open_clip_config.json": b'{"model_cfg": '}, "describes no model"),
+    ("a configuration that is a list", {"open_clip_config.json": b"[]"}, "describes no model"),
+    ("a configuration of another library", {"open_clip_config.json": b'{"model_cfg": {"embed_dim": 8}}'}, "describes no model"),
+    ("a Git LFS pointer as configuration", {"open_clip_config.json": b"version https://git-lfs.github.com/spec/v1\n"}, "describes no model"),
+    ("without weights", {"open_clip_model.safetensors": None}, "no file of weights"),
+    ("weights of two names", {"open_clip_model.safetensors": None, "a.bin": b"", "b.pt": b""}, r"several files of weights \(a\.bin, b\.pt\)"),
+    ("a tokenizer from elsewhere", {"open_clip_config.json": json.dumps({"model_cfg": {**CONFIGURATION["model_cfg"], "text_cfg": TEXT_TOWER}}).encode()}, "holds no tokenizer"),
+]  # fmt: skip
+
+
+def named_models() -> Iterator[Case]:
+    for name, changes, says in NAMED:
+
+        def act(folder: Path, changes=changes) -> str:
+            files = {"open_clip_config.json": json.dumps(CONFIGURATION).encode(), "open_clip_model.safetensors": b""}
+            for file, content in (files | changes).items():
+                if content is not None:
+                    (folder / "m").mkdir(exist_ok=True)
+                    (folder / "m" / file).write_bytes(content)
+            model = f"local-dir:{folder / 'm'}"
+            check(model, read_config(model, SETTING)["model_cfg"], None, SETTING)
+            return weights_file(model, SETTING).name
+
+        outcome = ACCEPTED if says is None else REFUSED
+        yield Case(
+            "models", f"local-dir: {name}", outcome, rf"^{SETTING}: .*{says}" if says else "open_clip_model", act
+        )
+    for name in ("hf-hub:", "hf-hub:nobody", "hf-hub:a/../b", "hf-hub:../../etc/passwd", "local-dir:"):
+        yield Case(
+            "models",
+            f"named {name}",
+            REFUSED,
+            f"^{SETTING}: {name}: (names no rep|no such folder)",
+            lambda _, name=name: read_config(name, SETTING),
+        )
+
+
 DESCRIPTION = {
     "format": 1,
     "classes": ["cat", "dog"],
@@ -436,5 +480,5 @@ def archives() -> Iterator[Case]:
 
 
 def cases() -> Iterator[Case]:
-    for part in (weights, sound_weights, preprocessing, descriptions, archives):
+    for part in (weights, sound_weights, named_models, preprocessing, descriptions, archives):
         yield from part()

@@ -11,6 +11,7 @@ from cutsew.backbones.base import Backbone
 from cutsew.compat import import_torchvision
 from cutsew.config.student import Student, TimmStudent
 from cutsew.errors import UserError
+from cutsew.named_models import OFFLINE, first_line
 from cutsew.preprocessing import of_timm
 from cutsew.quick_imports import quickly
 from cutsew.teachers import efficientnet
@@ -93,7 +94,7 @@ def _fetched(settings: TimmStudent) -> Any:  # noqa: ANN401
         return _create(settings, pretrained=True)
     except Exception as error:  # the hub's client raises dozens of kinds
         raise UserError(
-            f"{SETTING}: {settings.model} cannot be downloaded ({_first_line(error)}); give a local file"
+            f"{SETTING}: {settings.model} cannot be downloaded ({first_line(error)}); give a local file; {OFFLINE}"
         ) from None
 
 
@@ -104,12 +105,8 @@ def _local(settings: TimmStudent) -> Any:  # noqa: ANN401
         model = _create(settings, pretrained=True, pretrained_cfg_overlay={"state_dict": state})
     except (RuntimeError, KeyError) as error:
         raise UserError(
-            f"{SETTING}: {settings.weights}: not the weights of {settings.model} ({_first_line(error)});"
+            f"{SETTING}: {settings.weights}: not the weights of {settings.model} ({first_line(error)});"
             " give the checkpoint of the model that is set"
         ) from None
     model.pretrained_cfg.pop("state_dict", None)
     return model
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
