@@ -116,6 +116,15 @@ def test_bits_do_not_depend_on_batches_and_threads(folder, monkeypatch):
     assert open_group(folder / "maps.zarr").attrs["digest"] == digest
 
 
+def test_views_of_other_preprocessing_are_refused(tmp_path):
+    described = make(tmp_path) / "views.zarr" / "zarr.json"
+    changed = json.loads(described.read_text())
+    changed["attributes"]["preprocessing"]["mean"] = [0.5] * 3
+    described.write_text(json.dumps(changed))
+    with pytest.raises(UserError, match=r"views\.zarr: encoded with other preprocessing than the teacher's; delete it"):
+        run(tmp_path)
+
+
 def test_without_held_out_photos_the_refined_labels_choose(tmp_path):
     made = run(make(tmp_path, test=0), sample=5)
     z = read(array_of(open_group(tmp_path / "refined.zarr"), "z"))

@@ -1,5 +1,6 @@
 """Student and teacher together on new photos: what the workflow says of the same photos."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,17 @@ def test_runs_without_an_ensemble_or_a_teacher_are_refused(world, tmp_path):
         (tmp_path / name).symlink_to(world / name)
     with pytest.raises(UserError, match="has no teacher that could look at new photos"):
         Together(tmp_path, CLASSES, "cpu", 2)
+
+
+def test_a_teacher_that_is_preprocessed_in_another_way_than_in_the_run_is_refused(world):
+    described = world / "views.zarr" / "zarr.json"
+    before = described.read_text()
+    changed = json.loads(before)
+    changed["attributes"]["preprocessing"]["interpolation"] = "bilinear"
+    described.write_text(json.dumps(changed))
+    with pytest.raises(UserError, match=r"views\.zarr: encoded with other preprocessing than the teacher's; delete it"):
+        Together(world, CLASSES, "cpu", 2)
+    described.write_text(before)
 
 
 def test_the_table_is_read_as_it_was_written(tmp_path):

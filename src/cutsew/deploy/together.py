@@ -68,7 +68,9 @@ class Together:
         if self._texts.weights != self._teacher.weights_digest:
             raise UserError(f"{text}: made by a teacher with other weights; run the workflow again")
         if attribute(open_group(views), "preprocessing") != self._teacher.preprocessing.describe():
-            raise UserError(f"{views}: its photos were preprocessed in another way; run the workflow again")
+            raise UserError(
+                f"{views}: encoded with other preprocessing than the teacher's; delete it and run the workflow again"
+            )
         self._fuse = run.settings("fused.zarr", "fuse", Fuse)
         self._epsilon = scoring.epsilon
         made = run.record("fused.zarr")

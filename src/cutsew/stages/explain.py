@@ -97,7 +97,9 @@ def run(
     sample = (held_out if len(held_out) else photos).sort_values(["digest", "id"])[: wanted.sample]
     seen = open_group(views)
     if attribute(seen, "preprocessing") != teacher.preprocessing.describe():
-        raise UserError(f"{views}: its photos were preprocessed in another way; run the workflow again")
+        raise UserError(
+            f"{views}: encoded with other preprocessing than the teacher's; delete it and run the workflow again"
+        )
     before = read_rows(array_of(seen, GLOBAL), sample["row"].to_numpy())
     with tqdm(total=2 * len(pairs.photos) + len(sample), desc="explain", unit="photo") as bar:
         of_teacher = _teacher_maps(teacher, texts, pairs, batch_size, bar)
