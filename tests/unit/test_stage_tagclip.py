@@ -279,7 +279,7 @@ def test_report_and_audit_tell_of_it(run):
 
 def test_records_lead_from_the_fusion_to_the_photos_and_verify_notices_a_flipped_bit(run):
     drawn = "\n".join(lines(explain(run / "fused.zarr", Traces())))
-    assert "tagclip.zarr: seal_tagclip v1" in drawn and "tagclip v1 (and 2 more jobs" in drawn
+    assert "tagclip.zarr: seal_tagclip v1" in drawn and "tagclip v2 (and 2 more jobs" in drawn
     made = explain(chunk_file(run / "tagclip.zarr", "again", 1), Traces())
     assert made.facts["stage"] == "tagclip"
     found = [finding for finding in Verifier(Traces()).findings(run) if "images.parquet" not in str(finding.path)]
