@@ -47,8 +47,8 @@ def check_before_start(*configs: Config) -> None:
     listings: dict[str, Count] = {}
     for config in configs:
         _check_weights(config)
-        _check_preprocessing(config)
         _check_tower(config)
+        _check_preprocessing(config)
         _check_activation(config)
         _check_scores(config)
         if config.dataset.truth is not None:
