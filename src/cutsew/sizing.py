@@ -13,6 +13,7 @@ from cutsew.artefacts.logits import ROWS
 from cutsew.config import Config
 from cutsew.named_models import is_named, known_config
 from cutsew.numerics.schedule import automatic_epochs
+from cutsew.preprocessing import model_config
 
 WORK = {  # model -> (GFLOP per view, side of that view in pixels, MB of float32 weights); open_clip's model profiles
     "cutsew-tiny": (0.2, 96, 10),
@@ -137,7 +138,7 @@ def _model(config: Config, stage: str) -> tuple[str, int]:
         named = config.teacher.open_clip
         return named.model, named.image_size or _own_side(named.model)
     if config.student.kind == "timm":
-        return config.student.timm.model, config.student.timm.image_size
+        return config.student.timm.model.partition(".")[0], config.student.timm.image_size  # without its tag
     return config.student.open_clip.model, config.student.open_clip.image_size
 
 
@@ -154,7 +155,8 @@ def _attention(config: Config) -> int:
 
 def _own_side(model: str) -> int:
     """Return the side of a model's own views; 224 where its description is not at hand."""
-    side = known_config(model).get("vision_cfg", {}).get("image_size") if is_named(model) else None
+    described = known_config(model) if is_named(model) else model_config(model)
+    side = described.get("vision_cfg", {}).get("image_size")
     return side if isinstance(side, int) else 224
 
 

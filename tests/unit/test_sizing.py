@@ -57,3 +57,13 @@ def test_patches_by_hand():
     seconds = 4096 * (35 * (640 / 224) ** 2 + 5 * 35) / 30_000 + 4096 * 0.02 / 8
     assert minutes(config, "tagclip", job) == SLACK_MINUTES + int(2 * seconds / 60)
     assert megabytes(config, "tagclip", job) == 1200 + 2 * 600 + 8 * (500 + 40 * 1600**2 * 4 // 10**6) + 2000
+
+
+def test_the_models_own_side_and_a_timm_model_with_its_tag():
+    changes = {"teacher": {"open_clip": {"model": "ViT-L-14-336", "image_size": None}}}
+    changes["student"] = {"kind": "timm", "timm": {"model": "tf_efficientnet_lite0.in1k", "image_size": 224}}
+    config = load({"classes": ["a", "b"], "dataset": {"kind": "folder", "root": "x"}, **changes})
+    job = Job(4096, 10, 8, gpu=True)
+    seconds = 40960 * 395 / 30_000 + 4096 * 0.02 / 8
+    assert minutes(config, "encode", job) == SLACK_MINUTES + int(2 * seconds / 60)
+    assert megabytes(config, "predict", job) == megabytes(PAPER, "predict", job) + 2 * (30 - 480)
