@@ -3,8 +3,11 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from cutsew.artefacts.manifest import write_manifest
+from cutsew.artefacts.record import Record
 from cutsew.config import Config
 from cutsew.errors import UserError
 from cutsew.pipeline import STAGES
@@ -160,3 +163,49 @@ def test_rebuilt_weights_take_the_place_of_the_shipped():
 def test_a_bad_variant_is_named():
     with pytest.raises(UserError, match=r"runs\.x: fuse\.alpha: .*greater than or equal to 0"):
         plan(x={"fuse.alpha": -1})
+
+
+# Corrections by a human
+
+
+def listed(made, **splits):
+    """Write the manifest of the plan's base run as the workflow does, with its record."""
+    folder = made.folder(DEFAULT, "manifest")
+    folder.mkdir(parents=True)
+    ids = list(splits)
+    images = pd.DataFrame({"id": ids, "path": ids, "width": 1, "height": 1, "bytes": 1, "digest": ids, "shard": 0})
+    write_manifest(folder / "images.parquet", images.assign(split=list(splits.values())))
+    record = Record("manifest", 1, json.loads(made.params(DEFAULT, "manifest")))
+    record.write(folder / "images.json", {})
+
+
+@pytest.mark.parametrize(
+    ("rows", "trains"),
+    [(["held,cat,1"], False), (["trained,cat,1"], True), (["held,cat,1", "trained,cat,0"], True), ([], False)],
+)
+def test_a_variant_is_trained_where_a_training_photo_is_corrected(tmp_path, monkeypatch, rows, trains):
+    monkeypatch.chdir(tmp_path)
+    Path("audit.csv").write_text("\n".join(["image,class,present", *rows]) + "\n")
+    listed(plan(), trained="train", held="test")
+    made = plan(variant={"labels.overrides": "audit.csv"})
+    assert made.trains_on_corrections("variant") == trains and not made.trains_on_corrections(DEFAULT)
+    assert made.owner("variant", "train") == ("variant" if trains else DEFAULT)
+    assert made.owner("variant", "report") == "variant"
+    assert ("train nothing" in made.told_of_corrections("variant")) == ("held,cat,1" in rows)
+
+
+def test_before_photos_are_listed_corrections_are_taken_to_train(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("audit.csv").write_text("image,class,present\nheld,cat,1\n")
+    made = plan(variant={"labels.overrides": "audit.csv"})
+    assert made.trains_on_corrections("variant") and made.owner("variant", "train") == "variant"
+    assert made.told_of_corrections("variant") == "" == made.training_corrections("variant")
+
+
+def test_a_manifest_of_other_settings_does_not_decide(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("audit.csv").write_text("image,class,present\nheld,cat,1\n")
+    listed(plan(), trained="train", held="test")
+    runs = {"variant": {"labels.overrides": "audit.csv"}}
+    made = Plan({**BASE, "dataset": {"shard_size": 3}, "runs": runs})
+    assert made.owner("variant", "train") == "variant"

@@ -96,6 +96,8 @@ def read_corrections(path: Path, classes: Sequence[str]) -> Corrections:
 
 def in_words(train: int, test: int, *, student: bool = True) -> str:
     """Say what a number of corrections of training and of held-out photos leads to."""
+    if not train + test:
+        return "no label corrected: the file has no rows"
     if not student:
         return f"{_labels(train + test)} corrected; no student is trained (student.kind: none); {EVERYWHERE}"
     if not train:
