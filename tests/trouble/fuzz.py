@@ -32,6 +32,7 @@ from cutsew.config.sweep import read_sweep, variants_of
 from cutsew.config.teacher import ScoresTeacher
 from cutsew.config.yaml_file import read_yaml
 from cutsew.data import coco, nus, voc
+from cutsew.data.csv_file import PhotoNames
 from cutsew.data.fetch import unpack
 from cutsew.data.images import read_image
 from cutsew.data.overrides import corrections_of
@@ -179,7 +180,7 @@ PARSERS: dict[str, Callable[[bytes], None]] = {
     "VOC XML": at("a.xml", voc.read_annotation),
     "COCO JSON": at("coco/annotations/instances_train2014.json", of_coco),
     "NUS list": at("nus/ImageList/Imagelist.txt", of_nus),
-    "truth CSV": at("truth.csv", lambda path: from_csv(path, {"id": {"a": "a"}, "path": {"a.jpg": "a"}})),
+    "truth CSV": at("truth.csv", lambda path: from_csv(path, PhotoNames(["a", "b"]), annotations.CLASSES)),
     "corrections": at("c.csv", lambda path: corrections_of(path, annotations.IDS, annotations.CLASSES)),
     "scores npz": at("s.npz", of_scores),
     "scores parquet": at("s.parquet", of_scores),
