@@ -27,6 +27,7 @@ IDS = [f"train{i}" for i in range(4)] + ["test0", "test1"]
 WIDTH, SHARD, PASSES = 4, 3, 2
 CUT = {"cut": {"passes": PASSES, "passes_per_job": PASSES}, "dataset": {"shard_size": SHARD}}
 FACTS = {"width": WIDTH, "image_size": 8, "weights": "abc", "logit_scale": 10.0}
+FACTS |= {"preprocessing": {"mean": [0.5] * 3, "std": [0.5] * 3}}
 EVALUATE = {"evaluate": {"threshold": 0.5, "top": 1}}
 
 
