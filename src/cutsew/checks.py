@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cutsew import named_models
+from cutsew import named_models, sizing
 from cutsew.activation import (
     IDLE_BACKGROUND,
     NO_LIKELIEST,
@@ -84,6 +84,35 @@ class Count:
     photos: int
     surely: int
     what: str
+
+
+def check_memory(config: Config, job: sizing.Job, machine: int) -> str | None:
+    """Check that training and the student's answers fit into a machine's memory.
+
+    Args:
+        config: of a run that trains.
+        job: the training on that machine.
+        machine: its memory, in MB.
+
+    Returns:
+        A warning where it may not suffice; None where it does.
+
+    Raises:
+        UserError: it certainly does not; one line with the settings to change.
+
+    """
+    stages = ("train", "predict")
+    for stage in stages:
+        lacking = sizing.lacks(config, stage, job, machine)
+        if lacking is not None:
+            raise UserError(lacking)
+    asked, stage = max((sizing.megabytes(config, stage, job), stage) for stage in stages)
+    if asked <= machine:
+        return None
+    return (
+        f"{stage} may need up to {asked / 1000:,.1f} GB of memory, and this machine has {machine / 1000:,.1f} GB; if "
+        "it is killed, set train.batch_size or compute.batch_size lower, or student.head: linear"
+    )
 
 
 def _training_photos(dataset: Dataset, scores: ScoresTeacher | None, classes: list[str]) -> Count:

@@ -5,8 +5,11 @@ and both are asked for again, multiplied, when a job fails. Nothing here changes
 """
 
 import math
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from cutsew.artefacts.logits import ROWS
@@ -51,6 +54,16 @@ PATCH, REGIONS, BLOCKS, HEADS = 16, 5, 24, 16
 TILED = 5
 """Views of a photo for a student that looks at tiles too (numerics/tiles.py, which would bring torch)."""
 SLACK_MINUTES = 10
+GROUP = 4
+"""Images that one thread decodes at a time on a CPU (`steady.GROUP`, whose module would bring torch)."""
+SAMPLE = 100_000
+"""Images whose answers `thresholds` holds at a time."""
+TALLIES = 14
+"""(C, C) counts of labels that occur together which the report holds, of 8 bytes each: stages of both splits."""
+LOCAL_MB = 4000
+"""Most memory of a job that runs where snakemake runs, which on a cluster is a node for logging in."""
+NO_ROOM = 0.95
+"""Share of a machine's memory beyond which a job certainly finds no room: the system has the rest."""
 
 
 @dataclass(frozen=True)
@@ -81,22 +94,129 @@ def megabytes(config: Config, stage: str, job: Job) -> int:
     if stage == "explain":  # the teacher too
         weights += _work(*_model(config, "encode"))[1]
     needed = PYTHON_MB + 2 * weights + job.threads * WORKER_MB + (GPU_MB if job.gpu else 0)
+    if stage in ("train", "predict", "explain"):
+        needed += head_megabytes(config, stage, job)
     if stage == "train":
-        side = _model(config, stage)[1] // 32
-        features = min(FEATURES_MB, job.photos * 2048 * side**2 * 4 // 10**6)
-        needed += CACHE_MB + features + job.photos * len(config.classes) * 20 // 10**6
+        cells, channels = _grid(config)
+        features = min(FEATURES_MB, job.photos * channels * cells * 4 // 10**6)
+        needed += CACHE_MB + features
     return needed
+
+
+def head_megabytes(config: Config, stage: str, job: Job) -> int:
+    """Estimate the memory of the head's tensors in `train`, `predict` or `explain`, in MB.
+
+    The decoder's self-attention holds (B, heads, C, C) weights, so this grows with the square of the classes. Which of
+    the tensors are held at a time was measured (tests/unit/test_sizing.py): training on a CPU keeps 3.5 of them for
+    each layer, answering 1.3 for each thread, with a group of `GROUP` images each. On a GPU they lie in its memory.
+    The table of labels, its two moments and two copies of it are on top of that in training.
+    """
+    classes, adapter = len(config.classes), config.adapter
+    table = job.photos * classes * 20 if stage == "train" else 0
+    batch = min(job.photos, config.train.batch_size if stage == "train" else config.compute.batch_size)
+    cells, channels = _grid(config)
+    held = batch * cells * channels * 4 * (10 if stage == "train" else 2)
+    if stage != "train":
+        held += batch * 3 * _model(config, stage)[1] ** 2 * (2 * job.threads + 2)  # pixels that wait
+    if job.gpu or config.student.head == "linear":
+        return (table + held) // 10**6
+    attention = adapter.heads * classes**2 * 4  # of one image
+    across = adapter.heads * classes * cells * 4
+    wide = classes * adapter.width * 4
+    if stage != "train":
+        return (held + job.threads * GROUP * int(1.3 * attention + across + 10 * wide)) // 10**6
+    layers, dropped = adapter.layers, adapter.dropout > 0
+    image = int((3.5 * layers + 0.5 if dropped else layers + 2) * attention)
+    image += layers * ((3 if dropped else 1) * across + 16 * wide)
+    views = 2 if config.train.strong_weight > 0 else 1
+    return (table + views * (held + batch * image)) // 10**6
+
+
+def lacks(config: Config, stage: str, job: Job, machine: int) -> str | None:
+    """Say which setting to change where `train` or `predict` certainly does not fit into a machine's memory.
+
+    Args:
+        config: of the run.
+        stage: train or predict.
+        job: its job.
+        machine: MB of the machine.
+
+    Returns:
+        One line; None where it may fit.
+
+    """
+    needed = head_megabytes(config, stage, job)
+    if needed <= NO_ROOM * machine:
+        return None
+    ways = ["name fewer classes", "set student.head: linear, whose memory grows with the classes alone"]
+    if stage == "train":
+        table = job.photos * len(config.classes) * 20 // 10**6
+        batch = min(job.photos, config.train.batch_size)
+        fits = int((NO_ROOM * machine - table) / max(1, needed - table) * batch)
+        ways = [f"set train.batch_size to {fits} or less", *ways] if fits > 0 else ways
+    setting = f"train.batch_size {config.train.batch_size}" if stage == "train" else f"{job.threads} threads"
+    return (
+        f"{stage}: {len(config.classes):,} classes with {setting} need about {needed / 1000:,.1f} GB of memory, and "
+        f"this machine has {machine / 1000:,.1f} GB; {', or '.join(ways)}"
+    )
+
+
+def machine_megabytes() -> int:
+    """Return the memory that this process may use, in MB: the machine's with its swap space, or a control group's."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") + _swap(Path("/proc/meminfo"))]
+    limits += [int(text) for text in _limits(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")) if text.isdigit()]
+    return min(limits) // 10**6
+
+
+def _swap(meminfo: Path) -> int:
+    """Read the bytes of swap space; 0 where that is not known."""
+    try:
+        found = re.search(r"^SwapTotal:\s+(\d+) kB", meminfo.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    except OSError:
+        return 0
+    return int(found[1]) * 1024 if found else 0
+
+
+def _limits(groups: Path, mounted: Path) -> list[str]:
+    """Read the limits of the control groups (version 2, or 1) that a process is in, and of the groups around them."""
+    try:
+        lines = groups.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        _, kinds, path = line.split(":", 2)
+        if kinds not in ("", "memory"):
+            continue
+        top, name = (mounted / "memory", "memory.limit_in_bytes") if kinds else (mounted, "memory.max")
+        inner = top / path.lstrip("/")
+        for folder in (inner, *(parent for parent in inner.parents if parent.is_relative_to(top))):
+            try:
+                found.append((folder / name).read_text(encoding="utf-8").strip())
+            except OSError:
+                continue
+    return found
 
 
 def _light_bytes(config: Config, stage: str, job: Job) -> int:
     """Estimate the bytes of arrays that a stage without a network holds at a time."""
-    classes, rows = len(config.classes), max(ROWS, config.dataset.shard_size)
-    if stage == "score":  # a pass of one slab per thread: embeddings as stored, read and in a block; its logits
-        texts = sum(map(len, config.prompts.wordings_of(config.classes))) + len(config.prompts.background)
-        return job.threads * ROWS * (6 * WIDEST + 40 * texts)
-    if stage == "import_scores":  # an array of a file may have to be read whole
-        return 8 * job.photos * job.passes * classes
-    return 32 * rows * classes * (2 + job.passes)  # all passes of one slab, and what is computed of them in float64
+    photos, classes, rows = job.photos, len(config.classes), max(ROWS, config.dataset.shard_size)
+    texts = sum(map(len, config.prompts.wordings_of(config.classes))) + len(config.prompts.background)
+    plain = config.fuse.rule == "max" and config.fuse.space == "logit"  # other rules compute in float64
+    return {
+        # a pass of one slab per thread: embeddings as stored, read and in a block; its logits
+        "score": job.threads * ROWS * (6 * WIDEST + 16 * texts),
+        # an array of a file may have to be read whole
+        "import_scores": 8 * photos * job.passes * classes,
+        # all passes of one slab, and what is computed of them
+        "fuse": (12 if plain else 32) * rows * classes * (2 + job.passes),
+        "correct": 48 * rows * classes,
+        "select": 28 * rows * classes,
+        # a stage's logits, probabilities and truth, and what is sorted of them
+        "evaluate": 40 * photos * classes,
+        "report": 28 * photos * classes + 8 * TALLIES * classes**2,
+        "thresholds": (24 * min(photos, SAMPLE) + 32 * rows) * classes,
+    }[stage]
 
 
 def minutes(config: Config, stage: str, job: Job) -> int:
@@ -115,6 +235,8 @@ def minutes(config: Config, stage: str, job: Job) -> int:
         seconds = epochs * (computing + reading * (3 if stage == "train" else 1))
     elif stage in ("score", "import_scores", "fuse"):
         seconds = job.photos * job.passes * 1e-4
+    elif stage in ("evaluate", "report", "thresholds", "correct", "select"):
+        seconds = len(config.classes) + 1e-5 * job.photos * len(config.classes)
     else:
         seconds = 2 * reading
     return SLACK_MINUTES + int(2 * seconds / 60)
@@ -140,6 +262,15 @@ def _model(config: Config, stage: str) -> tuple[str, int]:
     if config.student.kind == "timm":
         return config.student.timm.model.partition(".")[0], config.student.timm.image_size  # without its tag
     return config.student.open_clip.model, config.student.open_clip.image_size
+
+
+def _grid(config: Config) -> tuple[int, int]:
+    """Return cells and channels of the student's grid features: a vision transformer's by its name, else a ResNet's."""
+    model, side = _model(config, "train")
+    patch = re.search(r"ViT-([A-Za-z]+)-(\d+)", model)
+    if patch is None:
+        return max(1, side // 32) ** 2, 2048
+    return max(1, side // int(patch[2])) ** 2, 768 if patch[1] in ("S", "B") else 1280
 
 
 def _work_of_patches(config: Config) -> float:

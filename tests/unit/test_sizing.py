@@ -4,11 +4,150 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cutsew.checks import check_memory
 from cutsew.config import load
-from cutsew.sizing import SLACK_MINUTES, WORK, Job, megabytes, minutes
+from cutsew.errors import UserError
+from cutsew.sizing import SLACK_MINUTES, WORK, Job, head_megabytes, lacks, machine_megabytes, megabytes, minutes
+from cutsew.sizing import _limits as limits
 
 PAPER = load({"classes": ["a", "b"], "dataset": {"kind": "folder", "root": "x", "name": "x"}})
-STAGES = st.sampled_from(["encode", "tagclip", "train", "predict", "explain", "score", "fuse", "import_scores"])
+STAGES = st.sampled_from(
+    ["encode", "tagclip", "train", "predict", "explain", "score", "fuse", "import_scores"]
+    + ["correct", "select", "thresholds", "evaluate", "report"]
+)
+
+
+def of(classes, **changes):
+    """Settings of the paper with so many classes."""
+    dataset = {"kind": "folder", "root": "x", "shard_size": 4096}
+    raw = {"classes": [f"c{i}" for i in range(classes)], "dataset": dataset, **changes}
+    return load(raw)
+
+
+TRAINED = [  # classes, batch, settings of the adapter, strong_weight, side of the input; measured MB above the start
+    (20, 16, {}, 0.0, 448, 415),
+    (80, 16, {}, 0.0, 448, 536),
+    (300, 16, {}, 0.0, 448, 1129),
+    (600, 8, {}, 0.0, 448, 1403),
+    (600, 16, {}, 0.0, 448, 2394),
+    (1203, 8, {}, 0.0, 448, 3552),
+    (600, 8, {"layers": 1}, 0.0, 448, 832),
+    (600, 8, {"layers": 3}, 0.0, 448, 1936),
+    (600, 8, {"dropout": 0.0}, 0.0, 448, 891),
+    (600, 8, {"heads": 4}, 0.0, 448, 987),
+    (600, 8, {}, 0.7, 448, 2374),
+    (600, 8, {}, 0.0, 640, 1680),
+]
+START = 150
+"""MB of weights, moments and libraries in those numbers; a job's request has them in PYTHON_MB."""
+
+
+@pytest.mark.parametrize(("classes", "batch", "adapter", "strong", "side", "measured"), TRAINED)
+def test_training_asks_for_what_was_measured(classes, batch, adapter, strong, side, measured):
+    """Peak resident memory of two steps on a CPU, two threads, 2048 channels, in a process of its own."""
+    train = {"batch_size": batch, "strong_weight": strong}
+    student = {"open_clip": {"image_size": side}}
+    config = of(classes, adapter=adapter, train=train, student=student)
+    asked = START + head_megabytes(config, "train", Job(64, 1, 2, gpu=False))
+    assert 0.85 * measured <= asked <= 1.3 * measured
+
+
+@pytest.mark.parametrize(("classes", "measured"), [(1203, 638), (2400, 1913)])
+def test_answering_asks_for_what_was_measured(classes, measured):
+    """The head's answers to a batch of 32 in evaluation mode, above those of 80 classes (119 MB); two threads."""
+    job = Job(64, 1, 2, gpu=False)
+    asked = head_megabytes(of(classes), "predict", job) - head_megabytes(of(80), "predict", job)
+    assert measured - 119 <= asked <= 1.4 * (measured - 119)
+
+
+LIGHT = [  # stage, images, classes, passes; measured peak of the whole process in MB
+    ("evaluate", 10_000, 80, 1, 414),
+    ("evaluate", 250_000, 80, 1, 762),
+    ("evaluate", 1_000_000, 80, 1, 2214),
+    ("evaluate", 4_096, 1_203, 1, 742),
+    ("evaluate", 1_024, 9_605, 1, 933),
+    ("report", 10_000, 80, 1, 431),
+    ("report", 100_000, 80, 1, 647),
+    ("report", 4_096, 1_203, 1, 809),
+    ("report", 1_024, 9_605, 1, 10_300),
+    ("thresholds", 10_000, 80, 1, 275),
+    ("thresholds", 100_000, 80, 1, 405),
+    ("score", 8_192, 1_203, 20, 381),
+    ("score", 4_096, 9_605, 4, 973),
+    ("fuse", 82_081, 80, 20, 210),
+    ("fuse", 8_192, 1_203, 20, 1330),
+    ("correct", 8_192, 1_203, 1, 430),
+    ("correct", 8_192, 9_605, 1, 2100),
+    ("select", 8_192, 9_605, 1, 1200),
+]
+
+
+@pytest.mark.parametrize(("stage", "images", "classes", "passes", "measured"), LIGHT)
+def test_other_stages_ask_for_what_was_measured(stage, images, classes, passes, measured):
+    asked = megabytes(of(classes), stage, Job(images, passes, 2, gpu=False))
+    assert measured <= asked <= 2 * measured + 600
+
+
+def test_training_with_a_linear_head_or_on_a_gpu_does_not_grow_with_the_classes_squared():
+    few, many = of(80), of(2_500)
+    on_gpu = Job(1000, 1, 2, gpu=True)
+    assert megabytes(many, "train", on_gpu) - megabytes(few, "train", on_gpu) < 100
+    linear = [of(n, student={"head": "linear"}) for n in (80, 2_500)]
+    asked = [megabytes(config, "train", Job(1000, 1, 2, gpu=False)) for config in linear]
+    assert asked[1] - asked[0] < 100
+    assert megabytes(many, "train", Job(1000, 1, 2, gpu=False)) > 27_000
+
+
+def test_what_does_not_fit_is_refused_and_names_the_settings():
+    job = Job(1000, 1, 2, gpu=False)
+    assert lacks(of(80), "train", job, 25_000) is None
+    text = lacks(of(2_500), "train", job, 25_000)
+    assert text.startswith(
+        "train: 2,500 classes with train.batch_size 16 need about 27.1 GB of memory, and this machine "
+    )
+    assert "has 25.0 GB; set train.batch_size to 14 or less, or name fewer classes, or set student.head: linear" in text
+    assert lacks(of(2_500, train={"batch_size": 14}), "train", job, 25_000) is None
+    assert lacks(of(2_500, train={"batch_size": 15}), "train", job, 25_000) is not None
+    assert "batch_size to" not in lacks(of(21_841), "train", job, 25_000)
+    assert lacks(of(9_605), "predict", job, 25_000).startswith("predict: 9,605 classes with 2 threads need about ")
+    for config in (of(2_500), of(9_605, train={"batch_size": 1})):
+        with pytest.raises(
+            UserError, match=r"need about .* this machine has 25\.0 GB; .*student\.head: linear"
+        ) as caught:
+            check_memory(config, job, 25_000)
+        assert "\n" not in str(caught.value)
+
+
+def test_what_may_not_fit_draws_a_warning():
+    job = Job(1000, 1, 2, gpu=False)
+    assert check_memory(of(80), job, 25_000) is None
+    needed = megabytes(of(80), "train", job)
+    assert check_memory(of(80), job, needed) is None
+    text = check_memory(of(80), job, needed - 1)
+    assert text.startswith("train may need up to ")
+    assert "set train.batch_size or compute.batch_size lower, or student.head: linear" in text
+    assert check_memory(of(2_500, student={"head": "linear"}), job, 25_000) is None
+
+
+def test_larger_prediction_batches_ask_for_more():
+    small, large = (of(80, compute={"batch_size": n}) for n in (32, 4096))
+    job = Job(10_000, 1, 2, gpu=False)
+    assert megabytes(large, "predict", job) - megabytes(small, "predict", job) > 10_000
+
+
+def test_a_control_group_limits_the_machine(tmp_path):
+    groups, mounted = tmp_path / "cgroup", tmp_path / "mounted"
+    (mounted / "slice" / "job").mkdir(parents=True)
+    (mounted / "slice" / "memory.max").write_text("8000000000\n")
+    (mounted / "slice" / "job" / "memory.max").write_text("max\n")
+    groups.write_text("0::/slice/job\n")
+    assert limits(groups, mounted) == ["max", "8000000000"]
+    (mounted / "memory" / "job").mkdir(parents=True)
+    (mounted / "memory" / "job" / "memory.limit_in_bytes").write_text("4000000000\n")
+    groups.write_text("5:cpu,cpuacct:/job\n4:memory:/job\n")
+    assert limits(groups, mounted) == ["4000000000"]
+    assert limits(tmp_path / "none", mounted) == []
+    assert 0 < machine_megabytes() < 10**9
 
 
 def test_encoding_by_hand():
@@ -21,8 +160,8 @@ def test_encoding_by_hand():
 def test_scoring_and_fusing_by_hand_and_their_memory_does_not_grow_with_the_photos():
     for photos in (10, 10**6):
         job = Job(photos, 20, 2, gpu=False)
-        assert megabytes(PAPER, "score", job) == 600 + 2 * 4096 * (6 * 4096 + 40 * 2) // 10**6
-        assert megabytes(PAPER, "fuse", job) == 600 + 32 * 4096 * 2 * 22 // 10**6
+        assert megabytes(PAPER, "score", job) == 600 + 2 * 4096 * (6 * 4096 + 16 * 2) // 10**6
+        assert megabytes(PAPER, "fuse", job) == 600 + 12 * 4096 * 2 * 22 // 10**6
     assert megabytes(PAPER, "import_scores", Job(10**6, 20, 1, gpu=False)) == 600 + 8 * 20 * 2
 
 

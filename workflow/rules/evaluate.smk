@@ -103,6 +103,9 @@ rule thresholds:
         "results/{dataset}/{run}/logs/thresholds.log",
     conda:
         "../../envs/cutsew.yaml"
+    resources:
+        mem_mb=megabytes("thresholds"),
+        runtime=minutes("thresholds"),
     params:
         settings=settings("thresholds"),
     shell:
@@ -130,6 +133,9 @@ rule evaluate:
         "results/{dataset}/{run}/logs/evaluate.log",
     conda:
         "../../envs/cutsew.yaml"
+    resources:
+        mem_mb=megabytes("evaluate"),
+        runtime=minutes("evaluate"),
     params:
         photos=photos_digest,
         settings=settings("evaluate"),

@@ -76,6 +76,7 @@ def of_own_runs(stage, name):
 
 def finished(wildcards):
     """Input of target `all`: the report of every run."""
+    refuse_too_large(tuple(OWN_RUNS))
     return of_own_runs("report", "report.html")
 
 

@@ -29,6 +29,9 @@ rule report:
         "results/{dataset}/{run}/logs/report.log",
     conda:
         "../../envs/cutsew.yaml"
+    resources:
+        mem_mb=megabytes("report"),
+        runtime=minutes("report"),
     params:
         photos=photos_digest,
         options=show_options,

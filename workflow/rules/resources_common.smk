@@ -1,5 +1,8 @@
 # Helpers: what a job asks a machine or a cluster for. The estimates are cutsew.sizing's; none of it changes a result.
+from types import SimpleNamespace
+
 from cutsew import gpu, sizing
+from cutsew.checks import check_memory
 
 # On one machine at most one job per visible GPU runs at a time; a cluster counts its own. The driver is asked once.
 LOCAL_GPUS = 0 if DEVICE == "cpu" else len(gpu.visible())
@@ -15,6 +18,11 @@ def gpus(wildcards):
 def local_gpus(wildcards):
     """Resource: GPUs that a job takes of this machine."""
     return min(1, LOCAL_GPUS) if workflow.local_exec else 0
+
+
+def on_gpu():
+    """Tell whether jobs with a network in them compute on a GPU."""
+    return DEVICE != "cpu" and (LOCAL_GPUS > 0 or not workflow.local_exec)
 
 
 def training_gpus(wildcards):
@@ -46,7 +54,7 @@ def job_of(stage, wildcards, threads):
     if stage == "explain":
         shown = PLAN.runs[wildcards.run].explain
         photos = min(photos, shown.sample) + 2 * shown.pairs
-    return sizing.Job(photos, passes, threads, gpus(wildcards) > 0)
+    return sizing.Job(photos, passes, threads, on_gpu())
 
 
 def megabytes(stage):
@@ -69,6 +77,35 @@ def minutes(stage):
     return of_job
 
 
+@cache
+def refuse_too_large(runs):
+    """Refuse trainings that do not fit into this machine's memory, before any job; none where jobs run elsewhere."""
+    if not (workflow.is_main_process and workflow.local_exec):
+        return
+    machine = sizing.machine_megabytes()
+    warnings = {}
+    for run in runs:
+        trained = PLAN.folder(run, "train") / "adapter.safetensors"
+        if not makes(run, "train") or trained.exists():
+            continue
+        job = job_of("train", SimpleNamespace(run=run), 2)
+        try:
+            warnings[check_memory(PLAN.runs[run], job, machine)] = run
+        except UserError as error:
+            sys.exit(f"cutsew: {error}")
+    for text in filter(None, warnings):
+        print(f"cutsew: warning: {text}", file=sys.stderr)
+
+
+def small(run):
+    """Tell whether what is measured and shown of a run takes little memory, so that it may run where snakemake runs."""
+    stages = ("thresholds", "evaluate", "report")
+    jobs = [(stage, job_of(stage, SimpleNamespace(run=run), 1)) for stage in stages]
+    return all(
+        sizing.megabytes(PLAN.runs[run], *job) <= sizing.LOCAL_MB for job in jobs
+    )
+
+
 # Seconds each, even for a million photos: on a cluster they run where snakemake runs.
 localrules:
     all,
@@ -81,8 +118,14 @@ localrules:
     targets,
     override,
     select,
-    thresholds,
     reference_labels,
-    evaluate,
-    report,
     sweep_table,
+
+
+if all(map(small, PLAN.runs)):
+
+    # They hold all photos' labels, and the report counts pairs of classes: large ones are jobs with memory of their own.
+    localrules:
+        thresholds,
+        evaluate,
+        report,

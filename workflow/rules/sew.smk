@@ -11,6 +11,9 @@ rule correct:
         "results/{dataset}/{run}/logs/correct.log",
     conda:
         "../../envs/cutsew.yaml"
+    resources:
+        mem_mb=megabytes("correct"),
+        runtime=minutes("correct"),
     params:
         settings=settings("correct"),
     shell:
@@ -86,6 +89,9 @@ rule select:
         "results/{dataset}/{run}/logs/select.log",
     conda:
         "../../envs/cutsew.yaml"
+    resources:
+        mem_mb=megabytes("select"),
+        runtime=minutes("select"),
     params:
         photos=photos_digest,
         settings=settings("select"),

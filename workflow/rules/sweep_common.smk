@@ -40,4 +40,5 @@ def sweep_result(wildcards):
         sys.exit(
             f"cutsew: sweep: none is named; add --config sweep=NAME ({known}, or all)"
         )
+    refuse_too_large(tuple(v.run for variants in VARIANTS.values() for v in variants))
     return [f"results/{DATASET}/sweeps/{name}/table.csv" for name in SWEEPS]
