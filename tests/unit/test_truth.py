@@ -228,6 +228,13 @@ def test_ids_without_photos_may_stand_in_a_column_path(tmp_path):
         run(tmp_path, manifest, kind="ids", truth=str(tmp_path / "truth.csv"))
 
 
+def test_names_with_line_breaks_stay_on_one_line_of_the_log(tmp_path, caplog):
+    run_csv(tmp_path, 'path,labels\na.jpg,"dog;x\ny"\n', classes=["dog", "new\nline"])
+    told = [line for line in caplog.messages if "new" in line or "x" in line]
+    assert any(r"no truth for new\nline" in line for line in told) and any(r"ignored: x\ny" in line for line in told)
+    assert not any("\n" in line for line in told)
+
+
 def test_a_class_with_a_semicolon(tmp_path):
     labels = run_csv(tmp_path, 'path;labels\na.jpg;"cat; tabby"\nd.jpg;dog\n', classes=["cat; tabby", "dog"])
     assert labels[["cat; tabby", "dog"]].to_numpy().tolist() == [[1, 0], [0, 1]]

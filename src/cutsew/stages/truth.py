@@ -74,7 +74,7 @@ def truth(
             where,
             len(classes) - len(absent),
             len(classes),
-            some(absent),
+            printable(some(absent)),
         )
 
 
@@ -120,5 +120,8 @@ def _tell(table: pd.DataFrame, photos: pd.DataFrame, others: dict[str, int]) -> 
         )
     if others:
         log.warning(
-            "%d labels of %d names outside `classes` ignored: %s", sum(others.values()), len(others), some(list(others))
+            "%d labels of %d names outside `classes` ignored: %s",
+            sum(others.values()),
+            len(others),
+            printable(some(list(others))),
         )
