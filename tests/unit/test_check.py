@@ -60,5 +60,5 @@ def test_other_kinds_and_files_that_are_none(tmp_path):
     with pytest.raises(UserError, match="only copies of kind voc, coco and nus are checked"):
         checked(tmp_path, ["cat", "dog"], kind="folder")
     (tmp_path / "bad.yaml").write_text("- a list")
-    with pytest.raises(UserError, match=r"bad\.yaml: holds no settings"):
+    with pytest.raises(UserError, match=r"bad\.yaml: holds a list, not settings"):
         check(tmp_path / "bad.yaml")
