@@ -1,6 +1,7 @@
 """Cheap checks made before any job starts, so that a slip shows in the first second and not after hours."""
 
 import math
+import resource
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,26 @@ from cutsew.plan import DEFAULT, REBUILT
 from cutsew.preprocessing import OPEN_CLIP_CONFIG, from_config, is_at_hand, model_config, of_open_clip, of_timm
 
 WEIGHTS_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt", ".tar", ".json", ".onnx", ".npz")
+
+
+FEW_FILES, ENOUGH_FILES = 128, 1024
+"""Files that a process has to be allowed to open at once, and that are asked for where fewer are."""
+
+
+def check_open_files() -> None:
+    """Have this process and the jobs that it starts be allowed to open enough files at once.
+
+    Raises:
+        UserError: the limit is low and cannot be raised from here.
+
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= FEW_FILES:
+        return
+    raised = ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_FILES)
+    if raised < FEW_FILES:
+        raise UserError(f"a process may open {soft} files at once here; type ulimit -n 1024, or open a new shell")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
 
 
 def check_before_start(*configs: Config) -> None:

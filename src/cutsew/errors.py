@@ -1,5 +1,6 @@
 """What ends in a single line for the user."""
 
+import errno
 from collections.abc import Sequence
 
 
@@ -35,6 +36,8 @@ def in_one_line(error: Exception) -> str | None:
     """
     if isinstance(error, UserError):
         return str(error)
+    if (isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)) or MANY_FILES in str(error):
+        return "too many files are open at once; type ulimit -n 1024, or open a new shell, and rerun"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return printable(f"{_text(error.filename)}: {error.strerror}; mend that and run again")
     if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
@@ -46,6 +49,9 @@ def in_one_line(error: Exception) -> str | None:
         )
     return None
 
+
+MANY_FILES = "Too many open files"
+"""What torch's DataLoader and other libraries say where a process may open no more files."""
 
 NO_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory", "std::bad_alloc")
 """What torch and its libraries say where the machine's memory does not suffice."""

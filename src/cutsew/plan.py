@@ -65,18 +65,19 @@ class Plan:
 
     Args:
         raw: settings as read from the config file.
+        results: the folder of all datasets' results, as jobs have to name it.
 
     Raises:
         UserError: a setting is wrong.
 
     """
 
-    def __init__(self, raw: Mapping[str, Any]) -> None:
+    def __init__(self, raw: Mapping[str, Any], results: Path = Path("results")) -> None:
         base = load(raw)
         self.runs: dict[str, Config] = {DEFAULT: base}
         for name, changes in base.runs.items():
             self.runs[name] = load(override(raw, changes))
-        self.runs = {name: _with_layout(_with_rebuilt_weights(run)) for name, run in self.runs.items()}
+        self.runs = {name: _with_layout(_with_rebuilt_weights(run, results)) for name, run in self.runs.items()}
         self.runs = {name: _without_idle_crops(run, self.runs.values()) for name, run in self.runs.items()}
         self.config = base
         self._owners: dict[tuple[str, str], str] = {}
@@ -277,11 +278,11 @@ def _with_layout(config: Config) -> Config:
     return load(override(config.model_dump(), {"cut.layout": "windows" if convolutional else "tiles"}))
 
 
-def _with_rebuilt_weights(config: Config) -> Config:
+def _with_rebuilt_weights(config: Config, results: Path) -> Config:
     """Point teacher and student at the tiny CLIP that the workflow trains, where it is to be trained anew."""
     if not config.demo.rebuild_teacher:
         return config
-    rebuilt = f"results/{config.dataset.name}/{DEFAULT}/{REBUILT}"
+    rebuilt = str(results / config.dataset.name / DEFAULT / REBUILT)
     changes = {
         f"{section}.open_clip.pretrained": rebuilt
         for section in ("teacher", "student")

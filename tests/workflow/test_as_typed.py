@@ -2,9 +2,10 @@
 
 import copy
 import os
+import shutil
 
 import pytest
-from conftest import SETTINGS, clone, typed
+from conftest import ROOT, SETTINGS, clone, typed
 
 pytestmark = pytest.mark.workflow
 
@@ -62,3 +63,81 @@ def test_with_conda_the_cutsew_of_its_environment_is_run(cloned, tmp_path):
     assert done.returncode == 1
     assert (tmp_path / "asked").exists(), done.stderr
     assert "manifest results/tiny/default/images.parquet" in (tmp_path / "asked").read_text()
+
+
+MODULE = """
+configfile: "mine.yaml"
+
+
+module cutsew:
+    snakefile:
+        "{snakefile}"
+    config:
+        config
+    prefix:
+        "sub"
+
+
+use rule * from cutsew as c_*
+
+
+onstart:
+    cutsew.onstart()
+"""
+
+
+@pytest.fixture(scope="module")
+def module(tmp_path_factory):
+    """A workflow of one's own that uses this one below a prefix; its photos, truth and corrections lie beside it."""
+    folder = tmp_path_factory.mktemp("module") / "a workflow"
+    chosen = settings(labels={"overrides": "audit.csv"})
+    chosen["dataset"]["truth"] = "truth.csv"
+    clone(folder, chosen)
+    for name in ("Snakefile", "profiles", "slurm"):
+        (folder / name).unlink()
+    (folder / "config" / "config.yaml").rename(folder / "mine.yaml")
+    (folder / "truth.csv").write_text("path,labels\n0.jpg,cat\nheld-out/1.jpg,dog;bus\n3.jpg,cat\nheld-out/2.jpg,cat\n")
+    (folder / "audit.csv").write_text("image,class,present,by,at\n3.jpg,dog,1,Ada,2026-01-02T03:04:05Z\n")
+    (folder / "Snakefile").write_text(MODULE.format(snakefile=ROOT / "Snakefile"))
+    return folder
+
+
+def test_as_a_module_below_a_prefix(module):
+    done = typed(module, SNAKEMAKE, "--cores", "2", "c_all")
+    assert done.returncode == 0, done.stderr
+    assert not (module / "results").exists()
+    run = module / "sub" / "results" / "tiny" / "default"
+    assert (run / "report.html").exists() and (run / "metrics.csv").exists()
+    assert (module / "sub" / "results" / "tiny" / "features").is_dir()
+    done = typed(module, SNAKEMAKE, "--cores", "2", "c_all", "--rerun-triggers", "mtime", "params", "input")
+    assert done.returncode == 0 and "Nothing to be done" in done.stderr, done.stdout + done.stderr
+
+
+def test_from_another_directory(cloned, tmp_path):
+    """Results, photos and config/config.yaml belong to the working directory, the rules to the clone."""
+    elsewhere = tmp_path / "else where"
+    (elsewhere / "config").mkdir(parents=True)
+    shutil.copy(cloned / "config" / "config.yaml", elsewhere / "config")
+    shutil.copytree(cloned / "photos", elsewhere / "photos")
+    target = "results/tiny/default/images.parquet"
+    done = typed(elsewhere, cloned / SNAKEMAKE, "-s", cloned / "Snakefile", "--cores", "1", target)
+    assert done.returncode == 0, done.stderr
+    assert (elsewhere / target).exists()
+    (elsewhere / target).unlink()
+    done = typed(cloned, SNAKEMAKE, "--cores", "1", "--directory", elsewhere, target)
+    assert done.returncode == 0, done.stderr
+    assert (elsewhere / target).exists()
+
+
+def test_a_directory_without_a_config_file_runs_the_demo(cloned, tmp_path):
+    done = typed(tmp_path, cloned / SNAKEMAKE, "-s", ROOT / "Snakefile", "-n")
+    assert done.returncode == 0 and "results/demo/default/report.html" in done.stdout, done.stderr
+
+
+def test_a_low_limit_of_open_files_is_raised_or_refused_in_one_line(cloned):
+    run = ["bash", "-c", "ulimit $0 32 && exec .venv/bin/snakemake -n"]
+    done = typed(cloned, *run, "-n")
+    assert done.returncode == 1 and done.stderr.splitlines()[-1] == (
+        "cutsew: a process may open 32 files at once here; type ulimit -n 1024, or open a new shell"
+    )
+    assert typed(cloned, *run, "-Sn").returncode == 0

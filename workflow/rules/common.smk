@@ -13,7 +13,7 @@ from snakemake.settings.types import DeploymentMethod
 
 from cutsew.artefacts.measures import as_text
 from cutsew.changes import ChangeReporter
-from cutsew.checks import check_before_start
+from cutsew.checks import check_before_start, check_open_files
 from cutsew.config.class_names import class_list_hints
 from cutsew.config.model import Reference
 from cutsew.config.yaml_file import read_config
@@ -27,13 +27,30 @@ from cutsew.plan import DEFAULT, Plan
 from cutsew.slurm import choose_status_command
 
 # Jobs run the package of the very Python that runs Snakemake, whatever PATH says on their node; with `--sdm conda` that of
-# the rule's environment. `-P`: a file of the working directory, such as random.py, hides no module.
-CUTSEW = f"{shlex.quote(sys.executable)} -P -m cutsew"
+# the rule's environment. `-P`: a file of the working directory, such as random.py, hides no module. Rules prepend it, since
+# a shell command of a module does not see the names of its Snakefile.
+CUTSEW = f"{shlex.quote(sys.executable)} -P -m cutsew".replace("{", "{{").replace(
+    "}", "}}"
+)
 if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
     CUTSEW = "cutsew"
 
-# `--config sweep=alpha` names config/sweeps/alpha.yaml beside the Snakefile, or a file by its path; several with commas.
-SWEEP_FOLDER = Path(workflow.basedir, "config", "sweeps")
+# Of a module with `prefix:` Snakemake moves inputs and outputs there, but not params, nor what is read here.
+PATH_MODIFIER = workflow.modifier.path_modifier
+
+# `--config sweep=alpha` names config/sweeps/alpha.yaml of this workflow, or a file by its path; several with commas.
+RULES = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
+SWEEP_FOLDER = RULES.parents[1] / "config" / "sweeps"
+
+
+def on_disk(path):
+    """Return where a path that the rules name lies: below a module's prefix, where there is one."""
+    return PATH_MODIFIER.replace_prefix(str(path))
+
+
+def own_file(path):
+    """Input: a file of the user's, which no prefix of a module moves; none where none is set."""
+    return local(str(path)) if path else []
 
 
 def checked_plan(raw):
@@ -42,6 +59,7 @@ def checked_plan(raw):
     asked = raw.pop("sweep", None)
     sweeps, variants = {}, {}
     try:
+        check_open_files()
         # Snakemake has read them, but of a key that stands twice it took the last without a word.
         for path in filter(os.path.isfile, workflow.configfiles):
             read_config(Path(path))
@@ -54,7 +72,7 @@ def checked_plan(raw):
             variants[path.stem] = variants_of(sweeps[path.stem], raw, str(path))
         for name, found in variants.items():
             raw = add_runs(raw, {v.run: v.changes for v in found}, name)
-        plan = Plan(raw)
+        plan = Plan(raw, results=Path(on_disk("results/")))
         check_before_start(*plan.runs.values())
     except UserError as error:
         sys.exit(f"cutsew: {error}")
@@ -126,7 +144,7 @@ def makes(run, stage):
 def claim_results():
     """Refuse to work on results that another snakemake works on."""
     try:
-        claim(Path("results", DATASET))
+        claim(Path(on_disk(f"results/{DATASET}")))
     except UserError as error:
         sys.exit(f"cutsew: {error}")
 
@@ -153,7 +171,7 @@ def tell_corrections():
 def print_tables():
     """Show what was measured of every run, and where."""
     for run in PLAN.runs:
-        table = PLAN.folder(run, "evaluate") / "metrics.csv"
+        table = Path(on_disk(PLAN.folder(run, "evaluate") / "metrics.csv"))
         if table.exists():
             print(f"\n{table}\n{as_text(pd.read_csv(table))}")
 

@@ -12,7 +12,7 @@ rule tiny_clip:
     params:
         settings=settings("tiny_clip"),
     shell:
-        "{CUTSEW} --log {log} tiny_clip {output.weights}"
+        CUTSEW + " --log {log} tiny_clip {output.weights}"
 
 
 rule text:
@@ -33,7 +33,8 @@ rule text:
     params:
         settings=settings("text"),
     shell:
-        "{CUTSEW} --log {log} text {output.group} --settings {params.settings:q} --device {resources.device}"
+        CUTSEW
+        + " --log {log} text {output.group} --settings {params.settings:q} --device {resources.device}"
 
 
 rule encode_photos:
@@ -60,7 +61,8 @@ rule encode_photos:
         settings=settings("encode"),
         digest=shard_digest,
     shell:
-        "{CUTSEW} --log {log} encode {input.images} {params.views} --shard {wildcards.shard}"
+        CUTSEW
+        + " --log {log} encode {input.images} {params.views} --shard {wildcards.shard}"
         " --settings {params.settings:q}"
         " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
 
@@ -91,7 +93,8 @@ rule encode_crops:
         passes=passes_of_block,
         digest=shard_digest,
     shell:
-        "{CUTSEW} --log {log} encode {input.images} {params.views} --shard {wildcards.shard}"
+        CUTSEW
+        + " --log {log} encode {input.images} {params.views} --shard {wildcards.shard}"
         " --block {wildcards.block} --passes {params.passes} --settings {params.settings:q}"
         " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
 
@@ -111,7 +114,8 @@ rule seal:
         photos=contents_digest,
         settings=settings("seal"),
     shell:
-        "{CUTSEW} --log {log} seal {input.images} {output.group} --settings {params.settings:q}"
+        CUTSEW
+        + " --log {log} seal {input.images} {output.group} --settings {params.settings:q}"
 
 
 rule score:
@@ -132,7 +136,8 @@ rule score:
     params:
         settings=settings("score"),
     shell:
-        "{CUTSEW} --log {log} score {input.views} {input.text} {output.group} --settings {params.settings:q}"
+        CUTSEW
+        + " --log {log} score {input.views} {input.text} {output.group} --settings {params.settings:q}"
         " --threads {threads}"
 
 
@@ -154,7 +159,8 @@ rule import_scores:
         photos=photos_digest,
         settings=settings("import_scores"),
     shell:
-        "{CUTSEW} --log {log} import_scores {input.images} {output.group} --settings {params.settings:q}"
+        CUTSEW
+        + " --log {log} import_scores {input.images} {output.group} --settings {params.settings:q}"
 
 
 if makes(DEFAULT, "encode"):
@@ -184,4 +190,5 @@ rule fuse:
         settings=settings("fuse"),
         options=tagclip_options,
     shell:
-        "{CUTSEW} --log {log} fuse {input.logits} {output.group} --settings {params.settings:q} {params.options:q}"
+        CUTSEW
+        + " --log {log} fuse {input.logits} {output.group} --settings {params.settings:q} {params.options:q}"

@@ -15,7 +15,8 @@ rule demo_world:
         folder=subpath(output.record, strip_suffix=".json"),
         settings=settings("demo_world"),
     shell:
-        "{CUTSEW} --log {log} demo_world {params.folder} --settings {params.settings:q} --workers {threads}"
+        CUTSEW
+        + " --log {log} demo_world {params.folder} --settings {params.settings:q} --workers {threads}"
 
 
 rule download:
@@ -28,7 +29,7 @@ rule download:
     params:
         settings=settings("download"),
     shell:
-        "{CUTSEW} --log {log} download {output.record} --settings {params.settings:q}"
+        CUTSEW + " --log {log} download {output.record} --settings {params.settings:q}"
 
 
 checkpoint manifest:
@@ -50,7 +51,7 @@ checkpoint manifest:
         root=photo_root,
         listing=listing,
     shell:
-        "{CUTSEW} --log {log} manifest {output.images} --root {params.root:q}"
+        CUTSEW + " --log {log} manifest {output.images} --root {params.root:q}"
         " --settings {params.settings:q} --workers {threads}"
 
 
@@ -71,4 +72,5 @@ rule truth:
         root=photo_root,
         listing=truth_listing,
     shell:
-        "{CUTSEW} --log {log} truth {input.images} {output.labels} --root {params.root:q} --settings {params.settings:q}"
+        CUTSEW
+        + " --log {log} truth {input.images} {output.labels} --root {params.root:q} --settings {params.settings:q}"

@@ -25,7 +25,7 @@ rule predict:
         photos=photos_digest,
         version=version_of("predict"),
     shell:
-        "{CUTSEW} --log {log} predict {input.images} {input.adapter} {output.group}"
+        CUTSEW + " --log {log} predict {input.images} {input.adapter} {output.group}"
         " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
 
 
@@ -54,7 +54,7 @@ rule tiles:
         photos=photos_digest,
         version=version_of("tiles"),
     shell:
-        "{CUTSEW} --log {log} tiles {input.images} {input.adapter} {output.group}"
+        CUTSEW + " --log {log} tiles {input.images} {input.adapter} {output.group}"
         " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
 
 
@@ -86,7 +86,8 @@ rule ensemble:
         photos=photos_digest,
         settings=settings("ensemble"),
     shell:
-        "{CUTSEW} --log {log} ensemble {input.images} {input.adapter} {output.group} --settings {params.settings:q}"
+        CUTSEW
+        + " --log {log} ensemble {input.images} {input.adapter} {output.group} --settings {params.settings:q}"
         " --scores {input.scores} --fused {input.fused} --logits {input.logits}"
         " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
 
@@ -109,7 +110,8 @@ rule thresholds:
     params:
         settings=settings("thresholds"),
     shell:
-        "{CUTSEW} --log {log} thresholds {input.scores} {output.table} --logits {input.logits}"
+        CUTSEW
+        + " --log {log} thresholds {input.scores} {output.table} --logits {input.logits}"
         " --refined {input.refined} --settings {params.settings:q}"
 
 
@@ -141,5 +143,6 @@ rule evaluate:
         settings=settings("evaluate"),
         options=measure_options,
     shell:
-        "{CUTSEW} --log {log} evaluate {input.images} {output.metrics} --settings {params.settings:q}"
+        CUTSEW
+        + " --log {log} evaluate {input.images} {output.metrics} --settings {params.settings:q}"
         " --logits {input.logits} --fused {input.fused} --pseudo {input.pseudo} {params.options:q}"

@@ -30,6 +30,7 @@ rule explain:
         photos=photos_digest,
         settings=settings("explain"),
     shell:
-        "{CUTSEW} --log {log} explain {input.images} {input.adapter} {output.group} --settings {params.settings:q}"
+        CUTSEW
+        + " --log {log} explain {input.images} {input.adapter} {output.group} --settings {params.settings:q}"
         " --views {input.views} --text {input.text} --scores {input.scores} --refined {input.refined}"
         " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"

@@ -25,7 +25,7 @@ def rebuilt_weights(wildcards):
 
 def scores_file(wildcards):
     """Input: the file of scores made elsewhere."""
-    return str(PLAN.runs[wildcards.run].teacher.scores.file)
+    return own_file(PLAN.runs[wildcards.run].teacher.scores.file)
 
 
 def world(wildcards):
@@ -51,7 +51,7 @@ def downloaded(wildcards):
 def photo_root(wildcards):
     """Params: the folder of the photos."""
     if PLAN.runs[wildcards.run].dataset.kind == "demo":
-        return str(PLAN.folder(wildcards.run, "demo_world") / "world")
+        return on_disk(PLAN.folder(wildcards.run, "demo_world") / "world")
     return str(PLAN.runs[wildcards.run].dataset.root or ".")
 
 
@@ -62,7 +62,7 @@ def listing(wildcards):
 
 def truth_file(wildcards):
     """Input: the user's file of true labels, where there is one."""
-    return str(PLAN.runs[wildcards.run].dataset.truth or "") or []
+    return own_file(PLAN.runs[wildcards.run].dataset.truth)
 
 
 def truth_listing(wildcards):
@@ -78,7 +78,7 @@ def photos(wildcards):
 
 def shards(run):
     """Read shards.csv: a row per shard with digests of its rows; empty as long as there is none."""
-    table = PLAN.folder(run, "manifest") / "shards.csv"
+    table = Path(on_disk(PLAN.folder(run, "manifest") / "shards.csv"))
     if not table.exists():
         return pd.DataFrame(columns=["shard", "digest", "listed"])
     return shards_as_of(table, table.stat().st_mtime_ns)
@@ -138,7 +138,7 @@ def chunks(wildcards):
 
 def patch_options(wildcards):
     """Params: the photos to paste, as command-line options; none where nothing is sewn."""
-    return [word for path in pasted(wildcards) for word in ("--patches", path)]
+    return [word for path in pasted(wildcards) for word in ("--patches", on_disk(path))]
 
 
 def pasted(wildcards):
@@ -195,7 +195,7 @@ def overridden(wildcards):
 
 def corrections_file(wildcards):
     """Input: the file of a human's corrections."""
-    return str(PLAN.runs[wildcards.run].labels.overrides or "") or []
+    return own_file(PLAN.runs[wildcards.run].labels.overrides)
 
 
 def trained_corrections(wildcards):

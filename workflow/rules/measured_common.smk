@@ -53,19 +53,23 @@ def suggested(wildcards):
 
 def measure_options(wildcards):
     """Params: what there is to measure, as command-line options."""
-    options = [(f"--{name}", path) for name, path in measured(wildcards).items()]
+    options = [
+        (f"--{name}", on_disk(path)) for name, path in measured(wildcards).items()
+    ]
     options += [
-        ("--reference", f"{kind}={path}")
+        ("--reference", f"{kind}={on_disk(path)}")
         for kind, path in scores_of_references(wildcards.run).items()
     ]
-    options += [("--thresholds", path) for path in suggested(wildcards)]
+    options += [("--thresholds", on_disk(path)) for path in suggested(wildcards)]
     return [word for option in options for word in option]
 
 
 def show_options(wildcards):
     """Params: what there is to show, as command-line options."""
     return [
-        word for name, path in shown(wildcards).items() for word in (f"--{name}", path)
+        word
+        for name, path in shown(wildcards).items()
+        for word in (f"--{name}", on_disk(path))
     ]
 
 

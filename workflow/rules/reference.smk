@@ -17,7 +17,8 @@ rule reference_labels:
         photos=photos_digest,
         settings=settings("reference_labels"),
     shell:
-        "{CUTSEW} --log {log} reference_labels {input.images} {input.truth} {output.group}"
+        CUTSEW
+        + " --log {log} reference_labels {input.images} {input.truth} {output.group}"
         " --kind {wildcards.reference} --settings {params.settings:q}"
 
 
@@ -46,15 +47,16 @@ rule reference_train:
         device=DEVICE,
         checkpoint_seconds=CHECKPOINT_SECONDS,
         cache_features=CACHE_FEATURES,
+        features=feature_folder,
         processes=TRAIN_PROCESSES,
     params:
         photos=photos_digest,
         settings=settings("reference_train"),
     shell:
-        "{CUTSEW} --log {log} train {input.images} {input.labels} {output.adapter}"
+        CUTSEW + " --log {log} train {input.images} {input.labels} {output.adapter}"
         " --settings {params.settings:q} --device {resources.device} --workers {threads}"
         " --checkpoint-seconds {resources.checkpoint_seconds} --processes {resources.processes}"
-        " --features results/{wildcards.dataset}/features --cache-features {resources.cache_features}"
+        " --features {resources.features:q} --cache-features {resources.cache_features}"
 
 
 rule reference_predict:
@@ -81,5 +83,5 @@ rule reference_predict:
         photos=photos_digest,
         version=version_of("reference_predict"),
     shell:
-        "{CUTSEW} --log {log} predict {input.images} {input.adapter} {output.group}"
+        CUTSEW + " --log {log} predict {input.images} {input.adapter} {output.group}"
         " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"

@@ -37,5 +37,6 @@ rule report:
         options=show_options,
         version=version_of("report"),
     shell:
-        "{CUTSEW} --log {log} report {output.page} --metrics {input.metrics} --images {input.images}"
+        CUTSEW
+        + " --log {log} report {output.page} --metrics {input.metrics} --images {input.images}"
         " --logits {input.logits} --fused {input.fused} --pseudo {input.pseudo} {params.options:q}"

@@ -85,7 +85,7 @@ def refuse_too_large(runs):
     machine = sizing.machine_megabytes()
     warnings = {}
     for run in runs:
-        trained = PLAN.folder(run, "train") / "adapter.safetensors"
+        trained = PLAN.on_disk(run, "train") / "adapter.safetensors"
         if not makes(run, "train") or trained.exists():
             continue
         job = job_of("train", SimpleNamespace(run=run), 2)
@@ -104,6 +104,11 @@ def small(run):
     return all(
         sizing.megabytes(PLAN.runs[run], *job) <= sizing.LOCAL_MB for job in jobs
     )
+
+
+def feature_folder(wildcards):
+    """Resource: the folder of the features that trainings keep."""
+    return on_disk(f"results/{wildcards.dataset}/features")
 
 
 # Seconds each, even for a million photos: on a cluster they run where snakemake runs.

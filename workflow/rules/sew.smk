@@ -17,7 +17,8 @@ rule correct:
     params:
         settings=settings("correct"),
     shell:
-        "{CUTSEW} --log {log} correct {input.fused} {output.group} --settings {params.settings:q}"
+        CUTSEW
+        + " --log {log} correct {input.fused} {output.group} --settings {params.settings:q}"
 
 
 rule targets:
@@ -35,7 +36,7 @@ rule targets:
         photos=photos_digest,
         settings=settings("targets"),
     shell:
-        "{CUTSEW} --log {log} targets {input.images} {input.labels} {output.group}"
+        CUTSEW + " --log {log} targets {input.images} {input.labels} {output.group}"
         " --settings {params.settings:q}"
 
 
@@ -54,7 +55,8 @@ rule corrections:
         photos=photos_digest,
         settings=settings("corrections"),
     shell:
-        "{CUTSEW} --log {log} corrections {input.images} {input.file:q} {output.table} --settings {params.settings:q}"
+        CUTSEW
+        + " --log {log} corrections {input.images} {input.file:q} {output.table} --settings {params.settings:q}"
 
 
 rule override:
@@ -74,7 +76,8 @@ rule override:
         corrections=trained_corrections,
         settings=settings("override"),
     shell:
-        "{CUTSEW} --log {log} override {input.images} {input.labels} {input.corrections} {output.group}"
+        CUTSEW
+        + " --log {log} override {input.images} {input.labels} {input.corrections} {output.group}"
         " --settings {params.settings:q}"
 
 
@@ -96,7 +99,8 @@ rule select:
         photos=photos_digest,
         settings=settings("select"),
     shell:
-        "{CUTSEW} --log {log} select {input.images} {input.labels} {output.patches} --settings {params.settings:q}"
+        CUTSEW
+        + " --log {log} select {input.images} {input.labels} {output.patches} --settings {params.settings:q}"
 
 
 rule train:
@@ -125,13 +129,15 @@ rule train:
         device=DEVICE,
         checkpoint_seconds=CHECKPOINT_SECONDS,
         cache_features=CACHE_FEATURES,
+        features=feature_folder,
         processes=TRAIN_PROCESSES,
     params:
         photos=photos_digest,
         patches=patch_options,
         settings=settings("train"),
     shell:
-        "{CUTSEW} --log {log} train {input.images} {input.labels} {output.adapter} {params.patches:q}"
+        CUTSEW
+        + " --log {log} train {input.images} {input.labels} {output.adapter} {params.patches:q}"
         " --settings {params.settings:q} --device {resources.device} --workers {threads}"
         " --checkpoint-seconds {resources.checkpoint_seconds} --processes {resources.processes}"
-        " --features results/{wildcards.dataset}/features --cache-features {resources.cache_features}"
+        " --features {resources.features:q} --cache-features {resources.cache_features}"

@@ -20,7 +20,8 @@ rule sweep_table:
     params:
         settings=swept_settings,
     shell:
-        "{CUTSEW} --log {log} sweep_table {output.table} --settings {params.settings:q}"
+        CUTSEW
+        + " --log {log} sweep_table {output.table} --settings {params.settings:q}"
 
 
 rule sweep:

@@ -15,7 +15,7 @@ def swept_settings(wildcards):
     """Params: what the variants are and where they are measured, each once."""
     runs = {
         metrics_of(v): {
-            "metrics": metrics_of(v),
+            "metrics": on_disk(metrics_of(v)),
             "variant": v.label,
             "settings": v.settings,
             "seed": v.seed,

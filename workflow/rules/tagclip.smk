@@ -27,7 +27,8 @@ rule tagclip:
         settings=settings("tagclip"),
         digest=shard_digest,
     shell:
-        "{CUTSEW} --log {log} tagclip {input.images} {input.text} {params.group} --shard {wildcards.shard}"
+        CUTSEW
+        + " --log {log} tagclip {input.images} {input.text} {params.group} --shard {wildcards.shard}"
         " --settings {params.settings:q}"
         " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
 
@@ -48,4 +49,5 @@ rule seal_tagclip:
         photos=contents_digest,
         settings=settings("seal_tagclip"),
     shell:
-        "{CUTSEW} --log {log} seal_tagclip {input.images} {input.text} {output.group} --settings {params.settings:q}"
+        CUTSEW
+        + " --log {log} seal_tagclip {input.images} {input.text} {output.group} --settings {params.settings:q}"

@@ -22,4 +22,8 @@ def tagclip_scores(wildcards):
 
 def tagclip_options(wildcards):
     """Params: TagCLIP's scores, as command-line options; none where crops are fused."""
-    return [word for path in tagclip_scores(wildcards) for word in ("--tagclip", path)]
+    return [
+        word
+        for path in tagclip_scores(wildcards)
+        for word in ("--tagclip", on_disk(path))
+    ]
