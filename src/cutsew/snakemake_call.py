@@ -67,7 +67,7 @@ def config_files(words: Sequence[str]) -> list[Path]:
 
 
 def refuse_swallowed_targets(words: Sequence[str]) -> None:
-    """Refuse a target that stands after an option which takes all words that follow it.
+    """Refuse a target, or another stray word, after an option that takes all words which follow it.
 
     Raises:
         UserError: with the call as it works.
@@ -75,6 +75,8 @@ def refuse_swallowed_targets(words: Sequence[str]) -> None:
     """
     for option, place, word in _values(words):
         if _is_option(words[place - 1]) or not _swallowed(option, word):
+            if option in PAIRS and "=" not in word:
+                raise UserError(f"{option}: {word!r} is not {PAIRS[option]}; write it so")
             continue
         end = next((i for i in range(place, len(words)) if _is_option(words[i])), len(words))
         moved = ["snakemake", *words[place:end], *words[:place], *words[end:]]

@@ -406,6 +406,8 @@ CALLS = [
     ("--configfile c.yaml --config sweep=alpha sweep", REFUSED, "^--config takes .*: snakemake sweep --configfile"),
     ("--set-threads train=2 labels", REFUSED, "^--set-threads takes .*: snakemake labels --set"),
     ("--forcerun train labels", REFUSED, "^--forcerun takes .*: snakemake labels --forcerun train$"),
+    ("--config alpha", REFUSED, "^--config: 'alpha' is not name=value; write it so$"),
+    ("--set-resources train:mem_mb", REFUSED, "^--set-resources: 'train:mem_mb' is not rule:resource=value"),
     ("--forcerun labels", ACCEPTED, "fine"),
     ("--forcerun results/x/default/report.html results/y", ACCEPTED, "fine"),
     ("--until override", ACCEPTED, "fine"),
