@@ -80,6 +80,7 @@ class Plan:
         self.runs = {name: _with_layout(_with_rebuilt_weights(run, results)) for name, run in self.runs.items()}
         self.runs = {name: _without_idle_crops(run, self.runs.values()) for name, run in self.runs.items()}
         self.config = base
+        self._results = results
         self._owners: dict[tuple[str, str], str] = {}
         self._signatures: dict[tuple[str, str], str] = {}
         self._trained_on: dict[str, str] = {}
@@ -167,7 +168,7 @@ class Plan:
 
     def _lists_photos(self, run: str) -> bool:
         """Tell whether there is a manifest, made with the run's settings."""
-        manifest = self.folder(run, "manifest") / "images.parquet"
+        manifest = self.on_disk(run, "manifest") / "images.parquet"
         record = manifest.with_suffix(".json")
         if not (manifest.is_file() and record.is_file()):
             return False
@@ -187,7 +188,7 @@ class Plan:
 
     def corrections(self, run: str) -> "pd.DataFrame | None":
         """Read a run's corrections with the split of their photos; None where there are none, or no manifest yet."""
-        file, manifest = self.runs[run].labels.overrides, self.folder(run, "manifest") / "images.parquet"
+        file, manifest = self.runs[run].labels.overrides, self.on_disk(run, "manifest") / "images.parquet"
         if file is None or not (file.is_file() and manifest.is_file()):
             return None
         from cutsew.data.overrides import split_of_corrections  # noqa: PLC0415  # only runs with corrections need pandas
@@ -206,6 +207,10 @@ class Plan:
     def folder(self, run: str, stage: str) -> Path:
         """Return the folder that holds a stage's artefacts for a run."""
         return Path("results", self.runs[run].dataset.name, self.owner(run, stage))
+
+    def on_disk(self, run: str, stage: str) -> Path:
+        """Return where that folder lies: below the prefix of a module, which the paths of rules do not have."""
+        return self._results / self.runs[run].dataset.name / self.owner(run, stage)
 
 
 def _drop_other_kinds(section: dict[str, Any] | None, kind: str) -> None:
