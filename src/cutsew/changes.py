@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,8 @@ def _differences(plan: Plan, job: Job) -> Iterator[str]:
         yield f"{USER_FILES.get(job.stage, f'{job.stage}: input edited')} ({path})"
     if job.stage == "truth" and job.other_params and not told and not files and not _photos_differ(record):
         yield "annotations edited (true labels)"
+    if job.other_params and not told:
+        yield from (f"weights replaced ({path})" for path in plan.weights(job.run, job.stage) if _since(record, path))
     if job.other_inputs:
         yield from _other_inputs(job, record)
 
@@ -254,6 +257,16 @@ def _edited(record: Made, path: Path) -> bool:
         return before is None or before != input_digest(path)
     except (OSError, UserError):
         return True
+
+
+def _since(record: Made, path: Path) -> bool:
+    """Tell whether a file is newer than a record; weights replaced by older ones are, by the time of their inode."""
+    try:
+        made = datetime.fromisoformat(str(record.content.get("start"))).timestamp()
+    except ValueError:
+        return False
+    found = path.stat()
+    return max(found.st_mtime, found.st_ctime) > made
 
 
 def _made_otherwise(plan: Plan, job: Job, record: Made) -> Iterator[str]:

@@ -56,6 +56,16 @@ IDLE_CUT = {
 }
 """`cut.layout` -> settings of `cut` that it does not use."""
 
+WEIGHTS_OF: dict[str, tuple[str, ...]] = {
+    "text": ("teacher",),
+    "encode": ("teacher",),
+    "tagclip": ("teacher",),
+    "train": ("student",),
+    "reference_train": ("student",),
+    "explain": ("teacher", "student"),
+}
+"""Stage -> sections of the settings whose weights it loads; others read them from what these made."""
+
 APART = {"encode": ("cut.passes",)}
 """Settings that part two runs' artefacts of a stage although no job reads them: each views.zarr has one M."""
 
@@ -203,6 +213,18 @@ class Plan:
         train = int((table["split"] == "train").sum())
         told = in_words(train, len(table) - train, student=config.student.kind != "none")
         return f"labels.overrides: {printable(str(config.labels.overrides))}: {told}"
+
+    def weights(self, run: str, stage: str) -> list[Path]:
+        """Name the files of weights on this machine that a stage reads, but for those that the workflow makes."""
+        config = self.runs[run]
+        names = []
+        for section in WEIGHTS_OF.get(stage, ()):
+            model = getattr(config, section)
+            if model.kind == "timm":
+                names.append(model.timm.weights)
+            elif model.kind == "open_clip" and Path(model.open_clip.pretrained).name != REBUILT:
+                names.append(model.open_clip.pretrained)
+        return [path for path in map(Path, names) if path.is_file()]
 
     def folder(self, run: str, stage: str) -> Path:
         """Return the folder that holds a stage's artefacts for a run."""

@@ -141,6 +141,20 @@ def test_a_newer_file_of_the_user_with_its_old_content_is_not_edited(home):
     assert edited[0] == "changed: true labels edited (truth.csv) (run default)"
 
 
+def test_replaced_weights_are_named(tmp_path):
+    weights = tmp_path / "vit.pt"
+    weights.touch()
+    raw = {**RAW, "runs": {}, "teacher": {"open_clip": {"pretrained": str(weights)}}}
+    plan = Plan(raw)
+    assert [plan.weights("default", stage) for stage in ("text", "encode", "train")] == [[weights], [weights], []]
+    record = Path("results/tiny/default/text.json")
+    before = record.read_text()
+    record.write_text(json.dumps(json.loads(before) | {"settings": json.loads(plan.params("default", "text"))}))
+    lines = said(raw, ("text",), other_params=True)
+    record.write_text(before)
+    assert lines[0] == f"changed: weights replaced ({weights})"
+
+
 def test_other_inputs_are_named():
     reads = tuple(Path("results/tiny/default", n) for n in ("images.parquet", "overridden.zarr/zarr.json"))
     line = said(RAW, ("train",), reads=(*reads, Path("results/tiny/default/patches.parquet")), other_inputs=True)[0]

@@ -1,5 +1,6 @@
 """Labelled Zarrs: written whole or chunk by chunk, opened only if complete."""
 
+import os
 import warnings
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from cutsew.artefacts.coordinates import Along, Same
 from cutsew.artefacts.layout import Spec, inner_chunk
 from cutsew.artefacts.reading import array_of, labels_of, open_group, read
-from cutsew.artefacts.store import content_digest, new_group, seal, write_chunk
+from cutsew.artefacts.store import content_digest, file_digest, new_group, remembered_digest, seal, write_chunk
 from cutsew.errors import UserError
 
 
@@ -137,3 +138,21 @@ def test_labels_of_another_group_are_the_same_files(tmp_path):
         digests.append(content_digest(tmp_path / f"{name}.zarr"))
     assert digests[0] == digests[1]
     assert labels_of(open_group(tmp_path / "second.zarr"), "image") == ["a", "ü"]
+
+
+def test_a_large_file_is_digested_again_only_when_it_has_changed(tmp_path, monkeypatch):
+    weights, memory = tmp_path / "w.pt", tmp_path / "results" / ".weights.json"
+    weights.write_bytes(b"one")
+    first = remembered_digest(weights, memory)
+    assert first == file_digest(weights) and not memory.exists()  # a dry run before the first makes no folder
+    memory.parent.mkdir()
+    remembered_digest(weights, memory)
+    with monkeypatch.context() as patched:
+        patched.setattr("cutsew.artefacts.store.file_digest", lambda _: pytest.fail("digested again"))
+        assert remembered_digest(weights, memory) == first
+    weights.write_bytes(b"two")
+    os.utime(weights, ns=(1, 1))
+    second = remembered_digest(weights, memory)
+    assert second == file_digest(weights) != first
+    memory.write_text("[")
+    assert remembered_digest(weights, memory) == second

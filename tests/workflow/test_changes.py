@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 from conftest import Workflow, draw_photo
+from safetensors.torch import load_file, save_file
+
+from cutsew.demo.tiny_clip import SHIPPED
 
 pytestmark = pytest.mark.workflow
 
@@ -149,3 +152,20 @@ def test_verify_names_the_stale_results_and_its_command_rebuilds_them(edited):
     done = shell(command, edited.folder)
     assert done.returncode == 0, done.stderr
     assert shell(f"cutsew verify {run}", edited.folder).returncode == 0
+
+
+def test_replaced_weights_rerun_and_touched_ones_do_not(made, tmp_path):
+    shutil.copytree(made.folder / "photos", tmp_path / "photos")
+    mine = Workflow(tmp_path, copy.deepcopy(made.settings))
+    weights = tmp_path / "mine.safetensors"
+    tensors = load_file(SHIPPED)
+    save_file(tensors, weights)
+    mine.edit(teacher__open_clip__pretrained="mine.safetensors", dataset__truth=None)
+    target = "results/tiny/default/text.zarr/zarr.json"
+    assert mine.run(target) == {"text": 1}
+    os.utime(weights)
+    assert mine.run(target) == {}
+    other = {name: values * 1.01 if values.is_floating_point() else values for name, values in tensors.items()}
+    save_file(other, weights)
+    assert told(mine, "--dry-run", target)[:1] == ["changed: weights replaced (mine.safetensors)"]
+    assert mine.run(target) == {"text": 1}

@@ -32,6 +32,7 @@ rule text:
         device=DEVICE,
     params:
         settings=settings("text"),
+        weights=weights_digest("text"),
     shell:
         CUTSEW
         + " --log {log} text {output.group} --settings {params.settings:q} --device {resources.device}"
@@ -59,6 +60,7 @@ rule encode_photos:
     params:
         views=subpath(output.chunk, ancestor=4),
         settings=settings("encode"),
+        weights=weights_digest("encode"),
         digest=shard_digest,
     shell:
         CUTSEW
@@ -90,6 +92,7 @@ rule encode_crops:
     params:
         views=subpath(output.chunk, ancestor=5),
         settings=settings("encode"),
+        weights=weights_digest("encode"),
         passes=passes_of_block,
         digest=shard_digest,
     shell:

@@ -29,6 +29,7 @@ rule explain:
     params:
         photos=photos_digest,
         settings=settings("explain"),
+        weights=weights_digest("explain"),
     shell:
         CUTSEW
         + " --log {log} explain {input.images} {input.adapter} {output.group} --settings {params.settings:q}"

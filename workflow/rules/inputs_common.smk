@@ -2,6 +2,7 @@
 import hashlib
 from functools import cache
 
+from cutsew.artefacts.store import remembered_digest
 from cutsew.artefacts.views import BOXES, CROPS, GLOBAL, chunk_file, chunk_record
 from cutsew.data.listing import listing_fingerprint, truth_fingerprint
 
@@ -21,6 +22,19 @@ def rebuilt_weights(wildcards):
     if not PLAN.runs[wildcards.run].demo.rebuild_teacher:
         return []
     return str(PLAN.folder(wildcards.run, "tiny_clip") / "cutsew-tiny.safetensors")
+
+
+def weights_digest(stage):
+    """Params: digests of the weights on this machine that a stage reads, so that replaced ones are noticed."""
+
+    def of_run(wildcards):
+        memory = Path("results", DATASET, ".weights.json")
+        return [
+            remembered_digest(path, memory)
+            for path in PLAN.weights(wildcards.run, stage)
+        ]
+
+    return of_run
 
 
 def scores_file(wildcards):

@@ -52,6 +52,7 @@ rule reference_train:
     params:
         photos=photos_digest,
         settings=settings("reference_train"),
+        weights=weights_digest("reference_train"),
     shell:
         CUTSEW + " --log {log} train {input.images} {input.labels} {output.adapter}"
         " --settings {params.settings:q} --device {resources.device} --workers {threads}"

@@ -135,6 +135,7 @@ rule train:
         photos=photos_digest,
         patches=patch_options,
         settings=settings("train"),
+        weights=weights_digest("train"),
     shell:
         CUTSEW
         + " --log {log} train {input.images} {input.labels} {output.adapter} {params.patches:q}"

@@ -25,6 +25,7 @@ rule tagclip:
     params:
         group=subpath(output.local, ancestor=4),
         settings=settings("tagclip"),
+        weights=weights_digest("tagclip"),
         digest=shard_digest,
     shell:
         CUTSEW

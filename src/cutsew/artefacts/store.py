@@ -11,12 +11,13 @@ Each chunk ends in a checksum (CRC-32C) that every reader checks, so that a flip
 """
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cutsew.artefacts.atomic import replacing, telling
+from cutsew.artefacts.atomic import replacing, telling, write_text
 from cutsew.artefacts.coordinates import Coordinates, write_coordinate
 from cutsew.artefacts.layout import Array, Spec, folder_of, refuse_missing, spec_of
 
@@ -140,6 +141,28 @@ def chunk_files(array: Path) -> Iterator[str]:
     from zarr.storage import LocalStore
 
     return spec_of(zarr.open_array(LocalStore(array, read_only=True), mode="r")).chunk_keys()
+
+
+def remembered_digest(path: Path, memory: Path) -> str:
+    """Digest a large file again only when its size or time has changed.
+
+    Args:
+        path: the file.
+        memory: a JSON file that keeps digests; not written where its folder is missing.
+
+    """
+    found = path.stat()
+    state = [found.st_size, found.st_mtime_ns]
+    try:
+        known = json.loads(memory.read_text(encoding="utf-8"))
+        size, time, digest = known[str(path)]
+    except (OSError, ValueError, KeyError, TypeError):
+        known, size, time, digest = {}, None, None, ""
+    if [size, time] != state:
+        digest = file_digest(path)
+        if memory.parent.is_dir() and isinstance(known, dict):
+            write_text(memory, json.dumps({**known, str(path): [*state, digest]}))
+    return str(digest)
 
 
 def file_digest(path: Path) -> str:
