@@ -113,6 +113,19 @@ class Workflow:
         return dict(jobs)
 
 
+class Offline(Workflow):
+    """Snakemake in a network of its own, in which there is nobody, where this process may make one."""
+
+    def start(self, *arguments, stderr=subprocess.STDOUT):
+        self.folder.joinpath("bin").mkdir(exist_ok=True)
+        shutil.copy(ROOT / "tests" / "workflow" / "no_network.py", self.folder / "bin" / "sitecustomize.py")
+        os.environ["PYTHONPATH"] = f"{self.folder / 'bin'}:{os.environ.get('PYTHONPATH', '')}"
+        try:
+            return super().start(*arguments, stderr=stderr)
+        finally:
+            os.environ["PYTHONPATH"] = os.environ["PYTHONPATH"].partition(":")[2]
+
+
 def cutsew(workflow: Workflow, *arguments: str) -> subprocess.CompletedProcess:
     """Run a command of the package in the workflow's folder."""
     command = [Path(sys.executable).parent / "cutsew", *arguments]

@@ -2,7 +2,6 @@
 
 import html
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -11,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from conftest import ROOT, SETTINGS, Workflow, draw_photo
+from conftest import SETTINGS, Offline, draw_photo
 
 pytestmark = pytest.mark.workflow
 
@@ -25,19 +24,6 @@ NAMES = [
     "{run} ; touch x.jpg",
 ]
 HELD_OUT = ["held-out/$(touch x).jpg", "held-out/'\";\n.jpg"]
-
-
-class Offline(Workflow):
-    """Snakemake in a network of its own, in which there is nobody, where this process may make one."""
-
-    def start(self, *arguments, stderr=subprocess.STDOUT):
-        self.folder.joinpath("bin").mkdir(exist_ok=True)
-        shutil.copy(ROOT / "tests" / "workflow" / "no_network.py", self.folder / "bin" / "sitecustomize.py")
-        os.environ["PYTHONPATH"] = f"{self.folder / 'bin'}:{os.environ.get('PYTHONPATH', '')}"
-        try:
-            return super().start(*arguments, stderr=stderr)
-        finally:
-            os.environ["PYTHONPATH"] = os.environ["PYTHONPATH"].partition(":")[2]
 
 
 def settings():
