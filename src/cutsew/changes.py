@@ -48,6 +48,7 @@ MOST_TARGETS = 20
 USER_FILES = {
     "truth": "true labels edited",
     "override": "corrections edited",
+    "corrections": "corrections edited",
     "import_scores": "scores edited",
     "manifest": "list edited",
 }
@@ -230,6 +231,9 @@ def _will_run(jobs: Sequence[Job]) -> str:
 def _differences(plan: Plan, job: Job) -> Iterator[str]:
     """Word in which ways a job differs from what its record says."""
     record = _record(plan, job)
+    overrides = plan.runs[job.run].labels.overrides
+    if record is None and job.stage in ("corrections", "override") and overrides is not None:
+        yield f"corrections added ({overrides})"
     if record is None:
         return
     told = False

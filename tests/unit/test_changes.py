@@ -155,6 +155,18 @@ def test_replaced_weights_are_named(tmp_path):
     assert lines[0] == f"changed: weights replaced ({weights})"
 
 
+def test_corrections_that_are_new_or_edited_are_named(tmp_path):
+    audit = tmp_path / "audit.csv"
+    audit.write_text("image,class,present\ntrain_00001,dog,1\n")
+    raw = {**RAW, "runs": {}, "labels": {"overrides": str(audit)}}
+    assert said(raw, ("corrections", "override"))[0] == f"changed: corrections added ({audit})"
+    record = Path("results/tiny/default/corrections.json")
+    record.write_text('{"stage": "corrections", "version": 1, "inputs": {}, "outputs": {}}')
+    lines = said(raw, ("corrections",), updated=(audit,))
+    record.unlink()
+    assert f"changed: corrections edited ({audit})" in lines
+
+
 def test_other_inputs_are_named():
     reads = tuple(Path("results/tiny/default", n) for n in ("images.parquet", "overridden.zarr/zarr.json"))
     line = said(RAW, ("train",), reads=(*reads, Path("results/tiny/default/patches.parquet")), other_inputs=True)[0]
