@@ -139,9 +139,9 @@ def test_other_towers_are_refused_before_anything_is_loaded_and_when_built(tmp_p
     with pytest.raises(UserError, match=line.format("test-resnet")):
         PatchTower(build(path, "test-resnet"), "test-resnet", "tf32")
     tagged = {"classes": CLASSES, "score": {"rule": "tagclip"}, "student": {"kind": "none"}}
-    for model in ("RN50x64", "cutsew-tiny", "ViT-B-16-SigLIP"):
+    for model, tag in (("RN50x64", "openai"), ("cutsew-tiny", "demo"), ("ViT-B-16-SigLIP", "webli")):
         with pytest.raises(UserError, match=line.format(model)):
-            check_before_start(load({**tagged, "teacher": {"open_clip": {"model": model}}}))
+            check_before_start(load({**tagged, "teacher": {"open_clip": {"model": model, "pretrained": tag}}}))
     check_before_start(load({**tagged, "teacher": {"open_clip": {"model": "ViT-B-16"}}}))
     with pytest.raises(UserError, match=r"^score\.rule: tagclip needs teacher\.kind: open_clip"):
         load({**tagged, "teacher": {"kind": "conse"}})

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.workflow
 
 CUTSEW = Path(sys.executable).parent / "cutsew"
 CLASS = "cat"
+PLAIN = {"predict.tiles": False, "predict.ensemble": "none", "explain.pairs": 0}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def finished(workflow):
         teacher__open_clip__model="cutsew-tiny-sigmoid",
         predict={"tiles": True, "ensemble": "teacher"},
         explain__pairs=2,
-        runs={"soft": {"fuse.rule": "soft", "predict.tiles": False, "predict.ensemble": "none", "explain.pairs": 0}},
+        runs={"soft": {"fuse.rule": "soft", "targets.count": "auto", "student.head": "linear", **PLAIN}},
     )
     workflow.run()
     return workflow
