@@ -123,3 +123,10 @@ def test_without_a_softmax_the_labels_own_sum_is_the_least():
     z = np.concatenate([rng.normal(9, 0.1, 10), rng.normal(-1, 0.1, 90)])[:, None]  # false alarms sum to more
     mass = sigmoid(z).sum(axis=1).mean()
     assert automatic_count(z, sum_to_one=False) == pytest.approx((0.1 * mass) ** 0.5, rel=0.02)
+
+
+def test_an_upper_gaussian_that_is_empty_counts_one_photo():
+    z = np.array([[-2.5575], [-2.3359], [-2.7881], [-2.4391], [-2.5479], [-2.5111]], np.float32)
+    mass = sigmoid(z).sum(axis=1).mean()
+    assert (mass / 6) ** 0.5 <= estimated_count(z, mass, 1 / 6) <= mass**0.5
+    assert 1e-3 < automatic_count(z, sum_to_one=False) <= mass

@@ -65,10 +65,10 @@ def automatic_count(z: Logits, *, sum_to_one: bool = True) -> float:
 
     """
     mass = float(sigmoid(z.astype(np.float64)).sum(axis=1).mean())
-    return min(estimated_count(z, 1.0 if sum_to_one else mass), mass)
+    return min(estimated_count(z) if sum_to_one else estimated_count(z, mass, 1 / len(z)), mass)
 
 
-def estimated_count(z: Logits, least: float = 1.0) -> float:
+def estimated_count(z: Logits, least: float = 1.0, rarest: float = 0.0) -> float:
     """Estimate the labels per photo without labels: between one, and what two Gaussians per class say.
 
     Two Gaussians are fitted to each class's logits, and the upper one is taken for the photos that show the class. The
@@ -81,12 +81,15 @@ def estimated_count(z: Logits, least: float = 1.0) -> float:
         z: (n, C) logits, n at least 2.
         least: labels per photo that are too few: one where zero-shot probabilities sum to one in every photo. Of
             teachers whose probabilities do not (a sigmoid, a softmax with background words) it is the labels' own sum.
+        rarest: least share of the photos that a class is taken to be in: the upper Gaussian may be almost empty, which
+            matters where there are few classes.
 
     Returns:
         In (0, C).
 
     """
-    return float((least * sum(_upper_weight(z[:, c].astype(np.float64)) for c in range(z.shape[1]))) ** 0.5)
+    weights = (_upper_weight(z[:, c].astype(np.float64)) for c in range(z.shape[1]))
+    return float((least * sum(max(weight, rarest) for weight in weights)) ** 0.5)
 
 
 def _upper_weight(x: npt.NDArray[np.float64]) -> float:
