@@ -200,7 +200,7 @@ def test_patches_by_hand():
 
 def test_the_models_own_side_and_a_timm_model_with_its_tag():
     changes = {"teacher": {"open_clip": {"model": "ViT-L-14-336", "image_size": None}}}
-    changes["student"] = {"kind": "timm", "timm": {"model": "tf_efficientnet_lite0.in1k", "image_size": 224}}
+    changes["student"] = {"kind": "timm", "timm": {"model": "tf_efficientnet_lite0.in1k", "image_size": 448}}
     config = load({"classes": ["a", "b"], "dataset": {"kind": "folder", "root": "x"}, **changes})
     job = Job(4096, 10, 8, gpu=True)
     seconds = 40960 * 395 / 30_000 + 4096 * 0.02 / 8
