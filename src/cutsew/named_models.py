@@ -104,6 +104,19 @@ def weights_file(model: str, setting: str) -> Path:
     return folder / found[0]
 
 
+def local_files(model: str) -> list[Path]:
+    """Return a model's files that are on this machine: configuration, weights and tokenizer. Nothing is fetched."""
+    if model.startswith(FOLDER):
+        folder = Path(model.removeprefix(FOLDER))
+        try:
+            weights = weights_file(model, "model")
+        except UserError:
+            return []
+        return [weights, *(path for name in (CONFIG, *_TOKENIZER) if (path := folder / name).is_file())]
+    found = [cached(model.removeprefix(HUB), names) for names in ([CONFIG], HUB_WEIGHTS)]
+    return [path for path in found if path is not None]
+
+
 def tokenizer_folder(model: str, weights: str | None) -> Path | None:
     """Return the local folder that holds a model's tokenizer: its own, or that of its local checkpoint; None if none.
 

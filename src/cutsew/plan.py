@@ -14,6 +14,7 @@ from cutsew.artefacts.corrections import digest_of, in_words
 from cutsew.artefacts.tables import read_record
 from cutsew.config import Config, load, override
 from cutsew.errors import printable
+from cutsew.named_models import local_files
 from cutsew.pipeline import STAGES
 from cutsew.preprocessing import model_config
 
@@ -217,11 +218,13 @@ class Plan:
     def weights(self, run: str, stage: str) -> list[Path]:
         """Name the files of weights on this machine that a stage reads, but for those that the workflow makes."""
         config = self.runs[run]
-        names = []
+        names: list[str | Path] = []
         for section in WEIGHTS_OF.get(stage, ()):
             model = getattr(config, section)
             if model.kind == "timm":
                 names.append(model.timm.weights)
+            elif model.kind == "open_clip" and model.open_clip.pretrained is None:
+                names += local_files(model.open_clip.model)
             elif model.kind == "open_clip" and Path(model.open_clip.pretrained).name != REBUILT:
                 names.append(model.open_clip.pretrained)
         return [path for path in map(Path, names) if path.is_file()]

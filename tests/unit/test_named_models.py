@@ -22,6 +22,8 @@ from cutsew.config.load import load
 from cutsew.config.student import OpenClipStudent, Student
 from cutsew.config.teacher import OpenClipTeacher, Teacher
 from cutsew.errors import UserError
+from cutsew.named_models import CONFIG
+from cutsew.plan import Plan
 
 import_torchvision()
 import open_clip  # noqa: E402
@@ -313,3 +315,23 @@ def test_tokenizers_are_found_where_they_lie(tmp_path):
     plain = open_clip.get_model_config("RN50")
     assert named_models.localized(plain, tmp_path) == plain
     assert clip_models.tokenizer(OpenClipTeacher(model="RN50"), "teacher.open_clip")(TEXTS).shape == (2, 77)
+
+
+def test_replaced_files_are_watched(tmp_path, monkeypatch):
+    """What the rules' params hold digests of, so that a replaced file reruns what reads it."""
+    name, _ = model_folder(tmp_path / "m")
+    plan = Plan(config_of(tmp_path, name).model_dump(mode="json"))
+    watched = {path.name for path in plan.weights("default", "encode")}
+    assert watched == {
+        "open_clip_model.safetensors",
+        "open_clip_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    (tmp_path / "m/open_clip_model.safetensors").unlink()
+    assert plan.weights("default", "encode") == []
+    hub = Plan(config_of(tmp_path, "hf-hub:somebody/model").model_dump(mode="json"))
+    assert hub.weights("default", "encode") == []
+    snapshot = cache(monkeypatch, tmp_path)
+    model_folder(snapshot, own_tokenizer=False)
+    assert {path.name for path in hub.weights("default", "text")} == {"open_clip_model.safetensors", CONFIG}
