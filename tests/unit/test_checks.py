@@ -9,7 +9,7 @@ from cutsew.activation import trained_with
 from cutsew.checks import check_before_start
 from cutsew.config import load
 from cutsew.config.teacher import Teacher
-from cutsew.errors import UserError
+from cutsew.errors import UserError, in_one_line
 
 
 @pytest.fixture
@@ -249,3 +249,8 @@ def test_a_models_description_is_found_without_loading_it(tmp_path):
         described = {"model_cfg": {"embed_dim": 8, "init_logit_bias": bias}}
         (tmp_path / name / "open_clip_config.json").write_text(json.dumps(described))
         assert trained_with(Teacher(open_clip={"model": f"local-dir:{tmp_path / name}"})) == name
+
+
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files", "x.zarr"), OSError(23, "Too many open files")])
+def test_too_many_open_files_are_told_in_one_line(error):
+    assert in_one_line(error) == "too many files are open at once; type ulimit -n 1024, or open a new shell, and rerun"
