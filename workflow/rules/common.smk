@@ -27,13 +27,18 @@ from cutsew.plan import DEFAULT, Plan
 from cutsew.slurm import choose_status_command
 
 # Jobs run the package of the very Python that runs Snakemake, whatever PATH says on their node; with `--sdm conda` that of
-# the rule's environment. `-P`: a file of the working directory, such as random.py, hides no module. Rules prepend it, since
-# a shell command of a module does not see the names of its Snakefile.
+# the rule's environment. `-P`: a file of the working directory, such as random.py, hides no module.
 CUTSEW = f"{shlex.quote(sys.executable)} -P -m cutsew".replace("{", "{{").replace(
     "}", "}}"
 )
 if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
     CUTSEW = "cutsew"
+
+
+def cutsew(words):
+    """Return a rule's command. Composed here: a shell command of a module does not see the names of its Snakefile."""
+    return f"{CUTSEW} {words}"
+
 
 # Of a module with `prefix:` Snakemake moves inputs and outputs there, but not params, nor what is read here.
 PATH_MODIFIER = workflow.modifier.path_modifier

@@ -12,7 +12,7 @@ rule tiny_clip:
     params:
         settings=settings("tiny_clip"),
     shell:
-        CUTSEW + " --log {log} tiny_clip {output.weights}"
+        cutsew("--log {log} tiny_clip {output.weights}")
 
 
 rule text:
@@ -34,8 +34,9 @@ rule text:
         settings=settings("text"),
         weights=weights_digest("text"),
     shell:
-        CUTSEW
-        + " --log {log} text {output.group} --settings {params.settings:q} --device {resources.device}"
+        cutsew(
+            "--log {log} text {output.group} --settings {params.settings:q} --device {resources.device}"
+        )
 
 
 rule encode_photos:
@@ -63,10 +64,11 @@ rule encode_photos:
         weights=weights_digest("encode"),
         digest=shard_digest,
     shell:
-        CUTSEW
-        + " --log {log} encode {input.images} {params.views} --shard {wildcards.shard}"
-        " --settings {params.settings:q}"
-        " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
+        cutsew(
+            "--log {log} encode {input.images} {params.views} --shard {wildcards.shard}"
+            " --settings {params.settings:q}"
+            " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
+        )
 
 
 rule encode_crops:
@@ -96,10 +98,11 @@ rule encode_crops:
         passes=passes_of_block,
         digest=shard_digest,
     shell:
-        CUTSEW
-        + " --log {log} encode {input.images} {params.views} --shard {wildcards.shard}"
-        " --block {wildcards.block} --passes {params.passes} --settings {params.settings:q}"
-        " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
+        cutsew(
+            "--log {log} encode {input.images} {params.views} --shard {wildcards.shard}"
+            " --block {wildcards.block} --passes {params.passes} --settings {params.settings:q}"
+            " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
+        )
 
 
 rule seal:
@@ -117,8 +120,9 @@ rule seal:
         photos=contents_digest,
         settings=settings("seal"),
     shell:
-        CUTSEW
-        + " --log {log} seal {input.images} {output.group} --settings {params.settings:q}"
+        cutsew(
+            "--log {log} seal {input.images} {output.group} --settings {params.settings:q}"
+        )
 
 
 rule score:
@@ -139,9 +143,10 @@ rule score:
     params:
         settings=settings("score"),
     shell:
-        CUTSEW
-        + " --log {log} score {input.views} {input.text} {output.group} --settings {params.settings:q}"
-        " --threads {threads}"
+        cutsew(
+            "--log {log} score {input.views} {input.text} {output.group} --settings {params.settings:q}"
+            " --threads {threads}"
+        )
 
 
 rule import_scores:
@@ -162,8 +167,9 @@ rule import_scores:
         photos=photos_digest,
         settings=settings("import_scores"),
     shell:
-        CUTSEW
-        + " --log {log} import_scores {input.images} {output.group} --settings {params.settings:q}"
+        cutsew(
+            "--log {log} import_scores {input.images} {output.group} --settings {params.settings:q}"
+        )
 
 
 if makes(DEFAULT, "encode"):
@@ -193,5 +199,6 @@ rule fuse:
         settings=settings("fuse"),
         options=tagclip_options,
     shell:
-        CUTSEW
-        + " --log {log} fuse {input.logits} {output.group} --settings {params.settings:q} {params.options:q}"
+        cutsew(
+            "--log {log} fuse {input.logits} {output.group} --settings {params.settings:q} {params.options:q}"
+        )

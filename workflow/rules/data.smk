@@ -15,8 +15,9 @@ rule demo_world:
         folder=subpath(output.record, strip_suffix=".json"),
         settings=settings("demo_world"),
     shell:
-        CUTSEW
-        + " --log {log} demo_world {params.folder} --settings {params.settings:q} --workers {threads}"
+        cutsew(
+            "--log {log} demo_world {params.folder} --settings {params.settings:q} --workers {threads}"
+        )
 
 
 rule download:
@@ -29,7 +30,7 @@ rule download:
     params:
         settings=settings("download"),
     shell:
-        CUTSEW + " --log {log} download {output.record} --settings {params.settings:q}"
+        cutsew("--log {log} download {output.record} --settings {params.settings:q}")
 
 
 checkpoint manifest:
@@ -51,8 +52,10 @@ checkpoint manifest:
         root=photo_root,
         listing=listing,
     shell:
-        CUTSEW + " --log {log} manifest {output.images} --root {params.root:q}"
-        " --settings {params.settings:q} --workers {threads}"
+        cutsew(
+            "--log {log} manifest {output.images} --root {params.root:q}"
+            " --settings {params.settings:q} --workers {threads}"
+        )
 
 
 rule truth:
@@ -72,5 +75,6 @@ rule truth:
         root=photo_root,
         listing=truth_listing,
     shell:
-        CUTSEW
-        + " --log {log} truth {input.images} {output.labels} --root {params.root:q} --settings {params.settings:q}"
+        cutsew(
+            "--log {log} truth {input.images} {output.labels} --root {params.root:q} --settings {params.settings:q}"
+        )

@@ -25,8 +25,10 @@ rule predict:
         photos=photos_digest,
         version=version_of("predict"),
     shell:
-        CUTSEW + " --log {log} predict {input.images} {input.adapter} {output.group}"
-        " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
+        cutsew(
+            "--log {log} predict {input.images} {input.adapter} {output.group}"
+            " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
+        )
 
 
 rule tiles:
@@ -54,8 +56,10 @@ rule tiles:
         photos=photos_digest,
         version=version_of("tiles"),
     shell:
-        CUTSEW + " --log {log} tiles {input.images} {input.adapter} {output.group}"
-        " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
+        cutsew(
+            "--log {log} tiles {input.images} {input.adapter} {output.group}"
+            " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
+        )
 
 
 rule ensemble:
@@ -86,10 +90,11 @@ rule ensemble:
         photos=photos_digest,
         settings=settings("ensemble"),
     shell:
-        CUTSEW
-        + " --log {log} ensemble {input.images} {input.adapter} {output.group} --settings {params.settings:q}"
-        " --scores {input.scores} --fused {input.fused} --logits {input.logits}"
-        " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
+        cutsew(
+            "--log {log} ensemble {input.images} {input.adapter} {output.group} --settings {params.settings:q}"
+            " --scores {input.scores} --fused {input.fused} --logits {input.logits}"
+            " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
+        )
 
 
 rule thresholds:
@@ -110,9 +115,10 @@ rule thresholds:
     params:
         settings=settings("thresholds"),
     shell:
-        CUTSEW
-        + " --log {log} thresholds {input.scores} {output.table} --logits {input.logits}"
-        " --refined {input.refined} --settings {params.settings:q}"
+        cutsew(
+            "--log {log} thresholds {input.scores} {output.table} --logits {input.logits}"
+            " --refined {input.refined} --settings {params.settings:q}"
+        )
 
 
 rule evaluate:
@@ -143,6 +149,7 @@ rule evaluate:
         settings=settings("evaluate"),
         options=measure_options,
     shell:
-        CUTSEW
-        + " --log {log} evaluate {input.images} {output.metrics} --settings {params.settings:q}"
-        " --logits {input.logits} --fused {input.fused} --pseudo {input.pseudo} {params.options:q}"
+        cutsew(
+            "--log {log} evaluate {input.images} {output.metrics} --settings {params.settings:q}"
+            " --logits {input.logits} --fused {input.fused} --pseudo {input.pseudo} {params.options:q}"
+        )

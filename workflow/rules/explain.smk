@@ -31,7 +31,8 @@ rule explain:
         settings=settings("explain"),
         weights=weights_digest("explain"),
     shell:
-        CUTSEW
-        + " --log {log} explain {input.images} {input.adapter} {output.group} --settings {params.settings:q}"
-        " --views {input.views} --text {input.text} --scores {input.scores} --refined {input.refined}"
-        " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
+        cutsew(
+            "--log {log} explain {input.images} {input.adapter} {output.group} --settings {params.settings:q}"
+            " --views {input.views} --text {input.text} --scores {input.scores} --refined {input.refined}"
+            " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
+        )

@@ -17,9 +17,10 @@ rule reference_labels:
         photos=photos_digest,
         settings=settings("reference_labels"),
     shell:
-        CUTSEW
-        + " --log {log} reference_labels {input.images} {input.truth} {output.group}"
-        " --kind {wildcards.reference} --settings {params.settings:q}"
+        cutsew(
+            "--log {log} reference_labels {input.images} {input.truth} {output.group}"
+            " --kind {wildcards.reference} --settings {params.settings:q}"
+        )
 
 
 rule reference_train:
@@ -54,10 +55,12 @@ rule reference_train:
         settings=settings("reference_train"),
         weights=weights_digest("reference_train"),
     shell:
-        CUTSEW + " --log {log} train {input.images} {input.labels} {output.adapter}"
-        " --settings {params.settings:q} --device {resources.device} --workers {threads}"
-        " --checkpoint-seconds {resources.checkpoint_seconds} --processes {resources.processes}"
-        " --features {resources.features:q} --cache-features {resources.cache_features}"
+        cutsew(
+            "--log {log} train {input.images} {input.labels} {output.adapter}"
+            " --settings {params.settings:q} --device {resources.device} --workers {threads}"
+            " --checkpoint-seconds {resources.checkpoint_seconds} --processes {resources.processes}"
+            " --features {resources.features:q} --cache-features {resources.cache_features}"
+        )
 
 
 rule reference_predict:
@@ -84,5 +87,7 @@ rule reference_predict:
         photos=photos_digest,
         version=version_of("reference_predict"),
     shell:
-        CUTSEW + " --log {log} predict {input.images} {input.adapter} {output.group}"
-        " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
+        cutsew(
+            "--log {log} predict {input.images} {input.adapter} {output.group}"
+            " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
+        )

@@ -37,6 +37,7 @@ rule report:
         options=show_options,
         version=version_of("report"),
     shell:
-        CUTSEW
-        + " --log {log} report {output.page} --metrics {input.metrics} --images {input.images}"
-        " --logits {input.logits} --fused {input.fused} --pseudo {input.pseudo} {params.options:q}"
+        cutsew(
+            "--log {log} report {output.page} --metrics {input.metrics} --images {input.images}"
+            " --logits {input.logits} --fused {input.fused} --pseudo {input.pseudo} {params.options:q}"
+        )

@@ -17,8 +17,9 @@ rule correct:
     params:
         settings=settings("correct"),
     shell:
-        CUTSEW
-        + " --log {log} correct {input.fused} {output.group} --settings {params.settings:q}"
+        cutsew(
+            "--log {log} correct {input.fused} {output.group} --settings {params.settings:q}"
+        )
 
 
 rule targets:
@@ -36,8 +37,10 @@ rule targets:
         photos=photos_digest,
         settings=settings("targets"),
     shell:
-        CUTSEW + " --log {log} targets {input.images} {input.labels} {output.group}"
-        " --settings {params.settings:q}"
+        cutsew(
+            "--log {log} targets {input.images} {input.labels} {output.group}"
+            " --settings {params.settings:q}"
+        )
 
 
 rule corrections:
@@ -55,8 +58,9 @@ rule corrections:
         photos=photos_digest,
         settings=settings("corrections"),
     shell:
-        CUTSEW
-        + " --log {log} corrections {input.images} {input.file:q} {output.table} --settings {params.settings:q}"
+        cutsew(
+            "--log {log} corrections {input.images} {input.file:q} {output.table} --settings {params.settings:q}"
+        )
 
 
 rule override:
@@ -76,9 +80,10 @@ rule override:
         corrections=trained_corrections,
         settings=settings("override"),
     shell:
-        CUTSEW
-        + " --log {log} override {input.images} {input.labels} {input.corrections} {output.group}"
-        " --settings {params.settings:q}"
+        cutsew(
+            "--log {log} override {input.images} {input.labels} {input.corrections} {output.group}"
+            " --settings {params.settings:q}"
+        )
 
 
 rule select:
@@ -99,8 +104,9 @@ rule select:
         photos=photos_digest,
         settings=settings("select"),
     shell:
-        CUTSEW
-        + " --log {log} select {input.images} {input.labels} {output.patches} --settings {params.settings:q}"
+        cutsew(
+            "--log {log} select {input.images} {input.labels} {output.patches} --settings {params.settings:q}"
+        )
 
 
 rule train:
@@ -137,8 +143,9 @@ rule train:
         settings=settings("train"),
         weights=weights_digest("train"),
     shell:
-        CUTSEW
-        + " --log {log} train {input.images} {input.labels} {output.adapter} {params.patches:q}"
-        " --settings {params.settings:q} --device {resources.device} --workers {threads}"
-        " --checkpoint-seconds {resources.checkpoint_seconds} --processes {resources.processes}"
-        " --features {resources.features:q} --cache-features {resources.cache_features}"
+        cutsew(
+            "--log {log} train {input.images} {input.labels} {output.adapter} {params.patches:q}"
+            " --settings {params.settings:q} --device {resources.device} --workers {threads}"
+            " --checkpoint-seconds {resources.checkpoint_seconds} --processes {resources.processes}"
+            " --features {resources.features:q} --cache-features {resources.cache_features}"
+        )

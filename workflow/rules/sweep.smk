@@ -20,8 +20,7 @@ rule sweep_table:
     params:
         settings=swept_settings,
     shell:
-        CUTSEW
-        + " --log {log} sweep_table {output.table} --settings {params.settings:q}"
+        cutsew("--log {log} sweep_table {output.table} --settings {params.settings:q}")
 
 
 rule sweep:

@@ -28,10 +28,11 @@ rule tagclip:
         weights=weights_digest("tagclip"),
         digest=shard_digest,
     shell:
-        CUTSEW
-        + " --log {log} tagclip {input.images} {input.text} {params.group} --shard {wildcards.shard}"
-        " --settings {params.settings:q}"
-        " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
+        cutsew(
+            "--log {log} tagclip {input.images} {input.text} {params.group} --shard {wildcards.shard}"
+            " --settings {params.settings:q}"
+            " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
+        )
 
 
 rule seal_tagclip:
@@ -50,5 +51,6 @@ rule seal_tagclip:
         photos=contents_digest,
         settings=settings("seal_tagclip"),
     shell:
-        CUTSEW
-        + " --log {log} seal_tagclip {input.images} {input.text} {output.group} --settings {params.settings:q}"
+        cutsew(
+            "--log {log} seal_tagclip {input.images} {input.text} {output.group} --settings {params.settings:q}"
+        )
