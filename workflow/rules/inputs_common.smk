@@ -28,7 +28,7 @@ def weights_digest(stage):
     """Params: digests of the weights on this machine that a stage reads, so that replaced ones are noticed."""
 
     def of_run(wildcards):
-        memory = Path("results", DATASET, ".weights.json")
+        memory = Path(on_disk(f"results/{DATASET}/.weights.json"))
         return [
             remembered_digest(path, memory)
             for path in PLAN.weights(wildcards.run, stage)
