@@ -181,4 +181,8 @@ def test_more_patches_than_photos(run):
 
 
 def test_the_settings_of_the_stages_are_those_of_the_model():
-    assert set(settings("encode")["cut"]) == set(Config(classes=["a", "b"]).model_dump()["cut"]) - {"passes", "tiles", "windows"}
+    assert set(settings("encode")["cut"]) == set(Config(classes=["a", "b"]).model_dump()["cut"]) - {
+        "passes",
+        "tiles",
+        "windows",
+    }
