@@ -50,6 +50,19 @@ WRONG = [
         "fuse.alpha: input should be greater than or equal to 0, not -1 (and 1 more)",
     ),
     (
+        BASE | {"train": {"epochs": "many"}},
+        "train.epochs: input should be a valid integer, unable to parse string as an integer, or 'auto', not 'many'",
+    ),
+    (
+        BASE | {"targets": {"count": -1}, "select": {"top_k": 0}},
+        "select.top_k: input should be greater than or equal to 1, or 'auto', not 0 (and 1 more)",
+    ),
+    (
+        BASE | {"prompts": {"names": {"cat": 3}}},
+        "prompts.names.cat: input should be a valid string, not 3; put quotes around it",
+    ),
+    (BASE | {"cut": {"tiles": [{"grid": 0}]}}, "cut.tiles.0.grid: input should be greater than or equal to 1, not 0"),
+    (
         BASE | {"runs": {"a": {"fuse.alpha": -1}}},
         "runs.a: fuse.alpha: input should be greater than or equal to 0, not -1",
     ),

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.workflow
         ({"sew__p": 1.0}, "sew.p: input should be less than 1, not 1.0"),
         ({"select__top_k": 7}, "select.top_k: 7 is more than the 6"),
         ({"classes": ["cat", "cat"]}, "classes: names cat more than once; keep one"),
-        ({"classes": ["cat", "unicorn"]}, "classes: unicorn"),
+        ({"classes": "cat, unicorn"}, "classes: "),
         (
             {"teacher__open_clip__pretrained": "no/such.safetensors"},
             "teacher.open_clip.pretrained: no/such",

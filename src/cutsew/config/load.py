@@ -1,8 +1,9 @@
 """From a raw dictionary (YAML, snakemake's config) to checked settings, with errors that name the dotted setting."""
 
 import difflib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -66,15 +67,44 @@ def is_folder_name(name: str) -> bool:
 
 
 def one_line(error: ValidationError, model: type[BaseModel]) -> str:
-    """Word the first of pydantic's errors; say how many more there are."""
-    errors = error.errors()
-    first = errors[0]
-    where = ".".join(str(part) for part in first["loc"])
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return f"{where}: {_what(first, model)}{more}" if where else f"{_what(first, model)}{more}"
+    """Word the first of pydantic's errors; say how many settings more are wrong."""
+    by_setting: dict[str, list[ErrorDetails]] = {}
+    for one in error.errors():
+        by_setting.setdefault(_setting(one["loc"], model), []).append(one)
+    where, errors = next(iter(by_setting.items()))
+    more = f" (and {len(by_setting) - 1} more)" if len(by_setting) > 1 else ""
+    return f"{where}: {_what(errors, model)}{more}" if where else f"{_what(errors, model)}{more}"
 
 
-def _what(error: ErrorDetails, model: type[BaseModel]) -> str:
+def _setting(loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
+    """Return a setting's dotted name, without the names that pydantic gives to the alternatives of a union."""
+    parts: list[str] = []
+    annotation: Any = model
+    for part in loc:
+        alternatives = [one for one in get_args(annotation) if one is not type(None)]
+        if get_origin(annotation) in (Union, UnionType) and len(alternatives) > 1:
+            annotation = None  # `part` names one of them
+            continue
+        parts.append(str(part))
+        annotation = _annotation_of(annotation, str(part))
+    return ".".join(parts)
+
+
+def _annotation_of(annotation: Any, key: str) -> Any:  # noqa: ANN401 - types and special forms share no type
+    """Return the annotation of a key of a model, of a mapping's values or of a list's items; None where unknown."""
+    if get_origin(annotation) in (Union, UnionType):  # with None alone
+        annotation = next(one for one in get_args(annotation) if one is not type(None))
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        field = annotation.model_fields.get(key)
+        return None if field is None else field.annotation
+    of_values = {dict: -1, list: 0, tuple: 0}.get(get_origin(annotation) or object)
+    return None if of_values is None else get_args(annotation)[of_values]
+
+
+def _what(errors: Sequence[ErrorDetails], model: type[BaseModel]) -> str:
+    """Word what is wrong with one setting: several errors are the alternatives that it is none of."""
+    error = next((one for one in errors if one["type"] != "literal_error"), errors[0])
+    words = [one["ctx"]["expected"] for one in errors if one["type"] == "literal_error" and one is not error]
     if error["type"] == "extra_forbidden":
         known = _keys_beside(error["loc"], model)
         close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
@@ -82,12 +112,13 @@ def _what(error: ErrorDetails, model: type[BaseModel]) -> str:
     if error["type"] == "missing":
         return "is not set; set it in the config file"
     message = error["msg"].removeprefix("Value error, ").partition(" for <class ")[0]
+    allowed = "".join(f", or {word}" for word in words)
     given = error["input"]
     shown = isinstance(given, (str, int, float, bool)) and error["type"] != "value_error"
     quotes = (
         "; put quotes around it" if error["type"] == "string_type" and not isinstance(given, (Mapping, list)) else ""
     )
-    return message[0].lower() + message[1:] + (f", not {given!r}" if shown else "") + quotes
+    return message[0].lower() + message[1:] + allowed + (f", not {given!r}" if shown else "") + quotes
 
 
 def _keys_beside(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
