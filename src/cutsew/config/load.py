@@ -97,8 +97,9 @@ def _annotation_of(annotation: Any, key: str) -> Any:  # noqa: ANN401 - types an
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         field = annotation.model_fields.get(key)
         return None if field is None else field.annotation
-    of_values = {dict: -1, list: 0, tuple: 0}.get(get_origin(annotation) or object)
-    return None if of_values is None else get_args(annotation)[of_values]
+    if get_origin(annotation) not in (dict, list, tuple):
+        return None
+    return get_args(annotation)[-1]  # items of a tuple are all of one type here
 
 
 def _what(errors: Sequence[ErrorDetails], model: type[BaseModel]) -> str:
