@@ -253,7 +253,9 @@ def test_corrections_of_photos_that_are_left_out_are_told(tmp_path, caplog):
     make_labels(base, base)
     measure(base, base, student=False, truth=False)
     make_corrections(base, "i01,ant,1,Bo,", "i00,cat,1,Ada,")
-    call(base, tmp_path / "l.json", "--format", "coco")
+    done = call(base, tmp_path / "l.json", "--format", "coco")
+    count = len(json.loads((tmp_path / "l.json").read_text())["annotations"])
+    assert f"13 photos, {count} labels (" in done.stdout and count > 1
     assert "1 corrections of those photos are left out with them" in caplog.text
 
 

@@ -70,9 +70,9 @@ def labels(
     if chosen.left_out:
         log.warning("%d photos without finite labels are left out", chosen.left_out)
         if chosen.corrections is not None:
-            lost = {name for split in chosen.stages for name in found.ids(split)} - set(chosen.photos["id"])
-            count = int(chosen.corrections.table["image"].isin(lost).sum())
-            log.warning("%d corrections of those photos are left out with them", count)
+            lost = {name for part in chosen.stages for name in found.ids(part)} - set(chosen.photos["id"])
+            unwritten = int(chosen.corrections.table["image"].isin(lost).sum())
+            log.warning("%d corrections of those photos are left out with them", unwritten)
     stages = ", ".join(f"{name}: {given}" for name, given in chosen.stages.items())
     corrected = f"; {len(chosen.corrected)} set or crossed out by a human" if chosen.corrected is not None else ""
     typer.echo(f"{file}: {len(chosen.photos)} photos, {count} labels ({stages}){corrected}")
