@@ -145,6 +145,9 @@ def test_a_large_file_is_digested_again_only_when_it_has_changed(tmp_path, monke
     weights.write_bytes(b"one")
     first = remembered_digest(weights, memory)
     assert first == file_digest(weights) and not memory.exists()  # a dry run before the first makes no folder
+    with monkeypatch.context() as patched:
+        patched.setattr("cutsew.artefacts.store.file_digest", lambda _: pytest.fail("digested again"))
+        assert remembered_digest(weights, memory) == first
     memory.parent.mkdir()
     remembered_digest(weights, memory)
     with monkeypatch.context() as patched:

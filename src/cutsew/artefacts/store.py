@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,10 +160,16 @@ def remembered_digest(path: Path, memory: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         known, size, time, digest = {}, None, None, ""
     if [size, time] != state:
-        digest = file_digest(path)
+        digest = _digest_in_state(path, *state)
         if memory.parent.is_dir() and isinstance(known, dict):
             write_text(memory, json.dumps({**known, str(path): [*state, digest]}))
     return str(digest)
+
+
+@cache
+def _digest_in_state(path: Path, size: int, time: int) -> str:  # noqa: ARG001  # they tell edited files apart
+    """Digest a file once in a process, since a first dry run has no folder for `memory` yet."""
+    return file_digest(path)
 
 
 def file_digest(path: Path) -> str:
