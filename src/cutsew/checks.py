@@ -59,30 +59,31 @@ def check_open_files() -> None:
 def check_before_start(*configs: Config) -> None:
     """Check that what the settings of one or more runs name is there; no photo is opened.
 
-    Runs with equal datasets cost one listing of the photos together.
+    Runs with equal datasets cost one listing of the photos together, and one reading of their truth.
 
     Raises:
         UserError: one line with the dotted setting, what is wrong and what to do.
 
     """
     listings: dict[str, Count] = {}
+    checked: set[tuple[str, ...]] = set()
     for config in configs:
         _check_weights(config)
         _check_tower(config)
         _check_preprocessing(config)
         _check_activation(config)
         _check_scores(config)
-        if config.dataset.truth is not None:
-            check_csv(config.dataset.truth, config.classes)
         _check_overrides(config)
         scores = config.teacher.scores if config.teacher.kind == "scores" else None
         key = config.dataset.model_dump_json() + (scores.model_dump_json() if scores is not None else "")
         if config.dataset.kind not in ("demo", "ids") and key not in listings and not _to_come(config):
             _check_root(config.dataset)
             listings[key] = _training_photos(config.dataset, scores, config.classes)
-        elif config.dataset.kind == "ids" and config.dataset.truth is not None:
-            names = PhotoNames(list_images(config.dataset, scores=scores)["id"].tolist())
+        elif config.dataset.truth is not None and (key, *config.classes) not in checked:
+            of_ids = config.dataset.kind == "ids"
+            names = PhotoNames(list_images(config.dataset, scores=scores)["id"].tolist()) if of_ids else None
             check_csv(config.dataset.truth, config.classes, names)
+        checked.add((key, *config.classes))
         if config.dataset.kind == "demo":
             train = config.demo.train
             _check_top_k(config, Count(train, train, f"the {train} of demo.train"))
@@ -142,6 +143,8 @@ def _training_photos(dataset: Dataset, scores: ScoresTeacher | None, classes: li
     Labels that decide on photos (`dataset.unlabelled`) are left to the manifest, which reads them once.
     """
     if dataset.kind == "coco" and dataset.root is not None:
+        if dataset.truth is not None:
+            check_csv(dataset.truth, classes)
         count = layouts.count_on_disk(dataset, dataset.root)
         return Count(count, count, f"the {count} of the training photos below dataset.root")
     if dataset.unlabelled == "drop":

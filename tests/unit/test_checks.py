@@ -9,6 +9,7 @@ from cutsew.activation import trained_with
 from cutsew.checks import check_before_start
 from cutsew.config import load
 from cutsew.config.teacher import Teacher
+from cutsew.data.truth import check_csv
 from cutsew.errors import UserError, in_one_line
 
 
@@ -184,6 +185,18 @@ def test_the_photos_of_many_runs_are_listed_once(root, monkeypatch):
     monkeypatch.setattr(cutsew.checks, "list_images", lambda *a, **k: calls.append(a) or real(*a, **k))
     check_before_start(*(config_of(root, fuse={"alpha": alpha}) for alpha in (0.1, 0.2, 0.3)))
     assert len(calls) == 1
+
+
+def test_truth_is_read_once_for_all_runs(root, tmp_path, monkeypatch):
+    path, read = tmp_path / "t.csv", []
+    path.write_text("path,labels\na.jpg,dog;cat\n")
+    monkeypatch.setattr("cutsew.checks.check_csv", lambda *arguments: read.append((check_csv(*arguments), arguments)))
+    raw = {"dataset": {"truth": str(path)}}
+    runs = [config_of(root, **raw, cut={"seed": seed}) for seed in range(3)]
+    check_before_start(*runs)
+    assert len(read) == 1
+    with pytest.raises(UserError, match="names none of the"):
+        check_before_start(*runs, config_of(root, **raw, classes=["cow", "goat"]))
 
 
 @pytest.mark.parametrize("module", ["cutsew.checks", "cutsew.stages.manifest", "cutsew.stages.truth"])
