@@ -12,10 +12,12 @@ from cutsew.artefacts.outcome import Outcome
 from cutsew.artefacts.reading import labels_of, open_group
 from cutsew.artefacts.record import file_digest
 from cutsew.artefacts.thresholds import Thresholds, write
+from cutsew.config.model import Evaluate
 from cutsew.errors import UserError
 from cutsew.numerics.agreement import degenerate
+from cutsew.numerics.score import sigmoid
 from cutsew.pipeline import STAGES
-from cutsew.stages.evaluate import evaluate
+from cutsew.stages.evaluate import _against_truth, evaluate
 
 
 @pytest.fixture
@@ -106,8 +108,8 @@ GOLDEN = {
 def test_tables(given):
     tables = run(given)
     assert list(tables["metrics"]) == [
-        "stage", "split", "images", "with_truth", "mAP", "mAP_classes", "CP", "CR", "CF1", "OP", "OR", "OF1",
-        "top2_CP", "top2_CR", "top2_CF1", "top2_OP", "top2_OR", "top2_OF1",
+        "stage", "split", "images", "with_truth", "mAP", "mAP_classes", "mAP_10", "mAP_10_classes",
+        "CP", "CR", "CF1", "OP", "OR", "OF1", "top2_CP", "top2_CR", "top2_CF1", "top2_OP", "top2_OR", "top2_OF1",
         "inversions", "labels_per_image", "confidence", "remark",
     ]  # fmt: skip
     assert list(tables["per_class"]) == ["stage", "split", "class", "positives", "AP", "inversions", "labels"]
@@ -262,3 +264,18 @@ def test_degenerate_labels_and_photos_seen_in_training_are_told(tmp_path, capsys
         "note: zero_shot, fused, student, test: 1 of the held-out photos are among the training photos too,"
         " photo-019 among them"
     )
+
+
+def test_classes_of_few_positives_are_left_out_of_a_second_mean(monkeypatch):
+    """Three positives of the first class, two of the second: with at least three, the first one's AP alone counts."""
+    monkeypatch.setattr("cutsew.stages.evaluate.FEW", 3)
+    truth = np.array([[1, 0], [1, 1], [1, 0], [0, 1]], dtype=np.int8)
+    z = np.array([[3, 4], [2, 3], [0, 2], [1, 1]], dtype=np.float32)
+    row = _against_truth(z, sigmoid(z), truth, Evaluate())
+    first = (1 + 1 + 3 / 4) / 3  # ranked 1, 2 and 4
+    second = (1 / 2 + 2 / 4) / 2  # ranked 2 and 4
+    assert row["mAP"] == pytest.approx(50 * (first + second)) and row["mAP_classes"] == 2
+    assert row["mAP_10"] == pytest.approx(100 * first) and row["mAP_10_classes"] == 1
+    monkeypatch.setattr("cutsew.stages.evaluate.FEW", 4)
+    row = _against_truth(z, sigmoid(z), truth, Evaluate())
+    assert row["mAP_10"] is None and row["mAP_10_classes"] == 0

@@ -4,7 +4,7 @@ import pandas as pd
 
 from cutsew.errors import printable
 
-PRINTED = ("stage", "split", "images", "mAP", "CF1", "OF1", "labels_per_image", "confidence")
+PRINTED = ("stage", "split", "images", "mAP", "mAP_10", "CF1", "OF1", "labels_per_image", "confidence")
 """The columns that are shown; the file holds more."""
 
 

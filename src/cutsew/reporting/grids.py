@@ -11,11 +11,11 @@ from cutsew.artefacts.outcome import REFERENCE
 from cutsew.errors import UserError
 from cutsew.reporting.chart import STAGE_TITLES
 
-MAIN = ("images", "mAP", "CF1", "OF1", "labels_per_image", "confidence")
+MAIN = ("images", "mAP", "mAP_10", "CF1", "OF1", "labels_per_image", "confidence")
 """Columns of metrics.csv that the page shows first."""
 
 AT_THRESHOLD = ("CP", "CR", "CF1", "OP", "OR", "OF1")
-HEADS = {"images": "photos", "labels_per_image": "labels per photo"}
+HEADS = {"images": "photos", "mAP_10": "mAP, classes with 10 positives or more", "labels_per_image": "labels per photo"}
 
 RULE_MEASURES = ("labels_per_image", "mean_F1", "CP", "CR", "CF1", "OP", "OR", "OF1")
 """Columns of thresholds_f1.csv that the page shows."""
@@ -39,7 +39,7 @@ def stage_grids(metrics: pd.DataFrame) -> list[Grid]:
 
     First the main columns, then precision and recall at the threshold, then those of the likeliest few and all else.
     """
-    known = metrics.drop(columns=["with_truth", "mAP_classes", "remark"], errors="ignore").dropna(
+    known = metrics.drop(columns=["with_truth", "mAP_classes", "mAP_10_classes", "remark"], errors="ignore").dropna(
         axis="columns", how="all"
     )
     names = [name for name in known.columns if name not in ("stage", "split")]

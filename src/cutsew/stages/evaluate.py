@@ -55,6 +55,10 @@ class Tables(NamedTuple):
     rules: list[Row]
 
 
+FEW = 10
+"""Positives below which a class's AP jumps by tens of points with one photo more or less: `mAP_10` leaves it out."""
+
+
 def evaluate(
     images: Annotated[Path, typer.Argument(help="The manifest, images.parquet.")],
     metrics: Annotated[Path, typer.Argument(help="Table to write; four more are written beside it.")],
@@ -213,10 +217,13 @@ def _against_truth(
     overall = precision_recall(truth, named_at(probabilities, chosen.threshold))
     top = precision_recall(truth, named_top(z, chosen.top))
     known = np.atleast_1d((truth >= 0).any(axis=0))
+    common = positives >= FEW
     return {
         "with_truth": int((truth >= 0).any(axis=1).sum()),
         "mAP": mean_average_precision(ap),
         "mAP_classes": int(np.isfinite(ap).sum()) if known.any() else None,
+        "mAP_10": mean_average_precision(ap[common]) if common.any() else None,
+        "mAP_10_classes": int(common.sum()) if known.any() else None,
         **vars(overall),
         **{f"top{chosen.top}_{name}": value for name, value in vars(top).items()},
         "inversions": int(above.sum()) if known.any() else None,
