@@ -271,7 +271,12 @@ def _check_open_clip(settings: OpenClipModel, section: str) -> None:
 
 def _check_tower(config: Config) -> None:
     """Refuse what the teacher's tower cannot do, as far as open_clip's own description of it tells; load neither."""
-    if config.teacher.kind != "open_clip":
+    kind = config.teacher.kind
+    if config.cut.layout == "windows" and (kind == "conse" or (kind == "open_clip" and _says_its_side(config))):
+        refusal = config.cut.windows.lacks_places(sizing.teacher_side(config))
+        if refusal is not None:
+            raise UserError(refusal)
+    if kind != "open_clip":
         return
     model = config.teacher.open_clip.model
     vision = model_config(model).get("vision_cfg") or {}
@@ -282,6 +287,12 @@ def _check_tower(config: Config) -> None:
         raise UserError(
             f"cut.layout: windows needs a convolutional tower, and {model}'s is a vision transformer; set tiles"
         )
+
+
+def _says_its_side(config: Config) -> bool:
+    """Tell whether the side of an open_clip teacher's views is known here."""
+    named = config.teacher.open_clip
+    return bool(named.image_size or model_config(named.model))
 
 
 def _check_activation(config: Config) -> None:

@@ -14,9 +14,10 @@ from cutsew.artefacts.corrections import digest_of, in_words
 from cutsew.artefacts.tables import read_record
 from cutsew.config import Config, load, override
 from cutsew.errors import printable
-from cutsew.named_models import local_files
+from cutsew.named_models import HUB, local_files
 from cutsew.pipeline import STAGES
 from cutsew.preprocessing import model_config
+from cutsew.sizing import teacher_side
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -296,16 +297,22 @@ def _without_idle_crops(config: Config, runs: Iterable[Config]) -> Config:
 
 
 def _with_layout(config: Config) -> Config:
-    """Resolve `cut.layout: auto`: windows where the teacher's tower is known to be convolutional, else tiles."""
+    """Resolve `cut.layout: auto`: windows where the teacher's tower has room for them, else tiles.
+
+    What the hub's cache says of a model does not count: it comes with the first job, and the layout would change.
+    """
     if config.cut.layout != "auto":
         return config
-    if config.teacher.kind == "open_clip":
+    if config.teacher.kind == "open_clip" and config.teacher.open_clip.model.startswith(HUB):
+        convolutional = False
+    elif config.teacher.kind == "open_clip":
         vision = model_config(config.teacher.open_clip.model).get("vision_cfg") or {}
         timm = str(vision.get("timm_model_name", "")).removeprefix("tf_")
         convolutional = isinstance(vision.get("layers"), list) or timm.startswith(CONVOLUTIONAL)
     else:
         convolutional = config.teacher.kind == "conse"
-    return load(override(config.model_dump(), {"cut.layout": "windows" if convolutional else "tiles"}))
+    fits = convolutional and config.cut.windows.lacks_places(teacher_side(config)) is None
+    return load(override(config.model_dump(), {"cut.layout": "windows" if fits else "tiles"}))
 
 
 def _with_rebuilt_weights(config: Config, results: Path) -> Config:

@@ -255,10 +255,8 @@ def _epochs(config: Config, photos: int) -> int:
 def _model(config: Config, stage: str) -> tuple[str, int]:
     """Name the model that a stage runs, and the side of its views in pixels."""
     if stage in ("encode", "tagclip"):
-        if config.teacher.kind == "conse":
-            return config.teacher.conse.encoder, 224
-        named = config.teacher.open_clip
-        return named.model, named.image_size or _own_side(named.model)
+        conse = config.teacher.kind == "conse"
+        return config.teacher.conse.encoder if conse else config.teacher.open_clip.model, teacher_side(config)
     if config.student.kind == "timm":
         return config.student.timm.model.partition(".")[0], config.student.timm.image_size  # without its tag
     return config.student.open_clip.model, config.student.open_clip.image_size
@@ -282,6 +280,14 @@ def _work_of_patches(config: Config) -> float:
 def _attention(config: Config) -> int:
     """Return MB of the attention among a photo's patches: kept of all blocks, and of one block's heads."""
     return (BLOCKS + HEADS) * config.score.tagclip.patches**2 * 4 // 10**6
+
+
+def teacher_side(config: Config) -> int:
+    """Return the side of the teacher's views in pixels; 224 where nothing here says it."""
+    if config.teacher.kind == "conse":
+        return 224
+    named = config.teacher.open_clip
+    return named.image_size or _own_side(named.model)
 
 
 def _own_side(model: str) -> int:

@@ -228,6 +228,27 @@ def test_one_class_is_enough_where_it_can_be_judged(root, tmp_path, monkeypatch,
     check_before_start(config_of(root, **{"classes": ["dog"], **changes}))
 
 
+@pytest.mark.parametrize(
+    ("teacher", "windows", "refusal"),
+    [
+        (
+            {"open_clip": {"model": "RN50", "image_size": 96}},
+            {},
+            "6 windows of 2 cells have only 5 places",
+        ),
+        ({"open_clip": {"model": "RN50", "image_size": None}}, {"per_side": 11}, "11 windows of 5 cells have only 10"),
+        ({"kind": "conse"}, {"per_side": 11}, "11 windows of 5 cells have only 10 places"),
+        ({"kind": "conse"}, {"per_side": 10}, None),
+    ],
+)
+def test_windows_need_a_grid_with_room(root, teacher, windows, refusal):
+    config = config_of(root, teacher=teacher, cut={"layout": "windows", "windows": windows})
+    if refusal is None:
+        check_before_start(config)
+    else:
+        refused(config, rf"^cut\.windows\.per_side: {refusal}.*set cut\.layout: tiles$")
+
+
 ONE_CLASS = r"^classes: one class needs something to compete with, .*(SigLIP)"
 
 

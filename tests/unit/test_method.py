@@ -57,7 +57,16 @@ def test_both_methods_can_be_run_side_by_side():
     own = {stage for stage in STAGES if plan.owner("released", stage) == "released"}
     # every views.zarr has one M, so the released code's 30 passes are encoded apart
     assert own == set(STAGES) - {
-        *("tiny_clip", "demo_world", "download", "manifest", "truth", "reference_labels", "import_scores")
+        *(
+            "tiny_clip",
+            "demo_world",
+            "download",
+            "manifest",
+            "truth",
+            "reference_labels",
+            "import_scores",
+            "corrections",
+        )
     }
 
 
@@ -130,6 +139,9 @@ def test_another_layout_encodes_again():
         ({"kind": "open_clip", "open_clip": {"model": "ViTamin-S"}}, "tiles"),
         ({"kind": "open_clip", "open_clip": {"model": "MobileCLIP-S1"}}, "tiles"),
         ({"kind": "open_clip", "open_clip": {"model": "no such model"}}, "tiles"),
+        ({"kind": "open_clip", "open_clip": {"model": "cutsew-tiny", "image_size": 96}}, "tiles"),
+        ({"kind": "open_clip", "open_clip": {"model": "RN50", "image_size": 96}}, "tiles"),
+        ({"kind": "open_clip", "open_clip": {"model": "RN50", "image_size": None}}, "windows"),
         ({"kind": "conse"}, "windows"),
     ],
 )
@@ -137,3 +149,11 @@ def test_the_automatic_layout_is_what_the_tower_can_do(teacher, layout):
     plan = Plan({**BASE, "teacher": teacher, "cut": {"layout": "auto"}, "runs": {"same": {"cut.layout": layout}}})
     assert plan.runs[DEFAULT].cut.layout == layout
     assert plan.owner("same", "encode") == DEFAULT
+
+
+def test_the_automatic_layout_of_a_model_from_the_hub_does_not_depend_on_the_cache(monkeypatch):
+    teacher = {"kind": "open_clip", "open_clip": {"model": "hf-hub:org/name", "pretrained": None, "image_size": 224}}
+    raw = {**BASE, "teacher": teacher, "cut": {"layout": "auto"}}
+    before = Plan(raw).params(DEFAULT, "encode")
+    monkeypatch.setattr("cutsew.plan.model_config", lambda model: {"vision_cfg": {"layers": [3, 4, 6, 3]}})
+    assert Plan(raw).params(DEFAULT, "encode") == before

@@ -8,6 +8,9 @@ from cutsew.config.base import Fraction, Section, Size
 
 Area = Annotated[float, Field(gt=0, le=1)]
 
+STRIDE = 32
+"""Pixels of a cell in the last grid of the convolutional towers that windows are for."""
+
 
 class Tiles(Section):
     """One level of tiles."""
@@ -23,6 +26,22 @@ class Windows(Section):
     share: Area = Field(0.33, description="share of both sides of the grid that a window covers")
     per_side: Size = Field(6, description="n of n x n windows, spread evenly over the grid")
 
+    def cells(self, image_size: int) -> tuple[int, int]:
+        """Return the side of the grid and that of a window, in cells, of a tower with views of `image_size` pixels."""
+        grid = max(1, round(self.scale * image_size / STRIDE))
+        return grid, max(1, round(self.share * grid))
+
+    def lacks_places(self, image_size: int) -> str | None:
+        """Say in one line why the grid has no room for all windows at different places; None where it has."""
+        grid, size = self.cells(image_size)
+        places = max(0, grid - size + 1)
+        if places >= self.per_side:
+            return None
+        return (
+            f"cut.windows.per_side: {self.per_side} windows of {size} cells have only {places} places on a grid of "
+            f"{grid}, at views of {image_size} pixels; lower it, raise cut.windows.scale, or set cut.layout: tiles"
+        )
+
 
 class Cut(Section):
     """Crops that the teacher is asked about (Eq. 5)."""
@@ -32,8 +51,8 @@ class Cut(Section):
         description="random: size, shape and place are drawn independently (the paper's); spread: low-discrepancy "
         "sequences with centers over the whole photo, so that borders and corners are seen as often as the middle; "
         "tiles: fixed grids, which need no seed; windows: one look at a larger photo, regions of whose last grid are "
-        "pooled, for convolutional teachers; auto: windows where the teacher's tower is known to be convolutional, "
-        "else tiles",
+        "pooled, for convolutional teachers; auto: windows where the teacher's tower is known to be convolutional and "
+        "its grid has room for them, else tiles (always for hf-hub: models, whose tower is not known in advance)",
     )
     passes: int = Field(
         20, ge=0, description="M, crops per photo, of layouts random and spread; the others have as many as regions"

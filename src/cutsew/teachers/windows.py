@@ -7,13 +7,10 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from cutsew.config.method import Windows
+from cutsew.config.method import STRIDE, Windows
 from cutsew.errors import UserError
-from cutsew.numerics.windows import WindowAttentionPool, pool_windows, window_boxes, window_starts
+from cutsew.numerics.windows import WindowAttentionPool, pool_windows, window_boxes
 from cutsew.steady import steadily
-
-STRIDE = 32
-"""Pixels of a cell in the last grid of the towers here."""
 
 
 class WindowEmbedder:
@@ -25,14 +22,12 @@ class WindowEmbedder:
     """
 
     def __init__(self, windows: Windows, image_size: int) -> None:
-        self.grid = max(1, round(windows.scale * image_size / STRIDE))
+        refusal = windows.lacks_places(image_size)
+        if refusal is not None:
+            raise UserError(refusal)
+        self.grid, self.size = windows.cells(image_size)
         self.image_size = self.grid * STRIDE
-        self.size = max(1, round(windows.share * self.grid))
         self.count = windows.per_side
-        try:
-            window_starts(self.grid, self.size, self.count)
-        except ValueError as error:
-            raise UserError(f"cut.windows.per_side: {error}; lower it, or raise cut.windows.scale") from None
         self._embed: Callable[[Tensor], Tensor] | None = None
         self._device = "cpu"
 
