@@ -28,10 +28,10 @@ from cutsew.data.listing import list_images
 from cutsew.data.overrides import match_classes, read_overrides
 from cutsew.data.truth import check_csv
 from cutsew.errors import UserError, no_patches
-from cutsew.named_models import is_named
+from cutsew.named_models import OPEN_CLIP_CONFIG, is_named
 from cutsew.outputs import needed
 from cutsew.plan import DEFAULT, REBUILT
-from cutsew.preprocessing import OPEN_CLIP_CONFIG, from_config, is_at_hand, model_config, of_open_clip, of_timm
+from cutsew.preprocessing import from_config, is_at_hand, model_config, of_open_clip, of_timm
 
 WEIGHTS_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt", ".tar", ".json", ".onnx", ".npz")
 

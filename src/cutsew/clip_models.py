@@ -22,9 +22,8 @@ from cutsew import checkpoints, named_models
 from cutsew.compat import import_torchvision
 from cutsew.config.base import OpenClipModel
 from cutsew.errors import UserError
-from cutsew.named_models import OFFLINE, first_line
+from cutsew.named_models import OFFLINE, OPEN_CLIP_CONFIG, first_line
 from cutsew.preprocessing import (
-    OPEN_CLIP_CONFIG,
     OPENAI_SIZES,
     TINY,
     TINY_SIGMOID,

@@ -19,7 +19,7 @@ from typing import Any
 from cutsew.errors import UserError
 
 FOLDER, HUB = "local-dir:", "hf-hub:"
-CONFIG = "open_clip_config.json"
+OPEN_CLIP_CONFIG = "open_clip_config.json"
 OFFLINE = "config/offline.yaml needs no model hub"
 
 _COPY = f"fill the cache ($HF_HOME) on a machine with one, or set {FOLDER}<folder> to a copy; {OFFLINE}"
@@ -53,11 +53,15 @@ def read_config(model: str, setting: str) -> dict[str, Any]:
     """
     if model in _described:
         return {"model_cfg": _described[model]}
-    path = _folder(model, setting) / CONFIG if model.startswith(FOLDER) else _fetched(model, [CONFIG], setting)
+    path = (
+        _folder(model, setting) / OPEN_CLIP_CONFIG
+        if model.startswith(FOLDER)
+        else _fetched(model, [OPEN_CLIP_CONFIG], setting)
+    )
     if not path.is_file():
         raise UserError(
-            f"{setting}: {path}: no such file; copy {CONFIG} of the model there, or name a model of open_clip and give"
-            " the weights as pretrained"
+            f"{setting}: {path}: no such file; copy {OPEN_CLIP_CONFIG} of the model there, or name a model of open_clip"
+            " and give the weights as pretrained"
         )
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -73,9 +77,9 @@ def read_config(model: str, setting: str) -> dict[str, Any]:
 def known_config(model: str) -> dict[str, Any]:
     """Return a model's description (model_cfg) if it is on this machine, else nothing; no network is used."""
     path = (
-        Path(model.removeprefix(FOLDER), CONFIG)
+        Path(model.removeprefix(FOLDER), OPEN_CLIP_CONFIG)
         if model.startswith(FOLDER)
-        else cached(model.removeprefix(HUB), [CONFIG])
+        else cached(model.removeprefix(HUB), [OPEN_CLIP_CONFIG])
     )
     try:
         found = json.loads(path.read_text(encoding="utf-8"))["model_cfg"] if path is not None else {}
@@ -112,8 +116,8 @@ def local_files(model: str) -> list[Path]:
             weights = weights_file(model, "model")
         except UserError:
             return []
-        return [weights, *(path for name in (CONFIG, *_TOKENIZER) if (path := folder / name).is_file())]
-    found = [cached(model.removeprefix(HUB), names) for names in ([CONFIG], HUB_WEIGHTS)]
+        return [weights, *(path for name in (OPEN_CLIP_CONFIG, *_TOKENIZER) if (path := folder / name).is_file())]
+    found = [cached(model.removeprefix(HUB), names) for names in ([OPEN_CLIP_CONFIG], HUB_WEIGHTS)]
     return [path for path in found if path is not None]
 
 
@@ -221,7 +225,9 @@ def described_as(model: str, config: Mapping[str, Any] | None) -> Iterator[None]
 def _folder(model: str, setting: str) -> Path:
     folder = Path(model.removeprefix(FOLDER))
     if not model.removeprefix(FOLDER) or not folder.is_dir():
-        raise UserError(f"{setting}: {model}: no such folder; give the folder that holds {CONFIG} and the weights")
+        raise UserError(
+            f"{setting}: {model}: no such folder; give the folder that holds {OPEN_CLIP_CONFIG} and the weights"
+        )
     return folder
 
 

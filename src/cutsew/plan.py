@@ -14,9 +14,9 @@ from cutsew.artefacts.corrections import digest_of, in_words
 from cutsew.artefacts.tables import read_record
 from cutsew.config import Config, load, override
 from cutsew.errors import printable
-from cutsew.named_models import HUB, local_files
+from cutsew.named_models import HUB, OPEN_CLIP_CONFIG, local_files
 from cutsew.pipeline import STAGES
-from cutsew.preprocessing import model_config
+from cutsew.preprocessing import TIMM_CONFIG, model_config
 from cutsew.sizing import teacher_side
 
 if TYPE_CHECKING:
@@ -217,18 +217,21 @@ class Plan:
         return f"labels.overrides: {printable(str(config.labels.overrides))}: {told}"
 
     def weights(self, run: str, stage: str) -> list[Path]:
-        """Name the files of weights on this machine that a stage reads, but for those that the workflow makes."""
+        """Name the files on this machine that a stage reads weights and their preprocessing from.
+
+        Those that the workflow makes are left out.
+        """
         config = self.runs[run]
-        names: list[str | Path] = []
+        found: list[Path] = []
         for section in WEIGHTS_OF.get(stage, ()):
             model = getattr(config, section)
             if model.kind == "timm":
-                names.append(model.timm.weights)
+                found += _local(model.timm.weights, TIMM_CONFIG)
             elif model.kind == "open_clip" and model.open_clip.pretrained is None:
-                names += local_files(model.open_clip.model)
+                found += local_files(model.open_clip.model)
             elif model.kind == "open_clip" and Path(model.open_clip.pretrained).name != REBUILT:
-                names.append(model.open_clip.pretrained)
-        return [path for path in map(Path, names) if path.is_file()]
+                found += _local(model.open_clip.pretrained, OPEN_CLIP_CONFIG)
+        return found
 
     def folder(self, run: str, stage: str) -> Path:
         """Return the folder that holds a stage's artefacts for a run."""
@@ -237,6 +240,12 @@ class Plan:
     def on_disk(self, run: str, stage: str) -> Path:
         """Return where that folder lies: below the prefix of a module, which the paths of rules do not have."""
         return self._results / self.runs[run].dataset.name / self.owner(run, stage)
+
+
+def _local(weights: str, config: str) -> list[Path]:
+    """Return a local checkpoint and the configuration next to it; nothing for a tag."""
+    path = Path(weights)
+    return [file for file in (path, path.with_name(config)) if file.is_file()] if path.is_file() else []
 
 
 def _drop_other_kinds(section: dict[str, Any] | None, kind: str) -> None:

@@ -37,12 +37,12 @@ from cutsew.config.base import OpenClipModel
 from cutsew.config.base import Preprocessing as Settings
 from cutsew.config.student import TimmStudent
 from cutsew.errors import UserError
-from cutsew.named_models import HUB_WEIGHTS, cached
+from cutsew.named_models import HUB_WEIGHTS, OPEN_CLIP_CONFIG, cached
 from cutsew.quick_imports import hidden
 
 RESIZE = "squash"
 INTERPOLATIONS = ("bicubic", "bilinear")
-OPEN_CLIP_CONFIG, TIMM_CONFIG = "open_clip_config.json", "config.json"
+TIMM_CONFIG = "config.json"
 TINY, TINY_SIGMOID = "cutsew-tiny", "cutsew-tiny-sigmoid"
 OPENAI = {
     "mean": (0.48145466, 0.4578275, 0.40821073),

@@ -147,6 +147,10 @@ def test_replaced_weights_are_named(tmp_path):
     raw = {**RAW, "runs": {}, "teacher": {"open_clip": {"pretrained": str(weights)}}}
     plan = Plan(raw)
     assert [plan.weights("default", stage) for stage in ("text", "encode", "train")] == [[weights], [weights], []]
+    config = weights.with_name("open_clip_config.json")
+    config.touch()
+    assert plan.weights("default", "encode") == [weights, config]
+    config.unlink()
     record = Path("results/tiny/default/text.json")
     before = record.read_text()
     record.write_text(json.dumps(json.loads(before) | {"settings": json.loads(plan.params("default", "text"))}))

@@ -22,7 +22,7 @@ from cutsew.config.load import load
 from cutsew.config.student import OpenClipStudent, Student
 from cutsew.config.teacher import OpenClipTeacher, Teacher
 from cutsew.errors import UserError
-from cutsew.named_models import CONFIG
+from cutsew.named_models import OPEN_CLIP_CONFIG as CONFIG
 from cutsew.plan import Plan
 
 import_torchvision()
