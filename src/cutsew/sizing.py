@@ -292,8 +292,7 @@ def teacher_side(config: Config) -> int:
 
 def _own_side(model: str) -> int:
     """Return the side of a model's own views; 224 where its description is not at hand."""
-    described = known_config(model) if is_named(model) else model_config(model)
-    side = described.get("vision_cfg", {}).get("image_size")
+    side = model_config(model).get("vision_cfg", {}).get("image_size")
     return side if isinstance(side, int) else 224
 
 

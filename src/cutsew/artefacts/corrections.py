@@ -58,6 +58,16 @@ class Corrections:
         return Corrections(self.table[self.table["split"] == split].reset_index(drop=True), self.classes)
 
     @property
+    def counts(self) -> tuple[int, int]:
+        """How many labels of training photos are corrected, and how many of held-out ones."""
+        return len(self.of_split("train")), len(self.of_split("test"))
+
+    @property
+    def authors(self) -> list[str]:
+        """Names of those who made them, as far as they are given, sorted."""
+        return sorted(set(self.table["by"]) - {""})
+
+    @property
     def photos(self) -> list[str]:
         """Ids of the corrected photos."""
         return list(self._said)

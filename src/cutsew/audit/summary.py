@@ -110,8 +110,7 @@ def _corrections(run: Run) -> str | None:
     """Say how many labels a human corrected; None for none."""
     if run.corrections is None:
         return None
-    train, test = (len(run.corrections.of_split(split)) for split in SPLITS)
-    return in_words(train, test, student="student" in run.outcomes or "refined" in run.outcomes)
+    return in_words(*run.corrections.counts, student="student" in run.outcomes or "refined" in run.outcomes)
 
 
 def _row(stage: str, split: str, tally: Tally) -> Content:

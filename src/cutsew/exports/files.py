@@ -63,7 +63,7 @@ def write_coco(path: Path, labels: Labels) -> int:
     told: dict[str, Any] = {"description": f"Labels by cutsew of {labels.run.folder}", "version": __version__}
     told |= {"stages": labels.stages, "threshold": labels.threshold}
     if labels.corrected is not None:
-        told["corrections"] = {"labels": len(labels.corrected), "by": sorted(set(labels.corrected.table["by"]) - {""})}
+        told["corrections"] = {"labels": len(labels.corrected), "by": labels.corrected.authors}
     categories = [{"id": c, "name": name, "supercategory": ""} for c, name in enumerate(labels.classes, start=1)]
     with _json(path) as out:
         out.write(f'{{"info": {_dump(told)},\n"licenses": [],\n"categories": {_dump(categories)},\n"images": [\n')

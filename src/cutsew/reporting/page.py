@@ -12,7 +12,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cutsew.artefacts.corrections import in_words
-from cutsew.artefacts.manifest import SPLITS
 from cutsew.artefacts.measures import remarks
 from cutsew.data import accounting
 from cutsew.reporting import provenance
@@ -162,9 +161,8 @@ def _told_of_corrections(run: Run, *, student: bool) -> str:
     """Say how many labels a human corrected and who; empty for none."""
     if not run.corrections:
         return ""
-    train, test = (len(run.corrections.of_split(split)) for split in SPLITS)
-    names = ", ".join(sorted(set(run.corrections.table["by"]) - {""}))
-    return f"{in_words(train, test, student=student)}. {f'Set by {names}.' if names else ''}"
+    names = ", ".join(run.corrections.authors)
+    return f"{in_words(*run.corrections.counts, student=student)}. {f'Set by {names}.' if names else ''}"
 
 
 def _shown(path: Path, content: dict[str, Any]) -> dict[str, Any]:

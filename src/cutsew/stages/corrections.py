@@ -29,9 +29,9 @@ def corrections(
     table["split"] = table["image"].map(photos.set_index("id")["split"]).astype(object)
     said = Corrections(table, settings["classes"])
     write_corrections(out, said)
-    train, test = len(said.of_split("train")), len(said.of_split("test"))
+    train, test = said.counts
     record.facts = {"corrections": len(said), "photos": len(said.photos), "train": train, "test": test}
-    record.facts |= {"by": sorted(set(table["by"]) - {""})}
+    record.facts |= {"by": said.authors}
     record.facts |= {"from": min(table["at"], default=""), "to": max(table["at"], default="")}
     record.write_beside(out)
     log.info("corrections: %s", in_words(train, test, student=settings["student"]["kind"] != "none"))
