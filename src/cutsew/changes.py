@@ -160,7 +160,7 @@ def describe(plan: Plan, jobs: Sequence[Job]) -> list[str]:
     """
     needed = [job for job in jobs if job.needed]
     old = {run for run in {job.run for job in jobs} if any(_folder(plan, run).glob("*.json"))}
-    return [*_of_needed(plan, jobs, needed, old), *_unnoticed(plan, [job for job in jobs if job not in needed])]
+    return [*_of_needed(plan, jobs, needed, old), *_unnoticed(plan, [job for job in jobs if not job.needed])]
 
 
 def _unnoticed(plan: Plan, jobs: Sequence[Job]) -> list[str]:
@@ -433,8 +433,9 @@ def _record(plan: Plan, job: Job) -> Made | None:
     """Read the record of what a job made last, if it is there."""
     folder = _folder(plan, job.run)
     names: Iterable[Path]
-    if job.stage in ("encode", "tagclip"):
-        names = sorted(folder.joinpath(OUTPUTS[job.stage][1]).glob("*.json"))[:1]
+    if job.stage in ("encode", "tagclip"):  # of thousands of jobs, so that the folder is not listed for each
+        own = [path for path in job.makes if path.parent.name == OUTPUTS[job.stage][1]]
+        names = own or sorted(folder.joinpath(OUTPUTS[job.stage][1]).glob("*.json"))[:1]
     elif job.stage.startswith("reference_"):
         name = {"reference_labels": "labels", "reference_train": "adapter", "reference_predict": "scores"}[job.stage]
         names = sorted(folder.glob(f"references/*/{name}.json"))[:1]

@@ -141,6 +141,19 @@ def test_a_newer_file_of_the_user_with_its_old_content_is_not_edited(home):
     assert edited[0] == "changed: true labels edited (truth.csv) (run default)"
 
 
+def test_a_job_of_many_is_compared_with_its_own_record():
+    """The folder of a shard's records may hold thousands: it is not listed for each job."""
+    records = sorted(Path("results/tiny/default/views.records").glob("*.json"))
+    first, own = records[0], records[-1]
+    before = own.read_text()
+    content = json.loads(before)
+    content["settings"]["cut"]["seed"] = 5
+    own.write_text(json.dumps(content))
+    lines = [said(RAW, ("encode",), makes=(record,))[:1] for record in (first, own)]
+    own.write_text(before)
+    assert first != own and lines == [[], ["changed: cut.seed 5 -> 9 (run default)"]]
+
+
 def test_replaced_weights_are_named(tmp_path):
     weights = tmp_path / "vit.pt"
     weights.touch()
