@@ -24,7 +24,7 @@ from cutsew.data.listing import last_listed
 from cutsew.errors import UserError, printable
 from cutsew.outputs import OUTPUTS
 from cutsew.outputs import needed as stages_of
-from cutsew.owner import COMMAND
+from cutsew.owner import COMMAND, SNAKEMAKE
 from cutsew.pipeline import STAGES
 from cutsew.plan import Plan
 
@@ -413,7 +413,7 @@ def _touch() -> str:
 
 
 def _command() -> str:
-    return os.environ.get(COMMAND, "snakemake --cores all")
+    return os.environ.get(COMMAND, SNAKEMAKE)
 
 
 def _count(jobs: Sequence[Job]) -> str:

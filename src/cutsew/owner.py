@@ -23,6 +23,9 @@ OWNER = "CUTSEW_OWNER"
 COMMAND = "CUTSEW_COMMAND"
 """Environment variable: the snakemake command, without targets, that the jobs belong to; records keep it."""
 
+SNAKEMAKE = "snakemake --cores all"
+"""The command where none is known, and how each begins."""
+
 DEFAULT_CONFIGFILE = "config/config.yaml"
 """What the Snakefile reads where no --configfile is given."""
 
@@ -53,7 +56,7 @@ def snakemake_command(
         config: settings given with --config.
 
     """
-    words = ["snakemake", "--cores", "all"]
+    words = SNAKEMAKE.split()
     found = next((Path(name) for name in FOUND_BY_SNAKEMAKE if Path(name).is_file()), None)
     if found is None or found.resolve() != Path(snakefile).resolve():
         words += ["--snakefile", _from_here(snakefile)]

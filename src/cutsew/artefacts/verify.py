@@ -14,6 +14,7 @@ from cutsew.artefacts.trace import Made, Traces, plain
 from cutsew.artefacts.views import BOXES, CROPS, GLOBAL
 from cutsew.artefacts.world import folder_digest, is_world
 from cutsew.outputs import OUTPUTS, SEALED_BY
+from cutsew.owner import SNAKEMAKE
 
 OF_SHARDS = {"views.zarr": (GLOBAL, CROPS, BOXES), "tagclip.zarr": (LOCAL, AGAIN)}
 """Zarr -> its arrays of which the job of a shard writes a chunk file each."""
@@ -21,9 +22,6 @@ OF_SHARDS = {"views.zarr": (GLOBAL, CROPS, BOXES), "tagclip.zarr": (LOCAL, AGAIN
 JOB_OF = {"seal": "encoding", "seal_tagclip": "TagCLIP"}
 """How the jobs that a seal names are called."""
 
-
-SNAKEMAKE = "snakemake --cores all"
-"""Command of records that do not name theirs."""
 
 MOST_TARGETS = 20
 """Targets in a printed command."""
