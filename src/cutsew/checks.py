@@ -5,6 +5,7 @@ import resource
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cutsew import named_models, sizing
 from cutsew.activation import (
@@ -25,13 +26,16 @@ from cutsew.data import layouts
 from cutsew.data.csv_file import PhotoNames
 from cutsew.data.images import HEIF_SUFFIXES, NO_HEIF, REMEDIES, kind_of, reads_heif
 from cutsew.data.listing import list_images
-from cutsew.data.overrides import match_classes, read_overrides
+from cutsew.data.overrides import match_classes, match_photos, read_overrides
 from cutsew.data.truth import check_csv
 from cutsew.errors import UserError, no_patches
 from cutsew.named_models import OPEN_CLIP_CONFIG, is_named
 from cutsew.outputs import needed
 from cutsew.plan import DEFAULT, REBUILT
 from cutsew.preprocessing import from_config, is_at_hand, model_config, of_open_clip, of_timm
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 WEIGHTS_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt", ".tar", ".json", ".onnx", ".npz")
 
@@ -65,7 +69,7 @@ def check_before_start(*configs: Config) -> None:
         UserError: one line with the dotted setting, what is wrong and what to do.
 
     """
-    listings: dict[str, Count] = {}
+    listings: dict[str, Listing] = {}
     checked: set[tuple[str, ...]] = set()
     for config in configs:
         _check_weights(config)
@@ -73,7 +77,7 @@ def check_before_start(*configs: Config) -> None:
         _check_preprocessing(config)
         _check_activation(config)
         _check_scores(config)
-        _check_overrides(config)
+        said = _check_overrides(config)
         scores = config.teacher.scores if config.teacher.kind == "scores" else None
         key = config.dataset.model_dump_json() + (scores.model_dump_json() if scores is not None else "")
         if config.dataset.kind not in ("demo", "ids") and key not in listings and not _to_come(config):
@@ -88,7 +92,10 @@ def check_before_start(*configs: Config) -> None:
             train = config.demo.train
             _check_top_k(config, Count(train, train, f"the {train} of demo.train"))
         elif key in listings:
-            _check_top_k(config, listings[key])
+            found = listings[key]
+            _check_top_k(config, found.train)
+            if said is not None and found.ids is not None and config.labels.overrides is not None:
+                match_photos(said, found.ids, config.labels.overrides)
         _check_passes(config)
 
 
@@ -106,6 +113,20 @@ class Count:
     photos: int
     surely: int
     what: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The photos of a dataset, as far as they can be listed in seconds.
+
+    Attributes:
+        train: how many there are to train on.
+        ids: of all photos, unreadable ones too; None where only the manifest lists them.
+
+    """
+
+    train: Count
+    ids: list[str] | None
 
 
 def check_memory(config: Config, job: sizing.Job, machine: int) -> str | None:
@@ -137,7 +158,7 @@ def check_memory(config: Config, job: sizing.Job, machine: int) -> str | None:
     )
 
 
-def _training_photos(dataset: Dataset, scores: ScoresTeacher | None, classes: list[str]) -> Count:
+def _training_photos(dataset: Dataset, scores: ScoresTeacher | None, classes: list[str]) -> Listing:
     """Count the photos that are not known to be held out, in seconds; a CSV of truth has to name some photos.
 
     Labels that decide on photos (`dataset.unlabelled`) are left to the manifest, which reads them once.
@@ -146,12 +167,13 @@ def _training_photos(dataset: Dataset, scores: ScoresTeacher | None, classes: li
         if dataset.truth is not None:
             check_csv(dataset.truth, classes)
         count = layouts.count_on_disk(dataset, dataset.root)
-        return Count(count, count, f"the {count} of the training photos below dataset.root")
+        return Listing(Count(count, count, f"the {count} of the training photos below dataset.root"), None)
     if dataset.unlabelled == "drop":
         dataset = dataset.model_copy(update={"unlabelled": "keep"})
     listed = list_images(dataset, scores=scores)
+    ids = listed["id"].tolist()
     if dataset.truth is not None:
-        check_csv(dataset.truth, classes, PhotoNames(listed["id"].tolist(), listed["path"].tolist(), dataset.root))
+        check_csv(dataset.truth, classes, PhotoNames(ids, listed["path"].tolist(), dataset.root))
     if dataset.on_bad_image == "stop":
         _check_heif(listed["path"].tolist())
     train = int((listed["split"] != "test").sum())
@@ -159,11 +181,12 @@ def _training_photos(dataset: Dataset, scores: ScoresTeacher | None, classes: li
         raise UserError("dataset.test: leaves no photo to label and train on; hold fewer out")
     fraction = dataset.test.fraction if dataset.kind == "folder" else None
     if fraction is None:
-        return Count(train, train, f"the {train} of the training photos below dataset.root")
+        return Listing(Count(train, train, f"the {train} of the training photos below dataset.root"), ids)
     # Each photo's digest decides on its own, so the number is binomial; four deviations below its mean are safe.
     expected = round(train * (1 - fraction))
     surely = math.floor(train * (1 - fraction) - 4 * math.sqrt(train * fraction * (1 - fraction)))
-    return Count(expected, max(1, surely), f"the about {expected} that dataset.test.fraction leaves to train on")
+    left = Count(expected, max(1, surely), f"the about {expected} that dataset.test.fraction leaves to train on")
+    return Listing(left, ids)
 
 
 def _check_heif(paths: list[str]) -> None:
@@ -329,7 +352,7 @@ def _check_scores(config: Config) -> None:
         raise UserError(f"teacher.scores.file: {file} does not exist; name an existing npz, Zarr or parquet file")
 
 
-def _check_overrides(config: Config) -> None:
+def _check_overrides(config: Config) -> "pd.DataFrame | None":
+    """Read a human's corrections and match their classes; None where there are none."""
     path = config.labels.overrides
-    if path is not None:
-        match_classes(read_overrides(path), config.classes, path)
+    return None if path is None else match_classes(read_overrides(path), config.classes, path)

@@ -177,6 +177,17 @@ def test_truth(root, tmp_path):
     refused(config_of(root, dataset={"truth": str(path)}), r"dataset\.truth: .* needs the columns")
 
 
+def test_corrections_name_photos_that_are_listed(root, tmp_path):
+    """A job that fails on them would lose `corrections.parquet`, and the next run would train again."""
+    said = tmp_path / "audit.csv"
+    said.write_text("image,class,present\nA,dog,1\ntest/d.jpg,dog,0\n")
+    config = config_of(root, labels={"overrides": str(said)})
+    check_before_start(config)
+    with said.open("a") as file:
+        file.write("e.jpg,dog,1\n")
+    refused(config, r"^labels\.overrides: .*audit\.csv, line 4, column image: 'e\.jpg' is no photo of this run")
+
+
 def test_the_photos_of_many_runs_are_listed_once(root, monkeypatch):
     import cutsew.checks
 
