@@ -1,6 +1,7 @@
-"""The conda environment of the rules and pyproject.toml tell of the same packages."""
+"""The conda environment of the rules and pyproject.toml name the same packages; the suite is collected as one."""
 
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import yaml
@@ -29,3 +30,9 @@ def test_every_dependency_is_pinned():
     ]
     names = {name.split(">")[0].split("[")[0].strip().lower().replace("_", "-") for name in wanted}
     assert names <= pins
+
+
+def test_no_two_files_of_tests_have_one_name():
+    """Folders without __init__.py share module names: pytest could not collect both files in one run."""
+    files = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in files.items() if count > 1] == []

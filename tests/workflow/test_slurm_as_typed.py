@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 from conftest import SETTINGS, clone, typed
-from test_slurm import CLUSTER, NODES, cannot
+from test_slurm_run import CLUSTER, NODES, cannot
 
 pytestmark = pytest.mark.slurm
 
