@@ -36,10 +36,10 @@ def suspects(records: Sequence[Made], traces: Traces) -> Iterator[Suspect]:
         if now is None:
             yield path, f"missing, and {_names(those)} was made from it", traces.maker(path) is not None
             continue
-        odd = [made for made in those if made.inputs[path] != now and not _same(made, path)]
-        stale = [made for made in odd if precedes(made, traces.maker(path))]
-        yield from ((made.artefact, f"stale: made from an earlier {path.name}", True) for made in stale)
-        wrong[path] = [made for made in odd if made not in stale]
+        maker = traces.maker(path)
+        odd = [(made, precedes(made, maker)) for made in those if made.inputs[path] != now and not _same(made, path)]
+        yield from ((made.artefact, f"stale: made from an earlier {path.name}", True) for made, stale in odd if stale)
+        wrong[path] = [made for made, stale in odd if not stale]
     counts: dict[Path, int] = defaultdict(int)
     for those in wrong.values():
         for made in those:
