@@ -11,7 +11,9 @@ import os
 import platform
 import select
 import shlex
+import shutil
 import signal
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +26,7 @@ COMMAND = "CUTSEW_COMMAND"
 """Environment variable: the snakemake command, without targets, that the jobs belong to; records keep it."""
 
 SNAKEMAKE = "snakemake --cores all"
-"""The command where none is known, and how each begins."""
+"""The command where none is known, and what each runs."""
 
 DEFAULT_CONFIGFILE = "config/config.yaml"
 """What the Snakefile reads where no --configfile is given."""
@@ -56,7 +58,7 @@ def snakemake_command(
         config: settings given with --config.
 
     """
-    words = SNAKEMAKE.split()
+    words = [snakemake_program(), *SNAKEMAKE.split()[1:]]
     found = next((Path(name) for name in FOUND_BY_SNAKEMAKE if Path(name).is_file()), None)
     if found is None or found.resolve() != Path(snakefile).resolve():
         words += ["--snakefile", _from_here(snakefile)]
@@ -65,6 +67,15 @@ def snakemake_command(
     if config:
         words += ["--config", *(f"{key}={_as_yaml(value)}" for key, value in config.items())]
     return shlex.join(words)
+
+
+def snakemake_program() -> str:
+    """Return how to call the snakemake of this Python: by name where `PATH` leads to it, else by its path."""
+    own = Path(sys.executable).with_name("snakemake")
+    found = shutil.which("snakemake")
+    if not own.exists() or (found is not None and Path(found).absolute() == own.absolute()):
+        return "snakemake"
+    return _from_here(own)
 
 
 def settings_files(command: str) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cutsew.config.yaml_file import read_config
 from cutsew.errors import UserError
+from cutsew.owner import snakemake_program
 
 CONFIG_FILES = {"--configfile", "--configfiles"}
 PAIRS = {
@@ -79,7 +80,7 @@ def refuse_swallowed_targets(words: Sequence[str]) -> None:
                 raise UserError(f"{option}: {word!r} is not {PAIRS[option]}; write it so")
             continue
         end = next((i for i in range(place, len(words)) if _is_option(words[i])), len(words))
-        moved = ["snakemake", *words[place:end], *words[:place], *words[end:]]
+        moved = [snakemake_program(), *words[place:end], *words[:place], *words[end:]]
         raise UserError(
             f"{option} takes every word after it, {word} too; name targets before the options: {shlex.join(moved)}"
         )

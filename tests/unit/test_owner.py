@@ -6,11 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
 
-from cutsew.owner import COMMAND, OWNER, announce, settings_files, snakemake_command
+from cutsew.owner import COMMAND, OWNER, announce, settings_files, snakemake_command, snakemake_program
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux")
 
@@ -81,8 +82,22 @@ def test_a_worker_ends_with_its_parent():
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
     tmp_path.joinpath("Snakefile").touch()
     return tmp_path
+
+
+def test_the_snakemake_of_an_environment_that_is_not_activated_is_named_by_its_path(project, monkeypatch):
+    assert snakemake_program() == "snakemake"
+    other = project / "bin" / "snakemake"
+    other.parent.mkdir()
+    other.write_text("#!/bin/sh\n")
+    other.chmod(0o755)
+    monkeypatch.setenv("PATH", str(other.parent), prepend=os.pathsep)
+    own = str(Path(sys.executable).with_name("snakemake"))
+    assert snakemake_command(project / "Snakefile") == f"{own} --cores all"
+    monkeypatch.chdir(sys.prefix)
+    assert snakemake_program() == "bin/snakemake"
 
 
 def test_the_command_names_what_is_not_found_by_itself_and_is_quoted(project):
