@@ -334,7 +334,8 @@ def _check_activation(config: Config) -> None:
     if activation == "softmax":
         words = [] if teacher.kind == "scores" else prompts.background_beside(config.classes)
         if len(config.classes) + len(words) == 1:
-            raise UserError(ONE_CLASS if teacher.kind != "scores" else ONE_CLASS_OF_SCORES)
+            hint = f" (are commas missing in {config.classes[0]!r}?)" if " " in config.classes[0] else ""
+            raise UserError((ONE_CLASS if teacher.kind != "scores" else ONE_CLASS_OF_SCORES) + hint)
 
 
 def _check_file(setting: str, text: str, is_path: Callable[[str], bool]) -> None:

@@ -260,13 +260,14 @@ def test_windows_need_a_grid_with_room(root, teacher, windows, refusal):
         refused(config, rf"^cut\.windows\.per_side: {refusal}.*set cut\.layout: tiles$")
 
 
-ONE_CLASS = r"^classes: one class needs something to compete with, .*(SigLIP)"
+ONE_CLASS = r"^classes: one class needs something to compete with, .*\(SigLIP\)"
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({}, ONE_CLASS),
+        ({"classes": ["cat dog bus"]}, ONE_CLASS + r" \(are commas missing in 'cat dog bus'\?\)$"),
         ({"teacher": {"kind": "conse"}}, ONE_CLASS),
         ({"prompts": {"background": ["Dog"]}}, ONE_CLASS),  # which is left out
         (SIGLIP | {"score": {"activation": "softmax"}}, ONE_CLASS),

@@ -102,6 +102,18 @@ def test_off_is_what_yaml_makes_of_it(given, meant):
     assert load(BASE | {"compute": {"cache_features": given}}).compute.cache_features == meant
 
 
+@pytest.mark.parametrize("word", ["null", "~", None])
+def test_null_as_the_command_line_gives_it(word):
+    """Snakemake's `--config` reads the scalars of YAML as text."""
+    teacher = {"open_clip": {"model": "local-dir:weights/own", "pretrained": word, "image_size": word}}
+    raw = {"classes": ["cat", "dog"], "teacher": teacher, "labels": {"overrides": word}, "dataset": {"truth": word}}
+    config = load(raw | {"targets": {"count": word}})
+    assert config.teacher.open_clip.pretrained is None and config.teacher.open_clip.image_size is None
+    assert config.labels.overrides is None and config.dataset.truth is None and config.targets.count is None
+    with pytest.raises(UserError, match=r"^student\.open_clip\.image_size: "):  # which cannot be null
+        load(raw | {"student": {"open_clip": {"image_size": word}}})
+
+
 def test_settings_never_change_after_loading():
     with pytest.raises(ValueError, match="frozen"):
         load(BASE).fuse.alpha = 1

@@ -13,6 +13,9 @@ Size = Annotated[int, Field(ge=1)]
 """A count of at least one."""
 
 
+NULLS = ("null", "Null", "NULL", "~")
+"""How YAML writes null."""
+
 Precision = Literal["tf32", "float32", "bfloat16", "float16"]
 """Number format in which a frozen encoder computes."""
 
@@ -33,6 +36,14 @@ class Section(BaseModel):
             wanted = cls.model_fields[info.field_name].annotation
             if bool not in (wanted, *get_args(wanted)):
                 raise ValueError(f"is {str(value).lower()}; write a value of its kind, not true, false, yes or no")
+        return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def null_as_text(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401
+        """Take the text `null` as null where that is allowed: Snakemake's `--config` reads YAML's scalars as text."""
+        if isinstance(value, str) and value in NULLS and info.field_name is not None:
+            return None if type(None) in get_args(cls.model_fields[info.field_name].annotation) else value
         return value
 
 
