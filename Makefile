@@ -8,10 +8,12 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 BENCHMARKS ?= $(filter-out common tables photos synthetic baseline,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: demo test slurm kills lint docs trouble fuzz lock audit dist clean
+.PHONY: demo install test slurm kills lint docs trouble fuzz lock audit dist clean
 
 demo: $(INSTALLED)
 	$(BIN)/snakemake --cores $(CORES)
+
+install: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not slurm" -n 2 --dist loadfile --no-loadscope-reorder

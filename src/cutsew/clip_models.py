@@ -228,8 +228,8 @@ def _state_dict(settings: OpenClipModel, section: str) -> dict[str, Tensor]:
             path = Path(download_pretrained(get_pretrained_cfg(model, pretrained)))
     except Exception as error:  # the hub's client raises dozens of kinds
         raise UserError(
-            f"{setting}: {pretrained} of {model} cannot be downloaded ({first_line(error)}); give a local file,"
-            f" or take a model that a package carries: {OFFLINE}"
+            f"{setting}: {pretrained} of {model} cannot be downloaded ({first_line(error)}); give a local file;"
+            f" {OFFLINE}"
         ) from None
     return checkpoints.read_state_dict(path, setting)
 

@@ -20,7 +20,7 @@ from cutsew.errors import UserError
 
 FOLDER, HUB = "local-dir:", "hf-hub:"
 OPEN_CLIP_CONFIG = "open_clip_config.json"
-OFFLINE = "config/offline.yaml needs no model hub"
+OFFLINE = "teacher.kind: conse and student.kind: timm, as in config/offline.yaml, need no model hub"
 
 _COPY = f"fill the cache ($HF_HOME) on a machine with one, or set {FOLDER}<folder> to a copy; {OFFLINE}"
 HUB_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")

@@ -234,7 +234,7 @@ def test_no_hub(tmp_path, monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
     for name in ("hf-hub:somebody/model", "hf-hub:nobody"):
-        reason = r"no route to host\); .*local-dir:<folder>.*; config/offline\.yaml" if "/" in name else "no repository"
+        reason = r"no route to host\); .*local-dir:<folder>.*config/offline\.yaml" if "/" in name else "no repository"
         with pytest.raises(UserError, match=MODEL + f"{name}: .*{reason}") as error:
             build(name)
         assert "\n" not in str(error.value)

@@ -85,4 +85,18 @@ def test_the_worked_example_of_the_guide_is_accepted():
     guide = (CONFIG / "README.md").read_text()
     example = guide.partition("    # config/farm.yaml\n")[2].partition("\n\n")[0]
     config = load(yaml.safe_load(textwrap.dedent(example)))
-    assert config.dataset.name == "farm" and config.train.epochs == 4
+    assert config.dataset.name == "farm" and (config.select.top_k, config.train.epochs) == ("auto", "auto")
+
+
+@pytest.mark.parametrize("name", ["folder", "offline"])
+def test_presets_for_own_photos_fit_small_folders(name):
+    config = preset(name)
+    assert (config.method, config.cut.layout, config.student.head) == ("cutsew", "auto", "linear")
+    assert config.select.top_k == config.targets.count == "auto"
+
+
+def test_two_words_make_a_folder_run_without_a_model_hub():
+    raw = yaml.safe_load((CONFIG / "folder.yaml").read_text())
+    own = load(override(raw, {"teacher.kind": "conse", "student.kind": "timm"}))
+    offline = preset("offline")
+    assert (own.teacher.conse, own.student.timm) == (offline.teacher.conse, offline.student.timm)

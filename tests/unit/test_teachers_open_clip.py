@@ -116,7 +116,8 @@ def test_tag_that_cannot_be_downloaded(monkeypatch):
     monkeypatch.setattr(clip_models, "download_pretrained", fail)
     with pytest.raises(
         UserError,
-        match=r"^teacher\.open_clip\.pretrained: openai of RN50 .*a local file, or .*config/offline\.yaml needs no",
+        match=r"^teacher\.open_clip\.pretrained: openai of RN50 .*a local file; teacher\.kind: conse and "
+        r"student\.kind: timm, as in config/offline\.yaml, need no model hub",
     ) as error:
         build("RN50", "openai")
     assert "\n" not in str(error.value)

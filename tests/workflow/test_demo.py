@@ -34,12 +34,11 @@ def test_another_config_file_inherits_nothing_of_the_demo(demo):
     draw_photo(demo.folder / "photos" / "a.jpg", 0)
     draw_photo(demo.folder / "photos" / "b.jpg", 1)
     mine = yaml.safe_load((ROOT / "config" / "folder.yaml").read_text())
-    mine["select"]["top_k"] = 1
     (demo.folder / "mine.yaml").write_text(yaml.safe_dump(mine))
     done = demo.snakemake("--dry-run", "--printshellcmds", "--configfile", "mine.yaml")
     assert done.returncode == 0, done.stderr
     planned = done.stdout + done.stderr
-    assert '"epochs": 1,' in planned and "device=auto" in planned and "results/mine/default" in planned
+    assert '"head": "linear"' in planned and "device=auto" in planned and "results/mine/default" in planned
     assert "diningtable" not in planned
 
 
