@@ -181,6 +181,10 @@ def test_a_dataset_that_no_config_file_covers_is_named_and_left(home):
     assert call("--yes").stdout.startswith(f"{line}its --configfile\nnothing else to delete: ")
     write("config/flock.yaml", {"dataset": {"name": "birds"}})
     assert call("--yes").stdout.startswith(f"{line}--configfile config/flock.yaml\n")
+    write("config/own.yaml", {"dataset": {"name": "birds"}})  # the one that the results were made with comes first
+    say_made_with(other / "other", "snakemake --cores all --configfile config/own.yaml")
+    before = everything(other)
+    assert call("--yes").stdout.startswith(f"{line}--configfile config/own.yaml\n")
     assert everything(other) == before
 
 

@@ -74,7 +74,7 @@ def garbage(plans: Sequence[Plan], results: Path, read: Collection[Path] = ()) -
     for home in (results / dataset for dataset in datasets if _is_folder(results / dataset)):
         kept = _kept(plans, home.name)
         runs = [folder for folder in _folders(home) if folder.name not in (SWEEPS, FEATURES)]
-        others = {folder: _made_with(folder) - known for folder in runs} if known else {}
+        others = {folder: made_with(folder) - known for folder in runs} if known else {}
         for folder in runs:
             if others.get(folder):
                 unjudged.append(
@@ -96,7 +96,7 @@ def _folders(path: Path) -> list[Path]:
     return sorted(folder for folder in path.iterdir() if _is_folder(folder) and not folder.name.startswith("."))
 
 
-def _made_with(run: Path) -> set[Path]:
+def made_with(run: Path) -> set[Path]:
     """Name the files of settings and of sweeps, of those that are still there, that a run's records were made with."""
     home = run.parents[2]
     commands = {str(made.content["command"]) for made in Traces().of_folder(run) if made.content.get("command")}

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from tqdm import tqdm
 
-from cutsew.artefacts.garbage import delete, garbage
+from cutsew.artefacts.garbage import delete, garbage, made_with
 from cutsew.config.sweep import add_runs, read_sweep, sweep_files, variants_of
 from cutsew.config.yaml_file import read_config
 from cutsew.errors import UserError
@@ -60,15 +60,20 @@ def gc(
 
 
 def _advice(path: Path, read: set[Path]) -> str:
-    """Name a config file in config/ that covers a dataset's folder."""
-    for file in sorted(BASE.parent.glob("*.yaml")):
+    """Name a config file that covers a dataset's folder: one that its runs were made with, else one in config/."""
+    if path.parent != Path("results"):
+        return "; add it"
+    here = Path.cwd().resolve()
+    made = {file for run in path.iterdir() if run.is_dir() for file in made_with(run)}
+    own = [file.relative_to(here) if file.is_relative_to(here) else file for file in sorted(made)]
+    for file in [*own, *sorted(BASE.parent.glob("*.yaml"))]:
         try:
             named = _read(file).get("dataset", {}).get("name", "demo")
         except (UserError, AttributeError):
             continue
         if file not in read and named == path.name:
             return f"; add --configfile {file}"
-    return "; add its --configfile" if path.parent == Path("results") else "; add it"
+    return "; add its --configfile"
 
 
 def _plans(raw: dict[str, Any], sweeps: list[str], read: set[Path]) -> Iterator[Plan]:
