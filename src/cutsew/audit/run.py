@@ -67,8 +67,8 @@ class Run:
         return [self._places[name] for name in names if name in self._places and self.path(name) is None]
 
     def elsewhere(self) -> dict[str, Path]:
-        """Return the artefacts that are read from the folders of other runs: name -> path."""
-        found = ((name, self.path(name)) for name in sorted(self._places) if self.record(name) is not None)
+        """Return what is read from the folders of other runs: name -> path."""
+        found = ((name, self.path(name)) for name in sorted(self._places))
         return {name: path for name, path in found if path is not None and not path.is_relative_to(self.folder)}
 
     def record(self, name: str) -> Made | None:
