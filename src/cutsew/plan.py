@@ -231,7 +231,7 @@ class Plan:
                 found += local_files(model.open_clip.model)
             elif model.kind == "open_clip" and Path(model.open_clip.pretrained).name != REBUILT:
                 found += _local(model.open_clip.pretrained, OPEN_CLIP_CONFIG)
-        return found
+        return [*found, *(shard for file in found if file.name.endswith(".index.json") for shard in _shards(file))]
 
     def folder(self, run: str, stage: str) -> Path:
         """Return the folder that holds a stage's artefacts for a run."""
@@ -246,6 +246,15 @@ def _local(weights: str, config: str) -> list[Path]:
     """Return a local checkpoint and the configuration next to it; nothing for a tag."""
     path = Path(weights)
     return [file for file in (path, path.with_name(config)) if file.is_file()] if path.is_file() else []
+
+
+def _shards(index: Path) -> list[Path]:
+    """Return the files that an index of sharded weights names, as far as they are there; its reader refuses the rest."""
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+    return sorted(path for path in (index.with_name(str(name)) for name in names) if path.is_file())
 
 
 def _drop_other_kinds(section: dict[str, Any] | None, kind: str) -> None:

@@ -172,6 +172,19 @@ def test_replaced_weights_are_named(tmp_path):
     assert lines[0] == f"changed: weights replaced ({weights})"
 
 
+def test_every_shard_of_sharded_weights_is_watched(tmp_path):
+    index = tmp_path / "model.safetensors.index.json"
+    shards = [tmp_path / f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    shards[0].touch()
+    index.write_text(json.dumps({"weight_map": {"a": shards[1].name, "b": shards[0].name, "c": shards[0].name}}))
+    plan = Plan({**RAW, "runs": {}, "teacher": {"open_clip": {"pretrained": str(index)}}})
+    assert plan.weights("default", "encode") == [index, shards[0]]
+    shards[1].touch()
+    assert plan.weights("default", "encode") == [index, *shards]
+    index.write_text("[]")
+    assert plan.weights("default", "encode") == [index]
+
+
 def test_corrections_that_are_new_or_edited_are_named(tmp_path):
     audit = tmp_path / "audit.csv"
     audit.write_text("image,class,present\ntrain_00001,dog,1\n")
