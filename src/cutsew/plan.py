@@ -249,7 +249,7 @@ def _local(weights: str, config: str) -> list[Path]:
 
 
 def _shards(index: Path) -> list[Path]:
-    """Return the files that an index of sharded weights names, as far as they are there; its reader refuses the rest."""
+    """Return the files that an index of sharded weights names and that are there; its reader refuses the rest."""
     try:
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
