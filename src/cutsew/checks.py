@@ -21,6 +21,7 @@ from cutsew.activation import (
 from cutsew.config import Config
 from cutsew.config.base import OpenClipModel
 from cutsew.config.dataset import Dataset
+from cutsew.config.method import STRIDE
 from cutsew.config.teacher import ScoresTeacher
 from cutsew.data import layouts
 from cutsew.data.csv_file import PhotoNames
@@ -295,6 +296,14 @@ def _check_open_clip(settings: OpenClipModel, section: str) -> None:
 def _check_tower(config: Config) -> None:
     """Refuse what the teacher's tower cannot do, as far as open_clip's own description of it tells; load neither."""
     kind = config.teacher.kind
+    for name, named in _open_clip_models(config):
+        vision = model_config(named.model).get("vision_cfg") or {}
+        least = STRIDE if isinstance(vision.get("layers"), list) else vision.get("patch_size", 1)
+        if named.image_size is not None and isinstance(least, int) and named.image_size < least:
+            raise UserError(
+                f"{name}.image_size: {named.image_size} is less than one cell of {named.model}'s grid, {least} pixels;"
+                " set it to a multiple of that"
+            )
     if config.cut.layout == "windows" and (kind == "conse" or (kind == "open_clip" and _says_its_side(config))):
         refusal = config.cut.windows.lacks_places(sizing.teacher_side(config))
         if refusal is not None:

@@ -366,6 +366,13 @@ def test_a_variant_is_read_from_where_its_parts_are(base, other):
     assert set(summary(run)["elsewhere"]) >= {"fused.zarr", "images.parquet", "logits.zarr", "patches.parquet"}
 
 
+def test_files_of_the_user_are_no_other_runs(other, tmp_path, monkeypatch):
+    run, own = Run(other), tmp_path / "audit.csv"
+    own.touch()
+    monkeypatch.setitem(run._places, "audit.csv", own)
+    assert run.path("audit.csv") == own and "audit.csv" not in run.elsewhere() and "fused.zarr" in run.elsewhere()
+
+
 def test_scores_made_elsewhere_without_truth_or_student(tmp_path):
     base = make_world(tmp_path / "results" / "tiny" / "default")
     base.joinpath("patches.parquet").unlink()

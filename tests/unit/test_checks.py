@@ -260,6 +260,17 @@ def test_windows_need_a_grid_with_room(root, teacher, windows, refusal):
         refused(config, rf"^cut\.windows\.per_side: {refusal}.*set cut\.layout: tiles$")
 
 
+@pytest.mark.parametrize("section", ["teacher", "student"])
+@pytest.mark.parametrize(("model", "side", "cell"), [("RN50", 31, 32), ("cutsew-tiny", 8, 32), ("ViT-B-16", 15, 16)])
+def test_views_of_less_than_one_cell(root, section, model, side, cell):
+    named = {"model": model, "pretrained": "demo" if model == "cutsew-tiny" else "openai"}
+    refused(
+        config_of(root, **{section: {"open_clip": {**named, "image_size": side}}}),
+        rf"^{section}\.open_clip\.image_size: {side} is less than one cell of {model}'s grid, {cell} pixels",
+    )
+    check_before_start(config_of(root, **{section: {"open_clip": {**named, "image_size": cell}}}))
+
+
 ONE_CLASS = r"^classes: one class needs something to compete with, .*\(SigLIP\)"
 
 

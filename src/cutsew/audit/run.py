@@ -67,9 +67,14 @@ class Run:
         return [self._places[name] for name in names if name in self._places and self.path(name) is None]
 
     def elsewhere(self) -> dict[str, Path]:
-        """Return what is read from the folders of other runs: name -> path."""
+        """Return what is read from the folders of other runs of the dataset: name -> path."""
         found = ((name, self.path(name)) for name in sorted(self._places))
-        return {name: path for name, path in found if path is not None and not path.is_relative_to(self.folder)}
+        own, runs = self.folder, self.folder.parent
+        return {
+            name: path
+            for name, path in found
+            if path is not None and path.is_relative_to(runs) and not path.is_relative_to(own)
+        }
 
     def record(self, name: str) -> Made | None:
         """Return the record of an artefact."""

@@ -30,7 +30,8 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:
 
 def summary_lines(told: Content) -> Iterator[str]:
     """Draw the summary of a run."""
-    yield f"{told['run']}: {told['classes']} classes; a class is named from probability {told['threshold']:g} on"
+    classes = "1 class" if told["classes"] == 1 else f"{told['classes']} classes"
+    yield f"{told['run']}: {classes}; a class is named from probability {told['threshold']:g} on"
     yield ""
     measured = [name for name in MEASURED if any(row.get(name) is not None for row in told["stages"])]
     columns = [*("stage", "split", "photos"), *measured, *("labels_per_photo", "confidence", "added", "removed")]
