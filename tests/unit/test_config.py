@@ -50,6 +50,11 @@ WRONG = [
         "fuse.alpha: input should be greater than or equal to 0, not -1 (and 1 more)",
     ),
     (
+        BASE | {"labels": {"overrides": ""}},
+        "labels.overrides: is empty; name a file or folder, or write null for none",
+    ),
+    (BASE | {"dataset": {"root": " "}}, "dataset.root: is empty; name a file or folder, or write null for none"),
+    (
         BASE | {"train": {"epochs": "many"}},
         "train.epochs: input should be a valid integer, unable to parse string as an integer, or 'auto', not 'many'",
     ),

@@ -1,5 +1,6 @@
 """What sections of the settings have in common, and the section that teacher and student share."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -44,6 +45,16 @@ class Section(BaseModel):
         """Take the text `null` as null where that is allowed: Snakemake's `--config` reads YAML's scalars as text."""
         if isinstance(value, str) and value in NULLS and info.field_name is not None:
             return None if type(None) in get_args(cls.model_fields[info.field_name].annotation) else value
+        return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def no_empty_path(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401
+        """Refuse an empty path, which would stand for the working directory."""
+        if isinstance(value, str) and not value.strip() and info.field_name is not None:
+            annotation = cls.model_fields[info.field_name].annotation
+            if Path in (annotation, *get_args(annotation)):
+                raise ValueError("is empty; name a file or folder, or write null for none")
         return value
 
 

@@ -51,7 +51,7 @@ def override(
     record.write_beside(overridden)
     log.info("override: %d labels of %d training photos are a human's", len(said), len(said.photos))
     if held_out:
-        log.info("override: %d corrections of held-out photos train nothing", held_out)
+        log.info("override: corrections of held-out photos, which train nothing: %d", held_out)
 
 
 def _refuse_other_photos(images: Path, ids: list[str], labels: Path) -> None:
