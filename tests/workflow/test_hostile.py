@@ -3,8 +3,8 @@
 import html
 import json
 import re
-import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -75,7 +75,7 @@ def test_the_report_escapes_them(hostile):
 
 
 def test_the_commands_take_them(hostile):
-    binaries = Path(shutil.which("python")).parent
+    binaries = Path(sys.executable).parent
     run = hostile.results / "default"
     for words in (
         ["audit", run],
