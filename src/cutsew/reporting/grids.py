@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from cutsew.artefacts.measures import without_repeated_mean
 from cutsew.artefacts.outcome import REFERENCE
 from cutsew.errors import UserError
 from cutsew.reporting.chart import STAGE_TITLES
@@ -15,7 +16,7 @@ MAIN = ("images", "mAP", "mAP_10", "CF1", "OF1", "labels_per_image", "confidence
 """Columns of metrics.csv that the page shows first."""
 
 AT_THRESHOLD = ("CP", "CR", "CF1", "OP", "OR", "OF1")
-HEADS = {"images": "photos", "mAP_10": "mAP, classes with 10 positives or more", "labels_per_image": "labels per photo"}
+HEADS = {"images": "photos", "mAP_10": "mAP, 10+ positives", "labels_per_image": "labels per photo"}
 
 RULE_MEASURES = ("labels_per_image", "mean_F1", "CP", "CR", "CF1", "OP", "OR", "OF1")
 """Columns of thresholds_f1.csv that the page shows."""
@@ -39,8 +40,10 @@ def stage_grids(metrics: pd.DataFrame) -> list[Grid]:
 
     First the main columns, then precision and recall at the threshold, then those of the likeliest few and all else.
     """
-    known = metrics.drop(columns=["with_truth", "mAP_classes", "mAP_10_classes", "remark"], errors="ignore").dropna(
-        axis="columns", how="all"
+    known = (
+        without_repeated_mean(metrics)
+        .drop(columns=["with_truth", "mAP_classes", "mAP_10_classes", "remark"], errors="ignore")
+        .dropna(axis="columns", how="all")
     )
     names = [name for name in known.columns if name not in ("stage", "split")]
     top = [name for name in names if name.startswith("top")]
