@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.core.buffer import default_buffer_prototype
+from zarr.abc.buffer import Buffer
+from zarr.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
 from cutsew.artefacts.layout import Array, Spec
@@ -20,12 +21,12 @@ def chunk_bytes(values: Array, spec: Spec) -> bytes:
         spec: of the array.
 
     """
-    memory = MemoryStore()
-    array = spec.create(memory, "chunk", shape=spec.chunks)
+    files: dict[str, Buffer] = {}
+    array = spec.create(MemoryStore(files), "chunk", shape=spec.chunks)
     padded = np.zeros(spec.chunks, dtype=spec.dtype)
     padded[tuple(slice(0, n) for n in values.shape)] = values
     array[...] = padded
-    return memory._store_dict[_only_key(spec)].to_bytes()  # noqa: SLF001
+    return files[_only_key(spec)].to_bytes()
 
 
 def chunk_values(data: bytes, spec: Spec) -> Array:
@@ -35,24 +36,24 @@ def chunk_values(data: bytes, spec: Spec) -> Array:
         Exception: of whatever kind the decoder raises, where the bytes are damaged.
 
     """
-    memory = MemoryStore()
-    array = spec.create(memory, "chunk", shape=spec.chunks)
-    memory._store_dict[_only_key(spec)] = default_buffer_prototype().buffer.from_bytes(data)  # noqa: SLF001
+    files: dict[str, Buffer] = {}
+    array = spec.create(MemoryStore(files), "chunk", shape=spec.chunks)
+    files[_only_key(spec)] = default_buffer_prototype().buffer.from_bytes(data)
     return read(array)
 
 
 def array_metadata(spec: Spec) -> bytes:
     """Encode the `zarr.json` of an array."""
-    memory = MemoryStore()
-    spec.create(memory, "array")
-    return memory._store_dict["array/zarr.json"].to_bytes()  # noqa: SLF001
+    files: dict[str, Buffer] = {}
+    spec.create(MemoryStore(files), "array")
+    return files["array/zarr.json"].to_bytes()
 
 
 def group_metadata(attributes: Mapping[str, Any]) -> bytes:
     """Encode the `zarr.json` of a group; attributes are plain JSON values."""
-    memory = MemoryStore()
-    zarr.create_group(memory, attributes=dict(attributes))
-    return memory._store_dict["zarr.json"].to_bytes()  # noqa: SLF001
+    files: dict[str, Buffer] = {}
+    zarr.create_group(MemoryStore(files), attributes=dict(attributes))
+    return files["zarr.json"].to_bytes()
 
 
 def _only_key(spec: Spec) -> str:
