@@ -1,6 +1,6 @@
-"""The GPUs of one machine, shared out among the jobs that a local snakemake runs beside one another.
+"""The GPUs of one machine, or of one Slurm allocation, shared out among the parallel jobs of a local snakemake.
 
-A scheduler such as Slurm gives each job its own devices; there is nothing to share out then.
+A job that a scheduler started with one GPU sees only that one, and there is nothing to share out.
 """
 
 import fcntl
@@ -23,26 +23,39 @@ def visible() -> list[str]:
     if chosen is not None:
         names = [name.strip() for name in chosen.split(",")]
         return [name for name in names if name and name != "-1"]
+    return listed()
+
+
+def listed() -> list[str]:
+    """Return the numbers of the GPUs that the NVIDIA driver lists; none where there is no driver."""
     try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True).stdout
+        text = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    return [str(number) for number, _ in enumerate(line for line in listed.splitlines() if line.startswith("GPU "))]
+    return [str(number) for number, _ in enumerate(line for line in text.splitlines() if line.startswith("GPU "))]
+
+
+def allocated() -> list[str]:
+    """Name the GPUs that this process was given: those visible to it, or those of its Slurm job."""
+    return visible() or [name for name in os.environ.get("SLURM_JOB_GPUS", "").split(",") if name]
 
 
 def claim() -> str | None:
-    """Make one visible GPU this process's own, until it ends, and hide the others; call it before CUDA starts.
+    """Reserve one visible GPU for this process, until it ends, and hide the others; call it before CUDA starts.
+
+    Locks are kept per Slurm allocation, whose GPUs are its own: two allocations may number theirs alike.
 
     Returns:
-        The device's name; None where there is no choice (a scheduler's job, or fewer than two GPUs), or where all are
-        taken, which only happens beside another workflow.
+        The device's name; None where there are fewer than two GPUs, or where all are taken, which only happens beside
+        another workflow.
 
     """
     devices = visible()
-    if "SLURM_JOB_ID" in os.environ or len(devices) < 2:
+    if len(devices) < 2:
         return None
+    scope = "".join(f"{job}-" for job in [os.environ.get("SLURM_JOB_ID")] if job)
     for device in devices:
-        lock = _lock(Path(tempfile.gettempdir(), f"cutsew-gpu-{device.replace('/', '_')}.lock"))
+        lock = _lock(Path(tempfile.gettempdir(), f"cutsew-gpu-{scope}{device.replace('/', '_')}.lock"))
         if lock is not None:
             _held.append(lock)
             os.environ[VISIBLE] = device

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cutsew.errors import UserError
+from cutsew.errors import UserError, out_of_gpu_memory
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +37,17 @@ class Halving:
             part = images[start : start + (self.most or len(images))]
             try:
                 rows.append(function(part))
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not out_of_gpu_memory(error):
+                    raise
+                fits = False
+            else:
+                fits = True
+            # Outside `except`: the traceback there still holds the failed call's tensors, so that nothing is freed.
+            if fits:
+                start += max(1, len(part))
+            else:
                 self._halve(len(part))
-                continue
-            start += max(1, len(part))
         return rows[0] if len(rows) == 1 else torch.cat(rows)
 
     def _halve(self, size: int) -> None:
@@ -52,4 +59,4 @@ class Halving:
         self.most = size // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        log.warning("%d views do not fit into the GPU's memory; going on with %d at a time", size, self.most)
+        log.warning("%d views do not fit into the GPU's memory; retrying with %d at a time", size, self.most)

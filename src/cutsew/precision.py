@@ -1,8 +1,8 @@
 """How a frozen encoder computes: its number format, and whether torch compiles it first."""
 
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import get_args
 
 import torch
@@ -22,8 +22,9 @@ def tuned(
 ) -> Callable[[Tensor], Tensor]:
     """Make an encoder compute in a precision, and compile it where that is asked for.
 
-    On a GPU this also says for the whole process whether float32 products may run on TF32 tensor cores: with every
-    precision but float32. A CPU has none, so there tf32 is float32.
+    On a GPU, float32 products of the encoder run on TF32 tensor cores with every precision but float32; what else the
+    process computes, texts, class activation maps and the trained head, stays in full float32. A CPU has no such cores,
+    so there tf32 is float32.
 
     Args:
         encoder: from (B, ...) to a tensor with B rows.
@@ -60,8 +61,34 @@ def number_format(precision: str, device: str, setting: str) -> Callable[[], Abs
             "%s.precision: this processor has no instructions for bfloat16, so that float32 is faster; set tf32",
             setting,
         )
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "float32"
-    return lambda: torch.autocast(device, DTYPES.get(precision), enabled=precision in DTYPES)
+    allow_tf32(False)
+
+    @contextmanager
+    def computing() -> Iterator[None]:
+        # Threads compute at the same time on a CPU alone, which has no TF32.
+        with (
+            tensor_cores(precision != "float32") if device != "cpu" else nullcontext(),
+            torch.autocast(device, DTYPES.get(precision), enabled=precision in DTYPES),
+        ):
+            yield
+
+    return computing
+
+
+@contextmanager
+def tensor_cores(allowed: bool) -> Iterator[None]:
+    """Allow or forbid TF32 for float32 products and convolutions inside the block."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    allow_tf32(allowed)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Set for the whole process whether float32 products and convolutions may run on TF32 tensor cores."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
 
 
 def multiplies_bfloat16() -> bool:

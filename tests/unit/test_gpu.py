@@ -5,8 +5,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from cutsew import gpu
+from cutsew.device import device_facts, pick_device
+from cutsew.errors import UserError
 
 CLAIM = "import sys, time; from cutsew.gpu import claim; print(claim(), flush=True); sys.stdin.read()"
 
@@ -70,8 +73,59 @@ def test_without_a_choice_nothing_is_claimed(machine, count):
     assert gpu.claim() is None and gpu.VISIBLE not in os.environ
 
 
-def test_a_schedulers_job_keeps_what_it_was_given(machine, monkeypatch):
-    machine(2)
+def test_jobs_inside_one_allocation_share_out_its_gpus(machine, monkeypatch):
+    machine(4)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv(gpu.VISIBLE, "0,1")
-    assert gpu.claim() is None and os.environ[gpu.VISIBLE] == "0,1"
+    (first, one), (second, two) = start(), start()
+    assert {one, two} == {"0", "1"}
+    monkeypatch.setenv("SLURM_JOB_ID", "8")  # another allocation on this machine numbers its GPUs alike
+    third, other = start()
+    assert other == "0"
+    for process in (first, second, third):
+        process.communicate("")
+
+
+@pytest.mark.parametrize("name", ["cuda:1", "gpu", "mps", ""])
+def test_an_unknown_device_is_refused(name):
+    with pytest.raises(UserError, match="--device: .* is none of auto, cpu, cuda"):
+        pick_device(name)
+
+
+@pytest.mark.parametrize("wanted", ["auto", "cuda"])
+def test_an_allocated_gpu_that_torch_cannot_use_is_an_error_and_no_silent_cpu(machine, monkeypatch, wanted):
+    machine(1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setenv("SLURM_JOB_GPUS", "0")
+    with pytest.raises(UserError, match=r"has GPU 0, but torch .* cannot use it \(it is built without CUDA"):
+        pick_device(wanted)
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    with pytest.raises(UserError, match="the driver may be too old"):
+        pick_device(wanted)
+    assert pick_device("cpu") == "cpu"
+
+
+def test_an_allocated_gpu_without_a_driver_draws_a_warning(machine, monkeypatch, caplog):
+    machine(0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("SLURM_JOB_GPUS", "3")
+    assert pick_device("auto") == "cpu"
+    assert "GPU 3 was allocated, but no NVIDIA driver is here; the CPU is used" in caplog.text
+
+
+def test_without_any_gpu_auto_takes_the_cpu(machine, monkeypatch):
+    machine(0)
+    monkeypatch.delenv("SLURM_JOB_GPUS", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto") == "cpu"
+    with pytest.raises(UserError, match="cuda is not available here"):
+        pick_device("cuda")
+
+
+def test_a_record_names_the_gpu_and_its_libraries(monkeypatch):
+    assert device_facts("cpu") == {"device": "cpu"}
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H")
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    facts = device_facts("cuda")
+    assert (facts["device"], facts["gpu"], facts["cuda"]) == ("cuda", "NVIDIA H", "12.8") and "cudnn" in facts

@@ -1,6 +1,7 @@
 """Number formats of the frozen encoders, and torch.compile, as far as a CPU can show them."""
 
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -41,7 +42,25 @@ def test_an_encoder_computes_in_its_precision_and_answers_in_float32(precision):
     made = tuned(encoder, precision, "cpu", compiled=False, setting="teacher")(torch.eye(3))
     assert made.dtype == torch.float32
     assert seen == [torch.bfloat16 if precision == "bfloat16" else torch.float32]
-    assert torch.backends.cudnn.allow_tf32 is torch.backends.cuda.matmul.allow_tf32 is (precision != "float32")
+    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+
+
+@pytest.mark.parametrize("precision", ["tf32", "float32", "bfloat16"])
+def test_tf32_is_allowed_for_the_encoder_that_asked_for_it_alone(monkeypatch, precision):
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    seen = []
+
+    def encoder(images):
+        seen.append((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+        return images
+
+    one = tuned(encoder, precision, "cuda", compiled=False, setting="teacher")
+    other = tuned(encoder, "float32", "cuda", compiled=False, setting="student")
+    for run in (one, other, one):
+        run(torch.eye(3))
+        assert not torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.allow_tf32  # texts, maps, heads
+    allowed = precision != "float32"
+    assert seen == [(allowed, allowed), (False, False), (allowed, allowed)]
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,13 @@ from cutsew.artefacts.views import BOXES, CROPS, GLOBAL, chunk_file, chunk_recor
 from cutsew.config.method import Cut
 from cutsew.config.teacher import Teacher
 from cutsew.data.images import read_image
-from cutsew.device import pick_device
+from cutsew.device import device_facts, pick_device
 from cutsew.finite import refuse_not_finite
 from cutsew.numerics.cutting import cut_all
 from cutsew.numerics.views import EDGES, Square, crop_boxes, whole_box
 from cutsew.pipeline import STAGES
 from cutsew.stages.options import BatchOption, DeviceOption, SettingsOption, WorkersOption
+from cutsew.steady import halving
 
 Boxes = npt.NDArray[np.float32]
 
@@ -71,7 +72,8 @@ def encode(
     cutting = Cut.model_validate(settings["cut"])
     shard_size = int(settings["dataset"]["shard_size"])
     rows = read_manifest(images, shard=shard)
-    model = teachers.build(Teacher.model_validate(settings["teacher"]), pick_device(device))
+    where = pick_device(device)
+    model = teachers.build(Teacher.model_validate(settings["teacher"]), where)
     first = 0 if block is None else block * cutting.block_size
     if block is not None and cutting.layout == "windows":
         embeddings, boxes = embed_windows(rows, model, cutting, batch_size, workers)
@@ -90,7 +92,8 @@ def encode(
         path = chunk_file(views, array, shard, block)
         written[str(path.relative_to(views))] = write_chunk(path, values, layout[name])
     record.facts = {"width": model.width, "image_size": model.image_size, "weights": model.weights_digest}
-    record.facts |= {"logit_scale": model.logit_scale, "device": device, "first_pass": first, "images": len(rows)}
+    record.facts |= {"logit_scale": model.logit_scale, "first_pass": first, "images": len(rows)}
+    record.facts |= device_facts(where) | {"batch_size": halving.most or batch_size}
     record.facts["preprocessing"] = model.preprocessing.describe()
     record.facts["preprocessing_from"] = model.preprocessing.source
     record.facts["rows"] = shard_digests(rows)[shard]

@@ -20,7 +20,7 @@ from cutsew.artefacts.reading import array_of, open_group
 from cutsew.artefacts.record import Record, input_digest
 from cutsew.artefacts.store import new_group
 from cutsew.description import MODEL
-from cutsew.device import pick_device
+from cutsew.device import device_facts, pick_device
 from cutsew.errors import UserError
 from cutsew.numerics.ensemble import Reference, reference
 from cutsew.numerics.ensemble import ensemble as combined
@@ -86,7 +86,7 @@ def run(
     table.write(beside, student.classes, usual)
     _combine(out, held_out, student, teacher, usual)
     views = _views(logits, settings)
-    record.facts = {"device": where, "reference_photos": len(sample), "photos": len(held_out)}
+    record.facts = {**device_facts(where), "reference_photos": len(sample), "photos": len(held_out)}
     record.facts |= {"views_of_teacher_per_photo": views, "views_of_student_per_photo": 1}
     record.write(group.with_suffix(".json"), {path.name: input_digest(path) for path in (group, beside)})
     of_teacher = "patches and regions" if views is None else f"{views} views"

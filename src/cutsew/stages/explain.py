@@ -26,7 +26,7 @@ from cutsew.config.model import Explain
 from cutsew.config.teacher import Teacher
 from cutsew.data.images import read_image
 from cutsew.description import MODEL
-from cutsew.device import pick_device
+from cutsew.device import device_facts, pick_device
 from cutsew.errors import UserError
 from cutsew.finite import refuse_not_finite
 from cutsew.numerics.cutting import cut_all
@@ -108,7 +108,7 @@ def run(
 
     arrays = {"teacher": of_teacher, "student": of_student, "before": before, "after": after}
     _write(maps, arrays, pairs, sample, student.classes)
-    record.facts = {"device": where, "pairs": len(pairs.photos), "sample": len(sample)}
+    record.facts = {**device_facts(where), "pairs": len(pairs.photos), "sample": len(sample)}
     record.facts |= {"weights": {"teacher": teacher.weights_digest, "student": student.backbone.weights_digest}}
     record.write_beside(maps)
 

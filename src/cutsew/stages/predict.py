@@ -13,7 +13,7 @@ from cutsew.artefacts.manifest import read_manifest
 from cutsew.artefacts.record import Record
 from cutsew.artefacts.store import new_group
 from cutsew.description import MODEL
-from cutsew.device import pick_device
+from cutsew.device import device_facts, pick_device
 from cutsew.errors import UserError
 from cutsew.pipeline import STAGES
 from cutsew.stages.options import BatchOption, DeviceOption, WorkersOption
@@ -120,5 +120,5 @@ def run(
             paths = photos["path"].iloc[start : start + size].tolist()
             batches = plain_batches(paths, student.square, batch_size, workers)
             group["z"][start : start + len(paths)] = scored(student, batches, paths, bar)
-    record.facts = {"device": where, "weights": student.backbone.weights_digest, "photos": len(photos)}
+    record.facts = {**device_facts(where), "weights": student.backbone.weights_digest, "photos": len(photos)}
     record.write_beside(scores)

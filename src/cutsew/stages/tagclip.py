@@ -25,7 +25,7 @@ from cutsew.artefacts.texts import read_texts
 from cutsew.config.method import TagClip as Settings
 from cutsew.config.teacher import Teacher
 from cutsew.data.images import read_image
-from cutsew.device import pick_device
+from cutsew.device import device_facts, pick_device
 from cutsew.errors import UserError
 from cutsew.finite import refuse_not_finite
 from cutsew.numerics.prompts import average, fill
@@ -89,7 +89,7 @@ def tagclip(
     for name, values in zip((LOCAL, AGAIN), scores, strict=True):
         path = chunk_file(group, name, shard)
         written[str(path.relative_to(group))] = write_chunk(path, values, layout[name])
-    record.facts = {"weights": teacher.weights_digest, "text": input_digest(text), "device": place}
+    record.facts = {"weights": teacher.weights_digest, "text": input_digest(text), **device_facts(place)}
     record.facts |= {"preprocessing": teacher.preprocessing.describe()}
     record.facts |= {"preprocessing_from": teacher.preprocessing.source}
     record.facts |= {"patch": tower.patch, "side": tower.side, "background": len(background)}

@@ -16,7 +16,7 @@ from cutsew.artefacts.store import write_group
 from cutsew.artefacts.texts import text_spec
 from cutsew.config.method import Score
 from cutsew.config.teacher import Prompts, Teacher
-from cutsew.device import pick_device
+from cutsew.device import device_facts, pick_device
 from cutsew.errors import UserError
 from cutsew.finite import refuse_not_finite
 from cutsew.numerics.prompts import average_of, coinciding, fill
@@ -89,7 +89,7 @@ def text(
         coordinates["word"] = background
     _warn_of_twins(scored, owners, classes)
     write_group(group, arrays, coordinates, attributes)
-    record.facts = {"weights": teacher.weights_digest, "device": place, "width": teacher.width}
+    record.facts = {"weights": teacher.weights_digest, **device_facts(place), "width": teacher.width}
     record.facts |= {"preprocessing": teacher.preprocessing.describe()}
     record.facts |= {"preprocessing_from": teacher.preprocessing.source}
     record.facts |= {"activation": activation, "logit_scale": teacher.logit_scale, "logit_bias": teacher.logit_bias}

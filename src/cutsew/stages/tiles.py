@@ -16,7 +16,7 @@ from cutsew.artefacts.manifest import read_manifest
 from cutsew.artefacts.record import Record, input_digest
 from cutsew.artefacts.store import new_group
 from cutsew.description import MODEL
-from cutsew.device import pick_device
+from cutsew.device import device_facts, pick_device
 from cutsew.numerics.ensemble import reference
 from cutsew.numerics.tiles import LOOKS, on_whole_scale, tiled
 from cutsew.pipeline import STAGES
@@ -76,7 +76,7 @@ def run(
             for start in range(0, len(photos), size):  # one chunk at a time
                 z = look(photos.iloc[start : start + size])
                 written["z"][start : start + len(z)] = on_whole_scale(z, usual["student"], usual["tiles"])
-    record.facts = {"device": where, "weights": student.backbone.weights_digest, "photos": len(photos)}
+    record.facts = {**device_facts(where), "weights": student.backbone.weights_digest, "photos": len(photos)}
     record.facts |= {"reference_photos": len(sample), "views_of_student_per_photo": LOOKS}
     record.write(group.with_suffix(".json"), {path.name: input_digest(path) for path in (group, beside)})
     log.info("tiles: %d views of the student for every photo", LOOKS)

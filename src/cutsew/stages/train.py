@@ -20,7 +20,7 @@ from cutsew.artefacts.store import file_digest, write_group
 from cutsew.config.method import Correct, Sew
 from cutsew.config.student import Adapter, Linear, Student, Train
 from cutsew.description import MODEL
-from cutsew.device import pick_device
+from cutsew.device import device_facts, pick_device
 from cutsew.errors import UserError
 from cutsew.numerics.correct import correct
 from cutsew.numerics.schedule import automatic_epochs
@@ -110,7 +110,12 @@ def run(
     team.leave()
     _write_labels(adapter, made, list(photos["id"]), settings, rules.correct_after)
     save(adapter, made.adapter, backbone, {} if student.head == "linear" else sizes.model_dump(), settings["classes"])
-    record.facts = {"device": where, "processes": team.size, "weights": backbone.weights_digest, "photos": len(photos)}
+    record.facts = {
+        **device_facts(where),
+        "processes": team.size,
+        "weights": backbone.weights_digest,
+        "photos": len(photos),
+    }
     _write_records(record, adapter, made)
     checkpoint.remove()
 

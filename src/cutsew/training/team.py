@@ -11,12 +11,13 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed
 
-from cutsew.errors import UserError
+from cutsew.errors import UserError, out_of_gpu_memory
 from cutsew.gpu import visible
 from cutsew.owner import end_with_parent
 
@@ -24,6 +25,10 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 RANK, SIZE, LOCAL = "RANK", "WORLD_SIZE", "LOCAL_RANK"
 """Environment variables of a process in a team; torchrun sets them too."""
+
+PATIENCE = timedelta(hours=12)
+"""How long a process waits for the others. NCCL's ten minutes are too short for helpers whose first process reads
+thousands of steps from its feature cache; a process that dies ends the others by itself."""
 
 GRACE = 10
 """Seconds that the first process has to end by itself after a helper failed."""
@@ -55,10 +60,12 @@ class Team:
         if rank > 0:
             end_with_parent()
         if device == "cuda":
-            torch.cuda.set_device(int(os.environ.get(LOCAL, "0")) % torch.cuda.device_count())
-        else:
-            torch.set_num_threads(max(1, torch.get_num_threads() // size))
-        distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+            gpu = torch.device("cuda", int(os.environ.get(LOCAL, "0")) % torch.cuda.device_count())
+            torch.cuda.set_device(gpu)
+            distributed.init_process_group("nccl", timeout=PATIENCE, device_id=gpu)
+            return cls(rank, size, device)
+        torch.set_num_threads(max(1, torch.get_num_threads() // size))
+        distributed.init_process_group("gloo", timeout=PATIENCE)
         return cls(rank, size, device)
 
     def share(self, items: list[T]) -> list[T]:
@@ -88,7 +95,9 @@ class Team:
         received = None if self.rank else [torch.empty_like(sent) for _ in range(self.size)]
         try:
             distributed.gather(sent, received)
-        except RuntimeError:
+        except RuntimeError as error:
+            if out_of_gpu_memory(error):
+                raise
             raise UserError("train: another process of this training has ended; its own message says why") from None
         return None if received is None else torch.stack(received, dim=1).flatten(0, 1)[:total]
 
