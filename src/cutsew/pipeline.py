@@ -158,5 +158,5 @@ STAGES: dict[str, Stage] = {
         ("truth", "predict", "tiles", "ensemble", "thresholds", "reference_predict"),
     ),
     "report": Stage("Write the report.", 4, (), ("evaluate", "explain", "corrections")),
-    "sweep_table": Stage("Set the runs of a sweep side by side.", 1, (), ("evaluate",)),
+    "sweep_table": Stage("Set the runs of a sweep side by side.", 2, (), ("evaluate",)),
 }

@@ -175,6 +175,13 @@ def test_shipped_sweeps_of_transformers_fit_theirs(path):
     assert sweep_files(f"vit/{path.stem}", SWEEPS) == [path] and path not in sweep_files("all", SWEEPS)
 
 
+@pytest.mark.parametrize("path", sorted(SWEEPS.glob("protocol/*.yaml")), ids=lambda path: path.stem)
+def test_sweeps_of_the_protocol_fit_the_demo(path):
+    raw = yaml.safe_load((SWEEPS.parent / "config.yaml").read_text())
+    check_before_start(*(load(override(raw, changes)) for changes in expand(read_sweep(path), raw, str(path)).values()))
+    assert sweep_files(f"protocol/{path.stem}", SWEEPS) == [path] and path not in sweep_files("all", SWEEPS)
+
+
 def test_a_sweep_is_held_against_one_of_its_variants():
     made = sweep(grid={"fuse.alpha": [0, 0.5]}, against="alpha=0.5")
     assert len(variants_of(made, BASE)) == 2

@@ -11,16 +11,16 @@ from cutsew.pipeline import STAGES
 from cutsew.reporting.sweep_plot import is_line
 from cutsew.stages.sweep_table import sweep_table
 
-COLUMNS = ["stage", "split", "mAP", "CF1", "OF1", "inversions", "labels_per_image"]
+COLUMNS = ["stage", "split", "mAP", "mAP_10", "CF1", "OF1", "inversions", "labels_per_image"]
 
 
 def write_metrics(path, student=None, fused=80.0, truth=True):
-    rows = [["fused", "train", fused, 50.0, 60.0, 7, 1.5]]
+    rows = [["fused", "train", fused, fused, 50.0, 60.0, 7, 1.5]]
     if student is not None:
-        rows.append(["student", "test", student, 55.0, 65.0, 5, 2.0])
+        rows.append(["student", "test", student, student + 1, 55.0, 65.0, 5, 2.0])
     table = pd.DataFrame(rows, columns=COLUMNS)
     if not truth:
-        table[["mAP", "CF1", "OF1", "inversions"]] = None
+        table[["mAP", "mAP_10", "CF1", "OF1", "inversions"]] = None
     path.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(path, index=False)
 
@@ -46,13 +46,14 @@ def test_mean_and_deviation_over_seeds_by_hand(tmp_path, capsys):
     runs = [run(tmp_path, n, s, fuse__alpha=a) for a in (0, 1) for n, s in ((f"a={a}", 9), (f"a={a}+seed=10", 10))]
     table = made(tmp_path, runs)
     assert list(table.columns) == [
-        *("variant", "fuse.alpha", "stage", "split", "seeds", "mAP", "mAP_std", "CF1", "CF1_std", "OF1", "OF1_std"),
-        *("inversions", "labels_per_image"),
+        *("variant", "fuse.alpha", "stage", "split", "seeds", "mAP", "mAP_std", "mAP_10", "mAP_10_std"),
+        *("CF1", "CF1_std", "OF1", "OF1_std", "inversions", "labels_per_image"),
     ]
     student = table[table["stage"] == "student"]
     assert list(student["fuse.alpha"]) == [0, 1] and list(student["seeds"]) == [2, 2]
     # mean of 60 and 64, and sqrt(((-2)^2 + 2^2) / (2 - 1))
     assert list(student["mAP"]) == [62, 70] and list(student["mAP_std"]) == [pytest.approx(8**0.5, rel=1e-5), 0]
+    assert list(student["mAP_10"]) == [63, 71] and list(student["mAP_10_std"]) == list(student["mAP_std"])
     assert "A title with $ in it" in capsys.readouterr().out
 
 

@@ -17,13 +17,16 @@ STANDS_FOR = {"tiles": "student", "ensemble": "student"}
 
 
 class Told(NamedTuple):
-    """A difference, and on how many photos with true labels it was measured."""
+    """A difference, and on how many photos with true labels and how many classes it was measured."""
 
     difference: Difference
     photos: int
+    classes: int
 
 
-def difference(firsts: Sequence[Run], seconds: Sequence[Run], stage: str, split: str, draws: int = 1000) -> Told | None:
+def difference(
+    firsts: Sequence[Run], seconds: Sequence[Run], stage: str, split: str, draws: int = 1000, positives: int = 1
+) -> Told | None:
     """Measure the mAP of a stage of some runs less that of others, with a 95 % interval over photos.
 
     Args:
@@ -32,9 +35,10 @@ def difference(firsts: Sequence[Run], seconds: Sequence[Run], stage: str, split:
         stage: as SPLIT_STAGES calls it.
         split: train or test.
         draws: of photos with replacement.
+        positives: a class counts where at least this many photos of the split show it.
 
     Returns:
-        None where nothing says which run is better: the photos have no true labels.
+        None where nothing says which run is better: the photos have no true labels, or no class has enough positives.
 
     Raises:
         UserError: a run lacks the stage, or is of other photos or classes.
@@ -49,11 +53,21 @@ def difference(firsts: Sequence[Run], seconds: Sequence[Run], stage: str, split:
     truth = firsts[0].truth(ids)
     if truth is None or not (truth >= 0).any():
         return None
-    photos = int(np.count_nonzero((truth >= 0).any(axis=1)))
+    common = enough(truth, positives)
+    if not common.any():
+        return None
+    photos, count = int(np.count_nonzero((truth >= 0).any(axis=1))), int(np.count_nonzero(common))
     before, after = ([_outcome(run, stage) for run in runs] for runs in (firsts, seconds))
     if {outcome.path for outcome in (*before, *after)} == {before[0].path}:
-        return Told(Difference(0.0, 0.0, 0.0), photos)
-    return Told(measured(truth, _read(before, ids), _read(after, ids), draws=draws), photos)
+        return Told(Difference(0.0, 0.0, 0.0), photos, count)
+    first, second = ([z[:, common] for z in _read(outcomes, ids)] for outcomes in (before, after))
+    return Told(measured(truth[:, common], first, second, draws=draws), photos, count)
+
+
+def enough(truth: npt.NDArray[np.int8], positives: int) -> npt.NDArray[np.bool_]:
+    """Tell which classes, (C,), have at least so many positives in truth (N, C)."""
+    found: npt.NDArray[np.bool_] = np.count_nonzero(truth == 1, axis=0) >= positives
+    return found
 
 
 def split_of(run: Run, stage: str) -> str:

@@ -15,6 +15,9 @@ Floats = npt.NDArray[np.floating[Any]]
 Truth = npt.NDArray[np.int8]
 Named = npt.NDArray[np.bool_]
 
+FEW = 10
+"""Positives below which a class's AP jumps by tens of points with one photo more or less: `mAP_10` leaves it out."""
+
 
 @dataclass(frozen=True)
 class PrecisionRecall:

@@ -23,6 +23,7 @@ from cutsew.config.model import Evaluate
 from cutsew.errors import some
 from cutsew.numerics.agreement import BINS, Naming, agreement, degenerate, naming
 from cutsew.numerics.metrics import (
+    FEW,
     average_precision,
     f1,
     inversions,
@@ -53,10 +54,6 @@ class Tables(NamedTuple):
     confidence: list[Row]
     agreement: list[Row]
     rules: list[Row]
-
-
-FEW = 10
-"""Positives below which a class's AP jumps by tens of points with one photo more or less: `mAP_10` leaves it out."""
 
 
 def evaluate(

@@ -11,20 +11,27 @@ from tqdm import tqdm
 from cutsew.artefacts.atomic import replacing
 from cutsew.artefacts.record import Record, input_digest
 from cutsew.artefacts.tables import read_csv
-from cutsew.audit.differences import difference, stage_of
+from cutsew.audit.differences import Told, difference, stage_of
 from cutsew.audit.run import Run
+from cutsew.numerics.metrics import FEW
 from cutsew.pipeline import STAGES
 from cutsew.reporting.sweep_plot import draw
 from cutsew.stages.options import SettingsOption
 
-SPREAD = ("mAP", "CF1", "OF1")
+SPREAD = ("mAP", "mAP_10", "CF1", "OF1")
 """Measures of which the deviation over seeds is told too, in percent."""
 
 MEAN = ("inversions", "labels_per_image")
 """Measures of which the mean over seeds is told."""
 
-DIFFERENCE, SHORT = ("difference", "difference_low", "difference_high"), ("diff", "from", "to")
-"""Columns of the differences in mAP, and their heads in a terminal."""
+DIFFERENCE = ("difference", "difference_low", "difference_high")
+"""Columns of the differences in mAP."""
+
+DIFFERENCE_10 = ("difference_10", "difference_10_low", "difference_10_high")
+"""Columns of the differences in mAP_10."""
+
+SHORT = dict(zip((*DIFFERENCE, *DIFFERENCE_10), ("diff", "from", "to", "diff_10", "from", "to"), strict=True))
+"""Their heads in a terminal."""
 
 
 def sweep_table(
@@ -76,8 +83,8 @@ def summary(gathered: pd.DataFrame) -> pd.DataFrame:
         gathered: as `gather` returns it.
 
     Returns:
-        Columns variant, the settings that vary, stage, split, seeds (how many), mAP, mAP_std, CF1, CF1_std, OF1,
-        OF1_std, inversions, labels_per_image. A deviation over one seed is empty.
+        Columns variant, the settings that vary, stage, split, seeds (how many), mAP, mAP_std, mAP_10, mAP_10_std, CF1,
+        CF1_std, OF1, OF1_std, inversions, labels_per_image. A deviation over one seed is empty.
 
     """
     keys = [*gathered.columns[: list(gathered.columns).index("seed")], "stage", "split"]
@@ -99,8 +106,8 @@ def differences(table: pd.DataFrame, runs: list[dict[str, Any]], against: str) -
         against: label of the variant that the others are held against.
 
     Returns:
-        Columns difference, difference_low, difference_high, in points of mAP; empty in its own rows, in those of
-        stages that it lacks and without truth.
+        Columns difference, difference_low, difference_high, in points of mAP, and the same with `difference_10` of
+        mAP_10; empty in its own rows, in those of stages that it lacks and without truth.
 
     """
     folders: dict[str, list[Run]] = {}
@@ -109,16 +116,23 @@ def differences(table: pd.DataFrame, runs: list[dict[str, Any]], against: str) -
     base = folders[against]
     found = []
     for row in tqdm(table.to_dict("records"), desc="differences", unit="row"):
-        told = None
+        of_all = of_common = None
         if row["variant"] != against and stage_of(base[0], row["stage"]) is not None:
-            told = difference(base, folders[row["variant"]], row["stage"], row["split"])
-        found.append(told.difference if told is not None else (None, None, None))
-    return pd.DataFrame(found, columns=list(DIFFERENCE), dtype=float)
+            pair = base, folders[row["variant"]], row["stage"], row["split"]
+            of_all = of_common = difference(*pair)
+            if row["mAP_10"] != row["mAP"]:  # else every class has enough positives
+                of_common = difference(*pair, positives=FEW)
+        found.append([*_points(of_all), *_points(of_common)])
+    return pd.DataFrame(found, columns=[*DIFFERENCE, *DIFFERENCE_10], dtype=float)
+
+
+def _points(told: Told | None) -> tuple[float | None, ...]:
+    return told.difference if told is not None else (None, None, None)
 
 
 def as_text(table: pd.DataFrame) -> str:
     """Set the table as aligned text; what is not known is a dash."""
-    shown = table.rename(columns={f"{name}_std": "+-" for name in SPREAD} | dict(zip(DIFFERENCE, SHORT, strict=True)))
+    shown = table.rename(columns={f"{name}_std": "+-" for name in SPREAD} | SHORT)
     return str(shown.to_string(index=False, na_rep="-", float_format=lambda x: f"{x:.2f}"))
 
 

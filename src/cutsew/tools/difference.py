@@ -21,6 +21,7 @@ def difference(
     stage: Annotated[
         str, typer.Option(help="student, tiles, ensemble, or a stage of the labels such as fused or refined.")
     ] = "student",
+    positives: Annotated[int, typer.Option(min=1, help="Only classes with at least this many positive photos.")] = 1,
     draws: Annotated[int, typer.Option(min=100, help="Draws of photos with replacement.")] = 1000,
 ) -> None:
     """Measure the second run's mAP less the first's, with a 95 % interval over photos (paired bootstrap).
@@ -29,9 +30,10 @@ def difference(
     """
     firsts, seconds = [Run(p) for p in (first, *(more_first or []))], [Run(p) for p in (second, *(more_second or []))]
     split = split_of(firsts[0], stage)
-    told = measured(firsts, seconds, stage, split, draws)
+    told = measured(firsts, seconds, stage, split, draws, positives)
     if told is None:
-        raise UserError(f"{first}: has no true labels of its {split} photos, so nothing says which run is better")
+        truth = f"class with {positives} positives or more among" if positives > 1 else "true labels of"
+        raise UserError(f"{first}: has no {truth} its {split} photos, so nothing says which run is better")
     found = told.difference
-    counts = f"{len(firsts)} and {len(seconds)} runs, {told.photos} {split} photos"
+    counts = f"{len(firsts)} and {len(seconds)} runs, {told.photos} {split} photos, {told.classes} classes"
     typer.echo(f"{stage}: {found.points:+.2f} [{found.low:+.2f}, {found.high:+.2f}] points of mAP ({counts})")
