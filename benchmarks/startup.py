@@ -48,7 +48,7 @@ def main(tiny: Tiny = False, repeats: Repeats = REPEATS, out: Out = RESULTS) -> 
             things += [Thing(name, [sys.executable, "-c", code]) for name, code in IMPORTS.items()]
             things.append(Thing(ENCODE, [*command, *_encode(Path(temporary, "photos"))]))
         rounds = measure(things, repeats, warm=0 if tiny else 1)
-    bars = {"cutsew fuse --help": "at most 0.5 s", ENCODE: "at most 3 s and the weights"}
+    bars = {"cutsew fuse --help": "at most 0.5 s", ENCODE: "at most 5 s and the weights"}
     publish(Report("startup", "Start of a job", [row(t, rounds, bars.get(t.name, "")) for t in things]), out, tiny)
 
 

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
+from cutsew.compat import gc_frozen
 from cutsew.errors import UserError, in_one_line
 from cutsew.owner import end_with_owner
 from cutsew.pipeline import STAGES
-from cutsew.quick_imports import uncollected
 
 COMMANDS = [name for name, stage in STAGES.items() if stage.command is None]
 """Commands that rules call; each is a module of cutsew.stages."""
@@ -53,7 +53,7 @@ class StageGroup(typer.core.TyperGroup):
             return None
         if cmd_name not in sys.argv:
             return _command(cmd_name, lambda: None, STAGES[name].summary if name in STAGES else TOOLS[name])
-        with uncollected():
+        with gc_frozen():
             module = importlib.import_module(f"cutsew.{'stages' if name in STAGES else 'tools'}.{name}")
         return _command(cmd_name, getattr(module, name), None)
 

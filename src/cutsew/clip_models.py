@@ -5,7 +5,6 @@ ViTs' only), and OpenAI's weights get the QuickGELU that they were trained with 
 """
 
 import hashlib
-import importlib
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from cutsew import checkpoints, named_models
-from cutsew.compat import import_torchvision
+from cutsew.compat import gc_frozen, import_torchvision
 from cutsew.config.base import OpenClipModel
 from cutsew.errors import UserError
 from cutsew.named_models import OFFLINE, OPEN_CLIP_CONFIG, first_line
@@ -32,11 +31,10 @@ from cutsew.preprocessing import (
     from_config,
     of_open_clip,
 )
-from cutsew.quick_imports import hidden, quickly
 from cutsew.teachers.positions import resize_position_embedding
 
 import_torchvision()
-with quickly(), hidden("transformers"):
+with gc_frozen():
     import open_clip
 from open_clip.convert import convert_state_dict  # noqa: E402
 from open_clip.model import convert_to_custom_text_state_dict, resize_text_pos_embed  # noqa: E402
@@ -85,8 +83,6 @@ def build(settings: OpenClipModel, section: str, *, weights: bool = True) -> Cli
     """
     model, pretrained = settings.model, settings.pretrained
     known, config, source = _described(settings, section)
-    if config["text_cfg"].get("hf_model_name"):
-        _show_transformers()
     wanted = of_open_clip(settings, section, source)
     image_size = settings.image_size or wanted.image_size
     state = _state_dict(settings, section) if weights else None
@@ -199,13 +195,6 @@ def _registered(config: dict[str, Any]) -> str:
             path.write_text(text)
             open_clip.add_model_config(path)
     return name
-
-
-def _show_transformers() -> None:
-    """Let open_clip find the package that was hidden from it, whose import takes a second: some text towers need it."""
-    if open_clip.hf_model.transformers is None:
-        importlib.reload(open_clip.hf_model)
-        open_clip.model.HFTextEncoder = open_clip.hf_model.HFTextEncoder
 
 
 def _state_dict(settings: OpenClipModel, section: str) -> dict[str, Tensor]:

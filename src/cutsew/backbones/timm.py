@@ -8,16 +8,15 @@ from torch import Tensor, nn
 
 from cutsew import checkpoints
 from cutsew.backbones.base import Backbone
-from cutsew.compat import import_torchvision
+from cutsew.compat import gc_frozen, import_torchvision
 from cutsew.config.student import Student, TimmStudent
 from cutsew.errors import UserError
 from cutsew.named_models import OFFLINE, first_line
 from cutsew.preprocessing import of_timm
-from cutsew.quick_imports import quickly
 from cutsew.teachers import efficientnet
 
 import_torchvision()
-with quickly():
+with gc_frozen():
     import timm
 
 SETTING = "student.timm.weights"

@@ -7,12 +7,11 @@ from types import ModuleType
 from torch import nn
 
 from cutsew import checkpoints
-from cutsew.compat import import_torchvision
+from cutsew.compat import gc_frozen, import_torchvision
 from cutsew.errors import UserError
-from cutsew.quick_imports import quickly
 
 import_torchvision()
-with quickly():
+with gc_frozen():
     import timm
 
 MODEL = "tf_efficientnet_lite0"
