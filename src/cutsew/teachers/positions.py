@@ -2,12 +2,17 @@
 
 import math
 
-from torch import Tensor, cat
-from torch.nn.functional import interpolate
+from torch import Tensor
+
+from cutsew.compat import gc_frozen, import_torchvision
+
+import_torchvision()
+with gc_frozen():
+    from timm.layers.pos_embed import resample_abs_pos_embed
 
 
 def resize_position_embedding(table: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Resize a square grid of position embeddings bicubically.
+    """Resize a square grid of position embeddings bicubically, as timm does.
 
     The first row belongs to the class token (ViT) or the mean token (attention pool of a CLIP ResNet): it has no place
     in the grid and is kept as it is.
@@ -28,7 +33,5 @@ def resize_position_embedding(table: Tensor, grid: tuple[int, int]) -> Tensor:
         raise ValueError(f"{len(table)} position embeddings are no token and a square grid")
     if (side, side) == grid:
         return table
-    token, cells = table[:1], table[1:].float()
-    image = cells.reshape(1, side, side, -1).permute(0, 3, 1, 2)
-    resized = interpolate(image, size=grid, mode="bicubic", antialias=True, align_corners=False)
-    return cat([token, resized[0].permute(1, 2, 0).reshape(grid[0] * grid[1], -1).to(table.dtype)])
+    resized: Tensor = resample_abs_pos_embed(table[None], list(grid), [side, side])[0]
+    return resized
