@@ -111,7 +111,7 @@ STAGES: dict[str, Stage] = {
     ),
     "train": Stage(
         "Train the adapter and refine the pseudo-labels (Eq. 11-20).",
-        5,
+        6,
         ("classes", "student", "adapter", "linear", "sew", "train", "correct"),
         ("override", "targets", "correct", "fuse", "score", "import_scores", "select", "tiny_clip"),
     ),
@@ -137,7 +137,7 @@ STAGES: dict[str, Stage] = {
     ),
     "reference_train": Stage(
         "Train a reference student.",
-        5,
+        6,
         ("classes", "student", "adapter", "linear", "sew", "train", "correct"),
         ("reference_labels", "score", "import_scores", "tiny_clip"),
         command="train",

@@ -84,10 +84,12 @@ def test_calibrated_loss_does_not_see_slope_and_offset(slope, offset, seed):
 
 def test_budget_by_hand():
     rules = Linear(steps=800, batch_size=64, sewn_epochs=8)
-    assert budget(300, 1000, rules, 10**9) == (8, 2400, 300, False)
-    assert budget(12_800, 1000, rules, 10**9) == (4, 51_200, 12_800, False)  # 800 steps are four epochs of 200
-    assert budget(1000, 1000, rules, 3_000_000) == (3, 3000, 375, False)  # three epochs fit into memory
-    assert budget(1000, 1000, rules, 800_000) == (50, 800, 100, True)  # 16 steps an epoch
+    assert budget(300, 1000, rules, 10**9) == (8, 2400, 300, False, 40)
+    assert budget(12_800, 1000, rules, 10**9) == (4, 51_200, 12_800, False, 800)  # 800 steps are four epochs of 200
+    assert budget(1000, 1000, rules, 3_000_000) == (3, 3000, 375, False, 48)  # three epochs fit into memory
+    assert budget(1000, 1000, rules, 800_000) == (50, 800, 100, True, 800)  # 16 steps an epoch
+    # no more is held than is trained on
+    assert budget(100_000, 1000, rules, 80_000_000) == (1, 51_200, 10_000, True, 800)
     assert budget(65, 1000, rules, 10**9).sewn_epochs == 8  # one step an epoch: the last image joins it
 
 

@@ -19,15 +19,18 @@ from cutsew.training.team import Team
 TINY = {"kind": "open_clip", "open_clip": {"model": "cutsew-tiny", "pretrained": "demo", "image_size": 64}}
 
 
-def train(world: Path, out: Path, processes: int, *options: object, **changes):
+def train(
+    world: Path, out: Path, processes: int, *options: object, head: str = "adapter", path: str = "", **changes: object
+):
     """Train on the command line, as the rule does; return the finished process."""
     chosen = settings(**changes)
-    chosen["student"] = TINY
+    chosen["student"] = TINY | {"head": head}
+    chosen["linear"] = {"steps": 10, "batch_size": 4, "sewn_epochs": 2, "rates": [1e-3, 1e-2]}
     command = [sys.executable, "-m", "cutsew", "--log", out / "train.log", "train"]
     command += [world / "images.parquet", world / "fused.zarr", out / "adapter.safetensors"]
     command += ["--patches", world / "patches.parquet", "--settings", json.dumps(chosen)]
     command += ["--device", "cpu", "--workers", "1", "--processes", str(processes), *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
 
 
@@ -46,6 +49,23 @@ def test_several_processes_make_what_one_makes(tmp_path, processes, changes):
         record = json.loads((tmp_path / folder / "adapter.json").read_text())
         assert record["facts"]["processes"] == count
     assert_same(tmp_path / "one", tmp_path / "several")
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_the_linear_head_of_several_processes_is_that_of_one(tmp_path, streams):
+    """Ten steps are no whole number of epochs of three: helpers must stop where the first process does."""
+    world, path = make_world(tmp_path / "world"), tmp_path / "path"
+    path.mkdir()
+    (path / "sitecustomize.py").write_text(
+        "from cutsew.training import feed, linear\nlinear.LEAST_ROWS = 2\n"
+        + ("feed.KEPT_BYTES = linear.KEPT_BYTES = 1\n" if streams else "")
+    )
+    for folder, count in (("one", 1), ("several", 2)):
+        done = train(world, tmp_path / folder, count, head="linear", path=str(path))
+        assert done.returncode == 0, done.stderr
+    assert_same(tmp_path / "one", tmp_path / "several")
+    facts = json.loads((tmp_path / "several" / "adapter.json").read_text())["facts"]
+    assert (facts["processes"], facts["steps"], facts["sewn_epochs"]) == (2, 10, 4 if streams else 2)
 
 
 def test_several_processes_leave_out_what_the_first_one_finds_on_disk(tmp_path):

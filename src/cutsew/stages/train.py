@@ -91,8 +91,10 @@ def run(
     team = Team.join(where)
     backbone = build(student, where)
     if team.rank > 0:
-        shown = feeding(backbone, len(album.paths), linear, rules.seed) if student.head == "linear" else rules
-        help_along(backbone, album, sew=sew, train=shown, device=where, workers=workers, team=team)
+        shown, stop = rules, None
+        if student.head == "linear":
+            shown, stop = feeding(backbone, len(album.paths), linear, rules.seed)
+        help_along(backbone, album, sew=sew, train=shown, device=where, workers=workers, team=team, stop=stop)
         team.leave()
         return
     checkpoint = Checkpoint(adapter.parent, _signature(record, backbone.weights_digest), checkpoint_seconds)

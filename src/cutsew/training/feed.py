@@ -1,6 +1,7 @@
 """The features of every training batch, computed by all processes of the training and given to the first."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -90,26 +91,33 @@ class Feed:
                 workers=workers,
             )
 
-    def steps(self, start: int) -> Iterator[Fed]:
-        """Give the features of every batch from step `start` on; in helping processes give nothing.
+    def steps(self, start: int, stop: int | None = None) -> Iterator[Fed]:
+        """Give the features of the batches of steps `start` to `stop`; in helping processes give nothing.
+
+        Args:
+            start: first step.
+            stop: step after the last one; None for all of training. It must be the same in all processes, since each
+                waits for the others' shares.
 
         Raises:
             UserError: a photo is bad, or another process has ended.
 
         """
-        left = range(start, self._train.num_epochs * self._per_epoch)
+        total = self._train.num_epochs * self._per_epoch
+        left = range(start, total if stop is None else min(stop, total))
         held = self._held(left)
         kept = self._plain_features() if self._keep and left else None
-        sewn = (self._team.share(keys) for keys, known in zip(self._keys(start), held, strict=True) if not known)
+        sewn = (self._team.share(keys) for keys, known in zip(self._keys(left), held, strict=True) if not known)
         made = batches(self._sewer, len(self._album.paths), sewn, join, self._workers)
-        for step, keys, known in zip(left, self._keys(start), held, strict=True):
+        for step, keys, known in zip(left, self._keys(left), held, strict=True):
             fed = self._recalled(step, keys, kept) if known else self._gathered(step, next(made), len(keys), kept)
             if fed is not None:
                 yield fed
 
-    def _keys(self, start: int) -> Iterator[Keys]:
+    def _keys(self, steps: range) -> Iterator[Keys]:
         train = self._train
-        return remaining_keys(len(self._album.paths), train.batch_size, train.num_epochs, train.seed, start)
+        keys = remaining_keys(len(self._album.paths), train.batch_size, train.num_epochs, train.seed, steps.start)
+        return islice(keys, len(steps))
 
     def _held(self, steps: range) -> list[bool]:
         """Tell for which steps the first process has all features on disk, so that all leave out the same ones."""

@@ -45,6 +45,7 @@ class Budget(NamedTuple):
         rows: sewn images whose features are held.
         sample: sewn images, the first of them, from which mean and standard deviation are taken.
         streams: whether features are used as they are made, since those of one epoch do not fit into memory.
+        batches: of the feed that training takes, in all processes.
 
     """
 
@@ -52,6 +53,7 @@ class Budget(NamedTuple):
     rows: int
     sample: int
     streams: bool
+    batches: int
 
 
 class Rows(NamedTuple):
@@ -77,19 +79,22 @@ def budget(images: int, cell_bytes: int, settings: Linear, limit: int) -> Budget
         limit: bytes of memory for features.
 
     """
-    wanted = math.ceil(settings.steps / steps_per_epoch(images, settings.batch_size))
+    per_epoch = steps_per_epoch(images, settings.batch_size)
+    wanted = math.ceil(settings.steps / per_epoch)
     held = max(settings.batch_size, limit // cell_bytes)
     sample = max(settings.batch_size, held // 8)  # these are float32 for a while
     if held < images:
-        return Budget(wanted, held, sample, streams=True)
+        rows = min(held, settings.steps * settings.batch_size)  # those that are trained on, and no more
+        return Budget(wanted, rows, min(sample, rows), streams=True, batches=settings.steps)
     epochs = min(wanted, settings.sewn_epochs, held // images)
-    return Budget(epochs, epochs * images, min(sample, images), streams=False)
+    return Budget(epochs, epochs * images, min(sample, images), streams=False, batches=epochs * per_epoch)
 
 
-def feeding(backbone: "Backbone", images: int, settings: Linear, seed: int) -> Train:
-    """Return the settings by which `Feed` makes the sewn images: weak views alone, as many epochs as are used."""
-    epochs = _budget_of(backbone, images, settings).sewn_epochs
-    return Train(epochs=epochs, batch_size=settings.batch_size, seed=seed, strong_weight=0.0)
+def feeding(backbone: "Backbone", images: int, settings: Linear, seed: int) -> tuple[Train, int]:
+    """Return the settings by which `Feed` makes the sewn images, weak views alone, and how many batches it makes."""
+    plan = _budget_of(backbone, images, settings)
+    rules = Train(epochs=plan.sewn_epochs, batch_size=settings.batch_size, seed=seed, strong_weight=0.0)
+    return rules, plan.batches
 
 
 def _budget_of(backbone: "Backbone", images: int, settings: Linear) -> Budget:
@@ -137,12 +142,12 @@ def fit_linear(
     if device == "cpu":
         threads()  # the last bits must not depend on the number of threads
     plan = _budget_of(backbone, len(album.paths), settings)
-    shown_as = feeding(backbone, len(album.paths), settings, seed)
+    shown_as, stop = feeding(backbone, len(album.paths), settings, seed)
     feed = Feed(backbone, album, sew, shown_as, device, workers, team, keeping)
     labels = torch.from_numpy(z).to(device)
     saved = checkpoint.load(device) if plan.streams else None
     start = 0 if saved is None else len(saved["losses"])
-    stream = feed.steps(team.agree(start))
+    stream = feed.steps(team.agree(start), stop)
     if saved is None:
         batches, mean, std = _collect(stream, plan)
         rows = _joined(batches)

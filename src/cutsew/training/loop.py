@@ -118,12 +118,23 @@ def fit(
 
 
 def help_along(
-    backbone: "Backbone", album: Album, *, sew: Sew, train: Train, device: str, workers: int, team: Team
+    backbone: "Backbone",
+    album: Album,
+    *,
+    sew: Sew,
+    train: Train,
+    device: str,
+    workers: int,
+    team: Team,
+    stop: int | None = None,
 ) -> None:
-    """Compute this process's share of the features, for the first process of the team; arguments as of `fit`."""
+    """Compute this process's share of the features, for the first process of the team.
+
+    Arguments are those of `fit`; `stop` is the step after the last one that the first process asks for, None for all.
+    """
     if device == "cpu":
         threads()
-    for _ in Feed(backbone, album, sew, train, device, workers, team).steps(team.agree(0)):
+    for _ in Feed(backbone, album, sew, train, device, workers, team).steps(team.agree(0), stop):
         raise AssertionError("a helper learns nothing")
 
 
