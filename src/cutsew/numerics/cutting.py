@@ -1,4 +1,9 @@
-"""Cutting all views of a photo from pixels that were decoded once."""
+"""Cutting all views of a photo from pixels that were decoded once.
+
+torch's resampling operators are called directly, with a place for the result: 0.7 ms of CPU time a view instead of
+1.5 ms by `torch.nn.functional.interpolate`, bits equal. On a CPU that is 0.4 % of encoding by an RN50. On a GPU the
+host cuts while the GPU embeds, so that a small encoder next to few cores waits for it; that was not measured.
+"""
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +20,7 @@ _RESIZE = {
 
 
 def cut_all(photo: Image.Image, boxes: npt.NDArray[np.float32], size: int, interpolation: str = "bicubic") -> Tensor:
-    """Crop, flip and squash to squares, as `numerics.views.cut` does one by one, in an eighth of its time.
+    """Crop, flip and squash to squares, as `numerics.views.cut` does one by one, in a fifth to a third of its time.
 
     The resampling is Pillow's (antialiased, two passes, eight bits between them) with weights of 16 bits instead of 22:
     pixels differ by at most 3 of 255, by 1 on average at most. All sums are of whole numbers, so that the result is the
