@@ -83,7 +83,7 @@ STAGES: dict[str, Stage] = {
     ),
     "fuse": Stage(
         "Fuse the answers of all views (Eq. 7), or TagCLIP's two.",
-        1,
+        2,
         ("fuse", "score.rule", "score.epsilon", "score.tagclip.weight"),
         ("score", "import_scores", "seal_tagclip"),
     ),

@@ -44,6 +44,7 @@ USED = {
     "mean": set[str](),
     "cdul": {"zeta"},
     "soft": {"alpha", "soften", "tau", "anchor"},
+    "standard": {"combine", "tau"},
 }
 """`fuse.rule` -> settings of `fuse` that it uses, of those that not all rules use."""
 
@@ -282,7 +283,8 @@ def _drop_idle(chosen: dict[str, Any], layout: str, passes: int) -> None:
     for name in IDLE_CUT.get(layout, ()):
         cut.pop(name, None)
     fuse = chosen.get("fuse", {})
-    for name in set().union(*USED.values()) - USED.get(fuse.get("rule"), set()):
+    idle = set().union(*USED.values()) - USED.get(fuse.get("rule"), set())
+    for name in idle | ({"tau"} if (fuse.get("rule"), fuse.get("combine")) == ("standard", "sum") else set()):
         fuse.pop(name, None)
     if fuse.get("passes") in (None, passes):
         fuse.pop("passes", None)

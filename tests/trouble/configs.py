@@ -354,6 +354,19 @@ ACTIVATION = [
         REFUSED,
         r"^fuse\.soften: auto",
     ),
+    (
+        "two classes standardized",
+        b"classes: [cat, dog]\nfuse: {rule: standard}\n",
+        REFUSED,
+        r"^fuse\.rule: standard compares each class with the others and needs at least 3, and there are 2",
+    ),
+    (
+        "two classes of TagCLIP, which fuses no views",
+        b"classes: [cat, dog]\nfuse: {rule: standard}\nscore: {rule: tagclip}\n"
+        b"teacher: {open_clip: {model: ViT-B-16, pretrained: openai}}\n",
+        ACCEPTED,
+        "2 classes",
+    ),
     ("TagCLIP with a sigmoid", b"classes: [cat]\nscore: {rule: tagclip}\n" + SIGLIP, REFUSED, r"^score\.rule: tagclip"),
 ]
 

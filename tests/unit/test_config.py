@@ -15,7 +15,7 @@ WRONG = [
     (BASE | {"fused": {}}, "fused: unknown setting; did you mean fuse?"),
     (
         BASE | {"fuse": {"zzz": 1}},
-        "fuse.zzz: unknown setting; known: rule, space, alpha, gate, zeta, soften, tau, anchor, passes",
+        "fuse.zzz: unknown setting; known: rule, space, alpha, gate, zeta, soften, combine, tau, anchor, passes",
     ),
     (BASE | {"teacher": {"conse": {"topp": 1}}}, "teacher.conse.topp: unknown setting; did you mean top?"),
     (

@@ -121,6 +121,20 @@ def test_other_rules_of_fusion_agree_with_their_formulas(run, tmp_path):
         assert 1 / (1 + np.exp(-z.astype(np.float64))) == pytest.approx(p, abs=2e-6)
 
 
+def test_standardized_views_agree_with_their_formula(run, tmp_path):
+    made = settings("fuse", fuse={"rule": "standard", "passes": 2})
+    fuse(run / "logits.zarr", tmp_path / "fused.zarr", made)
+    scored, fused = open_group(run / "logits.zarr"), open_group(tmp_path / "fused.zarr")
+    views = np.concatenate([read(array_of(scored, "zero_shot"))[None], read(array_of(scored, "crops"))[:2]])
+    x = -np.log1p(np.exp(-views.astype(np.float64)))
+    u = (x - x.mean(axis=2, keepdims=True)) / x.std(axis=2, keepdims=True)
+    z, winner = read(array_of(fused, "z")), read(array_of(fused, "winner"))
+    facts = json.loads((tmp_path / "fused.json").read_text())["facts"]
+    assert z == pytest.approx(u[0] + u[1:].max(axis=0) - facts["shift"], abs=1e-5)
+    assert np.array_equal(winner, u[1:].argmax(axis=0))
+    assert (1 / (1 + np.exp(-z.astype(np.float64)))).sum(axis=1).mean() == pytest.approx(facts["count"], abs=1e-4)
+
+
 def test_the_released_rules_agree_with_their_formulas(run, tmp_path):
     fuse(run / "logits.zarr", tmp_path / "gated.zarr", settings("fuse", fuse={"rule": "gated", "gate": 0}))
     fuse(run / "logits.zarr", tmp_path / "two.zarr", settings("fuse", fuse={"passes": 2, "alpha": 0}))

@@ -11,9 +11,9 @@ from hypothesis.extra.numpy import arrays
 from cutsew.artefacts.logits import Answers
 from cutsew.config.method import Fuse
 from cutsew.fusing import fuse_by
-from cutsew.numerics.fuse import WHOLE, fuse, fuse_cdul, fuse_gated, fuse_mean, fuse_soft
+from cutsew.numerics.fuse import WHOLE, fuse, fuse_cdul, fuse_gated, fuse_mean, fuse_soft, fuse_standard, standardized
 from cutsew.numerics.metrics import average_precision, mean_average_precision
-from cutsew.numerics.score import logit, sigmoid
+from cutsew.numerics.score import logit, sigmoid, softmax
 
 logits = st.floats(-13, 13, width=32)
 
@@ -175,6 +175,62 @@ def test_of_one_crop_cdul_is_the_mean(zero_shot, crop, zeta):
     assert fuse_cdul(zero_shot, crop, zeta, 1e-9)[0] == pytest.approx(fuse_mean(zero_shot, crop, 1e-9)[0], abs=1e-5)
 
 
+def test_standard_by_hand():
+    # whole: mean 1, deviation sqrt(2 / 3); crop 0: mean 3, deviation sqrt(6); crop 1: mean 0, deviation sqrt(2)
+    zero_shot = np.array([[2.0, 1.0, 0.0]])
+    crops = np.array([[[0.0, 3.0, 6.0]], [[1.0, -2.0, 1.0]]])
+    z, winner = fuse_standard(zero_shot, crops)
+    # whole 1.224745, 0, -1.224745; crop 0 -1.224745, 0, 1.224745; crop 1 0.707107, -1.414214, 0.707107
+    assert z[0] == pytest.approx([1.931852, 0.0, 0.0], abs=1e-6)
+    assert winner.tolist() == [[1, 0, 0]]
+
+
+def test_standard_as_a_soft_maximum_by_hand():
+    zero_shot, crops = np.array([[2.0, 1.0, 0.0]]), np.array([[[0.0, 3.0, 6.0]]])
+    z, winner = fuse_standard(zero_shot, crops, tau=1.0)
+    # 2 log((e^1.224745 + e^-1.224745) / 2) = 2 log cosh 1.224745 = 2 * 0.614410
+    assert z[0] == pytest.approx([1.228820, 0.0, 1.228820], abs=1e-5)
+    assert winner.tolist() == [[WHOLE, WHOLE, 0]]
+    assert fuse_standard(zero_shot, crops, tau=1e-4)[0][0] == pytest.approx([2.449490, 0.0, 2.449490], abs=1e-3)
+
+
+@pytest.mark.parametrize("tau", [None, 0.5])
+def test_standard_without_crops_is_the_whole_photo_twice(tau):
+    z, winner = fuse_standard(np.array([[2.0, 1.0, 0.0]]), np.empty((0, 1, 3)), tau)
+    assert z[0] == pytest.approx([2.449490, 0.0, -2.449490], abs=1e-6)
+    assert (winner == WHOLE).all()
+
+
+def test_a_view_that_prefers_no_class_says_nothing():
+    assert standardized(np.array([[-13.8, -13.8, -13.8], [0.1, 0.1 + 1e-9, 0.1]])).tolist() == [[0.0] * 3] * 2
+    z, _ = fuse_standard(np.array([[2.0, 1.0, 0.0]]), np.full((1, 1, 3), -5.0))
+    assert z[0] == pytest.approx([1.224745, 0.0, -1.224745], abs=1e-6)
+    assert np.isnan(fuse_standard(np.full((1, 3), np.nan), np.full((1, 1, 3), np.nan))[0]).all()
+
+
+@given(
+    arrays(np.float64, (2, 4), elements=st.integers(-9, 9)),
+    arrays(np.float64, (3, 2, 4), elements=st.integers(-9, 9)),
+    arrays(np.float64, (4, 2, 1), elements=st.floats(-20, 20)),
+    arrays(np.float64, (4, 2, 1), elements=st.floats(0.1, 10)),
+    st.permutations(range(4)),
+    st.sampled_from([None, 0.5]),
+)
+def test_standard_ignores_each_views_zero_and_unit_and_the_order_of_classes(
+    zero_shot, crops, shift, factor, order, tau
+):
+    z, winner = fuse_standard(zero_shot, crops, tau)
+    other, _ = fuse_standard(factor[0] * zero_shot + shift[0], factor[1:] * crops + shift[1:], tau)
+    assert other == pytest.approx(z, abs=1e-5)
+    permuted, its_winner = fuse_standard(zero_shot[:, order], crops[..., order], tau)
+    assert permuted == pytest.approx(z[:, order], abs=1e-5)
+    best = np.take_along_axis(standardized(np.concatenate([zero_shot[None], crops])), winner[None].astype(int) + 1, 0)
+    its_best = np.take_along_axis(
+        standardized(np.concatenate([zero_shot[None], crops])[..., order]), its_winner[None].astype(int) + 1, 0
+    )
+    assert its_best[..., :] == pytest.approx(best[..., order])
+
+
 SHARED = Path(__file__).parents[3] / "shared" / "voc2012_rn50x64_scores.npz"
 
 
@@ -190,11 +246,13 @@ def test_rules_side_by_side_on_real_scores():
         "gated": fuse_gated(zero_shot, tiles, 0.01)[0],
         "mean": fuse_mean(zero_shot, tiles, 1e-6)[0],
         "cdul": fuse_cdul(zero_shot, tiles, 0.5, 1e-6)[0],
+        "standard": fuse_by(Fuse(rule="standard"), zero_shot, tiles, 0.0, 1e-6, Answers())[0],
     }
     found = {name: mean_average_precision(average_precision(stored["labels"], z)) for name, z in fused.items()}
     print("\n".join(f"{name:16} {value:.2f}" for name, value in found.items()))
     assert found["zero-shot"] == pytest.approx(84.86, abs=0.005)
     assert found["max, alpha 0.1"] == pytest.approx(87.78, abs=0.005)
+    assert found["standard"] == pytest.approx(89.60, abs=0.005)
     assert min(value for name, value in found.items() if name != "zero-shot") > found["zero-shot"]
 
 
@@ -225,3 +283,16 @@ def test_strongly_negative_logits_keep_their_order():
         assert z[0, 0] > z[1, 0] and z.max() < -9, name
     halved, _ = fuse_by(Fuse(rule="soft", alpha=0, anchor=1), zero_shot, crops, 0.5, 1e-6, Answers("sigmoid"))
     assert halved.tolist() == [[-10.0], [-12.5]]  # soften multiplies a sigmoid's logits
+
+
+def test_standard_takes_a_sigmoids_logits_as_they_are_and_a_softmaxs_logarithms():
+    """A shift of a softmax's similarities is lost in it, and must not matter; that of a sigmoid is there."""
+    x = np.array([[3.0, 1.0, -2.0, 0.0]])
+    crop = np.array([[[0.0, 4.0, 1.0, 1.0]]])
+    expected, _ = fuse_standard(x, crop)
+    rule = Fuse(rule="standard")
+    plain, _ = fuse_by(rule, x, crop, 0.5, 1e-6, Answers("sigmoid"))
+    assert plain == pytest.approx(expected - 0.5, abs=1e-6)
+    z, crops = (logit(softmax(values), 1e-9) for values in (x, crop))
+    made, _ = fuse_by(rule, z, crops, 0.5, 1e-9, Answers())
+    assert made == pytest.approx(expected - 0.5, abs=1e-5)

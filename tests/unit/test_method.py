@@ -83,6 +83,10 @@ def test_idle_settings_rerun_nothing():
     assert every.params(DEFAULT, "fuse") == plan.params(DEFAULT, "fuse")
     gated = Plan({**BASE, "fuse": {"rule": "gated", "passes": 3}})
     assert gated.settings(DEFAULT, "fuse")["fuse"] == {"rule": "gated", "gate": 0.01, "passes": 3}
+    standard = Plan({**BASE, "classes": ["a", "b", "c"], "fuse": {"rule": "standard"}})
+    assert standard.settings(DEFAULT, "fuse")["fuse"] == {"rule": "standard", "combine": "sum"}
+    soft = Plan({**BASE, "classes": ["a", "b", "c"], "fuse": {"rule": "standard", "combine": "soft"}})
+    assert soft.settings(DEFAULT, "fuse")["fuse"] == {"rule": "standard", "combine": "soft", "tau": 0.25}
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from cutsew.artefacts.outcome import Outcome
 from cutsew.errors import UserError
 from cutsew.numerics.fuse import fuse, fuse_soft
 from cutsew.numerics.soften import soften
+from cutsew.stages.fuse import fuse as fuse_stage
 from cutsew.stages.import_scores import import_scores
 
 SHARED = Path(__file__).parents[3] / "shared" / "voc2012_rn50x64_scores.npz"
@@ -90,6 +92,23 @@ def test_held_out_photos_may_lack_scores(tmp_path):
     outcome = Outcome("zero_shot", tmp_path / "logits.zarr")
     assert outcome.knows(["a", "b"]) and not outcome.knows(["b", "c"])
     assert np.isnan(outcome.read(["c"])).all()
+
+
+@pytest.mark.parametrize("rule", [{"rule": "soft", "soften": "auto"}, {"rule": "standard"}])
+def test_photos_without_scores_do_not_change_what_is_found_from_all(tmp_path, rule):
+    """They were NaN in the mean over all photos, and `soften: auto` then always ended at its lower bound."""
+    whole, crop = np.random.default_rng(0).dirichlet([0.5] * 4, (2, 8))
+    np.savez(tmp_path / "s.npz", ids=list("abcdefgh"), classes=list("wxyz"), zero_shot=whole, crops=crop[None])
+    told = settings(tmp_path / "s.npz", list("wxyz"))
+    facts = []
+    for name, ids in (("all", "abcdefgh"), ("more", "abcdefghij")):
+        write_images(tmp_path / f"{name}.parquet", list(ids), held_out=("i", "j"))
+        import_scores(tmp_path / f"{name}.parquet", tmp_path / f"{name}.zarr", told)
+        fuse_stage(tmp_path / f"{name}.zarr", tmp_path / f"{name}-fused.zarr", {"fuse": rule, "score": told["score"]})
+        facts.append(json.loads((tmp_path / f"{name}-fused.json").read_text())["facts"])
+    assert facts[0] == facts[1]
+    z = xarray.open_zarr(tmp_path / "more-fused.zarr", consolidated=False)["z"].values
+    assert np.isfinite(z[:8]).all() and np.isnan(z[8:]).all()
 
 
 @pytest.mark.shared

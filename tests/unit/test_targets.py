@@ -16,8 +16,20 @@ from cutsew.config import load
 from cutsew.errors import UserError
 from cutsew.numerics.metrics import average_precision
 from cutsew.numerics.score import sigmoid
-from cutsew.numerics.targets import automatic_count, estimated_count, found_shift, targets
+from cutsew.numerics.targets import automatic_count, estimated_count, found_shift, standard_shift, targets
 from cutsew.stages.targets import targets as stage
+
+
+def test_standardized_values_are_shifted_to_the_estimated_count():
+    u = np.random.default_rng(0).normal(0, 1.4, (200, 6))
+    labels = np.full((200, 6), np.log(0.25 / 0.75))  # 1.5 labels a photo
+    count, shift = standard_shift(u, labels)
+    assert count == pytest.approx(min(1.5, estimated_count(u)))
+    assert sigmoid(u - shift).sum(axis=1).mean() == pytest.approx(count, abs=1e-6)
+    assert standard_shift(u, labels - 3)[0] == pytest.approx(6 * sigmoid(np.log(1 / 3) - 3))  # never above their sum
+    assert standard_shift(u[:1], labels[:1])[0] == pytest.approx(1.5)  # nothing to estimate from
+    assert standard_shift(u[:0], labels[:0]) == (0.0, 0.0)
+
 
 logits = arrays(np.float32, (6, 4), elements=st.floats(-13, 13, width=32))
 

@@ -11,8 +11,8 @@ from cutsew.artefacts.tagclip import AGAIN, LOCAL
 from cutsew.audit.run import Run
 from cutsew.audit.values import Content, answer
 from cutsew.config.method import Fuse, Score, TagClip
-from cutsew.fusing import softened_by
-from cutsew.numerics.fuse import WHOLE, held_back
+from cutsew.fusing import similarities, softened_by
+from cutsew.numerics.fuse import WHOLE, held_back, standardized
 from cutsew.numerics.score import logit, sigmoid
 
 Floats = npt.NDArray[np.float32]
@@ -48,6 +48,7 @@ class Cutting:
         rule: how they were fused.
         epsilon: clamp of probabilities; None where the logits are a sigmoid's.
         patches: TagCLIP's answers, which were fused and no view's; None where views were fused.
+        standard: (1 + M, C) answers as rule standard compares them, the whole photo first; None with other rules.
 
     """
 
@@ -59,6 +60,7 @@ class Cutting:
     rule: Fuse
     epsilon: float | None
     patches: Patches | None = None
+    standard: npt.NDArray[np.float64] | None = None
 
     @property
     def counted(self) -> Floats:
@@ -93,8 +95,10 @@ class Cutting:
 
     def of_class(self, c: int) -> Content:
         """Tell how the views made one class's fused value."""
-        best = int(self.counted[:, c].argmax()) if len(self.counted) and np.isfinite(self.zero_shot[c]) else None
+        best = self._best_crop(c) if len(self.counted) and np.isfinite(self.zero_shot[c]) else None
         content: Content = {"zero_shot": answer(self.zero_shot[c]), "best_crop": None}
+        if best is not None and self.standard is not None:
+            content["standardized"] = {"whole": self.standard[0, c], "best_crop": self.standard[1 + best, c]}
         if best is not None:
             z = self.counted[best, c]
             content["best_crop"] = {"pass": best, **(answer(z) or {}), "suppressed": answer(self._suppressed(z))}
@@ -109,9 +113,14 @@ class Cutting:
             content["held_back"] = self._held_back(c, int(self.winner[c]))
         return content
 
+    def _best_crop(self, c: int) -> int:
+        """Return the crop that says most about a class, as the rule compares them."""
+        compared = self.counted if self.standard is None else self.standard[1 : 1 + len(self.counted)]
+        return int(compared[:, c].argmax())
+
     def _suppressed(self, z: np.float32) -> float:
         """Return what counts of a crop's logit in the fusion, as a logit."""
-        if self.rule.rule in ("gated", "mean", "cdul"):
+        if self.rule.rule in ("gated", "mean", "cdul", "standard"):
             return float(z)
         if self.rule.rule == "soft":
             return float(z - np.float32(self.rule.alpha))  # softened already
@@ -158,7 +167,10 @@ def cutting(run: Run, name: str) -> Cutting:
         )
         rule = rule.model_copy(update={"soften": factor})
     patches = _patches(run, name, scoring.tagclip) if scoring.rule == "tagclip" else None
-    return Cutting(zero_shot, crops, boxes, fused, winner, rule, epsilon, patches)
+    standard = None
+    if rule.rule == "standard" and patches is None:
+        standard = standardized(similarities(np.concatenate([zero_shot[None], crops]), answers))
+    return Cutting(zero_shot, crops, boxes, fused, winner, rule, epsilon, patches, standard)
 
 
 def _patches(run: Run, name: str, settings: TagClip) -> Patches | None:

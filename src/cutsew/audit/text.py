@@ -131,7 +131,7 @@ def _fusion(told: Content) -> Iterator[str]:
                 _answer(row["zero_shot"]),
                 str(best["pass"]) if best else NOTHING,
                 _answer(best),
-                _answer(best["suppressed"]) if best else NOTHING,
+                _counts_as(row),
                 _answer(row.get("fused")),
                 _winner(row.get("winner", NOTHING)),
                 ", ".join(map(str, row.get("held_back", []))) or NOTHING,
@@ -139,6 +139,13 @@ def _fusion(told: Content) -> Iterator[str]:
         )
     lost = "lost to the gate" if told["fusion"]["rule"] == "gated" else "lost to alpha"
     yield from table(("class", "whole photo", "best crop", "said", "counts as", "fused", "winner", lost), rows)
+
+
+def _counts_as(row: Content) -> str:
+    """Show what the best crop counts as; with rule standard the whole photo's standardized answer and the crop's."""
+    if standard := row.get("standardized"):
+        return f"{standard['whole']:+.2f}, {standard['best_crop']:+.2f}"
+    return _answer(row["best_crop"]["suppressed"]) if row["best_crop"] else NOTHING
 
 
 def _patches(told: Content) -> Iterator[str]:
@@ -163,6 +170,10 @@ def _rule(rule: Content) -> str:
         case "soft":
             named = (f"{name} {rule[name]:g}" for name in ("soften", "tau", "alpha", "anchor"))
             how = f"{', '.join(named)}; all views as softened"
+        case "standard":
+            soft = f"soft maximum of all views, tau {rule['tau']:g}"
+            parts = "whole photo plus best crop" if rule["combine"] == "sum" else soft
+            how = f"{parts}; counts as: whole photo and best crop in deviations from the mean of the classes"
         case _:
             how = f"alpha {rule['alpha']:g} on {rule['space']}s"
     return f"rule {rule['rule']}, {how}"

@@ -156,11 +156,13 @@ class Score(Section):
 class Fuse(Section):
     """From the answers of all views to one (Eq. 7)."""
 
-    rule: Literal["max", "gated", "mean", "cdul", "soft"] = Field(
+    rule: Literal["max", "gated", "mean", "cdul", "soft", "standard"] = Field(
         "max",
         description="max: Eq. 7; gated: no alpha, but a crop counts only where it adds at least `gate` (released); "
         "mean: the mean probability of all views; cdul: CDUL's aggregation of whole photo and crops (Abdelfattah et "
-        "al., ICCV 2023); soft: a soft, anchored maximum of softened answers (not the paper's)",
+        "al., ICCV 2023); soft: a soft, anchored maximum of softened answers (not the paper's); "
+        "standard: each view's similarities standardized over the classes (at least three), whole photo and best crop "
+        "together (not the paper's)",
     )
     space: Literal["logit", "probability"] = Field(
         "logit", description="where alpha is subtracted; logit is the paper's"
@@ -175,7 +177,15 @@ class Fuse(Section):
         description="rule soft: factor of the teacher's logit scale before the softmax, or of a sigmoid's logits; "
         "auto (softmax only): that at which the mean probability of a whole photo's likeliest class is 0.6",
     )
-    tau: float = Field(0.25, gt=0, description="rule soft: temperature of the maximum; near 0 it is the plain one")
+    combine: Literal["sum", "soft"] = Field(
+        "sum", description="rule standard: whole photo plus best crop, or the soft maximum of all views"
+    )
+    tau: float = Field(
+        0.25,
+        gt=0,
+        description="rule soft, and rule standard with combine soft: temperature of the maximum; near 0 it is the "
+        "plain one",
+    )
     anchor: Fraction = Field(0.1, description="rule soft: weight of the whole photo's own answer")
     passes: int | None = Field(None, ge=0, description="how many of the M passes are fused; null for all")
 

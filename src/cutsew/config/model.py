@@ -13,6 +13,9 @@ from cutsew.config.method import Correct, Cut, Fuse, Score, Select, Sew, Targets
 from cutsew.config.student import Adapter, Linear, Student, Train
 from cutsew.config.teacher import Prompts, Teacher
 
+STANDARD_CLASSES = 3
+"""Least classes for fuse.rule standard: of two, standardized, one is always 1 and the other -1."""
+
 
 class Evaluate(Section):
     """What is measured where there is truth."""
@@ -211,6 +214,11 @@ class Config(Section):
         if self.correct.beta > len(self.classes):
             raise ValueError(
                 f"correct.beta: {self.correct.beta} is more than the {len(self.classes)} classes; lower it"
+            )
+        if self.fuse.rule == "standard" and self.score.rule != "tagclip" and len(self.classes) < STANDARD_CLASSES:
+            raise ValueError(
+                f"fuse.rule: standard compares each class with the others and needs at least {STANDARD_CLASSES}, and "
+                f"there are {len(self.classes)}; set max or soft, or add classes"
             )
         if self.correct.rule == "hard" and len(self.classes) == 1:
             raise ValueError("correct.rule: hard would set the only class in every photo; set another rule")

@@ -22,7 +22,7 @@ from cutsew.config.teacher import Teacher
 from cutsew.data.images import read_image
 from cutsew.device import pick_device
 from cutsew.errors import UserError
-from cutsew.fusing import fuse_by
+from cutsew.fusing import FOUND, fuse_by
 from cutsew.numerics.cutting import cut_all
 from cutsew.numerics.ensemble import ensemble
 from cutsew.numerics.views import crop_boxes, whole_box
@@ -74,7 +74,8 @@ class Together:
         self._fuse = run.settings("fused.zarr", "fuse", Fuse)
         self._epsilon = scoring.epsilon
         made = run.record("fused.zarr")
-        self._factor = float(made.content["facts"].get("soften", 1)) if made is not None else 1.0
+        facts = made.content["facts"] if made is not None else {}
+        self._found = float(facts[FOUND[self._fuse.rule]]) if self._fuse.rule in FOUND else 0.0
         passes = array_of(open_group(views), CROPS).shape[0]
         self._passes = range(passes if self._fuse.passes is None else self._fuse.passes)
         self._windows = self._teacher.windows(self._cut.windows) if self._cut.layout == "windows" else None
@@ -104,5 +105,5 @@ class Together:
         stored = embedded.astype(np.float16)  # as views.zarr keeps them
         z = self._texts.score(stored, self._epsilon)
         fused: npt.NDArray[np.float32]
-        fused, _ = fuse_by(self._fuse, z[:1], z[1:, None], self._factor, self._epsilon, self._texts.answers)
+        fused, _ = fuse_by(self._fuse, z[:1], z[1:, None], self._found, self._epsilon, self._texts.answers)
         return fused[0]  # type: ignore[no-any-return]

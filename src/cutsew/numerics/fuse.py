@@ -13,6 +13,9 @@ WHOLE = -1
 
 Space = Literal["logit", "probability"]
 
+MIN_DEVIATION = 1e-6
+"""Least deviation of a view's similarities; below it the view prefers no class, and rounding must not be amplified."""
+
 
 def fuse_gated(
     zero_shot: npt.NDArray[np.floating[Any]], crops: npt.NDArray[np.floating[Any]], gate: float
@@ -132,6 +135,58 @@ def fuse_soft(
         terms += np.exp((crop - alpha - largest) / tau)
     soft = largest + tau * np.log(terms / (1 + len(crops)))
     return ((1 - anchor) * soft + anchor * zero_shot).astype(np.float32), winner
+
+
+def standardized(similarities: Floats) -> npt.NDArray[np.float64]:
+    """(x - mean) / deviation over the last axis; 0 throughout where all classes are equal.
+
+    Args:
+        similarities: (..., C) of views, before a softmax. Log-probabilities do as well: a softmax subtracts one number
+            from all classes of a view.
+
+    Returns:
+        (..., C) with mean 0 and standard deviation 1 (population), unchanged by a shift or a positive factor of a view.
+
+    """
+    centered = similarities.astype(np.float64) - similarities.mean(axis=-1, keepdims=True, dtype=np.float64)
+    deviation = np.sqrt((centered**2).mean(axis=-1, keepdims=True))
+    # NaN (photos without scores) stays NaN
+    return np.where(deviation < MIN_DEVIATION, 0.0, centered / np.maximum(deviation, MIN_DEVIATION))
+
+
+def fuse_standard(
+    zero_shot: Floats, crops: Floats, tau: float | None = None
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
+    """u_0 + max u_k, k = 1..M, or 2 tau log mean{exp(u_k / tau), k = 0..M}, of similarities u standardized per view.
+
+    Not the paper's. A view that is confident of everything, and one that is confident of nothing, count alike. Only
+    differences between the results mean something: see `numerics.targets.standard_shift`.
+
+    Args:
+        zero_shot: (N, C) similarities of the whole photos, C at least 3: two standardized classes are always 1 and -1.
+        crops: (M, N, C) of the crops. Without any, the whole photo takes the place of the best one.
+        tau: temperature of the soft maximum, above 0; None takes the sum. The soft maximum is doubled, since the
+            sum is of two views.
+
+    Returns:
+        (N, C), NaN in the rows where `zero_shot` is; and the index of the best crop, 0..M-1, of equal ones the first.
+        With a tau the whole photo competes too and is WHOLE (-1), as it is without crops.
+
+    """
+    whole = standardized(zero_shot)
+    best, winner = whole, np.full(whole.shape, WHOLE, dtype=np.int16)
+    if tau is None and len(crops):
+        best = np.full(whole.shape, -np.inf)
+    for k, crop in enumerate(crops):
+        u = standardized(crop)
+        winner[u > best] = k
+        best = np.maximum(best, u)
+    if tau is None:
+        return (whole + best).astype(np.float32), winner
+    terms = np.exp((whole - best) / tau)
+    for crop in crops:
+        terms += np.exp((standardized(crop) - best) / tau)
+    return (2 * (best + tau * np.log(terms / (1 + len(crops))))).astype(np.float32), winner
 
 
 def fuse_tagclip(

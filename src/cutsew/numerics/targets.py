@@ -65,6 +65,31 @@ def automatic_count(z: Logits, *, sum_to_one: bool = True) -> float:
 
     """
     mass = float(sigmoid(z.astype(np.float64)).sum(axis=1).mean())
+    return _count_below(mass, z, sum_to_one=sum_to_one)
+
+
+def standard_shift(u: Logits, labels: Logits, *, sum_to_one: bool = True) -> tuple[float, float]:
+    """Find the shift that turns the fused values of rule standard, which have no zero of their own, into logits.
+
+    Args:
+        u: (n, C) as `numerics.fuse.fuse_standard` returns them.
+        labels: (n, C) logits fused by the plain maximum: their mean sum of probabilities is the most labels per photo.
+        sum_to_one: as of `automatic_count`.
+
+    Returns:
+        Labels per photo, estimated from `u` where there are two photos, and t at which the mean sum of sigmoid(u - t)
+        is that many. 0 and 0 without photos.
+
+    """
+    if not len(u):
+        return 0.0, 0.0
+    mass = float(sigmoid(labels.astype(np.float64)).sum(axis=1).mean())
+    count = _count_below(mass, u, sum_to_one=sum_to_one) if len(u) > 1 else mass
+    return count, found_shift(u, count, 1.0)
+
+
+def _count_below(mass: float, z: Logits, *, sum_to_one: bool) -> float:
+    """Estimate the labels per photo, `mass` at most."""
     return min(estimated_count(z) if sum_to_one else estimated_count(z, mass, 1 / len(z)), mass)
 
 

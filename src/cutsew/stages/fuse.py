@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+import numpy.typing as npt
 import typer
 from tqdm import tqdm
 
@@ -17,9 +18,10 @@ from cutsew.artefacts.record import Record
 from cutsew.artefacts.store import new_group
 from cutsew.config.method import Fuse, Score
 from cutsew.errors import UserError
-from cutsew.fusing import fuse_by
+from cutsew.fusing import FOUND, fuse_by
 from cutsew.numerics.fuse import fuse_tagclip
 from cutsew.numerics.soften import found_softening
+from cutsew.numerics.targets import standard_shift
 from cutsew.pipeline import STAGES
 from cutsew.stages.options import SettingsOption
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     import zarr
 
 SAMPLE = 16384
-"""Photos from which the softening is found."""
+"""Photos from which the softening, or the shift of rule standard, is found."""
 
 LABELS = 65536
 """Names of photos that are compared at a time."""
@@ -90,20 +92,56 @@ def _fuse_views(logits: Path, fused: Path, rule: Fuse, epsilon: float) -> dict[s
     size = zero_shot.chunks[0]
     coordinates = {name: Same(folder_of(logits)) for name in ("image", "class")}
     answers = Answers.of(scored)
-    factor = _factor(rule, zero_shot, answers) if rule.rule == "soft" else 1.0
+    found = _softening(rule, zero_shot, answers) if rule.rule == "soft" else 0.0
+    seen = _Seen(images) if rule.rule == "standard" else None
     with new_group(fused, _specs(images, classes, size), coordinates, answers.attributes()) as written:
         for rows in tqdm(list(slabs(images, size)), desc="fuse", unit="shard"):
             whole, cut = read(zero_shot, rows), read(crops, (slice(rule.passes), rows))
-            written["z"][rows], written["winner"][rows] = fuse_by(rule, whole, cut, factor, epsilon, answers)
-    return {"soften": factor} if rule.rule == "soft" else {}
+            z, winner = fuse_by(rule, whole, cut, found, epsilon, answers)
+            written["z"][rows], written["winner"][rows] = z, winner
+            if seen is not None:
+                seen.add(rows, z, np.maximum(whole, cut.max(axis=0, initial=-np.inf)))
+        if seen is None:
+            return {FOUND[rule.rule]: found} if rule.rule in FOUND else {}
+        count, shift = standard_shift(seen.fused, seen.labels, sum_to_one=answers.sum_to_one)
+        for rows in slabs(images, size):
+            written["z"][rows] = read(written["z"], rows) - np.float32(shift)
+        return {"count": count, FOUND[rule.rule]: shift}
 
 
-def _factor(rule: Fuse, zero_shot: "zarr.Array[Any]", answers: Answers) -> float:
+class _Seen:
+    """Keeps the fused values of photos that are spread evenly over all and have scores."""
+
+    def __init__(self, photos: int) -> None:
+        self._rows = _sample(photos)
+        self._kept: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]] = []
+
+    def add(self, rows: slice, fused: npt.NDArray[np.float32], labels: npt.NDArray[np.float32]) -> None:
+        """Keep the rows that were chosen of a slab."""
+        chosen = self._rows[(self._rows >= rows.start) & (self._rows < rows.stop)] - rows.start
+        chosen = chosen[np.isfinite(fused[chosen]).all(axis=1)]
+        self._kept.append((fused[chosen], labels[chosen]))
+
+    @property
+    def fused(self) -> npt.NDArray[np.float32]:
+        """(n, C) values of rule standard, not yet shifted."""
+        return np.concatenate([fused for fused, _ in self._kept])
+
+    @property
+    def labels(self) -> npt.NDArray[np.float32]:
+        """(n, C) logits of the plain maximum."""
+        return np.concatenate([labels for _, labels in self._kept])
+
+
+def _sample(photos: int) -> npt.NDArray[np.int64]:
+    return np.unique(np.linspace(0, photos - 1, min(photos, SAMPLE)).round().astype(np.int64))
+
+
+def _softening(rule: Fuse, zero_shot: "zarr.Array[Any]", answers: Answers) -> float:
     """Return the softening, found from photos spread evenly over all where it is to be found."""
     if rule.soften != "auto":
         return rule.soften
     if answers.activation == "sigmoid":
         raise UserError(NO_LIKELIEST)
-    photos = zero_shot.shape[0]
-    rows = np.unique(np.linspace(0, photos - 1, min(photos, SAMPLE)).round().astype(int))
-    return found_softening(read_rows(zero_shot, rows), CERTAINTY, rest=answers.background > 0)
+    z = read_rows(zero_shot, _sample(zero_shot.shape[0]))
+    return found_softening(z[np.isfinite(z).all(axis=1)], CERTAINTY, rest=answers.background > 0)
