@@ -1,6 +1,7 @@
 """The default config is the embedded demo: planned here, run by `make demo`."""
 
 import copy
+import re
 
 import pytest
 import yaml
@@ -45,3 +46,22 @@ def test_another_config_file_inherits_nothing_of_the_demo(demo):
 def test_the_default_profile_is_merged_in(demo):
     planned = demo.snakemake("--dry-run")
     assert "profiles/default" in planned.stdout + planned.stderr
+
+
+@pytest.mark.parametrize("first", ["open_clip", "scores"])
+def test_runs_may_have_different_teachers(demo, first):
+    """Both ways of making logits.zarr in one dataset, whichever the base run has."""
+    (demo.folder / "scores.npz").touch()
+    second = "scores" if first == "open_clip" else "open_clip"
+    demo.edit(teacher__kind=first, teacher__scores={"file": "scores.npz"}, runs={"other": {"teacher.kind": second}})
+    done = demo.snakemake("--dry-run")
+    assert done.returncode == 0, done.stderr
+    jobs = JOB.findall(done.stdout)
+    assert jobs.count("import_scores") == jobs.count("score") == jobs.count("text") == 1
+    made_by = dict(re.findall(r"rule (\w+):\n(?:    .*\n)*?    output: (results/\S+/logits.zarr)", done.stdout))
+    runs = (
+        {"score": "default", "import_scores": "other"}
+        if first == "open_clip"
+        else {"score": "other", "import_scores": "default"}
+    )
+    assert made_by == {rule: f"results/demo/{run}/logits.zarr" for rule, run in runs.items()}

@@ -146,6 +146,12 @@ def makes(run, stage):
     return stage in needed(PLAN.runs[run])
 
 
+def runs_scored_by(stage):
+    """Wildcard constraint: the runs whose logits.zarr a stage writes; both stages write the same file."""
+    runs = [re.escape(run) for run in PLAN.runs if scoring(run) == stage]
+    return "|".join(runs) or "no-run"
+
+
 def claim_results():
     """Refuse to work on results that another snakemake works on."""
     try:

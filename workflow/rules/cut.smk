@@ -134,6 +134,8 @@ rule score:
         record="results/{dataset}/{run}/logits.json",
     log:
         "results/{dataset}/{run}/logs/score.log",
+    wildcard_constraints:
+        run=runs_scored_by("score"),
     conda:
         "../../envs/cutsew.yaml"
     threads: 2
@@ -158,6 +160,8 @@ rule import_scores:
         record="results/{dataset}/{run}/logits.json",
     log:
         "results/{dataset}/{run}/logs/import_scores.log",
+    wildcard_constraints:
+        run=runs_scored_by("import_scores"),
     conda:
         "../../envs/cutsew.yaml"
     resources:
@@ -170,15 +174,6 @@ rule import_scores:
         cutsew(
             "--log {log} import_scores {input.images} {output.group} --settings {params.settings:q}"
         )
-
-
-if makes(DEFAULT, "encode"):
-
-    ruleorder: score > import_scores
-
-else:
-
-    ruleorder: import_scores > score
 
 
 rule fuse:
