@@ -35,8 +35,11 @@ REBUILT = "cutsew-tiny.safetensors"
 PLAIN = {"sew.enabled": False, "train.em_weight": 0.0, "train.correct_after": False}
 """Settings of a reference student's training: on plain photos, its labels left as they are."""
 
-LABELLING = {"pseudo": {"correct"}, "fused": {"fuse"}, "zero_shot": {"score", "import_scores"}}
-"""`train.labels` -> the stages that may make them."""
+LABELED_BY = {"pseudo": "correct", "fused": "fuse"}
+"""`train.labels` -> the stage that makes them; zero-shot labels are scored or imported."""
+
+SCORING = {"score", "import_scores"}
+"""The stages that make logits.zarr, one in each run."""
 
 USED = {
     "max": {"alpha", "space"},
@@ -151,21 +154,34 @@ class Plan:
         if stage == "select":
             unread = {"correct"} if config.select.labels == "zero_shot" else {"score", "import_scores"}
         if stage in ("targets", "override", "train"):
-            unread = {"override", "targets", "correct", "fuse", "score", "import_scores"} - self._labels_of(run, stage)
+            label = self.labels_read(run, stage, corrected=bool(self._corrections_trained_on(run)))
+            read = SCORING if label in SCORING else {label}
+            unread = {"override", "targets", "correct", "fuse", *SCORING} - read
         if stage == "train" and not config.sew.enabled:
             unread.add("select")
         if stage == "override":
             unread.add("corrections")  # those of held-out photos make no difference: see _digest
         return tuple(earlier for earlier in STAGES[stage].after if earlier not in unread)
 
-    def _labels_of(self, run: str, stage: str) -> set[str]:
-        """Name the stages whose labels one reads: the last that made them before it."""
+    def labels_read(self, run: str, stage: str, corrected: bool) -> str:
+        """Name the stage whose labels `targets`, `override` or `train` reads: the last before it that makes some.
+
+        Args:
+            run: a run.
+            stage: the stage that reads.
+            corrected: whether a human's corrections change labels of training photos.
+
+        """
         config = self.runs[run]
-        if stage == "train" and self._corrections_trained_on(run):
-            return {"override"}
+        if stage == "train" and corrected:
+            return "override"
         if stage != "targets" and config.targets.count is not None:
-            return {"targets"}
-        return LABELLING[config.train.labels]
+            return "targets"
+        return LABELED_BY.get(config.train.labels) or self.scored_by(run)
+
+    def scored_by(self, run: str) -> str:
+        """Name the stage that makes a run's logits.zarr."""
+        return "import_scores" if self.runs[run].teacher.kind == "scores" else "score"
 
     def _corrections_trained_on(self, run: str) -> str:
         """Tell training on corrections apart from other such trainings and from training without; empty for the latter.

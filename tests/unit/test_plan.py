@@ -209,3 +209,23 @@ def test_a_manifest_of_other_settings_does_not_decide(tmp_path, monkeypatch):
     runs = {"variant": {"labels.overrides": "audit.csv"}}
     made = Plan({**BASE, "dataset": {"shard_size": 3}, "runs": runs})
     assert made.owner("variant", "train") == "variant"
+
+
+@pytest.mark.parametrize(
+    ("changes", "targets", "override", "train"),
+    [
+        ({}, "correct", "correct", "correct"),
+        ({"train.labels": "fused"}, "fuse", "fuse", "fuse"),
+        ({"train.labels": "zero_shot"}, "score", "score", "score"),
+        (
+            {"train.labels": "zero_shot", "teacher.kind": "scores", "teacher.scores.file": "s.npz"},
+            *["import_scores"] * 3,
+        ),
+        ({"train.labels": "fused", "targets.count": 1.5}, "fuse", "targets", "targets"),
+    ],
+)
+def test_the_labels_that_a_stage_reads_are_the_last_made_before_it(changes, targets, override, train):
+    made = plan(one=changes)
+    stages = ("targets", "override", "train")
+    assert [made.labels_read("one", stage, corrected=False) for stage in stages] == [targets, override, train]
+    assert [made.labels_read("one", stage, corrected=True) for stage in stages] == [targets, override, "override"]

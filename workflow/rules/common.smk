@@ -20,7 +20,7 @@ from cutsew.config.yaml_file import read_config
 from cutsew.config.sweep import add_runs, read_sweep, sweep_files, variants_of
 from cutsew.errors import UserError
 from cutsew.lock import claim
-from cutsew.outputs import needed
+from cutsew.outputs import OUTPUTS, needed
 from cutsew.owner import announce, snakemake_command
 from cutsew.pipeline import STAGES
 from cutsew.plan import DEFAULT, Plan
@@ -148,7 +148,7 @@ def makes(run, stage):
 
 def runs_scored_by(stage):
     """Wildcard constraint: the runs whose logits.zarr a stage writes; both stages write the same file."""
-    runs = [re.escape(run) for run in PLAN.runs if scoring(run) == stage]
+    runs = [re.escape(run) for run in PLAN.runs if PLAN.scored_by(run) == stage]
     return "|".join(runs) or "no-run"
 
 

@@ -181,18 +181,15 @@ def scores_of_references(run):
     }
 
 
-def starting_labels(wildcards):
-    """Input: the labels that training starts from: a human's corrections change them where they are of training photos."""
-    if makes(wildcards.run, "override") and PLAN.trains_on_corrections(wildcards.run):
-        return overridden(wildcards)
-    return audited_labels(wildcards)
+def labels_for(stage):
+    """Input: the labels that `targets`, `override` or `train` reads."""
 
+    def for_run(wildcards):
+        run = wildcards.run
+        maker = PLAN.labels_read(run, stage, PLAN.trains_on_corrections(run))
+        return str(PLAN.folder(run, maker) / OUTPUTS[maker][0] / "zarr.json")
 
-def audited_labels(wildcards):
-    """Input: the labels that a human's corrections are laid over."""
-    if makes(wildcards.run, "targets"):
-        return targets(wildcards)
-    return own_labels(wildcards)
+    return for_run
 
 
 def targets(wildcards):
@@ -217,16 +214,6 @@ def trained_corrections(wildcards):
     return PLAN.training_corrections(wildcards.run)
 
 
-def own_labels(wildcards):
-    """Input: the labels that the method made."""
-    stage, group = {
-        "pseudo": ("correct", "pseudo.zarr"),
-        "fused": ("fuse", "fused.zarr"),
-        "zero_shot": (scoring(wildcards.run), "logits.zarr"),
-    }[PLAN.runs[wildcards.run].train.labels]
-    return str(PLAN.folder(wildcards.run, stage) / group / "zarr.json")
-
-
 def salient_labels(wildcards):
     """Input: the labels that say how salient a photo is."""
     if PLAN.runs[wildcards.run].select.labels == "zero_shot":
@@ -234,13 +221,10 @@ def salient_labels(wildcards):
     return str(PLAN.folder(wildcards.run, "correct") / "pseudo.zarr" / "zarr.json")
 
 
-def scoring(run):
-    """Name the stage that makes logits.zarr."""
-    return "score" if makes(run, "encode") else "import_scores"
-
-
 def logits(wildcards):
     """Input: logits.zarr."""
     return str(
-        PLAN.folder(wildcards.run, scoring(wildcards.run)) / "logits.zarr" / "zarr.json"
+        PLAN.folder(wildcards.run, PLAN.scored_by(wildcards.run))
+        / "logits.zarr"
+        / "zarr.json"
     )

@@ -25,7 +25,7 @@ rule correct:
 rule targets:
     input:
         images=ancient(photos),
-        labels=own_labels,
+        labels=labels_for("targets"),
     output:
         group="results/{dataset}/{run}/targets.zarr/zarr.json",
         record="results/{dataset}/{run}/targets.json",
@@ -66,7 +66,7 @@ rule corrections:
 rule override:
     input:
         images=ancient(photos),
-        labels=audited_labels,
+        labels=labels_for("override"),
         corrections=ancient(made("corrections", "corrections.parquet")),
     output:
         group="results/{dataset}/{run}/overridden.zarr/zarr.json",
@@ -112,7 +112,7 @@ rule select:
 rule train:
     input:
         images=ancient(photos),
-        labels=starting_labels,
+        labels=labels_for("train"),
         patches=pasted,
         weights=rebuilt_weights,
     output:
