@@ -113,6 +113,21 @@ def test_every_file_is_accounted_for(tmp_path, page):
     assert {"href": "#files"} in shown.all("a")
 
 
+@pytest.mark.parametrize(
+    ("gflop", "own", "paper"), [(0.8, "5 views (4 GFLOP)", "21 views (16.8 GFLOP)"), (None, "5 views", "21 views")]
+)
+def test_the_teachers_work_is_told_next_to_the_papers(tmp_path, page, gflop, own, paper):
+    assert "The teacher's work" not in page.text  # the made-up views have no record
+
+    def record(where):
+        facts = {"views_per_image": 5.0, "paper_views_per_image": 21.0, "gflop_per_view": gflop}
+        Record("seal", 1, {}, [], facts).write_beside(where / "views.zarr")
+        return {}
+
+    shown = Page(write_report(tmp_path / "demo" / "default", more=record).read_text(encoding="utf-8"))
+    assert f"The teacher's work per photo: {own}; the paper's cutting takes {paper}." in shown.text
+
+
 def test_ids_are_unique_and_references_are_met(page):
     ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
     assert len(ids) == len(set(ids))

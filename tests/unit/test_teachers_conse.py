@@ -63,6 +63,23 @@ def test_texts_stand_alone(conse):
         assert torch.equal(conse.embed_texts([text])[0], row)
 
 
+def test_gflop_is_that_of_its_layers(conse):
+    """Two for each multiply-add of its convolutions and its last layer; about 0.4 billion of them are published."""
+    counted = []
+
+    def count(layer, _, made):
+        counted.append(made[0].numel() * layer.weight[0].numel())
+
+    layers = [layer for layer in conse._classifier.modules() if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    with torch.no_grad():
+        conse._classifier(torch.zeros(1, 3, 224, 224))
+    for hook in hooks:
+        hook.remove()
+    assert conse.gflop() == pytest.approx(2 * sum(counted) / 1e9)
+    assert sum(counted) / 1e9 == pytest.approx(0.4, rel=0.1)
+
+
 def test_synonyms_are_near(conse):
     sofa, couch, horse = conse.embed_texts(["sofa", "couch", "horse"])
     assert sofa @ couch > sofa @ horse + 0.3

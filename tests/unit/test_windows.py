@@ -15,7 +15,7 @@ from cutsew import teachers
 from cutsew.artefacts.manifest import write_manifest
 from cutsew.artefacts.reading import array_of, open_group, read
 from cutsew.compat import import_torchvision
-from cutsew.config.method import Cut, Windows
+from cutsew.config.method import PAPER, Cut, Windows, teacher_cost
 from cutsew.config.teacher import Teacher
 from cutsew.data.images import inspect
 from cutsew.errors import UserError
@@ -28,6 +28,7 @@ from cutsew.numerics.windows import (
 )
 from cutsew.stages.encode import encode
 from cutsew.stages.seal import seal
+from cutsew.teachers.runtime import count_gflop
 
 import_torchvision()
 import open_clip  # noqa: E402
@@ -146,6 +147,43 @@ def test_too_many_windows_are_refused(tmp_path):
         build("test-resnet", path).windows(Windows())
 
 
+@pytest.mark.parametrize(
+    ("cut", "cost"),
+    [
+        ({}, 21),
+        ({"layout": "spread", "passes": 10}, 11),
+        ({"layout": "tiles", "tiles": [{"grid": 2}, {"grid": 3}]}, 14),
+        ({"layout": "windows"}, 5),
+        ({"layout": "windows", "windows": {"scale": 2.67}}, 1 + (19 * 32 / 224) ** 2),  # whole cells: 19 of 32 pixels
+    ],
+)
+def test_cost_by_hand(cut, cost):
+    assert teacher_cost(Cut.model_validate(cut).looks(224), 224) == pytest.approx(cost)
+    assert teacher_cost(PAPER.looks(448), 448) == 21
+
+
+class Attends(torch.nn.Module):
+    """A convolution to a grid of 2 x 2 cells of 8 channels, and one layer of a transformer over them."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 8, 4, stride=4)
+        self.layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+
+    def forward(self, images):
+        return self.layer(self.conv(images.float()).flatten(2).transpose(1, 2))
+
+
+def test_gflop_by_hand():
+    """Two for each multiply-add; attention counts, though torch has fused kernels for it."""
+    convolution = 4 * 8 * 3 * 4 * 4
+    attention = 4 * 8 * 24 + 2 * 4 * 4 * 8 + 4 * 8 * 8  # of queries, keys and values; twice 4 x 4 tokens; out
+    forward = 2 * 4 * 8 * 16
+    found = count_gflop(Attends().eval(), 8, "cpu")
+    assert found == pytest.approx(2 * (convolution + attention + forward) / 1e9)
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
 def test_encode_stores_all_windows_and_their_boxes(tmp_path):
     path, _ = checkpoint(tmp_path, "test-resnet")
     rows = []
@@ -165,6 +203,10 @@ def test_encode_stores_all_windows_and_their_boxes(tmp_path):
     encode(tmp_path / "images.parquet", views_of, settings, shard=0, device="cpu")
     encode(tmp_path / "images.parquet", views_of, settings, shard=0, block=0, passes=9, device="cpu", batch_size=1)
     seal(tmp_path / "images.parquet", views_of / "zarr.json", settings)
+    facts = json.loads((tmp_path / "views.json").read_text())["facts"]
+    assert facts["views_per_image"] == 10 and facts["paper_views_per_image"] == 21
+    one = json.loads((tmp_path / "views.records" / "global-0.json").read_text())["facts"]["gflop"]
+    assert facts["gflop_per_view"] == one > 0
     group = open_group(views_of)
     crops, boxes = read(array_of(group, "crops")), read(array_of(group, "boxes"))
     assert crops.shape == (9, 3, 24) and boxes.shape == (9, 3, 5)

@@ -1,8 +1,10 @@
 # Helpers: what a job asks a machine or a cluster for. The estimates are cutsew.sizing's; none of it changes a result.
+import math
 from types import SimpleNamespace
 
 from cutsew import gpu, sizing
 from cutsew.checks import check_memory
+from cutsew.config.method import teacher_cost
 
 # On one machine at most one job per visible GPU runs at a time; a cluster counts its own. The driver is asked once.
 LOCAL_GPUS = 0 if DEVICE == "cpu" else len(gpu.visible())
@@ -46,7 +48,9 @@ def job_of(stage, wildcards, threads):
         passes = passes_of_block(wildcards) if "block" in wildcards.keys() else 1
         cut = PLAN.runs[wildcards.run].cut
         if cut.layout == "windows" and "block" in wildcards.keys():
-            passes = round(cut.windows.scale**2)  # one larger look
+            side = sizing.teacher_side(PLAN.runs[wildcards.run])
+            larger = cut.looks(side)[1:]  # one look
+            passes = math.ceil(teacher_cost(larger, side))
     elif stage not in ("score", "import_scores", "fuse"):
         passes = 1
     if stage == "tagclip":

@@ -1,5 +1,6 @@
 """Settings of the method: cutting (paper, Section 3.2) and sewing (Section 3.3)."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -83,6 +84,17 @@ class Cut(Section):
             return sum(level.grid**2 for level in self.tiles)
         return self.windows.per_side**2 if self.layout == "windows" else self.passes
 
+    def looks(self, image_size: int) -> list[int]:
+        """Return the side in pixels of each view that the teacher is given of one image, the whole image first.
+
+        Args:
+            image_size: side of the teacher's own views, in pixels.
+
+        """
+        if self.layout == "windows":
+            return [image_size, self.windows.cells(image_size)[0] * STRIDE]
+        return [image_size] * (1 + self.num_passes)
+
     @property
     def block_size(self) -> int:
         """Passes in one job and one Zarr chunk; all windows come from one pass of the tower."""
@@ -100,6 +112,24 @@ class Cut(Section):
         """Return what `numerics.views.crop_boxes` takes as keyword arguments."""
         chosen = self.model_dump(include={"layout", "seed", "area", "aspect", "flip"})
         return {**chosen, "tiles": [(level.grid, level.share) for level in self.tiles]}
+
+
+PAPER = Cut()
+"""The paper's cutting."""
+
+
+def teacher_cost(looks: Sequence[int], image_size: int) -> float:
+    """Return the teacher's work for one image, in views of `image_size` pixels a side.
+
+    Views count by their pixels. That is exact for convolutional towers but for the rounding of their grids; the
+    attention of a transformer grows faster.
+
+    Args:
+        looks: side of each view, in pixels.
+        image_size: side of the teacher's own views, in pixels.
+
+    """
+    return sum((side / image_size) ** 2 for side in looks)
 
 
 BACKGROUND = (

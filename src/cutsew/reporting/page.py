@@ -74,6 +74,7 @@ def render(
         rules=rules_grid(tables.rules),
         found=found,
         **files_of(records.values()),
+        cost=cost_of(records.values()),
         with_corrections="by_hand" in metrics.columns,
         corrected=_told_of_corrections(run, student=tables.history is not None),
         **options(run, found.cards),
@@ -102,6 +103,21 @@ def files_of(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     if not found or "left" not in found[0]:
         return {"files": None, "left": None}
     return {"files": accounting.summary(found[0]), "left": left_grid(found[0]["left"])}
+
+
+def cost_of(records: Iterable[Mapping[str, Any]]) -> str | None:
+    """Say what the teacher's answers cost per photo; None where no record of its views says so."""
+    found = [content.get("facts", {}) for content in records if content["stage"] == "seal"]
+    if not found or "views_per_image" not in found[0]:
+        return None
+    facts = found[0]
+
+    def work(views: float) -> str:
+        gflop = facts["gflop_per_view"]
+        return f"{views:.3g} views" + ("" if gflop is None else f" ({views * gflop:,.3g} GFLOP)")
+
+    own, paper = facts["views_per_image"], facts["paper_views_per_image"]
+    return f"The teacher's work per photo: {work(own)}; the paper's cutting takes {work(paper)}"
 
 
 def options(run: Run, cards: list[Card]) -> dict[str, list[tuple[str, str]]]:

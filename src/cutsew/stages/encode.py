@@ -96,6 +96,8 @@ def encode(
     record.facts |= device_facts(where) | {"batch_size": halving.most or batch_size}
     record.facts["preprocessing"] = model.preprocessing.describe()
     record.facts["preprocessing_from"] = model.preprocessing.source
+    if block is None:
+        record.facts["gflop"] = model.gflop()
     record.facts["rows"] = shard_digests(rows)[shard]
     record.write(chunk_record(views, shard, block), written)
 

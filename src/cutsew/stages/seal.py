@@ -1,7 +1,7 @@
 """Stage seal: the metadata of views.zarr, written once all its chunk files are there."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -11,8 +11,9 @@ from cutsew.artefacts.layout import folder_of
 from cutsew.artefacts.manifest import read_manifest
 from cutsew.artefacts.record import Record
 from cutsew.artefacts.store import seal as seal_group
+from cutsew.artefacts.tables import read_record
 from cutsew.artefacts.views import chunk_record, specs
-from cutsew.config.method import Cut
+from cutsew.config.method import PAPER, Cut, teacher_cost
 from cutsew.numerics.views import EDGES
 from cutsew.pipeline import STAGES
 from cutsew.stages.options import SettingsOption
@@ -43,5 +44,12 @@ def seal(
         "edge": np.array(EDGES, dtype=object),
     }
     digest = seal_group(group, layout, coordinates, facts, known)
-    record.facts = facts
+    record.facts = facts | _cost(cut, chunk_record(group, shards[0]), facts["image_size"])
     record.write(group.with_suffix(".json"), {group.name: digest, **{f"{group.name}/{k}": d for k, d in known.items()}})
+
+
+def _cost(cut: Cut, whole: Path, image_size: int) -> dict[str, Any]:
+    """Return the teacher's work per image in views and GFLOP, and that of the paper's cutting."""
+    views, paper = (teacher_cost(one.looks(image_size), image_size) for one in (cut, PAPER))
+    gflop = read_record(whole).get("facts", {}).get("gflop")  # records of older versions have none
+    return {"views_per_image": views, "paper_views_per_image": paper, "gflop_per_view": gflop}

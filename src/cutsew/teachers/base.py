@@ -40,6 +40,10 @@ class Teacher(Protocol):
 
         """
 
+    def gflop(self) -> float:
+        """Count the GFLOP of one view; a multiply-add counts as two."""
+        ...
+
     def maps(self, images: Tensor, texts: Tensor, classes: Tensor) -> Tensor:
         """Show where in each view its class is seen: Grad-CAM, always computed in float32.
 

@@ -23,7 +23,7 @@ from cutsew.preprocessing import EFFICIENTNET
 from cutsew.steady import steadily
 from cutsew.teachers.efficientnet import IMAGE_SIZE, efficientnet_lite0
 from cutsew.teachers.grid import Grid, class_maps
-from cutsew.teachers.runtime import image_encoder
+from cutsew.teachers.runtime import count_gflop, image_encoder
 from cutsew.teachers.sentences import WIDTH, Sentences
 from cutsew.teachers.windows import WindowEmbedder
 
@@ -83,6 +83,10 @@ class ConseTeacher:
         """Embed (B, 3, 224, 224) uint8 views: (B, 384) float32 on the CPU, L2-normalised."""
         texts = self._imagenet
         return steadily(lambda views: mix(self._probabilities(views), texts, self._top), images, self.device).cpu()
+
+    def gflop(self) -> float:
+        """Count the GFLOP of one view; a multiply-add counts as two."""
+        return count_gflop(nn.Sequential(self._pixels, self._classifier), self.image_size, self.device)
 
     def maps(self, images: Tensor, texts: Tensor, classes: Tensor) -> Tensor:
         """Show where in each view its class is seen: (B, 7, 7) float32 in [0, 1] on the CPU."""

@@ -13,7 +13,7 @@ from cutsew.config.teacher import Teacher as Settings
 from cutsew.pixels import Pixels
 from cutsew.steady import steadily
 from cutsew.teachers.grid import class_maps, last_grid
-from cutsew.teachers.runtime import image_encoder
+from cutsew.teachers.runtime import count_gflop, image_encoder
 from cutsew.teachers.windows import ClipWindows, WindowEmbedder
 
 
@@ -62,6 +62,10 @@ class OpenClipTeacher:
     def embed_images(self, images: Tensor) -> Tensor:
         """Embed (B, 3, S, S) uint8 views: (B, D) float32 on the CPU, L2-normalised."""
         return steadily(self._embed_images, images, self.device).cpu()
+
+    def gflop(self) -> float:
+        """Count the GFLOP of one view; a multiply-add counts as two."""
+        return count_gflop(_Images(self._model, self._pixels), self.image_size, self.device)
 
     def maps(self, images: Tensor, texts: Tensor, classes: Tensor) -> Tensor:
         """Show where in each view its class is seen: (B, H, W) float32 in [0, 1] on the CPU.

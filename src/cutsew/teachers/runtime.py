@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from cutsew import steady
 from cutsew.config.teacher import Teacher as Settings
@@ -39,6 +41,30 @@ def image_encoder(encoder: nn.Module, image_size: int, settings: Settings, devic
     if settings.precision == "float16":
         raise UserError("teacher.precision: float16 needs a GPU; set bfloat16 or float32 with runtime openvino")
     return _on_openvino(encoder, image_size, "bf16" if settings.precision == "bfloat16" else "f32")
+
+
+def count_gflop(encoder: nn.Module, image_size: int, device: str) -> float:
+    """Count the GFLOP of one view by running the encoder once in torch; a multiply-add counts as two.
+
+    Attention runs as plain matrix products here, since fused kernels count as nothing.
+
+    Args:
+        encoder: from (B, 3, S, S) uint8 views on `device` to a tensor with B rows.
+        image_size: S.
+        device: cpu or cuda.
+
+    """
+    if device == "cpu":
+        steady.threads()
+    view = torch.zeros((1, 3, image_size, image_size), dtype=torch.uint8, device=device)
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(value=False)
+    try:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            encoder(view)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+    return int(counter.get_total_flops()) / 1e9
 
 
 def _on_openvino(encoder: nn.Module, image_size: int, precision: str) -> Callable[[Tensor], Tensor]:
