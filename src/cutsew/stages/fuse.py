@@ -21,7 +21,6 @@ from cutsew.errors import UserError
 from cutsew.fusing import FOUND, fuse_by
 from cutsew.numerics.fuse import fuse_tagclip
 from cutsew.numerics.soften import found_softening
-from cutsew.numerics.targets import standard_shift
 from cutsew.pipeline import STAGES
 from cutsew.stages.options import SettingsOption
 
@@ -103,6 +102,8 @@ def _fuse_views(logits: Path, fused: Path, rule: Fuse, epsilon: float) -> dict[s
                 seen.add(rows, z, np.maximum(whole, cut.max(axis=0, initial=-np.inf)))
         if seen is None:
             return {FOUND[rule.rule]: found} if rule.rule in FOUND else {}
+        from cutsew.numerics.targets import standard_shift  # scikit-learn, for this rule alone
+
         count, shift = standard_shift(seen.fused, seen.labels, sum_to_one=answers.sum_to_one)
         for rows in slabs(images, size):
             written["z"][rows] = read(written["z"], rows) - np.float32(shift)
