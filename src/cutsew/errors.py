@@ -40,8 +40,17 @@ def in_one_line(error: Exception) -> str | None:
         return "too many files are open at once; type ulimit -n 1024, or open a new shell, and rerun"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return printable(f"{_text(error.filename)}: {error.strerror}; mend that and run again")
-    if out_of_gpu_memory(error) or isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
-        return TOO_LITTLE_ON_THE_GPU if out_of_gpu_memory(error) else TOO_LITTLE_MEMORY
+    return _memory_in_one_line(error)
+
+
+def _memory_in_one_line(error: Exception) -> str | None:
+    if out_of_gpu_memory(error):
+        return (
+            "the GPU's memory does not suffice; set compute.batch_size lower, or end other processes on this GPU "
+            "(nvidia-smi lists them), and run again"
+        )
+    if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
+        return "this machine's memory does not suffice; run again with more, or set compute.batch_size lower"
     if LOST_WORKER in str(error):
         return (
             "a process that reads photos was killed, most often because the machine's memory did not suffice; "
@@ -63,12 +72,6 @@ NO_GPU_MEMORY = (
     "HIP out of memory",
 )
 """What torch, cuBLAS, cuDNN and the driver say where a GPU's memory does not suffice."""
-
-TOO_LITTLE_MEMORY = "this machine's memory does not suffice; run again with more, or set compute.batch_size lower"
-TOO_LITTLE_ON_THE_GPU = (
-    "the GPU's memory does not suffice; set compute.batch_size lower, or end other processes on this GPU "
-    "(nvidia-smi lists them), and run again"
-)
 
 MANY_FILES = "Too many open files"
 """What torch's DataLoader and other libraries say where a process may open no more files."""

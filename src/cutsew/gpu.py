@@ -53,9 +53,10 @@ def claim() -> str | None:
     devices = visible()
     if len(devices) < 2:
         return None
-    scope = "".join(f"{job}-" for job in [os.environ.get("SLURM_JOB_ID")] if job)
+    job = os.environ.get("SLURM_JOB_ID")
+    prefix = f"cutsew-gpu-{job}-" if job else "cutsew-gpu-"
     for device in devices:
-        lock = _lock(Path(tempfile.gettempdir(), f"cutsew-gpu-{scope}{device.replace('/', '_')}.lock"))
+        lock = _lock(Path(tempfile.gettempdir(), f"{prefix}{device.replace('/', '_')}.lock"))
         if lock is not None:
             _held.append(lock)
             os.environ[VISIBLE] = device

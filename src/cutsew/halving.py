@@ -40,14 +40,11 @@ class Halving:
             except RuntimeError as error:
                 if not out_of_gpu_memory(error):
                     raise
-                fits = False
             else:
-                fits = True
-            # Outside `except`: the traceback there still holds the failed call's tensors, so that nothing is freed.
-            if fits:
                 start += max(1, len(part))
-            else:
-                self._halve(len(part))
+                continue
+            # Outside `except`: the traceback there still holds the failed call's tensors, so that nothing is freed.
+            self._halve(len(part))
         return rows[0] if len(rows) == 1 else torch.cat(rows)
 
     def _halve(self, size: int) -> None:

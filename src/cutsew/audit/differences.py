@@ -53,7 +53,7 @@ def difference(
     truth = firsts[0].truth(ids)
     if truth is None or not (truth >= 0).any():
         return None
-    common = enough(truth, positives)
+    common = np.count_nonzero(truth == 1, axis=0) >= positives
     if not common.any():
         return None
     photos, count = int(np.count_nonzero((truth >= 0).any(axis=1))), int(np.count_nonzero(common))
@@ -62,12 +62,6 @@ def difference(
         return Told(Difference(0.0, 0.0, 0.0), photos, count)
     first, second = ([z[:, common] for z in _read(outcomes, ids)] for outcomes in (before, after))
     return Told(measured(truth[:, common], first, second, draws=draws), photos, count)
-
-
-def enough(truth: npt.NDArray[np.int8], positives: int) -> npt.NDArray[np.bool_]:
-    """Tell which classes, (C,), have at least so many positives in truth (N, C)."""
-    found: npt.NDArray[np.bool_] = np.count_nonzero(truth == 1, axis=0) >= positives
-    return found
 
 
 def split_of(run: Run, stage: str) -> str:

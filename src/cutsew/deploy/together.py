@@ -13,7 +13,7 @@ from cutsew.artefacts import reference as table
 from cutsew.artefacts.manifest import slabs
 from cutsew.artefacts.reading import array_of, attribute, open_group
 from cutsew.artefacts.store import file_digest
-from cutsew.artefacts.tables import read_record
+from cutsew.artefacts.tables import read_record, said
 from cutsew.artefacts.texts import read_texts
 from cutsew.artefacts.views import CROPS
 from cutsew.audit.run import Run
@@ -73,9 +73,10 @@ class Together:
             )
         self._fuse = run.settings("fused.zarr", "fuse", Fuse)
         self._epsilon = scoring.epsilon
-        made = run.record("fused.zarr")
-        facts = made.content["facts"] if made is not None else {}
-        self._found = float(facts[FOUND[self._fuse.rule]]) if self._fuse.rule in FOUND else 0.0
+        made, name = run.record("fused.zarr"), FOUND.get(self._fuse.rule)
+        self._found = 0.0
+        if made is not None and name is not None:
+            self._found = float(said(made.content, made.record, "facts", name))
         passes = array_of(open_group(views), CROPS).shape[0]
         self._passes = range(passes if self._fuse.passes is None else self._fuse.passes)
         self._windows = self._teacher.windows(self._cut.windows) if self._cut.layout == "windows" else None

@@ -29,9 +29,10 @@ from cutsew.stages.options import DeviceOption, SettingsOption, WorkersOption
 from cutsew.student import Build, build_backbone, save
 from cutsew.training.album import read_album
 from cutsew.training.checkpoint import Checkpoint
+from cutsew.training.feed import Feed
 from cutsew.training.keeping import Keeping
-from cutsew.training.linear import feeding, fit_linear
-from cutsew.training.loop import Trained, fit, help_along
+from cutsew.training.linear import budget_of, feeding, fit_linear
+from cutsew.training.loop import Trained, fit
 from cutsew.training.sewn import steps_per_epoch
 from cutsew.training.team import Team, start_helpers
 
@@ -93,8 +94,9 @@ def run(
     if team.rank > 0:
         shown, stop = rules, None
         if student.head == "linear":
-            shown, stop = feeding(backbone, len(album.paths), linear, rules.seed)
-        help_along(backbone, album, sew=sew, train=shown, device=where, workers=workers, team=team, stop=stop)
+            plan = budget_of(backbone, len(album.paths), linear)
+            shown, stop = feeding(plan, linear, rules.seed), plan.batches
+        Feed(backbone, album, sew, shown, where, workers, team).help_along(stop)
         team.leave()
         return
     checkpoint = Checkpoint(adapter.parent, _signature(record, backbone.weights_digest), checkpoint_seconds)

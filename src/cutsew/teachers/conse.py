@@ -77,7 +77,8 @@ class ConseTeacher:
         self.weights_digest = weights_digest(classifier, self._sentences.bert)
         self._classifier = classifier.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._pixels = Pixels(EFFICIENTNET.mean, EFFICIENTNET.std).to(device)
-        self._classify = image_encoder(nn.Sequential(self._pixels, self._classifier), IMAGE_SIZE, settings, device)
+        self._encoder = nn.Sequential(self._pixels, self._classifier)
+        self._classify = image_encoder(self._encoder, IMAGE_SIZE, settings, device)
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Embed (B, 3, 224, 224) uint8 views: (B, 384) float32 on the CPU, L2-normalised."""
@@ -86,7 +87,7 @@ class ConseTeacher:
 
     def gflop(self) -> float:
         """Count the GFLOP of one view; a multiply-add counts as two."""
-        return count_gflop(nn.Sequential(self._pixels, self._classifier), self.image_size, self.device)
+        return count_gflop(self._encoder, self.image_size, self.device)
 
     def maps(self, images: Tensor, texts: Tensor, classes: Tensor) -> Tensor:
         """Show where in each view its class is seen: (B, 7, 7) float32 in [0, 1] on the CPU."""

@@ -45,7 +45,8 @@ class OpenClipTeacher:
         self._model = clip.model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._pixels = Pixels(clip.preprocessing.mean, clip.preprocessing.std).to(device)
         self._tokenizer = clip_models.tokenizer(named, "teacher.open_clip")
-        self._encode_image = image_encoder(_Images(self._model, self._pixels), self.image_size, settings, device)
+        self._encoder = _Images(self._model, self._pixels)
+        self._encode_image = image_encoder(self._encoder, self.image_size, settings, device)
         self.width = clip.width
 
     @property
@@ -65,7 +66,7 @@ class OpenClipTeacher:
 
     def gflop(self) -> float:
         """Count the GFLOP of one view; a multiply-add counts as two."""
-        return count_gflop(_Images(self._model, self._pixels), self.image_size, self.device)
+        return count_gflop(self._encoder, self.image_size, self.device)
 
     def maps(self, images: Tensor, texts: Tensor, classes: Tensor) -> Tensor:
         """Show where in each view its class is seen: (B, H, W) float32 in [0, 1] on the CPU.

@@ -90,14 +90,13 @@ def budget(images: int, cell_bytes: int, settings: Linear, limit: int) -> Budget
     return Budget(epochs, epochs * images, min(sample, images), streams=False, batches=epochs * per_epoch)
 
 
-def feeding(backbone: "Backbone", images: int, settings: Linear, seed: int) -> tuple[Train, int]:
-    """Return the settings by which `Feed` makes the sewn images, weak views alone, and how many batches it makes."""
-    plan = _budget_of(backbone, images, settings)
-    rules = Train(epochs=plan.sewn_epochs, batch_size=settings.batch_size, seed=seed, strong_weight=0.0)
-    return rules, plan.batches
+def feeding(plan: Budget, settings: Linear, seed: int) -> Train:
+    """Return the settings by which `Feed` makes the sewn images: weak views alone, as many epochs as are used."""
+    return Train(epochs=plan.sewn_epochs, batch_size=settings.batch_size, seed=seed, strong_weight=0.0)
 
 
-def _budget_of(backbone: "Backbone", images: int, settings: Linear) -> Budget:
+def budget_of(backbone: "Backbone", images: int, settings: Linear) -> Budget:
+    """Return the `budget` of images on a backbone in `KEPT_BYTES` of memory."""
     return budget(images, 2 * backbone.width * math.prod(backbone.grid), settings, KEPT_BYTES)
 
 
@@ -141,13 +140,12 @@ def fit_linear(
         raise UserError("dataset: no images to train on; hold out fewer")
     if device == "cpu":
         threads()  # the last bits must not depend on the number of threads
-    plan = _budget_of(backbone, len(album.paths), settings)
-    shown_as, stop = feeding(backbone, len(album.paths), settings, seed)
-    feed = Feed(backbone, album, sew, shown_as, device, workers, team, keeping)
+    plan = budget_of(backbone, len(album.paths), settings)
+    feed = Feed(backbone, album, sew, feeding(plan, settings, seed), device, workers, team, keeping)
     labels = torch.from_numpy(z).to(device)
     saved = checkpoint.load(device) if plan.streams else None
     start = 0 if saved is None else len(saved["losses"])
-    stream = feed.steps(team.agree(start), stop)
+    stream = feed.steps(team.agree(start), plan.batches)
     if saved is None:
         batches, mean, std = _collect(stream, plan)
         rows = _joined(batches)

@@ -117,27 +117,6 @@ def fit(
     return Trained(model.eval(), refined, history_rows(losses, learner.rates, per_epoch), features, facts)
 
 
-def help_along(
-    backbone: "Backbone",
-    album: Album,
-    *,
-    sew: Sew,
-    train: Train,
-    device: str,
-    workers: int,
-    team: Team,
-    stop: int | None = None,
-) -> None:
-    """Compute this process's share of the features, for the first process of the team.
-
-    Arguments are those of `fit`; `stop` is the step after the last one that the first process asks for, None for all.
-    """
-    if device == "cpu":
-        threads()
-    for _ in Feed(backbone, album, sew, train, device, workers, team).steps(team.agree(0), stop):
-        raise AssertionError("a helper learns nothing")
-
-
 def _refuse_single_values(photos: int, batch_size: int, grid: tuple[int, int]) -> None:
     """BatchNorm needs more than one value per channel in every batch."""
     if photos == 0:
