@@ -21,7 +21,7 @@ from cutsew.activation import (
 from cutsew.config import Config
 from cutsew.config.base import OpenClipModel
 from cutsew.config.dataset import Dataset
-from cutsew.config.method import STRIDE
+from cutsew.config.method import STRIDE, not_whole_cells
 from cutsew.config.teacher import ScoresTeacher
 from cutsew.data import layouts
 from cutsew.data.csv_file import PhotoNames
@@ -32,7 +32,7 @@ from cutsew.data.truth import check_csv
 from cutsew.errors import UserError, no_patches
 from cutsew.named_models import OPEN_CLIP_CONFIG, is_named
 from cutsew.outputs import needed
-from cutsew.plan import DEFAULT, REBUILT
+from cutsew.plan import DEFAULT, REBUILT, patch_of
 from cutsew.preprocessing import from_config, is_at_hand, model_config, of_open_clip, of_timm
 
 if TYPE_CHECKING:
@@ -315,6 +315,11 @@ def _check_tower(config: Config) -> None:
     residual, timm = isinstance(vision.get("layers"), list), "timm_model_name" in vision
     if config.score.rule == "tagclip" and (residual or timm):
         raise UserError(no_patches(model, "a tower of timm's" if timm else "a ResNet"))
+    cell = STRIDE if residual else patch_of(vision)
+    for side in (level.side for level in config.cut.tiles if config.cut.layout == "tiles"):
+        refusal = not_whole_cells(side, cell, model) if side is not None and cell is not None else None
+        if refusal is not None:
+            raise UserError(refusal)
     if config.cut.layout == "windows" and vision and not (residual or timm):
         raise UserError(
             f"cut.layout: windows needs a convolutional tower, and {model}'s is a vision transformer; set tiles"

@@ -282,6 +282,14 @@ def _attention(config: Config) -> int:
     return (BLOCKS + HEADS) * config.score.tagclip.patches**2 * 4 // 10**6
 
 
+def views(config: Config, passes: range) -> int:
+    """Count the work of crops in views of the teacher's own side, rounded up; 0 for a teacher without a model."""
+    if config.teacher.kind == "scores":
+        return 0
+    own = teacher_side(config)
+    return math.ceil(sum(len(run) * (side / own) ** 2 for run, side in config.cut.by_side(passes, own)))
+
+
 def teacher_side(config: Config) -> int:
     """Return the side of the teacher's views in pixels; 224 where nothing here says it."""
     if config.teacher.kind == "conse":

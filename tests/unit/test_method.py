@@ -150,8 +150,10 @@ def test_another_layout_encodes_again():
     ],
 )
 def test_the_automatic_layout_is_what_the_tower_can_do(teacher, layout):
-    plan = Plan({**BASE, "teacher": teacher, "cut": {"layout": "auto"}, "runs": {"same": {"cut.layout": layout}}})
-    assert plan.runs[DEFAULT].cut.layout == layout
+    raw = {**BASE, "teacher": teacher, "cut": {"layout": "auto"}}
+    found = Plan(raw).runs[DEFAULT].cut.model_dump(mode="json")
+    assert found["layout"] == layout
+    plan = Plan({**raw, "runs": {"same": {f"cut.{name}": found[name] for name in ("layout", "tiles")}}})
     assert plan.owner("same", "encode") == DEFAULT
 
 

@@ -51,6 +51,11 @@ def job_of(stage, wildcards, threads):
             side = sizing.teacher_side(PLAN.runs[wildcards.run])
             larger = cut.looks(side)[1:]  # one look
             passes = math.ceil(teacher_cost(larger, side))
+        elif "block" in wildcards.keys():
+            first = int(wildcards.block) * cut.block_size
+            passes = sizing.views(
+                PLAN.runs[wildcards.run], range(first, first + passes)
+            )
     elif stage not in ("score", "import_scores", "fuse"):
         passes = 1
     if stage == "tagclip":

@@ -1,6 +1,7 @@
 """Settings of the method: cutting (paper, Section 3.2) and sewing (Section 3.3)."""
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -18,6 +19,20 @@ class Tiles(Section):
 
     grid: Size = Field(3, description="n of n x n tiles")
     share: Area = Field(0.4, description="share of both sides that a tile covers; 1 / n and less do not overlap")
+    side: Size | None = Field(
+        None,
+        description="side in pixels at which the teacher sees a tile, a multiple of its patch: less work per tile, and "
+        "its position embeddings are resized to the smaller grid; null: the teacher's own image size",
+    )
+
+
+def not_whole_cells(side: int, cell: int, model: str) -> str | None:
+    """Say in one line that tiles of a side in pixels are not made of whole cells of a tower; None where they are."""
+    if side % cell == 0:
+        return None
+    lower = side // cell * cell
+    fitting = f"{lower} or {lower + cell}" if lower else f"{cell}"
+    return f"cut.tiles: side {side} is not a multiple of the {cell} pixels of a cell of {model}'s grid; set {fitting}"
 
 
 class Windows(Section):
@@ -53,7 +68,8 @@ class Cut(Section):
         "sequences with centers over the whole photo, so that borders and corners are seen as often as the middle; "
         "tiles: fixed grids, which need no seed; windows: one look at a larger photo, regions of whose last grid are "
         "pooled, for convolutional teachers; auto: windows where the teacher's tower is known to be convolutional and "
-        "its grid has room for them, else tiles (always for hf-hub: models, whose tower is not known in advance)",
+        "its grid has room for them, else tiles (always for hf-hub: models, whose tower is not known in advance): for "
+        "a vision transformer, unless tiles are set, 3 x 3 that do not overlap, each at 0.88 of the side of its grid",
     )
     passes: int = Field(
         20, ge=0, description="M, crops per photo, of layouts random and spread; the others have as many as regions"
@@ -93,7 +109,29 @@ class Cut(Section):
         """
         if self.layout == "windows":
             return [image_size, self.windows.cells(image_size)[0] * STRIDE]
-        return [image_size] * (1 + self.num_passes)
+        runs = self.by_side(range(self.num_passes), image_size)
+        return [image_size, *(side for run, side in runs for _ in run)]
+
+    def by_side(self, passes: range, image_size: int) -> list[tuple[range, int]]:
+        """Split passes into runs of crops that the teacher sees at one side, for layouts that cut crops from photos.
+
+        Args:
+            passes: consecutive ones.
+            image_size: side of the teacher's own views, in pixels.
+
+        Returns:
+            Passes and side in pixels of each run, in order.
+
+        """
+        if self.layout != "tiles":
+            return [(passes, image_size)]
+        of_tiles = [level.side or image_size for level in self.tiles for _ in range(level.grid**2)]
+        runs, start = [], passes.start
+        for side, run in groupby(of_tiles[passes.start : passes.stop]):
+            end = start + len(list(run))
+            runs.append((range(start, end), side))
+            start = end
+        return runs
 
     @property
     def block_size(self) -> int:

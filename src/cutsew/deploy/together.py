@@ -1,12 +1,14 @@
 """Student and fused teacher together on new photos: the run's cutting and fusion again, one photo at a time."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
+from torch import Tensor
 
 from cutsew import teachers
 from cutsew.artefacts import reference as table
@@ -80,6 +82,7 @@ class Together:
         passes = array_of(open_group(views), CROPS).shape[0]
         self._passes = range(passes if self._fuse.passes is None else self._fuse.passes)
         self._windows = self._teacher.windows(self._cut.windows) if self._cut.layout == "windows" else None
+        self._parts = [] if self._windows is not None else self._parts_of_passes()
         self._batch_size = batch_size
         self.views = len(self._passes) + 1
         log.info("the teacher is asked about %d views of each photo", self.views)
@@ -89,17 +92,27 @@ class Together:
         teacher = np.stack([self._fused(Path(path)) for path in paths])
         return ensemble(student, teacher, self._usual["student"], self._usual["teacher"])
 
+    def _parts_of_passes(self) -> list[tuple[range, int, Callable[[Tensor], Tensor]]]:
+        """Group the passes by the side at which the teacher sees their crops, with what embeds that side."""
+        runs = self._cut.by_side(self._passes, self._teacher.image_size)
+        return [(passes, side, self._teacher.at_side(side)) for passes, side in runs]
+
+    def _embed(
+        self, photo: Image.Image, boxes: Floats, side: int, embed: Callable[[Tensor], Tensor]
+    ) -> list[npt.NDArray[np.float32]]:
+        """Embed the views of a photo at one side, batch by batch."""
+        views = cut_all(photo, boxes, side, self._teacher.preprocessing.interpolation)
+        return [embed(views[part]).numpy() for part in slabs(len(views), self._batch_size)]
+
     def _fused(self, path: Path) -> npt.NDArray[np.float32]:
         """Ask about the whole photo and its crops, which depend on its content alone: (C,) fused logits."""
         photo = read_image(path)
         whole, look = whole_box(*photo.size)[None], self._teacher.preprocessing.interpolation
-        boxes = whole
-        if self._windows is None:
-            crops = crop_boxes(file_digest(path), *photo.size, self._passes, **self._cut.placement())
-            boxes = np.concatenate([whole, crops])
-        views = cut_all(photo, boxes, self._teacher.image_size, look)
-        parts = (views[part] for part in slabs(len(views), self._batch_size))
-        embedded = np.concatenate([self._teacher.embed_images(part).numpy() for part in parts])
+        found = self._embed(photo, whole, self._teacher.image_size, self._teacher.embed_images)
+        for passes, side, embed in self._parts:
+            boxes = crop_boxes(file_digest(path), *photo.size, passes, **self._cut.placement())
+            found += self._embed(photo, boxes, side, embed)
+        embedded = np.concatenate(found)
         if self._windows is not None:
             windows = self._windows.embed_images(cut_all(photo, whole, self._windows.image_size, look))[0].numpy()
             embedded = np.concatenate([embedded, windows[self._passes]])

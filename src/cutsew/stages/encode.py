@@ -1,6 +1,6 @@
 """Stage encode: embeddings of whole photos, or of a block of crop passes, of one shard."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -78,9 +78,9 @@ def encode(
     if block is not None and cutting.layout == "windows":
         embeddings, boxes = embed_windows(rows, model, cutting, batch_size, workers)
     else:
-        asked = None if block is None else range(first, first + passes)
-        dataset = Views(rows, Square(model.image_size, model.preprocessing.interpolation), asked, cutting)
-        embeddings, boxes = embed_views(dataset, model, passes, batch_size, workers)
+        parts = cutting.by_side(range(first, first + passes), model.image_size)
+        asked = [(None, model.image_size)] if block is None else parts
+        embeddings, boxes = embed_parts(rows, model, cutting, asked, batch_size, workers)
 
     layout = specs(len(rows), model.width, shard_size, first + passes, cutting.block_size)
     outputs: dict[str, tuple[str, npt.NDArray[Any]]]
@@ -94,6 +94,9 @@ def encode(
     record.facts = {"width": model.width, "image_size": model.image_size, "weights": model.weights_digest}
     record.facts |= {"logit_scale": model.logit_scale, "first_pass": first, "images": len(rows)}
     record.facts |= device_facts(where) | {"batch_size": halving.most or batch_size}
+    if block is not None and cutting.layout == "tiles":
+        parts = cutting.by_side(range(first, first + passes), model.image_size)
+        record.facts["sides"] = [side for run, side in parts for _ in run]
     record.facts["preprocessing"] = model.preprocessing.describe()
     record.facts["preprocessing_from"] = model.preprocessing.source
     if block is None:
@@ -102,15 +105,48 @@ def encode(
     record.write(chunk_record(views, shard, block), written)
 
 
+def embed_parts(
+    images: pd.DataFrame,
+    model: "teachers.Teacher",
+    settings: Cut,
+    parts: Sequence[tuple[range | None, int]],
+    batch_size: int,
+    workers: int,
+) -> tuple[npt.NDArray[np.float16], Boxes]:
+    """Embed views of one or more sides, one side after another: (P, n, D) float16 and their boxes (P, n, 5).
+
+    Args:
+        images: rows of the manifest.
+        model: the teacher.
+        settings: of the crops.
+        parts: passes, or None for the whole photo, and the side of the views in pixels.
+        batch_size: views of the teacher's own side in a batch; as many more pixels fit of smaller ones.
+        workers: processes that decode.
+
+    """
+    found = []
+    for passes, side in parts:
+        dataset = Views(images, Square(side, model.preprocessing.interpolation), passes, settings)
+        at_a_time = max(1, int(batch_size * (model.image_size / side) ** 2))
+        count = 1 if passes is None else len(passes)
+        found.append(embed_views(dataset, model.at_side(side), model.width, count, at_a_time, workers))
+    return np.concatenate([embeddings for embeddings, _ in found]), np.concatenate([boxes for _, boxes in found])
+
+
 def embed_views(
-    dataset: Views, model: "teachers.Teacher", passes: int, batch_size: int, workers: int
+    dataset: Views,
+    embed: Callable[[torch.Tensor], torch.Tensor],
+    width: int,
+    passes: int,
+    batch_size: int,
+    workers: int,
 ) -> tuple[npt.NDArray[np.float16], Boxes]:
     """Embed all views: (P, n, D) float16 and their boxes (P, n, 5)."""
-    embeddings = np.empty((passes, len(dataset), model.width), dtype=np.float16)
+    embeddings = np.empty((passes, len(dataset), width), dtype=np.float16)
     boxes = np.empty((passes, len(dataset), len(EDGES)), dtype=np.float32)
     loader = DataLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None)
     for start, batch in _batches(tqdm(loader, desc="encode", unit="photo"), boxes, batch_size):
-        vectors = model.embed_images(batch).numpy()
+        vectors = embed(batch).numpy()
         for offset, vector in enumerate(vectors):
             image, view = divmod(start + offset, passes)
             embeddings[view, image] = vector  # whose float16 may be infinite where the float32 is not

@@ -1,5 +1,6 @@
 """What every teacher can do."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from torch import Tensor
@@ -43,6 +44,14 @@ class Teacher(Protocol):
     def gflop(self) -> float:
         """Count the GFLOP of one view; a multiply-add counts as two."""
         ...
+
+    def at_side(self, side: int) -> Callable[[Tensor], Tensor]:
+        """Return what embeds (B, 3, side, side) views as `embed_images` does those of its own side.
+
+        Raises:
+            UserError: the tower takes no views of that side.
+
+        """
 
     def maps(self, images: Tensor, texts: Tensor, classes: Tensor) -> Tensor:
         """Show where in each view its class is seen: Grad-CAM, always computed in float32.

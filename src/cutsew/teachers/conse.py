@@ -8,6 +8,7 @@ It asks for no label of the user's photos, but its image encoder was trained on 
 label-free in the sense that CLIP is; and CLIP is far better wherever its weights can be had.
 """
 
+from collections.abc import Callable
 from functools import cached_property
 
 import torch
@@ -88,6 +89,16 @@ class ConseTeacher:
     def gflop(self) -> float:
         """Count the GFLOP of one view; a multiply-add counts as two."""
         return count_gflop(self._encoder, self.image_size, self.device)
+
+    def at_side(self, side: int) -> Callable[[Tensor], Tensor]:
+        """Return what embeds views of another side; see `teachers.base.Teacher`."""
+        if side == self.image_size:
+            return self.embed_images
+        classify = image_encoder(nn.Sequential(self._pixels, self._classifier), side, self._settings, self.device)
+        texts = self._imagenet
+        return lambda images: steadily(
+            lambda part: mix(classify(part).softmax(dim=-1), texts, self._top), images, self.device
+        ).cpu()
 
     def maps(self, images: Tensor, texts: Tensor, classes: Tensor) -> Tensor:
         """Show where in each view its class is seen: (B, 7, 7) float32 in [0, 1] on the CPU."""

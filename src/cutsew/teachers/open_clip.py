@@ -1,6 +1,7 @@
 """Any open_clip model as the teacher."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from cutsew.config.teacher import Teacher as Settings
 from cutsew.pixels import Pixels
 from cutsew.steady import steadily
 from cutsew.teachers.grid import class_maps, last_grid
+from cutsew.teachers.positions import at_side
 from cutsew.teachers.runtime import count_gflop, image_encoder
 from cutsew.teachers.windows import ClipWindows, WindowEmbedder
 
@@ -67,6 +69,14 @@ class OpenClipTeacher:
     def gflop(self) -> float:
         """Count the GFLOP of one view; a multiply-add counts as two."""
         return count_gflop(self._encoder, self.image_size, self.device)
+
+    def at_side(self, side: int) -> Callable[[Tensor], Tensor]:
+        """Return what embeds views of another side; see `teachers.base.Teacher`."""
+        if side == self.image_size:
+            return self.embed_images
+        tower = _Images(at_side(self._model, side, self._settings.open_clip.model), self._pixels)
+        encode = image_encoder(tower, side, self._settings, self.device)
+        return lambda images: steadily(lambda part: normalize(encode(part), dim=-1), images, self.device).cpu()
 
     def maps(self, images: Tensor, texts: Tensor, classes: Tensor) -> Tensor:
         """Show where in each view its class is seen: (B, H, W) float32 in [0, 1] on the CPU.

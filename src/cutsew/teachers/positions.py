@@ -1,10 +1,16 @@
 """Fitting a position embedding to another image size."""
 
 import math
+from copy import deepcopy
+from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from cutsew.compat import gc_frozen, import_torchvision
+from cutsew.config.method import STRIDE, not_whole_cells
+from cutsew.errors import UserError
+from cutsew.named_models import first_line
 
 import_torchvision()
 with gc_frozen():
@@ -35,3 +41,53 @@ def resize_position_embedding(table: Tensor, grid: tuple[int, int]) -> Tensor:
         return table
     resized: Tensor = resample_abs_pos_embed(table[None], list(grid), [side, side])[0]
     return resized
+
+
+def at_side(model: nn.Module, side: int, name: str) -> nn.Module:
+    """Return an open_clip model whose visual tower takes square images of another side.
+
+    Its position embeddings are resized to the grid of that side: those of a vision transformer or of a CLIP ResNet's
+    attention pool as open_clip resizes a checkpoint's, those of a timm trunk by timm.
+
+    Args:
+        model: open_clip model with a `visual` tower; it is left as it is, and shares all other weights.
+        side: in pixels.
+        name: of the model, for messages.
+
+    Raises:
+        UserError: the side is not a multiple of the tower's patch, or the tower takes one size only.
+
+    """
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    resized = deepcopy(model, shared)
+    visual: Any = resized.get_submodule("visual")
+    refusal = not_whole_cells(side, _cell(visual), name)
+    if refusal is not None:
+        raise UserError(refusal)
+    try:
+        if hasattr(visual, "trunk"):
+            visual.set_input_size(side)
+        else:
+            owner = visual.attnpool if hasattr(visual, "layer4") else visual
+            grid = side // _cell(visual)
+            table = resize_position_embedding(owner.positional_embedding.detach(), (grid, grid))
+            owner.positional_embedding = nn.Parameter(table, requires_grad=False)
+        example = next(visual.parameters())
+        with torch.no_grad():
+            visual(torch.zeros(1, 3, side, side, dtype=example.dtype, device=example.device))
+    except (AttributeError, RuntimeError, ValueError, TypeError, AssertionError) as error:
+        raise UserError(
+            f"cut.tiles: {name}'s tower takes no images of {side} pixels ({first_line(error)}); set side: null"
+        ) from None
+    return resized
+
+
+def _cell(visual: Any) -> int:  # noqa: ANN401 - open_clip's towers share no type
+    """Return the side in pixels of a tower's patch, or of a cell of a CLIP ResNet's grid; 1 where any side will do."""
+    if hasattr(visual, "layer4"):
+        return STRIDE
+    size = getattr(visual, "patch_size", None) or getattr(getattr(visual, "trunk", None), "patch_embed", None)
+    size = getattr(size, "patch_size", size)
+    if isinstance(size, tuple):
+        size = size[0]
+    return size if isinstance(size, int) else 1
