@@ -35,11 +35,12 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 
 docs: $(INSTALLED)
-	$(BIN)/python -m cutsew.config.docs
+	$(BIN)/python -m cutsew.pipeline.config_docs
 
 # One pip call under exact pins: without them open_clip_torch pulls a newer torch with gigabytes of CUDA packages.
 $(INSTALLED): pyproject.toml constraints.txt

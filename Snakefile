@@ -2,7 +2,7 @@
 # WHAT is made stands in config/, HOW AND WHERE in workflow/profiles/.
 from pathlib import Path
 
-from cutsew.snakemake_call import default_config
+from cutsew.pipeline.snakemake_call import default_config
 from snakemake.utils import min_version
 
 min_version("9.9")

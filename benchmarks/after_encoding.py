@@ -16,7 +16,7 @@ from pathlib import Path
 import typer
 
 from common import REPEATS, RESULTS, Out, Repeats, Thing, Tiny, measure
-from cutsew.plan import DEFAULT, Plan
+from cutsew.pipeline.plan import DEFAULT, Plan
 from synthetic import write_world
 from tables import Report, publish, row, total
 

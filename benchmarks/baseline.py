@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, normalize
 from torch.utils.data import DataLoader, Dataset
 
-from cutsew import clip_models
-from cutsew.backbones.open_clip import GridOfFeatures
-from cutsew.compat import import_torchvision
-from cutsew.config.load import load
-from cutsew.numerics.adapter import Adapter
+from cutsew.config.loading import load
+from cutsew.method.adapter import Adapter
+from cutsew.models import clip as clip_models
+from cutsew.models.backbones import GridOfFeatures
+from cutsew.runtime.lazy_imports import import_torchvision
 
 import_torchvision()
 from torchvision import transforms as T  # noqa: E402, N812

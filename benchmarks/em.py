@@ -12,8 +12,7 @@ import torch
 import typer
 
 from common import REPEATS, RESULTS, Out, Repeats, Thing, Tiny, measure
-from cutsew.numerics.em import blend, e_loss
-from cutsew.numerics.estimator import BETAS, EPSILON, Estimator
+from cutsew.method.em import BETAS, EPSILON, Estimator, blend, e_loss
 from tables import Report, publish, ratio, row
 
 CLASSES, BATCH, SOURCES = 80, 32, 3

@@ -19,17 +19,17 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from common import REPEATS, RESULTS, Out, Repeats, Thing, Tiny, measure
-from cutsew import clip_models, steady
 from cutsew.config.base import OpenClipModel
 from cutsew.config.method import Cut
-from cutsew.config.teacher import Teacher
+from cutsew.config.networks import Teacher
 from cutsew.data.images import inspect
-from cutsew.numerics.views import Square
-from cutsew.pixels import Pixels
-from cutsew.precision import multiplies_bfloat16
+from cutsew.method.crops import Square
+from cutsew.models import clip as clip_models
+from cutsew.models.image_encoder import Pixels, image_encoder
+from cutsew.runtime import batching
+from cutsew.runtime.batching import steadily
+from cutsew.runtime.device import multiplies_bfloat16
 from cutsew.stages.encode import Views, embed_views
-from cutsew.steady import steadily
-from cutsew.teachers.runtime import image_encoder
 from photos import write_photos
 from tables import Report, publish, ratio, row
 
@@ -64,7 +64,7 @@ def main(
 ) -> None:
     """Embed 20 crops of each photo at 224 pixels (tiny: 1 crop, at 32 pixels, by a tiny model)."""
     name = "cutsew-tiny" if tiny else "RN50"
-    threads, passes, size = steady.count(), 1 if tiny else 20, 32 if tiny else 224
+    threads, passes, size = batching.count(), 1 if tiny else 20, 32 if tiny else 224
     count = 1 if tiny else photos
     clip = clip_models.build(OpenClipModel(model=name, image_size=size), "teacher.open_clip", weights=False)
     tower = clip.model.get_submodule("visual").to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -16,7 +16,7 @@ import pandas as pd
 import typer
 
 from common import REPEATS, RESULTS, ROOT, Out, Repeats, Thing, Tiny, measure
-from cutsew.artefacts.manifest import shard_digests, write_manifest
+from cutsew.storage.manifest import shard_digests, write_manifest
 from tables import Report, publish, row
 
 COCO = {"train2014": 82_783, "val2014": 40_504}

@@ -17,9 +17,9 @@ import typer
 
 from after_encoding import labelling
 from common import REPEATS, RESULTS, Out, Repeats, Thing, Tiny, measure
-from cutsew.artefacts.manifest import write_manifest
 from cutsew.data.images import inspect
-from cutsew.plan import DEFAULT, Plan
+from cutsew.pipeline.plan import DEFAULT, Plan
+from cutsew.storage.manifest import write_manifest
 from photos import HEIGHT, WIDTH, write_photos
 from synthetic import write_world
 from tables import Report, publish, row
@@ -30,7 +30,7 @@ PHOTOS = 256
 ENCODE = "cutsew encode, 4 photos"
 IMPORTS = {
     "import of torch alone": "import torch",
-    "import of torch, open_clip and timm alone": "from cutsew import clip_models",
+    "import of torch, open_clip and timm alone": "from cutsew.models import clip as clip_models",
 }
 
 

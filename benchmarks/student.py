@@ -18,15 +18,15 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from common import REPEATS, RESULTS, Out, Repeats, Thing, Tiny, measure
-from cutsew import clip_models
-from cutsew.backbones.base import Backbone
-from cutsew.backbones.open_clip import GridOfFeatures
 from cutsew.config.base import OpenClipModel
-from cutsew.config.student import Student as Settings
-from cutsew.deploy.graph import INPUT, OUTPUTS, Graph, write_graph
-from cutsew.numerics.adapter import Adapter
-from cutsew.pixels import Pixels
-from cutsew.student import Student, load
+from cutsew.config.networks import Student as Settings
+from cutsew.inference.model_files import INPUT, OUTPUTS, Graph, write_graph
+from cutsew.method.adapter import Adapter
+from cutsew.models import clip as clip_models
+from cutsew.models.backbones import GridOfFeatures
+from cutsew.models.frozen_backbone import Backbone
+from cutsew.models.image_encoder import Pixels
+from cutsew.models.student import Student, load
 from tables import Report, publish, ratio, row
 
 CLASSES = 80

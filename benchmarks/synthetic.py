@@ -7,11 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cutsew.artefacts.layout import Spec
-from cutsew.artefacts.manifest import write_manifest
-from cutsew.artefacts.store import seal, write_chunk, write_group
-from cutsew.artefacts.views import BOXES, CROPS, GLOBAL, chunk_file, specs
-from cutsew.numerics.views import EDGES
+from cutsew.method.crops import EDGES
+from cutsew.storage.manifest import write_manifest
+from cutsew.storage.zarr_layout import BOXES, CROPS, GLOBAL, Spec, view_chunk_file, view_specs
+from cutsew.storage.zarr_writer import seal, write_chunk, write_group
 
 WEIGHTS = "synthetic"
 PASSES_PER_JOB, SHARD_SIZE = 10, 4096
@@ -39,7 +38,7 @@ def write_world(folder: Path, images: int, passes: int, classes: int, width: int
             | {"digest": [f"{i:064x}" for i in range(images)], "split": "train", "shard": shards}
         ),
     )
-    views, layout = folder / "views.zarr", specs(images, width, SHARD_SIZE, passes, PASSES_PER_JOB)
+    views, layout = folder / "views.zarr", view_specs(images, width, SHARD_SIZE, passes, PASSES_PER_JOB)
     known: dict[str, str] = {}
     for shard in range(-(-images // SHARD_SIZE)):
         rows = min(SHARD_SIZE, images - shard * SHARD_SIZE)
@@ -51,7 +50,7 @@ def write_world(folder: Path, images: int, passes: int, classes: int, width: int
             if block is not None:
                 chunks[BOXES] = np.tile(np.array([0, 0, 224, 224, 0], np.float32), (count, rows, 1))
             for name, values in chunks.items():
-                path = chunk_file(views, name, shard, block)
+                path = view_chunk_file(views, name, shard, block)
                 known[path.relative_to(views).as_posix()] = write_chunk(path, values, layout[name])
     shared = {"width": width, "weights": WEIGHTS, "logit_scale": 100.0}
     labels = {"image": ids, "pass": np.arange(passes), "edge": np.array(EDGES, dtype=object)}
@@ -82,11 +81,11 @@ def write_clip(path: Path, model: str, side: int) -> dict[str, Any]:
     """
     from safetensors.torch import save_file  # noqa: PLC0415 - most benchmarks here need no torch
 
-    from cutsew import clip_models  # noqa: PLC0415
     from cutsew.config.base import OpenClipModel  # noqa: PLC0415
+    from cutsew.models import clip  # noqa: PLC0415
 
     named = OpenClipModel(model=model, pretrained="openai", image_size=side)
-    built = clip_models.build(named, "student.open_clip", weights=False)
+    built = clip.build(named, "student.open_clip", weights=False)
     save_file(built.model.state_dict(), path)
     return {"model": model, "pretrained": str(path), "image_size": side}
 

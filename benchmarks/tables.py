@@ -19,7 +19,7 @@ from typing import Any, Literal
 import psutil
 
 from common import RESULTS, ROOT, Rounds, Run, Thing
-from cutsew.artefacts.record import versions
+from cutsew.provenance.record import versions
 
 PACKAGES = ("cutsew", "numpy", "pandas", "pillow", "snakemake", "timm", "torch", "torchvision", "open_clip_torch")
 PACKAGES += ("zarr", "numcodecs", "onnxruntime", "openvino")

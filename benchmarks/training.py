@@ -19,8 +19,8 @@ import typer
 import yaml
 
 from common import REPEATS, RESULTS, ROOT, Out, Repeats, Thing, Tiny, measure, run_once
-from cutsew.config.load import load
-from cutsew.plan import Plan
+from cutsew.config.loading import load
+from cutsew.pipeline.plan import Plan
 from photos import write_photos
 from synthetic import write_clip
 from tables import Report, publish, ratio, row
@@ -29,8 +29,8 @@ RUN = Path("results", "training", "default")
 TARGETS = (RUN / "pseudo.zarr/zarr.json", RUN / "patches.parquet")
 BARE = """
 import json, sys, torch
-from cutsew.backbones import build
-from cutsew.config.student import Student
+from cutsew.models.backbones import build
+from cutsew.config.networks import Student
 settings, photos, batch = json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 backbone = build(Student.model_validate(settings), "cpu")
 images = torch.randint(0, 256, (batch, 3, backbone.image_size, backbone.image_size), dtype=torch.uint8)
@@ -134,7 +134,7 @@ def _large(folder: Path, model: str, side: int, photos: int) -> dict[str, Any]:
 
 def _at_home(home: Path, images: Path) -> None:
     """Name the photos from the root, since what is measured runs elsewhere than in the run's folder."""
-    from cutsew.artefacts.manifest import read_manifest, write_manifest  # noqa: PLC0415
+    from cutsew.storage.manifest import read_manifest, write_manifest  # noqa: PLC0415
 
     table = read_manifest(images)
     write_manifest(images, table.assign(path=[str(home / path) for path in table["path"]]))

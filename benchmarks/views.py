@@ -14,13 +14,13 @@ import typer
 from PIL import Image
 
 from common import REPEATS, RESULTS, Out, Repeats, Thing, Tiny, measure
-from cutsew.compat import import_torchvision
 from cutsew.config.method import Cut
 from cutsew.data.images import read_image
-from cutsew.numerics.cutting import cut_all
-from cutsew.numerics.views import crop_boxes, cut, whole_box
-from cutsew.pixels import Pixels
-from cutsew.steady import GROUP
+from cutsew.method.crops import crop_boxes, cut, whole_box
+from cutsew.method.resample import cut_all
+from cutsew.models.image_encoder import Pixels
+from cutsew.runtime.batching import GROUP
+from cutsew.runtime.lazy_imports import import_torchvision
 from photos import write_photos
 from tables import Report, publish, ratio, row
 

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
-from cutsew.compat import gc_frozen
 from cutsew.errors import UserError, in_one_line
-from cutsew.owner import end_with_owner
-from cutsew.pipeline import STAGES
+from cutsew.pipeline.graph import STAGES
+from cutsew.runtime.lazy_imports import gc_frozen
+from cutsew.runtime.processes import end_with_owner
 
 COMMANDS = [name for name, stage in STAGES.items() if stage.command is None]
 """Commands that rules call; each is a module of cutsew.stages."""
@@ -30,7 +30,7 @@ TOOLS = {
     "compare": "Set a run's numbers beside published ones of the same protocol.",
     "gc": "List, and with --yes delete, results that no configured run refers to.",
 }
-"""Commands that no rule calls, and their lines of help; each is a module of cutsew.tools."""
+"""Commands that no rule calls, and their lines of help; each is a module of cutsew.commands."""
 
 
 def _command(name: str, function: Callable[..., None], summary: str | None) -> Any:  # noqa: ANN401
@@ -54,7 +54,7 @@ class StageGroup(typer.core.TyperGroup):
         if cmd_name not in sys.argv:
             return _command(cmd_name, lambda: None, STAGES[name].summary if name in STAGES else TOOLS[name])
         with gc_frozen():
-            module = importlib.import_module(f"cutsew.{'stages' if name in STAGES else 'tools'}.{name}")
+            module = importlib.import_module(f"cutsew.{'stages' if name in STAGES else 'commands'}.{name}")
         return _command(cmd_name, getattr(module, name), None)
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from cutsew.artefacts.manifest import write_manifest
 from cutsew.data import coco, nus, voc
-from cutsew.data.overrides import corrections_of
+from cutsew.data.corrections_csv import corrections_of
 from cutsew.stages.truth import truth
+from cutsew.storage.manifest import write_manifest
 from trouble.case import ACCEPTED, OUT, REFUSED, Case
 
 CLASSES = ["cat", "dog"]

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cutsew.checks import check_before_start
 from cutsew.config import load
-from cutsew.config.docs import schema
 from cutsew.config.sweep import read_sweep, sweep_files, variants_of
 from cutsew.config.yaml_file import read_config, read_yaml
-from cutsew.snakemake_call import config_files, refuse_swallowed_targets
+from cutsew.pipeline.config_docs import schema
+from cutsew.pipeline.preflight import check_before_start
+from cutsew.pipeline.snakemake_call import config_files, refuse_swallowed_targets
 from cutsew.stages.options import _parse
 from trouble.case import ACCEPTED, REFUSED, Case
 

@@ -21,25 +21,25 @@ from hypothesis import strategies as st
 from hypothesis.database import DirectoryBasedExampleDatabase
 from safetensors.torch import save
 
-from cutsew.artefacts.manifest import read_manifest
-from cutsew.artefacts.reading import array_of, open_group, read
-from cutsew.artefacts.tables import read_record
-from cutsew.artefacts.trace import BadRecord
-from cutsew.artefacts.trace import read_record as read_trace
-from cutsew.checkpoints import read_state_dict
 from cutsew.config import load
+from cutsew.config.networks import ScoresTeacher
 from cutsew.config.sweep import read_sweep, variants_of
-from cutsew.config.teacher import ScoresTeacher
 from cutsew.config.yaml_file import read_yaml
 from cutsew.data import coco, nus, voc
+from cutsew.data.corrections_csv import corrections_of
 from cutsew.data.csv_file import PhotoNames
 from cutsew.data.fetch import unpack
 from cutsew.data.images import read_image
-from cutsew.data.overrides import corrections_of
-from cutsew.data.truth import from_csv
-from cutsew.description import read_description
+from cutsew.data.scores import Scores
+from cutsew.data.truth_csv import from_csv
 from cutsew.errors import UserError
-from cutsew.teachers.scores import Scores
+from cutsew.models.checkpoints import read_state_dict
+from cutsew.models.student import read_description
+from cutsew.provenance.lineage import BadRecord
+from cutsew.provenance.lineage import read_record as read_trace
+from cutsew.storage.manifest import read_manifest
+from cutsew.storage.tables import read_record
+from cutsew.storage.zarr_reader import array_of, open_group, read
 from trouble import annotations, configs, images, models, scores, world
 from trouble.case import time_boxed
 

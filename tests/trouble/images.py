@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cutsew.artefacts.manifest import read_manifest
-from cutsew.data import survey
+from cutsew.data import accounting
 from cutsew.errors import UserError
 from cutsew.stages.manifest import manifest
+from cutsew.storage.manifest import read_manifest
 from trouble.case import ACCEPTED, OUT, REFUSED, SKIPPED, Case
 
 KINDS = {
@@ -342,17 +342,17 @@ def places() -> Iterator[Case]:
 
     def vanished(folder: Path) -> object:
         path = beside_a_good_one(folder, "gone.png", photo().save)
-        real = survey._inspect
+        real = accounting._inspect
 
         def late(name: str):
             path.unlink(missing_ok=True)
             return real(name)
 
-        survey._inspect = late
+        accounting._inspect = late
         try:
             return make(folder, "stop")
         finally:
-            survey._inspect = real
+            accounting._inspect = real
 
     def folder_named_as_a_photo(folder: Path) -> str:
         beside_a_good_one(folder, "a.jpg", Path.mkdir)

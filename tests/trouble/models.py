@@ -21,13 +21,13 @@ import torch
 import yaml
 from safetensors.torch import save, save_file
 
-from cutsew.checkpoints import read_state_dict
 from cutsew.config.base import OpenClipModel
-from cutsew.config.student import TimmStudent
+from cutsew.config.named_models import check, read_config, weights_file
+from cutsew.config.networks import TimmStudent
 from cutsew.data.fetch import unpack
-from cutsew.description import read_description
-from cutsew.named_models import check, read_config, weights_file
-from cutsew.preprocessing import of_open_clip, of_timm
+from cutsew.models.checkpoints import read_state_dict
+from cutsew.models.preprocessing import of_open_clip, of_timm
+from cutsew.models.student import read_description
 from trouble.case import ACCEPTED, REFUSED, Case
 
 SETTING = "teacher.open_clip.pretrained"

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import zarr
 
-from cutsew.artefacts.manifest import write_manifest
 from cutsew.stages.import_scores import import_scores
+from cutsew.storage.manifest import write_manifest
 from trouble.case import ACCEPTED, OUT, REFUSED, Case
 
 IDS, CLASSES = ["a", "b", "c"], ["cat", "dog"]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from cutsew.data.loader import batches
 from cutsew.errors import UserError, in_one_line
-from cutsew.training.photos import batches
 from trouble import images, world
 from trouble.case import OUT
 
@@ -150,7 +150,7 @@ def test_no_memory_left(tmp_path, monkeypatch, stage):
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr("cutsew.artefacts.atomic._remove_left", exhausted)
+        patch.setattr("cutsew.storage.atomic._remove_left", exhausted)
         with pytest.raises(MemoryError) as caught:
             STAGES[stage](run, out)
     assert in_one_line(caught.value).startswith("this machine's memory does not suffice")

@@ -9,11 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cutsew.artefacts.layout import Spec
-from cutsew.artefacts.manifest import read_manifest, shard_digests, write_manifest
-from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import write_chunk, write_group
-from cutsew.artefacts.views import chunk_file, chunk_record, specs
+from cutsew.provenance.record import Record
 from cutsew.stages.correct import correct
 from cutsew.stages.evaluate import evaluate
 from cutsew.stages.fuse import fuse
@@ -21,6 +17,9 @@ from cutsew.stages.report import report
 from cutsew.stages.score import score
 from cutsew.stages.seal import seal
 from cutsew.stages.select import select
+from cutsew.storage.manifest import read_manifest, shard_digests, write_manifest
+from cutsew.storage.zarr_layout import Spec, view_chunk_file, view_chunk_record, view_specs
+from cutsew.storage.zarr_writer import write_chunk, write_group
 
 CLASSES = ["cat", "dog"]
 IDS = [f"train{i}" for i in range(4)] + ["test0", "test1"]
@@ -48,18 +47,18 @@ def encode(run: Path) -> None:
     """Stand in for the stage encode: chunk files and records of made-up embeddings."""
     images = read_manifest(run / "images.parquet")
     for shard, rows in images.groupby("shard"):
-        layout = specs(len(rows), WIDTH, SHARD, PASSES, PASSES)
+        layout = view_specs(len(rows), WIDTH, SHARD, PASSES, PASSES)
         for block in (None, 0):
             written = {}
             for name in ("global",) if block is None else ("crops", "boxes"):
                 shape = (len(rows), layout[name].shape[-1])
                 made = values((shard, name), *(shape if block is None else (PASSES, *shape)))
-                path = chunk_file(run / "views.zarr", name, int(shard), block)
+                path = view_chunk_file(run / "views.zarr", name, int(shard), block)
                 written[str(path.relative_to(run / "views.zarr"))] = write_chunk(path, made, layout[name])
             record = Record(
                 "encode", 2, {"cut": {}}, [run / "images.parquet"], {**FACTS, "rows": shard_digests(rows)[shard]}
             )
-            record.write(chunk_record(run / "views.zarr", int(shard), block), written)
+            record.write(view_chunk_record(run / "views.zarr", int(shard), block), written)
 
 
 def embed_texts(run: Path, classes: list[str] = CLASSES, weights: str = "abc") -> None:

@@ -9,17 +9,16 @@ import numpy as np
 import pandas as pd
 from sewing_world import CLASSES, backbone, make_world, settings
 
-from cutsew.artefacts.layout import Spec
-from cutsew.artefacts.logits import logit_specs
-from cutsew.artefacts.manifest import read_manifest
-from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import new_group
+from cutsew.provenance.record import Record
 from cutsew.stages import predict, train
 from cutsew.stages.correct import correct
 from cutsew.stages.corrections import corrections
 from cutsew.stages.evaluate import evaluate
 from cutsew.stages.fuse import fuse
 from cutsew.stages.select import select
+from cutsew.storage.manifest import read_manifest
+from cutsew.storage.zarr_layout import Spec, logit_specs
+from cutsew.storage.zarr_writer import new_group
 
 PASSES, ALPHA, EPOCHS = 3, 0.1, 3
 BY_HAND = np.array(

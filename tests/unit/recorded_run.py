@@ -7,14 +7,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cutsew.artefacts.coordinates import Along
-from cutsew.artefacts.layout import Spec
-from cutsew.artefacts.logits import label_spec, logit_specs
-from cutsew.artefacts.manifest import read_manifest, shard_digests, write_manifest
-from cutsew.artefacts.maps import map_specs
-from cutsew.artefacts.record import Record, input_digest
-from cutsew.artefacts.store import file_digest, new_group, seal, write_chunk
-from cutsew.artefacts.views import chunk_file, chunk_record, specs
+from cutsew.provenance.record import Record, input_digest
+from cutsew.storage.manifest import read_manifest, shard_digests, write_manifest
+from cutsew.storage.zarr_layout import (
+    Spec,
+    label_spec,
+    logit_specs,
+    map_specs,
+    view_chunk_file,
+    view_chunk_record,
+    view_specs,
+)
+from cutsew.storage.zarr_writer import Along, file_digest, new_group, seal, write_chunk
 
 CLASSES = ["cat", "dog"]
 IDS = [f"train_{i:05d}" for i in range(4)] + [f"val_{i:05d}" for i in range(2)]
@@ -64,16 +68,16 @@ def encode(folder, shard, block, seed=0):
     images = folder / "images.parquet"
     rows = read_manifest(images, shard=shard)
     group, written = folder / "views.zarr", {}
-    layout = specs(len(rows), WIDTH, SHARD, PER_JOB, PER_JOB)
+    layout = view_specs(len(rows), WIDTH, SHARD, PER_JOB, PER_JOB)
     for name in ("global",) if block is None else ("crops", "boxes"):
-        path = chunk_file(group, name, shard, block)
+        path = view_chunk_file(group, name, shard, block)
         shape = (
             [len(rows), *layout[name].shape[-1:]] if block is None else [PER_JOB, len(rows), *layout[name].shape[-1:]]
         )
         made = values([seed, shard, block or 0, len(name)], *shape).astype(layout[name].dtype)
         written[str(path.relative_to(group))] = write_chunk(path, made, layout[name])
     facts = {"weights": "abc", "rows": shard_digests(rows)[shard]}
-    Record("encode", 1, {"cut": {"seed": seed}}, [images], facts).write(chunk_record(group, shard, block), written)
+    Record("encode", 1, {"cut": {"seed": seed}}, [images], facts).write(view_chunk_record(group, shard, block), written)
 
 
 def seal_views(folder):
@@ -82,7 +86,7 @@ def seal_views(folder):
     for path in sorted(folder.glob("views.records/*.json")):
         known |= pd.read_json(path, typ="series")["outputs"]
     record = Record("seal", 1, {"cut": {"passes": PASSES}}, [images], {"width": WIDTH})
-    layout = specs(len(rows), WIDTH, SHARD, PASSES, PER_JOB)
+    layout = view_specs(len(rows), WIDTH, SHARD, PASSES, PER_JOB)
     coordinates = {"image": list(rows["id"]), "pass": np.arange(PASSES), "edge": list("ltrbf")}
     digest = seal(group, layout, coordinates, {"width": WIDTH}, known)
     record.write(folder / "views.json", {group.name: digest, **{f"{group.name}/{k}": d for k, d in known.items()}})

@@ -4,13 +4,12 @@ import numpy as np
 import pandas as pd
 from synthetic_run import SETTINGS, make_run
 
-from cutsew.artefacts.layout import Spec
-from cutsew.artefacts.logits import logit_specs
-from cutsew.artefacts.reading import array_of, labels_of, open_group, read
-from cutsew.artefacts.store import new_group
-from cutsew.numerics.draw import generator
+from cutsew.method.random import generator
 from cutsew.stages.evaluate import evaluate
 from cutsew.stages.report import report
+from cutsew.storage.zarr_layout import Spec, logit_specs
+from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read
+from cutsew.storage.zarr_writer import new_group
 
 PASSES = 3
 

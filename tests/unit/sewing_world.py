@@ -8,15 +8,15 @@ import torch
 from PIL import Image
 from torch import nn
 
-from cutsew.artefacts.logits import label_spec
-from cutsew.artefacts.manifest import write_manifest
-from cutsew.artefacts.store import write_group
-from cutsew.backbones import Backbone
 from cutsew.config.method import Correct, Score, Sew
-from cutsew.config.student import Adapter, Student, Train
+from cutsew.config.networks import Adapter, Student, Train
 from cutsew.data.images import inspect
-from cutsew.preprocessing import Preprocessing
+from cutsew.models.backbones import Backbone
+from cutsew.models.preprocessing import Preprocessing
 from cutsew.stages import train as stage
+from cutsew.storage.manifest import write_manifest
+from cutsew.storage.zarr_layout import label_spec
+from cutsew.storage.zarr_writer import write_group
 
 torch.set_num_threads(1)  # the models here are too small to share out
 

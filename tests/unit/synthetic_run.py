@@ -6,12 +6,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from cutsew.artefacts.layout import Spec
-from cutsew.artefacts.logits import label_spec
-from cutsew.artefacts.manifest import write_manifest
-from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import new_group
-from cutsew.numerics.draw import generator
+from cutsew.method.random import generator
+from cutsew.provenance.record import Record
+from cutsew.storage.manifest import write_manifest
+from cutsew.storage.zarr_layout import Spec, label_spec
+from cutsew.storage.zarr_writer import new_group
 
 CLASSES = ("cat", "dog", "horse")
 

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from cutsew.compat import import_torchvision
+from cutsew.runtime.lazy_imports import import_torchvision
 
 import_torchvision()
 import open_clip  # noqa: E402

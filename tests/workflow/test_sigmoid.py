@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 import torch
 
-from cutsew import teachers
-from cutsew.artefacts.reading import array_of, open_group, read
-from cutsew.config.teacher import Teacher
+from cutsew.config.networks import Teacher
+from cutsew.models import teachers
+from cutsew.storage.zarr_reader import array_of, open_group, read
 
 pytestmark = pytest.mark.workflow
 

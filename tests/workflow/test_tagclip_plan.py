@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from conftest import JOB
 
-from cutsew.plan import DEFAULT, Plan
+from cutsew.pipeline.plan import DEFAULT, Plan
 from cutsew.stages.manifest import manifest
 
 pytestmark = pytest.mark.workflow

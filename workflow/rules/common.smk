@@ -1,4 +1,4 @@
-# Helpers: the plan, and which settings a stage reads. All of it is cutsew.plan's knowledge.
+# Helpers: the plan, and which settings a stage reads. All of it is cutsew.pipeline.plan's knowledge.
 import json
 import os
 import re
@@ -11,20 +11,20 @@ import pandas as pd
 from snakemake.logging import logger
 from snakemake.settings.types import DeploymentMethod
 
-from cutsew.artefacts.measures import as_text
-from cutsew.changes import ChangeReporter
-from cutsew.checks import check_before_start, check_open_files
-from cutsew.config.class_names import class_list_hints
-from cutsew.config.model import Reference
+from cutsew.storage.result_tables import as_text
+from cutsew.provenance.changes import ChangeReporter
+from cutsew.pipeline.preflight import check_before_start, check_open_files
+from cutsew.config.yaml_file import class_list_hints
+from cutsew.config.schema import Reference
 from cutsew.config.yaml_file import read_config
 from cutsew.config.sweep import add_runs, read_sweep, sweep_files, variants_of
 from cutsew.errors import UserError
-from cutsew.lock import claim
-from cutsew.outputs import OUTPUTS, needed
-from cutsew.owner import announce, snakemake_command
-from cutsew.pipeline import STAGES
-from cutsew.plan import DEFAULT, Plan
-from cutsew.slurm import choose_status_command
+from cutsew.runtime.processes import claim
+from cutsew.pipeline.outputs import OUTPUTS, needed
+from cutsew.runtime.processes import announce, snakemake_command
+from cutsew.pipeline.graph import STAGES
+from cutsew.pipeline.plan import DEFAULT, Plan
+from cutsew.pipeline.snakemake_call import choose_status_command
 
 # Jobs run the package of the very Python that runs Snakemake, whatever PATH says on their node; with `--sdm conda` that of
 # the rule's environment. `-P`: a file of the working directory, such as random.py, hides no module.

@@ -2,8 +2,14 @@
 import hashlib
 from functools import cache
 
-from cutsew.artefacts.store import remembered_digest
-from cutsew.artefacts.views import BOXES, CROPS, GLOBAL, chunk_file, chunk_record
+from cutsew.storage.zarr_writer import remembered_digest
+from cutsew.storage.zarr_layout import (
+    BOXES,
+    CROPS,
+    GLOBAL,
+    view_chunk_file,
+    view_chunk_record,
+)
 from cutsew.data.listing import listing_fingerprint, truth_fingerprint
 
 
@@ -142,12 +148,12 @@ def chunks(wildcards):
     photos(wildcards)
     views = PLAN.folder(wildcards.run, "encode") / "views.zarr"
     for shard in shards(wildcards.run)["shard"]:
-        yield str(chunk_file(views, GLOBAL, shard))
-        yield str(chunk_record(views, shard))
+        yield str(view_chunk_file(views, GLOBAL, shard))
+        yield str(view_chunk_record(views, shard))
         for block in blocks(wildcards.run):
-            yield str(chunk_file(views, CROPS, shard, block))
-            yield str(chunk_file(views, BOXES, shard, block))
-            yield str(chunk_record(views, shard, block))
+            yield str(view_chunk_file(views, CROPS, shard, block))
+            yield str(view_chunk_file(views, BOXES, shard, block))
+            yield str(view_chunk_record(views, shard, block))
 
 
 def patch_options(wildcards):

@@ -1,13 +1,14 @@
-# Helpers: what a job asks a machine or a cluster for. The estimates are cutsew.sizing's; none of it changes a result.
+# Helpers: what a job asks a machine or a cluster for. The estimates are cutsew.pipeline.sizing's; none of it changes a result.
 import math
 from types import SimpleNamespace
 
-from cutsew import gpu, sizing
-from cutsew.checks import check_memory
+from cutsew.runtime import gpus
+from cutsew.pipeline import sizing
+from cutsew.pipeline.preflight import check_memory
 from cutsew.config.method import teacher_cost
 
 # On one machine at most one job per visible GPU runs at a time; a cluster counts its own. The driver is asked once.
-LOCAL_GPUS = 0 if DEVICE == "cpu" else len(gpu.visible())
+LOCAL_GPUS = 0 if DEVICE == "cpu" else len(gpus.visible())
 if "local_gpu" not in workflow.global_resources:
     workflow.register_resource("local_gpu", LOCAL_GPUS)
 

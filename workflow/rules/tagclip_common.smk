@@ -1,5 +1,5 @@
 # Helpers of TagCLIP's rules.
-from cutsew.artefacts import tagclip
+from cutsew.storage import zarr_layout
 
 
 def tagclip_chunks(wildcards):
@@ -7,9 +7,9 @@ def tagclip_chunks(wildcards):
     photos(wildcards)
     group = PLAN.folder(wildcards.run, "tagclip") / "tagclip.zarr"
     for shard in shards(wildcards.run)["shard"]:
-        for array in (tagclip.LOCAL, tagclip.AGAIN):
-            yield str(tagclip.chunk_file(group, array, shard))
-        yield str(tagclip.chunk_record(group, shard))
+        for array in (zarr_layout.TAGCLIP_LOCAL, zarr_layout.TAGCLIP_AGAIN):
+            yield str(zarr_layout.tagclip_chunk_file(group, array, shard))
+        yield str(zarr_layout.tagclip_chunk_record(group, shard))
 
 
 def tagclip_scores(wildcards):

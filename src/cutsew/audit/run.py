@@ -1,28 +1,43 @@
-"""A run to be audited: its artefacts, wherever they are, and the settings they were made with."""
+"""A finished run to be audited: artefacts, settings, and its stages slice by slice.
+
+- A run to be audited: its artefacts, wherever they are, and the settings they were made with.
+- The stages of a split, read side by side slice by slice, so that memory is bounded whatever N.
+"""
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pydantic
 
-from cutsew.artefacts.corrections import FILE, Corrections, read_corrections
-from cutsew.artefacts.lineage import precedes
-from cutsew.artefacts.manifest import SPLITS, read_manifest
-from cutsew.artefacts.outcome import FINAL, SPLIT_STAGES, ZARRS, Final, Outcome, open_outcomes, read_truth
-from cutsew.artefacts.record import input_digest
-from cutsew.artefacts.trace import Made, Traces, plain
 from cutsew.config.base import Section
-from cutsew.config.model import Evaluate
+from cutsew.config.schema import Evaluate
 from cutsew.errors import UserError
-from cutsew.pipeline import STAGES
+from cutsew.method.fuse import WHOLE
+from cutsew.pipeline.graph import STAGES
+from cutsew.provenance.lineage import Made, Traces, plain, precedes
+from cutsew.provenance.record import input_digest
+from cutsew.storage.label_corrections import FILE, Corrections, read_corrections
+from cutsew.storage.manifest import SPLITS, read_manifest
+from cutsew.storage.predictions import (
+    FINAL,
+    IMAGES_AT_ONCE,
+    REFERENCE,
+    SPLIT_STAGES,
+    ZARRS,
+    Final,
+    Outcome,
+    open_outcomes,
+    read_truth,
+)
+from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read_rows
 
 log = logging.getLogger(__name__)
 
@@ -240,3 +255,55 @@ def _near_folders(folder: Path) -> str:
     found = get_close_matches(folder.name, sorted({run.name for run in runs}), n=2, cutoff=0.5)
     named = [str(run) for run in sorted(runs) if run.name in found or run.is_relative_to(folder)][:2]
     return f" (did you mean {' or '.join(named)}?)" if named else ""
+
+
+TEACHERS = ("fused", "pseudo", "overridden", "refined")
+"""Stages whose labels descend from the fusion, so that a label's winning view is known."""
+
+
+class Slice(NamedTuple):
+    """Up to IMAGES_AT_ONCE photos of a stage.
+
+    Attributes:
+        ids: of the n photos.
+        z: (n, C) logits.
+        before: (n, C) logits of the stage before; None for the first and for reference students.
+        from_crop: (n, C) bool, where a crop gave the fused value; None where that says nothing of the stage.
+
+    """
+
+    ids: list[str]
+    z: npt.NDArray[np.float32]
+    before: npt.NDArray[np.float32] | None
+    from_crop: npt.NDArray[np.bool_] | None
+
+
+def stages_of(run: Run, split: str) -> list[tuple[str, str | None]]:
+    """List the stages of a split, each with the one before; reference students have none before.
+
+    Where a human corrected labels, FINAL is the last stage of the method.
+    """
+    stages = run.stages(split) + ([FINAL] if run.final is not None else [])
+    found: list[tuple[str, str | None]] = list(zip(stages, [None, *stages], strict=False))
+    if split == "test":
+        found += [(stage, None) for stage in run.outcomes if stage.startswith(REFERENCE)]
+    return found
+
+
+def slices(run: Run, stage: str, before: str | None, ids: list[str]) -> Iterator[Slice]:
+    """Give a stage's labels of some photos beside those of the stage before."""
+    winners = _winners(run, ids) if stage in TEACHERS and run.path("fused.zarr") is not None else None
+    earlier = run.outcome(before).slices(ids) if before is not None else None
+    for number, z in enumerate(run.outcome(stage).slices(ids)):
+        here = ids[number * IMAGES_AT_ONCE :][: len(z)]
+        yield Slice(here, z, next(earlier) if earlier else None, next(winners) if winners else None)
+
+
+def _winners(run: Run, ids: list[str]) -> Iterator[npt.NDArray[np.bool_]]:
+    path = run.path("fused.zarr")
+    assert path is not None  # noqa: S101  # slices asks for winners only where they are
+    group = open_group(path)
+    winner = array_of(group, "winner")
+    rows = pd.Index(labels_of(group, "image")).get_indexer(pd.Index(ids))
+    for start in range(0, len(rows), IMAGES_AT_ONCE):
+        yield read_rows(winner, rows[start : start + IMAGES_AT_ONCE]) != WHOLE

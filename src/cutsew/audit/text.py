@@ -4,10 +4,8 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from cutsew.artefacts.outcome import FINAL, REFERENCE
-from cutsew.audit.ranking import LISTS
-from cutsew.audit.summary import MEASURED
-from cutsew.audit.values import Content
+from cutsew.audit.summary import LISTS, MEASURED, Content
+from cutsew.storage.predictions import FINAL, REFERENCE
 
 NOTHING = "-"
 """What stands for what is not known or does not apply."""

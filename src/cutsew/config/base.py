@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from cutsew.named_models import is_named
+from cutsew.config.named_models import is_named
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 """A number in [0, 1]."""

@@ -1,14 +1,123 @@
-"""Settings that say where the photos and, if there are any, their true labels are."""
+"""Settings of the dataset: where images and labels are, and where benchmarks come from.
 
+- The published benchmarks: which lists a protocol reads, and how many classes and photos it has.
+- Settings that say where a benchmark's archives come from.
+- Settings that say where the photos and, if there are any, their true labels are.
+"""
+
+import re
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cutsew.config.base import Section, Size
-from cutsew.config.benchmarks import KNOWN, Benchmark, Known, Protocol, Unlabelled, protocols_of
-from cutsew.config.download import Download
+
+Benchmark = Literal["voc2007", "voc2012", "coco2014", "nuswide"]
+Protocol = Literal["paper", "common"]
+Unlabelled = Literal["keep", "drop"]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is published of a benchmark under one protocol.
+
+    Attributes:
+        kind: layout on disk, as in `dataset.kind`; its section of the settings names the lists.
+        train: list of the photos to label and to train on; None where the release holds no such list.
+        test: list of the held-out photos; None as above.
+        classes: how many.
+        totals: `dataset.unlabelled` -> photos of both lists; without those whose number is not published.
+        unlabelled: how the protocol treats photos without any label.
+
+    """
+
+    kind: str
+    train: str | None
+    test: str | None
+    classes: int
+    totals: dict[Unlabelled, tuple[int, int]] = field(default_factory=dict)
+    unlabelled: Unlabelled = "keep"
+
+
+KNOWN: dict[tuple[Benchmark, Protocol], Known] = {
+    ("voc2007", "paper"): Known("voc", "train", "val", 20, {"keep": (2501, 2510)}),
+    ("voc2007", "common"): Known("voc", "trainval", "test", 20, {"keep": (5011, 4952)}),
+    ("voc2012", "paper"): Known("voc", "train", "val", 20, {"keep": (5717, 5823)}),
+    ("coco2014", "paper"): Known(
+        "coco", "train2014", "val2014", 80, {"drop": (82081, 40137), "keep": (82783, 40504)}, "drop"
+    ),
+    # The paper's lists of about 150,000 and 60,000 photos are no part of the release; others drew them before.
+    ("nuswide", "paper"): Known("nus", None, None, 81, {"keep": (150000, 60260)}),
+    ("nuswide", "common"): Known("nus", "TrainImagelist", "TestImagelist", 81, {"keep": (161789, 107859)}),
+}
+"""Everingham et al. (VOC), Lin et al. 2014 (COCO; Abdelfattah et al., ICCV 2023, without images that nothing is
+annotated in), Chua et al. 2009 (NUS-WIDE)."""
+
+
+def protocols_of(benchmark: str) -> list[str]:
+    """Name the protocols of a benchmark."""
+    return [protocol for name, protocol in KNOWN if name == benchmark]
+
+
+LENGTHS = {"md5": 32, "sha1": 40, "sha256": 64}
+"""Hex digits of the digests that an archive may be checked with."""
+
+
+class Archive(Section):
+    """One archive, and what it must digest to."""
+
+    url: str = Field(description="where it is: http or https")
+    digest: str | None = Field(
+        None, description="md5:, sha1: or sha256: and hex digits; null takes what comes, warns and tells its digest"
+    )
+
+    @field_validator("url")
+    @classmethod
+    def url_names_an_archive(cls, url: str) -> str:
+        """Refuse what is no URL of a tar or zip file."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not re.search(r"\.(zip|tar|tar\.gz|tgz)$", parts.path):
+            raise ValueError(f"{url!r} is not the http or https URL of a .tar, .tar.gz or .zip")
+        return url
+
+    @field_validator("digest")
+    @classmethod
+    def digest_is_one(cls, digest: str | None) -> str | None:
+        """Refuse a digest of no known form."""
+        kind, _, value = (digest or "").partition(":")
+        if digest is not None and not re.fullmatch(rf"[0-9a-f]{{{LENGTHS.get(kind, 0)}}}", value or "-"):
+            raise ValueError(f"{digest!r} is not md5:, sha1: or sha256: with its hex digits in lower case")
+        return digest
+
+    @property
+    def name(self) -> str:
+        """File name of the archive."""
+        return PurePosixPath(urlsplit(self.url).path).name
+
+
+class Download(Section):
+    """Archives that are fetched and unpacked where `dataset.root` is not there yet."""
+
+    folder: Path | None = Field(
+        None, description="folder to unpack into, which holds `dataset.root`; null downloads nothing"
+    )
+    archives: list[Archive] = Field([], description="what to fetch: url and digest of each archive")
+    mirror: str | None = Field(None, description="a URL that the archives' file names are looked for under instead")
+    keep_archives: bool = Field(False, description="keep the archives, in <folder>.archives, once they are unpacked")
+
+    @model_validator(mode="after")
+    def archives_have_a_folder(self) -> Self:
+        """Refuse archives that go nowhere, and two of one name."""
+        if self.archives and self.folder is None:
+            raise ValueError("archives need `folder`, where they are unpacked")
+        names = [archive.name for archive in self.archives]
+        if len(set(names)) < len(names):
+            raise ValueError("two archives have the same file name")
+        return self
 
 
 class TestSplit(Section):

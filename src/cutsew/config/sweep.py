@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from cutsew.config.base import Section
-from cutsew.config.load import check_run_name, is_folder_name, load, one_line, override
-from cutsew.config.model import Config
+from cutsew.config.loading import check_run_name, is_folder_name, load, one_line, override
+from cutsew.config.schema import Config
 from cutsew.config.yaml_file import read_yaml
 from cutsew.errors import UserError
 

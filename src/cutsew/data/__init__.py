@@ -1,1 +1,1 @@
-"""Readers of photos and of their layouts on disk."""
+"""The user's images, labels and scores, and their layouts on disk."""

@@ -1,12 +1,17 @@
-"""What became of every file of a folder of photos: counts by suffix and reason, in words for the log and the report."""
+"""Checking many images at once, and counting what became of every file.
+
+- What became of every file of a folder of photos: counts by suffix and reason, in words for the log and the report.
+- Checking many photos at once, and giving each its lasting row.
+"""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cutsew.data.folder import NO_SUFFIX, Leftover, suffix_of
-from cutsew.data.images import REMEDIES, BadImage, kind_of
+from cutsew.data.images import REMEDIES, BadImage, Inspection, inspect, kind_of
 
 MOST_GROUPS = 40
 """Groups of a suffix and a reason that are counted apart; all further files are counted together."""
@@ -162,3 +167,61 @@ def _labels(left: Sequence[Mapping[str, Any]], kind: str) -> str:
 def _plain(text: str) -> str:
     """Escape bytes of a name that are not UTF-8, so that it can be written."""
     return text.encode(errors="backslashreplace").decode()
+
+
+BLOCK = 1024
+"""Photos handed to the threads at a time, so that what waits stays small however many there are."""
+
+
+def inspect_all(paths: Sequence[str], workers: int) -> Iterator[Inspection | BadImage]:
+    """Inspect photos in order; a bad one gives its error instead of raising it.
+
+    Args:
+        paths: of the photos.
+        workers: threads (decoding and digesting leave Python's lock alone); 0 for none beside this one. At most this
+            many photos are in memory.
+
+    """
+    if workers < 2:
+        yield from map(_inspect, paths)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(paths), BLOCK):
+            yield from pool.map(_inspect, paths[start : start + BLOCK])
+
+
+def explain_all(leftovers: Sequence[Leftover], workers: int) -> list[Leftover]:
+    """Say of files of other kinds what they are; the first bytes of some are read.
+
+    Args:
+        leftovers: what a walk took for no photo.
+        workers: threads that read; 0 for none beside this one.
+
+    """
+    if workers < 2:
+        return [explain(left) for left in leftovers]
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(explain, leftovers))
+
+
+def places(listed: Sequence[str], known: Sequence[str]) -> list[int]:
+    """Order listed photos so that known ones keep their order and new ones follow.
+
+    Args:
+        listed: ids, unique.
+        known: ids in the order of an earlier manifest, unique; those no longer listed are passed over.
+
+    Returns:
+        Indices into `listed`: a permutation.
+
+    """
+    index = {name: i for i, name in enumerate(listed)}
+    kept = [index.pop(name) for name in known if name in index]
+    return kept + list(index.values())
+
+
+def _inspect(path: str) -> Inspection | BadImage:
+    try:
+        return inspect(Path(path))
+    except BadImage as error:
+        return error

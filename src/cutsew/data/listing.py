@@ -11,7 +11,7 @@ import pandas as pd
 
 from cutsew.config import Config
 from cutsew.config.dataset import Dataset
-from cutsew.config.teacher import ScoresTeacher, Teacher
+from cutsew.config.networks import ScoresTeacher, Teacher
 from cutsew.data import folder, images, layouts
 from cutsew.errors import UserError
 
@@ -141,7 +141,7 @@ def _line(name: str, path: str | Path) -> str:
 def _ids(scores: ScoresTeacher | None) -> pd.DataFrame:
     if scores is None or scores.file is None:
         raise UserError("teacher.scores.file: not set; dataset.kind ids takes its ids from there")
-    from cutsew.teachers.scores import read_ids  # noqa: PLC0415  # only this kind needs it
+    from cutsew.data.scores import read_ids  # noqa: PLC0415  # only this kind needs it
 
     names = [str(name) for name in read_ids(scores.file, scores)]
     if not names:
@@ -158,7 +158,7 @@ def _drops(teacher: Teacher) -> bool:
 
 def _with_scores(listed: pd.DataFrame, scores: ScoresTeacher, leftovers: list[folder.Leftover] | None) -> pd.DataFrame:
     """Leave out the photos to label that have no scores; held-out ones may lack them."""
-    from cutsew.teachers.scores import usable_ids  # noqa: PLC0415  # only this teacher needs it
+    from cutsew.data.scores import usable_ids  # noqa: PLC0415  # only this teacher needs it
 
     usable = listed["id"].isin(usable_ids(listed["id"].tolist(), scores)) | (listed["split"] == "test")
     kept = listed[usable].reset_index(drop=True)

@@ -1,7 +1,11 @@
-"""The demo's photos, written in PASCAL VOC layout so that the VOC reader is what reads them."""
+"""The demo's images: a dataset in PASCAL VOC layout, and captioned scenes to train the tiny CLIP.
+
+- The captioned scenes that the tiny CLIP learns from. Free of torch, so that the processes that draw start quickly.
+- The demo's photos, written in PASCAL VOC layout so that the VOC reader is what reads them.
+"""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import starmap
@@ -9,12 +13,46 @@ from multiprocessing import get_context
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
-from cutsew.demo.scene import Thing, scene
-from cutsew.demo.sprites import sprites
-from cutsew.numerics.draw import generator
-from cutsew.owner import end_with_parent
+from cutsew.demo.scenes import Thing, caption, scene, sprites
+from cutsew.method.crops import crop_boxes, cut
+from cutsew.method.random import generator
+from cutsew.runtime.processes import end_with_parent
+
+SIDE = 96
+"""Side of the square input in pixels."""
+
+CAPTIONED_OTHERS = (0.25, 0.3, 0.25, 0.2)
+"""Probability of 0 to 3 smaller objects beside the main one."""
+
+SECOND_NAMED = 0.15
+"""Probability that the caption names a second object too."""
+
+AREA = (0.25, 1.0)
+"""Share of a scene's area that its training view keeps. Half-seen and missing objects teach doubt: without them the
+model is certain of every crop."""
+
+Example = tuple[npt.NDArray[np.uint8], str]
+
+
+def example(index: int, seed: int) -> Example:
+    """Draw one training scene; return a random view of it, (96, 96, 3) uint8, and the whole scene's caption."""
+    rng = generator("tiny_clip", seed, index)
+    photo, things = scene(rng, CAPTIONED_OTHERS)
+    names = [thing.name for thing in things]
+    named = names[:2] if rng.uniform() < SECOND_NAMED else names[:1]
+    box = crop_boxes("view", *photo.size, [index], seed=seed, area=AREA, aspect=(3 / 4, 4 / 3), flip=0)[0]
+    return cut(photo, box, SIDE).transpose(1, 2, 0), caption(named)
+
+
+def examples(count: int, seed: int, workers: int) -> Iterator[Example]:
+    """Draw many training scenes in several processes; give them in order, whatever the number of processes."""
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
+        yield from pool.map(partial(example, seed=seed), range(count), chunksize=50)
+
 
 OTHERS = (0.22, 0.32, 0.26, 0.13, 0.07)
 """Probability of 0 to 4 smaller objects beside the main one."""

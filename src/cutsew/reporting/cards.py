@@ -1,5 +1,11 @@
-"""The gallery's cards: a photo, what every stage says about it, and the crops that made the difference."""
+"""The gallery's cards and their thumbnails.
 
+- Photos, small, as they stand in the page.
+- The gallery's cards: a photo, what every stage says about it, and the crops that made the difference.
+"""
+
+import base64
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +17,35 @@ import pandas as pd
 import zarr
 from PIL import Image
 
-from cutsew.artefacts.outcome import FINAL
-from cutsew.artefacts.reading import array_of, labels_of, open_group, read, read_rows
-from cutsew.numerics.override import LEFT
-from cutsew.numerics.score import sigmoid
-from cutsew.reporting.photos import data_uri, thumbnail
-from cutsew.reporting.run import Run
+from cutsew.data.images import BadImage, read_image
+from cutsew.method.correct import LEFT
+from cutsew.method.score import sigmoid
+from cutsew.reporting.run_data import Run
+from cutsew.storage.predictions import FINAL
+from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read, read_rows
+
+SIDE = 420
+"""Longest side of a photo of the gallery, in pixels."""
+
+QUALITY = 78
+
+
+def thumbnail(path: Path, side: int = SIDE) -> Image.Image | None:
+    """Read a photo, small; None where it is not there or damaged: a report is made without it."""
+    try:
+        photo = read_image(path)
+    except BadImage:
+        return None
+    photo.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return photo
+
+
+def data_uri(photo: Image.Image) -> str:
+    """Encode a photo as a JPEG that stands in the page itself."""
+    stream = io.BytesIO()
+    photo.save(stream, "JPEG", quality=QUALITY, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
+
 
 MARKS = {(True, 1): "right", (True, 0): "wrong", (False, 1): "missed"}
 """(named, truth) -> how it is marked; nothing where there is no truth, or nothing was said and nothing is there."""

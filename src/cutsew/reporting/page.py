@@ -11,16 +11,16 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from cutsew.artefacts.corrections import in_words
-from cutsew.artefacts.measures import remarks
 from cutsew.data import accounting
-from cutsew.reporting import provenance
+from cutsew.reporting import page_tables
 from cutsew.reporting.cards import Card
-from cutsew.reporting.chart import STAGE_TITLES
-from cutsew.reporting.findings import Findings, Tables
-from cutsew.reporting.grids import Grid, agreement_grid, headlines, left_grid, rules_grid, stage_grids
-from cutsew.reporting.run import Run
-from cutsew.reporting.sample import REASONS
+from cutsew.reporting.content import Findings, Tables
+from cutsew.reporting.page_tables import Grid, agreement_grid, headlines, left_grid, rules_grid, stage_grids
+from cutsew.reporting.run_data import Run
+from cutsew.reporting.selection import REASONS
+from cutsew.reporting.style import STAGE_TITLES
+from cutsew.storage.label_corrections import in_words
+from cutsew.storage.result_tables import remarks
 
 MOST_OUTPUTS = 8
 """Outputs of one record that are listed; a sealed Zarr names each of its chunk files."""
@@ -87,9 +87,9 @@ def render(
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         settings=[
             (name, json.dumps(value, ensure_ascii=False))
-            for name, value in provenance.flat_settings(records.values()).items()
+            for name, value in page_tables.flat_settings(records.values()).items()
         ],
-        packages=provenance.packages(records.values()),
+        packages=page_tables.packages(records.values()),
         records=[_shown(path, content) for path, content in records.items()],
     )
 

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cutsew.reporting.chart import STAGE_TITLES
+from cutsew.reporting.style import STAGE_TITLES
 
 MEASURES = {"mAP": "mAP (%)", "labels_per_image": "labels per photo"}
 """What is drawn, the first of them that is known: without truth there is no mAP."""

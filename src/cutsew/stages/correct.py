@@ -6,17 +6,15 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from cutsew.artefacts.coordinates import Same
-from cutsew.artefacts.layout import folder_of
-from cutsew.artefacts.logits import Answers, label_spec
-from cutsew.artefacts.manifest import slabs
-from cutsew.artefacts.reading import array_of, open_group, read
-from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import new_group
 from cutsew.config.method import Correct
-from cutsew.numerics.correct import correct as correct_labels
-from cutsew.pipeline import STAGES
+from cutsew.method.correct import correct as correct_labels
+from cutsew.pipeline.graph import STAGES
+from cutsew.provenance.record import Record
 from cutsew.stages.options import SettingsOption
+from cutsew.storage.manifest import slabs
+from cutsew.storage.zarr_layout import Answers, folder_of, label_spec
+from cutsew.storage.zarr_reader import array_of, open_group, read
+from cutsew.storage.zarr_writer import Same, new_group
 
 
 def correct(

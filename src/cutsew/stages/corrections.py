@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from cutsew.artefacts.corrections import Corrections, in_words, write_corrections
-from cutsew.artefacts.manifest import read_manifest
-from cutsew.artefacts.record import Record
-from cutsew.data.overrides import corrections_of
-from cutsew.pipeline import STAGES
+from cutsew.data.corrections_csv import corrections_of
+from cutsew.pipeline.graph import STAGES
+from cutsew.provenance.record import Record
 from cutsew.stages.options import SettingsOption
+from cutsew.storage.label_corrections import Corrections, in_words, write_corrections
+from cutsew.storage.manifest import read_manifest
 
 log = logging.getLogger(__name__)
 

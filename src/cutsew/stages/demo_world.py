@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from cutsew.artefacts.atomic import replacing
-from cutsew.artefacts.record import Record
 from cutsew.config.dataset import Demo
 from cutsew.demo.world import write_world
-from cutsew.pipeline import STAGES
+from cutsew.pipeline.graph import STAGES
+from cutsew.provenance.record import Record
 from cutsew.stages.options import SettingsOption
+from cutsew.storage.atomic import replacing
 
 
 def demo_world(

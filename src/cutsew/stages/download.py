@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from cutsew.artefacts.atomic import replacing
-from cutsew.artefacts.record import Record
-from cutsew.config.download import Download
+from cutsew.config.dataset import Download
 from cutsew.data.fetch import fetch, mirrored, unpack
 from cutsew.errors import UserError
-from cutsew.lock import held
-from cutsew.pipeline import STAGES
+from cutsew.pipeline.graph import STAGES
+from cutsew.provenance.record import Record
+from cutsew.runtime.processes import held
 from cutsew.stages.options import SettingsOption
+from cutsew.storage.atomic import replacing
 
 log = logging.getLogger(__name__)
 

@@ -12,21 +12,20 @@ import typer
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from cutsew import teachers
-from cutsew.artefacts.manifest import read_manifest, shard_digests
-from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import write_chunk
-from cutsew.artefacts.views import BOXES, CROPS, GLOBAL, chunk_file, chunk_record, specs
 from cutsew.config.method import Cut
-from cutsew.config.teacher import Teacher
+from cutsew.config.networks import Teacher
 from cutsew.data.images import read_image
-from cutsew.device import device_facts, pick_device
-from cutsew.finite import refuse_not_finite
-from cutsew.numerics.cutting import cut_all
-from cutsew.numerics.views import EDGES, Square, crop_boxes, whole_box
-from cutsew.pipeline import STAGES
+from cutsew.method.crops import EDGES, Square, crop_boxes, whole_box
+from cutsew.method.resample import cut_all
+from cutsew.models import teachers
+from cutsew.pipeline.graph import STAGES
+from cutsew.provenance.record import Record
+from cutsew.runtime.batching import halving, refuse_not_finite
+from cutsew.runtime.device import device_facts, pick_device
 from cutsew.stages.options import BatchOption, DeviceOption, SettingsOption, WorkersOption
-from cutsew.steady import halving
+from cutsew.storage.manifest import read_manifest, shard_digests
+from cutsew.storage.zarr_layout import BOXES, CROPS, GLOBAL, view_chunk_file, view_chunk_record, view_specs
+from cutsew.storage.zarr_writer import write_chunk
 
 Boxes = npt.NDArray[np.float32]
 
@@ -82,14 +81,14 @@ def encode(
         asked = [(None, model.image_size)] if block is None else parts
         embeddings, boxes = embed_parts(rows, model, cutting, asked, batch_size, workers)
 
-    layout = specs(len(rows), model.width, shard_size, first + passes, cutting.block_size)
+    layout = view_specs(len(rows), model.width, shard_size, first + passes, cutting.block_size)
     outputs: dict[str, tuple[str, npt.NDArray[Any]]]
     outputs = (
         {GLOBAL: (GLOBAL, embeddings[0])} if block is None else {CROPS: (CROPS, embeddings), BOXES: (BOXES, boxes)}
     )
     written = {}
     for name, (array, values) in outputs.items():
-        path = chunk_file(views, array, shard, block)
+        path = view_chunk_file(views, array, shard, block)
         written[str(path.relative_to(views))] = write_chunk(path, values, layout[name])
     record.facts = {"width": model.width, "image_size": model.image_size, "weights": model.weights_digest}
     record.facts |= {"logit_scale": model.logit_scale, "first_pass": first, "images": len(rows)}
@@ -102,7 +101,7 @@ def encode(
     if block is None:
         record.facts["gflop"] = model.gflop()
     record.facts["rows"] = shard_digests(rows)[shard]
-    record.write(chunk_record(views, shard, block), written)
+    record.write(view_chunk_record(views, shard, block), written)
 
 
 def embed_parts(

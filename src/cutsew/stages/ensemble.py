@@ -11,23 +11,21 @@ import pandas as pd
 import typer
 from tqdm import tqdm
 
-from cutsew.artefacts import reference as table
-from cutsew.artefacts.layout import folder_of
-from cutsew.artefacts.logits import label_spec
-from cutsew.artefacts.manifest import read_manifest
-from cutsew.artefacts.outcome import IMAGES_AT_ONCE, Outcome
-from cutsew.artefacts.reading import array_of, open_group
-from cutsew.artefacts.record import Record, input_digest
-from cutsew.artefacts.store import new_group
-from cutsew.description import MODEL
-from cutsew.device import device_facts, pick_device
+from cutsew.data.loader import plain_batches
 from cutsew.errors import UserError
-from cutsew.numerics.ensemble import Reference, reference
-from cutsew.numerics.ensemble import ensemble as combined
-from cutsew.pipeline import STAGES
+from cutsew.method.ensemble import Reference, reference
+from cutsew.method.ensemble import ensemble as combined
+from cutsew.models.student import MODEL, Build, Student, build_backbone, load, scored
+from cutsew.pipeline.graph import STAGES
+from cutsew.provenance.record import Record, input_digest
+from cutsew.runtime.device import device_facts, pick_device
 from cutsew.stages.options import BatchOption, DeviceOption, SettingsOption, WorkersOption
-from cutsew.student import Build, Student, build_backbone, load, scored
-from cutsew.training.photos import plain_batches
+from cutsew.storage import result_tables as table
+from cutsew.storage.manifest import read_manifest
+from cutsew.storage.predictions import IMAGES_AT_ONCE, Outcome
+from cutsew.storage.zarr_layout import folder_of, label_spec
+from cutsew.storage.zarr_reader import array_of, open_group
+from cutsew.storage.zarr_writer import new_group
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +81,7 @@ def run(
     }
     group = folder_of(out)
     beside = group.with_name(table.ENSEMBLE)
-    table.write(beside, student.classes, usual)
+    table.write_score_statistics(beside, student.classes, usual)
     _combine(out, held_out, student, teacher, usual)
     views = _views(logits, settings)
     record.facts = {**device_facts(where), "reference_photos": len(sample), "photos": len(held_out)}

@@ -11,31 +11,34 @@ import pandas as pd
 import typer
 from tqdm import tqdm
 
-from cutsew.artefacts.atomic import replacing
-from cutsew.artefacts.layout import folder_of
-from cutsew.artefacts.manifest import SPLITS, read_manifest, twins
-from cutsew.artefacts.measures import as_text
-from cutsew.artefacts.outcome import REFERENCE, SPLIT_STAGES, Outcome, open_outcomes, read_truth
-from cutsew.artefacts.record import Record, input_digest
-from cutsew.artefacts.tables import read_record
-from cutsew.artefacts.thresholds import read as read_thresholds
-from cutsew.config.model import Evaluate
+from cutsew.config.schema import Evaluate
 from cutsew.errors import some
-from cutsew.numerics.agreement import BINS, Naming, agreement, degenerate, naming
-from cutsew.numerics.metrics import (
+from cutsew.method.metrics import (
+    BINS,
     FEW,
+    Naming,
+    agreement,
     average_precision,
+    degenerate,
     f1,
     inversions,
     mean_average_precision,
     named_at,
     named_top,
+    naming,
     precision_recall,
 )
-from cutsew.numerics.score import sigmoid
-from cutsew.numerics.thresholds import named
-from cutsew.pipeline import STAGES
+from cutsew.method.score import sigmoid
+from cutsew.method.thresholds import named
+from cutsew.pipeline.graph import STAGES
+from cutsew.provenance.record import Record, input_digest
 from cutsew.stages.options import SettingsOption
+from cutsew.storage.atomic import replacing
+from cutsew.storage.manifest import SPLITS, read_manifest, twins
+from cutsew.storage.predictions import REFERENCE, SPLIT_STAGES, Outcome, open_outcomes, read_truth
+from cutsew.storage.result_tables import as_text, read_thresholds
+from cutsew.storage.tables import read_record
+from cutsew.storage.zarr_layout import folder_of
 
 Row = dict[str, Any]
 BY_HAND = ("overridden", "refined", "student", "tiles", "ensemble")

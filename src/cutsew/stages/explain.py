@@ -13,29 +13,25 @@ import typer
 from torch import Tensor
 from tqdm import tqdm
 
-from cutsew import teachers
-from cutsew.artefacts.coordinates import Along, Coordinates
-from cutsew.artefacts.manifest import read_manifest, slabs
-from cutsew.artefacts.maps import map_specs
-from cutsew.artefacts.reading import array_of, attribute, labels_of, open_group, read, read_rows
-from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import write_group
-from cutsew.artefacts.texts import read_texts
-from cutsew.artefacts.views import GLOBAL
-from cutsew.config.model import Explain
-from cutsew.config.teacher import Teacher
+from cutsew.config.networks import Teacher
+from cutsew.config.schema import Explain
 from cutsew.data.images import read_image
-from cutsew.description import MODEL
-from cutsew.device import device_facts, pick_device
+from cutsew.data.loader import plain_batches
 from cutsew.errors import UserError
-from cutsew.finite import refuse_not_finite
-from cutsew.numerics.cutting import cut_all
-from cutsew.numerics.showcase import choose_pairs, surest
-from cutsew.numerics.views import whole_box
-from cutsew.pipeline import STAGES
+from cutsew.method.crops import whole_box
+from cutsew.method.resample import cut_all
+from cutsew.method.select import choose_pairs, surest
+from cutsew.models import teachers
+from cutsew.models.student import MODEL, Build, Student, build_backbone, load
+from cutsew.pipeline.graph import STAGES
+from cutsew.provenance.record import Record
+from cutsew.runtime.batching import refuse_not_finite
+from cutsew.runtime.device import device_facts, pick_device
 from cutsew.stages.options import BatchOption, DeviceOption, SettingsOption, WorkersOption
-from cutsew.student import Build, Student, build_backbone, load
-from cutsew.training.photos import plain_batches
+from cutsew.storage.manifest import read_manifest, slabs
+from cutsew.storage.zarr_layout import GLOBAL, map_specs
+from cutsew.storage.zarr_reader import array_of, attribute, labels_of, open_group, read, read_rows, read_texts
+from cutsew.storage.zarr_writer import Along, Coordinates, write_group
 
 SLAB = 8192
 """Photos whose logits are read at a time."""

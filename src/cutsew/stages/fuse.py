@@ -8,21 +8,19 @@ import numpy.typing as npt
 import typer
 from tqdm import tqdm
 
-from cutsew.activation import NO_LIKELIEST
-from cutsew.artefacts.coordinates import Same
-from cutsew.artefacts.layout import Spec, folder_of
-from cutsew.artefacts.logits import Answers, label_spec
-from cutsew.artefacts.manifest import slabs
-from cutsew.artefacts.reading import array_of, open_group, read, read_rows
-from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import new_group
 from cutsew.config.method import Fuse, Score
 from cutsew.errors import UserError
-from cutsew.fusing import FOUND, fuse_by
-from cutsew.numerics.fuse import fuse_tagclip
-from cutsew.numerics.soften import found_softening
-from cutsew.pipeline import STAGES
+from cutsew.method.fuse import fuse_tagclip
+from cutsew.method.soften import found_softening
+from cutsew.models.activation import NO_LIKELIEST
+from cutsew.pipeline.fusing import FOUND, fuse_by
+from cutsew.pipeline.graph import STAGES
+from cutsew.provenance.record import Record
 from cutsew.stages.options import SettingsOption
+from cutsew.storage.manifest import slabs
+from cutsew.storage.zarr_layout import Answers, Spec, folder_of, label_spec
+from cutsew.storage.zarr_reader import array_of, open_group, read, read_rows
+from cutsew.storage.zarr_writer import Same, new_group
 
 if TYPE_CHECKING:
     import zarr
@@ -102,7 +100,7 @@ def _fuse_views(logits: Path, fused: Path, rule: Fuse, epsilon: float) -> dict[s
                 seen.add(rows, z, np.maximum(whole, cut.max(axis=0, initial=-np.inf)))
         if seen is None:
             return {FOUND[rule.rule]: found} if rule.rule in FOUND else {}
-        from cutsew.numerics.targets import standard_shift  # scikit-learn, for this rule alone
+        from cutsew.method.label_count import standard_shift  # scikit-learn, for this rule alone
 
         count, shift = standard_shift(seen.fused, seen.labels, sum_to_one=answers.sum_to_one)
         for rows in slabs(images, size):

@@ -9,18 +9,18 @@ import numpy.typing as npt
 import typer
 from tqdm import tqdm
 
-from cutsew.activation import activation_of
-from cutsew.artefacts.logits import Activation, Answers, logit_specs
-from cutsew.artefacts.manifest import read_manifest, slabs
-from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import new_group
 from cutsew.config.method import Score
-from cutsew.config.teacher import ScoresTeacher, Teacher
+from cutsew.config.networks import ScoresTeacher, Teacher
+from cutsew.data.scores import Scores
 from cutsew.errors import UserError
-from cutsew.numerics.score import logit
-from cutsew.pipeline import STAGES
+from cutsew.method.score import logit
+from cutsew.models.activation import activation_of
+from cutsew.pipeline.graph import STAGES
+from cutsew.provenance.record import Record
 from cutsew.stages.options import SettingsOption
-from cutsew.teachers.scores import Scores
+from cutsew.storage.manifest import read_manifest, slabs
+from cutsew.storage.zarr_layout import Activation, Answers, logit_specs
+from cutsew.storage.zarr_writer import new_group
 
 log = logging.getLogger(__name__)
 

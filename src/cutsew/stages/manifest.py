@@ -9,20 +9,20 @@ import pandas as pd
 import typer
 from tqdm import tqdm
 
-from cutsew.artefacts.atomic import write_text
-from cutsew.artefacts.manifest import read_manifest, shard_digests, twins, write_manifest
-from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import file_digest
 from cutsew.config.dataset import Dataset
-from cutsew.config.teacher import ScoresTeacher
+from cutsew.config.networks import ScoresTeacher
 from cutsew.data import accounting, layouts
+from cutsew.data.accounting import explain_all, inspect_all, places
 from cutsew.data.folder import Leftover, in_fraction
 from cutsew.data.images import REMEDIES, BadImage
 from cutsew.data.listing import list_images
-from cutsew.data.survey import explain_all, inspect_all, places
 from cutsew.errors import UserError, printable
-from cutsew.pipeline import STAGES
+from cutsew.pipeline.graph import STAGES
+from cutsew.provenance.record import Record
 from cutsew.stages.options import SettingsOption, WorkersOption
+from cutsew.storage.atomic import write_text
+from cutsew.storage.manifest import read_manifest, shard_digests, twins, write_manifest
+from cutsew.storage.zarr_writer import file_digest
 
 log = logging.getLogger(__name__)
 

@@ -7,18 +7,17 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from cutsew.artefacts.corrections import read_corrections
-from cutsew.artefacts.layout import folder_of
-from cutsew.artefacts.logits import label_spec
-from cutsew.artefacts.manifest import read_manifest, slabs
-from cutsew.artefacts.reading import array_of, labels_of, open_group, read
-from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import new_group
 from cutsew.config.method import Score
 from cutsew.errors import UserError
-from cutsew.numerics.override import override as override_labels
-from cutsew.pipeline import STAGES
+from cutsew.method.correct import override as override_labels
+from cutsew.pipeline.graph import STAGES
+from cutsew.provenance.record import Record
 from cutsew.stages.options import SettingsOption
+from cutsew.storage.label_corrections import read_corrections
+from cutsew.storage.manifest import read_manifest, slabs
+from cutsew.storage.zarr_layout import folder_of, label_spec
+from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read
+from cutsew.storage.zarr_writer import new_group
 
 log = logging.getLogger(__name__)
 

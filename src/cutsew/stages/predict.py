@@ -7,23 +7,20 @@ import numpy as np
 import typer
 from tqdm import tqdm
 
-from cutsew.artefacts.layout import folder_of
-from cutsew.artefacts.logits import label_spec
-from cutsew.artefacts.manifest import read_manifest
-from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import new_group
-from cutsew.description import MODEL
-from cutsew.device import device_facts, pick_device
+from cutsew.data.loader import plain_batches
 from cutsew.errors import UserError
-from cutsew.pipeline import STAGES
+from cutsew.models.student import MODEL, Build, build_backbone, load, scored
+from cutsew.pipeline.graph import STAGES
+from cutsew.provenance.record import Record
+from cutsew.runtime.device import device_facts, pick_device
 from cutsew.stages.options import BatchOption, DeviceOption, WorkersOption
-from cutsew.student import Build, build_backbone, load, scored
-from cutsew.training.photos import plain_batches
+from cutsew.storage.manifest import read_manifest
+from cutsew.storage.zarr_layout import folder_of, label_spec
+from cutsew.storage.zarr_writer import new_group
 
 if TYPE_CHECKING:
-    from cutsew.deploy.classifier import Classifier
-    from cutsew.deploy.tiled import Tiled
-    from cutsew.deploy.together import Together
+    from cutsew.inference.classifier import Classifier
+    from cutsew.inference.test_time_ensembles import Tiled, Together
 
 
 def predict(
@@ -66,9 +63,9 @@ def predict(
         return
     if ensemble and tiles:
         raise UserError("--tiles: cannot be combined with --ensemble; leave one of them out")
-    from cutsew.deploy.classifier import open_classifier
-    from cutsew.deploy.predict import How
-    from cutsew.deploy.predict import predict as look
+    from cutsew.inference.classifier import open_classifier
+    from cutsew.inference.new_images import How
+    from cutsew.inference.new_images import predict as look
 
     student = open_classifier(model, device)
     folder = model if model.is_dir() else model.parent
@@ -81,13 +78,13 @@ def predict(
 
 
 def _together(folder: Path, student: "Classifier", device: str, batch_size: int) -> "Together":
-    from cutsew.deploy.together import Together
+    from cutsew.inference.test_time_ensembles import Together
 
     return Together(folder, student.classes, device, batch_size)
 
 
 def _tiled(folder: Path, student: "Classifier") -> "Tiled":
-    from cutsew.deploy.tiled import Tiled
+    from cutsew.inference.test_time_ensembles import Tiled
 
     return Tiled(folder, student)
 

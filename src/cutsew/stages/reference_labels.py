@@ -9,16 +9,16 @@ import pandas as pd
 import typer
 from tqdm import tqdm
 
-from cutsew.artefacts.logits import label_spec
-from cutsew.artefacts.manifest import read_manifest, slabs
-from cutsew.artefacts.outcome import read_truth
-from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import new_group
-from cutsew.config.model import References
+from cutsew.config.schema import References
 from cutsew.errors import UserError, some
-from cutsew.numerics.reference import Logits, Truth, single_positive, smoothed, supervised
-from cutsew.pipeline import STAGES
+from cutsew.method.reference_labels import Logits, Truth, single_positive, smoothed, supervised
+from cutsew.pipeline.graph import STAGES
+from cutsew.provenance.record import Record
 from cutsew.stages.options import SettingsOption
+from cutsew.storage.manifest import read_manifest, slabs
+from cutsew.storage.predictions import read_truth
+from cutsew.storage.zarr_layout import label_spec
+from cutsew.storage.zarr_writer import new_group
 
 log = logging.getLogger(__name__)
 

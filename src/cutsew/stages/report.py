@@ -7,20 +7,19 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from cutsew.artefacts.atomic import write_text
-from cutsew.artefacts.manifest import read_manifest
-from cutsew.artefacts.outcome import open_outcomes
-from cutsew.artefacts.record import Record, input_digest
-from cutsew.artefacts.tables import read_csv, read_record
-from cutsew.config.model import Evaluate
-from cutsew.pipeline import STAGES
+from cutsew.config.schema import Evaluate
+from cutsew.pipeline.graph import STAGES
+from cutsew.provenance.record import Record, input_digest
 from cutsew.reporting.cards import Crops, gather
-from cutsew.reporting.findings import PARTS, Tables, find, most_gained
-from cutsew.reporting.grids import thresholds_grid
+from cutsew.reporting.content import PARTS, Tables, find, most_gained
+from cutsew.reporting.overview_image import COLUMNS, ROWS, write_scenes
 from cutsew.reporting.page import render
-from cutsew.reporting.provenance import records
-from cutsew.reporting.run import Run
-from cutsew.reporting.scenes import COLUMNS, ROWS, write_scenes
+from cutsew.reporting.page_tables import records, thresholds_grid
+from cutsew.reporting.run_data import Run
+from cutsew.storage.atomic import write_text
+from cutsew.storage.manifest import read_manifest
+from cutsew.storage.predictions import open_outcomes
+from cutsew.storage.tables import read_csv, read_record
 
 MEASURED = ("stage", "split", "images", "with_truth", "labels_per_image", "confidence")
 """Columns of metrics.csv without which there is nothing to show."""

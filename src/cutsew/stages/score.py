@@ -10,19 +10,15 @@ import typer
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from cutsew.artefacts.coordinates import Coordinates, Same
-from cutsew.artefacts.layout import folder_of
-from cutsew.artefacts.logits import ROWS, logit_specs
-from cutsew.artefacts.manifest import slabs
-from cutsew.artefacts.reading import array_of, attribute, open_group, read
-from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import new_group
-from cutsew.artefacts.texts import read_texts
-from cutsew.artefacts.views import CROPS, GLOBAL
 from cutsew.config.method import Score
 from cutsew.errors import UserError
-from cutsew.pipeline import STAGES
+from cutsew.pipeline.graph import STAGES
+from cutsew.provenance.record import Record
 from cutsew.stages.options import SettingsOption, ThreadsOption
+from cutsew.storage.manifest import slabs
+from cutsew.storage.zarr_layout import CROPS, GLOBAL, ROWS, folder_of, logit_specs
+from cutsew.storage.zarr_reader import array_of, attribute, open_group, read, read_texts
+from cutsew.storage.zarr_writer import Coordinates, Same, new_group
 
 
 def score(

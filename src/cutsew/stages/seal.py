@@ -6,17 +6,15 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from cutsew.artefacts.agreed import agreed
-from cutsew.artefacts.layout import folder_of
-from cutsew.artefacts.manifest import read_manifest
-from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import seal as seal_group
-from cutsew.artefacts.tables import read_record
-from cutsew.artefacts.views import chunk_record, specs
 from cutsew.config.method import PAPER, Cut, teacher_cost
-from cutsew.numerics.views import EDGES
-from cutsew.pipeline import STAGES
+from cutsew.method.crops import EDGES
+from cutsew.pipeline.graph import STAGES
+from cutsew.provenance.record import Record, agreed
 from cutsew.stages.options import SettingsOption
+from cutsew.storage.manifest import read_manifest
+from cutsew.storage.tables import read_record
+from cutsew.storage.zarr_layout import folder_of, view_chunk_record, view_specs
+from cutsew.storage.zarr_writer import seal as seal_group
 
 SAME = ("width", "image_size", "weights", "preprocessing", "logit_scale")
 """What all encoding jobs of one group must agree on."""
@@ -34,17 +32,17 @@ def seal(
     rows = read_manifest(images)
     blocks = -(-cut.num_passes // cut.block_size)
     shards = sorted(int(shard) for shard in rows["shard"].unique())
-    records = (chunk_record(group, shard, block) for shard in shards for block in (None, *range(blocks)))
+    records = (view_chunk_record(group, shard, block) for shard in shards for block in (None, *range(blocks)))
     refusal = f"encoded by another teacher than its neighbours; delete {group} and run again"
     known, facts = agreed(records, SAME, refusal)
-    layout = specs(len(rows), facts["width"], shard_size, cut.num_passes, cut.block_size)
+    layout = view_specs(len(rows), facts["width"], shard_size, cut.num_passes, cut.block_size)
     coordinates = {
         "image": rows["id"].astype(str).to_numpy(dtype=object),
         "pass": np.arange(cut.num_passes),
         "edge": np.array(EDGES, dtype=object),
     }
     digest = seal_group(group, layout, coordinates, facts, known)
-    record.facts = facts | _cost(cut, chunk_record(group, shards[0]), facts["image_size"])
+    record.facts = facts | _cost(cut, view_chunk_record(group, shards[0]), facts["image_size"])
     record.write(group.with_suffix(".json"), {group.name: digest, **{f"{group.name}/{k}": d for k, d in known.items()}})
 
 

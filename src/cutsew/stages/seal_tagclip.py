@@ -5,15 +5,13 @@ from typing import Annotated
 
 import typer
 
-from cutsew.artefacts.agreed import agreed
-from cutsew.artefacts.layout import folder_of
-from cutsew.artefacts.manifest import read_manifest
-from cutsew.artefacts.reading import labels_of, open_group
-from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import seal
-from cutsew.artefacts.tagclip import chunk_record, specs
-from cutsew.pipeline import STAGES
+from cutsew.pipeline.graph import STAGES
+from cutsew.provenance.record import Record, agreed
 from cutsew.stages.options import SettingsOption
+from cutsew.storage.manifest import read_manifest
+from cutsew.storage.zarr_layout import folder_of, tagclip_chunk_record, tagclip_specs
+from cutsew.storage.zarr_reader import labels_of, open_group
+from cutsew.storage.zarr_writer import seal
 
 SAME = ("weights", "preprocessing", "text", "patch", "side", "background")
 """What all jobs of one group must agree on."""
@@ -28,10 +26,10 @@ def seal_tagclip(
     """Write the metadata of tagclip.zarr once all its chunks are there."""
     record = Record("seal_tagclip", STAGES["seal_tagclip"].version, settings, [images, text])
     folder, rows, classes = folder_of(group), read_manifest(images), labels_of(open_group(text), "class")
-    records = (chunk_record(folder, int(shard)) for shard in sorted(rows["shard"].unique()))
+    records = (tagclip_chunk_record(folder, int(shard)) for shard in sorted(rows["shard"].unique()))
     refusal = f"scored by another teacher or texts than its neighbours; delete {folder}"
     known, facts = agreed(records, SAME, refusal)
-    layout = specs(len(rows), len(classes), int(settings["dataset"]["shard_size"]))
+    layout = tagclip_specs(len(rows), len(classes), int(settings["dataset"]["shard_size"]))
     digest = seal(folder, layout, {"image": rows["id"].astype(str).tolist(), "class": classes}, facts, known)
     record.facts = facts
     outputs = {folder.name: digest, **{f"{folder.name}/{name}": value for name, value in known.items()}}

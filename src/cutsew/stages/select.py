@@ -8,15 +8,15 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from cutsew.artefacts.atomic import replacing
-from cutsew.artefacts.manifest import read_manifest, slabs
-from cutsew.artefacts.reading import array_of, labels_of, open_group, read
-from cutsew.artefacts.record import Record
 from cutsew.config.method import Select
 from cutsew.errors import UserError
-from cutsew.numerics.select import automatic_k, top_k
-from cutsew.pipeline import STAGES
+from cutsew.method.select import automatic_k, top_k
+from cutsew.pipeline.graph import STAGES
+from cutsew.provenance.record import Record
 from cutsew.stages.options import SettingsOption
+from cutsew.storage.atomic import replacing
+from cutsew.storage.manifest import read_manifest, slabs
+from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read
 
 if TYPE_CHECKING:
     import zarr

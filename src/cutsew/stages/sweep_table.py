@@ -8,15 +8,15 @@ import pandas as pd
 import typer
 from tqdm import tqdm
 
-from cutsew.artefacts.atomic import replacing
-from cutsew.artefacts.record import Record, input_digest
-from cutsew.artefacts.tables import read_csv
-from cutsew.audit.differences import Told, difference, stage_of
+from cutsew.audit.compare_runs import Told, difference, stage_of
 from cutsew.audit.run import Run
-from cutsew.numerics.metrics import FEW
-from cutsew.pipeline import STAGES
+from cutsew.method.metrics import FEW
+from cutsew.pipeline.graph import STAGES
+from cutsew.provenance.record import Record, input_digest
 from cutsew.reporting.sweep_plot import draw
 from cutsew.stages.options import SettingsOption
+from cutsew.storage.atomic import replacing
+from cutsew.storage.tables import read_csv
 
 SPREAD = ("mAP", "mAP_10", "CF1", "OF1")
 """Measures of which the deviation over seeds is told too, in percent."""

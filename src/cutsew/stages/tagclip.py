@@ -15,28 +15,31 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from cutsew.activation import SOFTMAX_OVER_PATCHES
-from cutsew.artefacts.manifest import read_manifest, shard_digests
-from cutsew.artefacts.reading import open_group
-from cutsew.artefacts.record import Record, input_digest
-from cutsew.artefacts.store import write_chunk
-from cutsew.artefacts.tagclip import AGAIN, LOCAL, chunk_file, chunk_record, specs
-from cutsew.artefacts.texts import read_texts
 from cutsew.config.method import TagClip as Settings
-from cutsew.config.teacher import Teacher
+from cutsew.config.networks import Teacher
 from cutsew.data.images import read_image
-from cutsew.device import device_facts, pick_device
 from cutsew.errors import UserError
-from cutsew.finite import refuse_not_finite
-from cutsew.numerics.prompts import average, fill
-from cutsew.numerics.tagclip import grid_of
-from cutsew.numerics.views import whole
-from cutsew.pipeline import STAGES
+from cutsew.method.crops import whole
+from cutsew.method.prompts import average, fill
+from cutsew.method.tagclip import grid_of
+from cutsew.models.activation import SOFTMAX_OVER_PATCHES
+from cutsew.models.clip_teacher import OpenClipTeacher
+from cutsew.models.tagclip_teacher import PatchTower, TagClip
+from cutsew.pipeline.graph import STAGES
+from cutsew.provenance.record import Record, input_digest
+from cutsew.runtime.batching import each_steadily, refuse_not_finite
+from cutsew.runtime.device import device_facts, pick_device
 from cutsew.stages.options import DeviceOption, SettingsOption, WorkersOption
-from cutsew.steady import each_steadily
-from cutsew.teachers.open_clip import OpenClipTeacher
-from cutsew.teachers.patches import PatchTower
-from cutsew.teachers.tagclip import TagClip
+from cutsew.storage.manifest import read_manifest, shard_digests
+from cutsew.storage.zarr_layout import (
+    TAGCLIP_AGAIN,
+    TAGCLIP_LOCAL,
+    tagclip_chunk_file,
+    tagclip_chunk_record,
+    tagclip_specs,
+)
+from cutsew.storage.zarr_reader import open_group, read_texts
+from cutsew.storage.zarr_writer import write_chunk
 
 
 class Photos(Dataset[Tensor]):
@@ -84,17 +87,17 @@ def tagclip(
     photos = Photos(rows, tower.patch, chosen.patches, teacher.preprocessing.interpolation)
     scores = _score(scorer, photos, batch_size, workers, place)
 
-    layout = specs(len(rows), classes, int(settings["dataset"]["shard_size"]))
+    layout = tagclip_specs(len(rows), classes, int(settings["dataset"]["shard_size"]))
     written = {}
-    for name, values in zip((LOCAL, AGAIN), scores, strict=True):
-        path = chunk_file(group, name, shard)
+    for name, values in zip((TAGCLIP_LOCAL, TAGCLIP_AGAIN), scores, strict=True):
+        path = tagclip_chunk_file(group, name, shard)
         written[str(path.relative_to(group))] = write_chunk(path, values, layout[name])
     record.facts = {"weights": teacher.weights_digest, "text": input_digest(text), **device_facts(place)}
     record.facts |= {"preprocessing": teacher.preprocessing.describe()}
     record.facts |= {"preprocessing_from": teacher.preprocessing.source}
     record.facts |= {"patch": tower.patch, "side": tower.side, "background": len(background)}
     record.facts |= {"images": len(rows), "rows": shard_digests(rows)[shard]}
-    record.write(chunk_record(group, shard), written)
+    record.write(tagclip_chunk_record(group, shard), written)
 
 
 def _background(teacher: OpenClipTeacher, words: zarr.Group, background: list[str]) -> Tensor:

@@ -8,18 +8,17 @@ import numpy as np
 import typer
 from tqdm import tqdm
 
-from cutsew.artefacts.layout import folder_of
-from cutsew.artefacts.logits import Answers, label_spec
-from cutsew.artefacts.manifest import read_manifest, slabs
-from cutsew.artefacts.reading import array_of, labels_of, open_group, read, read_rows
-from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import new_group
 from cutsew.config.method import Targets
 from cutsew.errors import UserError
-from cutsew.numerics.targets import automatic_count, found_shift
-from cutsew.numerics.targets import targets as shifted
-from cutsew.pipeline import STAGES
+from cutsew.method.label_count import automatic_count, found_shift
+from cutsew.method.label_count import targets as shifted
+from cutsew.pipeline.graph import STAGES
+from cutsew.provenance.record import Record
 from cutsew.stages.options import SettingsOption
+from cutsew.storage.manifest import read_manifest, slabs
+from cutsew.storage.zarr_layout import Answers, folder_of, label_spec
+from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read, read_rows
+from cutsew.storage.zarr_writer import new_group
 
 log = logging.getLogger(__name__)
 

@@ -7,21 +7,20 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from cutsew import teachers
-from cutsew.activation import IDLE_BACKGROUND, ONE_CLASS, activation_of, no_bias
-from cutsew.artefacts.coordinates import Labels
-from cutsew.artefacts.logits import Activation
-from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import write_group
-from cutsew.artefacts.texts import text_spec
 from cutsew.config.method import Score
-from cutsew.config.teacher import Prompts, Teacher
-from cutsew.device import device_facts, pick_device
+from cutsew.config.networks import Prompts, Teacher
 from cutsew.errors import UserError
-from cutsew.finite import refuse_not_finite
-from cutsew.numerics.prompts import average_of, coinciding, fill
-from cutsew.pipeline import STAGES
+from cutsew.method.prompts import average_of, coinciding, fill
+from cutsew.models import teachers
+from cutsew.models.activation import IDLE_BACKGROUND, ONE_CLASS, activation_of, no_bias
+from cutsew.pipeline.graph import STAGES
+from cutsew.provenance.record import Record
+from cutsew.runtime.batching import refuse_not_finite
+from cutsew.runtime.device import device_facts, pick_device
 from cutsew.stages.options import DeviceOption, SettingsOption
+from cutsew.storage.zarr_layout import Activation
+from cutsew.storage.zarr_reader import text_spec
+from cutsew.storage.zarr_writer import Labels, write_group
 
 log = logging.getLogger(__name__)
 

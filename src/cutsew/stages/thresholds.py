@@ -10,16 +10,16 @@ import numpy.typing as npt
 import typer
 from tqdm import tqdm
 
-from cutsew.artefacts import thresholds as table
-from cutsew.artefacts.outcome import Outcome
-from cutsew.artefacts.reading import labels_of, open_group
-from cutsew.artefacts.record import Record
-from cutsew.config.model import Thresholds
+from cutsew.config.schema import Thresholds
 from cutsew.errors import UserError
-from cutsew.numerics.score import sigmoid
-from cutsew.numerics.thresholds import FIXED, Floats, count, expected_share, mixture
-from cutsew.pipeline import STAGES
+from cutsew.method.score import sigmoid
+from cutsew.method.thresholds import FIXED, Floats, count, expected_share, mixture
+from cutsew.pipeline.graph import STAGES
+from cutsew.provenance.record import Record
 from cutsew.stages.options import SettingsOption
+from cutsew.storage import result_tables as table
+from cutsew.storage.predictions import Outcome
+from cutsew.storage.zarr_reader import labels_of, open_group
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def thresholds(
         "count": count(z, share).tolist(),
         "mixture": np.where(np.isnan(fitted), FIXED, fitted).tolist(),
     }
-    table.write(out, student.classes, table.Thresholds(chosen.rule, by_rule), z, share.tolist())
+    table.write_thresholds(out, student.classes, table.Thresholds(chosen.rule, by_rule), z, share.tolist())
     record.facts = {"photos": len(z), "held_out": bool(held_out), "expected_labels_per_photo": float(share.sum())}
     record.facts["without_mixture"] = lacking
     record.write_beside(out)

@@ -9,20 +9,18 @@ import pandas as pd
 import typer
 from tqdm import tqdm
 
-from cutsew.artefacts import reference as table
-from cutsew.artefacts.layout import folder_of
-from cutsew.artefacts.logits import label_spec
-from cutsew.artefacts.manifest import read_manifest
-from cutsew.artefacts.record import Record, input_digest
-from cutsew.artefacts.store import new_group
-from cutsew.description import MODEL
-from cutsew.device import device_facts, pick_device
-from cutsew.numerics.ensemble import reference
-from cutsew.numerics.tiles import LOOKS, on_whole_scale, tiled
-from cutsew.pipeline import STAGES
+from cutsew.data.loader import tiled_batches
+from cutsew.method.ensemble import reference
+from cutsew.method.student_views import LOOKS, on_whole_scale, tiled
+from cutsew.models.student import MODEL, Build, Logits, build_backbone, load, scored
+from cutsew.pipeline.graph import STAGES
+from cutsew.provenance.record import Record, input_digest
+from cutsew.runtime.device import device_facts, pick_device
 from cutsew.stages.options import BatchOption, DeviceOption, WorkersOption
-from cutsew.student import Build, Logits, build_backbone, load, scored
-from cutsew.training.photos import tiled_batches
+from cutsew.storage import result_tables as table
+from cutsew.storage.manifest import read_manifest
+from cutsew.storage.zarr_layout import folder_of, label_spec
+from cutsew.storage.zarr_writer import new_group
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +69,7 @@ def run(
 
         z = look(sample)
         usual = {"student": reference(z[:, 0]), "tiles": reference(tiled(z))}
-        table.write(beside, student.classes, usual)
+        table.write_score_statistics(beside, student.classes, usual)
         with new_group(out, {"z": spec}, {"image": ids, "class": student.classes}) as written:
             for start in range(0, len(photos), size):  # one chunk at a time
                 z = look(photos.iloc[start : start + size])

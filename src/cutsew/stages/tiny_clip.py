@@ -5,10 +5,9 @@ from typing import Annotated
 
 import typer
 
-from cutsew.artefacts.record import Record, input_digest
-from cutsew.demo.tiny_clip import pack
-from cutsew.demo.train_clip import train
-from cutsew.pipeline import STAGES
+from cutsew.demo.tiny_clip import pack, train
+from cutsew.pipeline.graph import STAGES
+from cutsew.provenance.record import Record, input_digest
 
 
 def tiny_clip(

@@ -10,31 +10,28 @@ import numpy.typing as npt
 import pandas as pd
 import typer
 
-from cutsew.artefacts.atomic import replacing
-from cutsew.artefacts.layout import folder_of
-from cutsew.artefacts.logits import label_spec
-from cutsew.artefacts.manifest import read_manifest
-from cutsew.artefacts.reading import array_of, labels_of, open_group, read_rows
-from cutsew.artefacts.record import Record, input_digest
-from cutsew.artefacts.store import file_digest, write_group
 from cutsew.config.method import Correct, Sew
-from cutsew.config.student import Adapter, Linear, Student, Train
-from cutsew.description import MODEL
-from cutsew.device import device_facts, pick_device
+from cutsew.config.networks import Adapter, Linear, Student, Train
 from cutsew.errors import UserError
-from cutsew.numerics.correct import correct
-from cutsew.numerics.schedule import automatic_epochs
-from cutsew.pipeline import STAGES
+from cutsew.method.correct import correct
+from cutsew.method.schedule import automatic_epochs
+from cutsew.models.student import MODEL, Build, build_backbone, save
+from cutsew.pipeline.graph import STAGES
+from cutsew.provenance.record import Record, input_digest
+from cutsew.runtime.device import device_facts, pick_device
 from cutsew.stages.options import DeviceOption, SettingsOption, WorkersOption
-from cutsew.student import Build, build_backbone, save
-from cutsew.training.album import read_album
-from cutsew.training.checkpoint import Checkpoint
-from cutsew.training.feed import Feed
-from cutsew.training.keeping import Keeping
+from cutsew.storage.atomic import replacing
+from cutsew.storage.manifest import read_manifest
+from cutsew.storage.zarr_layout import folder_of, label_spec
+from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read_rows
+from cutsew.storage.zarr_writer import file_digest, write_group
+from cutsew.training.cache_policy import Keeping
+from cutsew.training.distributed import Team, start_helpers
+from cutsew.training.features import Feed
 from cutsew.training.linear import budget_of, feeding, fit_linear
-from cutsew.training.loop import Trained, fit
-from cutsew.training.sewn import steps_per_epoch
-from cutsew.training.team import Team, start_helpers
+from cutsew.training.sewing_plan import read_album
+from cutsew.training.sewn_dataset import steps_per_epoch
+from cutsew.training.trainer import Checkpoint, Trained, fit
 
 ROWS_PER_CHUNK = 65536
 """Images in one chunk of refined.zarr."""

@@ -8,26 +8,18 @@ import pandas as pd
 import typer
 from tqdm import tqdm
 
-from cutsew.artefacts.atomic import replacing
-from cutsew.artefacts.manifest import read_manifest
-from cutsew.artefacts.record import Record
-from cutsew.artefacts.store import file_digest
 from cutsew.config.dataset import Dataset
 from cutsew.data import voc
 from cutsew.data.csv_file import PhotoNames
-from cutsew.data.truth import (
-    Truth,
-    absent_classes,
-    adopt,
-    from_coco,
-    from_csv,
-    from_nus,
-    from_voc,
-    to_table,
-)
+from cutsew.data.truth import Truth, absent_classes, adopt, from_coco, from_nus, from_voc, to_table
+from cutsew.data.truth_csv import from_csv
 from cutsew.errors import UserError, printable, some
-from cutsew.pipeline import STAGES
+from cutsew.pipeline.graph import STAGES
+from cutsew.provenance.record import Record
 from cutsew.stages.options import SettingsOption
+from cutsew.storage.atomic import replacing
+from cutsew.storage.manifest import read_manifest
+from cutsew.storage.zarr_writer import file_digest
 
 log = logging.getLogger(__name__)
 

@@ -1,1 +1,1 @@
-"""The EM loop of the sewing stage: sewn batches, steps, checkpoints."""
+"""Training of the student: batches of features, the EM loop, checkpoints."""

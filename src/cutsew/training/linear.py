@@ -13,23 +13,22 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from cutsew.config.method import Sew
-from cutsew.config.student import Linear, Train
+from cutsew.config.networks import Linear, Train
 from cutsew.errors import UserError
-from cutsew.numerics.draw import generator, torch_seed
-from cutsew.numerics.em import blend
-from cutsew.numerics.linear_head import INITIAL_STD, LinearHead, calibrated_loss, head_loss, logits, standardize
-from cutsew.numerics.schedule import rate_factors
-from cutsew.steady import threads
-from cutsew.training.album import Album
-from cutsew.training.checkpoint import Checkpoint
-from cutsew.training.feed import KEPT_BYTES, Fed, Feed
-from cutsew.training.keeping import Keeping
-from cutsew.training.loop import Trained
-from cutsew.training.sewn import steps_per_epoch
-from cutsew.training.team import Team
+from cutsew.method.em import blend
+from cutsew.method.linear_head import INITIAL_STD, LinearHead, calibrated_loss, head_loss, logits, standardize
+from cutsew.method.random import generator, torch_seed
+from cutsew.method.schedule import rate_factors
+from cutsew.runtime.batching import threads
+from cutsew.training.cache_policy import Keeping
+from cutsew.training.distributed import Team
+from cutsew.training.features import KEPT_BYTES, Fed, Feed
+from cutsew.training.sewing_plan import Album
+from cutsew.training.sewn_dataset import steps_per_epoch
+from cutsew.training.trainer import Checkpoint, Trained
 
 if TYPE_CHECKING:
-    from cutsew.backbones.base import Backbone
+    from cutsew.models.frozen_backbone import Backbone
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Commands that no rule calls, one module each."""

@@ -1,0 +1,47 @@
+"""Tool verify: checking that everything in a run's folder is as it was made."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from tqdm import tqdm
+
+from cutsew.errors import UserError
+from cutsew.provenance.lineage import Made, Traces, plain, shown
+from cutsew.provenance.verification import MOST_TARGETS, Verifier, reach, rebuild
+
+
+def verify(folder: Annotated[Path, typer.Argument(help="A run's folder, results/<dataset>/<run>.")]) -> None:
+    """Check that a run's artefacts, and all they were made from, are as they were made.
+
+    Recomputes every file's digest, names what is damaged, lost, stale or from elsewhere, prints the command that
+    rebuilds it, and exits with status 1 if there is any.
+    """
+    traces = Traces()
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; name a run's, results/<dataset>/<run>")
+    records = reach(plain(folder), traces)
+    if not records and not traces.bad:
+        raise UserError(f"{folder}: holds no record of an artefact; name a run's folder, results/<dataset>/<run>")
+    with tqdm(total=_count(records), desc="verify", unit="file") as bar:
+        verifier = Verifier(traces, lambda _: bar.update())
+        findings = verifier.findings(folder)
+    for finding in findings:
+        advice = "" if finding.target is not None else "; put it back"
+        typer.echo(f"{shown(finding.path)}: {finding.wrong}{advice}")
+    command = rebuild(findings, plain(folder), records)
+    if command is not None:
+        more = sum(finding.target is not None for finding in findings) - MOST_TARGETS
+        then = f" ({more} more remain after it; run verify again)" if more > 0 else ""
+        typer.echo(f"to rebuild{then}:\n{command}")
+    if findings:
+        raise typer.Exit(1)
+    typer.echo(f"{folder}: all is as it was made: {len(records)} records, {verifier.checked} files")
+
+
+def _count(records: list[Made]) -> int:
+    """Count the files that are going to be digested, for the progress bar alone."""
+    files: set[Path] = set()
+    for path in {path for made in records for path in made.outputs}:
+        files.update(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else files.add(path)
+    return len(files)

@@ -1,0 +1,248 @@
+"""Settings of the two networks: the teacher, and the student with its training.
+
+- Settings of the teacher: the model that is asked about whole photos and crops.
+- Settings of the student: frozen backbone, adapter and training.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from cutsew.config.base import MODEL_NAME, Fraction, OpenClipModel, Precision, Preprocessing, Section, Size
+
+
+class Prompts(Section):
+    """How a class name becomes the text that the teacher reads."""
+
+    templates: list[str] = Field(
+        ["a photo of a {class}"], min_length=1, description="texts with {class}; their embeddings are averaged"
+    )
+    names: dict[str, str | list[str]] = Field(
+        {},
+        description="other wordings of class names, one or several, e.g. {tvmonitor: tv monitor, crane: [crane bird, "
+        "heron]}",
+    )
+    wordings: Literal["average", "best"] = Field(
+        "average",
+        description="classes with several wordings: average takes the mean of their embeddings; best takes for each "
+        "view the wording that is most similar to it",
+    )
+    background: list[str] = Field(
+        [],
+        description="words for what fills photos and is no class, e.g. [sky, grass, wall]: they take part in the "
+        "softmax over each view and are dropped after it; words that name a class are left out",
+    )
+
+    @model_validator(mode="after")
+    def templates_hold_the_class(self) -> Self:
+        """Refuse a template without the class, which would give every class the same text."""
+        for template in self.templates:
+            if "{class}" not in template:
+                raise ValueError(f"template {template!r} lacks {{class}}")
+        return self
+
+    @field_validator("names")
+    @classmethod
+    def wordings_are_distinct(cls, names: dict[str, str | list[str]]) -> dict[str, str | list[str]]:
+        """Refuse an empty wording, and one that is given twice; a list of one is that one."""
+        listed = {name: [words] if isinstance(words, str) else words for name, words in names.items()}
+        for name, words in listed.items():
+            _refuse_empty_or_twice(words, f"wordings of {name}")
+        return {name: words[0] if len(words) == 1 else words for name, words in listed.items()}
+
+    @field_validator("background")
+    @classmethod
+    def background_is_distinct(cls, words: list[str]) -> list[str]:
+        """Refuse an empty word, and one that is given twice."""
+        if words:
+            _refuse_empty_or_twice(words, "words")
+        return words
+
+    def wordings_of(self, classes: Sequence[str]) -> list[list[str]]:
+        """Return the wordings of each class: its name where no other is given."""
+        given = [self.names.get(name, name) for name in classes]
+        return [[words] if isinstance(words, str) else words for words in given]
+
+    def background_beside(self, classes: Sequence[str]) -> list[str]:
+        """Return the background words that name no class: neither its name nor a wording of it, in any case."""
+        own = {_plain(word) for words in (classes, *self.wordings_of(classes)) for word in words}
+        return [word for word in self.background if _plain(word) not in own]
+
+
+def _plain(word: str) -> str:
+    return unicodedata.normalize("NFC", " ".join(word.split())).casefold()
+
+
+def _refuse_empty_or_twice(words: list[str], what: str) -> None:
+    if not words or any(not word.strip() for word in words):
+        raise ValueError(f"{what}: one is empty; remove it")
+    twice = sorted({word for word in words if words.count(word) > 1})
+    if twice:
+        raise ValueError(f"{what}: {', '.join(twice)} is given more than once; keep one")
+
+
+class OpenClipTeacher(OpenClipModel):
+    """Any open_clip model."""
+
+    model: str = Field("RN50x64", description=MODEL_NAME)
+    image_size: Size | None = Field(448, description="side of the square view in pixels; null for the model's own")
+
+
+class ConseTeacher(Section):
+    """A convex combination of class-name embeddings under an ImageNet classifier (Norouzi et al., ICLR 2014)."""
+
+    encoder: Literal["efficientnet_lite0"] = Field("efficientnet_lite0", description="the ImageNet classifier")
+    top: Size = Field(50, description="T, how many ImageNet classes are mixed")
+    scale: float = Field(20.0, gt=0, description="logit scale of the softmax over the classes")
+
+
+class ScoresTeacher(Section):
+    """Probabilities or logits made elsewhere."""
+
+    file: Path | None = Field(None, description="npz, Zarr or parquet file with ids, classes and the scores")
+    zero_shot: str = Field("zero_shot", description="name of the (N, C) array of whole-photo scores")
+    crops: list[str] = Field(["crops"], description="names of (N, C) or (M, N, C) arrays, each one or M passes")
+    values: Literal["probabilities", "logits"] = Field("probabilities", description="what the numbers are")
+    missing: Literal["error", "drop"] = Field("error", description="photos without scores: an error, or dropped")
+
+
+class Teacher(Section):
+    """The model that is asked about whole photos and crops."""
+
+    kind: Literal["open_clip", "conse", "scores"] = Field(
+        "open_clip", description="which of the sections below is used"
+    )
+    precision: Precision = Field(
+        "tf32",
+        description="number format: float32; tf32, the same with a GPU's TF32 tensor cores; bfloat16; float16 (GPU)",
+    )
+    compiled: bool = Field(False, description="compile it with torch.compile; a minute per job, then faster")
+    runtime: Literal["torch", "openvino"] = Field(
+        "torch",
+        description="what embeds views: torch; openvino (its extra), faster on a CPU, other last digits",
+    )
+    open_clip: OpenClipTeacher = Field(default_factory=OpenClipTeacher, description="kind open_clip")
+    conse: ConseTeacher = Field(default_factory=ConseTeacher, description="kind conse (runs without any model hub)")
+    scores: ScoresTeacher = Field(default_factory=ScoresTeacher, description="kind scores")
+
+    @model_validator(mode="after")
+    def one_compiler_at_most(self) -> Self:
+        """OpenVINO compiles by itself."""
+        if self.compiled and self.runtime == "openvino":
+            raise ValueError("compiled is for runtime torch; openvino compiles by itself, leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def scores_have_a_file(self) -> Self:
+        """Scores come from a file."""
+        if self.kind == "scores" and self.scores.file is None:
+            raise ValueError("kind scores needs `scores.file`")
+        return self
+
+
+class OpenClipStudent(OpenClipModel):
+    """Any open_clip visual tower without its pooling."""
+
+    model: str = Field("RN101", description=MODEL_NAME)
+    image_size: Size = Field(448, description="side of the square input in pixels")
+
+
+class TimmStudent(Section):
+    """Any timm model that gives a feature map."""
+
+    model: str = Field(
+        "tf_efficientnet_lite0", description="timm model name, with its tag (resnet50.a1_in1k) or without"
+    )
+    weights: str = Field(
+        "package", description="package: from extra `offline`; pretrained: from the hub; or the path of a local file"
+    )
+    image_size: Size = Field(288, description="side of the square input in pixels")
+    preprocessing: Preprocessing = Field(
+        default_factory=Preprocessing,
+        description="null takes it from the tag, from config.json next to the local file, or from all tags of the "
+        "model where they agree",
+    )
+
+
+class Student(Section):
+    """The frozen backbone under the adapter."""
+
+    kind: Literal["open_clip", "timm", "none"] = Field(
+        "open_clip", description="which of the sections below is used; none stops at the pseudo-labels"
+    )
+    head: Literal["adapter", "linear"] = Field(
+        "adapter",
+        description="what is trained on the backbone's grid features: adapter, the paper's (sections `adapter` and "
+        "`train`); linear, class-specific residual attention (section `linear`), in a fraction of the time",
+    )
+    precision: Precision = Field(
+        "tf32",
+        description="number format: float32; tf32, the same with a GPU's TF32 tensor cores; bfloat16; float16 (GPU)",
+    )
+    compiled: bool = Field(False, description="compile it with torch.compile; a minute per job, then faster")
+    open_clip: OpenClipStudent = Field(default_factory=OpenClipStudent, description="kind open_clip")
+    timm: TimmStudent = Field(default_factory=TimmStudent, description="kind timm")
+
+
+class Adapter(Section):
+    """The trained part of the student (Eq. 14-16)."""
+
+    reduction: Size = Field(16, description="the bottleneck's narrowing")
+    width: Size = Field(256, description="width of the decoder")
+    layers: Size = Field(2, description="decoder layers")
+    heads: Size = Field(8, description="attention heads")
+    feedforward: Size = Field(256, description="width of the decoder's feed-forward layers")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout in the decoder")
+
+
+class Linear(Section):
+    """Training of the linear head (not the paper's): it learns from the labels as they are, without an E-step."""
+
+    steps: Size = Field(800, description="optimizer steps; the learning rate falls to 0 by a cosine")
+    batch_size: Size = Field(64, description="images per step")
+    lr: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        "auto",
+        description="AdamW's learning rate; auto chooses one of `rates` without labels: heads trained on one half of "
+        "the images are asked about the other half",
+    )
+    rates: list[Annotated[float, Field(gt=0)]] = Field(
+        [3e-4, 1e-3, 3e-3], min_length=1, description="learning rates that `lr: auto` tries"
+    )
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's")
+    sewn_epochs: Size = Field(
+        8, description="epochs of sewn images whose features are made; the steps go through them again and again"
+    )
+
+
+class Train(Section):
+    """Interactive cutting and sewing (Eq. 17-20, Algorithm 1)."""
+
+    labels: Literal["pseudo", "fused", "zero_shot"] = Field("pseudo", description="which labels to start from")
+    epochs: Size | Literal["auto"] = Field(
+        1, description="passes over the training photos; auto: as many as give at least 800 steps"
+    )
+    batch_size: Size = Field(16, description="photos per step")
+    lr_adapter: float = Field(1e-3, gt=0, description="learning rate of the adapter")
+    lr_decoder: float | None = Field(None, gt=0, description="learning rate of its decoder; null for lr_adapter")
+    lr_estimator: float = Field(1e-2, gt=0, description="learning rate of the pseudo-labels in the E-step")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's, for all groups")
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="constant is the paper's; cosine falls to 0"
+    )
+    warmup: Fraction = Field(0.0, description="share of the steps in which the rate rises from 0")
+    strong_weight: float = Field(
+        0.0, ge=0, description="weight of the loss on a flipped, RandAugmented view (released code: 0.7)"
+    )
+    em_weight: float = Field(1.0, ge=0, description="weight of the E-step's loss (Eq. 19); 0 keeps the labels fixed")
+    correct_after: bool = Field(False, description="apply the correction once more after training (released code)")
+    seed: int = Field(9, description="seed of initial weights, order, overlays, augmentations and dropout")
+
+    @property
+    def num_epochs(self) -> int:
+        """The number of epochs, once `auto` has been resolved by the number of training photos."""
+        if self.epochs == "auto":
+            raise ValueError("train.epochs is still auto")
+        return self.epochs

@@ -1,0 +1,177 @@
+"""Reading photos for the student: a bounded cache, errors that survive worker processes, photos in batches."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from cutsew.data.images import read_image
+from cutsew.errors import UserError
+from cutsew.method.crops import Square
+from cutsew.method.student_views import LOOKS, Pixels, looks, whole_look
+from cutsew.storage.manifest import slabs
+
+T = TypeVar("T")
+Look = Callable[[Image.Image, int, str], Pixels]
+"""Cuts views of a photo, of a side in pixels and by an interpolation; picklable."""
+
+CACHE_BYTES = 512 * 2**20
+"""Decoded photos kept in memory, over all workers together."""
+
+
+class Photos:
+    """Decoded photos by path; those used last are kept while they fit.
+
+    Args:
+        budget: bytes of decoded pixels to keep.
+
+    """
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._held = 0
+        self._kept: OrderedDict[str, Image.Image] = OrderedDict()
+
+    def read(self, path: str) -> Image.Image:
+        """Return a photo as RGB; callers must not change it.
+
+        Raises:
+            BadImage: it cannot be read.
+
+        """
+        if path in self._kept:
+            self._kept.move_to_end(path)
+            return self._kept[path]
+        image = read_image(Path(path))
+        self._kept[path] = image
+        self._held += _bytes(image)
+        while self._held > self._budget:
+            self._held -= _bytes(self._kept.popitem(last=False)[1])
+        return image
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Bad input found in a worker process; torch would wrap the exception in a traceback."""
+
+    message: str
+
+
+class Guarded(Dataset[Any]):
+    """A dataset whose items may fail with a UserError, passed on as a Failure."""
+
+    def __init__(self, item: Callable[[Any], Any], length: int) -> None:
+        self._item = item
+        self._length = length
+
+    def __len__(self) -> int:
+        """Count the items."""
+        return self._length
+
+    def __getitem__(self, key: Any) -> Any:  # noqa: ANN401 - as the sampler's keys are
+        """Make one item."""
+        try:
+            return self._item(key)
+        except UserError as error:
+            return Failure(str(error))
+
+
+class Collate:
+    """Joins items to a batch, unless one failed."""
+
+    def __init__(self, join: Callable[[list[Any]], Any]) -> None:
+        self._join = join
+
+    def __call__(self, items: list[Any]) -> Any:  # noqa: ANN401 - what `join` makes
+        """Join the items, or return the first failure."""
+        return next((item for item in items if isinstance(item, Failure)), None) or self._join(items)
+
+
+def batches(
+    item: Callable[[Any], T],
+    length: int,
+    keys: Iterable[list[Any]],
+    join: Callable[[list[T]], Any],
+    workers: int,
+) -> Iterator[Any]:
+    """Make batches in order, in worker processes where there are any.
+
+    Args:
+        item: makes one item of a key; picklable.
+        length: number of items that there are.
+        keys: the keys of each batch.
+        join: makes a batch of its items; picklable.
+        workers: processes; 0 works in this one.
+
+    Raises:
+        UserError: an item is bad.
+
+    """
+    loader: DataLoader[Any] = DataLoader(
+        Guarded(item, length),
+        batch_sampler=cast(Any, keys),
+        num_workers=workers,
+        collate_fn=Collate(join),
+        generator=torch.Generator(),  # its own, so that torch's global one is left alone
+    )
+    for batch in loader:
+        if isinstance(batch, Failure):
+            raise UserError(batch.message)
+        yield batch
+
+
+class PlainPhoto:
+    """Makes what the student sees of a photo that is not sewn, as `look` cuts it: (..., 3, S, S) uint8."""
+
+    def __init__(self, paths: Sequence[str], square: Square, look: Look = whole_look) -> None:
+        self._paths = paths
+        self._square = square
+        self._look = look
+
+    def __call__(self, index: int) -> Tensor:
+        """Read and cut photo number `index`."""
+        return torch.from_numpy(self._look(read_image(Path(self._paths[index])), *self._square))
+
+
+def plain_batches(paths: Sequence[str], square: Square, batch_size: int, workers: int) -> Iterator[Tensor]:
+    """Give the weak views of photos in order, (B, 3, S, S) uint8.
+
+    Args:
+        paths: of the photos.
+        square: the student's.
+        batch_size: photos in a batch.
+        workers: processes that decode.
+
+    Raises:
+        BadImage: a photo cannot be read.
+
+    """
+    return batches(PlainPhoto(paths, square), len(paths), in_order(len(paths), batch_size), torch.stack, workers)
+
+
+def tiled_batches(paths: Sequence[str], square: Square, batch_size: int, workers: int) -> Iterator[Tensor]:
+    """Give the wholes and the tiles of photos in order, (B, 5, 3, S, S) uint8.
+
+    A batch holds `batch_size` views at most, and one photo at least.
+
+    Raises:
+        BadImage: a photo cannot be read.
+
+    """
+    keys = in_order(len(paths), max(1, batch_size // LOOKS))
+    return batches(PlainPhoto(paths, square, looks), len(paths), keys, torch.stack, workers)
+
+
+def in_order(photos: int, size: int) -> list[list[int]]:
+    """Cut n photos, by their numbers, into batches of `size`."""
+    return [list(range(part.start, part.stop)) for part in slabs(photos, size)]
+
+
+def _bytes(image: Image.Image) -> int:
+    return image.width * image.height * 3

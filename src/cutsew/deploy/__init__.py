@@ -1,1 +1,0 @@
-"""The student on its own: exported, and looking at new photos."""

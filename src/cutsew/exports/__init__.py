@@ -1,1 +1,0 @@
-"""A run's labels in the files of other tools."""

@@ -1,0 +1,1 @@
+"""The student on its own: exported, and applied to new images."""

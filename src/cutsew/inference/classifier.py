@@ -1,0 +1,129 @@
+"""Opening a student, as torch module or ONNX file.
+
+- A student that onnxruntime runs, with the interface of cutsew.models.student.Student.
+- Opening a student wherever it comes from: a run's folder, an exported folder, its safetensors or its ONNX file.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cutsew.errors import UserError
+from cutsew.inference.model_files import INPUT, OUTPUTS, package
+from cutsew.method.crops import Square
+from cutsew.models.student import MODEL, Build, build_backbone, load, read_description
+from cutsew.runtime.device import pick_device
+from cutsew.storage import result_tables as table
+from cutsew.storage.result_tables import Thresholds
+
+
+class OnnxStudent:
+    """The classifier of a model.onnx that `cutsew export` wrote.
+
+    Args:
+        path: the file.
+        device: cpu or cuda; cuda needs onnxruntime's build for it.
+
+    Attributes:
+        classes: C names, in the order of the logits.
+        image_size: S, side of the square input in pixels; photos are squashed to it.
+        square: that size, and the interpolation.
+        thresholds: from which probability each class counts as named.
+
+    Raises:
+        UserError: no such file, not one that `cutsew export` wrote, or a package or device is missing.
+
+    """
+
+    def __init__(self, path: Path, device: str = "cpu") -> None:
+        runtime = package("onnxruntime")
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; write it with cutsew export")
+        provider = "CUDAExecutionProvider" if device == "cuda" else "CPUExecutionProvider"
+        if provider not in runtime.get_available_providers():
+            raise UserError("--device: this onnxruntime has no cuda; install onnxruntime-gpu, or set --device cpu")
+        try:
+            self._session = runtime.InferenceSession(path, providers=[provider])
+            kept = self._session.get_modelmeta().custom_metadata_map
+            self.classes = [str(name) for name in json.loads(kept["classes"])]
+            self.image_size = int(kept["image_size"])
+            self.square = Square(self.image_size, kept["interpolation"])
+            self.thresholds = Thresholds(kept["threshold_rule"], json.loads(kept["thresholds_by_rule"]))
+        except Exception:  # onnxruntime raises a kind of its own for each way that a file can be damaged
+            raise UserError(f"{path}: not a whole ONNX file of cutsew export; export the student again") from None
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Map (B, 3, S, S) uint8 RGB pixels to (B, C) float32 logits; their sigmoid is each class's probability."""
+        (logits,) = self._session.run([OUTPUTS[0]], {INPUT: images.cpu().numpy()})
+        return torch.from_numpy(logits)
+
+
+ONNX = "model.onnx"
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A student, ready for photos.
+
+    Attributes:
+        logits: from (B, 3, S, S) uint8 to (B, C) float32, on the CPU.
+        classes: C names.
+        square: how it takes photos.
+        thresholds: from which probability each class counts as named.
+
+    """
+
+    logits: Callable[[Tensor], Tensor]
+    classes: list[str]
+    square: Square
+    thresholds: Thresholds
+
+
+def open_classifier(path: Path, device: str, build: Build = build_backbone) -> Classifier:
+    """Open a student.
+
+    Args:
+        path: a run's folder or adapter.safetensors in it; a folder that `cutsew export` wrote, or student.safetensors
+            or model.onnx in it.
+        device: auto, cpu or cuda.
+        build: makes the backbone of a run's student.
+
+    Raises:
+        UserError: there is no student, or it is damaged.
+
+    """
+    if path.is_dir() and not path.joinpath(MODEL).is_file() and path.joinpath(ONNX).is_file():
+        path = path / ONNX
+    if path.suffix == ".onnx":
+        return _onnx(path, device)
+    if not path.exists():
+        raise UserError(f"{path}: no such model; name a run's folder, an exported folder or its model.onnx")
+    where = pick_device(device)
+    student = load(path, where, build)
+    return Classifier(
+        lambda images: student(images.to(where)).cpu(),
+        student.classes,
+        student.square,
+        thresholds_of(path, student.classes),
+    )
+
+
+def thresholds_of(path: Path, classes: list[str]) -> Thresholds:
+    """Return the thresholds of a student on disk: those of an export, else those of the run, else 0.5."""
+    folder = path if path.is_dir() else path.parent
+    kept = read_description(folder / MODEL).get("thresholds")
+    if kept is not None:
+        return Thresholds(kept["rule"], {rule: values for rule, values in kept.items() if rule != "rule"})
+    if folder.joinpath(table.TABLE).is_file():
+        return table.read_thresholds(folder / table.TABLE, classes)
+    return table.plain(len(classes))
+
+
+def _onnx(path: Path, device: str) -> Classifier:
+
+    student = OnnxStudent(path, "cpu" if device == "auto" else device)
+    return Classifier(student, student.classes, student.square, student.thresholds)

@@ -1,0 +1,288 @@
+"""Predicting labels of new images, and writing them as they come.
+
+- Photos that no manifest lists: found in a folder or named alone, read one after the other, bad ones told of.
+- What is found in each photo, written as it comes: CSV, wide or long, and JSON, as one array or one line a photo.
+- Photos in, labels and probabilities out: a student at work, however it is kept.
+"""
+
+import csv
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from cutsew.data import accounting, folder
+from cutsew.data.images import SUFFIXES, BadImage
+from cutsew.data.loader import PlainPhoto, batches, in_order
+from cutsew.errors import UserError, printable
+from cutsew.inference.classifier import Classifier
+from cutsew.method.crops import Square
+from cutsew.method.score import sigmoid
+from cutsew.runtime.batching import refuse_not_finite
+from cutsew.storage.atomic import replacing
+
+
+@dataclass(frozen=True)
+class Found:
+    """Photos, and what lies beside them.
+
+    Attributes:
+        names: one per photo: its path relative to the folder; of a single photo, the path as given.
+        paths: of the files.
+        leftovers: all else that is there.
+
+    """
+
+    names: list[str]
+    paths: list[str]
+    leftovers: list[folder.Leftover] = field(default_factory=list)
+
+
+def find(where: Path) -> Found:
+    """Find the photos of a folder, at any depth and in the order of their names, or take the one that is named.
+
+    Raises:
+        UserError: there is none.
+
+    """
+    if where.is_file():
+        return Found([str(where)], [str(where)])
+    if not where.is_dir():
+        raise UserError(f"{where}: no such photo or folder; name one that is there")
+    leftovers: list[folder.Leftover] = []
+    names = folder.list_photos(where, leftovers, tolerant=True)
+    if not names:
+        raise UserError(f"{where}: holds no photos ({' '.join(SUFFIXES)}); name a folder that does")
+    return Found(names, [str(where / name) for name in names], leftovers)
+
+
+def readable(paths: Sequence[str], square: Square, batch_size: int, workers: int) -> Iterator[list[Tensor | str]]:
+    """Read photos in batches, in order.
+
+    Args:
+        paths: of the photos.
+        square: the student's.
+        batch_size: photos in a batch.
+        workers: processes that decode; 0 for none beside this one.
+
+    Yields:
+        For each photo of a batch, its (3, S, S) uint8 pixels, or why it cannot be read.
+
+    """
+    yield from batches(_Photo(paths, square), len(paths), in_order(len(paths), batch_size), list, workers)
+
+
+class _Photo:
+    """Makes one photo's pixels, or the reason why it has none."""
+
+    def __init__(self, paths: Sequence[str], square: Square) -> None:
+        self._photo = PlainPhoto(paths, square)
+
+    def __call__(self, index: int) -> Tensor | str:
+        try:
+            return self._photo(index)
+        except BadImage as error:
+            return error.reason
+
+
+FORMATS = ("csv", "json", "jsonl")
+SEPARATOR = ";"
+"""Between the labels of a CSV's field, as in a CSV of true labels."""
+
+Writer = Callable[[str, npt.NDArray[np.float64], npt.NDArray[np.bool_]], None]
+"""Writes a photo's name, its (C,) probabilities and which classes are named."""
+
+
+def format_of(out: Path, wanted: str | None, classes: Sequence[str], *, long: bool) -> str:
+    """Return the format of a file, from its suffix where none is asked for; CSV on standard output.
+
+    Raises:
+        UserError: no known format, or one that these classes cannot be written in.
+
+    """
+    chosen = wanted or ("csv" if str(out) == "-" else out.suffix.removeprefix(".").lower())
+    if chosen not in FORMATS:
+        raise UserError(f"{out}: not a .csv, .json or .jsonl file; name one, or - for standard output")
+    if long and chosen != "csv":
+        raise UserError(f"--long: is a form of CSV, not of {chosen}; leave it out")
+    if chosen == "csv" and not long:
+        for name in classes:
+            if name in ("image", "labels") or SEPARATOR in name:
+                raise UserError(f"{out}: the class {name!r} does not fit this table; write .jsonl, or add --long")
+    return chosen
+
+
+@contextmanager
+def writing(out: Path, chosen: str, classes: Sequence[str], *, long: bool) -> Iterator[Writer]:
+    """Give a writer of rows; the file takes its place when all are written, and not before.
+
+    Args:
+        out: the file, or `-` for standard output, where a reader that stops early ends the program quietly.
+        chosen: one of FORMATS.
+        classes: C names.
+        long: of CSV, a row per photo and class.
+
+    """
+    if str(out) != "-":
+        with replacing(out) as draft, draft.open("w", encoding="utf-8", newline="") as stream:
+            yield from _rows(stream, chosen, classes, long=long)
+        return
+    try:
+        yield from _rows(sys.stdout, chosen, classes, long=long)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at its end
+        raise SystemExit(1) from None
+
+
+def _rows(stream: IO[str], chosen: str, classes: Sequence[str], *, long: bool) -> Iterator[Writer]:
+    if chosen == "csv":
+        yield (_long if long else _wide)(stream, classes)
+        return
+    lines = _Json(stream, classes, array=chosen == "json")
+    yield lines.write
+    lines.end()
+
+
+def _wide(stream: IO[str], classes: Sequence[str]) -> Writer:
+    rows = csv.writer(stream, lineterminator="\n")
+    rows.writerow(["image", "labels", *classes])
+
+    def write(name: str, probabilities: npt.NDArray[np.float64], named: npt.NDArray[np.bool_]) -> None:
+        labels = SEPARATOR.join(np.array(classes, dtype=object)[named])
+        rows.writerow([name, labels, *(f"{p:.6g}" for p in probabilities)])
+
+    return write
+
+
+def _long(stream: IO[str], classes: Sequence[str]) -> Writer:
+    rows = csv.writer(stream, lineterminator="\n")
+    rows.writerow(["image", "class", "probability", "named"])
+
+    def write(name: str, probabilities: npt.NDArray[np.float64], named: npt.NDArray[np.bool_]) -> None:
+        for label, p, yes in zip(classes, probabilities, named, strict=True):
+            rows.writerow([name, label, f"{p:.6g}", int(yes)])
+
+    return write
+
+
+class _Json:
+    """A line a photo; as an array, with brackets and commas around."""
+
+    def __init__(self, stream: IO[str], classes: Sequence[str], *, array: bool) -> None:
+        self._stream = stream
+        self._classes = classes
+        self._array = array
+        self._written = 0
+
+    def write(self, name: str, probabilities: npt.NDArray[np.float64], named: npt.NDArray[np.bool_]) -> None:
+        row = {
+            "image": name,
+            "labels": [label for label, yes in zip(self._classes, named, strict=True) if yes],
+            "probabilities": {c: float(f"{p:.6g}") for c, p in zip(self._classes, probabilities, strict=True)},
+        }
+        before = ("[\n" if not self._written else ",\n") if self._array else ""
+        self._stream.write(before + json.dumps(row, ensure_ascii=False) + ("" if self._array else "\n"))
+        self._written += 1
+
+    def end(self) -> None:
+        if self._array:
+            self._stream.write("\n]\n" if self._written else "[]\n")
+
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class How:
+    """How new photos are looked at.
+
+    Attributes:
+        threshold: probability from which every class counts as named; None for the student's own thresholds.
+        rule: whose thresholds; None for the student's usual ones.
+        format: csv, json or jsonl; None to tell it from the file's suffix.
+        long: of CSV, a row per photo and class.
+        batch_size: photos per forward pass.
+        workers: processes that decode.
+        together: combines logits of photos, by their paths, with another model's; None for the student alone.
+
+    """
+
+    threshold: float | None = None
+    rule: str | None = None
+    format: str | None = None
+    long: bool = False
+    batch_size: int = 32
+    workers: int = 0
+    together: Callable[[Sequence[str], npt.NDArray[np.float32]], npt.NDArray[np.float32]] | None = None
+
+
+def predict(photos: Path, student: Classifier, out: Path, how: How) -> int:
+    """Name the classes in a photo or in all photos of a folder; return how many were read.
+
+    Args:
+        photos: a photo or a folder.
+        student: the classifier.
+        out: a file, or `-` for standard output.
+        how: thresholds, format, speed.
+
+    Raises:
+        UserError: there are no photos, or none can be read.
+
+    """
+    if how.threshold is not None and how.rule is not None:
+        raise UserError("--threshold: takes the place of --rule; leave one of them out")
+    chosen = format_of(out, how.format, student.classes, long=how.long)
+    thresholds = student.thresholds.choose(how.rule)
+    if how.threshold is not None:
+        thresholds = np.full(len(student.classes), how.threshold)
+    found = find(photos)
+    with logging_redirect_tqdm(), writing(out, chosen, student.classes, long=how.long) as write:
+        bad = _predict(found, student, thresholds, how, write)
+        if bad == len(found.names):
+            raise UserError(f"{photos}: of {bad} photos none can be read; nothing is written")
+    _tell(len(found.names), bad, found)
+    return len(found.names) - bad
+
+
+def _predict(found: Found, student: Classifier, thresholds: npt.NDArray[np.float64], how: How, write: Writer) -> int:
+    """Write a row for each photo that can be read; return how many cannot."""
+    bad, photos = 0, zip(found.names, found.paths, strict=True)
+    with tqdm(total=len(found.names), desc="predict", unit="photo") as bar:
+        for batch in readable(found.paths, student.square, how.batch_size, how.workers):
+            kept = []
+            for item in batch:
+                name, path = next(photos)
+                if isinstance(item, str):
+                    bad += 1
+                    log.warning("skipped %s: %s", printable(name), item)
+                else:
+                    kept.append((name, path, item))
+            if kept:
+                logits = student.logits(torch.stack([item for _, _, item in kept])).numpy()
+                if how.together is not None:
+                    logits = how.together([path for _, path, _ in kept], logits)
+                refuse_not_finite(logits, [name for name, _, _ in kept], "the model's answer")
+                for (name, _, _), probabilities in zip(kept, sigmoid(logits.astype(np.float64)), strict=True):
+                    write(name, probabilities, probabilities >= thresholds)
+            bar.update(len(batch))
+    return bad
+
+
+def _tell(photos: int, bad: int, found: Found) -> None:
+    skipped = ([f"{bad} that cannot be read"] if bad else []) + accounting.counts(
+        accounting.groups([], found.leftovers)
+    )
+    log.info("%d photos looked at%s", photos - bad, f"; skipped: {printable(', '.join(skipped))}" if skipped else "")

@@ -1,0 +1,159 @@
+"""Two ensembles on new images: test-time tiling, and student with teacher.
+
+- A student that looks at two scales, on new photos.
+- Student and fused teacher together on new photos: the run's cutting and fusion again, one photo at a time.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cutsew.audit.run import Run
+from cutsew.config.method import Cut, Fuse, Score
+from cutsew.config.networks import Teacher
+from cutsew.data.images import read_image
+from cutsew.errors import UserError
+from cutsew.inference.classifier import Classifier
+from cutsew.method.crops import crop_boxes, whole_box
+from cutsew.method.ensemble import ensemble
+from cutsew.method.resample import cut_all
+from cutsew.method.student_views import looks, on_whole_scale
+from cutsew.models import teachers
+from cutsew.pipeline.fusing import FOUND, fuse_by
+from cutsew.runtime.device import pick_device
+from cutsew.storage import result_tables as table
+from cutsew.storage.manifest import slabs
+from cutsew.storage.tables import read_record, said
+from cutsew.storage.zarr_layout import CROPS
+from cutsew.storage.zarr_reader import array_of, attribute, open_group, read_texts
+from cutsew.storage.zarr_writer import file_digest
+
+Floats = npt.NDArray[np.floating[Any]]
+
+
+class Tiled:
+    """Combines the student's logits of whole photos with its own of their tiles.
+
+    Args:
+        folder: the run's, with tiles.csv.
+        student: the classifier.
+
+    Raises:
+        UserError: the run has no tiles.csv, or one of other classes.
+
+    """
+
+    def __init__(self, folder: Path, student: Classifier) -> None:
+        if not folder.joinpath(table.TILES).is_file():
+            raise UserError(f"--tiles: {folder} has no {table.TILES}; run it with predict.tiles: true")
+        self._usual = table.read_score_statistics(folder / table.TILES, student.classes)
+        self._student = student
+
+    def __call__(self, paths: Sequence[str], whole: Floats) -> npt.NDArray[np.float32]:
+        """Combine (n, C) logits of n whole photos with those of their tiles, on the scale of the whole photos'."""
+        z = np.stack([np.concatenate([z[None], self._tiles(path)]) for path, z in zip(paths, whole, strict=True)])
+        return on_whole_scale(z, self._usual["student"], self._usual["tiles"])
+
+    def _tiles(self, path: str) -> Floats:
+        views = looks(read_image(Path(path)), *self._student.square)[1:]
+        found: Floats = self._student.logits(torch.from_numpy(views)).numpy()
+        return found
+
+
+log = logging.getLogger(__name__)
+
+
+class Together:
+    """Combines the student's logits with those of the teacher that its run asked.
+
+    Args:
+        folder: the run's, with ensemble.csv.
+        classes: the student's.
+        device: auto, cpu or cuda.
+        batch_size: views per forward pass.
+
+    Attributes:
+        views: of the teacher, for each photo.
+
+    Raises:
+        UserError: the run has no ensemble, or no teacher that can be asked.
+
+    """
+
+    def __init__(self, folder: Path, classes: list[str], device: str, batch_size: int) -> None:
+        if not folder.joinpath(table.ENSEMBLE).is_file():
+            raise UserError(f"--ensemble: {folder} has no {table.ENSEMBLE}; run it with predict.ensemble: teacher")
+        self._usual = table.read_score_statistics(folder / table.ENSEMBLE, classes)
+        run = Run(folder)
+        scoring = run.settings("fused.zarr", "score", Score)
+        if scoring.rule != "softmax":
+            raise UserError(f"--ensemble: {folder} fused {scoring.rule}'s scores, and new photos are cut; leave it out")
+        views, text = run.path("views.zarr"), run.path("text.zarr")
+        records = sorted(views.with_suffix(".records").glob("*.json")) if views is not None else []
+        if views is None or text is None or not records:
+            raise UserError(f"--ensemble: {folder} has no teacher that could look at new photos; leave it out")
+        settings = read_record(records[0], "settings")
+        self._cut = Cut.model_validate(settings["cut"])
+        self._teacher = teachers.build(Teacher.model_validate(settings["teacher"]), pick_device(device))
+        self._texts = read_texts(text)
+        if self._texts.weights != self._teacher.weights_digest:
+            raise UserError(f"{text}: made by a teacher with other weights; run the workflow again")
+        if attribute(open_group(views), "preprocessing") != self._teacher.preprocessing.describe():
+            raise UserError(
+                f"{views}: encoded with other preprocessing than the teacher's; delete it and run the workflow again"
+            )
+        self._fuse = run.settings("fused.zarr", "fuse", Fuse)
+        self._epsilon = scoring.epsilon
+        made, name = run.record("fused.zarr"), FOUND.get(self._fuse.rule)
+        self._found = 0.0
+        if made is not None and name is not None:
+            self._found = float(said(made.content, made.record, "facts", name))
+        passes = array_of(open_group(views), CROPS).shape[0]
+        self._passes = range(passes if self._fuse.passes is None else self._fuse.passes)
+        self._windows = self._teacher.windows(self._cut.windows) if self._cut.layout == "windows" else None
+        self._parts = [] if self._windows is not None else self._parts_of_passes()
+        self._batch_size = batch_size
+        self.views = len(self._passes) + 1
+        log.info("the teacher is asked about %d views of each photo", self.views)
+
+    def __call__(self, paths: Sequence[str], student: Floats) -> npt.NDArray[np.float32]:
+        """Combine (n, C) logits of the student with the fused teacher's of the same n photos."""
+        teacher = np.stack([self._fused(Path(path)) for path in paths])
+        return ensemble(student, teacher, self._usual["student"], self._usual["teacher"])
+
+    def _parts_of_passes(self) -> list[tuple[range, int, Callable[[Tensor], Tensor]]]:
+        """Group the passes by the side at which the teacher sees their crops, with what embeds that side."""
+        runs = self._cut.by_side(self._passes, self._teacher.image_size)
+        return [(passes, side, self._teacher.at_side(side)) for passes, side in runs]
+
+    def _embed(
+        self, photo: Image.Image, boxes: Floats, side: int, embed: Callable[[Tensor], Tensor]
+    ) -> list[npt.NDArray[np.float32]]:
+        """Embed the views of a photo at one side, batch by batch."""
+        views = cut_all(photo, boxes, side, self._teacher.preprocessing.interpolation)
+        return [embed(views[part]).numpy() for part in slabs(len(views), self._batch_size)]
+
+    def _fused(self, path: Path) -> npt.NDArray[np.float32]:
+        """Ask about the whole photo and its crops, which depend on its content alone: (C,) fused logits."""
+        photo = read_image(path)
+        whole, look = whole_box(*photo.size)[None], self._teacher.preprocessing.interpolation
+        found = self._embed(photo, whole, self._teacher.image_size, self._teacher.embed_images)
+        for passes, side, embed in self._parts:
+            boxes = crop_boxes(file_digest(path), *photo.size, passes, **self._cut.placement())
+            found += self._embed(photo, boxes, side, embed)
+        embedded = np.concatenate(found)
+        if self._windows is not None:
+            windows = self._windows.embed_images(cut_all(photo, whole, self._windows.image_size, look))[0].numpy()
+            embedded = np.concatenate([embedded, windows[self._passes]])
+        stored = embedded.astype(np.float16)  # as views.zarr keeps them
+        z = self._texts.score(stored, self._epsilon)
+        fused: npt.NDArray[np.float32]
+        fused, _ = fuse_by(self._fuse, z[:1], z[1:, None], self._found, self._epsilon, self._texts.answers)
+        return fused[0]  # type: ignore[no-any-return]

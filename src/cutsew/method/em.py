@@ -1,0 +1,185 @@
+"""Interactive cutting and sewing: losses, and the table of pseudo-labels (paper, Section 3.5).
+
+- Label blending and the two losses of interactive cutting and sewing (paper, Eq. 13 and 17-20).
+- The estimator Z: the table of pseudo-labels that the E-step moves, a few rows a step (paper, Section 3.5).
+
+A dense AdamW moves and decays every row of Z at every step: O(N C) work for a batch of a few rows. This one touches
+the rows of the batch only and gives what the dense one would: a row that was left alone is brought up to date, in
+closed form, when it is next read.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+
+class Blend(NamedTuple):
+    """Blended labels.
+
+    Attributes:
+        z: (B, C), the largest logit of each class over an image's sources.
+        source: (B, C) int64 in [0, K), which source gave it.
+
+    """
+
+    z: Tensor
+    source: Tensor
+
+
+def blend(z: Tensor) -> Blend:
+    """Take each class's largest logit over the background and the overlays of a sewn image (Eq. 13).
+
+    The gradient of each class goes to exactly one source, the winner (Eq. 18-19). Where sources tie, the first one
+    wins: the background before the overlays, overlays in the order in which they were pasted.
+
+    Args:
+        z: (B, K, C) float logits; source 0 is the background. An image with fewer sources repeats its background,
+            which then wins ties against its copies.
+
+    """
+    source = z.detach().max(dim=1).indices  # torch promises the first of equals
+    return Blend(z.gather(1, source[:, None])[:, 0], source)
+
+
+def m_loss(p: Tensor, z: Tensor, strong: Tensor | None = None, strong_weight: float = 0.0) -> Tensor:
+    """M-step: binary cross-entropy of the student against the blended labels, which get no gradient (Eq. 20).
+
+    Args:
+        p: (B, C) logits of the weak view.
+        z: (B, C) blended label logits.
+        strong: (B, C) logits of the strong view; None where there is none.
+        strong_weight: weight of the strong view's loss (released code: 0.7; the paper has none).
+
+    Returns:
+        Scalar, mean over images and classes.
+
+    """
+    target = torch.sigmoid(z.detach())
+    loss = binary_cross_entropy_with_logits(p, target)
+    if strong is not None:
+        loss = loss + strong_weight * binary_cross_entropy_with_logits(strong, target)
+    return loss
+
+
+def e_loss(z: Tensor, p: Tensor) -> Tensor:
+    """E-step: binary cross-entropy of the blended labels against the student, which gets no gradient (Eq. 19).
+
+    Args:
+        z: (B, C) blended label logits.
+        p: (B, C) student logits of the weak view.
+
+    Returns:
+        Scalar, mean over images and classes.
+
+    """
+    return binary_cross_entropy_with_logits(z, torch.sigmoid(p.detach()))
+
+
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
+HORIZON = 256
+"""Steps after which the momentum left by a gradient is taken as spent: (0.9 / sqrt(0.999))^256 is below 1e-11."""
+ROWS_AT_ONCE = 256
+"""Rows that are brought up to date together at the end: HORIZON times their size is held in memory."""
+
+
+class Estimator:
+    """Z as a parameter under a lazy AdamW.
+
+    Each step: read the labels of the rows in use with `rows`, put the gradient of the E-step's loss on them, and give
+    it to `step`. Steps count from 0 and follow one another.
+
+    Args:
+        z: (N, C) float32 logits to start from; copied.
+        rates: learning rate of every step to come; 0 leaves a step without effect on Z, decay included.
+        weight_decay: AdamW's.
+
+    """
+
+    def __init__(self, z: Tensor, rates: Sequence[float] | Tensor, weight_decay: float) -> None:
+        self.z = z.detach().clone()
+        self.mean = torch.zeros_like(self.z)
+        self.square = torch.zeros_like(self.z)
+        self.last = torch.zeros(len(z), dtype=torch.int64, device=z.device)  # steps that a row has seen
+        self.steps = 0
+        rates = torch.as_tensor(rates, dtype=torch.float64)
+        kept = torch.cumsum(torch.log1p(-rates * weight_decay), 0)
+        self._rates = rates.to(z.device)
+        self._log_kept = torch.cat([torch.zeros(1, dtype=torch.float64), kept]).to(z.device)
+
+    def rows(self, index: Tensor) -> Tensor:
+        """Bring rows up to date and return a copy of them, (n, C), that takes a gradient.
+
+        Args:
+            index: (n,) int64, distinct.
+
+        """
+        self._catch_up(index)
+        return self.z[index].requires_grad_()
+
+    def step(self, index: Tensor, gradient: Tensor) -> None:
+        """Make one AdamW step; rows outside `index` have the gradient zero.
+
+        Args:
+            index: (n,) int64, distinct rows, as given to `rows` just before.
+            gradient: (n, C) of the loss with respect to these rows.
+
+        """
+        self.steps += 1
+        rate = float(self._rates[self.steps - 1])
+        mean = BETAS[0] * self.mean[index] + (1 - BETAS[0]) * gradient
+        square = BETAS[1] * self.square[index] + (1 - BETAS[1]) * gradient**2
+        move = (mean / (1 - BETAS[0] ** self.steps)) / ((square / (1 - BETAS[1] ** self.steps)).sqrt() + EPSILON)
+        kept = torch.exp(self._log_kept[self.steps] - self._log_kept[self.steps - 1]).to(self.z.dtype)
+        self.z[index] = kept * self.z[index] - rate * move
+        self.mean[index], self.square[index] = mean, square
+        self.last[index] = self.steps
+
+    def settled(self) -> Tensor:
+        """Return Z, (N, C), with every row up to date; the estimator itself stays as it is."""
+        blocks = torch.split(torch.arange(len(self.z), device=self.z.device), ROWS_AT_ONCE)
+        return torch.cat([self._current(index)[0] for index in blocks]) if blocks else self.z.clone()
+
+    def state(self) -> dict[str, Tensor | int]:
+        """Return all that changes, for a checkpoint."""
+        return {"z": self.z, "mean": self.mean, "square": self.square, "last": self.last, "steps": self.steps}
+
+    def restore(self, state: dict[str, Tensor | int]) -> None:
+        """Go on from what `state` returned."""
+        for name in ("z", "mean", "square", "last"):
+            getattr(self, name).copy_(state[name])
+        self.steps = int(state["steps"])
+
+    def _catch_up(self, index: Tensor) -> None:
+        self.z[index], self.mean[index], self.square[index] = self._current(index)
+        self.last[index] = self.steps
+
+    def _current(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute z, mean and square of rows after `self.steps` steps, those missed with gradient zero.
+
+        With s the last step seen, r the rate and K the product of the decay factors, a row's value at T is
+        z_s K_T / K_s - sum over t in (s, T] of r_t u_t K_T / K_t, where
+        u_t = (b1^(t-s) m_s / (1 - b1^t)) / (sqrt(b2^(t-s) v_s / (1 - b2^t)) + epsilon).
+        """
+        z, mean, square, last = self.z[index], self.mean[index], self.square[index], self.last[index]
+        missed = self.steps - last
+        span = min(HORIZON, int(missed.max())) if len(index) else 0
+        if span == 0:
+            return z, mean, square
+        gap = torch.arange(1, span + 1, device=z.device)
+        step = (last[:, None] + gap).clamp(max=self.steps)  # (n, span), t
+        live = gap <= missed[:, None]
+        left = torch.exp(self._log_kept[self.steps] - self._log_kept[step])
+        first = self._rates[step - 1] * left * BETAS[0] ** gap.double() / (1 - BETAS[0] ** step.double()) * live
+        second = (BETAS[1] ** gap.double() / (1 - BETAS[1] ** step.double())).sqrt()
+        root = square.sqrt()[:, None]
+        divisor = (second.to(z.dtype)[:, :, None] * root).add_(EPSILON)
+        moves = mean * torch.bmm(first.to(z.dtype)[:, None], divisor.reciprocal_())[:, 0]
+        decay = torch.exp(self._log_kept[self.steps] - self._log_kept[last]).to(z.dtype)[:, None]
+        faded = missed.double()[:, None]
+        new_mean = (mean * BETAS[0] ** faded).to(z.dtype)
+        new_square = (square * BETAS[1] ** faded).to(z.dtype)
+        return z * decay - moves, new_mean, new_square

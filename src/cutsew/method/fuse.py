@@ -1,0 +1,273 @@
+"""Cutting: fusing the answers of all views into one (paper, Eq. 6-7)."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from cutsew.method.score import Floats, logit, sigmoid
+
+WHOLE = -1
+"""The winner's index where the whole photo's own answer stands."""
+
+Space = Literal["logit", "probability"]
+
+MIN_DEVIATION = 1e-6
+"""Least deviation of a view's similarities; below it the view prefers no class, and rounding must not be amplified."""
+
+
+def fuse_gated(
+    zero_shot: npt.NDArray[np.floating[Any]], crops: npt.NDArray[np.floating[Any]], gate: float
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
+    """z <- z_k where S(z_k) - S(z) >= gate, for k = 1..M, from z = z_0: the released code's rule, without alpha.
+
+    Args:
+        zero_shot: (N, C) logits Z0 of the whole photos.
+        crops: (M, N, C) logits Z^k of the crops.
+        gate: least gain in probability, in [0, 1]; 0 is the plain maximum.
+
+    Returns:
+        As `fuse`. No view is more than `gate` above the fused probability.
+
+    """
+    z = zero_shot
+    winner = np.full(zero_shot.shape, WHOLE, dtype=np.int16)
+    for k, crop in enumerate(crops):
+        better = (crop > z) & (sigmoid(crop) - sigmoid(z) >= gate)
+        z = np.where(better, crop, z)
+        winner[better] = k
+    return z.astype(np.float32), winner
+
+
+def fuse_mean(
+    zero_shot: npt.NDArray[np.floating[Any]], crops: npt.NDArray[np.floating[Any]], epsilon: float | None
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
+    """S(z) = mean of S(z_0), S(z_1), ..., S(z_M): the plain average of all views' probabilities.
+
+    Args:
+        zero_shot: (N, C) logits Z0 of the whole photos.
+        crops: (M, N, C) logits Z^k of the crops.
+        epsilon: clamp of probabilities on the way back to logits; None where the logits are not clamped either.
+
+    Returns:
+        (N, C) fused logits, and the index of the view that is surest of each class: 0..M-1, or WHOLE (-1). Of equal
+        views the first counts, the whole photo before all.
+
+    """
+    best = zero_shot
+    winner = np.full(zero_shot.shape, WHOLE, dtype=np.int16)
+    for k, crop in enumerate(crops):
+        winner[crop > best] = k
+        best = np.maximum(best, crop)
+    return _logit_of_mean([zero_shot, *crops], epsilon).astype(np.float32), winner
+
+
+def fuse_cdul(
+    zero_shot: npt.NDArray[np.floating[Any]], crops: npt.NDArray[np.floating[Any]], zeta: float, epsilon: float | None
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
+    """S = (S_global + S_aggregate) / 2 of CDUL (Abdelfattah et al., ICCV 2023, Section 3.1), over crops for snippets.
+
+    S_aggregate is per class the greatest probability of the crops, alpha, where that is at least zeta: some crop shows
+    the class. Else it is the least, beta: no crop does, and the one that is surest of that speaks.
+
+    Args:
+        zero_shot: (N, C) logits Z0 of the whole photos, S_global.
+        crops: (M, N, C) logits Z^k of the crops, S_local.
+        zeta: probability from which a crop is taken to show a class, in [0, 1].
+        epsilon: as of `fuse_mean`.
+
+    Returns:
+        (N, C) fused logits, and the index of the crop that the aggregate took: 0..M-1; of equal crops the first.
+        Without crops, `zero_shot` and WHOLE (-1).
+
+    """
+    if not len(crops):
+        return zero_shot.astype(np.float32), np.full(zero_shot.shape, WHOLE, dtype=np.int16)
+    winner = np.where(sigmoid(crops.max(axis=0)) >= zeta, crops.argmax(axis=0), crops.argmin(axis=0))
+    aggregate = np.take_along_axis(crops, winner[None], axis=0)[0]
+    return _logit_of_mean([zero_shot, aggregate], epsilon).astype(np.float32), winner.astype(np.int16)
+
+
+def _logit_of_mean(views: Sequence[Floats], epsilon: float | None) -> Floats:
+    """S^-1(mean of S(z_k)).
+
+    Without a clamp by logarithms, since 1 / (1 + exp(-z)) rounds to 0 or 1 where |z| is large:
+    log sum S(z_k) - log sum S(-z_k), the number of views being cancelled.
+    """
+    if epsilon is not None:
+        total = sigmoid(views[0].astype(np.float64))
+        for z in views[1:]:
+            total = total + sigmoid(z.astype(np.float64))
+        return logit(total / len(views), epsilon)
+    wide = [z.astype(np.float64) for z in views]
+    yes: Floats = np.logaddexp.reduce([-np.logaddexp(0, -z) for z in wide], axis=0)
+    no: Floats = np.logaddexp.reduce([-np.logaddexp(0, z) for z in wide], axis=0)
+    return yes - no
+
+
+def fuse_soft(
+    zero_shot: npt.NDArray[np.floating[Any]],
+    crops: npt.NDArray[np.floating[Any]],
+    alpha: float,
+    tau: float,
+    anchor: float,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
+    """z = (1 - a) tau log mean{exp(z_0 / tau), exp((z_k - alpha) / tau), k = 1..M} + a z_0: a soft, anchored maximum.
+
+    Not the paper's; for tau -> 0 and a = 0 it is Eq. 7. Where many views agree it says more than their maximum alone,
+    and the whole photo keeps a say.
+
+    Args:
+        zero_shot: (N, C) logits Z0 of the whole photos.
+        crops: (M, N, C) logits Z^k of the crops.
+        alpha: suppression of the crops, at least 0.
+        tau: temperature of the maximum, above 0, in logits.
+        anchor: a, weight of the whole photo's own answer, in [0, 1].
+
+    Returns:
+        (N, C) fused logits, and the view of the largest term as in `fuse`.
+
+    """
+    largest, winner = fuse(zero_shot, crops, alpha, "logit", 0.5)
+    terms = np.exp((zero_shot - largest).astype(np.float64) / tau)
+    for crop in crops:
+        terms += np.exp((crop - alpha - largest) / tau)
+    soft = largest + tau * np.log(terms / (1 + len(crops)))
+    return ((1 - anchor) * soft + anchor * zero_shot).astype(np.float32), winner
+
+
+def standardized(similarities: Floats) -> npt.NDArray[np.float64]:
+    """(x - mean) / deviation over the last axis; 0 throughout where all classes are equal.
+
+    Args:
+        similarities: (..., C) of views, before a softmax. Log-probabilities do as well: a softmax subtracts one number
+            from all classes of a view.
+
+    Returns:
+        (..., C) with mean 0 and standard deviation 1 (population), unchanged by a shift or a positive factor of a view.
+
+    """
+    centered = similarities.astype(np.float64) - similarities.mean(axis=-1, keepdims=True, dtype=np.float64)
+    deviation = np.sqrt((centered**2).mean(axis=-1, keepdims=True))
+    # NaN (photos without scores) stays NaN
+    return np.where(deviation < MIN_DEVIATION, 0.0, centered / np.maximum(deviation, MIN_DEVIATION))
+
+
+def fuse_standard(
+    zero_shot: Floats, crops: Floats, tau: float | None = None
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
+    """u_0 + max u_k, k = 1..M, or 2 tau log mean{exp(u_k / tau), k = 0..M}, of similarities u standardized per view.
+
+    Not the paper's. A view that is confident of everything, and one that is confident of nothing, count alike. Only
+    differences between the results mean something: see `method.label_count.standard_shift`.
+
+    Args:
+        zero_shot: (N, C) similarities of the whole photos, C at least 3: two standardized classes are always 1 and -1.
+        crops: (M, N, C) of the crops. Without any, the whole photo takes the place of the best one.
+        tau: temperature of the soft maximum, above 0; None takes the sum. The soft maximum is doubled, since the
+            sum is of two views.
+
+    Returns:
+        (N, C), NaN in the rows where `zero_shot` is; and the index of the best crop, 0..M-1, of equal ones the first.
+        With a tau the whole photo competes too and is WHOLE (-1), as it is without crops.
+
+    """
+    whole = standardized(zero_shot)
+    best, winner = whole, np.full(whole.shape, WHOLE, dtype=np.int16)
+    if tau is None and len(crops):
+        best = np.full(whole.shape, -np.inf)
+    for k, crop in enumerate(crops):
+        u = standardized(crop)
+        winner[u > best] = k
+        best = np.maximum(best, u)
+    if tau is None:
+        return (whole + best).astype(np.float32), winner
+    terms = np.exp((whole - best) / tau)
+    for crop in crops:
+        terms += np.exp((standardized(crop) - best) / tau)
+    return (2 * (best + tau * np.log(terms / (1 + len(crops))))).astype(np.float32), winner
+
+
+def fuse_tagclip(
+    local: npt.NDArray[np.floating[Any]], again: npt.NDArray[np.floating[Any]], weight: float, epsilon: float
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
+    """P = (1 - w) P_local + w P_global of TagCLIP's class-wise reidentification (Lin et al., AAAI 2024).
+
+    Args:
+        local: (N, C) scores of each class's best patch, in [0, 1].
+        again: (N, C) probability of the class when its region was asked again, in [0, 1]; NaN where it was not.
+        weight: w, of the second answer, in [0, 1].
+        epsilon: clamp of scores on the way to logits.
+
+    Returns:
+        (N, C) logits, of `local` where there was no second look; and WHOLE (-1) throughout: no crop gave them.
+
+    """
+    second = np.where(np.isnan(again), local, again).astype(np.float64)
+    z = logit((1 - weight) * local.astype(np.float64) + weight * second, epsilon)
+    return z.astype(np.float32), np.full(local.shape, WHOLE, dtype=np.int16)
+
+
+def fuse(
+    zero_shot: npt.NDArray[np.floating[Any]],
+    crops: npt.NDArray[np.floating[Any]],
+    alpha: float,
+    space: Space,
+    epsilon: float | None,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
+    """z <- max(z, z_k - alpha) for k = 1..M, from z = z_0 (Eq. 7).
+
+    Args:
+        zero_shot: (N, C) logits Z0 of the whole photos.
+        crops: (M, N, C) logits Z^k of the crops.
+        alpha: suppression of the crops, at least 0.
+        space: `logit` subtracts alpha from logits (paper), `probability` from their sigmoid.
+        epsilon: as of `fuse_mean`; space `probability` only.
+
+    Returns:
+        (N, C) fused logits, nowhere below `zero_shot`, and the index of the view that gave each: 0..M-1, or
+        WHOLE (-1). Of equal views the first wins, the whole photo before all.
+
+    """
+
+    def in_space(values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+        if space == "logit":
+            return values
+        return sigmoid(values if epsilon is not None else values.astype(np.float64))
+
+    z = in_space(zero_shot)
+    winner = np.full(zero_shot.shape, WHOLE, dtype=np.int16)
+    for k, crop in enumerate(crops):
+        suppressed = in_space(crop) - alpha
+        better = suppressed > z
+        z = np.where(better, suppressed, z)
+        winner[better] = k
+    if space == "probability":
+        z = np.where(winner == WHOLE, zero_shot, logit(z, epsilon))
+    return z.astype(np.float32), winner
+
+
+def held_back(
+    zero_shot: npt.NDArray[np.floating[Any]],
+    crops: npt.NDArray[np.floating[Any]],
+    winner: npt.NDArray[np.integer[Any]],
+) -> npt.NDArray[np.bool_]:
+    """Which crops are surer than the view that won, and lost to alpha or to the gate alone.
+
+    Alpha suppresses all crops alike, so it can only keep them all from beating the whole photo: where a crop won, no
+    other is surer. A gate also keeps a crop from beating an earlier one. Without alpha or gate the surest would win.
+
+    Args:
+        zero_shot: (N, C) logits of the whole photos.
+        crops: (M, N, C) logits of the crops that were fused.
+        winner: (N, C) as `fuse` gives it.
+
+    Returns:
+        (M, N, C).
+
+    """
+    if not len(crops):
+        return np.zeros(crops.shape, dtype=bool)
+    of_crop = np.take_along_axis(crops, np.maximum(winner, 0)[None].astype(np.int64), axis=0)[0]
+    return crops > np.where(winner == WHOLE, zero_shot, of_crop)

@@ -1,0 +1,1 @@
+"""Networks and weights: teachers, backbones and the student."""

@@ -1,0 +1,392 @@
+"""Which settings made an artefact of a run, and so which run's folder holds it.
+
+Runs share what they have in common: a stage whose settings, its ancestors' included, equal those of an earlier run is
+read from that run's folder.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cutsew.config import Config, load, override
+from cutsew.config.method import Cut
+from cutsew.config.named_models import HUB, OPEN_CLIP_CONFIG, local_files
+from cutsew.errors import printable
+from cutsew.models.model_tables import model_config
+from cutsew.models.preprocessing import TIMM_CONFIG
+from cutsew.pipeline.graph import STAGES
+from cutsew.pipeline.sizing import teacher_side
+from cutsew.storage.label_corrections import digest_of, in_words
+from cutsew.storage.tables import read_record
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DEFAULT = "default"
+"""Name of the base run."""
+
+SHIPPED = "demo"
+"""What `pretrained` says for the tiny CLIP that the package carries."""
+
+REBUILT = "cutsew-tiny.safetensors"
+"""File of the tiny CLIP that the workflow trains anew, in the base run's folder."""
+
+
+PLAIN = {"sew.enabled": False, "train.em_weight": 0.0, "train.correct_after": False}
+"""Settings of a reference student's training: on plain photos, its labels left as they are."""
+
+LABELED_BY = {"pseudo": "correct", "fused": "fuse"}
+"""`train.labels` -> the stage that makes them; zero-shot labels are scored or imported."""
+
+SCORING = {"score", "import_scores"}
+"""The stages that make logits.zarr, one in each run."""
+
+USED = {
+    "max": {"alpha", "space"},
+    "gated": {"gate"},
+    "mean": set[str](),
+    "cdul": {"zeta"},
+    "soft": {"alpha", "soften", "tau", "anchor"},
+    "standard": {"combine", "tau"},
+}
+"""`fuse.rule` -> settings of `fuse` that it uses, of those that not all rules use."""
+
+CONVOLUTIONAL = ("convnext", "efficientnet")
+"""Beginnings of timm's names of towers that are convolutional throughout and pool by the mean."""
+
+SMALL = 0.88
+"""Side of a tile against that of a vision transformer's own grid where the layout is automatic: nine such tiles that do
+not overlap, and the whole photo, take about 8 views' work, and made better labels than 20 random crops."""
+
+IDLE_CUT = {
+    "random": ("tiles", "windows"),
+    "spread": ("tiles", "windows"),
+    "tiles": ("windows", "passes", "area", "aspect", "flip", "seed"),
+    "windows": ("tiles", "passes", "passes_per_job", "area", "aspect", "flip", "seed"),
+}
+"""`cut.layout` -> settings of `cut` that it does not use."""
+
+WEIGHTS_OF: dict[str, tuple[str, ...]] = {
+    "text": ("teacher",),
+    "encode": ("teacher",),
+    "tagclip": ("teacher",),
+    "train": ("student",),
+    "reference_train": ("student",),
+    "explain": ("teacher", "student"),
+}
+"""Stage -> sections of the settings whose weights it loads; others read them from what these made."""
+
+APART = {"encode": ("cut.passes",)}
+"""Settings that part two runs' artefacts of a stage although no job reads them: each views.zarr has one M."""
+
+
+class Plan:
+    """Where every run's artefacts are and what settings made them.
+
+    Args:
+        raw: settings as read from the config file.
+        results: the folder of all datasets' results, as jobs have to name it.
+
+    Raises:
+        UserError: a setting is wrong.
+
+    """
+
+    def __init__(self, raw: Mapping[str, Any], results: Path = Path("results")) -> None:
+        base = load(raw)
+        self.runs: dict[str, Config] = {DEFAULT: base}
+        for name, changes in base.runs.items():
+            self.runs[name] = load(override(raw, changes))
+        self.runs = {name: _with_layout(_with_rebuilt_weights(run, results)) for name, run in self.runs.items()}
+        self.runs = {name: _without_idle_crops(run, self.runs.values()) for name, run in self.runs.items()}
+        self.config = base
+        self._results = results
+        self._owners: dict[tuple[str, str], str] = {}
+        self._signatures: dict[tuple[str, str], str] = {}
+        self._trained_on: dict[str, str] = {}
+
+    def settings(self, run: str, stage: str) -> dict[str, Any]:
+        """Return the settings that a stage reads, nested as in the config file."""
+        return self._chosen(run, STAGES[stage].reads, PLAIN if stage == "reference_train" else {})
+
+    def _chosen(self, run: str, names: tuple[str, ...], replaced: Mapping[str, Any]) -> dict[str, Any]:
+        dumped = override(self.runs[run].model_dump(mode="json"), replaced)
+        chosen: dict[str, Any] = {}
+        for dotted in names:
+            *groups, leaf = dotted.split(".")
+            source, target = dumped, chosen
+            for group in groups:
+                source, target = source[group], target.setdefault(group, {})
+            target[leaf] = source[leaf]
+        for section in ("teacher", "student"):
+            _drop_other_kinds(chosen.get(section), dumped[section]["kind"])
+        _drop_idle(chosen, layout=dumped["cut"]["layout"], passes=self.runs[run].cut.num_passes)
+        _drop_idle_wordings(chosen.get("prompts", {}))
+        return chosen
+
+    def params(self, run: str, stage: str) -> str:
+        """Return a stage's version and settings as the JSON that its rule's params hold and its command is given."""
+        return json.dumps({"version": STAGES[stage].version, **self.settings(run, stage)}, ensure_ascii=False)
+
+    def owner(self, run: str, stage: str) -> str:
+        """Name the first run whose artefact of a stage is made with the same settings, ancestors' included."""
+        key = (run, stage)
+        if key not in self._owners:
+            wanted = self.signature(run, stage)
+            self._owners[key] = next(r for r in self.runs if self.signature(r, stage) == wanted)
+        return self._owners[key]
+
+    def signature(self, run: str, stage: str) -> str:
+        """Digest the settings of a stage and of all before it."""
+        if (run, stage) not in self._signatures:
+            self._signatures[run, stage] = self._digest(run, stage)
+        return self._signatures[run, stage]
+
+    def _digest(self, run: str, stage: str) -> str:
+        content = [self.params(run, stage), *(self.signature(run, earlier) for earlier in self._after(run, stage))]
+        if stage == "override":
+            content.append(self._corrections_trained_on(run))
+        if stage in APART:
+            content.append(json.dumps(self._chosen(run, APART[stage], {})))
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def _after(self, run: str, stage: str) -> tuple[str, ...]:
+        """Name the stages before one; which labels some of them read depends on the settings."""
+        config, unread = self.runs[run], set[str]()
+        if stage == "fuse" and config.score.rule != "tagclip":
+            unread = {"seal_tagclip"}
+        if stage == "select":
+            unread = {"correct"} if config.select.labels == "zero_shot" else {"score", "import_scores"}
+        if stage in ("targets", "override", "train"):
+            label = self.labels_read(run, stage, corrected=bool(self._corrections_trained_on(run)))
+            read = SCORING if label in SCORING else {label}
+            unread = {"override", "targets", "correct", "fuse", *SCORING} - read
+        if stage == "train" and not config.sew.enabled:
+            unread.add("select")
+        if stage == "override":
+            unread.add("corrections")  # those of held-out photos make no difference: see _digest
+        return tuple(earlier for earlier in STAGES[stage].after if earlier not in unread)
+
+    def labels_read(self, run: str, stage: str, corrected: bool) -> str:
+        """Name the stage whose labels `targets`, `override` or `train` reads: the last before it that makes some.
+
+        Args:
+            run: a run.
+            stage: the stage that reads.
+            corrected: whether a human's corrections change labels of training photos.
+
+        """
+        config = self.runs[run]
+        if stage == "train" and corrected:
+            return "override"
+        if stage != "targets" and config.targets.count is not None:
+            return "targets"
+        return LABELED_BY.get(config.train.labels) or self.scored_by(run)
+
+    def scored_by(self, run: str) -> str:
+        """Name the stage that makes a run's logits.zarr."""
+        return "import_scores" if self.runs[run].teacher.kind == "scores" else "score"
+
+    def _corrections_trained_on(self, run: str) -> str:
+        """Tell training on corrections apart from other such trainings and from training without; empty for the latter.
+
+        Asked once, so that the folders of one plan agree. Where the photos are yet to be listed, the file stands for
+        what is in it.
+        """
+        if run not in self._trained_on:
+            file = self.runs[run].labels.overrides
+            known = file is None or self._lists_photos(run)
+            self._trained_on[run] = self.training_corrections(run) if known else f"{file}"
+        return self._trained_on[run]
+
+    def _lists_photos(self, run: str) -> bool:
+        """Tell whether there is a manifest, made with the run's settings."""
+        manifest = self.on_disk(run, "manifest") / "images.parquet"
+        record = manifest.with_suffix(".json")
+        if not (manifest.is_file() and record.is_file()):
+            return False
+        made = read_record(record, "settings")
+        return bool(made == json.loads(self.params(run, "manifest")))
+
+    def training_corrections(self, run: str) -> str:
+        """Digest a run's corrections of training photos; empty where there are none, or no manifest yet."""
+        table = self.corrections(run)
+        return "" if table is None else digest_of(table[table["split"] == "train"])
+
+    def trains_on_corrections(self, run: str) -> bool:
+        """Tell whether a human corrected labels of training photos; assumed as long as there is no manifest."""
+        if self.runs[run].labels.overrides is None:
+            return False
+        return self.corrections(run) is None or bool(self.training_corrections(run))
+
+    def corrections(self, run: str) -> "pd.DataFrame | None":
+        """Read a run's corrections with the split of their photos; None where there are none, or no manifest yet."""
+        file, manifest = self.runs[run].labels.overrides, self.on_disk(run, "manifest") / "images.parquet"
+        if file is None or not (file.is_file() and manifest.is_file()):
+            return None
+        from cutsew.data.corrections_csv import split_of_corrections  # noqa: PLC0415  # only runs with corrections need pandas
+
+        return split_of_corrections(file, manifest)
+
+    def told_of_corrections(self, run: str) -> str:
+        """Say how many labels of a run a human corrected, and whether they train anything; empty for no corrections."""
+        table, config = self.corrections(run), self.runs[run]
+        if table is None:
+            return ""
+        train = int((table["split"] == "train").sum())
+        told = in_words(train, len(table) - train, student=config.student.kind != "none")
+        return f"labels.overrides: {printable(str(config.labels.overrides))}: {told}"
+
+    def weights(self, run: str, stage: str) -> list[Path]:
+        """Name the files on this machine that a stage reads weights and their preprocessing from.
+
+        Those that the workflow makes are left out.
+        """
+        config = self.runs[run]
+        found: list[Path] = []
+        for section in WEIGHTS_OF.get(stage, ()):
+            model = getattr(config, section)
+            if model.kind == "timm":
+                found += _local(model.timm.weights, TIMM_CONFIG)
+            elif model.kind == "open_clip" and model.open_clip.pretrained is None:
+                found += local_files(model.open_clip.model)
+            elif model.kind == "open_clip" and Path(model.open_clip.pretrained).name != REBUILT:
+                found += _local(model.open_clip.pretrained, OPEN_CLIP_CONFIG)
+        return [*found, *(shard for file in found if file.name.endswith(".index.json") for shard in _shards(file))]
+
+    def folder(self, run: str, stage: str) -> Path:
+        """Return the folder that holds a stage's artefacts for a run."""
+        return Path("results", self.runs[run].dataset.name, self.owner(run, stage))
+
+    def on_disk(self, run: str, stage: str) -> Path:
+        """Return where that folder lies: below the prefix of a module, which the paths of rules do not have."""
+        return self._results / self.runs[run].dataset.name / self.owner(run, stage)
+
+
+def _local(weights: str, config: str) -> list[Path]:
+    """Return a local checkpoint and the configuration next to it; nothing for a tag."""
+    path = Path(weights)
+    return [file for file in (path, path.with_name(config)) if file.is_file()] if path.is_file() else []
+
+
+def _shards(index: Path) -> list[Path]:
+    """Return the files that an index of sharded weights names and that are there; its reader refuses the rest."""
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+    return sorted(path for path in (index.with_name(str(name)) for name in names) if path.is_file())
+
+
+def _drop_other_kinds(section: dict[str, Any] | None, kind: str) -> None:
+    """Leave out the settings of teachers and students that are not used, so that editing them reruns nothing."""
+    for name in [name for name, value in (section or {}).items() if isinstance(value, dict) and name != kind]:
+        section.pop(name)  # type: ignore[union-attr]
+
+
+def _drop_idle_wordings(prompts: dict[str, Any]) -> None:
+    """Leave out how several wordings of a class count where no class has several."""
+    if not any(isinstance(words, list) for words in prompts.get("names", {}).values()):
+        prompts.pop("wordings", None)
+
+
+def _drop_idle(chosen: dict[str, Any], layout: str, passes: int) -> None:
+    """Leave out settings that are not used, and which labels `select` and `train` read: their inputs say that."""
+    scoring = chosen.get("score", {})
+    if scoring.get("rule") == "tagclip":
+        chosen["fuse"] = {}  # there are no crops to fuse
+    elif scoring.pop("rule", None):
+        scoring.pop("tagclip", None)
+    if not scoring:
+        chosen.pop("score", None)
+    cut = chosen.get("cut", {})
+    for name in IDLE_CUT.get(layout, ()):
+        cut.pop(name, None)
+    fuse = chosen.get("fuse", {})
+    idle = set().union(*USED.values()) - USED.get(fuse.get("rule"), set())
+    for name in idle | ({"tau"} if (fuse.get("rule"), fuse.get("combine")) == ("standard", "sum") else set()):
+        fuse.pop(name, None)
+    if fuse.get("passes") in (None, passes):
+        fuse.pop("passes", None)
+    for section in ("select", "train"):
+        chosen.get(section, {}).pop("labels", None)
+    if chosen.get("sew", {}).get("enabled") is False:
+        chosen["sew"] = {"enabled": False}
+    if chosen.get("student", {}).get("head") == "linear":
+        chosen.pop("adapter", None)
+        chosen.pop("correct", None)
+        chosen["train"] = {"seed": chosen["train"]["seed"]}
+    else:
+        chosen.pop("linear", None)
+    train = chosen.get("train", {})
+    if train.get("em_weight") == 0:
+        train.pop("lr_estimator")
+    if train.get("correct_after") is False:
+        chosen.pop("correct", None)
+
+
+def _without_idle_crops(config: Config, runs: Iterable[Config]) -> Config:
+    """Ask for no crops where none is fused, unless another run makes the same ones anyway: then both share them."""
+    if config.score.rule != "tagclip":
+        return config
+    for other in runs:
+        same = (other.dataset, other.teacher, other.cut) == (config.dataset, config.teacher, config.cut)
+        if same and other.score.rule != "tagclip":
+            return config
+    return load(override(config.model_dump(), {"cut.layout": "random", "cut.passes": 0, "fuse.passes": None}))
+
+
+def _with_layout(config: Config) -> Config:
+    """Resolve `cut.layout: auto`: windows where the teacher's tower has room for them, else tiles.
+
+    A vision transformer is given small tiles, unless tiles are set.
+
+    What the hub's cache says of a model does not count: it comes with the first job, and the layout would change.
+    """
+    if config.cut.layout != "auto":
+        return config
+    if config.teacher.kind == "open_clip" and config.teacher.open_clip.model.startswith(HUB):
+        convolutional, patch = False, None
+    elif config.teacher.kind == "open_clip":
+        vision = model_config(config.teacher.open_clip.model).get("vision_cfg") or {}
+        timm = str(vision.get("timm_model_name", "")).removeprefix("tf_")
+        convolutional = isinstance(vision.get("layers"), list) or timm.startswith(CONVOLUTIONAL)
+        patch = patch_of(vision)
+    else:
+        convolutional, patch = config.teacher.kind == "conse", None
+    side = teacher_side(config)
+    if convolutional and config.cut.windows.lacks_places(side) is None:
+        return load(override(config.model_dump(), {"cut.layout": "windows"}))
+    changes: dict[str, Any] = {"cut.layout": "tiles"}
+    if patch is not None and config.cut.tiles == Cut().tiles:
+        grid = side // patch
+        small = max(1, round(SMALL * grid))
+        tiles = {"grid": 3, "share": 1 / 3, "side": None if small >= grid else small * patch}
+        changes["cut.tiles"] = [tiles]
+    return load(override(config.model_dump(), changes))
+
+
+def patch_of(vision: Mapping[str, Any]) -> int | None:
+    """Return the pixels of a patch's side of a vision transformer that open_clip describes; None for other towers."""
+    timm = re.match(r"vit_.*_patch(\d+)_", str(vision.get("timm_model_name", "")))
+    if timm is not None:
+        return int(timm[1])
+    patch = vision.get("patch_size")
+    plain = "timm_model_name" not in vision and isinstance(vision.get("layers"), int)
+    return patch if plain and isinstance(patch, int) else None
+
+
+def _with_rebuilt_weights(config: Config, results: Path) -> Config:
+    """Point teacher and student at the tiny CLIP that the workflow trains, where it is to be trained anew."""
+    if not config.demo.rebuild_teacher:
+        return config
+    rebuilt = str(results / config.dataset.name / DEFAULT / REBUILT)
+    changes = {
+        f"{section}.open_clip.pretrained": rebuilt
+        for section in ("teacher", "student")
+        if getattr(config, section).open_clip.pretrained == SHIPPED
+    }
+    return load(override(config.model_dump(), changes))

@@ -1,0 +1,235 @@
+"""Cheap checks made before any job starts, so that a slip shows in the first second and not after hours."""
+
+import math
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cutsew.config import Config
+from cutsew.config.dataset import Dataset
+from cutsew.config.networks import ScoresTeacher
+from cutsew.data import layouts
+from cutsew.data.corrections_csv import match_classes, match_photos, read_overrides
+from cutsew.data.csv_file import PhotoNames
+from cutsew.data.images import HEIF_SUFFIXES, NO_HEIF, REMEDIES, kind_of, reads_heif
+from cutsew.data.listing import list_images
+from cutsew.data.truth_csv import check_csv
+from cutsew.errors import UserError
+from cutsew.pipeline import sizing
+from cutsew.pipeline.outputs import needed
+from cutsew.pipeline.plan import DEFAULT
+from cutsew.pipeline.preflight_models import check_activation, check_preprocessing, check_tower, check_weights
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+FEW_FILES, ENOUGH_FILES = 128, 1024
+"""Files that a process has to be allowed to open at once, and that are asked for where fewer are."""
+
+
+def check_open_files() -> None:
+    """Have this process and the jobs that it starts be allowed to open enough files at once.
+
+    Raises:
+        UserError: the limit is low and cannot be raised from here.
+
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= FEW_FILES:
+        return
+    raised = ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_FILES)
+    if raised < FEW_FILES:
+        raise UserError(f"a process may open {soft} files at once here; type ulimit -n 1024, or open a new shell")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+
+
+def check_before_start(*configs: Config) -> None:
+    """Check that what the settings of one or more runs name is there; no photo is opened.
+
+    Runs with equal datasets cost one listing of the photos together, and one reading of their truth.
+
+    Raises:
+        UserError: one line with the dotted setting, what is wrong and what to do.
+
+    """
+    listings: dict[str, Listing] = {}
+    checked: set[tuple[str, ...]] = set()
+    for config in configs:
+        check_weights(config)
+        check_tower(config)
+        check_preprocessing(config)
+        check_activation(config)
+        _check_scores(config)
+        said = _check_overrides(config)
+        scores = config.teacher.scores if config.teacher.kind == "scores" else None
+        key = config.dataset.model_dump_json() + (scores.model_dump_json() if scores is not None else "")
+        if config.dataset.kind not in ("demo", "ids") and key not in listings and not _to_come(config):
+            _check_root(config.dataset)
+            listings[key] = _training_photos(config.dataset, scores, config.classes)
+        elif config.dataset.truth is not None and (key, *config.classes) not in checked:
+            of_ids = config.dataset.kind == "ids"
+            names = PhotoNames(list_images(config.dataset, scores=scores)["id"].tolist()) if of_ids else None
+            check_csv(config.dataset.truth, config.classes, names)
+        checked.add((key, *config.classes))
+        if config.dataset.kind == "demo":
+            train = config.demo.train
+            _check_top_k(config, Count(train, train, f"the {train} of demo.train"))
+        elif key in listings:
+            found = listings[key]
+            _check_top_k(config, found.train)
+            if said is not None and found.ids is not None and config.labels.overrides is not None:
+                match_photos(said, found.ids, config.labels.overrides)
+        _check_passes(config)
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many photos there are to train on.
+
+    Attributes:
+        photos: the number, or its expectation where their content will decide.
+        surely: a number that there will be.
+        what: how both are called in a message.
+
+    """
+
+    photos: int
+    surely: int
+    what: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The photos of a dataset, as far as they can be listed in seconds.
+
+    Attributes:
+        train: how many there are to train on.
+        ids: of all photos, unreadable ones too; None where only the manifest lists them.
+
+    """
+
+    train: Count
+    ids: list[str] | None
+
+
+def check_memory(config: Config, job: sizing.Job, machine: int) -> str | None:
+    """Check that training and the student's answers fit into a machine's memory.
+
+    Args:
+        config: of a run that trains.
+        job: the training on that machine.
+        machine: its memory, in MB.
+
+    Returns:
+        A warning where it may not suffice; None where it does.
+
+    Raises:
+        UserError: it certainly does not; one line with the settings to change.
+
+    """
+    stages = ("train", "predict")
+    for stage in stages:
+        lacking = sizing.lacks(config, stage, job, machine)
+        if lacking is not None:
+            raise UserError(lacking)
+    asked, stage = max((sizing.megabytes(config, stage, job), stage) for stage in stages)
+    if asked <= machine:
+        return None
+    return (
+        f"{stage} may need up to {asked / 1000:,.1f} GB of memory, and this machine has {machine / 1000:,.1f} GB; if "
+        "it is killed, set train.batch_size or compute.batch_size lower, or student.head: linear"
+    )
+
+
+def _training_photos(dataset: Dataset, scores: ScoresTeacher | None, classes: list[str]) -> Listing:
+    """Count the photos that are not known to be held out, in seconds; a CSV of truth has to name some photos.
+
+    Labels that decide on photos (`dataset.unlabelled`) are left to the manifest, which reads them once.
+    """
+    if dataset.kind == "coco" and dataset.root is not None:
+        if dataset.truth is not None:
+            check_csv(dataset.truth, classes)
+        count = layouts.count_on_disk(dataset, dataset.root)
+        return Listing(Count(count, count, f"the {count} of the training photos below dataset.root"), None)
+    if dataset.unlabelled == "drop":
+        dataset = dataset.model_copy(update={"unlabelled": "keep"})
+    listed = list_images(dataset, scores=scores)
+    ids = listed["id"].tolist()
+    if dataset.truth is not None:
+        check_csv(dataset.truth, classes, PhotoNames(ids, listed["path"].tolist(), dataset.root))
+    if dataset.on_bad_image == "stop":
+        _check_heif(listed["path"].tolist())
+    train = int((listed["split"] != "test").sum())
+    if train == 0:
+        raise UserError("dataset.test: leaves no photo to label and train on; hold fewer out")
+    fraction = dataset.test.fraction if dataset.kind == "folder" else None
+    if fraction is None:
+        return Listing(Count(train, train, f"the {train} of the training photos below dataset.root"), ids)
+    # Each photo's digest decides on its own, so the number is binomial; four deviations below its mean are safe.
+    expected = round(train * (1 - fraction))
+    surely = math.floor(train * (1 - fraction) - 4 * math.sqrt(train * fraction * (1 - fraction)))
+    left = Count(expected, max(1, surely), f"the about {expected} that dataset.test.fraction leaves to train on")
+    return Listing(left, ids)
+
+
+def _check_heif(paths: list[str]) -> None:
+    """Refuse HEIC photos where they cannot be read; of one that is named so, the first bytes are looked at."""
+    if reads_heif():
+        return
+    named = [path for path in paths if path.lower().endswith(HEIF_SUFFIXES)]
+    first = next((path for path in named if kind_of(Path(path)) == "HEIF"), None)
+    if first is not None:
+        raise UserError(
+            f"{first}: {NO_HEIF}, as {len(named)} photos are named; {REMEDIES[NO_HEIF]}, "
+            "or set dataset.on_bad_image: skip to go on without them"
+        )
+
+
+def _to_come(config: Config) -> bool:
+    """Tell whether the photos are downloaded first; refuse where they were downloaded once and are gone."""
+    dataset = config.dataset
+    if not dataset.downloaded or dataset.root is None or dataset.root.is_dir():
+        return False
+    record = Path("results", dataset.name, DEFAULT, "download.json")
+    if record.exists():
+        raise UserError(f"dataset.root: {dataset.root} is gone; put it back, or remove {record} to download it again")
+    return True
+
+
+def _check_root(dataset: Dataset) -> None:
+    if dataset.root is None or not dataset.root.is_dir():
+        raise UserError(f"dataset.root: {dataset.root} is not a folder; set it to the folder of the photos")
+
+
+def _check_top_k(config: Config, train: Count) -> None:
+    k = config.select.top_k
+    if "select" in needed(config) and k != "auto" and k > train.photos:
+        raise UserError(f"select.top_k: {k} is more than {train.what}; set it to {train.surely} or less, or to auto")
+
+
+def _check_passes(config: Config) -> None:
+    """Refuse more passes than a file of scores holds; the file is opened only where a number is asked for."""
+    if config.teacher.kind != "scores" or not config.fuse.passes:
+        return
+    from cutsew.data.scores import Scores  # noqa: PLC0415  # only this teacher needs it
+
+    passes = Scores(config.teacher.scores, config.classes).passes
+    if config.fuse.passes > passes:
+        raise UserError(
+            f"fuse.passes: {config.fuse.passes} is more than the {passes} passes in {config.teacher.scores.file}; "
+            f"set it to {passes} or less"
+        )
+
+
+def _check_scores(config: Config) -> None:
+    file = config.teacher.scores.file
+    if config.teacher.kind == "scores" and file is not None and not file.exists():
+        raise UserError(f"teacher.scores.file: {file} does not exist; name an existing npz, Zarr or parquet file")
+
+
+def _check_overrides(config: Config) -> "pd.DataFrame | None":
+    """Read a human's corrections and match their classes; None where there are none."""
+    path = config.labels.overrides
+    return None if path is None else match_classes(read_overrides(path), config.classes, path)

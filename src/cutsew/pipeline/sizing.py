@@ -1,0 +1,327 @@
+"""What a job asks a cluster for: memory and time, from the settings and the number of photos.
+
+Estimates on the generous side: a model's work per view is a published figure, the speed of devices a cautious guess,
+and both are asked for again, multiplied, when a job fails. Nothing here changes a result.
+"""
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cutsew.config import Config
+from cutsew.config.named_models import is_named, known_config
+from cutsew.method.schedule import automatic_epochs
+from cutsew.models.model_tables import model_config
+from cutsew.storage.zarr_layout import ROWS
+
+WORK = {  # model -> (GFLOP per view, side of that view in pixels, MB of float32 weights); open_clip's model profiles
+    "cutsew-tiny": (0.2, 96, 10),
+    "cutsew-tiny-sigmoid": (0.2, 96, 10),
+    "RN50": (12, 224, 410),
+    "RN101": (20, 224, 480),
+    "RN50x4": (43, 288, 720),
+    "RN50x16": (127, 384, 1170),
+    "RN50x64": (529, 448, 2500),
+    "ViT-B-32": (9, 224, 610),
+    "ViT-B-16": (35, 224, 600),
+    "ViT-L-14": (162, 224, 1720),
+    "ViT-L-14-336": (395, 336, 1720),
+    "efficientnet_lite0": (0.8, 224, 30),
+    "tf_efficientnet_lite0": (0.8, 224, 30),
+}
+UNKNOWN = (200, 224, 2500)
+"""Taken for a model that WORK does not name."""
+
+GPU_GFLOPS = 30_000
+"""Of one data-centre GPU in TF32 or bfloat16, as far as convolutions of this kind reach it."""
+CPU_GFLOPS = 15
+"""Of one core."""
+PHOTO_SECONDS = 0.02
+"""Decoding one photo and cutting its views, on one core."""
+
+PYTHON_MB, WORKER_MB, CACHE_MB, FEATURES_MB = 1200, 500, 600, 2048
+"""An interpreter with torch; a decoding worker; decoded photos; most features that a training keeps."""
+LIGHT_MB, WIDEST = 600, 4096
+"""A stage without a network: an interpreter with zarr and pandas; the widest embedding that is reckoned with."""
+GPU_MB = 2000
+"""What CUDA takes of a job's host memory."""
+PATCH, REGIONS, BLOCKS, HEADS = 16, 5, 24, 16
+"""Of TagCLIP: pixels of a patch's side, regions asked again in a photo; blocks and heads of a large transformer."""
+TILED = 5
+"""Views of a photo for a student that looks at tiles too (method/student_views.py, which would bring torch)."""
+SLACK_MINUTES = 10
+GROUP = 4
+"""Images that one thread decodes at a time on a CPU (`steady.GROUP`, whose module would bring torch)."""
+SAMPLE = 100_000
+"""Images whose answers `thresholds` holds at a time."""
+TALLIES = 14
+"""(C, C) counts of labels that occur together which the report holds, of 8 bytes each: stages of both splits."""
+LOCAL_MB = 4000
+"""Most memory of a job that runs where snakemake runs, which on a cluster is a node for logging in."""
+NO_ROOM = 0.95
+"""Share of a machine's memory beyond which a job certainly finds no room: the system has the rest."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """How much work a job has.
+
+    Attributes:
+        photos: photos that it reads.
+        passes: views of each, or passes whose numbers it reads.
+        threads: cores that it has.
+        gpu: whether it has a GPU.
+
+    """
+
+    photos: int
+    passes: int
+    threads: int
+    gpu: bool
+
+
+def megabytes(config: Config, stage: str, job: Job) -> int:
+    """Estimate the host memory of a stage's job, in MB."""
+    if stage not in ("encode", "tagclip", "train", "predict", "explain", "tiny_clip"):
+        return LIGHT_MB + _light_bytes(config, stage, job) // 10**6
+    weights = _work(*_model(config, stage))[1]
+    if stage == "tagclip":
+        return PYTHON_MB + 2 * weights + job.threads * (WORKER_MB + _attention(config)) + (GPU_MB if job.gpu else 0)
+    if stage == "explain":  # the teacher too
+        weights += _work(*_model(config, "encode"))[1]
+    needed = PYTHON_MB + 2 * weights + job.threads * WORKER_MB + (GPU_MB if job.gpu else 0)
+    if stage in ("train", "predict", "explain"):
+        needed += head_megabytes(config, stage, job)
+    if stage == "train":
+        cells, channels = _grid(config)
+        features = min(FEATURES_MB, job.photos * channels * cells * 4 // 10**6)
+        needed += CACHE_MB + features
+    return needed
+
+
+def head_megabytes(config: Config, stage: str, job: Job) -> int:
+    """Estimate the memory of the head's tensors in `train`, `predict` or `explain`, in MB.
+
+    The decoder's self-attention holds (B, heads, C, C) weights, so this grows with the square of the classes. Which of
+    the tensors are held at a time was measured (test_sizing.py): training on a CPU keeps 3.5 of them for
+    each layer, answering 1.3 for each thread, with a group of `GROUP` images each. On a GPU they lie in its memory.
+    The table of labels, its two moments and two copies of it are on top of that in training.
+    """
+    classes, adapter = len(config.classes), config.adapter
+    table = job.photos * classes * 20 if stage == "train" else 0
+    batch = min(job.photos, config.train.batch_size if stage == "train" else config.compute.batch_size)
+    cells, channels = _grid(config)
+    held = batch * cells * channels * 4 * (10 if stage == "train" else 2)
+    if stage != "train":
+        held += batch * 3 * _model(config, stage)[1] ** 2 * (2 * job.threads + 2)  # pixels that wait
+    if job.gpu or config.student.head == "linear":
+        return (table + held) // 10**6
+    attention = adapter.heads * classes**2 * 4  # of one image
+    across = adapter.heads * classes * cells * 4
+    wide = classes * adapter.width * 4
+    if stage != "train":
+        return (held + job.threads * GROUP * int(1.3 * attention + across + 10 * wide)) // 10**6
+    layers, dropped = adapter.layers, adapter.dropout > 0
+    image = int((3.5 * layers + 0.5 if dropped else layers + 2) * attention)
+    image += layers * ((3 if dropped else 1) * across + 16 * wide)
+    views = 2 if config.train.strong_weight > 0 else 1
+    return (table + views * (held + batch * image)) // 10**6
+
+
+def lacks(config: Config, stage: str, job: Job, machine: int) -> str | None:
+    """Say which setting to change where `train` or `predict` certainly does not fit into a machine's memory.
+
+    Args:
+        config: of the run.
+        stage: train or predict.
+        job: its job.
+        machine: MB of the machine.
+
+    Returns:
+        One line; None where it may fit.
+
+    """
+    needed = head_megabytes(config, stage, job)
+    if needed <= NO_ROOM * machine:
+        return None
+    ways = ["name fewer classes", "set student.head: linear, whose memory grows with the classes alone"]
+    if stage == "train":
+        table = job.photos * len(config.classes) * 20 // 10**6
+        batch = min(job.photos, config.train.batch_size)
+        fits = int((NO_ROOM * machine - table) / max(1, needed - table) * batch)
+        ways = [f"set train.batch_size to {fits} or less", *ways] if fits > 0 else ways
+    setting = f"train.batch_size {config.train.batch_size}" if stage == "train" else f"{job.threads} threads"
+    return (
+        f"{stage}: {len(config.classes):,} classes with {setting} need about {needed / 1000:,.1f} GB of memory, and "
+        f"this machine has {machine / 1000:,.1f} GB; {', or '.join(ways)}"
+    )
+
+
+def machine_megabytes() -> int:
+    """Return the memory that this process may use, in MB: the machine's with its swap space, or a control group's."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") + _swap(Path("/proc/meminfo"))]
+    limits += [int(text) for text in _limits(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")) if text.isdigit()]
+    return min(limits) // 10**6
+
+
+def _swap(meminfo: Path) -> int:
+    """Read the bytes of swap space; 0 where that is not known."""
+    try:
+        found = re.search(r"^SwapTotal:\s+(\d+) kB", meminfo.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    except OSError:
+        return 0
+    return int(found[1]) * 1024 if found else 0
+
+
+def _limits(groups: Path, mounted: Path) -> list[str]:
+    """Read the limits of the control groups (version 2, or 1) that a process is in, and of the groups around them."""
+    try:
+        lines = groups.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        _, kinds, path = line.split(":", 2)
+        if kinds not in ("", "memory"):
+            continue
+        top, name = (mounted / "memory", "memory.limit_in_bytes") if kinds else (mounted, "memory.max")
+        inner = top / path.lstrip("/")
+        for folder in (inner, *(parent for parent in inner.parents if parent.is_relative_to(top))):
+            try:
+                found.append((folder / name).read_text(encoding="utf-8").strip())
+            except OSError:
+                continue
+    return found
+
+
+def _light_bytes(config: Config, stage: str, job: Job) -> int:
+    """Estimate the bytes of arrays that a stage without a network holds at a time."""
+    photos, classes, rows = job.photos, len(config.classes), max(ROWS, config.dataset.shard_size)
+    texts = sum(map(len, config.prompts.wordings_of(config.classes))) + len(config.prompts.background)
+    plain = config.fuse.rule == "max" and config.fuse.space == "logit"  # other rules compute in float64
+    return {
+        # a pass of one slab per thread: embeddings as stored, read and in a block; its logits
+        "score": job.threads * ROWS * (6 * WIDEST + 16 * texts),
+        # an array of a file may have to be read whole
+        "import_scores": 8 * photos * job.passes * classes,
+        # all passes of one slab, and what is computed of them
+        "fuse": (12 if plain else 32) * rows * classes * (2 + job.passes),
+        "correct": 48 * rows * classes,
+        "select": 28 * rows * classes,
+        # a stage's logits, probabilities and truth, and what is sorted of them
+        "evaluate": 40 * photos * classes,
+        "report": 28 * photos * classes + 8 * TALLIES * classes**2,
+        "thresholds": (24 * min(photos, SAMPLE) + 32 * rows) * classes,
+    }[stage]
+
+
+def minutes(config: Config, stage: str, job: Job) -> int:
+    """Estimate the time of a stage's job, twice over, in minutes."""
+    reading = job.photos * PHOTO_SECONDS / job.threads
+    if stage in ("encode", "tagclip", "train", "predict", "tiles", "explain"):
+        work = _work(*_model(config, stage))[0] * job.photos * job.passes
+        if stage == "tagclip":
+            work = job.photos * _work_of_patches(config)
+        if stage == "tiles":
+            work *= TILED
+        if stage == "explain":
+            work += _work(*_model(config, "encode"))[0] * job.photos
+        computing = work / (GPU_GFLOPS if job.gpu else CPU_GFLOPS * job.threads)
+        epochs = _epochs(config, job.photos) if stage == "train" else 1
+        seconds = epochs * (computing + reading * (3 if stage == "train" else 1))
+    elif stage in ("score", "import_scores", "fuse"):
+        seconds = job.photos * job.passes * 1e-4
+    elif stage in ("evaluate", "report", "thresholds", "correct", "select"):
+        seconds = len(config.classes) + 1e-5 * job.photos * len(config.classes)
+    else:
+        seconds = 2 * reading
+    return SLACK_MINUTES + int(2 * seconds / 60)
+
+
+def _epochs(config: Config, photos: int) -> int:
+    """Count the epochs of sewn photos that a training makes features of."""
+    if config.student.head == "linear":
+        needed = math.ceil(config.linear.steps * config.linear.batch_size / max(1, photos))
+        return min(needed, config.linear.sewn_epochs)
+    if config.train.epochs == "auto":
+        return automatic_epochs(max(1, photos // config.train.batch_size))
+    return config.train.epochs
+
+
+def _model(config: Config, stage: str) -> tuple[str, int]:
+    """Name the model that a stage runs, and the side of its views in pixels."""
+    if stage in ("encode", "tagclip"):
+        conse = config.teacher.kind == "conse"
+        return config.teacher.conse.encoder if conse else config.teacher.open_clip.model, teacher_side(config)
+    if config.student.kind == "timm":
+        return config.student.timm.model.partition(".")[0], config.student.timm.image_size  # without its tag
+    return config.student.open_clip.model, config.student.open_clip.image_size
+
+
+def _grid(config: Config) -> tuple[int, int]:
+    """Return cells and channels of the student's grid features: a vision transformer's by its name, else a ResNet's."""
+    model, side = _model(config, "train")
+    patch = re.search(r"ViT-([A-Za-z]+)-(\d+)", model)
+    if patch is None:
+        return max(1, side // 32) ** 2, 2048
+    return max(1, side // int(patch[2])) ** 2, 768 if patch[1] in ("S", "B") else 1280
+
+
+def _work_of_patches(config: Config) -> float:
+    """Return GFLOP for the patches of one photo and the regions that are asked again."""
+    model, side = _model(config, "tagclip")
+    return _work(model, round(PATCH * config.score.tagclip.patches**0.5))[0] + REGIONS * _work(model, side)[0]
+
+
+def _attention(config: Config) -> int:
+    """Return MB of the attention among a photo's patches: kept of all blocks, and of one block's heads."""
+    return (BLOCKS + HEADS) * config.score.tagclip.patches**2 * 4 // 10**6
+
+
+def views(config: Config, passes: range) -> int:
+    """Count the work of crops in views of the teacher's own side, rounded up; 0 for a teacher without a model."""
+    if config.teacher.kind == "scores":
+        return 0
+    own = teacher_side(config)
+    return math.ceil(sum(len(run) * (side / own) ** 2 for run, side in config.cut.by_side(passes, own)))
+
+
+def teacher_side(config: Config) -> int:
+    """Return the side of the teacher's views in pixels; 224 where nothing here says it."""
+    if config.teacher.kind == "conse":
+        return 224
+    named = config.teacher.open_clip
+    return named.image_size or _own_side(named.model)
+
+
+def _own_side(model: str) -> int:
+    """Return the side of a model's own views; 224 where its description is not at hand."""
+    side = model_config(model).get("vision_cfg", {}).get("image_size")
+    return side if isinstance(side, int) else 224
+
+
+def _work(model: str, side: int) -> tuple[float, int]:
+    """Return GFLOP per view of that side, and MB of weights."""
+    if is_named(model):
+        return _described_work(known_config(model), side)
+    work, usual, weights = WORK.get(model.removesuffix("-quickgelu"), UNKNOWN)
+    return work * (side / usual) ** 2, weights
+
+
+def _described_work(config: Mapping[str, Any], side: int) -> tuple[float, int]:
+    """Estimate GFLOP and MB from the sizes of two transformers; other towers count as UNKNOWN."""
+    unknown = UNKNOWN[0] * (side / UNKNOWN[1]) ** 2, UNKNOWN[2]
+    vision, text = config.get("vision_cfg", {}), config.get("text_cfg", {})
+    try:
+        blocks, width, patch = vision["layers"], vision["width"], vision["patch_size"]
+        words = (text["layers"] * 12 * text["width"] + text["vocab_size"]) * text["width"]
+        parameters = blocks * 12 * width**2
+        tokens = (side // patch) ** 2 + 1
+        gflop = 2 * tokens * (parameters + 2 * blocks * tokens * width) / 1e9
+        return float(gflop), int(4 * (parameters + words) / 1e6) + 50
+    except (KeyError, TypeError, ZeroDivisionError):
+        return unknown

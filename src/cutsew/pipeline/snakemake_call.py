@@ -1,0 +1,203 @@
+"""How Snakemake is called, and which Slurm commands it may ask.
+
+- A call of snakemake that cannot be meant or names a damaged config file, refused in one line.
+- Which of Slurm's commands Snakemake's executor asks about its jobs: `sacct` answers only where Slurm keeps accounts.
+
+Snakemake reads the files of `--configfile` before the Snakefile, and does not say which one is damaged, or where.
+The default profile (workflow/profiles/default) is read earlier still, and calls this.
+
+Where it does not, each query fails; the executor takes that for a passing fault and waits for ever.
+"""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from cutsew.config.yaml_file import read_config
+from cutsew.errors import UserError
+from cutsew.runtime.processes import snakemake_program
+
+CONFIG_FILES = {"--configfile", "--configfiles"}
+PAIRS = {
+    "--config": "name=value",
+    "-C": "name=value",
+    "--set-threads": "rule=threads",
+    "--set-resources": "rule:resource=value",
+    "--resources": "name=value",
+    "--res": "name=value",
+    "--default-resources": "name=value",
+    "--default-res": "name=value",
+}
+"""Options that take every word after them, and what each of these should be."""
+
+RULES = {"--forcerun", "-R"}
+"""Options that take every word after them for a rule or a file, and to which a target that makes nothing is useless."""
+
+TARGETS = {"all", "labels", "sweep"}
+SUFFIXES = {".yaml", ".yml", ".json"}
+
+
+def check_call(words: Sequence[str]) -> None:
+    """End this process in one line where a call of snakemake names no sound config file.
+
+    Args:
+        words: the call, but for its first word.
+
+    """
+    try:
+        refuse_swallowed_targets(words)
+        for path in config_files(words):
+            read_config(path)
+    except UserError as error:
+        sys.exit(f"cutsew: {error}")
+
+
+def default_config(*folders: Path) -> str:
+    """Return the config file of a call that names none, config/config.yaml of the first folder that has one.
+
+    Ends this process in one line where it is damaged.
+    """
+    files = [folder / "config" / "config.yaml" for folder in folders]
+    path = next((file for file in files if file.exists()), files[-1])
+    try:
+        read_config(path)
+    except UserError as error:
+        sys.exit(f"cutsew: {error}")
+    return str(path)
+
+
+def config_files(words: Sequence[str]) -> list[Path]:
+    """Name the config files of a call."""
+    return [Path(word) for option, _, word in _values(words) if option in CONFIG_FILES]
+
+
+def refuse_swallowed_targets(words: Sequence[str]) -> None:
+    """Refuse a target, or another stray word, after an option that takes all words which follow it.
+
+    Raises:
+        UserError: with the call as it works.
+
+    """
+    for option, place, word in _values(words):
+        if _is_option(words[place - 1]) or not _swallowed(option, word):
+            if option in PAIRS and "=" not in word:
+                raise UserError(f"{option}: {word!r} is not {PAIRS[option]}; write it so")
+            continue
+        end = next((i for i in range(place, len(words)) if _is_option(words[i])), len(words))
+        moved = [snakemake_program(), *words[place:end], *words[:place], *words[end:]]
+        raise UserError(
+            f"{option} takes every word after it, {word} too; name targets before the options: {shlex.join(moved)}"
+        )
+
+
+def _swallowed(option: str, word: str) -> bool:
+    """Tell whether a word that an option took is a target."""
+    target = word in TARGETS or word.startswith("results/")
+    if option in CONFIG_FILES:
+        return target or (Path(word).suffix.lower() not in SUFFIXES and not Path(word).is_file())
+    if option in PAIRS:
+        return target and "=" not in word
+    return option in RULES and word in TARGETS
+
+
+def _values(words: Sequence[str]) -> list[tuple[str, int, str]]:
+    """List the words that each option took: option, place, word. An option takes words until the next one."""
+    found = []
+    option = ""
+    for place, word in enumerate(words):
+        if _is_option(word):
+            option, equals, value = word.partition("=")
+            if equals:
+                found.append((option, place, value))
+                option = ""
+            continue
+        found.append((option, place, word))
+    return found
+
+
+def _is_option(word: str) -> bool:
+    return word.startswith("-") and len(word) > 1
+
+
+LEAST_AGE = 200
+"""Seconds that Slurm has to remember a finished job; the executor's longest pause between two queries is 180."""
+
+DEFAULT_INTERVAL = 40
+"""Seconds before the executor's first query, where no option says otherwise."""
+
+TIMEOUT = 60
+"""Seconds that a command of Slurm may take to answer."""
+
+
+class StatusSettings(Protocol):
+    """The settings of `snakemake-executor-plugin-slurm` that are read and changed here."""
+
+    status_command: str | None
+    init_seconds_before_status_checks: int | None
+
+
+def choose_status_command(settings: StatusSettings) -> str | None:
+    """Switch the executor to `squeue` where `sacct` cannot answer.
+
+    Args:
+        settings: changed in place. The executor reads them at every query, so any time before the first job will do.
+
+    Returns:
+        One line that says what was changed and why; None where nothing was.
+
+    Raises:
+        UserError: Slurm keeps no accounts and forgets finished jobs sooner than the executor asks about them.
+
+    """
+    config = _controller_config()
+    if config is None:  # sbatch will say why
+        return None
+    reason = _why_no_accounts(config)
+    if reason is None:
+        return None
+    age = int(re.match(r"\d*", config.get("MinJobAge", ""))[0] or 0)  # type: ignore[index]
+    has_sacct = shutil.which("sacct") is not None
+    if age < LEAST_AGE and (has_sacct or age > 0):  # 0 is for ever, but the executor goes back to sacct then
+        raise UserError(
+            f"Slurm: sacct cannot answer ({reason}), and squeue forgets finished jobs after MinJobAge = {age} s; have "
+            f"MinJobAge in slurm.conf set to {LEAST_AGE} or more, or run snakemake without --profile slurm in one job"
+        )
+    interval = settings.init_seconds_before_status_checks or DEFAULT_INTERVAL
+    if age > 0:
+        settings.init_seconds_before_status_checks = min(interval, age // 3)  # longer, and sacct would be asked again
+    if settings.status_command == "squeue":
+        return None
+    settings.status_command = "squeue"
+    return f"Slurm: sacct cannot answer ({reason}); squeue is asked about jobs instead"
+
+
+def _controller_config() -> dict[str, str] | None:
+    """Ask the controller for its configuration; None where it does not answer."""
+    shown = _output("scontrol", "show", "config")
+    if shown is None:
+        return None
+    pairs = (line.partition("=") for line in shown.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _why_no_accounts(config: dict[str, str]) -> str | None:
+    """Say why `sacct` cannot answer; None where it can."""
+    kind = config.get("AccountingStorageType", "")
+    if kind in ("", "(null)", "accounting_storage/none"):
+        return "accounting is off on this cluster"
+    if _output("sacct", "--allocations", "--noheader", "--starttime", "now", "--format", "JobIdRaw") is None:
+        return "it fails when asked for this user's jobs"
+    return None
+
+
+def _output(*command: str) -> str | None:
+    """Run a command; None where it is missing, fails or takes too long."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None

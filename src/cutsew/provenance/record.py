@@ -1,0 +1,168 @@
+"""The record next to each artefact, and the merging of many jobs' records.
+
+- The record beside each artefact: how it was made.
+- What the records of a group's many jobs say together, before one job seals the group.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from cutsew.errors import UserError
+from cutsew.runtime.processes import COMMAND
+from cutsew.storage.atomic import write_text
+from cutsew.storage.tables import read_record, said
+from cutsew.storage.zarr_layout import folder_of
+from cutsew.storage.zarr_writer import file_digest
+
+PACKAGES = ("cutsew", "torch", "open_clip_torch", "timm", "zarr", "numpy", "pandas", "pillow", "scikit-learn")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+@dataclass
+class Record:
+    """How an artefact is being made; made at a stage's start, written at its end.
+
+    Attributes:
+        stage: name of the stage.
+        version: the stage's version.
+        settings: what the stage was told.
+        inputs: files that were read; digested when the record is written.
+        facts: whatever else is worth keeping (device, weights' digest, counts).
+
+    """
+
+    stage: str
+    version: int
+    settings: Mapping[str, Any]
+    inputs: list[Path] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    start: str = field(default_factory=_now)
+
+    def write_beside(self, artefact: Path) -> None:
+        """Write the record of one file or Zarr group as `<its name>.json` beside it."""
+        made = folder_of(artefact)
+        self.write(made.with_suffix(".json"), {made.name: input_digest(made)})
+
+    def write(self, path: Path, outputs: Mapping[str, str]) -> None:
+        """Write the record.
+
+        Args:
+            path: the `.json` beside the artefact.
+            outputs: name of what was written (relative to the record's folder) -> digest of its content.
+
+        """
+        content = {
+            "stage": self.stage,
+            "version": self.version,
+            "settings": self.settings,
+            "inputs": {os.path.relpath(p, path.parent): input_digest(p) for p in self.inputs},
+            "outputs": dict(outputs),
+            "seals": {
+                name: file_digest(path.parent / name / "zarr.json") for name in outputs if name.endswith(".zarr")
+            },
+            "listing": _listing(self.inputs),
+            "facts": self.facts,
+            "packages": _packages(),
+            "python": platform.python_version(),
+            "commit": _commit(),
+            "command": os.environ.get(COMMAND),
+            "host": os.environ.get("SLURMD_NODENAME", platform.node()),
+            "job": os.environ.get("SLURM_JOB_ID"),
+            "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+            "start": self.start,
+            "end": _now(),
+        }
+        write_text(path, json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n")
+
+
+def input_digest(path: Path) -> str:
+    """Digest of a file; of a sealed Zarr group (its folder or `zarr.json`), the content digest that the seal holds."""
+    folder = folder_of(path)
+    if folder.suffix == ".zarr":
+        return str(read_record(folder / "zarr.json", "attributes", "digest"))
+    return file_digest(path)
+
+
+def listing_digests(manifest: Path) -> dict[str, str]:
+    """Digest what shards.csv beside a manifest says: which photos there are (`digest`), and in which split (`listed`).
+
+    Stages take the manifest as it was then, so its bytes may change and they still stand: these two are what counts.
+    """
+    table = manifest.with_name("shards.csv")
+    if not table.is_file():
+        return {}
+    rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))
+    return {name: hashlib.sha256(" ".join(r[name] for r in rows).encode()).hexdigest() for name in ("digest", "listed")}
+
+
+def _listing(inputs: list[Path]) -> dict[str, str]:
+    manifests = [path for path in inputs if path.name == "images.parquet"]
+    return listing_digests(manifests[0]) if manifests else {}
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Tell the versions of those packages that are installed."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def _packages() -> dict[str, str]:
+    return versions(PACKAGES)
+
+
+@cache
+def _commit() -> str | None:
+    """Commit of the checkout that the package is imported from, None for an installed wheel."""
+    here = Path(__file__).parent
+    try:
+        out = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return out.stdout.strip()
+
+
+def agreed(records: Iterable[Path], names: Sequence[str], refusal: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """Read records of jobs that each wrote chunk files of one group.
+
+    Args:
+        records: their paths.
+        names: facts that all must agree on.
+        refusal: what is said of one that does not, behind its path.
+
+    Returns:
+        Digests of all chunk files as their writers told them, and the facts.
+
+    Raises:
+        UserError: a record is missing or damaged, or differs from those before it.
+
+    """
+    known: dict[str, str] = {}
+    facts: dict[str, Any] = {}
+    for path in records:
+        content = read_record(path)
+        known |= said(content, path, "outputs")
+        mine = {name: said(content, path, "facts", name) for name in names}
+        facts = facts or mine
+        if mine != facts:
+            raise UserError(f"{path}: {refusal}")
+    return known, facts

@@ -1,0 +1,251 @@
+"""What lies in results/ that no configured run refers to."""
+
+import csv
+import json
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cutsew.config import Config
+from cutsew.errors import UserError
+from cutsew.pipeline.outputs import FEATURES, OUTPUTS, SWEEPS, needed
+from cutsew.pipeline.plan import Plan
+from cutsew.provenance.lineage import RECORDS, Traces
+from cutsew.provenance.verification import OF_SHARDS
+from cutsew.runtime.processes import settings_files
+from cutsew.storage import zarr_layout
+
+KNOWN = {name for names in OUTPUTS.values() for name in names}
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """A file or folder that no configured run refers to.
+
+    Attributes:
+        path: below results/.
+        why: nothing refers to it.
+        bytes: its size, links not followed.
+
+    """
+
+    path: Path
+    why: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Unjudged:
+    """A folder that is left alone, since the plans do not tell whether it is still wanted.
+
+    Attributes:
+        path: below results/: a dataset's folder, or a run's.
+        why: what was not read.
+
+    """
+
+    path: Path
+    why: str
+
+
+def garbage(plans: Sequence[Plan], results: Path, read: Collection[Path] = ()) -> tuple[list[Garbage], list[Unjudged]]:
+    """List what none of the plans' runs refers to, in the folders of the plans' datasets.
+
+    Args:
+        plans: configured runs; together they say what is kept.
+        results: the folder that holds a folder for each dataset; its parent is where snakemake is called.
+        read: the files of settings and of sweeps that the plans come from.
+
+    Returns:
+        What can be deleted, and what cannot be judged: datasets of no plan, and runs whose records name a file of
+        settings or a sweep that is there but was not read.
+
+    """
+    found: list[Garbage] = []
+    datasets = sorted({run.dataset.name for plan in plans for run in plan.runs.values()})
+    unjudged = [
+        Unjudged(home, "no config file that was read covers this dataset")
+        for home in _folders(results)
+        if home.name not in datasets and any(map(_is_run, _folders(home)))
+    ]
+    known = {path.resolve() for path in read}
+    for home in (results / dataset for dataset in datasets if _is_folder(results / dataset)):
+        kept = _kept(plans, home.name)
+        runs = [folder for folder in _folders(home) if folder.name not in (SWEEPS, FEATURES)]
+        others = {folder: made_with(folder) - known for folder in runs} if known else {}
+        for folder in runs:
+            if others.get(folder):
+                unjudged.append(
+                    Unjudged(folder, f"made with {_from(results, min(others[folder]))}, which was not read")
+                )
+            elif folder.name in kept:
+                found += _of_run(folder, kept[folder.name])
+                found += _of_shards(folder, plans)
+            elif _is_run(folder):
+                found.append(Garbage(folder, "no configured run", size_of(folder)))
+        found += _of_features(home, {*kept, *(folder.name for folder in runs if others.get(folder))})
+    return found, unjudged
+
+
+def _folders(path: Path) -> list[Path]:
+    """List the folders in one that are neither hidden nor links."""
+    if not _is_folder(path):
+        return []
+    return sorted(folder for folder in path.iterdir() if _is_folder(folder) and not folder.name.startswith("."))
+
+
+def made_with(run: Path) -> set[Path]:
+    """Name the files of settings and of sweeps, of those that are still there, that a run's records were made with."""
+    home = run.parents[2]
+    commands = {str(made.content["command"]) for made in Traces().of_folder(run) if made.content.get("command")}
+    named = {Path(home, name) for command in commands for name in settings_files(command)}
+    return {path.resolve() for path in named if path.is_file()}
+
+
+def _from(results: Path, path: Path) -> str:
+    home = results.resolve().parent
+    return str(path.relative_to(home) if path.is_relative_to(home) else path)
+
+
+def delete(item: Garbage, results: Path) -> None:
+    """Delete what was listed, and folders of chunk files that it leaves empty.
+
+    Raises:
+        UserError: it does not lie below results/ without a link on the way.
+
+    """
+    home = results.resolve()
+    path = Path(os.path.abspath(item.path))  # noqa: PTH100
+    real = path.parent.resolve() / path.name
+    below = Path(os.path.relpath(path, Path(os.path.abspath(results))))  # noqa: PTH100
+    if ".." in below.parts or real != home / below:
+        raise UserError(f"{item.path}: does not lie in {results} without a link on the way; delete it by hand")
+    if _is_folder(item.path):
+        shutil.rmtree(item.path)
+    else:
+        item.path.unlink(missing_ok=True)
+    for parent in item.path.parents:
+        if not any(part.endswith(".zarr") for part in parent.parent.parts) or any(parent.iterdir()):
+            break
+        parent.rmdir()
+
+
+def size_of(path: Path) -> int:
+    """Sum the sizes of a file or of all files in a folder, links not followed."""
+    if not _is_folder(path):
+        return path.lstat().st_size
+    return sum(Path(folder, name).lstat().st_size for folder, _, names in os.walk(path) for name in names)
+
+
+def _kept(plans: Sequence[Plan], dataset: str) -> dict[str, set[str]]:
+    """Return each configured run's folder and the names in it that some run refers to."""
+    kept: dict[str, set[str]] = {}
+    for plan in plans:
+        for run, config in plan.runs.items():
+            if config.dataset.name != dataset:
+                continue
+            kept.setdefault(run, set())
+            for stage in needed(config) & OUTPUTS.keys():
+                kept.setdefault(plan.owner(run, stage), set()).update(OUTPUTS[stage])
+    return kept
+
+
+def _of_run(folder: Path, kept: set[str]) -> Iterator[Garbage]:
+    """List artefacts that are now read from another run's folder or that no run needs."""
+    for path in sorted(folder.iterdir()):
+        if path.name in KNOWN - kept and not path.is_symlink():
+            yield Garbage(path, "no configured run reads it from here", size_of(path))
+
+
+def _of_features(home: Path, kept: Iterable[str]) -> Iterator[Garbage]:
+    """List kept features that the training of no configured run names in its record."""
+    records = (path for run in kept for path in _training_records(home / run))
+    used = {_features_of(record) for record in records}
+    for folder in sorted(filter(_is_folder, (home / FEATURES).glob("*.zarr"))):
+        if folder.name not in used:
+            yield Garbage(folder, "features that no configured run was trained on", size_of(folder))
+
+
+def _training_records(run: Path) -> Iterator[Path]:
+    yield run / "adapter.json"
+    yield from run.glob("references/*/adapter.json")
+
+
+def _features_of(record: Path) -> str | None:
+    """Read from a training's record which features it kept or found."""
+    try:
+        content = json.loads(record.read_text(encoding="utf-8"))
+        return str(content["facts"]["features"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _of_shards(folder: Path, plans: Sequence[Plan]) -> Iterator[Garbage]:
+    """List chunk files, and their records, of passes and shards beyond those of all runs that read them here."""
+    for stage, files_of in SHARDED.items():
+        group = folder / OUTPUTS[stage][0]
+        wanted: set[Path] = set()
+        for plan in plans:
+            for run, config in plan.runs.items():
+                if config.dataset.name != folder.parent.name or stage not in needed(config):
+                    continue
+                if plan.owner(run, stage) != folder.name:
+                    continue
+                shards = _shards(folder.parent / plan.owner(run, "manifest") / "shards.csv")
+                if shards is None:
+                    return
+                wanted.update(path for shard in shards for path in files_of(group, config, shard))
+        for path in _chunks(group) if wanted else ():
+            if path not in wanted:
+                yield Garbage(path, "beyond the passes and photos of all configured runs", path.lstat().st_size)
+
+
+def _of_encoding(group: Path, config: Config, shard: int) -> Iterator[Path]:
+    """Name the files of one shard's encoding jobs."""
+    yield from (
+        zarr_layout.view_chunk_file(group, zarr_layout.GLOBAL, shard),
+        zarr_layout.view_chunk_record(group, shard),
+    )
+    for block in range(-(-config.cut.num_passes // config.cut.block_size)):
+        yield from (
+            zarr_layout.view_chunk_file(group, array, shard, block) for array in (zarr_layout.CROPS, zarr_layout.BOXES)
+        )
+        yield zarr_layout.view_chunk_record(group, shard, block)
+
+
+def _of_tagclip(group: Path, config: Config, shard: int) -> Iterator[Path]:  # noqa: ARG001
+    """Name the files of one shard's TagCLIP job."""
+    yield from (
+        zarr_layout.tagclip_chunk_file(group, array, shard)
+        for array in (zarr_layout.TAGCLIP_LOCAL, zarr_layout.TAGCLIP_AGAIN)
+    )
+    yield zarr_layout.tagclip_chunk_record(group, shard)
+
+
+SHARDED: dict[str, Callable[[Path, Config, int], Iterator[Path]]] = {"encode": _of_encoding, "tagclip": _of_tagclip}
+"""Stage -> the files that its jobs write for a shard into its Zarr and beside it."""
+
+
+def _chunks(group: Path) -> Iterator[Path]:
+    """Name the chunk files of the shards' jobs below a Zarr, and their records beside it."""
+    roots = [*(group / array / "c" for array in OF_SHARDS[group.name]), group.with_suffix(RECORDS)]
+    for root in filter(_is_folder, roots):
+        for parent, _, names in os.walk(root):
+            yield from (Path(parent, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _shards(table: Path) -> list[int] | None:
+    if not table.is_file():
+        return None
+    return [int(row["shard"]) for row in csv.DictReader(table.read_text(encoding="utf-8").splitlines())]
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _is_run(folder: Path) -> bool:
+    """Tell a run's folder from one that the user put there: it holds something that stages write."""
+    return any(folder.joinpath(name).exists() for name in (*KNOWN, "logs"))

@@ -1,0 +1,280 @@
+"""Checking that a run's artefacts are those that their records describe.
+
+- The demo's folders of photos and annotations, digested as their writer did.
+- Checking that a run's artefacts are those that their records describe, and were made from one another.
+"""
+
+import hashlib
+import json
+import os
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cutsew.pipeline.outputs import OUTPUTS, SEALED_BY
+from cutsew.provenance.lineage import Made, Traces, plain, precedes, suspects
+from cutsew.runtime.processes import SNAKEMAKE
+from cutsew.storage.zarr_layout import BOXES, CROPS, GLOBAL, TAGCLIP_AGAIN, TAGCLIP_LOCAL
+from cutsew.storage.zarr_writer import chunk_files, content_digest, file_digest
+
+SUFFIXES = {"JPEGImages": ".jpg", "Annotations": ".xml"}
+LISTS = ("train", "val")
+
+
+def is_world(path: Path) -> bool:
+    """Tell whether a record's output is a folder of the demo's files."""
+    return path.name in SUFFIXES and path.parent.name == "world"
+
+
+def folder_digest(folder: Path, digest: Callable[[Path], str]) -> tuple[list[Path], str]:
+    """Return files of the lists that are lost, and the digest over all files in the order of the lists."""
+    lists = [folder.parent / "ImageSets" / "Main" / f"{name}.txt" for name in LISTS]
+    names = [name for path in lists if path.is_file() for name in path.read_text(encoding="utf-8").split()]
+    files = [folder / f"{name}{SUFFIXES[folder.name]}" for name in names]
+    lost = [path for path in files if not path.is_file()]
+    if lost:
+        return lost, ""
+    return [], hashlib.sha256("\n".join(digest(path) for path in files).encode()).hexdigest()
+
+
+OF_SHARDS = {"views.zarr": (GLOBAL, CROPS, BOXES), "tagclip.zarr": (TAGCLIP_LOCAL, TAGCLIP_AGAIN)}
+"""Zarr -> its arrays of which the job of a shard writes a chunk file each."""
+
+JOB_OF = {"seal": "encoding", "seal_tagclip": "TagCLIP"}
+"""How the jobs that a seal names are called."""
+
+
+MOST_TARGETS = 20
+"""Targets in a printed command."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not as it was made.
+
+    Attributes:
+        path: the artefact, or the very file of it.
+        wrong: what is wrong with it.
+        target: what the workflow is to make again; None where no rule makes it.
+        damaged: its bytes are not those that were recorded; otherwise it is whole, but stale or from elsewhere.
+
+    """
+
+    path: Path
+    wrong: str
+    target: Path | None
+    damaged: bool = True
+
+
+def _record_names() -> dict[str, str]:
+    """Map each artefact's name to that of its record: the one of its own name, else the first of its stage."""
+    found: dict[str, str] = {}
+    for names in OUTPUTS.values():
+        records = [name for name in names if name.endswith(".json")]
+        for name in names if records else ():
+            own = f"{Path(name).stem}.json"
+            found[name] = own if own in records else records[0]
+    found["labels.zarr"] = "labels.json"  # of a reference student, in a folder below references/
+    return {name: record for name, record in found.items() if not name.endswith(".json")}
+
+
+RECORD_OF = _record_names()
+
+
+def reach(folder: Path, traces: Traces) -> list[Made]:
+    """Return a run's records and those of all that it was made from, in whatever run's folder they are."""
+    found: dict[Path, Made] = {}
+    waiting = _current(folder, traces)
+    while waiting:
+        made = waiting.pop()
+        if made.record in found:
+            continue
+        found[made.record] = made
+        waiting += [maker for path in made.inputs if (maker := traces.maker(path)) is not None]
+        if made.stage in SEALED_BY.values():
+            waiting += traces.jobs_of(made)
+    return sorted(found.values(), key=lambda made: made.record)
+
+
+def _current(folder: Path, traces: Traces) -> list[Made]:
+    """Leave out jobs that their seal does not name: passes of earlier settings, kept for going back to them."""
+    records = traces.of_folder(folder)
+    stages = {made.stage for made in records}
+    return [made for made in records if SEALED_BY.get(made.stage) not in stages]
+
+
+@dataclass
+class Verifier:
+    """One check of a run.
+
+    Attributes:
+        traces: the records.
+        tick: called with each file that was digested.
+
+    """
+
+    traces: Traces
+    tick: Callable[[Path], object] = lambda _: None
+    _digests: dict[Path, str] = field(default_factory=dict)
+
+    def findings(self, folder: Path) -> list[Finding]:
+        """Return all that is wrong with a run, each path once, in the order of paths."""
+        folder = plain(folder)
+        records = reach(folder, self.traces)
+        found: dict[Path, Finding] = {}
+        for finding in (
+            *self._bad_records(),
+            *(finding for made in records for finding in self._bytes(made)),
+            *(finding for home in sorted({m.record.parent for m in records}) for finding in self._unrecorded(home)),
+        ):
+            found.setdefault(finding.path, finding)
+        for path, wrong, ruled in suspects(records, self.traces):
+            found.setdefault(path, Finding(path, wrong, target_of(path) if ruled else None, damaged=False))
+        return [found[path] for path in sorted(found)]
+
+    @property
+    def checked(self) -> int:
+        """How many files were digested."""
+        return len(self._digests)
+
+    def _bad_records(self) -> Iterator[Finding]:
+        for record, wrong in self.traces.bad.items():
+            yield Finding(record, wrong, record)
+
+    def _unrecorded(self, folder: Path) -> Iterator[Finding]:
+        for name, record in sorted(RECORD_OF.items()):
+            if folder.joinpath(name).exists() and not folder.joinpath(record).is_file():
+                yield Finding(
+                    folder / name, f"has no record that says how it was made ({record})", target_of(folder / name)
+                )
+
+    def _bytes(self, made: Made) -> Iterator[Finding]:
+        """Compare what a record says was written with what is there."""
+        if made.stage in SEALED_BY.values():
+            yield from self._unrecorded_chunks(made)
+        for path, digest in made.outputs.items():
+            if path.suffix == ".zarr":
+                yield from self._group(made, path, digest)
+            elif is_world(path):
+                yield from self._world(path, digest)
+            elif not path.is_file():
+                yield Finding(path, "missing", target_of(path))
+            elif self._digest(path) != digest:
+                yield self._other_bytes(made, path)
+
+    def _other_bytes(self, made: Made, path: Path) -> Finding:
+        """Name the file whose bytes a record does not name, or the seal as stale where a later job wrote the file."""
+        job = self.traces.maker(path)
+        if job is not None and precedes(made, job) and job.outputs[path] == self._digest(path):
+            group = next(parent for parent in path.parents if parent.suffix == ".zarr")
+            wrong = f"stale: sealed before {path.relative_to(group)} was made"
+            return Finding(group, wrong, target_of(group), damaged=False)
+        return Finding(path, f"its bytes are not those that {made.record.name} names", target_of(path))
+
+    def _unrecorded_chunks(self, seal: Made) -> Iterator[Finding]:
+        for path in seal.outputs:
+            maker = self.traces.maker(path)
+            if path.suffix != ".zarr" and path.is_file() and (maker is None or maker.stage not in SEALED_BY):
+                yield Finding(path, f"has no record of its {JOB_OF[seal.stage]} job", target_of(path))
+
+    def _group(self, made: Made, group: Path, digest: str) -> Iterator[Finding]:
+        seal = group / "zarr.json"
+        if not seal.is_file():
+            yield Finding(group, "missing, or not finished: it has no zarr.json", target_of(group))
+            return
+        known: dict[str, str] = {}
+        broken = False
+        for array in sorted(path for path in group.iterdir() if path.is_dir()):
+            for finding in self._array(made, array, known):
+                broken = True
+                yield finding
+        if broken:
+            return
+        content = content_digest(group, known)
+        if content != digest:
+            whole = content == _sealed(seal)
+            wrong = "is not the one that its record describes" if whole else "its bytes are not those that were sealed"
+            yield Finding(group, wrong, target_of(group))
+        elif _sealed(seal) != digest or self._digest(seal) != made.content.get("seals", {}).get(
+            group.name, self._digest(seal)
+        ):
+            yield Finding(seal, "its bytes are not those that were sealed", target_of(group))
+
+    def _array(self, made: Made, array: Path, known: dict[str, str]) -> Iterator[Finding]:
+        """Digest an array's files; name those that are lost, unreadable or other than recorded one by one."""
+        try:
+            files = ["zarr.json", *chunk_files(array)]
+        except (OSError, ValueError, KeyError, TypeError):
+            wrong = "not readable" if array.joinpath("zarr.json").is_file() else "missing"
+            yield Finding(array / "zarr.json", wrong, target_of(array.parent))
+            return
+        for name in files:
+            path = array / name
+            if not path.is_file():
+                yield Finding(path, "this chunk is missing", target_of(path))
+                continue
+            known[f"{array.name}/{name}"] = self._digest(path)
+            if self._digest(path) != made.outputs.get(path, self._digest(path)):
+                yield self._other_bytes(made, path)
+
+    def _world(self, path: Path, digest: str) -> Iterator[Finding]:
+        lost, found = folder_digest(path, self._digest)
+        for photo in lost:
+            yield Finding(photo, "missing", target_of(path))
+        if not lost and found != digest:
+            yield Finding(path, "a file in it is not as it was drawn", target_of(path))
+
+    def _digest(self, path: Path) -> str:
+        if path not in self._digests:
+            self._digests[path] = file_digest(path)
+            self.tick(path)
+        return self._digests[path]
+
+
+def target_of(path: Path) -> Path:
+    """Return the file that a rule writes and that holds `path`: a shard's chunk file, a zarr.json, a table."""
+    for part in (path, *path.parents):
+        if path.relative_to(part).parts[:1] in {(array,) for array in OF_SHARDS.get(part.name, ())}:
+            return path if path.name != "zarr.json" else part / "zarr.json"
+        if part.suffix == ".zarr":
+            return part / "zarr.json"
+        if part.name == "world":
+            return part.with_name("world.json")
+    return path
+
+
+def rebuild(findings: Sequence[Finding], folder: Path, records: Iterable[Made]) -> str | None:
+    """Return the shell command that rebuilds all that was found, and what depends on it up to the run's report.
+
+    Args:
+        findings: of one run; those that no rule makes are left out, and those beyond MOST_TARGETS.
+        folder: the run's folder, absolute.
+        records: records of the run; the last written says how snakemake was called.
+
+    Returns:
+        A command to be given in the working folder; None where there is nothing that a rule makes.
+
+    """
+    home = next((parent.parent for parent in folder.parents if parent.name == "results"), Path.cwd())
+    made = [finding for finding in findings if finding.target is not None][:MOST_TARGETS]
+    targets = list(dict.fromkeys(os.path.relpath(f.target, home) for f in made if f.target is not None))
+    if not targets:
+        return None
+    page = folder / "report.html"
+    goals = [os.path.relpath(page, home)] if page.exists() or page in (f.path for f in made) else targets
+    last = max(records, key=lambda record: str(record.content.get("end")), default=None)
+    command = str(last.content.get("command") or SNAKEMAKE) if last is not None else SNAKEMAKE
+    # `--` ends the list of --forcerun, which would otherwise swallow the goals.
+    command += f" --forcerun {shlex.join(targets)} -- {shlex.join(goals)}"
+    # The manifest reads the earlier one to keep photos in their places, so a damaged one has to go first.
+    damaged = [os.path.relpath(f.path, home) for f in made if f.path.name == "images.parquet" and f.damaged]
+    command = f"rm -f {shlex.join(damaged)} && {command}" if damaged else command
+    return command if home == Path.cwd() else f"cd {shlex.quote(str(home))} && {command}"
+
+
+def _sealed(seal: Path) -> str | None:
+    try:
+        return str(json.loads(seal.read_text(encoding="utf-8"))["attributes"]["digest"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,221 @@
+"""The page's tables of numbers and of provenance.
+
+- The page's tables.
+- How the artefacts of a report were made, from the records beside them.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cutsew.errors import UserError
+from cutsew.pipeline.graph import STAGES
+from cutsew.reporting.style import STAGE_TITLES
+from cutsew.storage.predictions import REFERENCE
+from cutsew.storage.result_tables import without_repeated_mean
+from cutsew.storage.zarr_layout import folder_of
+
+MAIN = ("images", "mAP", "mAP_10", "CF1", "OF1", "labels_per_image", "confidence")
+"""Columns of metrics.csv that the page shows first."""
+
+AT_THRESHOLD = ("CP", "CR", "CF1", "OP", "OR", "OF1")
+HEADS = {"images": "photos", "mAP_10": "mAP, 10+ positives", "labels_per_image": "labels per photo"}
+
+RULE_MEASURES = ("labels_per_image", "mean_F1", "CP", "CR", "CF1", "OP", "OR", "OF1")
+"""Columns of thresholds_f1.csv that the page shows."""
+
+RULES = {"fixed": "fixed", "count": "by count", "mixture": "by mixture"}
+"""Columns of thresholds.csv that the page shows."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table for the page: its caption, column heads and rows of ready text; `texts` leading columns are words."""
+
+    caption: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    texts: int
+
+
+def stage_grids(metrics: pd.DataFrame) -> list[Grid]:
+    """Lay out metrics.csv as tables that fit a page; what is empty throughout is left out.
+
+    First the main columns, then precision and recall at the threshold, then those of the likeliest few and all else.
+    """
+    known = (
+        without_repeated_mean(metrics)
+        .drop(columns=["with_truth", "mAP_classes", "mAP_10_classes", "remark"], errors="ignore")
+        .dropna(axis="columns", how="all")
+    )
+    names = [name for name in known.columns if name not in ("stage", "split")]
+    top = [name for name in names if name.startswith("top")]
+    rest = [name for name in names if name not in (*MAIN, *AT_THRESHOLD, *top)]
+    few = top[0].partition("_")[0].removeprefix("top") if top else ""
+    parts = [
+        ("Every stage, in percent where not said otherwise", [name for name in MAIN if name in names]),
+        ("Precision and recall of the classes at or above the threshold", [n for n in AT_THRESHOLD if n in names]),
+        (f"Precision and recall of the {few} likeliest classes of a photo", top),
+        ("Further measures", rest),
+    ]
+    return [_of_stages(caption, known, columns) for caption, columns in parts if columns]
+
+
+def _of_stages(caption: str, table: pd.DataFrame, columns: list[str]) -> Grid:
+    rows = [
+        (STAGE_TITLES[row["stage"]], row["split"], *(_number(name, row[name]) for name in columns))
+        for _, row in table.iterrows()
+    ]
+    heads = [HEADS.get(name, name.replace("_", " ")) for name in columns]
+    return Grid(caption, ("stage", "split", *heads), tuple(rows), 2)
+
+
+def agreement_grid(agreement: pd.DataFrame) -> Grid:
+    """Lay out agreement.csv."""
+    rows = tuple(
+        (f"{STAGE_TITLES[row['first']]} and {STAGE_TITLES[row['second']]}", row["split"])
+        + tuple("-" if pd.isna(row[name]) else f"{row[name]:.3f}" for name in ("top1", "jaccard", "spearman"))
+        for _, row in agreement.iterrows()
+    )
+    heads = ("stages", "split", "same first class", "shared labels (Jaccard)", "order of classes (Spearman)")
+    return Grid("How far two stages agree on a photo, on average", heads, rows, 2)
+
+
+def thresholds_grid(path: Path) -> Grid:
+    """Lay out suggested thresholds per class.
+
+    Args:
+        path: CSV with the columns class, fixed, count, mixture; other columns are passed over.
+
+    Raises:
+        UserError: no such table.
+
+    """
+    try:
+        table = pd.read_csv(path, dtype={"class": str}, keep_default_na=False, na_values=dict.fromkeys(RULES, [""]))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable table of thresholds ({str(error).splitlines()[0]})") from None
+    missing = [name for name in ("class", *RULES) if name not in table.columns]
+    if missing:
+        raise UserError(f"{path}: has no column {missing[0]}; make it again, or leave --thresholds out")
+    rows = tuple(
+        (str(row["class"]), *("-" if pd.isna(row[name]) else f"{row[name]:.3f}" for name in RULES))
+        for _, row in table.iterrows()
+    )
+    return Grid("Suggested probability from which each class counts as named", ("class", *RULES.values()), rows, 1)
+
+
+def rules_grid(rules: pd.DataFrame) -> Grid | None:
+    """Lay out thresholds_f1.csv, None where it is empty; what is not known throughout is left out."""
+    if rules.empty:
+        return None
+    names = [name for name in RULE_MEASURES if rules[name].notna().any()]
+    rows = tuple(
+        (RULES.get(str(row["rule"]), str(row["rule"])), *(_number(name, row[name]) for name in names))
+        for _, row in rules.iterrows()
+    )
+    heads = ("rule", *(HEADS.get(name, name.replace("_", " ")) for name in names))
+    return Grid("What the student names on test photos by each rule of thresholds, in percent", heads, rows, 1)
+
+
+def left_grid(left: Sequence[Mapping[str, Any]]) -> Grid | None:
+    """Lay out the files that are not in the manifest, by suffix and reason; None where there are none."""
+    if not left:
+        return None
+    rows = tuple((str(row["label"]), str(row["reason"]), f"{row['count']:,}") for row in left)
+    return Grid("Files that are not among these photos; skipped.csv names each", ("suffix", "reason", "files"), rows, 2)
+
+
+def headlines(metrics: pd.DataFrame, split: str) -> list[tuple[str, str, str]]:
+    """Return (what, from, to) of the first and last stage of a split."""
+    rows = metrics[(metrics["split"] == split) & ~metrics["stage"].str.startswith(REFERENCE)]
+    first, last = rows.iloc[0], rows.iloc[-1]
+    shown = [("mAP", "mAP", 1), ("OF1", "OF1", 1), ("labels_per_image", "labels per photo", 2)]
+    return [
+        (f"{title}, {split}", f"{first[name]:.{places}f}", f"{last[name]:.{places}f}")
+        for name, title, places in shown
+        if pd.notna(first[name]) and pd.notna(last[name])
+    ]
+
+
+def _number(name: str, value: float) -> str:
+    if pd.isna(value):
+        return "-"
+    if name in ("images", "inversions"):
+        return f"{int(value):,}"
+    return f"{value:.2f}" if name in ("labels_per_image", "confidence") else f"{value:.1f}"
+
+
+Json = dict[str, Any]
+
+
+def records(artefacts: Iterable[Path]) -> dict[Path, Json]:
+    """Read the records of some artefacts and of all that they were made from.
+
+    Args:
+        artefacts: files and Zarrs (folder or `zarr.json`).
+
+    Returns:
+        Path of each record -> its content, in the order of the pipeline. An artefact without a record is passed over.
+
+    """
+    found: dict[Path, Json] = {}
+    waiting = [folder_of(path) for path in artefacts]
+    while waiting:
+        artefact = waiting.pop()
+        for path, content in _records_of(artefact):
+            if path not in found:
+                found[path] = content
+                waiting.extend(folder_of((path.parent / name).resolve()) for name in content["inputs"])
+    order = {stage: place for place, stage in enumerate(STAGES)}
+    return dict(sorted(found.items(), key=lambda item: (order.get(item[1]["stage"], len(order)), str(item[0]))))
+
+
+def flat_settings(contents: Iterable[Json]) -> dict[str, Any]:
+    """Gather the settings of all records under their dotted names."""
+    gathered: dict[str, Any] = {}
+    for content in contents:
+        gathered |= _flatten(content["settings"], "")
+    gathered.pop("version", None)
+    return dict(sorted(gathered.items()))
+
+
+def packages(contents: Iterable[Json]) -> dict[str, str]:
+    """Gather the package versions of all records; where they differ, all are named."""
+    seen: dict[str, dict[str, None]] = {}
+    for content in contents:
+        for name, version in {"python": content.get("python"), **content.get("packages", {})}.items():
+            if version:
+                seen.setdefault(name, {})[str(version)] = None
+    return {name: ", ".join(versions) for name, versions in sorted(seen.items())}
+
+
+def _records_of(artefact: Path) -> list[tuple[Path, Json]]:
+    """Find the record beside an artefact: of the same stem, or any that names it among what it wrote."""
+    beside = artefact.with_suffix(".json")
+    candidates = [beside] if beside.is_file() else sorted(artefact.parent.glob("*.json"))
+    read = [(path.resolve(), _read(path)) for path in candidates if path != artefact]
+    return [(path, content) for path, content in read if content and artefact.name in content["outputs"]]
+
+
+def _read(path: Path) -> Json | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    whole = isinstance(content, dict) and {"stage", "settings", "inputs", "outputs"} <= content.keys()
+    return content if whole else None
+
+
+def _flatten(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,226 @@
+"""A finished run as the report reads it, and its counts.
+
+- A finished run as the report sees it: its photos, its stages split by split, its truth.
+- What the charts count over all photos of a split, slice by slice, so that only a slice is in memory.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cutsew.method.correct import LEFT, override
+from cutsew.method.score import sigmoid
+from cutsew.storage.label_corrections import read_corrections
+from cutsew.storage.predictions import EPSILON, FINAL, REFERENCE, Outcome, read_truth
+
+Floats = npt.NDArray[np.floating[Any]]
+
+
+class Run:
+    """What there is to show.
+
+    Args:
+        images: the manifest, with `row`.
+        outcomes: the stages' logits, by stage.
+        metrics: metrics.csv: which stages were measured on which split.
+        threshold: probability from which a class counts as named.
+        labels: labels.parquet, None where there is no truth.
+        corrections: corrections.parquet, None where no human corrected labels.
+
+    """
+
+    def __init__(
+        self,
+        images: pd.DataFrame,
+        outcomes: Mapping[str, Outcome],
+        metrics: pd.DataFrame,
+        threshold: float,
+        labels: Path | None = None,
+        corrections: Path | None = None,
+    ) -> None:
+        self.images = images
+        self.classes: list[str] = next(iter(outcomes.values())).classes
+        self.threshold = threshold
+        self.stages = stages_of(metrics, outcomes)
+        self._outcomes = outcomes
+        self._labels = labels
+        self.corrections = read_corrections(corrections, self.classes) if corrections is not None else None
+
+    @property
+    def main(self) -> str:
+        """The split that charts are about: the held-out photos where more than one stage was measured on them."""
+        return max(self.stages, key=lambda split: (len(self.stages[split]) > 1, split == "test"))
+
+    def shown_stages(self, split: str) -> tuple[str, ...]:
+        """Name the stages that are shown of a photo: those measured, or FINAL for what a human corrected."""
+        stages = self.stages.get(split, ())
+        if not stages or not self.corrections:
+            return stages
+        return (*(stage for stage in stages if stage != "overridden"), FINAL)
+
+    def said(self, ids: Sequence[str]) -> npt.NDArray[np.int8]:
+        """Return (n, C) int8, what a human said of n photos: PRESENT, ABSENT, or LEFT for nothing."""
+        if self.corrections is None:
+            return np.full((len(ids), len(self.classes)), LEFT, dtype=np.int8)
+        return self.corrections.said(ids)
+
+    def photos(self, split: str) -> pd.DataFrame:
+        """Return the manifest's rows of one split."""
+        return self.images[self.images["split"] == split].reset_index(drop=True)
+
+    def read(self, stage: str, ids: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Return one stage's (n, C) logits of n photos."""
+        return self._outcomes[stage].read(ids)
+
+    def final(self, split: str, ids: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Return (n, C) logits of n photos of a split: those of its last stage, with a human's corrections."""
+        return override(self.read(self.stages[split][-1], ids), self.said(ids), EPSILON)[0]
+
+    def slices(self, stage: str, ids: Sequence[str]) -> Iterator[npt.NDArray[np.float32]]:
+        """Give one stage's logits of n photos slice by slice."""
+        return self._outcomes[stage].slices(ids)
+
+    def truth(self, ids: Sequence[str]) -> npt.NDArray[np.int8]:
+        """Return the (n, C) truth of n photos: 1, 0, or -1 for not known, which is all of it where there is none."""
+        if self._labels is None:
+            return np.full((len(ids), len(self.classes)), -1, dtype=np.int8)
+        return read_truth(self._labels, ids, self.classes)
+
+
+def stages_of(metrics: pd.DataFrame, outcomes: Mapping[str, Outcome]) -> dict[str, tuple[str, ...]]:
+    """Name the stages that were measured on each split, in the order of the pipeline, reference students left out."""
+    rows = metrics[~metrics["stage"].str.startswith(REFERENCE) & metrics["stage"].isin(list(outcomes))]
+    return {str(split): tuple(part["stage"]) for split, part in rows.groupby("split", sort=False)}
+
+
+Truth = npt.NDArray[np.int8]
+Ints = npt.NDArray[np.int64]
+
+MOST_COUNTED = 10
+"""Labels per photo that are counted one by one; photos with more share a last bin."""
+
+EDGES: Floats = np.linspace(-14, 14, 57)
+"""Edges of the logits' histogram; what lies beyond falls into the outer bins (clamped probabilities end at 13.8)."""
+
+BINS = 10
+"""Bins of the calibration, of equal width over [0, 1]."""
+
+
+@dataclass
+class Labels:
+    """Sets of labels, counted.
+
+    Attributes:
+        sizes: (MOST_COUNTED + 2,) photos with 0, 1, ... labels; the last bin holds those with more.
+        together: (C, C) photos that have both classes; the diagonal, photos that have the class.
+        total: labels of all photos.
+
+    """
+
+    sizes: Ints
+    together: Ints
+    total: int = 0
+
+    @classmethod
+    def of(cls, classes: int) -> "Labels":
+        """Begin with nothing counted."""
+        return cls(np.zeros(MOST_COUNTED + 2, dtype=np.int64), np.zeros((classes, classes), dtype=np.int64))
+
+    def add(self, has: npt.NDArray[np.bool_]) -> None:
+        """Count the (n, C) sets of n photos."""
+        sizes = has.sum(axis=1)
+        self.sizes += np.bincount(np.minimum(sizes, MOST_COUNTED + 1), minlength=MOST_COUNTED + 2)
+        self.together += (has.T.astype(np.float32) @ has.astype(np.float32)).astype(np.int64)
+        self.total += int(sizes.sum())
+
+    @property
+    def photos(self) -> int:
+        """Photos counted."""
+        return int(self.sizes.sum())
+
+    @property
+    def mean(self) -> float:
+        """Labels per photo; NaN for no photos."""
+        return self.total / self.photos if self.photos else float("nan")
+
+    def given(self) -> Floats:
+        """(C, C) share, in [0, 1], of the photos with the row's class that have the column's too; NaN for no photo."""
+        own = np.diag(self.together).astype(np.float64)[:, None]
+        share: Floats = np.full(self.together.shape, np.nan)
+        np.divide(self.together, own, out=share, where=own > 0)
+        return share
+
+
+@dataclass
+class Tally:
+    """One stage's answers, counted.
+
+    Attributes:
+        labels: what it names.
+        values: (len(EDGES) - 1,) pairs of photo and class by logit.
+        value_sum: of all logits.
+        sure: (BINS,) sum of the probabilities of counted pairs.
+        true: (BINS,) counted pairs that are true.
+        counted: (BINS,) pairs with known truth.
+
+    """
+
+    labels: Labels
+    values: Ints = field(default_factory=lambda: np.zeros(len(EDGES) - 1, dtype=np.int64))
+    value_sum: float = 0.0
+    sure: Floats = field(default_factory=lambda: np.zeros(BINS))
+    true: Ints = field(default_factory=lambda: np.zeros(BINS, dtype=np.int64))
+    counted: Ints = field(default_factory=lambda: np.zeros(BINS, dtype=np.int64))
+
+    def add(self, z: Floats, truth: Truth, threshold: float) -> None:
+        """Count n photos: (n, C) logits and truth (1, 0, or -1 for not known); named are probabilities >= threshold."""
+        p = sigmoid(z)
+        self.labels.add(p >= threshold)
+        self.values += np.histogram(np.clip(z, EDGES[0], EDGES[-1]), bins=EDGES)[0]
+        self.value_sum += float(z.sum(dtype=np.float64))
+        known = truth >= 0
+        bins = np.minimum((p[known] * BINS).astype(np.int64), BINS - 1)
+        self.sure += np.bincount(bins, p[known], minlength=BINS)
+        self.true += np.bincount(bins[truth[known] == 1], minlength=BINS)
+        self.counted += np.bincount(bins, minlength=BINS)
+
+    @property
+    def mean_value(self) -> float:
+        """Mean logit."""
+        return self.value_sum / max(int(self.values.sum()), 1)
+
+    @property
+    def calibration_error(self) -> float:
+        """Expected calibration error, in [0, 1]: mean over pairs of |share that is true - mean probability| by bin."""
+        off = np.abs(self.true - self.sure).sum()
+        return float(off / max(int(self.counted.sum()), 1))
+
+
+def tally(blocks: Iterable[Floats], truth: Truth, threshold: float) -> Tally:
+    """Count one stage.
+
+    Args:
+        blocks: its logits, (n_1, C), (n_2, C), ...
+        truth: (n_1 + n_2 + ..., C) in the same order.
+        threshold: probability from which a class counts as named.
+
+    """
+    counted = Tally(Labels.of(truth.shape[1]))
+    start = 0
+    for z in blocks:
+        counted.add(z, truth[start : start + len(z)], threshold)
+        start += len(z)
+    return counted
+
+
+def tally_truth(truth: Truth) -> Labels | None:
+    """Count the true labels of the photos that have any known; None where there are none."""
+    known = truth[(truth >= 0).any(axis=1)]
+    labels = Labels.of(truth.shape[1])
+    labels.add(known == 1)
+    return labels if len(known) else None

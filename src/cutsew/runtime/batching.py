@@ -1,0 +1,173 @@
+"""Running a model on batches: independent of the batch, in parts that fit, and its output checked.
+
+- Going on with smaller batches where the GPU's memory does not hold a whole one.
+- Running a model so that what comes out for an image does not depend on the images beside it.
+- Stopping where a model answers with what is no number, before it spreads into labels.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from cutsew.errors import UserError, out_of_gpu_memory
+
+log = logging.getLogger(__name__)
+
+
+class Halving:
+    """Calls a model on batches that fit; what did not fit once is not tried again in this process."""
+
+    def __init__(self) -> None:
+        self.most: int | None = None
+
+    def __call__(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """Apply a model to a batch, in parts where the whole does not fit into memory.
+
+        Args:
+            function: from b rows to b rows, each from its own.
+            images: B rows.
+
+        Returns:
+            B rows.
+
+        Raises:
+            UserError: not even one row fits.
+
+        """
+        rows: list[Tensor] = []
+        start = 0
+        while start < len(images) or not rows:
+            part = images[start : start + (self.most or len(images))]
+            try:
+                rows.append(function(part))
+            except RuntimeError as error:
+                if not out_of_gpu_memory(error):
+                    raise
+            else:
+                start += max(1, len(part))
+                continue
+            # Outside `except`: the traceback there still holds the failed call's tensors, so that nothing is freed.
+            self._halve(len(part))
+        return rows[0] if len(rows) == 1 else torch.cat(rows)
+
+    def _halve(self, size: int) -> None:
+        if size <= 1:
+            raise UserError(
+                "compute.batch_size: the GPU's memory does not hold one view; use a GPU with more, a smaller model or "
+                "a smaller image_size"
+            )
+        self.most = size // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        log.warning("%d views do not fit into the GPU's memory; retrying with %d at a time", size, self.most)
+
+
+GROUP = 4
+"""Images in one call of the model on a CPU."""
+
+halving = Halving()
+
+
+def steadily(function: Callable[[Tensor], Tensor], images: Tensor, device: str | torch.device) -> Tensor:
+    """Apply a model to a batch of images.
+
+    On a CPU the last bits of a convolution or a product depend on how many images share a call and how many threads
+    share its work. So the batch is cut into groups of GROUP images, the last one filled up with zeros, and each group
+    is computed by one thread, as many groups at a time as torch has threads. The result for an image is then the same
+    bit for bit whatever the batch and the number of threads. Small groups also stay in the processor's cache, which
+    makes this the faster way for small models. On a GPU the whole batch is one call, or as much of it as fits.
+
+    Args:
+        function: from (b, ...) images on `device` to a tensor with b rows, each row from its own image.
+        images: (B, ...).
+        device: torch device.
+
+    Returns:
+        B rows, on `device`.
+
+    """
+    if torch.device(device).type != "cpu":
+        with torch.no_grad():
+            return halving(lambda part: function(part.to(device, non_blocking=True)), images)
+    return torch.cat(list(threads().map(lambda group: _compute(function, group), torch.split(images, GROUP))))
+
+
+def each_steadily(
+    function: Callable[[Tensor], Tensor], images: Sequence[Tensor], device: str | torch.device
+) -> list[Tensor]:
+    """Apply a model to images of different sizes, each alone: on a CPU one thread for each, as in `steadily`.
+
+    Args:
+        function: from one image, on `device`.
+        images: one after another, any shapes.
+        device: torch device.
+
+    Returns:
+        What it gives for each, on the CPU; the same bit for bit whatever the number of images and threads.
+
+    """
+
+    def alone(image: Tensor) -> Tensor:
+        with torch.no_grad():
+            return function(image.to(device, non_blocking=True)).cpu()
+
+    if torch.device(device).type != "cpu":
+        return [alone(image) for image in images]
+    return list(threads().map(alone, images))
+
+
+@cache
+def threads() -> ThreadPoolExecutor:
+    """Take over torch's threads: one group each; what this process computes beside them, it computes in one thread.
+
+    The last bits of a sum would depend on how many threads share it. And OpenMP's threads, waiting for work beside
+    these ones, take their cores: with both, putting sixteen small pictures into one tensor took 40 ms.
+    """
+    groups = count()
+    torch.set_num_threads(1)
+    return ThreadPoolExecutor(groups, initializer=use_one_thread)
+
+
+@cache
+def count() -> int:
+    """How many groups are computed at a time: as many as torch had threads at first."""
+    return torch.get_num_threads()
+
+
+def use_one_thread() -> None:
+    """Let torch compute in one thread whatever this thread calls."""
+    torch.get_num_threads()  # torch sets up each new thread once, on first use: that must come before the next line
+    torch.set_num_threads(1)
+
+
+def _compute(function: Callable[[Tensor], Tensor], group: Tensor) -> Tensor:
+    count = len(group)
+    if count < GROUP:
+        group = torch.cat([group, group.new_zeros(GROUP - count, *group.shape[1:])])
+    with torch.no_grad():
+        return function(group)[:count]
+
+
+def refuse_not_finite(values: npt.NDArray[np.floating[Any]], names: Sequence[str], what: str) -> None:
+    """Refuse NaN and infinities.
+
+    Args:
+        values: (n, ...) what a model said of n photos or classes.
+        names: n or more names, in the same order.
+        what: the answer, such as "the teacher's embedding of view 3".
+
+    Raises:
+        UserError: a value is not finite; the first such photo or class is named.
+
+    """
+    sound = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    if not sound.all():
+        name = names[int(np.argmin(sound))]
+        raise UserError(f"{name}: {what} is not finite; check the model's weights, or set precision: float32")

@@ -1,0 +1,157 @@
+"""Where and in which precision a model computes.
+
+- Choosing the device that torch computes on.
+- How a frozen encoder computes: its number format, and whether torch compiles it first.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from cutsew.config.base import Precision
+from cutsew.errors import UserError
+from cutsew.runtime.gpus import allocated, claim, listed
+
+log = logging.getLogger(__name__)
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def pick_device(wanted: str) -> str:
+    """Resolve `auto`, `cpu` or `cuda` to an available device, and reserve one of several GPUs for this process.
+
+    `auto` takes the CPU only where there is no GPU: on a CPU, work that was planned for a GPU would run into its time
+    limit, with the GPU idle.
+
+    Returns:
+        cpu or cuda.
+
+    Raises:
+        UserError: another name; cuda is not available; a GPU was allocated and torch cannot use it.
+
+    """
+    if wanted not in DEVICES:
+        raise UserError(f"--device: {wanted} is none of {', '.join(DEVICES)}; CUDA_VISIBLE_DEVICES selects among GPUs")
+    if wanted == "cpu":
+        return "cpu"
+    claim()
+    if torch.cuda.is_available():
+        return "cuda"
+    gpus = ", ".join(allocated())
+    if gpus and listed():
+        raise UserError(
+            f"compute.device: {wanted}: this process has GPU {gpus}, but torch {torch.__version__} cannot use it "
+            f"({_reason()}); or set compute.device: cpu"
+        )
+    if wanted == "cuda":
+        raise UserError("compute.device: cuda is not available here; set it to auto or cpu")
+    if gpus:
+        log.warning("compute.device: auto: GPU %s was allocated, but no NVIDIA driver is here; the CPU is used", gpus)
+    return "cpu"
+
+
+def device_facts(device: str) -> dict[str, str | None]:
+    """Return what a record says about the device used: its kind and, for a GPU, its name and the versions of CUDA."""
+    if device == "cpu":
+        return {"device": device}
+    cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return {
+        "device": device,
+        "gpu": torch.cuda.get_device_name(),
+        "cuda": torch.version.cuda,
+        "cudnn": None if cudnn is None else str(cudnn),
+    }
+
+
+def _reason() -> str:
+    if torch.version.cuda is None and torch.version.hip is None:
+        return "it is built without CUDA; install torch for CUDA"
+    return "the driver may be too old for it; compare with nvidia-smi"
+
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+"""Precisions of less than 32 bits, in which autocast computes; weights stay in float32, and so does what comes out."""
+
+
+def tuned(
+    encoder: Callable[[Tensor], Tensor], precision: str, device: str, *, compiled: bool, setting: str
+) -> Callable[[Tensor], Tensor]:
+    """Make an encoder compute in a precision, and compile it where that is asked for.
+
+    On a GPU, float32 products of the encoder run on TF32 tensor cores with every precision but float32; what else the
+    process computes, texts, class activation maps and the trained head, stays in full float32. A CPU has no such cores,
+    so there tf32 is float32.
+
+    Args:
+        encoder: from (B, ...) to a tensor with B rows.
+        precision: one of `Precision`.
+        device: cpu or cuda.
+        compiled: pass it through torch.compile; the first call then takes a minute or so.
+        setting: section that errors name, teacher or student.
+
+    Returns:
+        The encoder, whose results are float32.
+
+    Raises:
+        UserError: float16 on a CPU.
+
+    """
+    computing = number_format(precision, device, setting)
+    fast: Callable[[Tensor], Tensor] = torch.compile(encoder) if compiled else encoder
+
+    def run(images: Tensor) -> Tensor:
+        with computing():
+            return fast(images).float()
+
+    return run
+
+
+def number_format(precision: str, device: str, setting: str) -> Callable[[], AbstractContextManager[object]]:
+    """Return what opens the context in which an encoder computes; otherwise as `tuned`."""
+    if precision not in get_args(Precision):
+        raise ValueError(f"no precision {precision}")
+    if precision == "float16" and device == "cpu":
+        raise UserError(f"{setting}.precision: float16 needs a GPU; set bfloat16 or float32, or compute.device: cuda")
+    if precision == "bfloat16" and device == "cpu" and not multiplies_bfloat16():
+        log.warning(
+            "%s.precision: this processor has no instructions for bfloat16, so that float32 is faster; set tf32",
+            setting,
+        )
+    allow_tf32(False)
+
+    @contextmanager
+    def computing() -> Iterator[None]:
+        # Threads compute at the same time on a CPU alone, which has no TF32.
+        with (
+            tensor_cores(precision != "float32") if device != "cpu" else nullcontext(),
+            torch.autocast(device, DTYPES.get(precision), enabled=precision in DTYPES),
+        ):
+            yield
+
+    return computing
+
+
+@contextmanager
+def tensor_cores(allowed: bool) -> Iterator[None]:
+    """Allow or forbid TF32 for float32 products and convolutions inside the block."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    allow_tf32(allowed)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Set for the whole process whether float32 products and convolutions may run on TF32 tensor cores."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+
+
+def multiplies_bfloat16() -> bool:
+    """Tell whether the CPU has products of bfloat16; torch makes them up where it has not, nine times as slowly."""
+    can = torch.cpu.get_capabilities()
+    return any(can.get(name, False) for name in ("avx512_bf16", "amx_bf16", "avx10_1", "avx10_2", "bf16", "sve_bf16"))

@@ -1,0 +1,1 @@
+"""What stages leave on disk: Zarr groups, Parquet and CSV tables, written atomically."""

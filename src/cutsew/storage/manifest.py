@@ -1,0 +1,78 @@
+"""Reading and writing `images.parquet`, the stable list of all photos, and its shards."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cutsew.errors import UserError
+from cutsew.storage.atomic import replacing
+from cutsew.storage.tables import read_parquet
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = ("id", "path", "width", "height", "bytes", "digest", "split", "shard")
+SPLITS = ("train", "test")
+
+
+def write_manifest(path: Path, images: "pd.DataFrame") -> None:
+    """Write the manifest atomically.
+
+    Args:
+        path: `images.parquet`.
+        images: columns `COLUMNS`: id (text, unique), path (text, absolute or relative to the working folder), width
+            and height (pixels, after EXIF orientation), bytes, digest (SHA-256 of the file), split (train or test),
+            shard (int, ascending).
+
+    """
+    with replacing(path) as draft:
+        images[list(COLUMNS)].to_parquet(draft, index=False)
+
+
+def read_manifest(
+    path: Path, shard: int | None = None, split: str | None = None, columns: Sequence[str] = COLUMNS
+) -> "pd.DataFrame":
+    """Read the manifest, or one shard or split of it, with a `row` column: the row's index in every (N, ...) array.
+
+    Args:
+        path: `images.parquet`.
+        shard: number of the shard; None for all.
+        split: train or test; None for both.
+        columns: those to read, that of `shard` or `split` among them where these are given.
+
+    Raises:
+        UserError: there is no such file.
+
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such manifest; run the workflow to make it")
+    images = read_parquet(path, columns)
+    images.insert(0, "row", range(len(images)))
+    if shard is not None:
+        images = images[images["shard"] == shard]
+    if split is not None:
+        images = images[images["split"] == split]
+    return images.reset_index(drop=True)
+
+
+def twins(images: "pd.DataFrame") -> list[str]:
+    """Name the held-out photos that are byte for byte among the training photos too; columns id, digest and split."""
+    train = set(images.loc[images["split"] == "train", "digest"])
+    held_out = images[images["split"] == "test"]
+    return [str(name) for name in held_out.loc[held_out["digest"].isin(train), "id"]]
+
+
+def shard_digests(images: "pd.DataFrame") -> dict[int, str]:
+    """Digest the rows of each shard: what an encoding job depends on (ids and content, not paths or splits)."""
+    digests: dict[int, str] = {}
+    for shard, rows in images.groupby("shard", sort=True):
+        lines = "\n".join(f"{name}\t{digest}" for name, digest in zip(rows["id"], rows["digest"], strict=True))
+        digests[int(str(shard))] = hashlib.sha256(lines.encode()).hexdigest()[:16]
+    return digests
+
+
+def slabs(images: int, size: int) -> Iterator[slice]:
+    """Cut the rows of an array into slices of at most `size`, so that memory is bounded."""
+    for start in range(0, images, size):
+        yield slice(start, min(start + size, images))

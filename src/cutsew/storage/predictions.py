@@ -1,0 +1,174 @@
+"""Every stage's answer to the same question, read photo by photo whatever rows its Zarr holds and in whatever order."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cutsew.errors import UserError
+from cutsew.method.correct import override
+from cutsew.storage.label_corrections import Corrections
+from cutsew.storage.tables import label_column, read_parquet
+from cutsew.storage.zarr_layout import folder_of
+from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read_rows
+
+IMAGES_AT_ONCE = 8192
+"""Photos in one slice of a read."""
+
+FEW = 1000
+"""Photos up to which true labels are looked up one by one instead of reading all."""
+
+SPLIT_STAGES = {
+    "train": ("zero_shot", "fused", "pseudo", "targets", "overridden", "refined"),
+    "test": ("zero_shot", "fused", "student", "tiles", "ensemble"),
+}
+"""Stages that are looked at on each split, in the order of the pipeline."""
+
+REFERENCE = "reference_"
+"""What the names of reference students begin with where the stages' do not: they are no stage of the pipeline."""
+
+ZARRS = {name: name for name in ("fused", "pseudo", "targets", "overridden", "refined")}
+ZARRS = {"zero_shot": "logits", **ZARRS, "student": "scores", "tiles": "tiles", "ensemble": "ensemble"}
+"""Stage -> name of its Zarr, as the command line calls it."""
+
+
+FINAL = "final"
+"""How these labels are called among the stages. They are never measured: what a human said is not a model's merit."""
+
+EPSILON = 1e-6
+"""A corrected label has the probability 1 - EPSILON or EPSILON."""
+
+
+class Outcome:
+    """One stage's logits.
+
+    Args:
+        stage: its name.
+        path: its Zarr, the folder or the `zarr.json` in it.
+
+    Raises:
+        UserError: the Zarr is not there or is damaged.
+
+    """
+
+    def __init__(self, stage: str, path: Path) -> None:
+        self.stage = stage
+        self.path = folder_of(path)
+        group = open_group(path)
+        self.classes = labels_of(group, "class")
+        self._array = array_of(group, "zero_shot" if stage == "zero_shot" else "z")
+        self._ids = pd.Index(labels_of(group, "image"))
+
+    def read(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Return the (n, C) logits of n photos, in the order of `ids`."""
+        z = np.empty((len(ids), len(self.classes)), dtype=np.float32)
+        start = 0
+        for block in self.slices(ids):
+            z[start : start + len(block)] = block
+            start += len(block)
+        return z
+
+    def knows(self, ids: Sequence[str]) -> bool:
+        """Tell whether the stage has logits of all these photos; imported scores may leave out held-out ones."""
+        return all(np.isfinite(block).all() for block in self.slices(ids))
+
+    def slices(self, ids: Sequence[str]) -> Iterator[npt.NDArray[np.float32]]:
+        """Give the logits of some photos in slices of at most IMAGES_AT_ONCE, in the order of `ids`.
+
+        Raises:
+            UserError: a photo is not there.
+
+        """
+        rows = self._ids.get_indexer(pd.Index(ids))
+        if (rows < 0).any():
+            first = ids[int(np.argmax(rows < 0))]
+            raise UserError(
+                f"{self.path}: lacks {(rows < 0).sum()} of {len(ids)} photos, such as {first!r}; run the workflow again"
+            )
+        for start in range(0, len(rows), IMAGES_AT_ONCE):
+            yield read_rows(self._array, rows[start : start + IMAGES_AT_ONCE]).astype(np.float32)
+
+
+class Final(Outcome):
+    """The last stage's logits with a human's corrections.
+
+    Args:
+        last: split -> its last stage.
+        split_of: id of each photo -> its split.
+        corrections: by a human.
+
+    """
+
+    def __init__(self, last: Mapping[str, Outcome], split_of: Mapping[str, str], corrections: Corrections) -> None:
+        self.stage = FINAL
+        self.classes = corrections.classes
+        self.last = dict(last)
+        self._split_of = split_of
+        self._corrections = corrections
+
+    def slices(self, ids: Sequence[str]) -> Iterator[npt.NDArray[np.float32]]:
+        """Give the logits of some photos in slices of at most IMAGES_AT_ONCE, in the order of `ids`."""
+        for start in range(0, len(ids), IMAGES_AT_ONCE):
+            here = list(ids[start : start + IMAGES_AT_ONCE])
+            z = np.empty((len(here), len(self.classes)), dtype=np.float32)
+            splits = np.array([self._split_of[name] for name in here])
+            for split, outcome in self.last.items():
+                rows = np.flatnonzero(splits == split)
+                if len(rows):
+                    z[rows] = outcome.read([here[row] for row in rows])
+            yield override(z, self._corrections.said(here), EPSILON)[0]
+
+
+def open_outcomes(zarrs: dict[str, Path | None], references: Mapping[str, Path] | None = None) -> dict[str, Outcome]:
+    """Open the stages' Zarrs.
+
+    Args:
+        zarrs: by the names that ZARRS gives them; None or left out where it was not made.
+        references: kind of reference student -> its scores.zarr.
+
+    Raises:
+        UserError: one is not there, or their classes differ.
+
+    """
+    outcomes: dict[str, Outcome] = {}
+    for stage, name in ZARRS.items():
+        path = zarrs.get(name)
+        if path is not None:
+            outcomes[stage] = Outcome(stage, path)
+    for kind, path in (references or {}).items():
+        outcomes[REFERENCE + kind] = Outcome(REFERENCE + kind, path)
+    first = next(iter(outcomes.values()))
+    for outcome in outcomes.values():
+        if outcome.classes != first.classes:
+            raise UserError(f"{outcome.path}: its classes are not those of {first.path}; run the workflow again")
+    return outcomes
+
+
+def read_truth(path: Path, ids: Sequence[str], classes: Sequence[str]) -> npt.NDArray[np.int8]:
+    """Read true labels. Of the stages only evaluate, report, sweep_table and reference_labels may; tools show them.
+
+    Args:
+        path: `labels.parquet`: column id and one int8 column per class (see `label_column`).
+        ids: n photos.
+        classes: C names.
+
+    Returns:
+        (n, C) int8: 1 positive, 0 negative, -1 not counted; a photo that the file does not hold is -1 throughout.
+
+    Raises:
+        UserError: the file is not there, or a class is not in it.
+
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file of true labels; run the workflow to make it, or leave --labels out")
+    rows = [("id", "in", list(ids))] if len(ids) <= FEW else None
+    labels = read_parquet(path, ["id"], rows, whole=True).set_index("id")
+    columns = [label_column(name) for name in classes]
+    missing = [name for name, column in zip(classes, columns, strict=True) if column not in labels.columns]
+    if missing:
+        raise UserError(f"{path}: has no column {missing[0]!r}; run the workflow again to read the truth anew")
+    chosen: npt.NDArray[Any] = labels.reindex(index=list(ids), columns=columns, fill_value=-1).to_numpy()
+    return chosen.astype(np.int8)

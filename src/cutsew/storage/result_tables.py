@@ -1,0 +1,163 @@
+"""CSV tables that stages write and read: metrics, decision thresholds, score statistics.
+
+- metrics.csv as text for a terminal, and what it remarks on.
+- thresholds.csv: from which probability each class counts as named, by every rule, and how many photos that names.
+- ensemble.csv and tiles.csv: what is usual for two models, mean and deviation of each class's logits.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cutsew.errors import UserError, printable
+from cutsew.method.ensemble import Reference
+from cutsew.method.thresholds import FIXED, named
+from cutsew.storage.atomic import replacing
+
+PRINTED = ("stage", "split", "images", "mAP", "mAP_10", "CF1", "OF1", "labels_per_image", "confidence")
+"""The columns that are shown; the file holds more."""
+
+
+def as_text(table: pd.DataFrame) -> str:
+    """Set the main columns of metrics.csv as aligned text; what is not known is a dash. Remarks follow."""
+    table = without_repeated_mean(table)
+    shown = [name for name in PRINTED if name in table.columns]
+    text = table.to_string(columns=shown, index=False, na_rep="-", float_format=lambda x: f"{x:.2f}")
+    return "\n".join([text, *(f"note: {printable(remark)}" for remark in remarks(table))])
+
+
+def without_repeated_mean(table: pd.DataFrame) -> pd.DataFrame:
+    """Drop `mAP_10` where it leaves out no class and so says what `mAP` says."""
+    same = "mAP_10" in table.columns and table["mAP_10"].astype(float).equals(table["mAP"].astype(float))
+    return table.drop(columns="mAP_10") if same else table
+
+
+def remarks(table: pd.DataFrame) -> list[str]:
+    """List what metrics.csv remarks on, each remark once with the stages and the split that it is of."""
+    if "remark" not in table.columns:
+        return []
+    told = table[table["remark"].astype(object).fillna("") != ""]
+    found: dict[tuple[str, str], list[str]] = {}
+    for stage, split, text in zip(told["stage"], told["split"], told["remark"], strict=True):
+        for remark in str(text).split("; "):
+            found.setdefault((str(split), remark), []).append(str(stage))
+    return [f"{', '.join(stages)}, {split}: {remark}" for (split, remark), stages in found.items()]
+
+
+TABLE = "thresholds.csv"
+LABELS = "labels"
+"""The rule that uses labels."""
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Thresholds of C classes by several rules.
+
+    Attributes:
+        rule: the one that is used unless another is asked for.
+        by_rule: rule -> C probabilities in [0, 1].
+
+    """
+
+    rule: str
+    by_rule: dict[str, list[float]]
+
+    def choose(self, rule: str | None = None) -> npt.NDArray[np.float64]:
+        """Return the (C,) thresholds of a rule, of the usual one for None.
+
+        Raises:
+            UserError: there is no such rule.
+
+        """
+        wanted = rule or self.rule
+        if wanted not in self.by_rule:
+            raise UserError(f"--rule: this model has no thresholds {wanted}; it has {', '.join(self.by_rule)}")
+        return np.array(self.by_rule[wanted])
+
+
+def plain(classes: int) -> Thresholds:
+    """Return 0.5 for each of C classes."""
+    return Thresholds("fixed", {"fixed": [FIXED] * classes})
+
+
+def write_thresholds(
+    path: Path, classes: list[str], found: Thresholds, logits: npt.NDArray[np.float32], share: list[float]
+) -> None:
+    """Write the table.
+
+    Args:
+        path: of the CSV.
+        classes: C names.
+        found: the thresholds.
+        logits: (N, C), of the photos that they were chosen on.
+        share: (C,) expected share of photos, in [0, 1].
+
+    """
+    table = pd.DataFrame({"class": classes, "chosen": found.choose(), **found.by_rule, "photos": len(logits)})
+    table["expected"] = [s * len(logits) for s in share]
+    for rule in found.by_rule:
+        table[f"named_{rule}"] = named(logits, found.choose(rule)).sum(axis=0)
+    table["rule"] = found.rule
+    with replacing(path) as draft:
+        table.to_csv(draft, index=False)
+
+
+def read_thresholds(path: Path, classes: list[str]) -> Thresholds:
+    """Read the table.
+
+    Raises:
+        UserError: it is no such table, or not one of these classes.
+
+    """
+    try:
+        table = pd.read_csv(path, dtype={"class": str}, keep_default_na=False)
+        rules = [name.removeprefix("named_") for name in table.columns if name.startswith("named_")]
+        by_rule = {rule: [float(value) for value in table[rule]] for rule in rules}
+        found = Thresholds(str(table["rule"].iloc[0]), by_rule)
+        same = table["class"].tolist() == classes
+    except (OSError, ValueError, KeyError, IndexError):
+        raise UserError(f"{path}: not a table of thresholds; run the workflow again to make it") from None
+    if not same:
+        raise UserError(f"{path}: its classes are not the model's; run the workflow again to make it")
+    return found
+
+
+ENSEMBLE, TILES = "ensemble.csv", "tiles.csv"
+MODELS = {ENSEMBLE: ("student", "teacher"), TILES: ("student", "tiles")}
+"""Name of the table -> the models that it tells of."""
+
+
+def sample(train: pd.DataFrame, most: int) -> pd.DataFrame:
+    """Choose at most so many of the manifest's training photos, spread evenly, to measure what is usual."""
+    return train.iloc[np.unique(np.linspace(0, len(train) - 1, min(len(train), most)).round().astype(int))]
+
+
+def write_score_statistics(path: Path, classes: list[str], usual: Mapping[str, Reference]) -> None:
+    """Write the table: column class, and of each model `<model>_mean` and `<model>_deviation`."""
+    table = pd.DataFrame({"class": classes})
+    for model, found in usual.items():
+        table[f"{model}_mean"], table[f"{model}_deviation"] = found.mean, found.deviation
+    with replacing(path) as draft:
+        table.to_csv(draft, index=False)
+
+
+def read_score_statistics(path: Path, classes: Sequence[str]) -> dict[str, Reference]:
+    """Read the table, whose name tells which: what is usual for each of its MODELS.
+
+    Raises:
+        UserError: it is no such table, or not one of these classes.
+
+    """
+    try:
+        table = pd.read_csv(path, dtype={"class": str}, keep_default_na=False)
+        same = table["class"].tolist() == list(classes)
+        found = {m: Reference(*table[[f"{m}_mean", f"{m}_deviation"]].to_numpy(float).T) for m in MODELS[path.name]}
+    except (OSError, ValueError, KeyError):
+        raise UserError(f"{path}: not a table of what is usual; run the workflow again to make it") from None
+    if not same:
+        raise UserError(f"{path}: its classes are not the model's; run the workflow again to make it")
+    return found

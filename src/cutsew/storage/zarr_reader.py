@@ -1,0 +1,206 @@
+"""Reading Zarr groups that stages wrote.
+
+- Reading Zarr groups that stages wrote: opened only if complete, and no damaged chunk is taken for a value.
+- text.zarr: the embeddings that views are scored against, and how their similarity becomes a logit.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cutsew.errors import UserError
+from cutsew.method.score import Floats
+from cutsew.method.score import score as score_views
+from cutsew.storage.zarr_layout import Answers, Array, Spec, folder_of, refuse_missing, spec_of
+
+if TYPE_CHECKING:
+    import zarr
+
+AGAIN = "delete it and run the workflow again"
+DAMAGE = (ValueError, TypeError, KeyError, RuntimeError, OSError, AttributeError, BufferError)
+"""What zarr and its codecs raise at metadata and chunks that are not what they were."""
+
+
+def open_group(path: Path) -> "zarr.Group":
+    """Open a group for reading, refusing it where it or one of its chunk files is missing.
+
+    Args:
+        path: the group's folder or the `zarr.json` in it.
+
+    Raises:
+        UserError: not a sealed group, or a chunk is lost.
+
+    """
+    import zarr
+    from zarr.storage import LocalStore
+
+    folder = folder_of(path)
+    if not folder.joinpath("zarr.json").is_file():
+        raise UserError(f"{folder}: not a finished Zarr; run the workflow again to make it")
+    try:
+        group = zarr.open_group(LocalStore(folder, read_only=True), mode="r", zarr_format=3)
+        arrays = dict(group.arrays())
+    except DAMAGE as error:
+        raise UserError(f"{folder}: not a Zarr that this version reads ({_first_line(error)}); {AGAIN}") from None
+    if "digest" not in group.attrs:
+        raise UserError(f"{folder}: not a finished Zarr; run the workflow again to make it")
+    for name, array in arrays.items():
+        refuse_missing(folder / name, spec_of(array))
+        _refuse_misfit(folder / name, array, arrays)
+    return group
+
+
+def attribute(group: "zarr.Group", name: str) -> Any:  # noqa: ANN401  # any JSON value
+    """Return an attribute of a group.
+
+    Raises:
+        UserError: the group has no such attribute.
+
+    """
+    if name not in group.attrs:
+        raise UserError(f"{_path_of(group)}: says no {name}, as those of this version do; {AGAIN}")
+    return group.attrs[name]
+
+
+def array_of(group: "zarr.Group", name: str) -> "zarr.Array[Any]":
+    """Return an array of a group.
+
+    Raises:
+        UserError: the group has no such array.
+
+    """
+    import zarr
+
+    found = group.get(name)
+    if not isinstance(found, zarr.Array):
+        raise UserError(f"{_path_of(group)}: holds no array {name}, as those of this version do; {AGAIN}")
+    return found
+
+
+def read(array: "zarr.Array[Any]", index: Any = ...) -> Array:  # noqa: ANN401
+    """Read an array, or the part of it that an index names, into memory.
+
+    Raises:
+        UserError: a chunk is damaged.
+
+    """
+    return _undamaged(array, lambda: array[index])
+
+
+def read_rows(array: "zarr.Array[Any]", *rows: Any) -> Array:  # noqa: ANN401
+    """Read rows that are named one by one, by an index along each dimension; the last dimensions whole.
+
+    Raises:
+        UserError: a chunk is damaged.
+
+    """
+    index = (*rows, *(slice(None) for _ in range(array.ndim - len(rows))))
+    return _undamaged(array, lambda: array.oindex[index])
+
+
+def _undamaged(array: "zarr.Array[Any]", act: Callable[[], Any]) -> Array:
+    try:
+        return np.asarray(act())
+    except DAMAGE as error:
+        path = _path_of(array)
+        raise UserError(
+            f"{path}: a chunk of it is damaged ({_first_line(error)}); `cutsew verify {path.parent.parent}` names it "
+            "and the command that makes it again"
+        ) from None
+
+
+def _path_of(node: "zarr.Array[Any] | zarr.Group") -> Path:
+    from zarr.storage import LocalStore
+
+    store = node.store
+    return store.root / node.path if isinstance(store, LocalStore) else Path(node.path)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def labels_of(group: "zarr.Group", dimension: str) -> list[str]:
+    """Read a coordinate of text labels, such as `image` or `class`."""
+    return [str(label) for label in read(array_of(group, dimension))]
+
+
+def _refuse_misfit(folder: Path, array: "zarr.Array[Any]", arrays: "Mapping[str, zarr.Array[Any]]") -> None:
+    """Refuse an array that is not as long as the coordinates of its dimensions."""
+    names = getattr(array.metadata, "dimension_names", None) or ()
+    for name, length in zip(names, array.shape, strict=False):
+        if name in arrays and arrays[name].shape != (length,):
+            raise UserError(f"{folder}: has {length} x {name}, where there are {arrays[name].shape[0]}; {AGAIN}")
+
+
+Float32Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What text.zarr holds for the scoring of views.
+
+    Attributes:
+        classes: (C, D) float32, one embedding per class, L2-normalised: the average of all its texts.
+        wordings: (W, D), one embedding per wording, class by class, where the best wording counts; else `classes`.
+        sizes: (C,) wordings of each class in `wordings`; None where that is `classes`.
+        background: (B, D) of words that name no class, which take part in the softmax; B may be 0.
+        scale: logit scale.
+        bias: logit bias of the sigmoid; None for a softmax.
+        weights: digest of the teacher's weights.
+
+    """
+
+    classes: Float32Array
+    wordings: Float32Array
+    sizes: tuple[int, ...] | None
+    background: Float32Array
+    scale: float
+    bias: float | None
+    weights: str
+
+    @property
+    def answers(self) -> Answers:
+        """What kind of logits `score` gives."""
+        return Answers("softmax" if self.bias is None else "sigmoid", len(self.background))
+
+    def score(self, embeddings: Floats, epsilon: float) -> Float32Array:
+        """Score views, (..., D) to (..., C) logits; see `method.score.score`."""
+        background = self.background if len(self.background) else None
+        return score_views(
+            embeddings, self.wordings, self.scale, epsilon, bias=self.bias, wordings=self.sizes, background=background
+        )
+
+
+def text_spec(values: Float32Array, dimension: str) -> Spec:
+    """Describe an array of embeddings, one chunk."""
+    return Spec(tuple(values.shape), "float32", (dimension, "embedding"), tuple(values.shape))
+
+
+def read_texts(path: Path) -> Texts:
+    """Read text.zarr.
+
+    Args:
+        path: the group's folder or the `zarr.json` in it.
+
+    Raises:
+        UserError: not a finished group, or it lacks what those of this version hold.
+
+    """
+    group = open_group(path)
+    attributes: dict[str, Any] = dict(group.attrs)
+    classes = read(array_of(group, "text"))
+    best = "wordings" in attributes
+    return Texts(
+        classes=classes,
+        wordings=read(array_of(group, "wordings")) if best else classes,
+        sizes=tuple(attributes["wordings"]) if best else None,
+        background=read(array_of(group, "background")) if "background" in group else classes[:0],
+        scale=float(attribute(group, "logit_scale")),
+        bias=float(attribute(group, "logit_bias")) if attributes.get("activation") == "sigmoid" else None,
+        weights=str(attribute(group, "weights")),
+    )

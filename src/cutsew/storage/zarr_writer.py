@@ -1,0 +1,257 @@
+"""Writing Zarr v3 groups with named dimensions and coordinates.
+
+- Coordinates of a Zarr group: names of photos, classes and passes along its arrays' dimensions.
+- Zarr v3 groups with named dimensions and coordinates, written whole or chunk by chunk.
+
+Two ways of writing:
+
+- `new_group`: one job writes a whole group (fused.zarr and the like).
+- `write_chunk` by many jobs, one chunk file each, then `seal` by one job, which writes the metadata last.
+  So an array that opens is complete.
+
+Chunks whose values all equal the fill value are written too; a missing chunk file therefore always means loss.
+Each chunk ends in a checksum (CRC-32C) that every reader checks, so that a flipped byte is no value.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cutsew.storage.atomic import replacing, telling, write_text
+from cutsew.storage.zarr_layout import Array, Spec, folder_of, refuse_missing, spec_of
+
+if TYPE_CHECKING:
+    import zarr
+
+Values = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Along:
+    """Labels of a dimension that is not named as they are: one of several coordinates of it.
+
+    Arrays that they belong to name them in the attribute `coordinates`, separated by spaces; xarray reads that.
+    """
+
+    dimension: str
+    values: Sequence[Any] | Values
+
+
+@dataclass(frozen=True)
+class Same:
+    """The labels that the dimension has in another group: its files are copied, so no list of all photos is held.
+
+    Attributes:
+        group: the other group's folder.
+
+    """
+
+    group: Path
+
+
+Labels = Sequence[Any] | Values | Along | Same
+Coordinates = Mapping[str, Labels]
+
+
+def write_coordinate(group: Path, name: str, values: Labels) -> None:
+    """Write one coordinate into a group's folder, atomically.
+
+    Raises:
+        UserError: the disk refuses it; or labels to be copied are damaged.
+
+    """
+    with replacing(group / name) as draft:
+        if isinstance(values, Same):
+            _refuse_damaged(values.group, name)
+            shutil.copytree(values.group / name, draft)
+        else:
+            _write_labels(draft, name, values)
+
+
+def _write_labels(folder: Path, name: str, values: Sequence[Any] | Values | Along) -> None:
+    import zarr
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+    from zarr.storage import LocalStore
+
+    dimension, values = (values.dimension, values.values) if isinstance(values, Along) else (name, values)
+    labels = np.asarray(values)
+    text = labels.dtype.kind in "UO"
+    zarr.create_array(
+        LocalStore(folder),
+        shape=labels.shape,
+        dtype="string" if text else labels.dtype.name,
+        chunks=(max(1, min(len(labels), 65536)),),
+        compressors=(ZstdCodec(), Crc32cCodec()),
+        dimension_names=(dimension,),
+        config={"write_empty_chunks": True},
+    )[...] = labels.astype(object) if text else labels
+
+
+def _refuse_damaged(group: Path, name: str) -> None:
+    """Read a coordinate chunk by chunk, so that its checksums are looked at before its files are copied."""
+    from cutsew.storage.zarr_reader import array_of, open_group, read
+
+    labels = array_of(open_group(group), name)
+    for start in range(0, labels.shape[0], labels.chunks[0]):
+        read(labels, slice(start, start + labels.chunks[0]))
+
+
+def write_chunk(path: Path, values: Array, spec: Spec) -> str:
+    """Write one chunk file of an array whose metadata may not exist yet; return the file's digest.
+
+    Args:
+        path: the chunk file, `<array>/c/<i>/<j>/...`.
+        values: shape at most `spec.chunks`; the rest of the chunk is padded with zeros.
+        spec: of the array.
+
+    """
+    from cutsew.storage.zarr_chunks import chunk_bytes
+
+    data = chunk_bytes(values, spec)
+    with replacing(path) as draft:
+        draft.write_bytes(data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def seal(
+    path: Path,
+    specs: Mapping[str, Spec],
+    coordinates: Coordinates,
+    attributes: Mapping[str, Any],
+    known: Mapping[str, str] | None = None,
+) -> str:
+    """Write the metadata of a group whose chunk files are all there; return the digest of its content.
+
+    The group's own `zarr.json` is written last and holds the digest, so that it changes whenever the content does.
+
+    Args:
+        path: the group's folder.
+        specs: its arrays, by name.
+        coordinates: name of a dimension -> its labels; or any name -> labels along another dimension.
+        attributes: plain JSON values kept with the group.
+        known: digests of chunk files, by path relative to `path`, where their writers told them; others are read.
+
+    Raises:
+        UserError: a chunk file is missing.
+
+    """
+    from cutsew.storage.zarr_chunks import array_metadata, group_metadata
+
+    with telling(path, path):
+        path.joinpath("zarr.json").unlink(missing_ok=True)
+        for name, spec in specs.items():
+            refuse_missing(path / name, spec)
+            for left in path.joinpath(name).glob("zarr*"):  # of an earlier seal, or of one that was killed
+                left.unlink()
+            with replacing(path / name / "zarr.json") as draft:  # not by zarr: it writes one for the group as well
+                draft.write_bytes(array_metadata(spec))
+        for name, labels in coordinates.items():
+            write_coordinate(path, name, labels)
+        digest = content_digest(path, known)
+    with replacing(path / "zarr.json") as draft:
+        draft.write_bytes(group_metadata({**attributes, "digest": digest}))
+    return digest
+
+
+@contextmanager
+def new_group(
+    path: Path,
+    specs: Mapping[str, Spec],
+    coordinates: Coordinates,
+    attributes: Mapping[str, Any] | None = None,
+) -> Iterator[dict[str, "zarr.Array[Any]"]]:
+    """Write a whole group by one job, atomically: fill the arrays that this gives; they are sealed at the end.
+
+    Args:
+        path: the group's folder, `<name>.zarr`, or the `zarr.json` in it.
+        specs: its arrays, by name.
+        coordinates: name of a dimension -> its labels; or any name -> labels along another dimension.
+        attributes: plain JSON values kept with the group.
+
+    """
+    from zarr.storage import LocalStore
+
+    with replacing(folder_of(path)) as draft:
+        store = LocalStore(draft)
+        yield {name: spec.create(store, name) for name, spec in specs.items()}
+        seal(draft, specs, coordinates, attributes or {})
+
+
+def write_group(
+    path: Path,
+    arrays: Mapping[str, tuple[Spec, Array]],
+    coordinates: Coordinates,
+    attributes: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a whole group from arrays in memory, atomically; otherwise as `new_group`."""
+    with new_group(path, {name: spec for name, (spec, _) in arrays.items()}, coordinates, attributes) as group:
+        for name, (_, values) in arrays.items():
+            group[name][...] = values
+
+
+def content_digest(path: Path, known: Mapping[str, str] | None = None) -> str:
+    """Digest the arrays of a group: names and bytes of their metadata and of the chunk files within their shape.
+
+    Args:
+        path: the group's folder.
+        known: digests of files, by path relative to `path`; files that are not in it are read.
+
+    """
+    digest = hashlib.sha256()
+    for metadata in sorted(path.glob("*/zarr.json")):
+        for file in ("zarr.json", *chunk_files(metadata.parent)):
+            name = f"{metadata.parent.name}/{file}"
+            content = (known or {}).get(name) or file_digest(path / name)
+            digest.update(f"{name}\0{content}\n".encode())
+    return digest.hexdigest()
+
+
+def chunk_files(array: Path) -> Iterator[str]:
+    """Name the chunk files that an array's metadata asks for, relative to the array's folder."""
+    import zarr
+    from zarr.storage import LocalStore
+
+    return spec_of(zarr.open_array(LocalStore(array, read_only=True), mode="r")).chunk_keys()
+
+
+def remembered_digest(path: Path, memory: Path) -> str:
+    """Digest a large file again only when its size or time has changed.
+
+    Args:
+        path: the file.
+        memory: a JSON file that keeps digests; not written where its folder is missing.
+
+    """
+    found = path.stat()
+    state = [found.st_size, found.st_mtime_ns]
+    try:
+        known = json.loads(memory.read_text(encoding="utf-8"))
+        size, time, digest = known[str(path)]
+    except (OSError, ValueError, KeyError, TypeError):
+        known, size, time, digest = {}, None, None, ""
+    if [size, time] != state:
+        digest = _digest_in_state(path, *state)
+        if memory.parent.is_dir() and isinstance(known, dict):
+            write_text(memory, json.dumps({**known, str(path): [*state, digest]}))
+    return str(digest)
+
+
+@cache
+def _digest_in_state(path: Path, size: int, time: int) -> str:  # noqa: ARG001  # they tell edited files apart
+    """Digest a file once in a process, since a first dry run has no folder for `memory` yet."""
+    return file_digest(path)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

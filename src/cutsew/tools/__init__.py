@@ -1,1 +1,0 @@
-"""Commands that no rule calls: they look after what the workflow made."""

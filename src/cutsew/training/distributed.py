@@ -1,0 +1,152 @@
+"""The processes that train together: each computes features of a share of every batch, the first one learns.
+
+The backbone is frozen and takes nearly all of the time; the adapter's step is a few thousandths of it. So only features
+travel, from the helpers to the first process, and what is learnt is what one process would learn: on a CPU bit for bit.
+"""
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+from torch import Tensor, distributed
+
+from cutsew.errors import UserError, out_of_gpu_memory
+from cutsew.runtime.gpus import visible
+from cutsew.runtime.processes import end_with_parent
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+RANK, SIZE, LOCAL = "RANK", "WORLD_SIZE", "LOCAL_RANK"
+"""Environment variables of a process in a team; torchrun sets them too."""
+
+PATIENCE = timedelta(hours=12)
+"""How long a process waits for the others. NCCL's ten minutes are too short for helpers whose first process reads
+thousands of steps from its feature cache; a process that dies ends the others by itself."""
+
+GRACE = 10
+"""Seconds that the first process has to end by itself after a helper failed."""
+
+
+class Team:
+    """The processes that train together, as one of them sees it.
+
+    Attributes:
+        rank: 0 learns; the others help.
+        size: how many processes there are.
+
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1, device: str = "cpu") -> None:
+        self.rank, self.size, self._device = rank, size, device
+
+    @classmethod
+    def join(cls, device: str) -> "Team":
+        """Join the team that the environment names; a team of one where it names none.
+
+        Args:
+            device: cpu or cuda, of every process.
+
+        """
+        rank, size = int(os.environ.get(RANK, "0")), int(os.environ.get(SIZE, "1"))
+        if size == 1:
+            return cls(device=device)
+        if rank > 0:
+            end_with_parent()
+        if device == "cuda":
+            gpu = torch.device("cuda", int(os.environ.get(LOCAL, "0")) % torch.cuda.device_count())
+            torch.cuda.set_device(gpu)
+            distributed.init_process_group("nccl", timeout=PATIENCE, device_id=gpu)
+            return cls(rank, size, device)
+        torch.set_num_threads(max(1, torch.get_num_threads() // size))
+        distributed.init_process_group("gloo", timeout=PATIENCE)
+        return cls(rank, size, device)
+
+    def share(self, items: list[T]) -> list[T]:
+        """Return this process's share of a batch: every size-th item. Where that is none, a spare one to work on."""
+        return items[self.rank :: self.size] or items[:1]
+
+    def gather(self, rows: Tensor, total: int) -> Tensor | None:
+        """Put a batch together from the shares of all processes.
+
+        Args:
+            rows: (n, ...) of this process's share.
+            total: B, rows of the whole batch.
+
+        Returns:
+            (B, ...) in the batch's order in the first process, None in the others.
+
+        Raises:
+            UserError: another process has ended.
+
+        """
+        if self.size == 1:
+            return rows
+        most = -(-total // self.size)
+        sent = rows.new_zeros(most, *rows.shape[1:])
+        sent[: len(rows)] = rows
+        sent = sent.to(self._device)
+        received = None if self.rank else [torch.empty_like(sent) for _ in range(self.size)]
+        try:
+            distributed.gather(sent, received)
+        except RuntimeError as error:
+            if out_of_gpu_memory(error):
+                raise
+            raise UserError("train: another process of this training has ended; its own message says why") from None
+        return None if received is None else torch.stack(received, dim=1).flatten(0, 1)[:total]
+
+    def agree(self, number: int) -> int:
+        """Return the first process's number."""
+        return self.agree_on_all([number])[0]
+
+    def agree_on_all(self, numbers: list[int]) -> list[int]:
+        """Return the first process's numbers; the others give as many."""
+        if self.size == 1:
+            return numbers
+        told = torch.tensor(numbers, device=self._device)
+        distributed.broadcast(told, 0)
+        return told.tolist()
+
+    def leave(self) -> None:
+        """Part from the others."""
+        if self.size > 1:
+            distributed.destroy_process_group()
+
+
+def start_helpers(processes: int, device: str) -> None:
+    """Start this command once more for each helper, and make this process the first of the team.
+
+    It does nothing where a team was started already, by this function or by torchrun.
+
+    Raises:
+        UserError: there are fewer GPUs than processes.
+
+    """
+    if processes == 1 or SIZE in os.environ:
+        return
+    gpus = [] if device == "cpu" else visible()
+    if gpus and len(gpus) < processes:
+        raise UserError(f"compute.train_processes: {processes} is more than the {len(gpus)} GPUs here; lower it")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ |= {SIZE: str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    for rank in range(1, processes):
+        names = {RANK: str(rank), LOCAL: str(rank)}
+        helper = subprocess.Popen([sys.executable, "-P", "-m", "cutsew", *sys.argv[1:]], env={**os.environ, **names})
+        threading.Thread(target=_watch, args=(helper,), daemon=True).start()
+    os.environ |= {RANK: "0", LOCAL: "0"}
+
+
+def _watch(helper: subprocess.Popen[bytes]) -> None:
+    """End this process some time after a helper failed: on GPUs it might wait for its features for ever."""
+    if helper.wait() != 0:
+        time.sleep(GRACE)
+        log.error("cutsew: train: process %d of this training ended with status %s", helper.pid, helper.returncode)
+        os._exit(1)

@@ -1,0 +1,319 @@
+"""Features of sewn images kept on disk, in chunk files that several jobs share.
+
+- The chunk files of one array, written by several jobs without a lock: each appears whole or not at all.
+- Features of sewn photos kept on disk, so that a second training of the same photos asks the backbone nothing.
+
+Sewn photos are fixed by the seed, the photos and the settings of sewing; their features by the backbone too. A digest
+of all of these names the folder, `<key>.zarr`, so features that are found there are the ones that would be computed.
+They lie in the order in which training shows the photos, which no batch size changes:
+
+- `weak`, `strong` (E, n, D, H, W) float32: of epoch e's photos; zeros where nothing was pasted and `plain` has them;
+- `plain` (n, D, H, W) float32: of the photos as they are, in the album's order.
+
+Every chunk is one file that appears whole or not at all and carries a checksum. A chunk that is missing or damaged is
+computed anew, and a disk that is full or cannot be written only ends the keeping: nothing here can fail a training.
+"""
+
+import json
+import logging
+import math
+import os
+import platform
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from cutsew.storage.zarr_chunks import array_metadata, chunk_bytes, chunk_values, group_metadata
+from cutsew.storage.zarr_layout import Spec
+
+log = logging.getLogger(__name__)
+Place = tuple[int, ...]
+Values = npt.NDArray[np.float32]
+WHOLE = ("0", "0", "0")
+"""The chunk along the last axes."""
+LEFT = 3600
+"""Age in seconds from which a draft is one that a killed process left."""
+
+
+class Chunks:
+    """The chunk files of an array that is cut along its first axes and whole along the last three.
+
+    Args:
+        folder: the array's.
+        spec: its layout.
+
+    """
+
+    def __init__(self, folder: Path, spec: Spec) -> None:
+        self._folder, self._spec = folder, spec
+        axes = len(spec.shape) - len(WHOLE)
+        files = folder.glob("/".join(["c", *"*" * axes, *WHOLE]))
+        found = (path.relative_to(folder).parts[1 : 1 + axes] for path in files)
+        self._there = {tuple(map(int, parts)) for parts in found if all(part.isdigit() for part in parts)}
+
+    def __contains__(self, place: Place) -> bool:
+        """Say whether a chunk was there when the array was opened, or was written since."""
+        return place in self._there
+
+    def read(self, place: Place) -> Values | None:
+        """Read a chunk, `spec.chunks`; None where it is gone, or damaged and therefore removed."""
+        path = self._path(place)
+        try:
+            return chunk_values(path.read_bytes(), self._spec)
+        except FileNotFoundError:
+            self._there.discard(place)
+        except Exception as error:  # noqa: BLE001 - a damaged chunk fails in many ways, and computing it mends all
+            log.warning("%s: unreadable (%s); its features are computed anew", path, type(error).__name__)
+            self._there.discard(place)
+            _remove(path)
+        return None
+
+    def write(self, place: Place, values: Values) -> None:
+        """Write a chunk, at most `spec.chunks`; one that another job has written meanwhile stays.
+
+        Raises:
+            OSError: the disk is full or cannot be written.
+
+        """
+        path = self._path(place)
+        if not path.is_file():
+            write_whole(path, chunk_bytes(values, self._spec))
+        self._there.add(place)
+
+    def describe(self) -> None:
+        """Write the array's metadata; of two jobs with other numbers of epochs the greater one's stays."""
+        path = self._folder / "zarr.json"
+        if _length(path) < self._spec.shape[0]:
+            write_whole(path, array_metadata(self._spec))
+
+    def _path(self, place: Place) -> Path:
+        return self._folder.joinpath("c", *map(str, place), *WHOLE)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that appears whole or not at all, whoever else writes it at the same time.
+
+    Raises:
+        OSError: the disk is full or cannot be written.
+
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.draft")
+    try:
+        draft.write_bytes(data)
+        draft.replace(path)
+    finally:
+        _remove(draft)
+
+
+def tidy(folder: Path) -> None:
+    """Remove what killed processes left of their drafts, but none that another job may be writing."""
+    for draft in folder.rglob(".*.draft"):
+        try:
+            if time.time() - draft.stat().st_mtime > LEFT:
+                draft.unlink()
+        except FileNotFoundError:
+            continue
+
+
+def _length(metadata: Path) -> int:
+    """Read the first axis's length from an array's metadata; 0 where there is none."""
+    try:
+        content: dict[str, Any] = json.loads(metadata.read_bytes())
+        return int(content["shape"][0])
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return 0
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return
+
+
+CHUNK_BYTES = 16 * 2**20
+"""Of the features in one chunk file, about."""
+PLAIN = "plain"
+DIMENSIONS = ("epoch", "place", "channel", "row", "column")
+
+
+class Sizes(NamedTuple):
+    """What is kept: E epochs of n photos with features of D channels on a grid of H x W; whether strong views too."""
+
+    epochs: int
+    photos: int
+    cell: tuple[int, int, int]
+    strong: bool
+    plain: bool
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Names of the views that each sewn photo has."""
+        return ("weak", "strong") if self.strong else ("weak",)
+
+    def bytes(self, sewn: float) -> float:
+        """Bytes of all features before they are packed, where `sewn` is the share of photos that are pasted onto."""
+        shown = self.epochs * self.photos * ((sewn if self.plain else 1.0) + self.strong)
+        return 4.0 * math.prod(self.cell) * (shown + self.plain * self.photos)
+
+
+class FeatureCache:
+    """The kept features of one plan of sewn photos and one backbone.
+
+    Args:
+        path: of its folder, `<key>.zarr`.
+        made_of: all that the features depend on, plain JSON.
+        sizes: of what is kept.
+        readers: threads that decode chunks ahead.
+
+    """
+
+    def __init__(self, path: Path, made_of: Mapping[str, Any], sizes: Sizes, readers: int = 1) -> None:
+        self.path = path
+        self._sizes, self._ahead = sizes, max(1, readers)
+        self._rows = max(1, min(sizes.photos, CHUNK_BYTES // (4 * math.prod(sizes.cell))))
+        self._of_epoch = math.ceil(sizes.photos / self._rows)
+        epochs, photos, cell = sizes.epochs, sizes.photos, sizes.cell
+        spec = Spec((epochs, photos, *cell), "float32", DIMENSIONS, (1, self._rows, *cell), quick=True)
+        self._views = {name: Chunks(self.path / name, spec) for name in sizes.views}
+        spec = Spec((photos, *cell), "float32", DIMENSIONS[1:], (self._rows, *cell), quick=True)
+        self._plain = Chunks(self.path / PLAIN, spec)
+        self._reads: dict[tuple[int, int], Future[dict[str, Values]]] = {}
+        self._pool = ThreadPoolExecutor(self._ahead)
+        self._filling: dict[tuple[str, int, int], Filling] = {}
+        self._writable = True
+        self._describe(made_of)
+
+    def held(self, epoch: int, start: int, stop: int) -> bool:
+        """Say whether the photos from place `start` to `stop` of an epoch's order have all their chunks."""
+        return all((epoch, c) in chunks for chunks in self._views.values() for c in self._chunks(start, stop))
+
+    def recall(self, epoch: int, start: int, stop: int) -> dict[str, Tensor] | None:
+        """Read features of the photos from place `start` to `stop` of an epoch's order.
+
+        Returns:
+            Each view's, (stop - start, D, H, W) float32; None where a chunk is gone or damaged.
+
+        """
+        found = {name: torch.empty(stop - start, *self._sizes.cell) for name in self._views}
+        try:
+            for chunk in self._chunks(start, stop):
+                first, last = max(start, chunk * self._rows), min(stop, (chunk + 1) * self._rows)
+                values = self._read(epoch, chunk)
+                for name, features in found.items():
+                    inside = slice(first - chunk * self._rows, last - chunk * self._rows)
+                    features[first - start : last - start] = torch.from_numpy(values[name][inside])
+        except LostError:
+            return None
+        return found
+
+    def keep(self, epoch: int, start: int, features: Mapping[str, Tensor]) -> None:
+        """Take the features of the photos from place `start` on of an epoch's order; chunks that fill up are written.
+
+        A chunk is written once all its photos have come, in their order; one that is there already stays as it is.
+        """
+        if not self._writable:
+            return
+        for name, rows in features.items():
+            stop = start + len(rows)
+            for chunk in self._chunks(start, stop):
+                if (epoch, chunk) not in self._views[name]:
+                    first, last = max(start, chunk * self._rows), min(stop, (chunk + 1) * self._rows)
+                    self._fill(name, epoch, chunk, first - chunk * self._rows, rows[first - start : last - start])
+
+    def plain(self) -> Tensor | None:
+        """Read the features of the photos as they are, (n, D, H, W) float32; None where a chunk is gone or damaged."""
+        if not all((c,) in self._plain for c in range(self._of_epoch)):
+            return None
+        found = torch.empty(self._sizes.photos, *self._sizes.cell)
+        for chunk, features in enumerate(torch.split(found, self._rows)):
+            values = self._plain.read((chunk,))
+            if values is None:
+                return None
+            features.copy_(torch.from_numpy(values[: len(features)]))
+        return found
+
+    def keep_plain(self, features: Tensor) -> None:
+        """Write the features of the photos as they are, (n, D, H, W) float32."""
+        for chunk, values in enumerate(torch.split(features, self._rows)):
+            if self._writable and (chunk,) not in self._plain:
+                self._write(self._plain, (chunk,), values.numpy())
+
+    def _chunks(self, start: int, stop: int) -> range:
+        return range(start // self._rows, -(-stop // self._rows))
+
+    def _read(self, epoch: int, chunk: int) -> dict[str, Values]:
+        """Wait for a chunk of each view, having asked for those that come after it; forget those before it."""
+        number = epoch * self._of_epoch + chunk
+        for later in range(number, number + 1 + self._ahead):
+            place = divmod(later, self._of_epoch)
+            if place not in self._reads and all(place in chunks for chunks in self._views.values()):
+                self._reads[place] = self._pool.submit(self._read_views, place)
+        for earlier in [place for place in self._reads if place < (epoch, chunk)]:
+            del self._reads[earlier]
+        if (epoch, chunk) not in self._reads:
+            raise LostError
+        return self._reads[epoch, chunk].result()
+
+    def _read_views(self, place: tuple[int, int]) -> dict[str, Values]:
+        found = {name: chunks.read(place) for name, chunks in self._views.items()}
+        whole = {name: values[0] for name, values in found.items() if values is not None}
+        if len(whole) < len(found):
+            raise LostError
+        return whole
+
+    def _fill(self, name: str, epoch: int, chunk: int, offset: int, rows: Tensor) -> None:
+        for place in [p for p in self._filling if p[0] == name and p[1:] < (epoch, chunk)]:
+            del self._filling[place]  # it lacks its beginning: training went on from a checkpoint within it
+        whole = min(self._rows, self._sizes.photos - chunk * self._rows)
+        filling = self._filling.setdefault((name, epoch, chunk), Filling.of(whole, self._sizes.cell))
+        filling.values[offset : offset + len(rows)] = rows.cpu()
+        filling.there[offset : offset + len(rows)] = True
+        if filling.there.all():
+            del self._filling[name, epoch, chunk]
+            self._write(self._views[name], (epoch, chunk), filling.values.numpy()[None])
+
+    def _write(self, chunks: Chunks, place: tuple[int, ...], values: Values) -> None:
+        try:
+            chunks.write(place, values)
+        except OSError as error:
+            self._stop(error)
+
+    def _describe(self, made_of: Mapping[str, Any]) -> None:
+        """Write what makes the folder a Zarr that opens; the chunks are read and written without it."""
+        try:
+            tidy(self.path)
+            for chunks in (*self._views.values(), *([self._plain] if self._sizes.plain else [])):
+                chunks.describe()
+            write_whole(self.path / "zarr.json", group_metadata(made_of))
+        except OSError as error:
+            self._stop(error)
+
+    def _stop(self, error: OSError) -> None:
+        log.warning("%s: cannot be written (%s); training goes on without it", self.path, error.strerror or error)
+        self._writable = False
+        self._filling.clear()
+
+
+class LostError(Exception):
+    """A chunk is gone or damaged."""
+
+
+class Filling(NamedTuple):
+    """A chunk that is being filled: its features, and which of its photos have come."""
+
+    values: Tensor
+    there: Tensor
+
+    @classmethod
+    def of(cls, rows: int, cell: tuple[int, int, int]) -> "Filling":
+        """Start one of `rows` photos."""
+        return cls(torch.empty(rows, *cell), torch.zeros(rows, dtype=torch.bool))

@@ -1,0 +1,92 @@
+"""config.docs: what is generated from the model is whole and in step."""
+
+import unicodedata
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cutsew.config import Config, load
+from cutsew.pipeline import config_docs
+from cutsew.pipeline.graph import STAGES
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.mark.parametrize("path", config_docs.generated())
+def test_generated_files_are_in_step(path):
+    assert ROOT.joinpath(path).read_text(encoding="utf-8") == config_docs.generated()[path], (
+        f"{path} is out of step: run `python -m cutsew.pipeline.config_docs`"
+    )
+
+
+def test_every_setting_is_described():
+    assert [s.name for s in config_docs.settings() if not s.description] == []
+
+
+def test_settings_are_those_of_the_model():
+    def names(values, prefix=""):
+        for key, value in values.items():
+            yield prefix + key
+            if isinstance(value, dict):
+                yield from names(value, f"{prefix}{key}.")
+
+    assert [s.name for s in config_docs.settings()] == list(names(config_docs.defaults()))
+
+
+def test_default_yaml_loads_to_the_defaults():
+    values = yaml.safe_load(config_docs.default_yaml(config_docs.defaults()))
+    assert values == config_docs.defaults()
+    assert load(values) == Config(classes=list(config_docs.EXAMPLE_CLASSES))
+
+
+def plain(name):
+    """Bring names to one form that differ in spaces, accents or case alone, which are refused together."""
+    return unicodedata.normalize("NFC", " ".join(name.split()).casefold())
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=2, unique_by=plain).filter(
+        lambda names: all(name.strip() for name in names)
+    ),
+    st.floats(0, 100),
+)
+def test_default_yaml_keeps_any_value(classes, alpha):
+    values = Config(classes=classes, fuse={"alpha": alpha}).model_dump(mode="json")
+    assert yaml.safe_load(config_docs.default_yaml(values)) == values
+
+
+def test_every_setting_that_a_stage_reads_is_there():
+    known = {s.name for s in config_docs.settings()}
+    assert {name for stage in STAGES.values() for name in stage.reads} <= known
+
+
+def test_readers():
+    assert config_docs.readers("fuse.alpha") == ["fuse"]
+    assert config_docs.readers("dataset.test.fraction") == ["manifest"]
+    assert config_docs.readers("compute.workers") == []
+
+
+def test_kinds_in_words():
+    kinds = {s.name: s.kind for s in config_docs.settings()}
+    assert kinds["fuse.alpha"] == "number >= 0"
+    assert kinds["fuse.space"] == "`logit`, `probability`"
+    assert kinds["dataset.test.fraction"] == "number > 0 and < 1 or `null`"
+    assert kinds["cut.area"] == "2 x number > 0 and <= 1"
+    assert kinds["prompts.templates"] == "list of text"
+
+
+def test_reference_has_a_row_for_every_setting():
+    rows = [line for line in config_docs.reference().splitlines() if line.startswith("| `")]
+    assert [row.split("`")[1] for row in rows] == sorted(
+        (s.name for s in config_docs.settings() if not s.section), key=lambda name: "." in name
+    )
+
+
+def test_write_all(tmp_path):
+    config_docs.write_all(tmp_path)
+    for path, text in config_docs.generated().items():
+        assert tmp_path.joinpath(path).read_text(encoding="utf-8") == text

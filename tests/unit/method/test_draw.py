@@ -1,0 +1,18 @@
+"""Keyed randomness."""
+
+from cutsew.method.random import generator, torch_seed
+
+
+def test_golden():
+    assert generator(9, "d", 0).integers(0, 1000, 4).tolist() == [317, 686, 172, 114]
+    assert torch_seed(9, "step", 1) == 7756220716261717491
+
+
+def test_parts_do_not_run_together():
+    assert generator("a", "bc").random() != generator("ab", "c").random()
+    assert generator(1).random() != generator("1").random()
+    assert generator(1, 2).random() == generator(1, 2).random()
+
+
+def test_seed_fits_torch():
+    assert all(0 <= torch_seed(i) < 2**63 for i in range(100))

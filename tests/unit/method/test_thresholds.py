@@ -1,0 +1,162 @@
+"""Thresholds of naming: by hand, as invariants, and the stage."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from synthetic_run import CLASSES, make_run
+
+from cutsew.errors import UserError
+from cutsew.method.score import sigmoid
+from cutsew.method.thresholds import FEWEST, best_f1, count, expected_share, mixture, named
+from cutsew.pipeline.graph import STAGES
+from cutsew.stages.thresholds import thresholds
+from cutsew.storage import result_tables as table
+from cutsew.storage.zarr_layout import label_spec
+from cutsew.storage.zarr_reader import array_of, open_group, read
+from cutsew.storage.zarr_writer import new_group
+
+LOGITS = arrays(np.float32, st.tuples(st.integers(1, 30), st.just(2)), elements=st.floats(-8, 8, width=16))
+
+
+def test_the_expected_share_lies_between_floor_and_ceiling():
+    assert expected_share(np.array([0.1, 0.2, 0]), np.array([0.4, 0.2, 0.5])) == pytest.approx([0.2, 0.2, 0])
+
+
+def test_count_by_hand():
+    z = np.array([[4.0, 1], [2, 1], [0, 1], [-2, 0]])
+    # Half of four photos: between 2 and 0, the sigmoid of 1. A quarter: one photo, but three tie with it.
+    assert count(z, np.array([0.5, 0.25])) == pytest.approx(sigmoid(np.array([1, 0.5])))
+    # None: between the highest probability and 1. All: at the lowest logit.
+    assert count(z, np.array([0.1, 1])) == pytest.approx([(sigmoid(np.array(4.0)) + 1) / 2, 0.5])
+
+
+@given(LOGITS, st.floats(0, 1))
+def test_count_names_as_many_as_expected_and_those_that_tie(z, share):
+    wanted = round(share * len(z))
+    found = named(z, count(z, np.full(2, share)))
+    for c in range(2):
+        last = np.sort(z[:, c])[::-1][wanted - 1] if wanted else np.inf
+        assert np.array_equal(found[:, c], z[:, c] >= last)
+
+
+def test_mixture_of_two_equal_gaussians_parts_them_in_the_middle():
+    rng = np.random.default_rng(0)
+    below, above = rng.normal(-3, 1, 20_000), rng.normal(2, 1, 20_000)
+    (found,) = mixture(np.concatenate([below, above])[:, None])
+    assert np.log(found / (1 - found)) == pytest.approx(-0.5, abs=0.05)
+    # A ninth as many above: equal where (x + 3)^2 / 2 - (x - 2)^2 / 2 = log 9, so x = (log 9 - 2.5) / 5 = -0.0606.
+    (found,) = mixture(np.concatenate([rng.normal(-3, 1, 90_000), rng.normal(2, 1, 10_000)])[:, None])
+    assert np.log(found / (1 - found)) == pytest.approx((np.log(9) - 2.5) / 5, abs=0.08)
+
+
+def test_mixture_tells_where_it_finds_none():
+    few = np.random.default_rng(0).normal(size=(FEWEST - 1, 1))
+    assert np.isnan(mixture(few)).all()
+    assert np.isnan(mixture(np.full((50, 1), 2.0))).all()
+    # A narrow group in the middle of a wide one: at both means the narrow one is the likelier.
+    rng = np.random.default_rng(0)
+    half = np.concatenate([rng.normal(0, 5, 300), rng.normal(0, 0.1, 3000)])[:, None]
+    assert np.isnan(mixture(np.concatenate([half, -half]))).all()
+
+
+def test_best_f1_by_hand():
+    z = np.array([[3.0], [2], [1], [0], [-1]])
+    truth = np.array([[1], [0], [1], [0], [0]], dtype=np.int8)
+    # Named 1: F1 2/3. 2: 1/2. 3: 4/5, the best; 4: 2/3. Between 1 and 0.
+    assert best_f1(truth, z) == pytest.approx([sigmoid(np.array(0.5))])
+    assert np.isnan(best_f1(np.zeros((5, 1), dtype=np.int8), z)).all()
+    # The second photo is not counted: 1, then 1, 0, 0: best at two, as above but now with F1 1.
+    truth[1] = -1
+    assert best_f1(truth, z) == pytest.approx([sigmoid(np.array(0.5))])
+
+
+def f1(truth, z, threshold):
+    found, counted = named(z[:, None], np.array([threshold]))[:, 0], truth >= 0
+    right = (found & (truth == 1)).sum()
+    return 2 * right / max(1, (found & counted).sum() + (truth == 1).sum())
+
+
+@given(LOGITS, st.data())
+def test_no_threshold_has_a_better_f1(z, data):
+    truth = data.draw(arrays(np.int8, z.shape, elements=st.sampled_from([-1, 0, 1])))
+    for c, found in enumerate(best_f1(truth, z)):
+        assert np.isnan(found) == (not (truth[:, c] == 1).any())
+        if not np.isnan(found):
+            best = max(f1(truth[:, c], z[:, c], float(t)) for t in sigmoid(z[:, c].astype(np.float64)))
+            assert f1(truth[:, c], z[:, c], found) == pytest.approx(best)
+
+
+def run(folder, given, rule="count", **settings):
+    thresholds(
+        given["scores"],
+        folder / "thresholds.csv",
+        logits=given["logits"],
+        refined=given["refined"],
+        settings={"thresholds": {"rule": rule}, **settings},
+    )
+    return pd.read_csv(folder / "thresholds.csv")
+
+
+def test_golden(tmp_path):
+    """Raise the stage's version in plan.py when these numbers change."""
+    found = run(tmp_path, make_run(tmp_path, train=60, test=40, photos=False))
+    assert STAGES["thresholds"].version == 1
+    assert found["class"].tolist() == list(CLASSES) and set(found["rule"]) == {"count"}
+    assert found["chosen"].equals(found["count"]) and set(found["fixed"]) == {0.5} and set(found["photos"]) == {40}
+    for name, expected in GOLDEN.items():
+        assert found[name].tolist() == pytest.approx(expected, abs=1e-3), name
+    record = json.loads((tmp_path / "thresholds.json").read_text())
+    assert set(record["outputs"]) == {"thresholds.csv"}
+    assert set(record["inputs"]) == {"scores.zarr", "refined.zarr", "logits.zarr"}
+
+
+GOLDEN = {
+    "count": [0.86525, 0.86419, 0.77644],
+    "mixture": [0.38004, 0.70423, 0.42124],
+    "expected": [13.23266, 14.4263, 15.96116],
+    "named_fixed": [25, 24, 25],
+    "named_count": [13, 14, 16],
+    "named_mixture": [26, 21, 25],
+}
+
+
+def test_labels_of_a_chosen_number_are_taken_at_their_word(tmp_path):
+    given = make_run(tmp_path, train=60, test=40, photos=False)
+    refined = sigmoid(read(array_of(open_group(given["refined"]), "z")).astype(float))
+    for guessed in (None, "auto"):
+        usual = run(tmp_path, given, targets={"count": guessed})
+        assert usual["expected"].tolist() == pytest.approx(GOLDEN["expected"], abs=1e-3)
+    found = run(tmp_path, given, targets={"count": 1.5})
+    assert found["expected"].tolist() == pytest.approx((40 * refined.mean(axis=0)).tolist())
+    assert found["named_count"].tolist() == np.rint(found["expected"]).astype(int).tolist()
+
+
+def test_without_held_out_photos_the_refined_labels_stand_in(tmp_path):
+    given = make_run(tmp_path, train=30, test=0, photos=False)
+    with new_group(
+        tmp_path / "scores.zarr", {"z": label_spec(0, 3, 1)}, {"image": np.array([], str), "class": CLASSES}
+    ):
+        pass
+    found = run(tmp_path, given | {"scores": tmp_path / "scores.zarr"}, rule="mixture")
+    assert set(found["photos"]) == {30} and found["chosen"].equals(found["mixture"])
+
+
+def test_the_table_is_read_as_it_was_written(tmp_path):
+    run(tmp_path, make_run(tmp_path, train=60, test=40, photos=False))
+    found = table.read_thresholds(tmp_path / "thresholds.csv", list(CLASSES))
+    assert found.rule == "count" and set(found.by_rule) == {"fixed", "count", "mixture"}
+    written = pd.read_csv(tmp_path / "thresholds.csv")
+    assert found.choose("mixture").tolist() == written["mixture"].tolist()
+    assert found.choose().tolist() == written["count"].tolist()
+    with pytest.raises(UserError, match="--rule: this model has no thresholds labels; it has fixed, count, mixture"):
+        found.choose("labels")
+    with pytest.raises(UserError, match="its classes are not the model's"):
+        table.read_thresholds(tmp_path / "thresholds.csv", ["other"])
+    (tmp_path / "thresholds.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match="not a table of thresholds"):
+        table.read_thresholds(tmp_path / "thresholds.csv", list(CLASSES))

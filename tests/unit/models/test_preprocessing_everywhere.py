@@ -1,0 +1,149 @@
+"""Preprocessing that is not OpenAI's, on its way through every place that makes a model's input."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from cutsew.commands import export as tool
+from cutsew.config.method import Sew
+from cutsew.config.networks import Student as StudentSettings
+from cutsew.config.networks import Teacher
+from cutsew.data.images import inspect
+from cutsew.data.loader import plain_batches, tiled_batches
+from cutsew.errors import UserError
+from cutsew.inference.classifier import open_classifier
+from cutsew.inference.new_images import How, predict
+from cutsew.method.adapter import Adapter
+from cutsew.method.crops import Square, whole_box
+from cutsew.method.resample import cut_all
+from cutsew.method.score import sigmoid
+from cutsew.method.student_views import looks, whole_look
+from cutsew.models import backbones, teachers
+from cutsew.models.student import load, save
+from cutsew.pipeline.plan import DEFAULT, Plan
+from cutsew.stages.encode import encode
+from cutsew.stages.explain import _whole
+from cutsew.stages.seal import seal
+from cutsew.stages.tagclip import Photos as PatchPhotos
+from cutsew.stages.text import text
+from cutsew.storage.manifest import write_manifest
+from cutsew.storage.zarr_reader import array_of, open_group, read
+from cutsew.training.sewing_plan import Album
+from cutsew.training.sewn_dataset import Sewer
+
+OWN = {"mean": [0.5, 0.25, 0.75], "std": [0.5, 0.25, 0.125], "interpolation": "bilinear"}
+TINY = {"model": "cutsew-tiny", "pretrained": "demo", "image_size": 32, "preprocessing": OWN}
+RECORDED = {"resize": "squash", **OWN}
+SIZES = {"reduction": 4, "width": 16, "layers": 1, "heads": 2, "feedforward": 16, "dropout": 0.1}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Two photos with hard edges, and images.parquet of them."""
+    folder, rows = tmp_path_factory.mktemp("photos"), []
+    for i in range(2):
+        path = folder / f"{i}.png"
+        noise = np.random.default_rng(i).integers(0, 2, (70, 90, 3), dtype=np.uint8) * 255
+        Image.fromarray(noise).save(path)
+        seen = inspect(path)
+        rows.append([path.stem, str(path), seen.width, seen.height, seen.bytes, seen.digest, "train", 0])
+    columns = ["id", "path", "width", "height", "bytes", "digest", "split", "shard"]
+    write_manifest(folder / "images.parquet", pd.DataFrame(rows, columns=columns))
+    return folder
+
+
+def by_hand(view, size=32):
+    """Squash and normalise: (1, 3, S, S) float32."""
+    pixels = np.asarray(view.resize((size, size), Image.Resampling.BILINEAR)) / 255
+    normal = (pixels - np.array(OWN["mean"])) / np.array(OWN["std"])
+    return torch.from_numpy(normal).permute(2, 0, 1)[None].float()
+
+
+def test_views_and_their_records(tmp_path, photos):
+    raw = {"classes": ["cat", "dog"], "teacher": {"open_clip": TINY}, "cut": {"passes": 1, "passes_per_job": 1}}
+    plan, views = Plan(raw), tmp_path / "views.zarr"
+    chosen = plan.settings(DEFAULT, "encode")
+    for block in (None, 0):
+        encode(photos / "images.parquet", views, settings=chosen, shard=0, block=block, passes=1)
+    seal(photos / "images.parquet", views, plan.settings(DEFAULT, "seal"))
+    text(tmp_path / "text.zarr", plan.settings(DEFAULT, "text"))
+    teacher = teachers.build(Teacher.model_validate(chosen["teacher"]), "cpu")
+    embedded = read(array_of(open_group(views), "global"))
+    for i, row in enumerate(embedded):
+        with Image.open(photos / f"{i}.png") as photo, torch.no_grad():
+            expected = teacher._model.encode_image(by_hand(photo), normalize=True)[0]
+            other = teacher.embed_images(cut_all(photo, whole_box(*photo.size)[None], 32))[0]
+        assert np.abs(row - expected.numpy()).max() < 2e-3 < np.abs(row - other.numpy()).max()
+    records = [*views.with_suffix(".records").glob("*.json"), tmp_path / "text.json"]
+    for path in records:
+        facts = json.loads(path.read_text())["facts"]
+        assert facts["preprocessing"] == RECORDED
+        assert facts["preprocessing_from"] == "teacher.open_clip.preprocessing"
+    assert open_group(views).attrs["preprocessing"] == RECORDED
+    changed = json.loads(records[0].read_text())
+    changed["facts"]["preprocessing"]["mean"] = [0.5] * 3
+    records[0].write_text(json.dumps(changed))
+    with pytest.raises(UserError, match="encoded by another teacher than its neighbours"):
+        seal(photos / "images.parquet", views, plan.settings(DEFAULT, "seal"))
+
+
+def test_maps_and_patches_see_the_same_pixels(photos):
+    teacher = teachers.build(Teacher.model_validate({"kind": "open_clip", "open_clip": TINY}), "cpu")
+    images = pd.read_parquet(photos / "images.parquet")
+    with Image.open(images["path"][0]) as photo:
+        (whole,) = _whole(images[:1], teacher)
+        assert torch.equal(whole, cut_all(photo, whole_box(*photo.size)[None], 32, "bilinear"))
+        patches = PatchPhotos(images, 16, 24, teacher.preprocessing.interpolation)[0]
+        resized = photo.resize((patches.shape[2], patches.shape[1]), Image.Resampling.BILINEAR)
+        assert np.array_equal(patches.permute(1, 2, 0), np.asarray(resized))
+
+
+def test_sewn_plain_and_tiled_photos_are_resized_as_the_backbone_asks(photos):
+    images = pd.read_parquet(photos / "images.parquet")
+    paths, sizes = images["path"].tolist(), images[["width", "height"]].to_numpy(np.int64)
+    album = Album(paths, images["digest"].tolist(), sizes, np.array([0, 1]))
+    square = Square(32, "bilinear")
+    sewer = Sewer(album, Sew(enabled=False), square, 9, strong=False, skip_plain=False, workers=0)
+    with Image.open(paths[0]) as photo:
+        expected, tiles = whole_look(photo, 32, "bilinear"), looks(photo, 32, "bilinear")
+        assert np.array_equal(
+            expected.transpose(1, 2, 0), np.asarray(photo.resize((32, 32), Image.Resampling.BILINEAR))
+        )
+    assert np.array_equal(sewer((0, 0)).weak, expected)
+    assert np.array_equal(next(plain_batches(paths, square, 2, 0))[0], expected)
+    assert np.array_equal(next(tiled_batches(paths, square, 2, 0))[0], tiles)
+    assert np.array_equal(tiles[0], expected)
+
+
+def test_a_student_keeps_its_preprocessing_when_it_is_exported(tmp_path, photos):
+    """Run, exported folder and ONNX file answer alike, whatever the weights come with elsewhere."""
+    pytest.importorskip("onnxscript")
+    chosen = StudentSettings.model_validate({"kind": "open_clip", "open_clip": TINY})
+    backbone = backbones.build(chosen, "cpu")
+    torch.manual_seed(1)
+    adapter = Adapter(backbone.width, 2, **SIZES).eval()
+    save(tmp_path / "adapter.safetensors", adapter, backbone, SIZES, ["ant", "bee"])
+    tool.write(tmp_path, tmp_path / "out", None, None, onnx=True)
+    for folder in (tmp_path, tmp_path / "out"):
+        described = yaml.safe_load((folder / "model.yaml").read_text())
+        assert described["preprocessing"] == {"size": 32, **RECORDED}
+        assert not {"preprocessing", "tag"} & set(described["backbone"]["open_clip"])
+        assert load(folder).backbone.preprocessing == backbone.preprocessing
+    with Image.open(photos / "0.png") as photo, torch.no_grad():
+        features = backbone.tower(by_hand(photo))
+        expected = sigmoid(adapter(features)[0].double().numpy())
+    for model in (tmp_path, tmp_path / "out", tmp_path / "out" / "model.onnx"):
+        student = open_classifier(model, "cpu")
+        assert student.square == (32, "bilinear")
+        predict(photos / "0.png", student, tmp_path / "found.jsonl", How())
+        found = json.loads((tmp_path / "found.jsonl").read_text())["probabilities"]
+        assert list(found.values()) == pytest.approx(expected.tolist(), abs=2e-5)
+    described["preprocessing"]["interpolation"] = "lanczos"
+    (tmp_path / "out" / "model.yaml").write_text(yaml.safe_dump(described))
+    with pytest.raises(UserError, match=r"model\.yaml: .*interpolation"):
+        load(tmp_path / "out")

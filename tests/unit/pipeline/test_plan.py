@@ -1,0 +1,231 @@
+"""Which settings a stage reads, and which run's folder holds an artefact."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cutsew.config import Config
+from cutsew.errors import UserError
+from cutsew.pipeline.graph import STAGES
+from cutsew.pipeline.plan import DEFAULT, Plan
+from cutsew.provenance.record import Record
+from cutsew.storage.manifest import write_manifest
+
+BASE = {"classes": ["cat", "dog"], "correct": {"beta": 1}}
+
+
+def plan(**runs):
+    return Plan({**BASE, "runs": runs})
+
+
+def test_stages_read_settings_that_exist():
+    fields = Config(classes=["a", "b"]).model_dump()
+    for stage in STAGES.values():
+        for dotted in stage.reads:
+            value = fields
+            for part in dotted.split("."):
+                value = value[part]
+
+
+def test_stages_stand_after_stages_that_exist():
+    seen = set()
+    for name, stage in STAGES.items():
+        assert set(stage.after) <= seen, name
+        seen.add(name)
+
+
+def test_params_hold_version_and_settings():
+    assert json.loads(plan().params(DEFAULT, "select")) == {"version": 1, "select": {"top_k": 200}}
+
+
+def test_params_leave_out_other_teachers():
+    assert list(plan().settings(DEFAULT, "text")["teacher"]) == ["kind", "open_clip"]
+
+
+MEASURED = {"evaluate", "report", "sweep_table"}
+REFERENCES = {"reference_train", "reference_predict"}
+AFTER_TRAIN = {"train", "predict", "tiles", "ensemble", "thresholds", "explain", *MEASURED}
+FIRST = {"tiny_clip", "demo_world", "download", "manifest", "truth", "reference_labels", "import_scores"}
+FIRST |= {"corrections"}
+
+
+@pytest.mark.parametrize(
+    ("change", "remade"),
+    [
+        ({"fuse.alpha": 0.5}, {"fuse", "correct", "targets", "override", *AFTER_TRAIN}),
+        ({"correct.beta": 2}, {"correct", "targets", "override", *AFTER_TRAIN}),
+        ({"predict.ensemble": "teacher"}, MEASURED),
+        ({"predict.tiles": True}, MEASURED),
+        ({"targets.count": 1.5}, {"targets", "override", *AFTER_TRAIN}),
+        ({"labels.overrides": "audit.csv"}, {"corrections", "override", *AFTER_TRAIN}),
+        ({"select.top_k": 3}, {"select", *AFTER_TRAIN}),
+        ({"sew.p": 0.1}, AFTER_TRAIN),
+        ({"train.lr_estimator": 0.1}, AFTER_TRAIN),
+        ({"train.lr_adapter": 0.1}, {*AFTER_TRAIN, *REFERENCES}),
+        ({"train.seed": 1}, {*AFTER_TRAIN, *REFERENCES, "reference_labels"}),
+        ({"references.smoothing": 0.2}, {"reference_labels", *REFERENCES, *MEASURED}),
+        ({"evaluate.top": 1}, MEASURED),
+        ({"thresholds.rule": "fixed"}, {"thresholds", *MEASURED}),
+        ({"explain.sample": 9}, {"explain", "report"}),
+        ({"compute.batch_size": 1}, set()),
+        ({"teacher.conse.top": 9}, set()),
+        ({"prompts.templates": ["{class}"]}, set(STAGES) - FIRST - {"encode", "seal"}),
+        ({"prompts.background": ["sky"]}, set(STAGES) - FIRST - {"encode", "seal"}),
+        ({"prompts.names": {"cat": ["cat", "kitten"]}}, set(STAGES) - FIRST - {"encode", "seal"}),
+        ({"prompts.names": {"cat": "kitten"}, "prompts.wordings": "best"}, set(STAGES) - FIRST - {"encode", "seal"}),
+        ({"prompts.wordings": "best"}, set()),  # where no class has several
+        ({"score.activation": "softmax"}, (set(STAGES) - FIRST - {"encode", "seal"}) | {"import_scores"}),
+        ({"cut.passes": 30}, set(STAGES) - FIRST - {"text", "tagclip", "seal_tagclip"}),
+        ({"score.rule": "tagclip"}, {"fuse", "correct", "targets", "override", *AFTER_TRAIN}),
+        ({"score.tagclip.votes": 2}, {"tagclip", "seal_tagclip"}),  # made by no rule without score.rule: tagclip
+    ],
+)
+def test_a_variant_makes_only_what_differs(change, remade):
+    made = plan(variant=change)
+    assert {stage for stage in STAGES if made.owner("variant", stage) == "variant"} == remade
+    assert made.folder("variant", "demo_world") == Path("results/demo/default")
+
+
+@pytest.mark.parametrize(
+    ("first", "change"),
+    [
+        ({"sew.enabled": False}, {"sew.p": 0.1, "sew.q": 0.1}),
+        ({"sew.enabled": False}, {"select.top_k": 3}),
+        ({"train.em_weight": 0}, {"train.lr_estimator": 0.5}),
+        ({"train.labels": "fused"}, {"correct.beta": 2}),
+        ({"train.labels": "zero_shot"}, {"fuse.alpha": 0.5}),
+        ({"select.labels": "pseudo"}, {}),
+    ],
+)
+def test_settings_without_effect_train_nothing_anew(first, change):
+    made = plan(one=first, other={**first, **change})
+    assert made.owner("other", "train") == "one"
+
+
+def test_references_are_trained_on_plain_photos_with_fixed_labels():
+    settings = plan().settings(DEFAULT, "reference_train")
+    assert settings["sew"] == {"enabled": False} and settings["train"]["em_weight"] == 0
+    assert "correct" not in settings and "labels" not in settings["train"]
+
+
+def test_a_rule_that_calls_another_stages_command_has_its_version():
+    borrowed = {name: stage.command for name, stage in STAGES.items() if stage.command}
+    assert borrowed == {"reference_train": "train", "reference_predict": "predict"}
+    assert all(STAGES[name].version == STAGES[command].version for name, command in borrowed.items())
+
+
+TAGCLIP = {"score.rule": "tagclip"}
+
+
+@pytest.mark.parametrize(
+    ("change", "remade"),
+    [
+        ({"fuse.alpha": 0.5, "fuse.rule": "soft"}, set()),
+        ({"score.tagclip.weight": 0.1}, {"fuse", "correct", "targets", "override", *AFTER_TRAIN}),
+        (
+            {"score.tagclip.votes": 2},
+            {"tagclip", "seal_tagclip", "fuse", "correct", "targets", "override", *AFTER_TRAIN},
+        ),
+    ],
+)
+def test_with_tagclip_a_variant_makes_only_what_differs(change, remade):
+    made = plan(one=TAGCLIP, other={**TAGCLIP, **change})
+    assert {stage for stage in STAGES if made.owner("other", stage) == "other"} == remade
+    assert made.settings("other", "fuse")["fuse"] == {}
+
+
+def test_crops_are_made_only_where_some_run_fuses_them():
+    alone = Plan({**BASE, "score": {"rule": "tagclip"}, "cut": {"passes": 5}, "fuse": {"passes": 4}})
+    assert alone.settings(DEFAULT, "seal")["cut"]["passes"] == 0
+    beside = Plan({**BASE, "score": {"rule": "tagclip"}, "runs": {"cut": {"score.rule": "softmax"}}})
+    assert {beside.owner("cut", stage) for stage in ("encode", "seal", "text", "score", "select")} == {DEFAULT}
+    assert beside.settings(DEFAULT, "seal")["cut"]["passes"] == 20
+    other_crops = Plan(
+        {**BASE, "score": {"rule": "tagclip"}, "runs": {"cut": {"score.rule": "softmax", "cut.seed": 1}}}
+    )
+    assert other_crops.settings(DEFAULT, "seal")["cut"]["passes"] == 0
+
+
+def test_variants_share_with_each_other():
+    made = plan(a={"fuse": {"alpha": 0.5}}, b={"fuse.alpha": 0.5, "train.epochs": 2})
+    assert made.owner("b", "fuse") == "a" and made.owner("b", "train") == "b"
+
+
+def test_rebuilt_weights_take_the_place_of_the_shipped():
+    shipped = {"kind": "open_clip", "open_clip": {"model": "cutsew-tiny", "pretrained": "demo"}}
+    made = Plan({**BASE, "teacher": shipped, "demo": {"rebuild_teacher": True}})
+    path = made.settings(DEFAULT, "text")["teacher"]["open_clip"]["pretrained"]
+    assert path == "results/demo/default/cutsew-tiny.safetensors"
+
+
+def test_a_bad_variant_is_named():
+    with pytest.raises(UserError, match=r"runs\.x: fuse\.alpha: .*greater than or equal to 0"):
+        plan(x={"fuse.alpha": -1})
+
+
+# Corrections by a human
+
+
+def listed(made, **splits):
+    """Write the manifest of the plan's base run as the workflow does, with its record."""
+    folder = made.folder(DEFAULT, "manifest")
+    folder.mkdir(parents=True)
+    ids = list(splits)
+    images = pd.DataFrame({"id": ids, "path": ids, "width": 1, "height": 1, "bytes": 1, "digest": ids, "shard": 0})
+    write_manifest(folder / "images.parquet", images.assign(split=list(splits.values())))
+    record = Record("manifest", 1, json.loads(made.params(DEFAULT, "manifest")))
+    record.write(folder / "images.json", {})
+
+
+@pytest.mark.parametrize(
+    ("rows", "trains"),
+    [(["held,cat,1"], False), (["trained,cat,1"], True), (["held,cat,1", "trained,cat,0"], True), ([], False)],
+)
+def test_a_variant_is_trained_where_a_training_photo_is_corrected(tmp_path, monkeypatch, rows, trains):
+    monkeypatch.chdir(tmp_path)
+    Path("audit.csv").write_text("\n".join(["image,class,present", *rows]) + "\n")
+    listed(plan(), trained="train", held="test")
+    made = plan(variant={"labels.overrides": "audit.csv"})
+    assert made.trains_on_corrections("variant") == trains and not made.trains_on_corrections(DEFAULT)
+    assert made.owner("variant", "train") == ("variant" if trains else DEFAULT)
+    assert made.owner("variant", "report") == "variant"
+    assert ("train nothing" in made.told_of_corrections("variant")) == ("held,cat,1" in rows)
+
+
+def test_before_photos_are_listed_corrections_are_taken_to_train(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("audit.csv").write_text("image,class,present\nheld,cat,1\n")
+    made = plan(variant={"labels.overrides": "audit.csv"})
+    assert made.trains_on_corrections("variant") and made.owner("variant", "train") == "variant"
+    assert made.told_of_corrections("variant") == "" == made.training_corrections("variant")
+
+
+def test_a_manifest_of_other_settings_does_not_decide(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("audit.csv").write_text("image,class,present\nheld,cat,1\n")
+    listed(plan(), trained="train", held="test")
+    runs = {"variant": {"labels.overrides": "audit.csv"}}
+    made = Plan({**BASE, "dataset": {"shard_size": 3}, "runs": runs})
+    assert made.owner("variant", "train") == "variant"
+
+
+@pytest.mark.parametrize(
+    ("changes", "targets", "override", "train"),
+    [
+        ({}, "correct", "correct", "correct"),
+        ({"train.labels": "fused"}, "fuse", "fuse", "fuse"),
+        ({"train.labels": "zero_shot"}, "score", "score", "score"),
+        (
+            {"train.labels": "zero_shot", "teacher.kind": "scores", "teacher.scores.file": "s.npz"},
+            *["import_scores"] * 3,
+        ),
+        ({"train.labels": "fused", "targets.count": 1.5}, "fuse", "targets", "targets"),
+    ],
+)
+def test_the_labels_that_a_stage_reads_are_the_last_made_before_it(changes, targets, override, train):
+    made = plan(one=changes)
+    stages = ("targets", "override", "train")
+    assert [made.labels_read("one", stage, corrected=False) for stage in stages] == [targets, override, train]
+    assert [made.labels_read("one", stage, corrected=True) for stage in stages] == [targets, override, "override"]

@@ -1,0 +1,47 @@
+"""What is shipped and installed: pins with digests, licences, one version, wheels made byte for byte again."""
+
+import importlib.util
+import re
+import tomllib
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[3]
+LICENCES = ROOT / "docs" / "licences.md"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def normal(name):
+    return re.sub(r"[-_.]+", "-", name.lower())
+
+
+def pins(path):
+    found = re.findall(r"^([A-Za-z0-9][\w.-]*)==([\w.]+)", (ROOT / path).read_text(), flags=re.MULTILINE)
+    return {normal(name): version for name, version in found}
+
+
+def test_the_lock_holds_every_pin_but_torch_and_a_digest_of_each():
+    locked, pinned = pins("requirements.lock"), pins("constraints.txt")
+    pinned.pop("torch")
+    assert locked == pinned, "write it anew: make lock"
+    for entry in re.split(r"\n(?=\S)", (ROOT / "requirements.lock").read_text()):
+        assert entry.startswith("#") or re.search(r"--hash=sha256:[0-9a-f]{64}", entry), entry
+
+
+def test_the_licences_of_everything_pinned_are_listed():
+    listed = set(re.findall(r"^\| ([\w.-]+) \|", LICENCES.read_text(), flags=re.MULTILINE)) - {"package"}
+    assert {normal(name) for name in listed} == pins("constraints.txt").keys()
+    spec = importlib.util.spec_from_file_location("licences", ROOT / "tools" / "licences.py")
+    writer = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(writer)
+    assert writer.page() == LICENCES.read_text(), "write it anew: python tools/licences.py"
+
+
+def test_one_version():
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    assert re.search(r"^## (\S+)", changelog, flags=re.MULTILINE)[1] == PROJECT["version"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation.get("version", PROJECT["version"]) == PROJECT["version"]
+    named = re.compile(rf"(?<![\d.]){re.escape(PROJECT['version'])}(?![\d.])")
+    assert not [path for path in (ROOT / "src").rglob("*.py") if named.search(path.read_text())]

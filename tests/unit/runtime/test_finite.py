@@ -1,0 +1,59 @@
+"""What is no number in a model's answer stops the job, and the photo and the view are named."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from cutsew.errors import UserError, printable
+from cutsew.inference.classifier import Classifier
+from cutsew.inference.new_images import How, predict
+from cutsew.method.crops import Square
+from cutsew.runtime.batching import refuse_not_finite
+from cutsew.storage.result_tables import plain
+from cutsew.training.features import Feed
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_the_first_bad_row_is_named(value):
+    values = np.zeros((4, 2, 2), np.float32)
+    refuse_not_finite(values, ["a", "b", "c", "d"], "the answer")
+    values[2:, 1, 0] = value
+    with pytest.raises(UserError, match=r"^c: the answer is not finite; check the model's weights"):
+        refuse_not_finite(values, ["a", "b", "c", "d"], "the answer")
+
+
+def test_new_photos(tmp_path):
+    for name in ("a", "b"):
+        Image.new("RGB", (9, 9)).save(tmp_path / f"{name}.png")
+    answers = iter([torch.zeros(1, 2), torch.full((1, 2), torch.nan)])
+    student = Classifier(lambda _: next(answers), ["cat", "dog"], Square(8, "bicubic"), plain(2))
+    with pytest.raises(UserError, match=r"^b\.png: the model's answer is not finite"):
+        predict(tmp_path, student, tmp_path / "out.csv", How(batch_size=1))
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_training_names_the_photo_and_the_view():
+    album = SimpleNamespace(_album=SimpleNamespace(paths=["a.jpg", "b.jpg", "c.jpg"]))
+    weak = torch.zeros(2, 1, 1, 1)
+    strong = weak.clone()
+    strong[1] = torch.inf
+    sources = torch.tensor([[0, 1], [2, -1]])
+    Feed._refuse_not_finite(album, sources, weak=weak, strong=None)
+    with pytest.raises(UserError, match=r"^c\.jpg: the backbone's answer to its strong view is not finite"):
+        Feed._refuse_not_finite(album, sources, weak=weak, strong=strong)
+
+
+def test_a_message_is_one_line_by_hand():
+    assert printable("a\nb\x1b[31m\udcff") == r"a\nb\x1b[31m\udcff"
+    assert str(UserError("photos/new\nline.jpg: damaged")) == r"photos/new\nline.jpg: damaged"
+
+
+@given(st.text(st.characters(exclude_categories=())))
+def test_a_message_is_always_one_line(text):
+    assert printable(text).isprintable()
+    assert not text.isprintable() or printable(text) == text

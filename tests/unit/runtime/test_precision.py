@@ -1,0 +1,125 @@
+"""Number formats of the frozen encoders, and torch.compile, as far as a CPU can show them."""
+
+import sys
+from contextlib import nullcontext
+
+import pytest
+import torch
+from sewing_world import backbone
+
+from cutsew.config.networks import OpenClipStudent, OpenClipTeacher, Student, Teacher
+from cutsew.errors import UserError
+from cutsew.models import backbones, teachers
+from cutsew.models.image_encoder import image_encoder
+from cutsew.runtime.device import tuned
+
+TINY = {"model": "cutsew-tiny", "pretrained": "demo", "image_size": 64}
+
+
+@pytest.fixture(autouse=True)
+def flags():
+    """What a test says about TF32 holds for that test alone."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.randint(0, 256, (6, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("precision", ["tf32", "float32", "bfloat16"])
+def test_an_encoder_computes_in_its_precision_and_answers_in_float32(precision):
+    seen = []
+
+    def encoder(images):
+        product = images @ images.T
+        seen.append(product.dtype)
+        return product
+
+    made = tuned(encoder, precision, "cpu", compiled=False, setting="teacher")(torch.eye(3))
+    assert made.dtype == torch.float32
+    assert seen == [torch.bfloat16 if precision == "bfloat16" else torch.float32]
+    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+
+
+@pytest.mark.parametrize("precision", ["tf32", "float32", "bfloat16"])
+def test_tf32_is_allowed_for_the_encoder_that_asked_for_it_alone(monkeypatch, precision):
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    seen = []
+
+    def encoder(images):
+        seen.append((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+        return images
+
+    one = tuned(encoder, precision, "cuda", compiled=False, setting="teacher")
+    other = tuned(encoder, "float32", "cuda", compiled=False, setting="student")
+    for run in (one, other, one):
+        run(torch.eye(3))
+        assert not torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.allow_tf32  # texts, maps, heads
+    allowed = precision != "float32"
+    assert seen == [(allowed, allowed), (False, False), (allowed, allowed)]
+
+
+@pytest.mark.parametrize(
+    ("can", "precision", "told"),
+    [({}, "bfloat16", True), ({}, "tf32", False), ({"avx512_bf16": True}, "bfloat16", False)],
+)
+def test_bfloat16_on_a_processor_without_it_is_told(monkeypatch, caplog, can, precision, told):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can)
+    tuned(torch.nn.Identity(), precision, "cpu", compiled=False, setting="teacher")
+    assert ("teacher.precision: this processor has no instructions for bfloat16" in caplog.text) is told
+
+
+def test_float16_needs_a_gpu():
+    with pytest.raises(UserError, match="student.precision: float16 needs a GPU"):
+        backbone(Student(precision="float16"))
+
+
+def test_a_teacher_in_bfloat16_says_nearly_the_same(images):
+    plain, fast = (
+        teachers.build(Teacher(open_clip=OpenClipTeacher(**TINY), precision=precision), "cpu")
+        for precision in ("float32", "bfloat16")
+    )
+    one, other = plain.embed_images(images), fast.embed_images(images)
+    assert other.dtype == torch.float32 and not torch.equal(one, other)
+    assert torch.nn.functional.cosine_similarity(one, other).min() > 0.99
+    assert torch.equal(plain.embed_texts(["a cat"]), fast.embed_texts(["a cat"]))  # texts are always in float32
+    assert torch.equal(fast.embed_images(images[1:2]), other[1:2])  # whatever the batch
+
+
+def test_a_compiled_backbone_gives_the_same_features(images):
+    plain, compiled = (
+        backbones.build(Student(open_clip=OpenClipStudent(**TINY), compiled=compiled), "cpu")
+        for compiled in (False, True)
+    )
+    assert torch.allclose(plain(images), compiled(images), atol=1e-4)
+    assert torch.equal(compiled(images[1:3]), compiled(images)[1:3])
+    assert compiled.describe()["compiled"] is True
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_openvino_says_nearly_the_same_whatever_the_batch(images, precision):
+    pytest.importorskip("openvino")
+    plain, fast = (
+        teachers.build(Teacher(open_clip=OpenClipTeacher(**TINY), precision=chosen, runtime=runtime), "cpu")
+        for chosen, runtime in (("float32", "torch"), (precision, "openvino"))
+    )
+    one, other = plain.embed_images(images), fast.embed_images(images)
+    assert torch.nn.functional.cosine_similarity(one, other).min() > (0.99999 if precision == "float32" else 0.99)
+    assert torch.equal(fast.embed_images(images[1:2]), other[1:2])
+    assert torch.equal(fast.embed_images(images.contiguous(memory_format=torch.channels_last)), other)
+
+
+def test_where_openvino_cannot_be_used(monkeypatch):
+    encoder = torch.nn.Identity()
+    with pytest.raises(UserError, match="runtime: openvino computes on the CPU"):
+        image_encoder(encoder, 8, Teacher(runtime="openvino"), "cuda")
+    with pytest.raises(UserError, match="float16 needs a GPU"):
+        image_encoder(encoder, 8, Teacher(runtime="openvino", precision="float16"), "cpu")
+    with pytest.raises(ValueError, match="compiled is for runtime torch"):
+        Teacher(runtime="openvino", compiled=True)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(UserError, match=r"openvino is not installed; run: pip install 'cutsew\[openvino\]'"):
+        image_encoder(encoder, 8, Teacher(runtime="openvino"), "cpu")

@@ -1,0 +1,112 @@
+"""Training in several processes: what one process makes, bit for bit; and what is said where one of them fails."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from sewing_world import TRAIN, make_world, settings
+from test_train import assert_same
+
+from cutsew.storage.manifest import read_manifest
+from cutsew.training.distributed import Team
+from cutsew.training.sewn_dataset import epoch_order
+
+TINY = {"kind": "open_clip", "open_clip": {"model": "cutsew-tiny", "pretrained": "demo", "image_size": 64}}
+
+
+def train(
+    world: Path, out: Path, processes: int, *options: object, head: str = "adapter", path: str = "", **changes: object
+):
+    """Train on the command line, as the rule does; return the finished process."""
+    chosen = settings(**changes)
+    chosen["student"] = TINY | {"head": head}
+    chosen["linear"] = {"steps": 10, "batch_size": 4, "sewn_epochs": 2, "rates": [1e-3, 1e-2]}
+    command = [sys.executable, "-m", "cutsew", "--log", out / "train.log", "train"]
+    command += [world / "images.parquet", world / "fused.zarr", out / "adapter.safetensors"]
+    command += ["--patches", world / "patches.parquet", "--settings", json.dumps(chosen)]
+    command += ["--device", "cpu", "--workers", "1", "--processes", str(processes), *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+
+
+@pytest.mark.parametrize(
+    ("processes", "changes"),
+    [
+        (2, {"train__strong_weight": 0.7}),
+        (3, {"train__batch_size": 2, "train__epochs": 4}),  # a batch smaller than the team; plain features kept
+    ],
+)
+def test_several_processes_make_what_one_makes(tmp_path, processes, changes):
+    world = make_world(tmp_path / "world")
+    for folder, count in (("one", 1), ("several", processes)):
+        done = train(world, tmp_path / folder, count, **changes)
+        assert done.returncode == 0, done.stderr
+        record = json.loads((tmp_path / folder / "adapter.json").read_text())
+        assert record["facts"]["processes"] == count
+    assert_same(tmp_path / "one", tmp_path / "several")
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_the_linear_head_of_several_processes_is_that_of_one(tmp_path, streams):
+    """Ten steps are no whole number of epochs of three: helpers must stop where the first process does."""
+    world, path = make_world(tmp_path / "world"), tmp_path / "path"
+    path.mkdir()
+    (path / "sitecustomize.py").write_text(
+        "from cutsew.training import features as feed, linear\nlinear.LEAST_ROWS = 2\n"
+        + ("feed.KEPT_BYTES = linear.KEPT_BYTES = 1\n" if streams else "")
+    )
+    for folder, count in (("one", 1), ("several", 2)):
+        done = train(world, tmp_path / folder, count, head="linear", path=str(path))
+        assert done.returncode == 0, done.stderr
+    assert_same(tmp_path / "one", tmp_path / "several")
+    facts = json.loads((tmp_path / "several" / "adapter.json").read_text())["facts"]
+    assert (facts["processes"], facts["steps"], facts["sewn_epochs"]) == (2, 10, 4 if streams else 2)
+
+
+def test_several_processes_leave_out_what_the_first_one_finds_on_disk(tmp_path):
+    world = make_world(tmp_path / "world")
+    features = ("--features", tmp_path / "features")
+    changes = {"train__batch_size": 2, "train__epochs": 4}
+    for folder, gone in (("first", []), ("second", ["plain/c", "weak/c/2"])):
+        for name in gone:
+            shutil.rmtree(next((tmp_path / "features").glob("*.zarr")) / name)
+        done = train(world, tmp_path / folder, 2, *features, **changes)
+        assert done.returncode == 0, done.stderr
+    assert_same(tmp_path / "first", tmp_path / "second")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_fails_ends_all_with_its_own_message(tmp_path, rank):
+    world = make_world(tmp_path / "world")
+    place = int(epoch_order(TRAIN, 4, 9, 0)[0][rank])
+    photo = Path(read_manifest(world / "images.parquet", split="train")["path"].iloc[place])
+    photo.write_bytes(b"damaged")
+    done = train(world, tmp_path / "out", 2)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count(f"cutsew: {photo}: ") == 1
+    assert not (tmp_path / "out" / "adapter.safetensors").exists()
+
+
+@pytest.mark.parametrize(("count", "size"), [(4, 2), (5, 3), (1, 3), (7, 1)])
+def test_shares_make_up_the_batch(count, size):
+    batch = list(range(count))
+    shares = [Team(rank, size).share(batch) for rank in range(size)]
+    assert all(shares)  # a process never goes without work: the others wait for what it sends
+    most = -(-count // size)
+    laid_out = torch.tensor([[(share + [-1] * most)[i] for share in shares] for i in range(most)])
+    assert laid_out.flatten()[:count].tolist() == batch
+
+
+def test_a_team_of_one_passes_things_on():
+    team = Team()
+    rows = torch.rand(3, 2)
+    assert team.gather(rows, 3) is rows
+    assert team.agree(5) == 5
+    assert team.share([1, 2]) == [1, 2]
+    team.leave()
