@@ -24,7 +24,7 @@ TOOLS = {
     "why": "Tell what an artefact was made from, up to the photos.",
     "export": "Write a run's student as ONNX and as safetensors that need nothing else.",
     "audit": "Tell where each label comes from: stages, a photo, a class.",
-    "labels": "Write a run's labels for FiftyOne, COCO's tools or cleanlab.",
+    "labels": "Write a run's labels for Label Studio, CVAT, FiftyOne, datasets and other tools.",
     "difference": "Measure how much better one run is than another, and how sure that is.",
     "check": "Tell whether a benchmark's copy is whole, and what lies where.",
     "compare": "Set a run's numbers beside published ones of the same protocol.",

@@ -28,8 +28,8 @@ def read_truth(folder: Path, **dataset) -> str:
     root = folder / "root"
     root.mkdir(exist_ok=True)
     settings = {"classes": CLASSES, "dataset": {"root": str(root), **dataset}}
-    truth(manifest_of(folder, root), folder / OUT / "labels.parquet", settings=settings)
-    table = pd.read_parquet(folder / OUT / "labels.parquet")
+    truth(manifest_of(folder, root), folder / OUT / "truth.parquet", settings=settings)
+    table = pd.read_parquet(folder / OUT / "truth.parquet")
     return "; ".join(f"{row['id']} cat={row['cat']} dog={row['dog']}" for row in table.to_dict("records"))
 
 

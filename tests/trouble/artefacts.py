@@ -264,7 +264,7 @@ def cases() -> Iterator[Case]:
     yield from of_zarr("correct", "fused", "z", "0/0", "image")
     yield from of_zarr("evaluate", "pseudo", "z", "0/0", "class")
     yield from of_table("select", "images.parquet", "split")
-    yield from of_table("evaluate", "labels.parquet", "dog")
+    yield from of_table("evaluate", "truth.parquet", "dog")
     yield from of_table("report", "metrics.csv", "images")
     yield from of_table("report", "per_class.csv", "split")
     yield from not_fitting()

@@ -79,7 +79,7 @@ STAGES = {
         run / "images.parquet", run / "logits.zarr", out / "patches.parquet", {"select": {"top_k": 2}}
     ),
     "evaluate": lambda run, out: evaluate(
-        run / "images.parquet", out / "metrics.csv", settings=EVALUATE, labels=run / "labels.parquet", **zarrs(run)
+        run / "images.parquet", out / "metrics.csv", settings=EVALUATE, labels=run / "truth.parquet", **zarrs(run)
     ),
     "report": lambda run, out: report(
         out / "report.html", metrics=run / "metrics.csv", images=run / "images.parquet", **zarrs(run)
@@ -99,7 +99,7 @@ def base() -> Path:
     run.mkdir()
     write_images(run / "images.parquet")
     truth = pd.DataFrame({"id": IDS, **{c: (values(c, len(IDS)) > 0).astype(np.int8) for c in CLASSES}})
-    truth.to_parquet(run / "labels.parquet", index=False)
+    truth.to_parquet(run / "truth.parquet", index=False)
     encode(run)
     embed_texts(run)
     for name, stage in STAGES.items():

@@ -65,7 +65,7 @@ def make_truth(folder: Path) -> None:
     truth = np.random.default_rng(8).integers(0, 2, (len(images), len(CLASSES)))
     table = pd.DataFrame(truth.astype(np.int8), columns=CLASSES)
     table.insert(0, "id", images["id"])
-    table.to_parquet(folder / "labels.parquet")
+    table.to_parquet(folder / "truth.parquet")
 
 
 def make_labels(base: Path, folder: Path, beta: int = 1, **fusion) -> None:
@@ -107,7 +107,7 @@ def measure(base: Path, folder: Path, student: bool = True, truth: bool = True) 
         pseudo=folder / "pseudo.zarr",
         refined=folder / "refined.zarr" if student else None,
         scores=folder / "scores.zarr" if student else None,
-        labels=base / "labels.parquet" if truth else None,
+        labels=base / "truth.parquet" if truth else None,
         reference=[f"zero_shot={reference}"] if reference.exists() else None,
     )
 

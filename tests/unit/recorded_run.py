@@ -113,7 +113,7 @@ def make_cut(folder):
     make_world(folder)
     make_manifest(folder)
     images = folder / "images.parquet"
-    make_files("truth", folder, "labels.json", ["labels.parquet"], [images])
+    make_files("truth", folder, "truth.json", ["truth.parquet"], [images])
     make_files("tiny_clip", folder, "cutsew-tiny.safetensors.json", ["cutsew-tiny.safetensors"], [])
     text = {"text": Spec((2, WIDTH), "float32", ("class", "embedding"), (2, WIDTH))}
     make_zarr("text", folder / "text.zarr", {"classes": CLASSES}, [], text, {"class": CLASSES})
@@ -155,7 +155,7 @@ def make_sew(base, folder, seed=0):
     chosen_on = [folder / "scores.zarr", refined, logits]
     make_files("thresholds", folder, "thresholds.json", ["thresholds.csv"], chosen_on, seed)
     make_maps(base, folder, seed)
-    measured = [images, base / "logits.zarr", fused, pseudo, refined, folder / "scores.zarr", base / "labels.parquet"]
+    measured = [images, base / "logits.zarr", fused, pseudo, refined, folder / "scores.zarr", base / "truth.parquet"]
     measured += [folder / "thresholds.csv", make_reference(base)]
     tables = ["metrics.csv", "per_class.csv", "confidence.csv", "agreement.csv", "thresholds_f1.csv"]
     make_files("evaluate", folder, "metrics.json", tables, measured, seed)
@@ -176,7 +176,7 @@ def make_reference(base):
     folder, images = base / "references" / "supervised", base / "images.parquet"
     names = ["adapter.safetensors", "model.yaml", "history.csv"]
     if not folder.exists():
-        make_label("reference_labels", folder, "labels.zarr", [images, base / "labels.parquet"], 0)
+        make_label("reference_labels", folder, "labels.zarr", [images, base / "truth.parquet"], 0)
         make_files("train", folder, "adapter.json", names, [images, folder / "labels.zarr"], 0)
         make_label("train", folder, "refined.zarr", [images, folder / "labels.zarr"], 0)
         make_label("predict", folder, "scores.zarr", [images, *(folder / name for name in names[:2])], 0)

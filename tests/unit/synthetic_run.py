@@ -64,7 +64,7 @@ def make_run(folder: Path, *, train=12, test=8, classes=CLASSES, names=None, pho
         ),
     )
     pd.DataFrame({"id": ids, **{name: truth[:, c] for c, name in enumerate(classes)}}).to_parquet(
-        folder / "labels.parquet"
+        folder / "truth.parquet"
     )
 
     def z(gap, bias):
@@ -92,7 +92,7 @@ def make_run(folder: Path, *, train=12, test=8, classes=CLASSES, names=None, pho
     given = ("logits", "fused", "pseudo", "refined", *(["scores"] if test else []))
     return {
         "images": folder / "images.parquet",
-        "labels": folder / "labels.parquet",
+        "labels": folder / "truth.parquet",
         **{name: folder / f"{name}.zarr" for name in given},
     }
 

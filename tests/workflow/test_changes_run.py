@@ -65,7 +65,9 @@ def test_an_edit_is_told_before_it_runs(edited):
     edited.edit(fuse__alpha=0.3)
     lines = told(edited, "--dry-run")
     assert lines[0] == "changed: fuse.alpha 0.1 -> 0.3" and len(lines) == 2
-    assert lines[1].startswith("will run: fuse, correct, train, predict, thresholds, evaluate, report (7 jobs); kept: ")
+    assert lines[1].startswith(
+        "will run: fuse, correct, train, predict, thresholds, labels_table, evaluate, report (8 jobs); kept: "
+    )
     assert "encode x4" in lines[1]
 
 

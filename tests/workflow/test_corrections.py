@@ -8,8 +8,8 @@ from conftest import SETTINGS, cutsew
 
 pytestmark = pytest.mark.workflow
 
-SHOWN = {"corrections": 1, "report": 1}
-TRAINED = {"train": 1, "predict": 1, "thresholds": 1, "evaluate": 1, "report": 1}
+SHOWN = {"corrections": 1, "labels_table": 1, "report": 1}
+TRAINED = {"train": 1, "predict": 1, "thresholds": 1, "labels_table": 1, "evaluate": 1, "report": 1}
 HEAD = "image,class,present,by,at\n"
 HELD_OUT = "held-out/1.jpg,cat,1,Ada,2026-01-02T03:04:05Z\n"
 TRAINING = "3.jpg,dog,1,Ada,2026-01-02T03:05:05Z\n"
@@ -103,7 +103,7 @@ def test_training_goes_back_when_no_training_photo_is_corrected_any_more(finishe
 
 def test_a_variant_whose_corrections_train_nothing_shares_the_training(finished):
     finished.edit(labels={"overrides": None}, runs={"audited": {"labels": {"overrides": "audit.csv"}}})
-    assert run_once(finished) == {"corrections": 1, "report": 2}
+    assert run_once(finished) == {"corrections": 1, "labels_table": 2, "report": 2}
     assert exported(finished) != {} and not (finished.results / "audited" / "adapter.safetensors").exists()
     assert "source" not in (finished.folder / "labels.json").read_text()
     told = cutsew(finished, "labels", "results/tiny/audited", "labels.json", "--format", "coco")
@@ -115,7 +115,7 @@ def test_without_a_student_they_still_win(finished):
     correct(finished, HELD_OUT, TRAINING)
     planned = finished.snakemake("--dry-run")
     assert "no student is trained" in planned.stderr
-    assert run_once(finished) == {"corrections": 1, "evaluate": 1, "report": 1}
+    assert run_once(finished) == {"corrections": 1, "labels_table": 1, "evaluate": 1, "report": 1}
     labels = exported(finished)
     assert labels["3.jpg"]["dog"] == labels["held-out/1.jpg"]["cat"] == (1.0, "human")
     finished.edit(student=SETTINGS["student"])

@@ -24,7 +24,7 @@ RUN = "results/killed/default"
 MADE = {  # rule -> what it makes in the run's folder, in the order of the pipeline
     "demo_world": ("world", "world.json"),
     "manifest": ("images.parquet", "shards.csv", "skipped.csv", "images.json"),
-    "truth": ("labels.parquet", "labels.json"),
+    "truth": ("truth.parquet", "truth.json"),
     "text": ("text.zarr", "text.json"),
     "encode_photos": ("views.zarr/global", "views.records"),
     "encode_crops": ("views.zarr/crops", "views.zarr/boxes"),
@@ -37,6 +37,7 @@ MADE = {  # rule -> what it makes in the run's folder, in the order of the pipel
     "train": ("adapter.safetensors", "model.yaml", "refined.zarr", "history.csv", "adapter.json", "refined.json"),
     "predict": ("scores.zarr", "scores.json"),
     "thresholds": ("thresholds.csv", "thresholds.json"),
+    "labels_table": ("labels.csv", "labels.parquet", "labels.json"),
     "explain": ("maps.zarr", "maps.json"),
     "evaluate": (
         "metrics.csv",

@@ -39,7 +39,7 @@ def runs_to_its_end(folder, name, settings, **counts):
     metrics = pd.read_csv(home / "metrics.csv")
     assert {"zero_shot", "fused", "pseudo", "refined", "student"} == set(metrics["stage"])
     assert pd.read_parquet(home / "images.parquet")["split"].value_counts().to_dict() == counts
-    labels = pd.read_parquet(home / "labels.parquet")
+    labels = pd.read_parquet(home / "truth.parquet")
     assert len(labels) == sum(counts.values()) and list(labels.columns[1:]) == settings["classes"]
     return jobs
 

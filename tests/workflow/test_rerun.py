@@ -10,7 +10,7 @@ from conftest import draw_photo
 
 pytestmark = pytest.mark.workflow
 
-AFTER_TRAIN = {"train": 1, "predict": 1, "thresholds": 1, "evaluate": 1, "report": 1}
+AFTER_TRAIN = {"train": 1, "predict": 1, "thresholds": 1, "labels_table": 1, "evaluate": 1, "report": 1}
 AFTER_CORRECT = {"correct": 1, **AFTER_TRAIN}
 AFTER_FUSE = {"fuse": 1, **AFTER_CORRECT}
 AFTER_SCORE = {"score": 1, "select": 1, **AFTER_FUSE}
@@ -59,27 +59,27 @@ def test_true_labels_never_reach_training(workflow):
     for adapter in (f"{run}/adapter.safetensors", f"{run}/references/zero_shot/adapter.safetensors"):
         before = ancestors(adapter)
         assert {f"{run}/logits.zarr/zarr.json", f"{run}/images.parquet"} <= before
-        assert not [name for name in before if "labels.parquet" in name or "truth" in name or "single" in name]
-    assert f"{run}/labels.parquet" in ancestors(f"{run}/references/single_positive/adapter.safetensors")
-    assert f"{run}/labels.parquet" in made_from[f"{run}/metrics.csv"]
+        assert not [name for name in before if "truth.parquet" in name or "truth" in name or "single" in name]
+    assert f"{run}/truth.parquet" in ancestors(f"{run}/references/single_positive/adapter.safetensors")
+    assert f"{run}/truth.parquet" in made_from[f"{run}/metrics.csv"]
 
 
 def test_tiles_and_the_teachers_help_train_nothing(workflow):
     workflow.edit(references={"kinds": []}, predict={"ensemble": "teacher", "tiles": True})
-    assert workflow.run() == {"ensemble": 1, "tiles": 1, "evaluate": 1, "report": 1}
+    assert workflow.run() == {"ensemble": 1, "tiles": 1, "labels_table": 1, "evaluate": 1, "report": 1}
     stages = list(pd.read_csv(workflow.results / "default" / "metrics.csv")["stage"])
     assert stages[-3:] == ["student", "tiles", "ensemble"]
 
 
 def test_helpers_are_left_out_again(workflow):
     workflow.edit(predict={"ensemble": "none", "tiles": False})
-    assert workflow.run() == {"evaluate": 1, "report": 1}
+    assert workflow.run() == {"labels_table": 1, "evaluate": 1, "report": 1}
 
 
 # The table "What reruns when", row by row. Each row edits one thing on top of those before it and really runs; work
 # that a row left undone would show in the next one.
 ROWS = {
-    "a metric": ({"evaluate__threshold": 0.4}, {"evaluate": 1, "report": 1}),
+    "a metric": ({"evaluate__threshold": 0.4}, {"labels_table": 1, "evaluate": 1, "report": 1}),
     "maps": ({"explain": {"pairs": 2, "sample": 4}}, {"explain": 1, "report": 1}),
     "no maps": ({"explain": {"pairs": 0}}, {"report": 1}),
     "p": ({"sew__p": 0.5}, AFTER_TRAIN),

@@ -86,7 +86,7 @@ def test_a_second_time_nothing_runs(workflow):
 
 def test_the_base_run_takes_what_the_sweep_has_made(workflow):
     jobs = workflow.run()
-    assert jobs == {**dict.fromkeys(AFTER_FUSE, 1), "report": 1}
+    assert jobs == {**dict.fromkeys(AFTER_FUSE, 1), "labels_table": 1, "report": 1}
 
 
 def test_paper_and_released_side_by_side(workflow):

@@ -63,8 +63,8 @@ rule truth:
         images=ancient(photos),
         truth=truth_file,
     output:
-        labels="results/{dataset}/{run}/labels.parquet",
-        record="results/{dataset}/{run}/labels.json",
+        labels="results/{dataset}/{run}/truth.parquet",
+        record="results/{dataset}/{run}/truth.json",
     log:
         "results/{dataset}/{run}/logs/truth.log",
     conda:

@@ -224,6 +224,16 @@ def salient_labels(wildcards):
     """Input: the labels that say how salient a photo is."""
     if PLAN.runs[wildcards.run].select.labels == "zero_shot":
         return logits(wildcards)
+    return pseudo(wildcards)
+
+
+def fused(wildcards):
+    """Input: fused.zarr."""
+    return str(PLAN.folder(wildcards.run, "fuse") / "fused.zarr" / "zarr.json")
+
+
+def pseudo(wildcards):
+    """Input: pseudo.zarr."""
     return str(PLAN.folder(wildcards.run, "correct") / "pseudo.zarr" / "zarr.json")
 
 

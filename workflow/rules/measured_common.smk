@@ -18,7 +18,7 @@ def measured(wildcards):
         folder = PLAN.folder(run, "ensemble")
         found["ensemble"] = str(folder / "ensemble.zarr" / "zarr.json")
     if makes(run, "truth"):
-        found["labels"] = str(PLAN.folder(run, "truth") / "labels.parquet")
+        found["labels"] = str(PLAN.folder(run, "truth") / "truth.parquet")
     return found
 
 
@@ -37,6 +37,39 @@ def shown(wildcards):
     if makes(run, "explain"):
         found["maps"] = str(PLAN.folder(run, "explain") / "maps.zarr" / "zarr.json")
     return found
+
+
+def last_labels(wildcards):
+    """Input: the Zarrs of each split's last labels."""
+    found = {**measured(wildcards), "fused": fused(wildcards)}
+    found.pop("labels", None)
+    train = "refined" if "refined" in found else "pseudo"
+    test = [name for name in ("ensemble", "tiles", "scores", "fused") if name in found]
+    if train == "pseudo":
+        found["pseudo"] = pseudo(wildcards)
+    return {name: found[name] for name in (train, test[0])}
+
+
+def read_corrections(wildcards):
+    """Input: a human's corrections, where there are any."""
+    if not makes(wildcards.run, "corrections"):
+        return []
+    folder = PLAN.folder(wildcards.run, "corrections")
+    return [str(folder / "corrections.parquet")]
+
+
+def table_options(wildcards):
+    """Params: what the table of labels is made from, as command-line options."""
+    stages = {"scores": "student"}
+    options = [
+        ("--stage", f"{stages.get(name, name)}={on_disk(path)}")
+        for name, path in last_labels(wildcards).items()
+    ]
+    options += [("--thresholds", on_disk(path)) for path in suggested(wildcards)]
+    options += [
+        ("--corrections", on_disk(path)) for path in read_corrections(wildcards)
+    ]
+    return [word for option in options for word in option]
 
 
 def references(wildcards):
@@ -79,9 +112,11 @@ def of_own_runs(stage, name):
 
 
 def finished(wildcards):
-    """Input of target `all`: the report of every run."""
+    """Input of target `all`: the report and the table of labels of every run."""
     refuse_too_large(tuple(OWN_RUNS))
-    return of_own_runs("report", "report.html")
+    return of_own_runs("report", "report.html") + of_own_runs(
+        "labels_table", "labels.csv"
+    )
 
 
 def labelled(wildcards):

@@ -5,7 +5,7 @@
 rule reference_labels:
     input:
         images=ancient(photos),
-        truth=made("truth", "labels.parquet"),
+        truth=made("truth", "truth.parquet"),
     output:
         group="results/{dataset}/{run}/references/{reference}/labels.zarr/zarr.json",
         record="results/{dataset}/{run}/references/{reference}/labels.json",

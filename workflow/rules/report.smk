@@ -1,4 +1,31 @@
-# One page that shows what came out and why.
+# What comes out: a table of every photo's labels, and one page that shows them and why.
+
+
+rule labels_table:
+    input:
+        unpack(last_labels),
+        images=ancient(photos),
+        thresholds=suggested,
+        corrections=read_corrections,
+    output:
+        csv="results/{dataset}/{run}/labels.csv",
+        parquet="results/{dataset}/{run}/labels.parquet",
+        record="results/{dataset}/{run}/labels.json",
+    log:
+        "results/{dataset}/{run}/logs/labels_table.log",
+    conda:
+        "../../envs/cutsew.yaml"
+    resources:
+        mem_mb=megabytes("labels_table"),
+        runtime=minutes("labels_table"),
+    params:
+        photos=photos_digest,
+        settings=settings("labels_table"),
+        options=table_options,
+    shell:
+        cutsew(
+            "--log {log} labels_table {input.images} {output.csv} --settings {params.settings:q} {params.options:q}"
+        )
 
 
 rule report:

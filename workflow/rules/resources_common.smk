@@ -112,7 +112,7 @@ def small(run):
     job = job_of("report", SimpleNamespace(run=run), 1)
     return all(
         sizing.megabytes(PLAN.runs[run], stage, job) <= sizing.LOCAL_MB
-        for stage in ("thresholds", "evaluate", "report")
+        for stage in ("thresholds", "labels_table", "evaluate", "report")
     )
 
 
@@ -142,5 +142,6 @@ if all(map(small, PLAN.runs)):
     # They hold all photos' labels, and the report counts pairs of classes: large ones are jobs with memory of their own.
     localrules:
         thresholds,
+        labels_table,
         evaluate,
         report,

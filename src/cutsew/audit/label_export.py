@@ -1,13 +1,15 @@
 """The labels of a run that are given away: which stage's for which photos, read slice by slice."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from tqdm import tqdm
 
 from cutsew.audit.run import Run, near, stages_of
 from cutsew.errors import UserError
@@ -15,24 +17,33 @@ from cutsew.method.correct import LEFT, PRESENT
 from cutsew.method.score import sigmoid
 from cutsew.storage.label_corrections import Corrections
 from cutsew.storage.manifest import SPLITS, slabs
-from cutsew.storage.predictions import FINAL, IMAGES_AT_ONCE
+from cutsew.storage.predictions import FINAL, IMAGES_AT_ONCE, SPLIT_STAGES, Outcome
+from cutsew.storage.result_tables import TABLE, read_thresholds
 
 Floats = npt.NDArray[np.float32]
+
+
+STUDENT = ("student", "tiles", "ensemble")
+"""Stages whose logits are on the student's scale, so that its decision thresholds hold for them."""
 
 
 class Batch(NamedTuple):
     """Some photos' labels.
 
     Attributes:
+        stage: whose labels they are.
         photos: n rows of the manifest.
         named: (n, C) bool, the labels.
+        proposed: (n, C) bool, the stage's own labels, whatever a human said.
         probabilities: (n, C) in [0, 1], the stage's own, whatever a human said.
         said: (n, C) int8, what a human said: PRESENT, ABSENT, or LEFT for nothing. It has decided `named`.
 
     """
 
+    stage: str
     photos: pd.DataFrame
     named: npt.NDArray[np.bool_]
+    proposed: npt.NDArray[np.bool_]
     probabilities: Floats
     said: npt.NDArray[np.int8]
 
@@ -44,26 +55,65 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Thresholds:
+    """The decision thresholds of a run's stages: a class is a label where its probability is at least its threshold.
+
+    Attributes:
+        fixed: threshold of the pseudo-labels, and of every stage without a student: `evaluate.threshold`.
+        student: (C,) per-class thresholds of STUDENT, as `predict` and exported models use them; None for `fixed`.
+        rule: of `student`, as `thresholds.rule` calls it.
+
+    """
+
+    fixed: float
+    student: npt.NDArray[np.float64] | None = None
+    rule: str | None = None
+
+    def of(self, stage: str, classes: int) -> npt.NDArray[np.float64]:
+        """Return a stage's (C,) thresholds."""
+        return self.student if stage in STUDENT and self.student is not None else np.full(classes, self.fixed)
+
+    def told(self, stage: str) -> float | str:
+        """Return a stage's threshold, or where its per-class thresholds stand and by which rule they were chosen."""
+        return f"{TABLE}: {self.rule}" if stage in STUDENT and self.student is not None else self.fixed
+
+
+def thresholds_of(table: Path | None, classes: list[str], fixed: float) -> Thresholds:
+    """Read a run's thresholds.
+
+    Args:
+        table: thresholds.csv; None where there is no student.
+        classes: C names.
+        fixed: `evaluate.threshold`.
+
+    """
+    if table is None:
+        return Thresholds(fixed)
+    found = read_thresholds(table, classes)
+    return Thresholds(fixed, found.choose(), found.rule)
+
+
+@dataclass(frozen=True)
 class Labels:
     """The labels of some photos.
 
     Attributes:
-        run: the run.
+        outcomes: what each stage made of the photos.
         stages: split -> stage whose labels its photos have.
         photos: rows of the manifest, split after split; photos without finite labels are left out.
         left_out: how many those are.
-        threshold: probability from which a class is a label.
+        thresholds: from which probability a class is a label.
         sure: stage whose probabilities stand beside the labels; None for the labels' own.
         corrections: a human's, which win over the stages; None for none.
 
     """
 
-    run: Run
+    outcomes: Mapping[str, Outcome]
     stages: dict[str, str]
     photos: pd.DataFrame
     left_out: int
-    threshold: float
-    sure: str | None
+    thresholds: Thresholds
+    sure: str | None = None
     corrections: Corrections | None = None
 
     @cached_property
@@ -77,24 +127,37 @@ class Labels:
     @property
     def classes(self) -> list[str]:
         """Names of the classes."""
-        return self.run.classes
+        return next(iter(self.outcomes.values())).classes
+
+    @property
+    def told(self) -> dict[str, float | str]:
+        """Stage -> its threshold, or the table and the rule of its per-class thresholds."""
+        return {stage: self.thresholds.told(stage) for stage in dict.fromkeys(self.stages.values())}
 
     def batches(self) -> Iterator[Batch]:
         """Give the labels slice by slice, in the order of `photos`."""
         for split, stage in self.stages.items():
             part = self.photos[self.photos["split"] == split]
+            thresholds = self.thresholds.of(stage, len(self.classes))
             for rows in slabs(len(part), IMAGES_AT_ONCE):
                 here = part.iloc[rows]
                 p = self._probabilities(stage, here)
                 said = np.full(p.shape, LEFT, dtype=np.int8)
                 if self.corrections is not None:
                     said = self.corrections.said(here["id"].tolist())
-                named = np.where(said == LEFT, p >= self.threshold, said == PRESENT)
-                yield Batch(here, named, p if self.sure is None else self._probabilities(self.sure, here), said)
+                proposed = p >= thresholds
+                named = np.where(said == LEFT, proposed, said == PRESENT)
+                shown = p if self.sure is None else self._probabilities(self.sure, here)
+                yield Batch(stage, here, named, proposed, shown.astype(np.float32), said)
 
-    def _probabilities(self, stage: str, photos: pd.DataFrame) -> Floats:
-        p: Floats = sigmoid(self.run.outcomes[stage].read(photos["id"].tolist())).astype(np.float32)
-        return p
+    def shown(self, bar: "tqdm[Any]") -> Iterator[Batch]:
+        """Give the batches, and tell a progress bar of their photos."""
+        for batch in self.batches():
+            yield batch
+            bar.update(len(batch.photos))
+
+    def _probabilities(self, stage: str, photos: pd.DataFrame) -> npt.NDArray[np.float64]:
+        return sigmoid(self.outcomes[stage].read(photos["id"].tolist()).astype(np.float64)).astype(np.float64)
 
 
 def choose(
@@ -112,7 +175,7 @@ def choose(
         run: the run.
         stage: whose labels; None for the last stage of each split.
         split: train or test; None for both, as far as the stage has labels of them.
-        threshold: probability from which a class is a label; None for that of evaluate.
+        threshold: probability from which a class is a label; None for the stages' own thresholds.
         sure: stage whose probabilities stand beside the labels; None for the labels' own.
         by_hand: a human's corrections win over the stage.
 
@@ -128,11 +191,47 @@ def choose(
             stages[name] = str(wanted)
     if not stages:
         _refuse(run, stage, split, sure, known)
-    parts = [_finite(run, run.images[run.images["split"] == name], [there, sure]) for name, there in stages.items()]
+    own = thresholds_of(run.path(TABLE), run.classes, run.threshold) if threshold is None else Thresholds(threshold)
+    photos, left_out = finite_photos(run.images, run.outcomes, stages, sure)
+    return Labels(run.outcomes, stages, photos, left_out, own, sure, run.corrections if by_hand else None)
+
+
+def last_labels(
+    images: pd.DataFrame, outcomes: Mapping[str, Outcome], thresholds: Thresholds, corrections: Corrections | None
+) -> Labels:
+    """Take every photo's last labels.
+
+    Args:
+        images: the manifest.
+        outcomes: stage -> what it made of the photos.
+        thresholds: from which probability a class is a label.
+        corrections: a human's; None for none.
+
+    """
+    there = [split for split in SPLITS if (images["split"] == split).any()]
+    stages = {split: [name for name in SPLIT_STAGES[split] if name in outcomes][-1] for split in there}
+    photos, left_out = finite_photos(images, outcomes, stages, None)
+    return Labels(outcomes, stages, photos, left_out, thresholds, None, corrections)
+
+
+def finite_photos(
+    images: pd.DataFrame, outcomes: Mapping[str, Outcome], stages: Mapping[str, str], sure: str | None
+) -> tuple[pd.DataFrame, int]:
+    """Return the photos of some splits, and how many are left out.
+
+    Photos without finite labels are: held-out ones that a teacher of kind scores did not score.
+    """
+    parts, count = [], 0
+    for split, stage in stages.items():
+        part = images[images["split"] == split]
+        known = np.ones(len(part), dtype=bool)
+        for name in (stage, sure) if sure is not None else (stage,):
+            finite = [np.isfinite(z).all(axis=1) for z in outcomes[name].slices(part["id"].tolist())]
+            known &= np.concatenate(finite)
+        parts.append(part[known])
+        count += len(part)
     photos = pd.concat(parts, ignore_index=True)
-    left_out = sum(len(run.ids(name)) for name in stages) - len(photos)
-    corrections = run.corrections if by_hand else None
-    return Labels(run, stages, photos, left_out, run.threshold if threshold is None else threshold, sure, corrections)
+    return photos, count - len(photos)
 
 
 def _available(run: Run, split: str) -> list[str]:
@@ -149,13 +248,3 @@ def _refuse(run: Run, stage: str | None, split: str | None, sure: str | None, kn
     here = f"{split} photos" if split else "photos that have both"
     there = "; ".join(f"{name}: {', '.join(names)}" for name, names in known.items())
     raise UserError(f"--stage: no labels of {stage or 'a stage'} for {here}; there are {there}")
-
-
-def _finite(run: Run, photos: pd.DataFrame, stages: list[str | None]) -> pd.DataFrame:
-    """Leave out photos without finite labels: held-out ones that a teacher of kind scores did not score."""
-    known = np.ones(len(photos), dtype=bool)
-    for stage in stages:
-        if stage is not None:
-            parts = [np.isfinite(z).all(axis=1) for z in run.outcomes[stage].slices(photos["id"].tolist())]
-            known &= np.concatenate(parts)
-    return photos[known]

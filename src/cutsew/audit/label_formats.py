@@ -31,24 +31,20 @@ def write_fiftyone(path: Path, labels: Labels) -> int:
         UserError: the photos have no files, or they are not there.
 
     """
-    if (labels.photos["path"] == "").any():
-        raise UserError("--format: fiftyone shows photos, and this run has none (dataset.kind ids); use cleanlab")
-    for first in labels.photos["path"].head(1):
-        if not Path(first).is_file():
-            raise UserError(f"{first}: no such photo here; run in the folder that the workflow was run in")
-    with _json(path) as out:
-        out.write(f'{{"classes": {_dump(labels.classes)},\n"labels": {{\n')
+    refuse_without_files("fiftyone", labels)
+    with json_file(path) as out:
+        out.write(f'{{"classes": {dump(labels.classes)},\n"labels": {{\n')
         count, comma = 0, ""
-        for batch in _shown(labels):
+        for batch in shown(labels):
             for file, found in zip(batch.photos["path"], _named(batch), strict=True):
                 told = [{"label": c, "confidence": p} | _attributes(by_hand) for c, p, by_hand in found]
-                out.write(f"{comma}{_dump(str(Path(file).absolute()))}: {_dump(told)}\n")
+                out.write(f"{comma}{dump(str(Path(file).absolute()))}: {dump(told)}\n")
                 count, comma = count + len(found), ","
         out.write("}")
         if labels.corrected is not None:
             place = dict(zip(labels.photos["id"], labels.photos["path"], strict=True))
-            by_hand = {str(Path(place[name]).absolute()): told for name, told in _said(labels).items()}
-            out.write(f',\n"corrections": {_dump(by_hand)}')
+            by_hand = {str(Path(place[name]).absolute()): told for name, told in said_of(labels).items()}
+            out.write(f',\n"corrections": {dump(by_hand)}')
         out.write("}\n")
     return count
 
@@ -60,16 +56,16 @@ def write_coco(path: Path, labels: Labels) -> int:
     annotation has score 1 and `source` human; what a human crossed out has none. An image's `corrections` hold all that
     a human said of it, class -> 1 or 0.
     """
-    told: dict[str, Any] = {"description": f"Labels by cutsew of {labels.run.folder}", "version": __version__}
-    told |= {"stages": labels.stages, "threshold": labels.threshold}
+    told: dict[str, Any] = {"description": "Labels by cutsew", "version": __version__}
+    told |= {"stages": labels.stages, "thresholds": labels.told}
     if labels.corrected is not None:
         told["corrections"] = {"labels": len(labels.corrected), "by": labels.corrected.authors}
     categories = [{"id": c, "name": name, "supercategory": ""} for c, name in enumerate(labels.classes, start=1)]
-    with _json(path) as out:
-        out.write(f'{{"info": {_dump(told)},\n"licenses": [],\n"categories": {_dump(categories)},\n"images": [\n')
-        _write_list(out, _coco_images(labels))
+    with json_file(path) as out:
+        out.write(f'{{"info": {dump(told)},\n"licenses": [],\n"categories": {dump(categories)},\n"images": [\n')
+        sum(write_list(out, ((image, 1) for image in _coco_images(labels))))
         out.write('],\n"annotations": [\n')
-        count = _write_list(out, _coco_annotations(labels))
+        count = sum(write_list(out, ((annotation, 1) for annotation in _coco_annotations(labels))))
         out.write("]}\n")
     return count
 
@@ -91,7 +87,7 @@ def write_cleanlab(path: Path, labels: Labels) -> int:
             shape = (len(labels.photos), len(labels.classes))
             head = {"descr": "<f4", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_2_0(out, head)
-            for batch in _shown(labels):
+            for batch in shown(labels):
                 out.write(np.ascontiguousarray(batch.probabilities, dtype="<f4").tobytes())
                 flat.append(np.nonzero(batch.named)[1])
                 counts.append(batch.named.sum(axis=1))
@@ -109,7 +105,7 @@ def write_cleanlab(path: Path, labels: Labels) -> int:
 
 
 def _coco_images(labels: Labels) -> Iterator[dict[str, Any]]:
-    said = _said(labels)
+    said = said_of(labels)
     columns = (labels.photos[name] for name in ("row", "id", "path", "width", "height"))
     for row, name, file, width, height in zip(*columns, strict=True):
         place = str(Path(file).absolute()) if file else name
@@ -119,7 +115,7 @@ def _coco_images(labels: Labels) -> Iterator[dict[str, Any]]:
 
 def _coco_annotations(labels: Labels) -> Iterator[dict[str, Any]]:
     numbers = itertools.count(1)  # pycocotools takes an annotation 0 for none
-    for batch in _shown(labels):
+    for batch in shown(labels):
         columns = (batch.photos[name] for name in ("row", "width", "height"))
         for row, width, height, found in zip(*columns, _named(batch), strict=True):
             for c, p, by_hand in found:
@@ -139,7 +135,21 @@ def _attributes(by_hand: bool) -> dict[str, Any]:
     return {"attributes": {"source": SOURCE}} if by_hand else {}
 
 
-def _said(labels: Labels) -> dict[str, dict[str, int]]:
+def refuse_without_files(form: str, labels: Labels) -> None:
+    """Refuse images without files.
+
+    Raises:
+        UserError: the run has none, or they are not here.
+
+    """
+    if (labels.photos["path"] == "").any():
+        raise UserError(f"--format: {form} shows photos, and this run has none (dataset.kind ids); use cleanlab")
+    for first in labels.photos["path"].head(1):
+        if not Path(first).is_file():
+            raise UserError(f"{first}: no such photo here; run in the folder that the workflow was run in")
+
+
+def said_of(labels: Labels) -> dict[str, dict[str, int]]:
     """Map each corrected photo to what a human said of it: class -> 1 or 0."""
     found: dict[str, dict[str, int]] = {}
     table = labels.corrected.table if labels.corrected is not None else None
@@ -149,28 +159,28 @@ def _said(labels: Labels) -> dict[str, dict[str, int]]:
     return found
 
 
-def _shown(labels: Labels) -> Iterable[Batch]:
+def shown(labels: Labels) -> Iterable[Batch]:
     """Give the batches, with a bar over the photos."""
     with tqdm(total=len(labels.photos), desc="labels", unit="photo") as bar:
-        for batch in labels.batches():
-            yield batch
-            bar.update(len(batch.photos))
+        yield from labels.shown(bar)
 
 
 @contextmanager
-def _json(path: Path) -> Iterator[IO[str]]:
+def json_file(path: Path) -> Iterator[IO[str]]:
+    """Give a text file to write, which takes its place when all is written."""
     with replacing(path) as draft, draft.open("w", encoding="utf-8") as out:
         yield out
 
 
-def _dump(value: Any) -> str:  # noqa: ANN401
+def dump(value: Any) -> str:  # noqa: ANN401
+    """Write a value as JSON, names as they are."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def _write_list(out: IO[str], items: Iterable[dict[str, Any]]) -> int:
-    """Write items with commas between them; return how many they are."""
-    count = 0
-    for item in items:
-        out.write(f"{',' if count else ''}{_dump(item)}\n")
-        count += 1
-    return count
+def write_list(out: IO[str], items: Iterable[tuple[dict[str, Any], int]]) -> Iterator[int]:
+    """Write items with commas between them; give the number that comes with each."""
+    comma = ""
+    for item, count in items:
+        out.write(f"{comma}{dump(item)}\n")
+        comma = ","
+        yield count

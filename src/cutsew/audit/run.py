@@ -41,7 +41,7 @@ from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read_row
 
 log = logging.getLogger(__name__)
 
-MANIFEST, TRUTH, PATCHES = "images.parquet", "labels.parquet", "patches.parquet"
+MANIFEST, TRUTH, PATCHES = "images.parquet", "truth.parquet", "patches.parquet"
 REFERENCES = "references"
 
 Settings = TypeVar("Settings", bound=Section)

@@ -2,16 +2,21 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from cutsew.audit.annotation_tools import write_cvat, write_label_studio
+from cutsew.audit.image_folders import write_huggingface, write_yolo
 from cutsew.audit.label_export import Labels, choose
-from cutsew.audit.label_formats import write_cleanlab, write_coco, write_fiftyone
+from cutsew.audit.label_formats import shown, write_cleanlab, write_coco, write_fiftyone
 from cutsew.audit.run import Run
+from cutsew.data.csv_file import PHOTO_COLUMNS, PhotoNames, find_photos, read_csv
 from cutsew.errors import UserError
+from cutsew.storage.label_table import write_csv, write_parquet
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +27,12 @@ class Format(StrEnum):
     fiftyone = "fiftyone"
     coco = "coco"
     cleanlab = "cleanlab"
+    labelstudio = "labelstudio"
+    cvat = "cvat"
+    huggingface = "huggingface"
+    yolo = "yolo"
+    csv = "csv"
+    parquet = "parquet"
 
 
 class Split(StrEnum):
@@ -31,24 +42,43 @@ class Split(StrEnum):
     test = "test"
 
 
-WRITERS: dict[Format, Callable[[Path, Labels], int]] = {
-    Format.fiftyone: write_fiftyone,
-    Format.coco: write_coco,
-    Format.cleanlab: write_cleanlab,
+class Images(StrEnum):
+    """How images get into a folder."""
+
+    link = "link"
+    copy = "copy"
+
+
+SUFFIX = {
+    Format.fiftyone: ".json",
+    Format.coco: ".json",
+    Format.cleanlab: ".npz",
+    Format.labelstudio: ".json",
+    Format.cvat: ".xml",
+    Format.csv: ".csv",
+    Format.parquet: ".parquet",
 }
+"""Of the files; the other formats are folders."""
 
 
 def labels(
     run: Annotated[Path, typer.Argument(help="A run's folder, results/<dataset>/<run>.")],
-    file: Annotated[Path, typer.Argument(help="File to write: .json, for cleanlab .npz.")],
+    file: Annotated[Path, typer.Argument(help="File to write, or for huggingface and yolo a new folder.")],
     *,
     form: Annotated[Format, typer.Option("--format", help="What is to open it.")],
     stage: Annotated[
         str | None, typer.Option(help="Whose labels; default: those of the last stage, refined and student.")
     ] = None,
     split: Annotated[Split | None, typer.Option(help="Only training or only held-out photos.")] = None,
+    only: Annotated[Path | None, typer.Option(help="Only the images of this CSV, such as that of cutsew next.")] = None,
     threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Probability from which a class is a label; default: evaluate's.")
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Decision threshold of every class; default: thresholds.csv for the student's labels, "
+            "evaluate.threshold for others.",
+        ),
     ] = None,
     probabilities: Annotated[
         str | None, typer.Option(help="cleanlab: the stage that pred_probs come from; default: the labels' own.")
@@ -56,17 +86,24 @@ def labels(
     corrections: Annotated[
         bool, typer.Option("--corrections/--no-corrections", help="A human's corrections win over the stage's labels.")
     ] = True,
+    images: Annotated[Images | None, typer.Option(help="huggingface, yolo: link (default) or copy the images.")] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(help="labelstudio, cvat: the folder that images are named from; default: / and their own."),
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="labelstudio: address of --root; default: its local files.")] = None,
 ) -> None:
-    """Write a run's labels for FiftyOne, COCO's tools or cleanlab. A human's corrections win, and are marked."""
-    if probabilities is not None and form is not Format.cleanlab:
-        raise UserError(f"--probabilities: not for {form}, which shows a label with its own; leave it out")
-    suffix = ".npz" if form is Format.cleanlab else ".json"
-    if file.is_dir() or file.suffix != suffix:
+    """Write a run's labels for other tools. A human's corrections win, and are marked."""
+    _refuse_options(form, probabilities, images, root, url)
+    suffix = SUFFIX.get(form)
+    if suffix is not None and (file.is_dir() or file.suffix != suffix):
         raise UserError(f"{file}: not a file's name in {suffix}; what opens {form} files looks at it")
     found = Run(run)
     found.warn_of_edited_corrections()
     chosen = choose(found, stage, split, threshold, probabilities, by_hand=corrections)
-    count = WRITERS[form](file, chosen)
+    if only is not None:
+        chosen = replace(chosen, photos=chosen.photos[chosen.photos["id"].isin(_named_in(only, chosen))])
+    count = _write(form, file, chosen, root, url, copy=images is Images.copy)
     if chosen.left_out:
         log.warning("%d photos without finite labels are left out", chosen.left_out)
         if chosen.corrections is not None:
@@ -76,3 +113,45 @@ def labels(
     stages = ", ".join(f"{name}: {given}" for name, given in chosen.stages.items())
     corrected = f"; {len(chosen.corrected)} set or crossed out by a human" if chosen.corrected is not None else ""
     typer.echo(f"{file}: {len(chosen.photos)} photos, {count} labels ({stages}){corrected}")
+
+
+def _refuse_options(
+    form: Format, probabilities: str | None, images: Images | None, root: Path | None, url: str | None
+) -> None:
+    """Refuse options that a format does not take."""
+    if probabilities is not None and form is not Format.cleanlab:
+        raise UserError(f"--probabilities: not for {form}, which shows a label with its own; leave it out")
+    takes = {
+        "--images": (images, (Format.huggingface, Format.yolo)),
+        "--root": (root, (Format.labelstudio, Format.cvat)),
+        "--url": (url, (Format.labelstudio,)),
+    }
+    for option, (given, forms) in takes.items():
+        if given is not None and form not in forms:
+            raise UserError(f"{option}: for {' and '.join(forms)} only; leave it out")
+    if root is not None and not root.is_dir():
+        raise UserError(f"--root: {root}: no such folder; name the one that holds the images")
+
+
+def _named_in(path: Path, chosen: Labels) -> set[str | None]:
+    """Return the images that a CSV names."""
+    table = read_csv(path, "--only")
+    if not set(PHOTO_COLUMNS) & set(table.columns):
+        raise UserError(f"--only: {path} has no column id; name a CSV that has one, such as that of cutsew next")
+    names = PhotoNames(chosen.photos["id"].tolist(), chosen.photos["path"].tolist())
+    return set(find_photos(table, names, path, "--only"))
+
+
+def _write(form: Format, file: Path, chosen: Labels, root: Path | None, url: str | None, *, copy: bool) -> int:
+    writers: dict[Format, Callable[[], int]] = {
+        Format.fiftyone: lambda: write_fiftyone(file, chosen),
+        Format.coco: lambda: write_coco(file, chosen),
+        Format.cleanlab: lambda: write_cleanlab(file, chosen),
+        Format.labelstudio: lambda: write_label_studio(file, chosen, root, url),
+        Format.cvat: lambda: write_cvat(file, chosen, root),
+        Format.huggingface: lambda: write_huggingface(file, chosen, copy=copy),
+        Format.yolo: lambda: write_yolo(file, chosen, copy=copy),
+        Format.csv: lambda: write_csv(file, chosen.classes, shown(chosen)),
+        Format.parquet: lambda: write_parquet(file, chosen.classes, shown(chosen)),
+    }
+    return writers[form]()

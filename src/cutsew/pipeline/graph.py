@@ -129,6 +129,12 @@ STAGES: dict[str, Stage] = {
         ("thresholds", "targets.count"),
         ("score", "import_scores", "train", "predict"),
     ),
+    "labels_table": Stage(
+        "Write every photo's labels and probabilities as CSV and Parquet.",
+        1,
+        ("evaluate.threshold",),
+        ("corrections", "correct", "fuse", "train", "predict", "tiles", "ensemble", "thresholds"),
+    ),
     "reference_labels": Stage(
         "Turn true labels into those of a reference student.",
         1,

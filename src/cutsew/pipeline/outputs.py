@@ -7,7 +7,7 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
     "demo_world": ("world", "world.json"),
     "download": ("download.json",),
     "manifest": ("images.parquet", "shards.csv", "skipped.csv", "images.json"),
-    "truth": ("labels.parquet", "labels.json"),
+    "truth": ("truth.parquet", "truth.json"),
     "text": ("text.zarr", "text.json"),
     "encode": ("views.zarr", "views.records"),
     "seal": ("views.zarr", "views.json"),
@@ -26,6 +26,7 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
     "tiles": ("tiles.zarr", "tiles.csv", "tiles.json"),
     "ensemble": ("ensemble.zarr", "ensemble.csv", "ensemble.json"),
     "thresholds": ("thresholds.csv", "thresholds.json"),
+    "labels_table": ("labels.csv", "labels.parquet", "labels.json"),
     "explain": ("maps.zarr", "maps.json"),
     "reference_labels": ("references",),
     "reference_train": ("references",),
@@ -54,7 +55,7 @@ FEATURES = "features"
 
 def needed(config: Config) -> set[str]:
     """Name the stages that a run of these settings needs."""
-    stages = {"manifest", "fuse", "correct", "evaluate", "report"}
+    stages = {"manifest", "fuse", "correct", "labels_table", "evaluate", "report"}
     stages |= {"import_scores"} if config.teacher.kind == "scores" else {"text", "encode", "seal", "score"}
     stages |= {"tagclip", "seal_tagclip"} if config.score.rule == "tagclip" else set()
     if config.student.kind != "none":

@@ -215,6 +215,8 @@ def _light_bytes(config: Config, stage: str, job: Job) -> int:
         # a stage's logits, probabilities and truth, and what is sorted of them
         "evaluate": 40 * photos * classes,
         "report": 28 * photos * classes + 8 * TALLIES * classes**2,
+        # the manifest's texts; a slice's logits, probabilities and rows of text
+        "labels_table": 600 * photos + 120 * rows * classes,
         "thresholds": (24 * min(photos, SAMPLE) + 32 * rows) * classes,
     }[stage]
 
@@ -235,7 +237,7 @@ def minutes(config: Config, stage: str, job: Job) -> int:
         seconds = epochs * (computing + reading * (3 if stage == "train" else 1))
     elif stage in ("score", "import_scores", "fuse"):
         seconds = job.photos * job.passes * 1e-4
-    elif stage in ("evaluate", "report", "thresholds", "correct", "select"):
+    elif stage in ("evaluate", "report", "labels_table", "thresholds", "correct", "select"):
         seconds = len(config.classes) + 1e-5 * job.photos * len(config.classes)
     else:
         seconds = 2 * reading

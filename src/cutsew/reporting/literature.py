@@ -82,7 +82,7 @@ def protocol_of(run: Path) -> Measured:
     """
     made = _record(run / "metrics.json")
     photos = _record(_beside(run, made, "images.parquet"))
-    truth = _record(_beside(run, made, "labels.parquet"))
+    truth = _record(_beside(run, made, "truth.parquet"))
     settings = photos["settings"]["dataset"]
     dataset = Dataset.model_validate({"difficult": truth["settings"]["dataset"]["difficult"], **settings})
     known = dataset.known()

@@ -29,7 +29,7 @@ class Run:
         outcomes: the stages' logits, by stage.
         metrics: metrics.csv: which stages were measured on which split.
         threshold: probability from which a class counts as named.
-        labels: labels.parquet, None where there is no truth.
+        labels: truth.parquet, None where there is no truth.
         corrections: corrections.parquet, None where no human corrected labels.
 
     """

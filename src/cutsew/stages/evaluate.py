@@ -73,7 +73,7 @@ def evaluate(
     scores: Annotated[Path | None, typer.Option(help="The student's logits; test photos.")] = None,
     tiles: Annotated[Path | None, typer.Option(help="The student's logits of wholes and tiles; test photos.")] = None,
     ensemble: Annotated[Path | None, typer.Option(help="Student and teacher combined; test photos.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="True labels, labels.parquet.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="True labels, truth.parquet.")] = None,
     thresholds: Annotated[Path | None, typer.Option(help="Thresholds of the student's classes.")] = None,
     reference: Annotated[
         list[str] | None, typer.Option(help="KIND=PATH, a reference student's logits; may be repeated.")

@@ -28,7 +28,7 @@ ROWS = 65536
 
 def reference_labels(
     images: Annotated[Path, typer.Argument(help="images.parquet")],
-    truth: Annotated[Path, typer.Argument(help="labels.parquet, the true labels")],
+    truth: Annotated[Path, typer.Argument(help="truth.parquet, the true labels")],
     labels: Annotated[Path, typer.Argument(help="labels.zarr, written")],
     *,
     kind: Annotated[str, typer.Option(help="supervised, smoothed or single_positive.")],

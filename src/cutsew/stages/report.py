@@ -39,7 +39,7 @@ def report(
     scores: Annotated[Path | None, typer.Option(help="The student's logits; test photos.")] = None,
     tiles: Annotated[Path | None, typer.Option(help="The student's logits of wholes and tiles; test photos.")] = None,
     ensemble: Annotated[Path | None, typer.Option(help="Student and teacher combined; test photos.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="True labels, labels.parquet.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="True labels, truth.parquet.")] = None,
     history: Annotated[Path | None, typer.Option(help="Losses of the training.")] = None,
     views: Annotated[Path | None, typer.Option(help="The crops' boxes.")] = None,
     maps: Annotated[Path | None, typer.Option(help="Class activation maps and features, maps.zarr.")] = None,

@@ -26,12 +26,12 @@ log = logging.getLogger(__name__)
 
 def truth(
     images: Annotated[Path, typer.Argument(help="images.parquet.")],
-    labels: Annotated[Path, typer.Argument(help="labels.parquet, to be written.")],
+    labels: Annotated[Path, typer.Argument(help="truth.parquet, to be written.")],
     *,
     settings: SettingsOption,
     root: Annotated[Path | None, typer.Option(help="Folder of the photos, instead of dataset.root.")] = None,
 ) -> None:
-    """Read the true labels, for evaluation only: labels.parquet."""
+    """Read the true labels, for evaluation only: truth.parquet."""
     record = Record("truth", STAGES["truth"].version, settings, [images])
     dataset = Dataset.model_validate(settings["dataset"])
     classes: list[str] = settings["classes"]

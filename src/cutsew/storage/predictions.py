@@ -151,7 +151,7 @@ def read_truth(path: Path, ids: Sequence[str], classes: Sequence[str]) -> npt.ND
     """Read true labels. Of the stages only evaluate, report, sweep_table and reference_labels may; tools show them.
 
     Args:
-        path: `labels.parquet`: column id and one int8 column per class (see `label_column`).
+        path: `truth.parquet`: column id and one int8 column per class (see `label_column`).
         ids: n photos.
         classes: C names.
 

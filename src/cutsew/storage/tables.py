@@ -85,7 +85,7 @@ def said(found: Any, path: Path, *keys: str) -> Any:  # noqa: ANN401  # what sta
 
 
 def label_column(name: str) -> str:
-    """Return which column of labels.parquet holds a class: its name, but for that of the column of photos."""
+    """Return which column of truth.parquet holds a class: its name, but for that of the column of photos."""
     return f"class/{name}" if name == "id" or name.startswith("class/") else name
 
 

@@ -106,7 +106,7 @@ def test_every_number_of_a_photo_is_the_zarrs(base, name):
         if key == "refined":
             moved = pytest.approx(z - float(pseudo.sel(here)), abs=1e-6)
             assert row["em"] == {"from": "pseudo", "moved_logit": moved, "corrected_again": False}
-        truth = pd.read_parquet(base / "labels.parquet").set_index("id").loc[name, row["class"]]
+        truth = pd.read_parquet(base / "truth.parquet").set_index("id").loc[name, row["class"]]
         assert row["truth"] == ("present" if truth else "absent")
     assert ("refined" in told["labels"]) == (name != HELD_OUT)
 

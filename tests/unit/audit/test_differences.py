@@ -62,7 +62,7 @@ def test_what_cannot_be_compared_is_refused(runs, tmp_path):
     make_run(other, train=3, test=4, photos=False)
     with pytest.raises(UserError, match="other: is of other photos or classes than .*paper; name runs of one dataset"):
         difference(runs[0], other, draws=100)
-    (other / "labels.parquet").unlink()
+    (other / "truth.parquet").unlink()
     with pytest.raises(UserError, match="other: has no true labels of its test photos"):
         difference(other, other, draws=100)
 

@@ -33,7 +33,7 @@ def made(tmp_path, raw):
     """Run the stages manifest and truth; return photos, labels and the two records."""
     plan, out = Plan(raw), tmp_path / "out"
     manifest(out / "images.parquet", settings=plan.settings(DEFAULT, "manifest"))
-    truth(out / "images.parquet", out / "labels.parquet", settings=plan.settings(DEFAULT, "truth"))
+    truth(out / "images.parquet", out / "truth.parquet", settings=plan.settings(DEFAULT, "truth"))
     photos, labels = (pd.read_parquet(out / f"{name}.parquet") for name in ("images", "labels"))
     return photos, labels.set_index("id"), json.loads((out / "images.json").read_text())["facts"]
 
@@ -322,7 +322,7 @@ def test_real_photos_have_the_labels_of_their_annotations(tmp_path):
     photos = list_images(load(settings_of(REAL, "voc", VOC_CLASSES.split())).dataset)
     assert photos["split"].value_counts().to_dict() == {"train": 648, "test": 264}
     write_manifest(tmp_path / "images.parquet", photos.assign(width=1, height=1, bytes=1, digest="0", shard=0))
-    out = tmp_path / "labels.parquet"
+    out = tmp_path / "truth.parquet"
     raw = Plan(settings_of(REAL, "voc", VOC_CLASSES.split())).settings(DEFAULT, "truth")
     truth(tmp_path / "images.parquet", out, settings=raw)
     labels = pd.read_parquet(out).set_index("id")

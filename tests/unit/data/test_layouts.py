@@ -53,8 +53,8 @@ def listed(tmp_path, root, kind, with_truth=True, **dataset):
     manifest(out / "images.parquet", settings=settings)
     images = pd.read_parquet(out / "images.parquet").set_index("id")
     assert all(Path(path).is_file() for path in images["path"])
-    truth(out / "images.parquet", out / "labels.parquet", settings=settings)
-    labels = pd.read_parquet(out / "labels.parquet").set_index("id")
+    truth(out / "images.parquet", out / "truth.parquet", settings=settings)
+    labels = pd.read_parquet(out / "truth.parquet").set_index("id")
     return {
         name: (str(Path(row["path"]).relative_to(root)), row["split"], labels.loc[name].tolist())
         for name, row in images.iterrows()
@@ -173,7 +173,7 @@ def test_what_annotations_and_classes_do_not_share_is_told(tmp_path, caplog):
         "dataset": {"kind": "coco", "root": str(tmp_path), "coco": {"test": None}},
     }
     manifest(tmp_path / "out" / "images.parquet", settings=settings)
-    truth(tmp_path / "out" / "images.parquet", tmp_path / "out" / "labels.parquet", settings=settings)
+    truth(tmp_path / "out" / "images.parquet", tmp_path / "out" / "truth.parquet", settings=settings)
     assert "2 labels of 1 names outside `classes` ignored: dog" in caplog.messages
     assert any("names 1 of 2 classes; no truth for griffin" in line for line in caplog.messages)
 
@@ -199,7 +199,7 @@ def test_the_reported_cases(tmp_path, case, kind, unlabelled, photos):
             manifest(images, settings=settings)
         return
     manifest(images, settings=settings)
-    truth(images, tmp_path / "labels.parquet", settings=settings)
-    table = pd.read_parquet(tmp_path / "labels.parquet")
+    truth(images, tmp_path / "truth.parquet", settings=settings)
+    table = pd.read_parquet(tmp_path / "truth.parquet")
     assert len(table) == len(pd.read_parquet(images)) == photos
     assert (table[classes].sum(axis=1) >= 1).sum() >= photos - 1

@@ -35,7 +35,7 @@ def annotate(root, **photos):
 
 
 def run(tmp_path, manifest, folder=None, classes=CLASSES, **dataset):
-    out = tmp_path / "labels.parquet"
+    out = tmp_path / "truth.parquet"
     truth(manifest, out, settings={"classes": classes, "dataset": dataset}, root=folder)
     return pd.read_parquet(out)
 
@@ -65,7 +65,7 @@ def test_golden_voc(tmp_path, world, difficult, cat):
     assert labels["id"].tolist() == ["x", "y", "z"]
     assert labels[CLASSES].to_numpy().tolist() == [[1, cat, 0], [0, 1, 1], [0, 0, 0]]
     assert all(labels[name].dtype == np.int8 for name in CLASSES)
-    record = json.loads((tmp_path / "labels.json").read_text())
+    record = json.loads((tmp_path / "truth.json").read_text())
     assert record["facts"]["other_names"] == {"sofa": 1}
     assert list(record["inputs"]) == ["images.parquet"]
 
@@ -98,7 +98,7 @@ def test_a_class_that_never_occurs_is_unknown_and_told(tmp_path, world, caplog):
     labels = run(tmp_path, manifest, kind="voc", root=str(world), classes=classes)
     assert labels[classes].to_numpy().tolist() == [[0, 0, -1], [1, 1, -1]]
     assert any("names 2 of 3 classes; no truth for doggy: left out" in line for line in caplog.messages)
-    record = json.loads((tmp_path / "labels.json").read_text())
+    record = json.loads((tmp_path / "truth.json").read_text())
     assert record["facts"]["classes_without_truth"] == ["doggy"]
     with pytest.raises(UserError, match=r"classes: .*names none of the 2 classes, and not doggy, cats; .*cat, dog"):
         run(tmp_path, manifest, kind="voc", root=str(world), classes=["doggy", "cats"])
@@ -122,7 +122,7 @@ def test_golden_csv(tmp_path):
     labels = run_csv(tmp_path, "path,labels\nd.jpg,dog; cat\na.jpg,\n./b/c.jpg,person;person\n", encoding="utf-8-sig")
     assert labels["id"].tolist() == ["a.jpg", "b/c.jpg", "d.jpg"]
     assert labels[CLASSES].to_numpy().tolist() == [[0, 0, 0], [0, 0, 1], [1, 1, 0]]
-    record = json.loads((tmp_path / "labels.json").read_text())
+    record = json.loads((tmp_path / "truth.json").read_text())
     assert list(record["inputs"]) == ["images.parquet", "truth.csv"]
 
 
@@ -174,7 +174,7 @@ def test_wrong_csvs(tmp_path, text, message):
     with pytest.raises(UserError, match=message) as caught:
         run_csv(tmp_path, text)
     assert "\n" not in str(caught.value)
-    assert not (tmp_path / "labels.parquet").exists()
+    assert not (tmp_path / "truth.parquet").exists()
 
 
 def test_missing_csv_and_no_truth_at_all(tmp_path):
@@ -189,13 +189,13 @@ def test_classes_named_like_columns(tmp_path):
     classes = ["id", "path", "class/id", "labels", "present"]
     labels = run_csv(tmp_path, "path,labels\na.jpg,id;present\nd.jpg,path;class/id;labels\n", classes=classes)
     assert labels["id"].tolist() == ["a.jpg", "d.jpg"]
-    found = read_truth(tmp_path / "labels.parquet", ["d.jpg", "a.jpg"], classes)
+    found = read_truth(tmp_path / "truth.parquet", ["d.jpg", "a.jpg"], classes)
     assert found.tolist() == [[0, 1, 1, 1, 0], [1, 0, 0, 0, 1]]
     wide = "image,id,path,class/id,labels,present\na.jpg,1,0,0,0,1\nd.jpg,0,1,1,1,0\n"
     run_csv(tmp_path, wide, classes=classes)
-    assert read_truth(tmp_path / "labels.parquet", ["d.jpg", "a.jpg"], classes).tolist() == found.tolist()
+    assert read_truth(tmp_path / "truth.parquet", ["d.jpg", "a.jpg"], classes).tolist() == found.tolist()
     run_csv(tmp_path, "id,dog,path\na.jpg,1,0\nd.jpg,0,1\n", classes=["id", "dog"])
-    assert read_truth(tmp_path / "labels.parquet", ["d.jpg"], ["id", "dog"]).tolist() == [[-1, 0]]
+    assert read_truth(tmp_path / "truth.parquet", ["d.jpg"], ["id", "dog"]).tolist() == [[-1, 0]]
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_params_leave_out_other_teachers():
 
 MEASURED = {"evaluate", "report", "sweep_table"}
 REFERENCES = {"reference_train", "reference_predict"}
-AFTER_TRAIN = {"train", "predict", "tiles", "ensemble", "thresholds", "explain", *MEASURED}
+AFTER_TRAIN = {"train", "predict", "tiles", "ensemble", "thresholds", "explain", "labels_table", *MEASURED}
 FIRST = {"tiny_clip", "demo_world", "download", "manifest", "truth", "reference_labels", "import_scores"}
 FIRST |= {"corrections"}
 
@@ -67,7 +67,7 @@ FIRST |= {"corrections"}
         ({"train.seed": 1}, {*AFTER_TRAIN, *REFERENCES, "reference_labels"}),
         ({"references.smoothing": 0.2}, {"reference_labels", *REFERENCES, *MEASURED}),
         ({"evaluate.top": 1}, MEASURED),
-        ({"thresholds.rule": "fixed"}, {"thresholds", *MEASURED}),
+        ({"thresholds.rule": "fixed"}, {"thresholds", "labels_table", *MEASURED}),
         ({"explain.sample": 9}, {"explain", "report"}),
         ({"compute.batch_size": 1}, set()),
         ({"teacher.conse.top": 9}, set()),

@@ -127,7 +127,7 @@ def test_an_edited_file_of_the_user_is_named(stage, file, line):
 
 
 def test_a_newer_file_of_the_user_with_its_old_content_is_not_edited(home):
-    truth, record = home / "truth.csv", home / "results" / "tiny" / "default" / "labels.json"
+    truth, record = home / "truth.csv", home / "results" / "tiny" / "default" / "truth.json"
     truth.write_text("path,labels\n")
     before = record.read_text()
     content = json.loads(before)

@@ -48,7 +48,7 @@ def test_an_undamaged_run_passes(base, run):
     assert f"{run}: all is as it was made: 2" in done.stdout and done.stdout.count("\n") == 1
 
 
-TABLES = ["images.parquet", "shards.csv", "skipped.csv", "labels.parquet", "cutsew-tiny.safetensors", "patches.parquet"]
+TABLES = ["images.parquet", "shards.csv", "skipped.csv", "truth.parquet", "cutsew-tiny.safetensors", "patches.parquet"]
 TABLES += ["adapter.safetensors", "model.yaml", "history.csv", "metrics.csv", "per_class.csv", "confidence.csv"]
 TABLES += ["references/supervised/adapter.safetensors", "references/supervised/history.csv"]
 TABLES += ["agreement.csv", "report.html", "scenes.png", "world/ImageSets/Main/train.txt"]
@@ -125,7 +125,7 @@ def test_an_unreadable_record_is_named(base, name):
     assert named(base) == [name]
 
 
-@pytest.mark.parametrize(("record", "artefact"), [("fused.json", "fused.zarr"), ("labels.json", "labels.parquet")])
+@pytest.mark.parametrize(("record", "artefact"), [("fused.json", "fused.zarr"), ("truth.json", "truth.parquet")])
 def test_an_artefact_without_a_record_is_named(base, record, artefact):
     base.joinpath(record).unlink()
     assert named(base) == [artefact]
@@ -224,10 +224,10 @@ def test_damage_to_what_a_variant_was_made_from_is_told(base):
     assert [f.path for f in check(base.with_name("other"))] == [base / "logits.zarr"]
 
 
-AFTER = ["adapter.safetensors", "labels.parquet", "maps.zarr", "metrics.csv", "patches.parquet"]
+AFTER = ["adapter.safetensors", "maps.zarr", "metrics.csv", "patches.parquet"]
 REFERENCE = ("adapter.safetensors", "labels.zarr", "refined.zarr", "scores.zarr")
 AFTER += [f"references/supervised/{name}" for name in REFERENCE]
-AFTER += ["refined.zarr", "report.html", "scores.zarr"]
+AFTER += ["refined.zarr", "report.html", "scores.zarr", "truth.parquet"]
 """What a changed manifest makes stale."""
 
 
@@ -264,15 +264,15 @@ def test_embeddings_of_earlier_settings_are_not_looked_at(base):
 
 
 def test_a_lost_file_of_the_user_is_named(base):
-    record = json.loads(base.joinpath("labels.json").read_text())
+    record = json.loads(base.joinpath("truth.json").read_text())
     record["inputs"]["../../../truth.csv"] = "0" * 64
-    base.joinpath("labels.json").write_text(json.dumps(record))
+    base.joinpath("truth.json").write_text(json.dumps(record))
     truth = base.parents[2] / "truth.csv"
     (finding,) = check(base)
     assert finding.path == truth and "missing" in finding.wrong and finding.target is None
     assert call(base).stdout == f"{truth}: {finding.wrong}; put it back\n"
     truth.write_text("path,labels\n")
-    assert named(base) == ["labels.parquet"]
+    assert named(base) == ["truth.parquet"]
 
 
 def test_each_file_is_digested_once(base):

@@ -128,11 +128,11 @@ def test_long_settings_are_cut_and_long_lists_shortened():
 
 
 def test_a_source_that_no_stage_made_is_given(base):
-    record = json.loads(base.joinpath("labels.json").read_text())
+    record = json.loads(base.joinpath("truth.json").read_text())
     record["inputs"] |= {"../../../truth.csv": "0", "../../../lost.csv": "0"}
-    base.joinpath("labels.json").write_text(json.dumps(record))
+    base.joinpath("truth.json").write_text(json.dumps(record))
     base.parents[2].joinpath("truth.csv").write_text("path,labels\n")
-    drawn = tree(base, "labels.parquet")
+    drawn = tree(base, "truth.parquet")
     assert drawn[-2].endswith("truth.csv: given, no stage made it")
     assert drawn[-1].endswith("lost.csv: lost, and without a record")
 

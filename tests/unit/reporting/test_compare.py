@@ -24,12 +24,12 @@ def finished(folder, kind="voc", benchmark="voc2012", protocol="paper", difficul
     base.mkdir(parents=True)
     run.mkdir()
     settings = {"kind": kind, "root": "x", "benchmark": benchmark, "protocol": protocol, **dataset}
-    for name in ("images.parquet", "labels.parquet"):
+    for name in ("images.parquet", "truth.parquet"):
         (base / name).write_text(name)
     Record("manifest", 1, {"dataset": settings}, [], {"skipped": skipped}).write(base / "images.json", {})
-    Record("truth", 1, {"dataset": {"kind": kind, "difficult": difficult}}).write(base / "labels.json", {})
+    Record("truth", 1, {"dataset": {"kind": kind, "difficult": difficult}}).write(base / "truth.json", {})
     pd.DataFrame(METRICS).to_csv(run / "metrics.csv", index=False)
-    Record("evaluate", 1, {}, [base / "images.parquet", base / "labels.parquet"]).write(run / "metrics.json", {})
+    Record("evaluate", 1, {}, [base / "images.parquet", base / "truth.parquet"]).write(run / "metrics.json", {})
     return run
 
 

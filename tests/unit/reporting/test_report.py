@@ -188,7 +188,7 @@ def test_shows_settings_and_digests(page, page_path):
 def test_record(page_path):
     record = json.loads(page_path.with_name("report.json").read_text())
     assert record["outputs"] == {name: file_digest(page_path.with_name(name)) for name in ("report.html", "scenes.png")}
-    assert "labels.parquet" in record["inputs"]
+    assert "truth.parquet" in record["inputs"]
 
 
 def test_scenes(page_path):

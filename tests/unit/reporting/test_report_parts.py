@@ -56,7 +56,7 @@ def run(folder):
     outcomes = open_outcomes({name: folder / f"{name}.zarr" for name in names})
     stages = {"train": ("zero_shot", "fused", "pseudo", "refined"), "test": ("zero_shot", "fused", "student")}
     metrics = pd.DataFrame([{"stage": s, "split": split} for split, told in stages.items() for s in told])
-    return Run(read_manifest(folder / "images.parquet"), outcomes, metrics, 0.5, folder / "labels.parquet")
+    return Run(read_manifest(folder / "images.parquet"), outcomes, metrics, 0.5, folder / "truth.parquet")
 
 
 class TestGrids:

@@ -41,7 +41,7 @@ def hand_made(tmp_path):
     )
     write_manifest(tmp_path / "images.parquet", manifest)
     labels = pd.DataFrame({"id": ["d", "b", "a"], "cat": [1, 0, 1], "dog": [0, 1, 1], "cow": [0, 0, -1]})
-    labels.astype(dict.fromkeys(("cat", "dog", "cow"), np.int8)).to_parquet(tmp_path / "labels.parquet")
+    labels.astype(dict.fromkeys(("cat", "dog", "cow"), np.int8)).to_parquet(tmp_path / "truth.parquet")
     classes = ["dog", "cat", "cow"]
     z = np.array([[1, -1, -2], [1, 2, -1], [-1, -1, -1], [3, 1, -1]], dtype=np.float32)
     write_zarr(tmp_path / "logits.zarr", ids, classes, chunk=3, zero_shot=z)
@@ -159,7 +159,7 @@ def test_record(given):
     run(given)
     record = json.loads(given["images"].with_name("metrics.json").read_text())
     assert record["settings"] == SETTINGS
-    assert set(record["inputs"]) == {"images.parquet", "labels.parquet"} | {
+    assert set(record["inputs"]) == {"images.parquet", "truth.parquet"} | {
         f"{name}.zarr" for name in ("logits", "fused", "pseudo", "refined", "scores")
     }
     for name, digest in record["outputs"].items():

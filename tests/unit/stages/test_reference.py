@@ -59,13 +59,13 @@ def photos(tmp_path):
     table["digest"], table["split"], table["shard"] = ["0", "1", "2"], ["train", "train", "test"], 0
     write_manifest(tmp_path / "images.parquet", table)
     truth = pd.DataFrame([("a", 1, 0, 1), ("b", 0, 1, -1)], columns=["id", *CLASSES])
-    truth.astype(dict.fromkeys(CLASSES, "int8")).to_parquet(tmp_path / "labels.parquet")
+    truth.astype(dict.fromkeys(CLASSES, "int8")).to_parquet(tmp_path / "truth.parquet")
     return tmp_path
 
 
 def labels_of(photos, kind):
     made = photos / "labels.zarr"
-    reference_labels(photos / "images.parquet", photos / "labels.parquet", made, kind=kind, settings=SETTINGS)
+    reference_labels(photos / "images.parquet", photos / "truth.parquet", made, kind=kind, settings=SETTINGS)
     return read(array_of(open_group(made), "z"))
 
 
@@ -87,19 +87,19 @@ def test_the_stages_draw_is_golden(photos):
 
 
 def test_a_training_photo_without_truth_is_named(photos):
-    pd.read_parquet(photos / "labels.parquet").iloc[1:].to_parquet(photos / "labels.parquet")
+    pd.read_parquet(photos / "truth.parquet").iloc[1:].to_parquet(photos / "truth.parquet")
     with pytest.raises(UserError, match="^references.kinds: supervised needs .* and 1 have none, such as 'a'; add"):
         labels_of(photos, "supervised")
     assert not (photos / "labels.zarr").exists()
 
 
 def test_classes_without_truth_are_refused_and_single_labels_told(photos, caplog):
-    table = pd.read_parquet(photos / "labels.parquet")
+    table = pd.read_parquet(photos / "truth.parquet")
     table.loc[0, CLASSES[0]] = -1
-    table.to_parquet(photos / "labels.parquet")
+    table.to_parquet(photos / "truth.parquet")
     labels_of(photos, "supervised")
     assert "2 true labels of training photos are not known; supervised takes them for negative" in caplog.messages
-    table.assign(**{CLASSES[1]: -1}).to_parquet(photos / "labels.parquet")
+    table.assign(**{CLASSES[1]: -1}).to_parquet(photos / "truth.parquet")
     with pytest.raises(UserError, match=rf"supervised needs true labels of all classes, and .* for {CLASSES[1]}; add"):
         labels_of(photos, "supervised")
 

@@ -1,0 +1,298 @@
+"""Labels for Label Studio, CVAT, Hugging Face and YOLO: every value held against the Zarrs, with hostile names."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import unquote
+from xml.etree import ElementTree as ET
+
+import pandas as pd
+import pytest
+import typer
+from synthetic_run import SETTINGS, make_run
+from typer.testing import CliRunner
+
+from cutsew.audit import label_export
+from cutsew.audit.image_folders import folder_names
+from cutsew.commands.labels import labels
+from cutsew.errors import UserError
+from cutsew.method.score import sigmoid
+from cutsew.stages.corrections import corrections
+from cutsew.stages.evaluate import evaluate
+from cutsew.storage import predictions
+from cutsew.storage.manifest import read_manifest, write_manifest
+from cutsew.storage.predictions import Outcome
+
+CLASSES = ("<b>&\"'", "../x/..", "new\nline;\\", ".cat", "train")
+NAMES = ["$(touch x)", "new\nline", "<img src=x>&\"'", "-rf", "{run} ;#%?", "a::b", "test-1", "é ü"]
+TRAIN = 5
+
+
+@pytest.fixture(autouse=True)
+def small_slices(monkeypatch):
+    for place in (predictions, label_export):
+        monkeypatch.setattr(place, "IMAGES_AT_ONCE", 3)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exports") / "results" / "tiny" / "default"
+    names = [f"{name}.png" for name in NAMES]
+    files = make_run(folder, train=TRAIN, test=len(NAMES) - TRAIN, classes=CLASSES, names=names)
+    images = read_manifest(files["images"])
+    photos = folder.parents[2] / "photos"
+    for name, path in zip(names, images["path"], strict=True):
+        photos.mkdir(exist_ok=True)
+        shutil.move(path, photos / name)
+    write_manifest(files["images"], images.assign(path=[str(photos / name) for name in names]))
+    zarrs = {name: files[name] for name in ("logits", "fused", "pseudo", "refined", "scores")}
+    evaluate(files["images"], folder / "metrics.csv", settings=SETTINGS, **zarrs)
+    rows = [(names[0], CLASSES[0], 1), (names[0], CLASSES[1], 0), (names[-1], CLASSES[2], 1)]
+    said = folder.parent / "audit.csv"
+    pd.DataFrame(rows, columns=["image", "class", "present"]).to_csv(said, index=False)
+    told = {"labels": {"overrides": str(said)}, "classes": list(CLASSES), "student": {"kind": "open_clip"}}
+    corrections(files["images"], said, folder / "corrections.parquet", told)
+    return folder
+
+
+SAID = {"$(touch x).png": {CLASSES[0]: 1, CLASSES[1]: 0}, "é ü.png": {CLASSES[2]: 1}}
+
+
+def call(run, *arguments):
+    app = typer.Typer()
+    app.command()(labels)
+    return CliRunner().invoke(app, [str(argument) for argument in (run, *arguments)])
+
+
+def expected(run):
+    """Each image's labels, a human's corrections applied."""
+    images, found = read_manifest(run / "images.parquet"), {}
+    for split, stage, zarr in (("train", "refined", "refined"), ("test", "student", "scores")):
+        ids = images.loc[images["split"] == split, "id"].tolist()
+        p = sigmoid(Outcome(stage, run / f"{zarr}.zarr").read(ids))
+        for name, row in zip(ids, p, strict=True):
+            has = {c: bool(value >= 0.5) for c, value in zip(CLASSES, row, strict=True)} | SAID.get(name, {})
+            found[name] = {c for c, yes in has.items() if yes}
+    return found
+
+
+def test_label_studio_tasks_have_predictions_and_an_interface(run, tmp_path):
+    done = call(run, tmp_path / "tasks.json", "--format", "labelstudio", "--root", run.parents[2])
+    assert done.exit_code == 0, done.output
+    tasks = json.loads((tmp_path / "tasks.json").read_text())
+    found = {task["data"]["id"]: task for task in tasks}
+    wanted = expected(run)
+    assert set(found) == set(wanted) and len(tasks) == len(NAMES)
+    for name, task in found.items():
+        (prediction,) = task["predictions"]
+        (result,) = prediction["result"]
+        assert set(result["value"]["choices"]) == wanted[name] and 0.5 <= prediction["score"] <= 1
+        assert task["data"]["by_human"] == SAID.get(name, {})
+        where, _, place = task["data"]["image"].partition("?d=")
+        assert where == "/data/local-files/" and unquote(place) == f"photos/{name}"
+        assert not set("\n#?<>\"' ") & set(place)
+    interface = ET.parse(tmp_path / "tasks.xml").getroot()
+    assert [choice.get("value") for choice in interface.iter("Choice")] == list(CLASSES)
+    (choices,) = interface.iter("Choices")
+    assert (choices.get("name"), choices.get("toName"), choices.get("choice")) == ("labels", "image", "multiple")
+    assert f"{sum(map(len, wanted.values()))} labels" in done.stdout
+
+
+def test_label_studio_images_may_be_served_from_elsewhere(run, tmp_path):
+    call(run, tmp_path / "t.json", "--format", "labelstudio", "--root", run.parents[2] / "photos", "--url", "http://h/")
+    addresses = [task["data"]["image"] for task in json.loads((tmp_path / "t.json").read_text())]
+    assert {unquote(text.removeprefix("http://h/")) for text in addresses} == {f"{name}.png" for name in NAMES}
+
+
+def test_cvat_tags_are_those_labels(run, tmp_path):
+    assert call(run, tmp_path / "tags.xml", "--format", "cvat").exit_code == 0
+    tree = ET.parse(tmp_path / "tags.xml").getroot()
+    assert tree.findtext("version") == "1.1"
+    assert [label.text for label in tree.iter("name")] == list(CLASSES)
+    images = list(tree.iter("image"))
+    assert [image.get("id") for image in images] == [str(i) for i in range(len(NAMES))]
+    found = {image.get("name"): {tag.get("label"): tag.get("source") for tag in image.iter("tag")} for image in images}
+    wanted = expected(run)
+    assert {name: set(tags) for name, tags in found.items()} == wanted
+    for name, tags in found.items():
+        by_hand = {c for c, source in tags.items() if source == "manual"}
+        assert by_hand == {c for c, present in SAID.get(name, {}).items() if present}
+    assert (images[0].get("width"), images[0].get("height")) == ("60", "45")
+
+
+def test_what_xml_cannot_hold_is_refused(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(label_export.Labels, "classes", ["a\x01", "b", "c", "d", "e"])
+    for form, name in (("cvat", "l.xml"), ("labelstudio", "l.json")):
+        error = call(run, tmp_path / name, "--format", form).exception
+        assert isinstance(error, UserError) and "'a\\x01' holds a character" in str(error)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("way", ["link", "copy"])
+def test_a_hugging_face_folder_has_images_and_metadata(run, tmp_path, way):
+    assert call(run, tmp_path / "hf", "--format", "huggingface", "--images", way).exit_code == 0
+    wanted, images = expected(run), read_manifest(run / "images.parquet").set_index("id")
+    assert sorted(path.name for path in (tmp_path / "hf").iterdir()) == ["test", "train"]
+    seen = {}
+    for split in ("train", "test"):
+        folder = tmp_path / "hf" / split
+        rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+        assert {row["file_name"] for row in rows} == {path.name for path in folder.iterdir()} - {"metadata.jsonl"}
+        for row in rows:
+            file = folder / row["file_name"]
+            assert file.is_symlink() == (way == "link")
+            assert file.read_bytes() == Path(images.loc[row["id"], "path"]).read_bytes()
+            assert images.loc[row["id"], "split"] == split and len(row["probabilities"]) == len(row["labels"])
+            seen[row["id"]] = set(row["labels"])
+            assert set(row["by_human"]) == set(SAID.get(row["id"], {}))
+    assert seen == wanted
+
+
+@pytest.mark.parametrize("way", ["link", "copy"])
+def test_a_yolo_folder_has_each_image_below_each_of_its_classes(run, tmp_path, way):
+    assert call(run, tmp_path / "yolo", "--format", "yolo", "--images", way).exit_code == 0
+    with (tmp_path / "yolo" / "classes.csv").open(newline="") as file:
+        name_of = {row["folder"]: row["class"] for row in csv.DictReader(file)}
+    with (tmp_path / "yolo" / "images.csv").open(newline="") as file:
+        id_of = {row["file"]: row["id"] for row in csv.DictReader(file)}
+    assert list(name_of.values()) == list(CLASSES)
+    found = {name: set() for name in id_of.values()}
+    for split, home in (("train", "train"), ("test", "val")):
+        for folder in (tmp_path / "yolo" / home).iterdir():
+            for path in folder.iterdir():
+                assert path.is_symlink() == (way == "link") and path.stat().st_size > 0
+                found[id_of[path.name]].add(name_of[folder.name])
+                assert (read_manifest(run / "images.parquet").set_index("id")["split"])[id_of[path.name]] == split
+    assert found == expected(run)
+
+
+def test_folder_names_stay_in_their_folder_and_differ():
+    names = ["a/b", "a\\b", "..", ".", "", " ", "CON", "Cat", "cat", "x" * 400, "x" * 400 + "y", "\x00", "a/../../b"]
+    made = folder_names(names)
+    assert len({name.casefold() for name in made}) == len(names)
+    for name in made:
+        assert name and len(name.encode()) < 255 and not set("/\\\0") & set(name) and not name.startswith(".")
+
+
+@pytest.mark.parametrize("form", ["huggingface", "yolo"])
+def test_a_folder_that_holds_something_is_left_alone(run, tmp_path, form):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "photo.jpg").write_text("mine")
+    error = call(run, tmp_path / "mine", "--format", form).exception
+    assert isinstance(error, UserError) and "is there already; name a new folder" in str(error)
+    assert (tmp_path / "mine" / "photo.jpg").read_text() == "mine"
+
+
+@pytest.mark.parametrize("form", ["huggingface", "yolo"])
+def test_no_half_folder_is_left(run, tmp_path, monkeypatch, form):
+    batches = label_export.Labels.batches
+
+    def broken(self):
+        yield next(batches(self))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(label_export.Labels, "batches", broken)
+    assert call(run, tmp_path / "out", "--format", form).exit_code != 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_the_images_of_a_list(run, tmp_path):
+    (tmp_path / "next.csv").write_text("rank,id\n1,-rf.png\n2,a::b.png\n")
+    done = call(run, tmp_path / "t.json", "--format", "labelstudio", "--only", tmp_path / "next.csv")
+    tasks = json.loads((tmp_path / "t.json").read_text())
+    assert [task["data"]["id"] for task in tasks] == ["-rf.png", "a::b.png"] and "2 photos" in done.stdout
+
+
+def test_the_table_is_written_for_other_stages_too(run, tmp_path):
+    assert call(run, tmp_path / "l.csv", "--format", "csv", "--stage", "fused").exit_code == 0
+    table = pd.read_csv(tmp_path / "l.csv")
+    assert set(table["stage"]) == {"fused"} and len(table) == len(NAMES)
+    assert call(run, tmp_path / "l.parquet", "--format", "parquet", "--stage", "fused").exit_code == 0
+    assert pd.read_parquet(tmp_path / "l.parquet")["id"].tolist() == table["id"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("l.json", "--format", "coco", "--images", "copy"), "--images: for huggingface and yolo only"),
+        (("l.json", "--format", "coco", "--root", "."), "--root: for labelstudio and cvat only"),
+        (("l.xml", "--format", "cvat", "--url", "x"), "--url: for labelstudio only"),
+        (("l.json", "--format", "cvat"), "l.json: not a file's name in .xml"),
+        (("l.xml", "--format", "cvat", "--root", "nowhere"), "--root: nowhere: no such folder"),
+        (("l.xml", "--format", "cvat", "--root", "/proc/self"), "does not lie below"),
+        (("l.xml", "--format", "cvat", "--only", "gone.csv"), "--only: gone.csv does not exist"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(run, tmp_path, options, said):
+    error = call(run, tmp_path / options[0], *options[1:]).exception
+    assert isinstance(error, UserError) and said in str(error) and "\n" not in str(error)
+    assert list(tmp_path.iterdir()) == []
+
+
+# The tools' own loaders. They are not among cutsew's packages: name the Python of an environment that has them.
+
+LOADERS = os.environ.get("CUTSEW_LOADERS", sys.executable)
+
+
+def load(script, *arguments):
+    """Run a script in the environment of the tools; skip where it lacks them."""
+    words = [LOADERS, "-c", script, *map(str, arguments)]
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, env=offline, check=False)
+    if "ModuleNotFoundError" in done.stderr:
+        pytest.skip(done.stderr.strip().splitlines()[-1])
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+DATASETS = """
+import json, sys, datasets
+found = datasets.load_dataset("imagefolder", data_dir=sys.argv[1], cache_dir=sys.argv[2])
+rows = {split: {row["id"]: [row["labels"], row["image"].size] for row in part} for split, part in found.items()}
+print(json.dumps(rows))
+"""
+
+
+def test_datasets_loads_the_hugging_face_folder(run, tmp_path):
+    call(run, tmp_path / "hf", "--format", "huggingface")
+    found = load(DATASETS, tmp_path / "hf", tmp_path / "cache")
+    rows = {name: set(names) for part in found.values() for name, (names, _) in part.items()}
+    assert rows == expected(run) and len(found["train"]) == TRAIN
+    assert all(size == [60, 45] for part in found.values() for _, size in part.values())
+
+
+LABEL_STUDIO = """
+import json, sys
+from pathlib import Path
+from label_studio_sdk.label_interface import LabelInterface
+interface = LabelInterface(Path(sys.argv[2]).read_text())
+tasks = json.loads(Path(sys.argv[1]).read_text())
+for task in tasks:
+    interface.validate_task({"data": task["data"]})
+    for prediction in task["predictions"]:
+        assert interface.validate_prediction(prediction), prediction
+print(json.dumps(interface.get_control("labels").labels))
+"""
+
+
+def test_label_studio_takes_the_tasks_and_the_interface(run, tmp_path):
+    call(run, tmp_path / "t.json", "--format", "labelstudio")
+    assert load(LABEL_STUDIO, tmp_path / "t.json", tmp_path / "t.xml") == list(CLASSES)
+
+
+DATUMARO = """
+import json, sys, datumaro
+dataset = datumaro.Dataset.import_from(sys.argv[1], "cvat")
+names = [label.name for label in dataset.categories()[datumaro.AnnotationType.label]]
+print(json.dumps({item.id: sorted(names[a.label] for a in item.annotations) for item in dataset}))
+"""
+
+
+def test_datumaro_reads_the_cvat_tags(run, tmp_path):
+    call(run, tmp_path / "tags.xml", "--format", "cvat")
+    found = load(DATUMARO, tmp_path)
+    assert found == {name.removesuffix(".png"): sorted(labels) for name, labels in expected(run).items()}
