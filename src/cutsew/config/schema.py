@@ -57,9 +57,9 @@ class Labels(Section):
 
     overrides: Path | None = Field(
         None,
-        description="CSV of corrected labels (image, class, present 1 or 0; by and at are kept), as the report's page "
-        "writes it. They win in exports, audit and report; training starts from those of training photos, and those of "
-        "held-out photos train nothing",
+        description="corrected labels: a CSV (image, class, present 1 or 0; by and at are kept), as the report's page "
+        "writes it; an edited copy of labels.csv; or Label Studio's export as JSON. They win in exports, audit and "
+        "report; training starts from those of training photos, and those of held-out photos train nothing",
     )
 
 

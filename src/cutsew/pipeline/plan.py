@@ -229,7 +229,7 @@ class Plan:
             return None
         from cutsew.data.corrections_csv import split_of_corrections  # noqa: PLC0415  # only runs with corrections need pandas
 
-        return split_of_corrections(file, manifest)
+        return split_of_corrections(file, manifest, self.runs[run].classes)
 
     def told_of_corrections(self, run: str) -> str:
         """Say how many labels of a run a human corrected, and whether they train anything; empty for no corrections."""

@@ -232,4 +232,6 @@ def _check_scores(config: Config) -> None:
 def _check_overrides(config: Config) -> "pd.DataFrame | None":
     """Read a human's corrections and match their classes; None where there are none."""
     path = config.labels.overrides
-    return None if path is None else match_classes(read_overrides(path), config.classes, path)
+    if path is not None and path.resolve().is_relative_to(Path("results", config.dataset.name).resolve()):
+        raise UserError(f"labels.overrides: {path} is written by the workflow; name a copy of it elsewhere")
+    return None if path is None else match_classes(read_overrides(path, config.classes), config.classes, path)

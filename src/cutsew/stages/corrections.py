@@ -18,7 +18,12 @@ log = logging.getLogger(__name__)
 
 def corrections(
     images: Annotated[Path, typer.Argument(help="images.parquet")],
-    file: Annotated[Path, typer.Argument(help="CSV with the columns image, class and present (1 or 0)")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="CSV with the columns image, class and present (1 or 0), labels.csv or Label Studio's JSON"
+        ),
+    ],
     out: Annotated[Path, typer.Argument(help="corrections.parquet, to be written")],
     settings: SettingsOption,
 ) -> None:

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from cutsew.audit import label_export
 from cutsew.audit.image_folders import folder_names
 from cutsew.commands.labels import labels
+from cutsew.data.corrections_csv import corrections_of
 from cutsew.errors import UserError
 from cutsew.method.score import sigmoid
 from cutsew.stages.corrections import corrections
@@ -282,6 +283,46 @@ print(json.dumps(interface.get_control("labels").labels))
 def test_label_studio_takes_the_tasks_and_the_interface(run, tmp_path):
     call(run, tmp_path / "t.json", "--format", "labelstudio")
     assert load(LABEL_STUDIO, tmp_path / "t.json", tmp_path / "t.xml") == list(CLASSES)
+
+
+EXPORTED = """
+import json, sys
+from pathlib import Path
+from label_studio_sdk.converter import Converter
+converter = Converter(Path(sys.argv[2]).read_text(), sys.argv[3], download_resources=False)
+converter.convert_to_json_min(sys.argv[1], sys.argv[3], is_dir=False)
+(made,) = Path(sys.argv[3]).glob("*.json")
+print(json.dumps(json.loads(made.read_text())))
+"""
+
+
+def annotated(tasks):
+    """Annotate Label Studio's tasks as an export has it: each has its first class alone."""
+    for number, task in enumerate(tasks, start=1):
+        (result,) = task["predictions"][0]["result"]
+        made = {**result, "value": {"choices": [CLASSES[number % len(CLASSES)]]}}
+        task["annotations"] = [{"id": number, "result": [made], "was_cancelled": False, "completed_by": {"id": 1}}]
+        task["id"] = number
+    return tasks
+
+
+def test_what_is_annotated_in_label_studio_comes_back(run, tmp_path):
+    call(run, tmp_path / "t.json", "--format", "labelstudio")
+    tasks = annotated(json.loads((tmp_path / "t.json").read_text()))
+    (tmp_path / "export.json").write_text(json.dumps(tasks))
+    found = corrections_of(tmp_path / "export.json", [f"{name}.png" for name in NAMES], CLASSES)
+    present = found[found["present"] == 1].groupby("image")["class"].agg(list).to_dict()
+    assert present == {task["data"]["id"]: [CLASSES[task["id"] % len(CLASSES)]] for task in tasks}
+    assert len(found) == len(NAMES) * len(CLASSES)
+
+
+def test_label_studios_converter_reads_the_export_that_is_read_here(run, tmp_path):
+    call(run, tmp_path / "t.json", "--format", "labelstudio")
+    (tmp_path / "export.json").write_text(json.dumps(annotated(json.loads((tmp_path / "t.json").read_text()))))
+    (tmp_path / "out").mkdir()
+    rows = load(EXPORTED, tmp_path / "export.json", tmp_path / "t.xml", tmp_path / "out")
+    assert [row["labels"] for row in rows] == [CLASSES[row["id"] % len(CLASSES)] for row in rows]
+    assert len(rows) == len(NAMES)
 
 
 DATUMARO = """

@@ -64,14 +64,14 @@ def csv(tmp_path, *lines, head="image,class,present,by,at"):
 
 def test_it_reads_what_the_page_writes(tmp_path):
     path = csv(tmp_path, 'a.jpg,"say, ""bus""",1,Ada,2026-01-02T03:04:05Z', "b.jpg,cat,0,Ada,2026-01-03T00:00:00Z")
-    table = read_overrides(path)
+    table = read_overrides(path, CLASSES)
     assert table["class"].tolist() == ['say, "bus"', "cat"]
     assert table["present"].tolist() == [1, 0] and table["line"].tolist() == [2, 3]
     assert table["by"].tolist() == ["Ada", "Ada"]
 
 
 def test_who_and_when_may_be_missing_and_a_row_may_come_twice(tmp_path):
-    table = read_overrides(csv(tmp_path, "a.jpg,cat,1", "a.jpg,cat,1", head="image,class,present"))
+    table = read_overrides(csv(tmp_path, "a.jpg,cat,1", "a.jpg,cat,1", head="image,class,present"), CLASSES)
     assert table.drop(columns="line").to_dict("list") == {
         "image": ["a.jpg"],
         "class": ["cat"],
@@ -94,13 +94,13 @@ def test_who_and_when_may_be_missing_and_a_row_may_come_twice(tmp_path):
 )
 def test_a_bad_csv_is_refused_in_one_line(tmp_path, lines, head, message):
     with pytest.raises(UserError, match=re.escape(message)) as caught:
-        read_overrides(csv(tmp_path, *lines, head=head))
+        read_overrides(csv(tmp_path, *lines, head=head), CLASSES)
     assert str(caught.value).startswith("labels.overrides: ") and "\n" not in str(caught.value)
 
 
 def test_a_missing_csv_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"labels.overrides: .*gone.csv does not exist"):
-        read_overrides(tmp_path / "gone.csv")
+        read_overrides(tmp_path / "gone.csv", CLASSES)
 
 
 COMPOSED, DECOMPOSED = "caf\u00e9.jpg", "cafe\u0301.jpg"
@@ -109,25 +109,30 @@ COMPOSED, DECOMPOSED = "caf\u00e9.jpg", "cafe\u0301.jpg"
 @pytest.mark.parametrize(("written", "known"), [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)])
 def test_accents_may_be_composed_or_not(tmp_path, written, known):
     path = csv(tmp_path, f"{written},cat,1", head="image,class,present")
-    assert match_photos(read_overrides(path), [known, "x.jpg"], path)["image"].tolist() == [known]
-    assert match_classes(read_overrides(path).assign(**{"class": written}), [known], path)["class"].tolist() == [known]
+    assert match_photos(read_overrides(path, CLASSES), [known, "x.jpg"], path)["image"].tolist() == [known]
+    assert match_classes(read_overrides(path, CLASSES).assign(**{"class": written}), [known], path)[
+        "class"
+    ].tolist() == [known]
 
 
 def test_contradictions_are_found_between_two_spellings_of_a_photo(tmp_path):
     path = csv(tmp_path, f"{COMPOSED},cat,1", f"{DECOMPOSED},cat,0", head="image,class,present")
     with pytest.raises(UserError, match="lines 2 and 3, column present: 'cat'"):
-        match_photos(read_overrides(path), [COMPOSED], path)
+        match_photos(read_overrides(path, CLASSES), [COMPOSED], path)
 
 
 def test_two_photos_of_one_composed_name_are_told_apart_by_the_exact_one(tmp_path):
     path = csv(tmp_path, f"{DECOMPOSED},cat,1", f"{COMPOSED},cat,0", head="image,class,present")
-    assert match_photos(read_overrides(path), [COMPOSED, DECOMPOSED], path)["image"].tolist() == [DECOMPOSED, COMPOSED]
+    assert match_photos(read_overrides(path, CLASSES), [COMPOSED, DECOMPOSED], path)["image"].tolist() == [
+        DECOMPOSED,
+        COMPOSED,
+    ]
 
 
 def test_corrections_of_another_run_are_called_so(tmp_path):
     path = csv(tmp_path, "a.jpg,cat,1", "b.jpg,cat,1", head="image,class,present")
     with pytest.raises(UserError, match=r"audit.csv names none of this dataset's photos: line 2 has image 'a.jpg'"):
-        match_photos(read_overrides(path), ["x.jpg", "y.jpg"], path)
+        match_photos(read_overrides(path, CLASSES), ["x.jpg", "y.jpg"], path)
 
 
 # The stages
@@ -206,16 +211,18 @@ def test_the_table_says_which_stages_rest_on_them(run):
 
 def test_the_digest_is_of_what_was_said_not_of_who_said_it_when_or_where(tmp_path):
     rows = ["a.jpg,cat,1,Ada,2026", "b.jpg,dog,0,Ada,2026"]
-    digests = {digest_of(read_overrides(csv(tmp_path, *lines))) for lines in (rows, rows[::-1], [*rows, rows[0]])}
-    digests |= {digest_of(read_overrides(csv(tmp_path, "a.jpg,cat,1,Bo,", "b.jpg,dog,0")))}
+    digests = {
+        digest_of(read_overrides(csv(tmp_path, *lines), CLASSES)) for lines in (rows, rows[::-1], [*rows, rows[0]])
+    }
+    digests |= {digest_of(read_overrides(csv(tmp_path, "a.jpg,cat,1,Bo,", "b.jpg,dog,0"), CLASSES))}
     assert len(digests) == 1
-    assert digest_of(read_overrides(csv(tmp_path, "a.jpg,cat,0", "b.jpg,dog,0"))) not in digests
-    assert digest_of(read_overrides(csv(tmp_path))) == ""
+    assert digest_of(read_overrides(csv(tmp_path, "a.jpg,cat,0", "b.jpg,dog,0"), CLASSES)) not in digests
+    assert digest_of(read_overrides(csv(tmp_path), CLASSES)) == ""
 
 
 def test_the_split_of_corrected_photos_is_what_the_manifest_says(run):
     path = csv(run, "4.jpg,cat,1", "gone.jpg,cat,1", "0.jpg,cat,0", head="image,class,present")
-    found = split_of_corrections(path, run / "images.parquet")
+    found = split_of_corrections(path, run / "images.parquet", CLASSES)
     assert found[["image", "split", "present"]].to_numpy().tolist() == [["4.jpg", "test", 1], ["0.jpg", "train", 0]]
 
 
