@@ -59,8 +59,8 @@ def read_overrides(path: Path, classes: Sequence[str]) -> pd.DataFrame:
 
 
 def _table(rows: Iterator[tuple[Any, ...]]) -> pd.DataFrame:
-    table = pd.DataFrame(list(rows), columns=list(COLUMNS))
-    return table.astype({"line": int, "present": "int8"} | dict.fromkeys(("image", "class", "by", "at"), object))
+    table = pd.DataFrame(list(rows), columns=list(COLUMNS), dtype=object)
+    return table.astype({"line": "int64", "present": "int8"})
 
 
 def _of_labels(table: pd.DataFrame, path: Path) -> Iterator[tuple[Any, ...]]:
