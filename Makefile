@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 BENCHMARKS ?= $(filter-out common tables photos synthetic baseline,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: demo install test slurm kills lint docs trouble fuzz lock audit dist clean
+.PHONY: demo install test gpu slurm kills lint docs trouble fuzz lock audit dist clean
 
 demo: $(INSTALLED)
 	$(BIN)/snakemake --cores $(CORES)
@@ -17,6 +17,10 @@ install: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not slurm" -n 2 --dist loadfile --no-loadscope-reorder
+
+# The checks that `make test` runs on a fake device, on a real GPU; skipped where torch can use none.
+gpu: $(INSTALLED)
+	$(BIN)/python -m pytest tests/gpu -m gpu -rs
 
 # On a real Slurm cluster that the tests start on this machine; skipped where they cannot (tests/slurm/cluster.sh install).
 slurm: $(INSTALLED)

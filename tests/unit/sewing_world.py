@@ -77,7 +77,9 @@ def settings(**changes) -> dict:
     return found
 
 
-def run_train(world: Path, out: Path, chosen: dict, workers: int = 0, labels: str = "fused.zarr") -> Path:
+def run_train(
+    world: Path, out: Path, chosen: dict, workers: int = 0, labels: str = "fused.zarr", device: str = "cpu"
+) -> Path:
     adapter = out / "adapter.safetensors"
     stage.run(
         world / "images.parquet",
@@ -85,7 +87,7 @@ def run_train(world: Path, out: Path, chosen: dict, workers: int = 0, labels: st
         adapter,
         chosen,
         world / "patches.parquet",
-        "cpu",
+        device,
         workers,
         checkpoint_seconds=0,
         build=backbone,
