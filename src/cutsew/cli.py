@@ -25,6 +25,7 @@ TOOLS = {
     "export": "Write a run's student as ONNX and as safetensors that need nothing else.",
     "audit": "Tell where each label comes from: stages, a photo, a class.",
     "labels": "Write a run's labels for Label Studio, CVAT, FiftyOne, datasets and other tools.",
+    "next": "List the images whose labels a human should look at next.",
     "difference": "Measure how much better one run is than another, and how sure that is.",
     "check": "Tell whether a benchmark's copy is whole, and what lies where.",
     "compare": "Set a run's numbers beside published ones of the same protocol.",

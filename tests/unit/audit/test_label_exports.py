@@ -334,6 +334,9 @@ print(json.dumps({item.id: sorted(names[a.label] for a in item.annotations) for 
 
 
 def test_datumaro_reads_the_cvat_tags(run, tmp_path):
-    call(run, tmp_path / "tags.xml", "--format", "cvat")
-    found = load(DATUMARO, tmp_path)
-    assert found == {name.removesuffix(".png"): sorted(labels) for name, labels in expected(run).items()}
+    names = [f"{name}.png" for name in NAMES if "::" not in name]  # which Datumaro takes for a drive's letter
+    pd.DataFrame({"id": names}).to_csv(tmp_path / "only.csv", index=False)
+    call(run, tmp_path / "tags.xml", "--format", "cvat", "--only", tmp_path / "only.csv")
+    shutil.copytree(run.parents[2] / "photos", tmp_path / "images")
+    wanted = expected(run)
+    assert load(DATUMARO, tmp_path) == {name.removesuffix(".png"): sorted(wanted[name]) for name in names}

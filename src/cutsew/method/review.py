@@ -1,0 +1,63 @@
+"""Which images a human should look at next: uncertain, disputed among the stages, and unlike each other.
+
+No true label is used. Probabilities are (n, C); a decision threshold t is mapped to 1/2 by shifting logits, so that
+uncertainty is about the decision and not about the probability's scale.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from cutsew.method.score import logit, sigmoid
+
+Floats = npt.NDArray[np.floating]
+
+POOL = 3
+"""Images, per image wanted, among which unlike ones are chosen (Zhdanov's beta)."""
+
+
+def decided(logits: Floats, thresholds: Floats) -> Floats:
+    """Return (n, C) probabilities that are 1/2 at the (C,) thresholds."""
+    return sigmoid(logits.astype(np.float64) - logit(thresholds, None))
+
+
+def uncertainty(probabilities: Floats) -> Floats:
+    """Return (n,), how many labels are expected to be wrong: the sum of min(p, 1 - p) over classes."""
+    return np.minimum(probabilities, 1 - probabilities).sum(axis=1)  # type: ignore[no-any-return]
+
+
+def disagreement(stages: Sequence[Floats]) -> Floats:
+    """Return (n, C) in [0, 1], the largest difference between any two stages' probabilities; 0 for one stage."""
+    stacked = np.stack(stages)
+    return stacked.max(axis=0) - stacked.min(axis=0)  # type: ignore[no-any-return]
+
+
+def unlike(features: Floats, scores: Floats, count: int) -> npt.NDArray[np.int64]:
+    """Choose images of high score that are unlike each other (Zhdanov 2019, Diverse mini-batch Active Learning).
+
+    K-means with the scores as weights; of each cluster the image of the highest score.
+
+    Args:
+        features: (n, D) of the images; rows of length 0 are allowed.
+        scores: (n,), at least 0.
+        count: images to choose; all where n is not larger.
+
+    Returns:
+        (min(count, n),) rows, the highest score first; equal scores in the order of rows.
+
+    """
+    order = np.argsort(-scores, kind="stable")
+    if count >= len(scores):
+        return order
+    from sklearn.cluster import KMeans  # noqa: PLC0415 - a second, which other commands can do without
+
+    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    different = len(np.unique(unit, axis=0))
+    weights = np.maximum(scores, np.finfo(np.float32).eps)
+    clusters = KMeans(min(count, different), n_init=1, random_state=0).fit(unit, sample_weight=weights).labels_
+    first = np.unique(clusters[order], return_index=True)[1]
+    chosen = np.zeros(len(order), dtype=bool)
+    chosen[first] = True
+    chosen[np.flatnonzero(~chosen)[: count - int(chosen.sum())]] = True  # fewer clusters than asked for
+    return order[chosen]
