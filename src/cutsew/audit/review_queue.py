@@ -72,7 +72,7 @@ def _scored(run: Run, split: str, thresholds: Thresholds, done: set[str]) -> pd.
     values = np.concatenate(found)
     table = pd.DataFrame({"id": ids, "split": split, "uncertainty": values[:, 0], "disagreement": values[:, 1]})
     table["score"] = values.sum(axis=1)
-    return table.loc[np.isfinite(table["score"])]
+    return table.dropna(subset=["score"])
 
 
 def _features(run: Run, pool: pd.DataFrame) -> npt.NDArray[np.float32]:
