@@ -16,10 +16,6 @@ if not (workflow.overwrite_configfiles or workflow.modifier.skip_configfile):
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/inputs_common.smk"
-include: "workflow/rules/measured_common.smk"
-include: "workflow/rules/resources_common.smk"
-include: "workflow/rules/tagclip_common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/cut.smk"
 include: "workflow/rules/tagclip.smk"
@@ -28,25 +24,29 @@ include: "workflow/rules/reference.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/explain.smk"
 include: "workflow/rules/report.smk"
-include: "workflow/rules/sweep_common.smk"
 include: "workflow/rules/sweep.smk"
 
 
 rule all:
     default_target: True
     input:
-        finished,
+        target(WORKFLOW.results, runs=WORKFLOW.own_runs),
 
 
 rule labels:
     input:
-        labelled,
+        WORKFLOW.labels(),
 
 
 onstart:
-    claim_results()
-    poll_slurm()
+    with exit_in_one_line():
+        claim(PLAN.dataset_folder)
+        if workflow.executor_plugin.name == "slurm":
+            change = choose_status_command(workflow.executor_settings)
+            if change is not None:
+                print(f"cutsew: {change}", file=sys.stderr)
 
 
 onsuccess:
-    print_tables()
+    for table in WORKFLOW.metrics_as_text():
+        print(f"\n{table}")

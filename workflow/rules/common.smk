@@ -1,100 +1,25 @@
-# Helpers: the plan, and which settings a stage reads. All of it is cutsew.pipeline.plan's knowledge.
-import json
-import os
-import re
-import shlex
+# Binds the plan to the functions of cutsew.pipeline that say what a job reads, which params it has and what it asks for.
 import sys
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
-import pandas as pd
 from snakemake.logging import logger
 from snakemake.settings.types import DeploymentMethod
 
-from cutsew.storage.result_tables import as_text
-from cutsew.provenance.changes import ChangeReporter
-from cutsew.pipeline.preflight import check_before_start, check_open_files
-from cutsew.config.yaml_file import class_list_hints
 from cutsew.config.schema import Reference
-from cutsew.config.yaml_file import read_config
-from cutsew.config.sweep import add_runs, read_sweep, sweep_files, variants_of
-from cutsew.errors import UserError
-from cutsew.runtime.processes import claim
-from cutsew.pipeline.outputs import OUTPUTS, needed
-from cutsew.runtime.processes import announce, snakemake_command
+from cutsew.pipeline import rule_inputs, rule_resources
 from cutsew.pipeline.graph import STAGES
-from cutsew.pipeline.plan import DEFAULT, Plan
-from cutsew.pipeline.snakemake_call import choose_status_command
-
-# Jobs run the package of the very Python that runs Snakemake, whatever PATH says on their node; with `--sdm conda` that of
-# the rule's environment. `-P`: a file of the working directory, such as random.py, hides no module.
-CUTSEW = f"{shlex.quote(sys.executable)} -P -m cutsew".replace("{", "{{").replace(
-    "}", "}}"
+from cutsew.pipeline.snakemake_call import (
+    choose_status_command,
+    command_of_jobs,
+    exit_in_one_line,
 )
-if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
-    CUTSEW = "cutsew"
+from cutsew.pipeline.workflow_plan import read_workflow_plan
+from cutsew.provenance.changes import ChangeReporter
+from cutsew.runtime.processes import announce, claim, snakemake_command
 
-
-def cutsew(words):
-    """Return a rule's command. Composed here: a shell command of a module does not see the names of its Snakefile."""
-    return f"{CUTSEW} {words}"
-
-
-# Of a module with `prefix:` Snakemake moves inputs and outputs there, but not params, nor what is read here.
-PATH_MODIFIER = workflow.modifier.path_modifier
-
-# `--config sweep=alpha` names config/sweeps/alpha.yaml of this workflow, or a file by its path; several with commas.
 RULES = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
-SWEEP_FOLDER = RULES.parents[1] / "config" / "sweeps"
-
-
-def on_disk(path):
-    """Return where a path that the rules name lies: below a module's prefix, where there is one."""
-    return PATH_MODIFIER.replace_prefix(str(path))
-
-
-def own_file(path):
-    """Input: a file of the user's, which no prefix of a module moves; none where none is set."""
-    return local(str(path)) if path else []
-
-
-def checked_plan(raw):
-    """Refuse bad settings in one line, before any job starts; return the plan, and sweeps and their variants by name."""
-    raw = dict(raw)
-    asked = raw.pop("sweep", None)
-    sweeps, variants = {}, {}
-    try:
-        check_open_files()
-        # Snakemake has read them, but of a key that stands twice it took the last without a word.
-        for path in filter(os.path.isfile, workflow.configfiles):
-            read_config(Path(path))
-            for hint in (
-                class_list_hints(Path(path)) if workflow.is_main_process else ()
-            ):
-                print(f"hint: {hint}", file=sys.stderr)
-        for path in sweep_files(str(asked), SWEEP_FOLDER) if asked is not None else ():
-            sweeps[path.stem] = read_sweep(path)
-            variants[path.stem] = variants_of(sweeps[path.stem], raw, str(path))
-        for name, found in variants.items():
-            raw = add_runs(raw, {v.run: v.changes for v in found}, name)
-        plan = Plan(raw, results=Path(on_disk("results/")))
-        check_before_start(*plan.runs.values())
-    except UserError as error:
-        sys.exit(f"cutsew: {error}")
-    return plan, sweeps, variants
-
-
-def report_changes():
-    """Say next to the table of jobs what has changed."""
-    logger.addHandler(
-        ChangeReporter(
-            PLAN,
-            dag=lambda: workflow.dag,
-            dry=lambda: workflow.dryrun and not workflow.output_settings.quiet,
-            say=logger.info,
-        )
-    )
-
 
 # Jobs on nodes keep the command of the snakemake that submitted them.
 announce(
@@ -106,86 +31,165 @@ announce(
     if workflow.is_main_process
     else None
 )
-PLAN, SWEEPS, VARIANTS = checked_plan(config)
+with exit_in_one_line():
+    WORKFLOW = read_workflow_plan(
+        config,
+        map(Path, workflow.configfiles),
+        sweep_folder=RULES.parents[1] / "config" / "sweeps",
+        # Snakemake adds the prefix of a module to inputs and outputs, but not to params.
+        results=Path(workflow.modifier.path_modifier.replace_prefix("results/")),
+        hints=workflow.is_main_process,
+    )
+PLAN = WORKFLOW.plan
+COMPUTE = PLAN.config.compute
+DEVICE_GPUS = rule_resources.visible_gpus(COMPUTE.device)
+if "local_gpu" not in workflow.global_resources:
+    # On one machine at most one job per visible GPU runs at a time; a cluster counts its own.
+    workflow.register_resource("local_gpu", DEVICE_GPUS)
 if workflow.is_main_process:
-    report_changes()
-OWN_RUNS = [DEFAULT, *(config.get("runs") or {})]
-DATASET = PLAN.config.dataset.name
-DEVICE = PLAN.config.compute.device
-BATCH_SIZE = PLAN.config.compute.batch_size
-TRAIN_PROCESSES = PLAN.config.compute.train_processes
-CHECKPOINT_SECONDS = str(PLAN.config.compute.checkpoint_seconds)
-CACHE_FEATURES = str(PLAN.config.compute.cache_features)
+    logger.addHandler(
+        ChangeReporter(
+            PLAN,
+            dag=lambda: workflow.dag,
+            dry=lambda: workflow.dryrun and not workflow.output_settings.quiet,
+            say=logger.info,
+        )
+    )
+    for note in WORKFLOW.correction_notes():
+        print(f"cutsew: {note}", file=sys.stderr)
+# On a cluster, short jobs with `localrule` run where snakemake runs.
+FITS_LOGIN_NODE = rule_resources.fits_login_node(PLAN)
+DEPLOYED_BY = workflow.deployment_settings.deployment_method
+CUTSEW = command_of_jobs(conda=DeploymentMethod.CONDA in DEPLOYED_BY)
 
 
 wildcard_constraints:
-    dataset=DATASET.replace(".", r"\.").replace("+", r"\+"),
-    run="|".join(name.replace(".", r"\.").replace("+", r"\+") for name in PLAN.runs),
+    dataset=rule_inputs.one_of([PLAN.config.dataset.name]),
+    run=rule_inputs.one_of(PLAN.runs),
     shard=r"\d+",
     block=r"\d+",
-    reference="|".join(get_args(Reference)),
-    sweep="|".join(map(re.escape, SWEEPS)) or "no-sweep",
+    reference=rule_inputs.one_of(get_args(Reference)),
+    sweep=rule_inputs.one_of(WORKFLOW.sweeps),
+
+
+def cutsew(words):
+    """Shell: a command. Composed here, because commands of a module do not see the names of its Snakefile."""
+    return f"{CUTSEW} {words}"
+
+
+def of_job(function, *args):
+    """Input or params: a function of the plan and a job's wildcards."""
+
+    def of_wildcards(wildcards):
+        return function(PLAN, wildcards, *args)
+
+    return of_wildcards
+
+
+def artifact(stage, name):
+    """Input: an artifact of an earlier stage."""
+    return of_job(rule_inputs.artifact, stage, name)
+
+
+def optional(stage, name):
+    """Input: an artifact of an earlier stage that not all runs need."""
+    return of_job(rule_inputs.optional_artifact, stage, name)
+
+
+def manifest(wildcards):
+    """Input: the manifest, after its checkpoint. Used as ancient(): params have digests of what it lists."""
+    owner = PLAN.owner(wildcards.run, "manifest")
+    return checkpoints.manifest.get(dataset=wildcards.dataset, run=owner).output.images
+
+
+def after_manifest(function):
+    """Input: files that depend on the shards of the manifest."""
+
+    def of_wildcards(wildcards):
+        manifest(wildcards)
+        return function(PLAN, wildcards)
+
+    return of_wildcards
+
+
+def user_file(setting):
+    """Input: a file of the user's, which no prefix of a module moves."""
+
+    def of_wildcards(wildcards):
+        path = setting(PLAN.runs[wildcards.run])
+        return local(str(path)) if path else []
+
+    return of_wildcards
 
 
 def settings(stage):
-    """Params: the version of a stage and the settings that it reads, as JSON."""
-
-    def of_run(wildcards):
-        return PLAN.params(wildcards.run, stage)
-
-    return of_run
+    """Params: the settings that a stage reads, and its version."""
+    return of_job(rule_inputs.settings, stage)
 
 
-def version_of(stage):
-    """Params: the version of a stage that reads no settings."""
-    return STAGES[stage].version
+def options(*positional):
+    """Params: the job's inputs as options of its command, but for those named here."""
 
+    def of_inputs(wildcards, input):
+        return rule_inputs.options(input, positional)
 
-def makes(run, stage):
-    """Tell whether a run needs a stage: not all have true labels, a student, or a teacher that looks at the photos."""
-    return stage in needed(PLAN.runs[run])
+    return of_inputs
 
 
 def runs_scored_by(stage):
-    """Wildcard constraint: the runs whose logits.zarr a stage writes; both stages write the same file."""
-    runs = [re.escape(run) for run in PLAN.runs if PLAN.scored_by(run) == stage]
-    return "|".join(runs) or "no-run"
+    """Wildcard constraint: the runs whose logits.zarr a stage writes."""
+    return rule_inputs.one_of(run for run in PLAN.runs if PLAN.scored_by(run) == stage)
 
 
-def claim_results():
-    """Refuse to work on results that another snakemake works on."""
-    try:
-        claim(Path(on_disk(f"results/{DATASET}")))
-    except UserError as error:
-        sys.exit(f"cutsew: {error}")
+def site():
+    """Where jobs run, which Snakemake knows only once it has parsed all rules."""
+    return rule_resources.Site(COMPUTE.device, DEVICE_GPUS, workflow.local_exec)
 
 
-def poll_slurm():
-    """Ask about Slurm's jobs in a way that this cluster answers."""
-    if workflow.executor_plugin.name != "slurm":
-        return
-    try:
-        changed = choose_status_command(workflow.executor_settings)
-    except UserError as error:
-        sys.exit(f"cutsew: {error}")
-    if changed is not None:
-        print(f"cutsew: {changed}", file=sys.stderr)
+def gpus(processes=1):
+    """Resource: GPUs that a job requests from a cluster."""
+    return lambda wildcards: site().requested_gpus(processes)
 
 
-def tell_corrections():
-    """Say of each run's corrections how many labels they are, and whether anything is trained on them."""
-    for told in dict.fromkeys(PLAN.told_of_corrections(run) for run in PLAN.runs):
-        if told:
-            print(f"cutsew: {told}", file=sys.stderr)
+def local_gpus(processes=1):
+    """Resource: GPUs that a job occupies on this machine."""
+    return lambda wildcards: site().occupied_gpus(processes)
 
 
-def print_tables():
-    """Show what was measured of every run, and where."""
-    for run in PLAN.runs:
-        table = Path(on_disk(PLAN.folder(run, "evaluate") / "metrics.csv"))
-        if table.exists():
-            print(f"\n{table}\n{as_text(pd.read_csv(table))}")
+def resource(function, stage):
+    """Resource: an estimate for a stage's job."""
+
+    def of_attempt(wildcards, threads, attempt):
+        return function(PLAN, wildcards, stage, threads, attempt, site())
+
+    return of_attempt
 
 
-if workflow.is_main_process:
-    tell_corrections()
+def megabytes(stage):
+    """Resource: memory."""
+    return resource(rule_resources.megabytes, stage)
+
+
+def minutes(stage):
+    """Resource: time limit."""
+    return resource(rule_resources.minutes, stage)
+
+
+@cache
+def check_memory(*runs):
+    """Refuse trainings that do not fit into this machine's memory, and warn of those that may not, once."""
+    for warning in rule_resources.check_training_memory(PLAN, runs, site()):
+        print(f"cutsew: warning: {warning}", file=sys.stderr)
+
+
+def target(files, runs):
+    """Input of a target: its files, if the trainings of its runs fit into this machine's memory."""
+
+    def of_wildcards(wildcards):
+        with exit_in_one_line():
+            found = files()
+            if workflow.is_main_process:
+                check_memory(*runs)
+        return found
+
+    return of_wildcards

@@ -17,7 +17,7 @@ rule tiny_clip:
 
 rule text:
     input:
-        weights=rebuilt_weights,
+        weights=optional("tiny_clip", "cutsew-tiny.safetensors"),
     output:
         group="results/{dataset}/{run}/text.zarr/zarr.json",
         record="results/{dataset}/{run}/text.json",
@@ -26,13 +26,13 @@ rule text:
     conda:
         "../../envs/cutsew.yaml"
     resources:
-        gpu=gpus,
-        local_gpu=local_gpus,
+        gpu=gpus(),
+        local_gpu=local_gpus(),
         mem_mb=megabytes("encode"),
-        device=DEVICE,
+        device=COMPUTE.device,
     params:
         settings=settings("text"),
-        weights=weights_digest("text"),
+        weights=of_job(rule_inputs.weights_digests, "text"),
     shell:
         cutsew(
             "--log {log} text {output.group} --settings {params.settings:q} --device {resources.device}"
@@ -41,8 +41,8 @@ rule text:
 
 rule encode_photos:
     input:
-        images=ancient(made("manifest", "images.parquet")),
-        weights=rebuilt_weights,
+        images=ancient(artifact("manifest", "images.parquet")),
+        weights=optional("tiny_clip", "cutsew-tiny.safetensors"),
     output:
         chunk="results/{dataset}/{run}/views.zarr/global/c/{shard}/0",
         record="results/{dataset}/{run}/views.records/global-{shard}.json",
@@ -52,17 +52,17 @@ rule encode_photos:
         "../../envs/cutsew.yaml"
     threads: 2
     resources:
-        gpu=gpus,
-        local_gpu=local_gpus,
+        gpu=gpus(),
+        local_gpu=local_gpus(),
         mem_mb=megabytes("encode"),
         runtime=minutes("encode"),
-        device=DEVICE,
-        batch_size=BATCH_SIZE,
+        device=COMPUTE.device,
+        batch_size=COMPUTE.batch_size,
     params:
         views=subpath(output.chunk, ancestor=4),
         settings=settings("encode"),
-        weights=weights_digest("encode"),
-        digest=shard_digest,
+        weights=of_job(rule_inputs.weights_digests, "encode"),
+        digest=of_job(rule_inputs.shard_digest),
     shell:
         cutsew(
             "--log {log} encode {input.images} {params.views} --shard {wildcards.shard}"
@@ -73,8 +73,8 @@ rule encode_photos:
 
 rule encode_crops:
     input:
-        images=ancient(made("manifest", "images.parquet")),
-        weights=rebuilt_weights,
+        images=ancient(artifact("manifest", "images.parquet")),
+        weights=optional("tiny_clip", "cutsew-tiny.safetensors"),
     output:
         chunk="results/{dataset}/{run}/views.zarr/crops/c/{block}/{shard}/0",
         boxes="results/{dataset}/{run}/views.zarr/boxes/c/{block}/{shard}/0",
@@ -85,18 +85,18 @@ rule encode_crops:
         "../../envs/cutsew.yaml"
     threads: 2
     resources:
-        gpu=gpus,
-        local_gpu=local_gpus,
+        gpu=gpus(),
+        local_gpu=local_gpus(),
         mem_mb=megabytes("encode"),
         runtime=minutes("encode"),
-        device=DEVICE,
-        batch_size=BATCH_SIZE,
+        device=COMPUTE.device,
+        batch_size=COMPUTE.batch_size,
     params:
         views=subpath(output.chunk, ancestor=5),
         settings=settings("encode"),
-        weights=weights_digest("encode"),
-        passes=passes_of_block,
-        digest=shard_digest,
+        weights=of_job(rule_inputs.weights_digests, "encode"),
+        passes=of_job(rule_inputs.block_passes),
+        digest=of_job(rule_inputs.shard_digest),
     shell:
         cutsew(
             "--log {log} encode {input.images} {params.views} --shard {wildcards.shard}"
@@ -107,17 +107,18 @@ rule encode_crops:
 
 rule seal:
     input:
-        images=ancient(photos),
-        chunks=chunks,
+        images=ancient(manifest),
+        chunks=after_manifest(rule_inputs.view_chunks),
     output:
         group="results/{dataset}/{run}/views.zarr/zarr.json",
         record="results/{dataset}/{run}/views.json",
     log:
         "results/{dataset}/{run}/logs/seal.log",
+    localrule: True
     conda:
         "../../envs/cutsew.yaml"
     params:
-        photos=contents_digest,
+        images=of_job(rule_inputs.content_digest),
         settings=settings("seal"),
     shell:
         cutsew(
@@ -127,8 +128,8 @@ rule seal:
 
 rule score:
     input:
-        views=made("seal", "views.zarr/zarr.json"),
-        text=made("text", "text.zarr/zarr.json"),
+        views=artifact("seal", "views.zarr"),
+        text=artifact("text", "text.zarr"),
     output:
         group="results/{dataset}/{run}/logits.zarr/zarr.json",
         record="results/{dataset}/{run}/logits.json",
@@ -153,8 +154,8 @@ rule score:
 
 rule import_scores:
     input:
-        images=ancient(photos),
-        scores=scores_file,
+        images=ancient(manifest),
+        scores=user_file(lambda run: run.teacher.scores.file),
     output:
         group="results/{dataset}/{run}/logits.zarr/zarr.json",
         record="results/{dataset}/{run}/logits.json",
@@ -168,7 +169,7 @@ rule import_scores:
         mem_mb=megabytes("import_scores"),
         runtime=minutes("import_scores"),
     params:
-        photos=photos_digest,
+        images=of_job(rule_inputs.split_digest),
         settings=settings("import_scores"),
     shell:
         cutsew(
@@ -178,8 +179,8 @@ rule import_scores:
 
 rule fuse:
     input:
-        logits=logits,
-        tagclip=tagclip_scores,
+        logits=of_job(rule_inputs.logits),
+        tagclip=optional("seal_tagclip", "tagclip.zarr"),
     output:
         group="results/{dataset}/{run}/fused.zarr/zarr.json",
         record="results/{dataset}/{run}/fused.json",
@@ -192,7 +193,7 @@ rule fuse:
         runtime=minutes("fuse"),
     params:
         settings=settings("fuse"),
-        options=tagclip_options,
+        options=options("logits"),
     shell:
         cutsew(
             "--log {log} fuse {input.logits} {output.group} --settings {params.settings:q} {params.options:q}"

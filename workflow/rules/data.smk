@@ -25,6 +25,7 @@ rule download:
         record="results/{dataset}/{run}/download.json",
     log:
         "results/{dataset}/{run}/logs/download.log",
+    localrule: True
     conda:
         "../../envs/cutsew.yaml"
     params:
@@ -35,8 +36,8 @@ rule download:
 
 checkpoint manifest:
     input:
-        world=world,
-        archives=downloaded,
+        world=optional("demo_world", "world/ImageSets/Main/train.txt"),
+        archives=optional("download", "download.json"),
     output:
         images=update("results/{dataset}/{run}/images.parquet"),
         shards="results/{dataset}/{run}/shards.csv",
@@ -49,8 +50,8 @@ checkpoint manifest:
     threads: 2
     params:
         settings=settings("manifest"),
-        root=photo_root,
-        listing=listing,
+        root=of_job(rule_inputs.image_root),
+        listing=of_job(rule_inputs.image_listing),
     shell:
         cutsew(
             "--log {log} manifest {output.images} --root {params.root:q}"
@@ -60,20 +61,21 @@ checkpoint manifest:
 
 rule truth:
     input:
-        images=ancient(photos),
-        truth=truth_file,
+        images=ancient(manifest),
+        truth=user_file(lambda run: run.dataset.truth),
     output:
         labels="results/{dataset}/{run}/truth.parquet",
         record="results/{dataset}/{run}/truth.json",
     log:
         "results/{dataset}/{run}/logs/truth.log",
+    localrule: True
     conda:
         "../../envs/cutsew.yaml"
     params:
-        photos=photos_digest,
+        images=of_job(rule_inputs.split_digest),
         settings=settings("truth"),
-        root=photo_root,
-        listing=truth_listing,
+        root=of_job(rule_inputs.image_root),
+        listing=of_job(rule_inputs.truth_listing),
     shell:
         cutsew(
             "--log {log} truth {input.images} {output.labels} --root {params.root:q} --settings {params.settings:q}"

@@ -3,9 +3,9 @@
 
 rule predict:
     input:
-        images=ancient(photos),
-        adapter=made("train", "adapter.safetensors"),
-        model=made("train", "model.yaml"),
+        images=ancient(manifest),
+        adapter=artifact("train", "adapter.safetensors"),
+        model=artifact("train", "model.yaml"),
     output:
         group="results/{dataset}/{run}/scores.zarr/zarr.json",
         record="results/{dataset}/{run}/scores.json",
@@ -15,15 +15,15 @@ rule predict:
         "../../envs/cutsew.yaml"
     threads: 2
     resources:
-        gpu=gpus,
-        local_gpu=local_gpus,
+        gpu=gpus(),
+        local_gpu=local_gpus(),
         mem_mb=megabytes("predict"),
         runtime=minutes("predict"),
-        device=DEVICE,
-        batch_size=BATCH_SIZE,
+        device=COMPUTE.device,
+        batch_size=COMPUTE.batch_size,
     params:
-        photos=photos_digest,
-        version=version_of("predict"),
+        images=of_job(rule_inputs.split_digest),
+        version=STAGES["predict"].version,
     shell:
         cutsew(
             "--log {log} predict {input.images} {input.adapter} {output.group}"
@@ -33,9 +33,9 @@ rule predict:
 
 rule tiles:
     input:
-        images=ancient(photos),
-        adapter=made("train", "adapter.safetensors"),
-        model=made("train", "model.yaml"),
+        images=ancient(manifest),
+        adapter=artifact("train", "adapter.safetensors"),
+        model=artifact("train", "model.yaml"),
     output:
         group="results/{dataset}/{run}/tiles.zarr/zarr.json",
         reference="results/{dataset}/{run}/tiles.csv",
@@ -46,15 +46,15 @@ rule tiles:
         "../../envs/cutsew.yaml"
     threads: 2
     resources:
-        gpu=gpus,
-        local_gpu=local_gpus,
+        gpu=gpus(),
+        local_gpu=local_gpus(),
         mem_mb=megabytes("predict"),
         runtime=minutes("tiles"),
-        device=DEVICE,
-        batch_size=BATCH_SIZE,
+        device=COMPUTE.device,
+        batch_size=COMPUTE.batch_size,
     params:
-        photos=photos_digest,
-        version=version_of("tiles"),
+        images=of_job(rule_inputs.split_digest),
+        version=STAGES["tiles"].version,
     shell:
         cutsew(
             "--log {log} tiles {input.images} {input.adapter} {output.group}"
@@ -64,12 +64,12 @@ rule tiles:
 
 rule ensemble:
     input:
-        images=ancient(photos),
-        adapter=made("train", "adapter.safetensors"),
-        model=made("train", "model.yaml"),
-        scores=made("predict", "scores.zarr/zarr.json"),
-        fused=made("fuse", "fused.zarr/zarr.json"),
-        logits=logits,
+        images=ancient(manifest),
+        adapter=artifact("train", "adapter.safetensors"),
+        model=artifact("train", "model.yaml"),
+        scores=artifact("predict", "scores.zarr"),
+        fused=artifact("fuse", "fused.zarr"),
+        logits=of_job(rule_inputs.logits),
     output:
         group="results/{dataset}/{run}/ensemble.zarr/zarr.json",
         reference="results/{dataset}/{run}/ensemble.csv",
@@ -80,14 +80,14 @@ rule ensemble:
         "../../envs/cutsew.yaml"
     threads: 2
     resources:
-        gpu=gpus,
-        local_gpu=local_gpus,
+        gpu=gpus(),
+        local_gpu=local_gpus(),
         mem_mb=megabytes("predict"),
         runtime=minutes("predict"),
-        device=DEVICE,
-        batch_size=BATCH_SIZE,
+        device=COMPUTE.device,
+        batch_size=COMPUTE.batch_size,
     params:
-        photos=photos_digest,
+        images=of_job(rule_inputs.split_digest),
         settings=settings("ensemble"),
     shell:
         cutsew(
@@ -99,14 +99,15 @@ rule ensemble:
 
 rule thresholds:
     input:
-        scores=made("predict", "scores.zarr/zarr.json"),
-        refined=made("train", "refined.zarr/zarr.json"),
-        logits=logits,
+        scores=artifact("predict", "scores.zarr"),
+        refined=artifact("train", "refined.zarr"),
+        logits=of_job(rule_inputs.logits),
     output:
         table="results/{dataset}/{run}/thresholds.csv",
         record="results/{dataset}/{run}/thresholds.json",
     log:
         "results/{dataset}/{run}/logs/thresholds.log",
+    localrule: FITS_LOGIN_NODE
     conda:
         "../../envs/cutsew.yaml"
     resources:
@@ -123,13 +124,19 @@ rule thresholds:
 
 rule evaluate:
     input:
-        unpack(measured),
-        references=references,
-        thresholds=suggested,
-        images=ancient(photos),
-        logits=logits,
-        fused=made("fuse", "fused.zarr/zarr.json"),
-        pseudo=made("correct", "pseudo.zarr/zarr.json"),
+        targets=optional("targets", "targets.zarr"),
+        overridden=of_job(rule_inputs.overridden),
+        refined=optional("train", "refined.zarr"),
+        scores=optional("predict", "scores.zarr"),
+        tiles=optional("tiles", "tiles.zarr"),
+        ensemble=optional("ensemble", "ensemble.zarr"),
+        labels=optional("truth", "truth.parquet"),
+        reference=of_job(rule_inputs.reference_scores),
+        thresholds=optional("thresholds", "thresholds.csv"),
+        images=ancient(manifest),
+        logits=of_job(rule_inputs.logits),
+        fused=artifact("fuse", "fused.zarr"),
+        pseudo=artifact("correct", "pseudo.zarr"),
     output:
         metrics="results/{dataset}/{run}/metrics.csv",
         per_class="results/{dataset}/{run}/per_class.csv",
@@ -139,15 +146,16 @@ rule evaluate:
         record="results/{dataset}/{run}/metrics.json",
     log:
         "results/{dataset}/{run}/logs/evaluate.log",
+    localrule: FITS_LOGIN_NODE
     conda:
         "../../envs/cutsew.yaml"
     resources:
         mem_mb=megabytes("evaluate"),
         runtime=minutes("evaluate"),
     params:
-        photos=photos_digest,
+        images=of_job(rule_inputs.split_digest),
         settings=settings("evaluate"),
-        options=measure_options,
+        options=options("images", "logits", "fused", "pseudo"),
     shell:
         cutsew(
             "--log {log} evaluate {input.images} {output.metrics} --settings {params.settings:q}"

@@ -3,14 +3,14 @@
 
 rule explain:
     input:
-        images=ancient(photos),
-        adapter=made("train", "adapter.safetensors"),
-        model=made("train", "model.yaml"),
-        views=made("encode", "views.zarr/zarr.json"),
-        text=made("text", "text.zarr/zarr.json"),
-        scores=made("predict", "scores.zarr/zarr.json"),
-        refined=made("train", "refined.zarr/zarr.json"),
-        weights=rebuilt_weights,
+        images=ancient(manifest),
+        adapter=artifact("train", "adapter.safetensors"),
+        model=artifact("train", "model.yaml"),
+        views=artifact("encode", "views.zarr"),
+        text=artifact("text", "text.zarr"),
+        scores=artifact("predict", "scores.zarr"),
+        refined=artifact("train", "refined.zarr"),
+        weights=optional("tiny_clip", "cutsew-tiny.safetensors"),
     output:
         group="results/{dataset}/{run}/maps.zarr/zarr.json",
         record="results/{dataset}/{run}/maps.json",
@@ -20,16 +20,16 @@ rule explain:
         "../../envs/cutsew.yaml"
     threads: 2
     resources:
-        gpu=gpus,
-        local_gpu=local_gpus,
+        gpu=gpus(),
+        local_gpu=local_gpus(),
         mem_mb=megabytes("explain"),
         runtime=minutes("explain"),
-        device=DEVICE,
-        batch_size=BATCH_SIZE,
+        device=COMPUTE.device,
+        batch_size=COMPUTE.batch_size,
     params:
-        photos=photos_digest,
+        images=of_job(rule_inputs.split_digest),
         settings=settings("explain"),
-        weights=weights_digest("explain"),
+        weights=of_job(rule_inputs.weights_digests, "explain"),
     shell:
         cutsew(
             "--log {log} explain {input.images} {input.adapter} {output.group} --settings {params.settings:q}"

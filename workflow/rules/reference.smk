@@ -4,17 +4,18 @@
 
 rule reference_labels:
     input:
-        images=ancient(photos),
-        truth=made("truth", "truth.parquet"),
+        images=ancient(manifest),
+        truth=artifact("truth", "truth.parquet"),
     output:
         group="results/{dataset}/{run}/references/{reference}/labels.zarr/zarr.json",
         record="results/{dataset}/{run}/references/{reference}/labels.json",
     log:
         "results/{dataset}/{run}/logs/reference_labels-{reference}.log",
+    localrule: True
     conda:
         "../../envs/cutsew.yaml"
     params:
-        photos=photos_digest,
+        images=of_job(rule_inputs.split_digest),
         settings=settings("reference_labels"),
     shell:
         cutsew(
@@ -25,9 +26,9 @@ rule reference_labels:
 
 rule reference_train:
     input:
-        images=ancient(photos),
-        labels=labels_of_reference,
-        weights=rebuilt_weights,
+        images=ancient(manifest),
+        labels=of_job(rule_inputs.reference_labels),
+        weights=optional("tiny_clip", "cutsew-tiny.safetensors"),
     output:
         adapter="results/{dataset}/{run}/references/{reference}/adapter.safetensors",
         model="results/{dataset}/{run}/references/{reference}/model.yaml",
@@ -41,19 +42,19 @@ rule reference_train:
         "../../envs/cutsew.yaml"
     threads: 2
     resources:
-        gpu=training_gpus,
-        local_gpu=local_training_gpus,
+        gpu=gpus(COMPUTE.train_processes),
+        local_gpu=local_gpus(COMPUTE.train_processes),
         mem_mb=megabytes("train"),
         runtime=minutes("train"),
-        device=DEVICE,
-        checkpoint_seconds=CHECKPOINT_SECONDS,
-        cache_features=CACHE_FEATURES,
-        features=feature_folder,
-        processes=TRAIN_PROCESSES,
+        device=COMPUTE.device,
+        checkpoint_seconds=str(COMPUTE.checkpoint_seconds),
+        cache_features=str(COMPUTE.cache_features),
+        features=str(PLAN.dataset_folder / "features"),
+        processes=COMPUTE.train_processes,
     params:
-        photos=photos_digest,
+        images=of_job(rule_inputs.split_digest),
         settings=settings("reference_train"),
-        weights=weights_digest("reference_train"),
+        weights=of_job(rule_inputs.weights_digests, "reference_train"),
     shell:
         cutsew(
             "--log {log} train {input.images} {input.labels} {output.adapter}"
@@ -65,9 +66,11 @@ rule reference_train:
 
 rule reference_predict:
     input:
-        images=ancient(photos),
-        adapter=made("reference_train", "references/{reference}/adapter.safetensors"),
-        model=made("reference_train", "references/{reference}/model.yaml"),
+        images=ancient(manifest),
+        adapter=artifact(
+            "reference_train", "references/{reference}/adapter.safetensors"
+        ),
+        model=artifact("reference_train", "references/{reference}/model.yaml"),
     output:
         group="results/{dataset}/{run}/references/{reference}/scores.zarr/zarr.json",
         record="results/{dataset}/{run}/references/{reference}/scores.json",
@@ -77,15 +80,15 @@ rule reference_predict:
         "../../envs/cutsew.yaml"
     threads: 2
     resources:
-        gpu=gpus,
-        local_gpu=local_gpus,
+        gpu=gpus(),
+        local_gpu=local_gpus(),
         mem_mb=megabytes("predict"),
         runtime=minutes("predict"),
-        device=DEVICE,
-        batch_size=BATCH_SIZE,
+        device=COMPUTE.device,
+        batch_size=COMPUTE.batch_size,
     params:
-        photos=photos_digest,
-        version=version_of("reference_predict"),
+        images=of_job(rule_inputs.split_digest),
+        version=STAGES["reference_predict"].version,
     shell:
         cutsew(
             "--log {log} predict {input.images} {input.adapter} {output.group}"

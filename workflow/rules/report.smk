@@ -2,11 +2,12 @@
 
 
 rule labels_table:
+    localrule: FITS_LOGIN_NODE
     input:
-        unpack(last_labels),
-        images=ancient(photos),
-        thresholds=suggested,
-        corrections=read_corrections,
+        stage=of_job(rule_inputs.last_labels),
+        images=ancient(manifest),
+        thresholds=optional("thresholds", "thresholds.csv"),
+        corrections=optional("corrections", "corrections.parquet"),
     output:
         csv="results/{dataset}/{run}/labels.csv",
         parquet="results/{dataset}/{run}/labels.parquet",
@@ -19,9 +20,9 @@ rule labels_table:
         mem_mb=megabytes("labels_table"),
         runtime=minutes("labels_table"),
     params:
-        photos=photos_digest,
+        images=of_job(rule_inputs.split_digest),
         settings=settings("labels_table"),
-        options=table_options,
+        options=options("images"),
     shell:
         cutsew(
             "--log {log} labels_table {input.images} {output.csv} --settings {params.settings:q} {params.options:q}"
@@ -30,12 +31,23 @@ rule labels_table:
 
 rule report:
     input:
-        unpack(shown),
-        images=ancient(photos),
-        logits=logits,
-        fused=made("fuse", "fused.zarr/zarr.json"),
-        pseudo=made("correct", "pseudo.zarr/zarr.json"),
-        metrics=made("evaluate", "metrics.csv"),
+        targets=optional("targets", "targets.zarr"),
+        overridden=of_job(rule_inputs.overridden),
+        refined=optional("train", "refined.zarr"),
+        scores=optional("predict", "scores.zarr"),
+        tiles=optional("tiles", "tiles.zarr"),
+        ensemble=optional("ensemble", "ensemble.zarr"),
+        labels=optional("truth", "truth.parquet"),
+        corrections=optional("corrections", "corrections.parquet"),
+        history=optional("train", "history.csv"),
+        thresholds=optional("thresholds", "thresholds.csv"),
+        views=optional("encode", "views.zarr"),
+        maps=optional("explain", "maps.zarr"),
+        images=ancient(manifest),
+        logits=of_job(rule_inputs.logits),
+        fused=artifact("fuse", "fused.zarr"),
+        pseudo=artifact("correct", "pseudo.zarr"),
+        metrics=artifact("evaluate", "metrics.csv"),
     output:
         page=report(
             "results/{dataset}/{run}/report.html",
@@ -54,15 +66,16 @@ rule report:
         record="results/{dataset}/{run}/report.json",
     log:
         "results/{dataset}/{run}/logs/report.log",
+    localrule: FITS_LOGIN_NODE
     conda:
         "../../envs/cutsew.yaml"
     resources:
         mem_mb=megabytes("report"),
         runtime=minutes("report"),
     params:
-        photos=photos_digest,
-        options=show_options,
-        version=version_of("report"),
+        images=of_job(rule_inputs.split_digest),
+        options=options("images", "logits", "fused", "pseudo", "metrics"),
+        version=STAGES["report"].version,
     shell:
         cutsew(
             "--log {log} report {output.page} --metrics {input.metrics} --images {input.images}"

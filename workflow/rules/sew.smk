@@ -3,7 +3,7 @@
 
 rule correct:
     input:
-        fused=made("fuse", "fused.zarr/zarr.json"),
+        fused=artifact("fuse", "fused.zarr"),
     output:
         group="results/{dataset}/{run}/pseudo.zarr/zarr.json",
         record="results/{dataset}/{run}/pseudo.json",
@@ -24,17 +24,18 @@ rule correct:
 
 rule targets:
     input:
-        images=ancient(photos),
-        labels=labels_for("targets"),
+        images=ancient(manifest),
+        labels=of_job(rule_inputs.labels, "targets"),
     output:
         group="results/{dataset}/{run}/targets.zarr/zarr.json",
         record="results/{dataset}/{run}/targets.json",
     log:
         "results/{dataset}/{run}/logs/targets.log",
+    localrule: True
     conda:
         "../../envs/cutsew.yaml"
     params:
-        photos=photos_digest,
+        images=of_job(rule_inputs.split_digest),
         settings=settings("targets"),
     shell:
         cutsew(
@@ -45,8 +46,8 @@ rule targets:
 
 rule corrections:
     input:
-        images=ancient(photos),
-        file=corrections_file,
+        images=ancient(manifest),
+        file=user_file(lambda run: run.labels.overrides),
     output:
         table="results/{dataset}/{run}/corrections.parquet",
         record="results/{dataset}/{run}/corrections.json",
@@ -55,7 +56,7 @@ rule corrections:
     conda:
         "../../envs/cutsew.yaml"
     params:
-        photos=photos_digest,
+        images=of_job(rule_inputs.split_digest),
         settings=settings("corrections"),
     shell:
         cutsew(
@@ -65,19 +66,20 @@ rule corrections:
 
 rule override:
     input:
-        images=ancient(photos),
-        labels=labels_for("override"),
-        corrections=ancient(made("corrections", "corrections.parquet")),
+        images=ancient(manifest),
+        labels=of_job(rule_inputs.labels, "override"),
+        corrections=ancient(artifact("corrections", "corrections.parquet")),
     output:
         group="results/{dataset}/{run}/overridden.zarr/zarr.json",
         record="results/{dataset}/{run}/overridden.json",
     log:
         "results/{dataset}/{run}/logs/override.log",
+    localrule: True
     conda:
         "../../envs/cutsew.yaml"
     params:
-        photos=photos_digest,
-        corrections=trained_corrections,
+        images=of_job(rule_inputs.split_digest),
+        corrections=of_job(rule_inputs.training_corrections),
         settings=settings("override"),
     shell:
         cutsew(
@@ -88,20 +90,21 @@ rule override:
 
 rule select:
     input:
-        images=ancient(photos),
-        labels=salient_labels,
+        images=ancient(manifest),
+        labels=of_job(rule_inputs.salience_labels),
     output:
         patches="results/{dataset}/{run}/patches.parquet",
         record="results/{dataset}/{run}/patches.json",
     log:
         "results/{dataset}/{run}/logs/select.log",
+    localrule: True
     conda:
         "../../envs/cutsew.yaml"
     resources:
         mem_mb=megabytes("select"),
         runtime=minutes("select"),
     params:
-        photos=photos_digest,
+        images=of_job(rule_inputs.split_digest),
         settings=settings("select"),
     shell:
         cutsew(
@@ -111,10 +114,10 @@ rule select:
 
 rule train:
     input:
-        images=ancient(photos),
-        labels=labels_for("train"),
-        patches=pasted,
-        weights=rebuilt_weights,
+        images=ancient(manifest),
+        labels=of_job(rule_inputs.labels, "train"),
+        patches=optional("select", "patches.parquet"),
+        weights=optional("tiny_clip", "cutsew-tiny.safetensors"),
     output:
         adapter="results/{dataset}/{run}/adapter.safetensors",
         model="results/{dataset}/{run}/model.yaml",
@@ -128,23 +131,23 @@ rule train:
         "../../envs/cutsew.yaml"
     threads: 2
     resources:
-        gpu=training_gpus,
-        local_gpu=local_training_gpus,
+        gpu=gpus(COMPUTE.train_processes),
+        local_gpu=local_gpus(COMPUTE.train_processes),
         mem_mb=megabytes("train"),
         runtime=minutes("train"),
-        device=DEVICE,
-        checkpoint_seconds=CHECKPOINT_SECONDS,
-        cache_features=CACHE_FEATURES,
-        features=feature_folder,
-        processes=TRAIN_PROCESSES,
+        device=COMPUTE.device,
+        checkpoint_seconds=str(COMPUTE.checkpoint_seconds),
+        cache_features=str(COMPUTE.cache_features),
+        features=str(PLAN.dataset_folder / "features"),
+        processes=COMPUTE.train_processes,
     params:
-        photos=photos_digest,
-        patches=patch_options,
+        images=of_job(rule_inputs.split_digest),
+        options=options("images", "labels", "weights"),
         settings=settings("train"),
-        weights=weights_digest("train"),
+        weights=of_job(rule_inputs.weights_digests, "train"),
     shell:
         cutsew(
-            "--log {log} train {input.images} {input.labels} {output.adapter} {params.patches:q}"
+            "--log {log} train {input.images} {input.labels} {output.adapter} {params.options:q}"
             " --settings {params.settings:q} --device {resources.device} --workers {threads}"
             " --checkpoint-seconds {resources.checkpoint_seconds} --processes {resources.processes}"
             " --features {resources.features:q} --cache-features {resources.cache_features}"

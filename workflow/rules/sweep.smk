@@ -3,7 +3,7 @@
 
 rule sweep_table:
     input:
-        metrics=swept,
+        metrics=WORKFLOW.sweep_metrics,
     output:
         table="results/{dataset}/sweeps/{sweep}/table.csv",
         plot=report(
@@ -15,14 +15,15 @@ rule sweep_table:
         record="results/{dataset}/sweeps/{sweep}/table.json",
     log:
         "results/{dataset}/sweeps/{sweep}/logs/sweep_table.log",
+    localrule: True
     conda:
         "../../envs/cutsew.yaml"
     params:
-        settings=swept_settings,
+        settings=WORKFLOW.sweep_settings,
     shell:
         cutsew("--log {log} sweep_table {output.table} --settings {params.settings:q}")
 
 
 rule sweep:
     input:
-        sweep_result,
+        target(WORKFLOW.sweep_tables, runs=WORKFLOW.sweep_runs),

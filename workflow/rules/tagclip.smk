@@ -3,9 +3,9 @@
 
 rule tagclip:
     input:
-        images=ancient(made("manifest", "images.parquet")),
-        text=made("text", "text.zarr/zarr.json"),
-        weights=rebuilt_weights,
+        images=ancient(artifact("manifest", "images.parquet")),
+        text=artifact("text", "text.zarr"),
+        weights=optional("tiny_clip", "cutsew-tiny.safetensors"),
     output:
         local="results/{dataset}/{run}/tagclip.zarr/local/c/{shard}/0",
         again="results/{dataset}/{run}/tagclip.zarr/again/c/{shard}/0",
@@ -16,17 +16,17 @@ rule tagclip:
         "../../envs/cutsew.yaml"
     threads: 2
     resources:
-        gpu=gpus,
-        local_gpu=local_gpus,
+        gpu=gpus(),
+        local_gpu=local_gpus(),
         mem_mb=megabytes("tagclip"),
         runtime=minutes("tagclip"),
-        device=DEVICE,
-        batch_size=BATCH_SIZE,
+        device=COMPUTE.device,
+        batch_size=COMPUTE.batch_size,
     params:
         group=subpath(output.local, ancestor=4),
         settings=settings("tagclip"),
-        weights=weights_digest("tagclip"),
-        digest=shard_digest,
+        weights=of_job(rule_inputs.weights_digests, "tagclip"),
+        digest=of_job(rule_inputs.shard_digest),
     shell:
         cutsew(
             "--log {log} tagclip {input.images} {input.text} {params.group} --shard {wildcards.shard}"
@@ -37,18 +37,19 @@ rule tagclip:
 
 rule seal_tagclip:
     input:
-        images=ancient(photos),
-        text=made("text", "text.zarr/zarr.json"),
-        chunks=tagclip_chunks,
+        images=ancient(manifest),
+        text=artifact("text", "text.zarr"),
+        chunks=after_manifest(rule_inputs.tagclip_chunks),
     output:
         group="results/{dataset}/{run}/tagclip.zarr/zarr.json",
         record="results/{dataset}/{run}/tagclip.json",
     log:
         "results/{dataset}/{run}/logs/seal_tagclip.log",
+    localrule: True
     conda:
         "../../envs/cutsew.yaml"
     params:
-        photos=contents_digest,
+        images=of_job(rule_inputs.content_digest),
         settings=settings("seal_tagclip"),
     shell:
         cutsew(

@@ -261,6 +261,11 @@ class Plan:
         """Return the folder that holds a stage's artefacts for a run."""
         return Path("results", self.runs[run].dataset.name, self.owner(run, stage))
 
+    @property
+    def dataset_folder(self) -> Path:
+        """The folder of the dataset's results on disk."""
+        return self._results / self.config.dataset.name
+
     def on_disk(self, run: str, stage: str) -> Path:
         """Return where that folder lies: below the prefix of a module, which the paths of rules do not have."""
         return self._results / self.runs[run].dataset.name / self.owner(run, stage)

@@ -14,7 +14,8 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -42,6 +43,28 @@ TARGETS = {"all", "labels", "sweep"}
 SUFFIXES = {".yaml", ".yml", ".json"}
 
 
+@contextmanager
+def exit_in_one_line() -> Iterator[None]:
+    """End this process with status 1 and the one line of a `UserError`, without a traceback."""
+    try:
+        yield
+    except UserError as error:
+        sys.exit(f"cutsew: {error}")
+
+
+def command_of_jobs(*, conda: bool) -> str:
+    """Return how jobs call the package, with braces doubled for Snakemake's formatting.
+
+    Args:
+        conda: jobs run in the environment of their rule, whose `cutsew` is on `PATH`. Otherwise they run the package
+            of the Python that runs Snakemake, whatever is on `PATH`; `-P` keeps a `random.py` of the working folder
+            from hiding the module of that name.
+
+    """
+    call = "cutsew" if conda else f"{shlex.quote(sys.executable)} -P -m cutsew"
+    return call.replace("{", "{{").replace("}", "}}")
+
+
 def check_call(words: Sequence[str]) -> None:
     """End this process in one line where a call of snakemake names no sound config file.
 
@@ -49,12 +72,10 @@ def check_call(words: Sequence[str]) -> None:
         words: the call, but for its first word.
 
     """
-    try:
+    with exit_in_one_line():
         refuse_swallowed_targets(words)
         for path in config_files(words):
             read_config(path)
-    except UserError as error:
-        sys.exit(f"cutsew: {error}")
 
 
 def default_config(*folders: Path) -> str:
@@ -64,10 +85,8 @@ def default_config(*folders: Path) -> str:
     """
     files = [folder / "config" / "config.yaml" for folder in folders]
     path = next((file for file in files if file.exists()), files[-1])
-    try:
+    with exit_in_one_line():
         read_config(path)
-    except UserError as error:
-        sys.exit(f"cutsew: {error}")
     return str(path)
 
 

@@ -1,0 +1,274 @@
+"""Inputs and params of the rules, as functions of the plan and a job's wildcards.
+
+`workflow/rules/common.smk` binds the plan to them. Inputs are paths as rules write them, to which Snakemake adds the
+prefix of a module; params that hold paths hold them as they are on disk. The number of shards is known only after the
+manifest's checkpoint, so a rule that depends on it takes the manifest as input too.
+"""
+
+import csv
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+from cutsew.data.listing import listing_fingerprint, truth_fingerprint
+from cutsew.pipeline.graph import STAGES
+from cutsew.pipeline.outputs import OUTPUTS, needed
+from cutsew.pipeline.plan import Plan
+from cutsew.storage.zarr_layout import (
+    BOXES,
+    CROPS,
+    GLOBAL,
+    TAGCLIP_AGAIN,
+    TAGCLIP_LOCAL,
+    tagclip_chunk_file,
+    tagclip_chunk_record,
+    view_chunk_file,
+    view_chunk_record,
+)
+from cutsew.storage.zarr_writer import remembered_digest
+
+DIGEST = 16
+"""Hexadecimal digits of a digest in params."""
+
+
+class Wildcards(Protocol):
+    """Wildcards of a job of one run."""
+
+    run: str
+
+
+class ShardWildcards(Wildcards, Protocol):
+    """Wildcards of a job that reads one shard of the images."""
+
+    shard: str
+
+
+class BlockWildcards(Wildcards, Protocol):
+    """Wildcards of a job that encodes one block of crop passes."""
+
+    block: str
+
+
+class ReferenceWildcards(Wildcards, Protocol):
+    """Wildcards of a job of one reference student."""
+
+    reference: str
+
+
+class JobInputs(Protocol):
+    """The named inputs of a job: a path, or a list of paths, by name."""
+
+    def items(self) -> Iterable[tuple[str, str | list[str]]]:
+        """Iterate over names and paths."""
+
+
+# Inputs
+
+
+def artifact(plan: Plan, wildcards: Wildcards, stage: str, name: str) -> str:
+    """Return an artifact of a stage, in the folder of the run that owns it.
+
+    Args:
+        plan: all runs.
+        wildcards: of the job that reads it.
+        stage: the stage that writes it.
+        name: its path in the run's folder, which may contain `{reference}`. A Zarr group is represented by its
+            metadata file, which is written last.
+
+    """
+    path = plan.folder(wildcards.run, stage) / name.format(reference=getattr(wildcards, "reference", None))
+    return str(path / "zarr.json" if path.suffix == ".zarr" else path)
+
+
+def optional_artifact(plan: Plan, wildcards: Wildcards, stage: str, name: str) -> list[str]:
+    """Return an artifact as `artifact` does; empty where the run does not need the stage that writes it."""
+    return [artifact(plan, wildcards, stage, name)] if stage in needed(plan.runs[wildcards.run]) else []
+
+
+def logits(plan: Plan, wildcards: Wildcards) -> str:
+    """Return the logits that the teacher computed, or that were imported."""
+    return artifact(plan, wildcards, plan.scored_by(wildcards.run), "logits.zarr")
+
+
+def labels(plan: Plan, wildcards: Wildcards, stage: str) -> str:
+    """Return the labels that `targets`, `override` or `train` reads."""
+    source = plan.labels_read(wildcards.run, stage, plan.trains_on_corrections(wildcards.run))
+    return artifact(plan, wildcards, source, OUTPUTS[source][0])
+
+
+def salience_labels(plan: Plan, wildcards: Wildcards) -> str:
+    """Return the labels by which `select` ranks images."""
+    if plan.runs[wildcards.run].select.labels == "zero_shot":
+        return logits(plan, wildcards)
+    return artifact(plan, wildcards, "correct", "pseudo.zarr")
+
+
+def reference_labels(plan: Plan, wildcards: ReferenceWildcards) -> str:
+    """Return the labels that a reference student is trained on."""
+    if wildcards.reference == "zero_shot":
+        return logits(plan, wildcards)
+    return artifact(plan, wildcards, "reference_labels", "references/{reference}/labels.zarr")
+
+
+def reference_scores(plan: Plan, wildcards: Wildcards) -> list[str]:
+    """Return the scores of a run's reference students."""
+    kinds = dict.fromkeys(plan.runs[wildcards.run].references.kinds)
+    return [artifact(plan, wildcards, "reference_predict", f"references/{kind}/scores.zarr") for kind in kinds]
+
+
+def overridden(plan: Plan, wildcards: Wildcards) -> list[str]:
+    """Return the labels with manual corrections; empty where none of a training image was corrected."""
+    if not plan.trains_on_corrections(wildcards.run):
+        return []
+    return optional_artifact(plan, wildcards, "override", "overridden.zarr")
+
+
+def last_labels(plan: Plan, wildcards: Wildcards) -> list[str]:
+    """Return the final labels of the training images and those of the held-out ones."""
+    stages = needed(plan.runs[wildcards.run])
+    train = ("train", "refined.zarr") if "train" in stages else ("correct", "pseudo.zarr")
+    order = {"ensemble": "ensemble.zarr", "tiles": "tiles.zarr", "predict": "scores.zarr", "fuse": "fused.zarr"}
+    held_out = next((stage, name) for stage, name in order.items() if stage in stages)
+    return [artifact(plan, wildcards, *source) for source in (train, held_out)]
+
+
+def view_chunks(plan: Plan, wildcards: Wildcards) -> Iterator[str]:
+    """Iterate over all chunk files of views.zarr and the records of the jobs that write them."""
+    group = plan.folder(wildcards.run, "encode") / "views.zarr"
+    cut = plan.runs[wildcards.run].cut
+    for row in shards(plan, wildcards.run):
+        shard = int(row["shard"])
+        yield str(view_chunk_file(group, GLOBAL, shard))
+        yield str(view_chunk_record(group, shard))
+        for block in range(-(-cut.num_passes // cut.block_size)):
+            yield str(view_chunk_file(group, CROPS, shard, block))
+            yield str(view_chunk_file(group, BOXES, shard, block))
+            yield str(view_chunk_record(group, shard, block))
+
+
+def tagclip_chunks(plan: Plan, wildcards: Wildcards) -> Iterator[str]:
+    """Iterate over all chunk files of tagclip.zarr and the records of the jobs that write them."""
+    group = plan.folder(wildcards.run, "tagclip") / "tagclip.zarr"
+    for row in shards(plan, wildcards.run):
+        shard = int(row["shard"])
+        yield str(tagclip_chunk_file(group, TAGCLIP_LOCAL, shard))
+        yield str(tagclip_chunk_file(group, TAGCLIP_AGAIN, shard))
+        yield str(tagclip_chunk_record(group, shard))
+
+
+# Params. A job reruns when they change.
+
+
+def settings(plan: Plan, wildcards: Wildcards, stage: str) -> str:
+    """Return a stage's version and the settings that it reads, as JSON."""
+    return plan.params(wildcards.run, stage)
+
+
+def version(_plan: Plan, _wildcards: Wildcards, stage: str) -> int:
+    """Return the version of a stage that reads no settings."""
+    return STAGES[stage].version
+
+
+def options(inputs: JobInputs, positional: Iterable[str]) -> list[str]:
+    """Return a job's inputs as options of its command: `--name path`, an option for each of several paths.
+
+    Paths of input `reference` are preceded by the kind of reference student (`--reference kind=path`), those of `stage`
+    by the stage's name in metrics.csv.
+
+    Args:
+        inputs: the job's.
+        positional: names of inputs that are no options.
+
+    """
+    words = []
+    for name, paths in inputs.items():
+        if name not in positional:
+            for path in [paths] if isinstance(paths, str) else paths:
+                words += [f"--{name}", _with_key(name, path)]
+    return words
+
+
+def _with_key(name: str, path: str) -> str:
+    group = Path(path).parent  # of .../zarr.json
+    if name == "reference":
+        return f"{group.parent.name}={path}"
+    if name == "stage":
+        return f"{'student' if group.stem == 'scores' else group.stem}={path}"
+    return path
+
+
+def image_root(plan: Plan, wildcards: Wildcards) -> str:
+    """Return the folder of the images."""
+    if plan.runs[wildcards.run].dataset.kind == "demo":
+        return str(plan.on_disk(wildcards.run, "demo_world") / "world")
+    return str(plan.runs[wildcards.run].dataset.root or ".")
+
+
+def image_listing(plan: Plan, wildcards: Wildcards) -> str:
+    """Return a digest of the images' names, sizes and times, which changes when images are added or edited."""
+    return listing_fingerprint(plan.runs[wildcards.run])
+
+
+def truth_listing(plan: Plan, wildcards: Wildcards) -> str:
+    """Return a digest of the annotations' names, sizes and times, which changes when they are edited."""
+    return truth_fingerprint(plan.runs[wildcards.run])
+
+
+def weights_digests(plan: Plan, wildcards: Wildcards, stage: str) -> list[str]:
+    """Return digests of the local weights that a stage reads."""
+    cache = plan.dataset_folder / ".weights.json"
+    return [remembered_digest(path, cache) for path in plan.weights(wildcards.run, stage)]
+
+
+def training_corrections(plan: Plan, wildcards: Wildcards) -> str:
+    """Return a digest of the corrections of training images; those of held-out images train nothing."""
+    return plan.training_corrections(wildcards.run)
+
+
+def split_digest(plan: Plan, wildcards: Wildcards) -> str:
+    """Return a digest of the images and their splits."""
+    return _digest(row["listed"] for row in shards(plan, wildcards.run))
+
+
+def content_digest(plan: Plan, wildcards: Wildcards) -> str:
+    """Return a digest of the images, whatever their splits."""
+    return _digest(row["digest"] for row in shards(plan, wildcards.run))
+
+
+def shard_digest(plan: Plan, wildcards: ShardWildcards) -> str:
+    """Return a digest of the images of one shard, so that new images rerun only the shards that they are in."""
+    return _digest(row["digest"] for row in shards(plan, wildcards.run) if row["shard"] == wildcards.shard)
+
+
+def _digest(digests: Iterable[str]) -> str:
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()[:DIGEST]
+
+
+def block_passes(plan: Plan, wildcards: BlockWildcards) -> int:
+    """Return the number of passes in a block; the last block may be smaller."""
+    cut = plan.runs[wildcards.run].cut
+    return min(cut.block_size, cut.num_passes - int(wildcards.block) * cut.block_size)
+
+
+# Shards and wildcard constraints
+
+
+def shards(plan: Plan, run: str) -> tuple[dict[str, str], ...]:
+    """Read a run's shards.csv: one row per shard; empty before the manifest is written."""
+    table = plan.on_disk(run, "manifest") / "shards.csv"
+    return _read_shards(table, table.stat().st_mtime_ns) if table.exists() else ()
+
+
+@lru_cache(maxsize=64)
+def _read_shards(table: Path, _mtime: int) -> tuple[dict[str, str], ...]:
+    """Read the table once for all jobs, and again when it changes."""
+    with table.open(encoding="utf-8", newline="") as stream:
+        return tuple(csv.DictReader(stream))
+
+
+def one_of(names: Iterable[str]) -> str:
+    """Return a wildcard constraint that matches the names, or nothing if there are none."""
+    return "|".join(map(re.escape, names)) or "(?!)"

@@ -1,0 +1,137 @@
+"""Resources of the rules' jobs, as functions of the plan and a job's wildcards; the estimates are in `sizing`.
+
+`workflow/rules/common.smk` binds the plan to them. None of them changes a result.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from cutsew.config import Config
+from cutsew.config.method import teacher_cost
+from cutsew.pipeline import sizing
+from cutsew.pipeline.outputs import needed
+from cutsew.pipeline.plan import Plan
+from cutsew.pipeline.preflight import check_memory
+from cutsew.pipeline.rule_inputs import Wildcards, shards
+from cutsew.runtime.gpus import visible
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where jobs run.
+
+    Attributes:
+        device: `compute.device`.
+        gpus: GPUs of this machine.
+        local: jobs run on this machine rather than on a cluster.
+
+    """
+
+    device: str
+    gpus: int
+    local: bool
+
+    @property
+    def computes_on_gpu(self) -> bool:
+        """Whether jobs with a network run on a GPU."""
+        return self.device != "cpu" and (self.gpus > 0 or not self.local)
+
+    def requested_gpus(self, processes: int = 1) -> int:
+        """Return the GPUs that a job requests from a cluster."""
+        return 0 if self.device == "cpu" else processes
+
+    def occupied_gpus(self, processes: int = 1) -> int:
+        """Return the GPUs of this machine that a job occupies."""
+        return min(processes, self.gpus) if self.local else 0
+
+
+def visible_gpus(device: str) -> int:
+    """Count this machine's GPUs, which takes a call of the driver; 0 where `compute.device` is cpu."""
+    return 0 if device == "cpu" else len(visible())
+
+
+def megabytes(plan: Plan, wildcards: Wildcards, stage: str, threads: int, attempt: int, site: Site) -> int:
+    """Return the memory of a stage's job in MB, more on each attempt."""
+    job = workload(plan, wildcards, stage, threads, gpu=site.computes_on_gpu)
+    return attempt * sizing.megabytes(plan.runs[wildcards.run], stage, job)
+
+
+def minutes(plan: Plan, wildcards: Wildcards, stage: str, threads: int, attempt: int, site: Site) -> int:
+    """Return the time limit of a stage's job in minutes, more on each attempt."""
+    job = workload(plan, wildcards, stage, threads, gpu=site.computes_on_gpu)
+    return attempt * sizing.minutes(plan.runs[wildcards.run], stage, job)
+
+
+def workload(plan: Plan, wildcards: Wildcards, stage: str, threads: int, *, gpu: bool) -> sizing.Job:
+    """Measure a stage's job in images and passes; before the manifest is written, one full shard is assumed."""
+    config = plan.runs[wildcards.run]
+    images = _count_images(plan, wildcards.run)
+    shard = min(images, config.dataset.shard_size)
+    passes = 1
+    if stage == "encode":
+        images = shard
+        block = getattr(wildcards, "block", None)
+        passes = 1 if block is None else _views(config, int(block))
+    elif stage == "tagclip":
+        images = shard
+    elif stage in ("score", "import_scores", "fuse"):
+        passes = config.cut.num_passes + 1
+    elif stage == "explain":
+        images = min(images, config.explain.sample) + 2 * config.explain.pairs
+    return sizing.Job(images, passes, threads, gpu)
+
+
+def _count_images(plan: Plan, run: str) -> int:
+    table = shards(plan, run)
+    return sum(int(row["images"]) for row in table) if table else plan.runs[run].dataset.shard_size
+
+
+def _views(config: Config, block: int) -> int:
+    """Return the teacher's work for one image's passes of a block, in views of its own side, rounded up."""
+    if config.cut.layout == "windows":  # all windows are cut from the features of one larger view
+        side = sizing.teacher_side(config)
+        return math.ceil(teacher_cost(config.cut.looks(side)[1:], side))
+    first = block * config.cut.block_size
+    last = min(first + config.cut.block_size, config.cut.num_passes)
+    return sizing.views(config, range(first, last))
+
+
+@dataclass(frozen=True)
+class _RunWildcards:
+    run: str
+
+
+def check_training_memory(plan: Plan, runs: Iterable[str], site: Site) -> list[str]:
+    """Check that the trainings still to be run fit into this machine's memory; a cluster's scheduler checks its own.
+
+    Returns:
+        Warnings about trainings that may not fit, each once.
+
+    Raises:
+        UserError: a training does not fit; one line with the settings to change.
+
+    """
+    if not site.local:
+        return []
+    machine = sizing.machine_megabytes()
+    warnings = []
+    for run in runs:
+        trained = plan.on_disk(run, "train") / "adapter.safetensors"
+        if "train" in needed(plan.runs[run]) and not trained.exists():
+            job = workload(plan, _RunWildcards(run), "train", threads=2, gpu=site.computes_on_gpu)
+            warnings.append(check_memory(plan.runs[run], job, machine))
+    return list(dict.fromkeys(filter(None, warnings)))
+
+
+LOGIN_NODE_STAGES = ("thresholds", "labels_table", "evaluate", "report")
+"""Stages that run where snakemake runs, unless there are many images or classes: they hold the labels of all images."""
+
+
+def fits_login_node(plan: Plan) -> bool:
+    """Return whether `LOGIN_NODE_STAGES` of all runs need little memory."""
+    for run, config in plan.runs.items():
+        job = workload(plan, _RunWildcards(run), "report", threads=1, gpu=False)
+        if any(sizing.megabytes(config, stage, job) > sizing.LOCAL_MB for stage in LOGIN_NODE_STAGES):
+            return False
+    return True

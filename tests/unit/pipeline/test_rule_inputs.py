@@ -1,0 +1,282 @@
+"""What the rules read, and the params that make their jobs rerun."""
+
+import json
+import os
+import re
+from pathlib import Path
+from types import SimpleNamespace as Wildcards
+
+import pytest
+
+from cutsew.pipeline import rule_inputs as inputs
+from cutsew.pipeline.graph import STAGES
+from cutsew.pipeline.plan import DEFAULT, Plan
+
+BASE = {"classes": ["cat", "dog"]}
+SCORES = {"teacher.kind": "scores", "teacher.scores.file": "s.npz"}
+CORRECTED = {"labels.overrides": "audit.csv"}
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def plan(results="results", **changes):
+    """Plan one run, `one`, that differs from the base run in the changes."""
+    return Plan({**BASE, "runs": {"one": changes}}, Path(results))
+
+
+def of(**wildcards):
+    return Wildcards(run="one", **wildcards)
+
+
+def write_shards(made, *rows):
+    """Write shards.csv where the plan expects it."""
+    table = made.on_disk("one", "manifest") / "shards.csv"
+    table.parent.mkdir(parents=True, exist_ok=True)
+    table.write_text("\n".join(["shard,images,digest,listed", *rows]) + "\n")
+    return table
+
+
+def test_an_artifact_is_in_the_folder_of_the_run_that_owns_it():
+    made = plan(**{"fuse.alpha": 0.5})
+    assert inputs.artifact(made, of(), "train", "model.yaml") == "results/demo/one/model.yaml"
+    assert inputs.artifact(made, of(), "text", "text.zarr") == "results/demo/default/text.zarr/zarr.json"
+    path = inputs.artifact(made, of(reference="supervised"), "reference_train", "references/{reference}/model.yaml")
+    assert path == "results/demo/default/references/supervised/model.yaml"
+
+
+def test_inputs_have_no_prefix_and_params_have_it():
+    made = plan("sub/results")
+    assert inputs.artifact(made, of(), "train", "model.yaml") == "results/demo/default/model.yaml"
+    assert inputs.image_root(made, of()) == "sub/results/demo/default/world"
+
+
+@pytest.mark.parametrize(
+    ("changes", "stage", "needed"),
+    [
+        ({}, "demo_world", True),
+        ({}, "tiny_clip", False),
+        ({"demo.rebuild_teacher": True}, "tiny_clip", True),
+        ({}, "select", True),
+        ({"sew.enabled": False}, "select", False),
+        ({}, "tiles", False),
+        ({"predict.tiles": True}, "tiles", True),
+        ({"score.rule": "tagclip"}, "seal_tagclip", True),
+        ({}, "seal_tagclip", False),
+        ({"student.kind": "none"}, "thresholds", False),
+    ],
+)
+def test_an_artifact_is_optional_where_the_run_does_not_need_its_stage(changes, stage, needed):
+    made = plan(**changes)
+    expected = [inputs.artifact(made, of(), stage, "file")] if needed else []
+    assert inputs.optional_artifact(made, of(), stage, "file") == expected
+
+
+@pytest.mark.parametrize("changes", [{}, SCORES])
+def test_logits_are_computed_or_imported(changes):
+    made = plan(**changes)
+    owner = "one" if changes else "default"
+    assert inputs.logits(made, of()) == f"results/demo/{owner}/logits.zarr/zarr.json"
+
+
+@pytest.mark.parametrize(
+    ("changes", "files"),
+    [
+        ({}, ["pseudo", "pseudo", "pseudo"]),
+        ({"train.labels": "fused"}, ["fused", "fused", "fused"]),
+        ({"train.labels": "zero_shot"}, ["logits", "logits", "logits"]),
+        ({**SCORES, "train.labels": "zero_shot"}, ["logits", "logits", "logits"]),
+        ({"targets.count": 1.5}, ["pseudo", "targets", "targets"]),
+        (CORRECTED, ["pseudo", "pseudo", "overridden"]),
+        ({**CORRECTED, "targets.count": 1.5}, ["pseudo", "targets", "overridden"]),
+    ],
+)
+def test_labels_are_those_of_the_last_stage_before(changes, files):
+    made = plan(**changes)
+    read = [inputs.labels(made, of(), stage) for stage in ("targets", "override", "train")]
+    assert [Path(path).parent.name for path in read] == [f"{name}.zarr" for name in files]
+
+
+@pytest.mark.parametrize(("labels", "file"), [("zero_shot", "logits"), ("pseudo", "pseudo")])
+def test_salience_is_measured_by_zero_shot_or_pseudo_labels(labels, file):
+    read = inputs.salience_labels(plan(**{"select.labels": labels}), of())
+    assert read == f"results/demo/default/{file}.zarr/zarr.json"
+
+
+def test_reference_students_are_trained_on_true_labels_or_zero_shot_ones():
+    made = plan(**{"references.kinds": ["zero_shot", "supervised", "zero_shot"]})
+    assert inputs.reference_labels(made, of(reference="zero_shot")) == inputs.logits(made, of())
+    read = inputs.reference_labels(made, of(reference="supervised"))
+    assert read == "results/demo/default/references/supervised/labels.zarr/zarr.json"
+    scores = inputs.reference_scores(made, of())
+    assert [Path(path).parts[-3] for path in scores] == ["zero_shot", "supervised"]
+    assert inputs.reference_scores(plan(), of()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "train", "held_out"),
+    [
+        ({}, "refined", "scores"),
+        ({"student.kind": "none"}, "pseudo", "fused"),
+        ({"predict.tiles": True}, "refined", "tiles"),
+        ({"predict.tiles": True, "predict.ensemble": "teacher"}, "refined", "ensemble"),
+    ],
+)
+def test_the_table_of_labels_has_those_of_the_last_stage_of_each_split(changes, train, held_out):
+    read = inputs.last_labels(plan(**changes), of())
+    assert [Path(path).parent.name for path in read] == [f"{train}.zarr", f"{held_out}.zarr"]
+
+
+def test_corrections_count_unless_all_are_of_held_out_images(monkeypatch):
+    assert inputs.overridden(plan(), of()) == []
+    made = plan(**CORRECTED)
+    assert inputs.overridden(made, of()) == ["results/demo/one/overridden.zarr/zarr.json"]
+    assert inputs.training_corrections(made, of()) == ""
+    assert inputs.overridden(plan(**CORRECTED, **{"student.kind": "none"}), of()) == []
+    monkeypatch.setattr(Plan, "trains_on_corrections", lambda self, run: False)
+    assert inputs.overridden(made, of()) == []
+
+
+def test_chunks_are_those_of_each_shard_and_block():
+    made = plan(**{"cut.passes": 3, "cut.passes_per_job": 2})
+    assert list(inputs.view_chunks(made, of())) == []
+    write_shards(made, "0,4,a,b", "1,2,c,d")
+    read = list(inputs.view_chunks(made, of()))
+    home = "results/demo/one"
+    assert read[:8] == [
+        f"{home}/views.zarr/global/c/0/0",
+        f"{home}/views.records/global-0.json",
+        f"{home}/views.zarr/crops/c/0/0/0",
+        f"{home}/views.zarr/boxes/c/0/0/0",
+        f"{home}/views.records/crops-0-0.json",
+        f"{home}/views.zarr/crops/c/1/0/0",
+        f"{home}/views.zarr/boxes/c/1/0/0",
+        f"{home}/views.records/crops-1-0.json",
+    ]
+    assert len(read) == 16 and read[8] == f"{home}/views.zarr/global/c/1/0"
+    assert [inputs.block_passes(made, of(block=block)) for block in "01"] == [2, 1]
+
+
+def test_without_passes_there_are_no_blocks():
+    made = plan(**{"cut.passes": 0})
+    write_shards(made, "0,4,a,b")
+    assert [Path(path).parts[-3:] for path in inputs.view_chunks(made, of())][0] == ("c", "0", "0")
+    assert len(list(inputs.view_chunks(made, of()))) == 2
+
+
+def test_windows_are_one_block():
+    made = plan(**{"cut.layout": "windows", "cut.passes_per_job": 1})
+    write_shards(made, "0,4,a,b")
+    assert len(list(inputs.view_chunks(made, of()))) == 5
+    assert inputs.block_passes(made, of(block="0")) == made.runs["one"].cut.num_passes > 1
+
+
+def test_chunks_of_tagclip():
+    made = plan(**{"score.rule": "tagclip"})
+    write_shards(made, "0,4,a,b", "1,2,c,d")
+    home = made.folder("one", "tagclip")
+    assert list(inputs.tagclip_chunks(made, of()))[3:] == [
+        f"{home}/tagclip.zarr/local/c/1/0",
+        f"{home}/tagclip.zarr/again/c/1/0",
+        f"{home}/tagclip.records/1.json",
+    ]
+
+
+def test_settings_are_those_that_the_stage_reads():
+    made = plan(**{"fuse.alpha": 0.5})
+    assert json.loads(inputs.settings(made, of(), "fuse"))["fuse"]["alpha"] == 0.5
+    assert json.loads(inputs.settings(made, of(), "select")) == {
+        "version": STAGES["select"].version,
+        "select": {"top_k": 200},
+    }
+
+
+def test_options_are_the_inputs_that_are_not_positional():
+    read = {
+        "images": "images.parquet",
+        "logits": "a b/logits.zarr/zarr.json",
+        "targets": [],
+        "thresholds": ["thresholds.csv"],
+        "reference": ["r/references/zero_shot/scores.zarr/zarr.json", "r/references/supervised/scores.zarr/zarr.json"],
+    }
+    assert inputs.options(read, ["images"]) == [
+        *("--logits", "a b/logits.zarr/zarr.json"),
+        *("--thresholds", "thresholds.csv"),
+        *("--reference", "zero_shot=r/references/zero_shot/scores.zarr/zarr.json"),
+        *("--reference", "supervised=r/references/supervised/scores.zarr/zarr.json"),
+    ]
+    assert inputs.options({"images": "images.parquet"}, ["images"]) == []
+    final = ["default/refined.zarr/zarr.json", "default/scores.zarr/zarr.json", "default/fused.zarr/zarr.json"]
+    stages = ("refined", "student", "fused")
+    words = [word for stage, path in zip(stages, final, strict=True) for word in ("--stage", f"{stage}={path}")]
+    assert inputs.options({"stage": final}, []) == words
+
+
+def test_images_are_the_demos_or_the_users():
+    assert inputs.image_root(plan(), of()) == "results/demo/default/world"
+    photos = {"dataset.kind": "folder", "dataset.name": "demo"}
+    assert inputs.image_root(plan(**photos, **{"dataset.root": "photos"}), of()) == "photos"
+    scored = plan(**{"dataset.kind": "ids", "student.kind": "none", **SCORES})
+    assert inputs.image_root(scored, of()) == "."
+
+
+def test_listings_change_with_the_files():
+    Path("photos").mkdir()
+    Path("photos/1.jpg").write_bytes(b"1")
+    made = plan(**{"dataset.kind": "folder", "dataset.root": "photos"})
+    before = inputs.image_listing(made, of()), inputs.truth_listing(made, of())
+    Path("photos/2.jpg").write_bytes(b"2")
+    assert inputs.image_listing(made, of()) != before[0]
+    assert inputs.truth_listing(made, of()) == before[1]
+
+
+def test_replaced_weights_change_their_digest():
+    Path("own.pt").write_bytes(b"1")
+    made = plan(**{"teacher.open_clip": {"model": "ViT-S-16", "pretrained": "own.pt"}})
+    assert inputs.weights_digests(plan(), of(), "encode") == []
+    before = inputs.weights_digests(made, of(), "encode")
+    made.dataset_folder.mkdir(parents=True)
+    Path("own.pt").write_bytes(b"other")
+    after = inputs.weights_digests(made, of(), "encode")
+    assert len(before) == len(after) == 1 and before != after
+    assert (made.dataset_folder / ".weights.json").exists()
+
+
+def test_digests_of_images_tell_splits_and_shards_apart():
+    made = plan()
+    none = inputs.split_digest(made, of()), inputs.content_digest(made, of()), inputs.shard_digest(made, of(shard="0"))
+    assert len(set(none)) == 1 and re.fullmatch("[0-9a-f]{16}", none[0])
+    table = write_shards(made, "0,4,a,b", "1,2,c,d")
+    digests = (inputs.split_digest, inputs.content_digest)
+    before = [digest(made, of()) for digest in digests]
+    shards = [inputs.shard_digest(made, of(shard=shard)) for shard in "01"]
+    assert len({*before, *shards, *none}) == 5
+    write_shards(made, "0,4,a,b", "1,2,c,e")
+    os.utime(table, ns=(1, 1))  # file systems may not tell two writes in a row apart
+    after = [digest(made, of()) for digest in digests]
+    assert after[0] != before[0] and after[1] == before[1]
+    assert [inputs.shard_digest(made, of(shard=shard)) for shard in "01"] == shards
+
+
+def test_shards_of_a_module_are_below_its_prefix():
+    made = plan("sub/results")
+    write_shards(made, "0,4,a,b")
+    assert Path("sub/results/demo/default/shards.csv").exists()
+    assert [row["images"] for row in inputs.shards(made, DEFAULT)] == ["4"]
+
+
+@pytest.mark.parametrize(
+    ("names", "text", "matches"),
+    [
+        (["a.b", "alpha=0.5+seed=1"], "a.b", True),
+        (["a.b"], "axb", False),
+        (["alpha=0.5+seed=1"], "alpha=0.5+seed=1", True),
+        (["a", "ab"], "ab", True),
+        ([], "", False),
+        ([], "a", False),
+    ],
+)
+def test_a_constraint_matches_the_names_alone(names, text, matches):
+    assert bool(re.fullmatch(inputs.one_of(names), text)) == matches
