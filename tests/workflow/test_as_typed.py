@@ -113,6 +113,34 @@ def test_as_a_module_below_a_prefix(module):
     assert done.returncode == 0 and "Nothing to be done" in done.stderr, done.stdout + done.stderr
 
 
+SHORT = [
+    "download",
+    "truth",
+    "seal",
+    "seal_tagclip",
+    "targets",
+    "override",
+    "select",
+    "reference_labels",
+    "sweep_table",
+]
+SMALL = ["thresholds", "evaluate", "report"]
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_short_rules_of_a_module_run_where_snakemake_runs(module, tmp_path, large):
+    """Those that hold the labels of all images only where there are few images and classes."""
+    text = (module / "Snakefile").read_text()
+    if large:
+        text = text.replace("module cutsew:", 'config["classes"] += [f"c{n}" for n in range(9605)]\n\n\nmodule cutsew:')
+    file = tmp_path / "Snakefile"
+    file.write_text(text + "\n\nprint('LOCAL', *sorted(workflow._localrules))\n")
+    done = typed(module, SNAKEMAKE, "-s", file, "--list-rules")
+    assert done.returncode == 0, done.stderr
+    local = done.stdout.partition("LOCAL ")[2].splitlines()[0].split()
+    assert local == sorted(f"c_{rule}" for rule in SHORT + (SMALL if not large else []))
+
+
 def test_from_another_directory(cloned, tmp_path):
     """Results, photos and config/config.yaml belong to the working directory, the rules to the clone."""
     elsewhere = tmp_path / "else where"
