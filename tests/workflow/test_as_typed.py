@@ -66,7 +66,10 @@ def test_with_conda_the_cutsew_of_its_environment_is_run(cloned, tmp_path):
 
 
 MODULE = """
-configfile: "mine.yaml"
+from cutsew.pipeline.snakemake_call import checked_config
+
+
+configfile: checked_config("mine.yaml")
 
 
 module cutsew:
@@ -111,6 +114,13 @@ def test_as_a_module_below_a_prefix(module):
     assert (module / "sub" / "results" / "tiny" / "features").is_dir()
     done = typed(module, SNAKEMAKE, "--cores", "2", "c_all", "--rerun-triggers", "mtime", "params", "input")
     assert done.returncode == 0 and "Nothing to be done" in done.stderr, done.stdout + done.stderr
+
+
+def test_a_damaged_config_file_of_a_module_is_refused_in_one_line(module, tmp_path):
+    (tmp_path / "mine.yaml").write_text("classes: [cat, dog]\nfuse: {\n")
+    done = typed(module, SNAKEMAKE, "-s", module / "Snakefile", "--directory", tmp_path, "-n", "c_all")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("cutsew: mine.yaml, line 3: not YAML")
 
 
 SHORT = [

@@ -84,9 +84,13 @@ def default_config(*folders: Path) -> str:
     Ends this process in one line where it is damaged.
     """
     files = [folder / "config" / "config.yaml" for folder in folders]
-    path = next((file for file in files if file.exists()), files[-1])
+    return checked_config(next((file for file in files if file.exists()), files[-1]))
+
+
+def checked_config(path: str | Path) -> str:
+    """Return the path of a config file, for `configfile:`; ends this process in one line where it is damaged."""
     with exit_in_one_line():
-        read_config(path)
+        read_config(Path(path))
     return str(path)
 
 
