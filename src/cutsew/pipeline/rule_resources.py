@@ -53,25 +53,36 @@ def visible_gpus(device: str) -> int:
 
 def megabytes(plan: Plan, wildcards: Wildcards, stage: str, threads: int, attempt: int, site: Site) -> int:
     """Return the memory of a stage's job in MB, more on each attempt."""
-    job = workload(plan, wildcards, stage, threads, gpu=site.computes_on_gpu)
+    block = getattr(wildcards, "block", None)
+    job = workload(plan, wildcards.run, stage, threads, block, gpu=site.computes_on_gpu)
     return attempt * sizing.megabytes(plan.runs[wildcards.run], stage, job)
 
 
 def minutes(plan: Plan, wildcards: Wildcards, stage: str, threads: int, attempt: int, site: Site) -> int:
     """Return the time limit of a stage's job in minutes, more on each attempt."""
-    job = workload(plan, wildcards, stage, threads, gpu=site.computes_on_gpu)
+    block = getattr(wildcards, "block", None)
+    job = workload(plan, wildcards.run, stage, threads, block, gpu=site.computes_on_gpu)
     return attempt * sizing.minutes(plan.runs[wildcards.run], stage, job)
 
 
-def workload(plan: Plan, wildcards: Wildcards, stage: str, threads: int, *, gpu: bool) -> sizing.Job:
-    """Measure a stage's job in images and passes; before the manifest is written, one full shard is assumed."""
-    config = plan.runs[wildcards.run]
-    images = _count_images(plan, wildcards.run)
+def workload(plan: Plan, run: str, stage: str, threads: int, block: str | None = None, *, gpu: bool) -> sizing.Job:
+    """Measure a job in images and passes; before the manifest is written, one full shard is assumed.
+
+    Args:
+        plan: all runs.
+        run: the job's.
+        stage: the job's.
+        threads: its cores.
+        block: the block of crop passes that it encodes; None for a job that encodes whole images, or none.
+        gpu: whether it has a GPU.
+
+    """
+    config = plan.runs[run]
+    images = _count_images(plan, run)
     shard = min(images, config.dataset.shard_size)
     passes = 1
     if stage == "encode":
         images = shard
-        block = getattr(wildcards, "block", None)
         passes = 1 if block is None else _views(config, int(block))
     elif stage == "tagclip":
         images = shard
@@ -97,11 +108,6 @@ def _views(config: Config, block: int) -> int:
     return sizing.views(config, range(first, last))
 
 
-@dataclass(frozen=True)
-class _RunWildcards:
-    run: str
-
-
 def check_training_memory(plan: Plan, runs: Iterable[str], site: Site) -> list[str]:
     """Check that the trainings still to be run fit into this machine's memory; a cluster's scheduler checks its own.
 
@@ -119,7 +125,7 @@ def check_training_memory(plan: Plan, runs: Iterable[str], site: Site) -> list[s
     for run in runs:
         trained = plan.on_disk(run, "train") / "adapter.safetensors"
         if "train" in needed(plan.runs[run]) and not trained.exists():
-            job = workload(plan, _RunWildcards(run), "train", threads=2, gpu=site.computes_on_gpu)
+            job = workload(plan, run, "train", threads=2, gpu=site.computes_on_gpu)
             warnings.append(check_memory(plan.runs[run], job, machine))
     return list(dict.fromkeys(filter(None, warnings)))
 
@@ -131,7 +137,7 @@ LOGIN_NODE_STAGES = ("thresholds", "labels_table", "evaluate", "report")
 def fits_login_node(plan: Plan) -> bool:
     """Return whether `LOGIN_NODE_STAGES` of all runs need little memory."""
     for run, config in plan.runs.items():
-        job = workload(plan, _RunWildcards(run), "report", threads=1, gpu=False)
+        job = workload(plan, run, "report", threads=1, gpu=False)
         if any(sizing.megabytes(config, stage, job) > sizing.LOCAL_MB for stage in LOGIN_NODE_STAGES):
             return False
     return True

@@ -32,8 +32,8 @@ def plan(*shards, **changes):
     return made
 
 
-def workload(made, stage, **wildcards):
-    return resources.workload(made, Wildcards(run="one", **wildcards), stage, 2, gpu=False)
+def workload(made, stage, block=None):
+    return resources.workload(made, "one", stage, 2, block, gpu=False)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_the_driver_is_not_asked_where_no_gpu_is_used(monkeypatch):
 def test_before_the_manifest_one_full_shard_is_assumed():
     made = plan(**{"dataset.shard_size": 7})
     assert workload(made, "train") == sizing.Job(7, 1, 2, gpu=False)
-    assert workload(made, "encode", shard="0") == sizing.Job(7, 1, 2, gpu=False)
+    assert workload(made, "encode") == sizing.Job(7, 1, 2, gpu=False)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +104,14 @@ def test_all_windows_cost_one_larger_view():
 def test_a_teacher_without_a_model_costs_nothing():
     made = plan(4, **{"teacher.kind": "scores", "teacher.scores.file": "s.npz"})
     assert workload(made, "encode", block="0").passes == 0
+
+
+def test_the_block_of_a_job_is_among_its_wildcards():
+    made = plan(4, **{"cut.passes": 1000, "cut.passes_per_job": 1000})
+    whole, crops = (
+        resources.minutes(made, Wildcards(run="one", **block), "encode", 2, 1, CPU) for block in ({}, {"block": "0"})
+    )
+    assert crops > whole
 
 
 @pytest.mark.parametrize(("function", "estimate"), [("megabytes", sizing.megabytes), ("minutes", sizing.minutes)])
