@@ -134,7 +134,7 @@ SHORT = [
     "reference_labels",
     "sweep_table",
 ]
-SMALL = ["thresholds", "evaluate", "report"]
+SMALL = ["thresholds", "labels_table", "evaluate", "report"]
 
 
 @pytest.mark.parametrize("large", [False, True])

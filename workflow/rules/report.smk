@@ -2,7 +2,6 @@
 
 
 rule labels_table:
-    localrule: FITS_LOGIN_NODE
     input:
         stage=of_job(rule_inputs.last_labels),
         images=ancient(manifest),
@@ -14,6 +13,7 @@ rule labels_table:
         record="results/{dataset}/{run}/labels.json",
     log:
         "results/{dataset}/{run}/logs/labels_table.log",
+    localrule: FITS_LOGIN_NODE
     conda:
         "../../envs/cutsew.yaml"
     resources:
