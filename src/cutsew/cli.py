@@ -20,18 +20,21 @@ COMMANDS = [name for name, stage in STAGES.items() if stage.command is None]
 """Commands that rules call; each is a module of cutsew.stages."""
 
 TOOLS = {
-    "verify": "Check that a run's artefacts are as they were made.",
-    "why": "Tell what an artefact was made from, up to the photos.",
-    "export": "Write a run's student as ONNX and as safetensors that need nothing else.",
-    "audit": "Tell where each label comes from: stages, a photo, a class.",
-    "labels": "Write a run's labels for Label Studio, CVAT, FiftyOne, datasets and other tools.",
-    "next": "List the images whose labels a human should look at next.",
-    "difference": "Measure how much better one run is than another, and how sure that is.",
-    "check": "Tell whether a benchmark's copy is whole, and what lies where.",
-    "compare": "Set a run's numbers beside published ones of the same protocol.",
-    "gc": "List, and with --yes delete, results that no configured run refers to.",
+    "verify": "Check every file of a run against its recorded digest.",
+    "why": "Show an artefact's provenance, back to the input images.",
+    "audit": "Show where labels come from: per stage, per image or per class.",
+    "labels": "Export a run's labels for Label Studio, CVAT, FiftyOne, datasets and other tools.",
+    "next": "List the images whose labels to check first.",
+    "export": "Export a run's student as standalone ONNX and safetensors files.",
+    "difference": "Compare two runs on the same images, with confidence intervals.",
+    "compare": "Compare a run's metrics with published ones of the same protocol.",
+    "check": "Check that a benchmark copy is complete.",
+    "gc": "List the results that no configured run refers to; delete them with --yes.",
 }
 """Commands that no rule calls, and their lines of help; each is a module of cutsew.commands."""
+
+FOR_PEOPLE = ("predict", *TOOLS)
+"""Commands that users type; help lists them apart from those that only rules call."""
 
 
 def _command(name: str, function: Callable[..., None], summary: str | None) -> Any:  # noqa: ANN401
@@ -41,14 +44,28 @@ def _command(name: str, function: Callable[..., None], summary: str | None) -> A
 
 
 class StageGroup(typer.core.TyperGroup):
-    """The commands: one per stage, then the tools. Listing them imports none of them."""
+    """The commands: those that users type, then one per stage. Listing them imports none of them."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401, ARG002
-        """Name the stages in the order of the pipeline, then the tools."""
-        return [*COMMANDS, *TOOLS]
+        """Return the commands that users type, then the stages in the order of the pipeline."""
+        return [*FOR_PEOPLE, *(name for name in COMMANDS if name not in FOR_PEOPLE)]
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
+        """Write the two groups of commands under headings of their own."""
+        names = self.list_commands(ctx)
+        for title, chosen in (
+            ("Commands", names[: len(FOR_PEOPLE)]),
+            ("Stages (called by the workflow's rules)", names[len(FOR_PEOPLE) :]),
+        ):
+            limit = formatter.width - 6 - max(map(len, names))
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(name, self.get_command(ctx, name).get_short_help_str(limit)) for name in chosen],
+                    col_max=max(map(len, names)),
+                )
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401, ARG002
-        """Load the command that is called; while only listing, a line of help stands in for it."""
+        """Load the command that is called; for a listing, return a placeholder with its line of help."""
         name = cmd_name.replace("-", "_")
         if name not in COMMANDS and name not in TOOLS:
             return None
@@ -63,9 +80,9 @@ app = typer.Typer(
     cls=StageGroup,
     add_completion=False,
     no_args_is_help=True,
-    rich_markup_mode=None,  # without its frames, help is there in half the time
+    rich_markup_mode=None,  # plain help starts in half the time
     pretty_exceptions_enable=False,
-    help="Multi-label pseudo-labels and a classifier from unlabelled photos. Every stage is one job of the workflow.",
+    help="Multi-label pseudo-labels and a classifier from unlabeled images. `snakemake` runs the stages.",
 )
 
 
@@ -79,19 +96,19 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    log: Annotated[Path | None, typer.Option(help="Write messages to this file too.")] = None,
+    log: Annotated[Path | None, typer.Option(help="Also write log messages to this file.")] = None,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Set up messages, and end with the workflow if one has started this."""
+    """Set up logging, and exit with the workflow if it started this process."""
     end_with_owner()
     handlers: list[logging.Handler] = [logging.StreamHandler()]
-    logging.raiseExceptions = False  # a full disk costs the log, and is told of by what the stage cannot write
+    logging.raiseExceptions = False  # on a full disk the stage's own output reports the error
     if log is not None:
-        # A helper of a training in several processes adds to the file that the first one began.
-        helper = os.environ.get("RANK", "0") != "0"
-        handlers.append(_log_file(log, "a" if helper else "w"))
+        # A worker of a distributed training appends to the log of the first process.
+        worker = os.environ.get("RANK", "0") != "0"
+        handlers.append(_log_file(log, "a" if worker else "w"))
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)
 
 
@@ -100,11 +117,11 @@ def _log_file(path: Path, mode: str) -> logging.Handler:
         path.parent.mkdir(parents=True, exist_ok=True)
         return logging.FileHandler(path, mode=mode, encoding="utf-8")
     except OSError as error:
-        raise UserError(f"--log: {path} cannot be written ({error.strerror}); name another file") from None
+        raise UserError(f"--log: {path} cannot be written ({error.strerror}); choose another file") from None
 
 
 def main() -> None:
-    """Run the command line; bad input ends in one line and exit status 1."""
+    """Run the command line; invalid input prints one line and exits with status 1."""
     try:
         app()
     except Exception as error:

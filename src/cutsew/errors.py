@@ -39,7 +39,7 @@ def in_one_line(error: Exception) -> str | None:
     if (isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)) or MANY_FILES in str(error):
         return "too many files are open at once; type ulimit -n 1024, or open a new shell, and rerun"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return printable(f"{_text(error.filename)}: {error.strerror}; mend that and run again")
+        return printable(f"{_text(error.filename)}: {error.strerror}; fix this and rerun")
     return _memory_in_one_line(error)
 
 

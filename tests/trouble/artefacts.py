@@ -105,10 +105,10 @@ def of_zarr(stage: str, group: str, array: str, chunk: str, coordinate: str) -> 
         stage,
         f"{group} lacks the array {array}",
         REFUSED,
-        rf"{name}: holds no array {array}",
+        rf"{name}: has no array {array}",
         lambda run: shutil.rmtree(run / f"{group}.zarr/{array}"),
     )
-    lost = rf"{name}: holds no array {coordinate}"
+    lost = rf"{name}: has no array {coordinate}"
     yield case(
         stage,
         f"{group} lacks its coordinate",

@@ -401,7 +401,7 @@ def places() -> Iterator[Case]:
     yield Case("images", "a file instead of the folder", REFUSED, r"dataset\.root: .*photos is not a folder", a_file)
     yield Case("images", "an empty folder", REFUSED, r"dataset\.root: no photos below", nothing)
     yield Case("images", "all photos bad", REFUSED, r"dataset\.root: none of the 1 photos", all_bad)
-    yield Case("images", "all photos held out", REFUSED, r"dataset\.test: leaves no photo", all_held_out)
+    yield Case("images", "all photos held out", REFUSED, r"dataset\.test: leaves no image", all_held_out)
     yield Case(
         "images",
         "a list with a wrong path",

@@ -113,7 +113,7 @@ def named(pattern: str) -> dict[str, torch.Tensor]:
 
 
 CALLED = r"has (posix|nt)\.system called on loading"
-NO_STATE, DAMAGED = "holds no state dict", "damaged or cut short; fetch it again"
+NO_STATE, DAMAGED = "holds no state dict", "damaged or cut short; download it again"
 WEIGHTS = [
     ("a pickle that runs a program", "w.pt", lambda: saved({"a": torch.ones(1), "b": Harm()}), CALLED),
     ("an older pickle that runs a program", "w.pt", lambda: saved({"a": Harm()}, _use_new_zipfile_serialization=False), CALLED),
@@ -123,7 +123,7 @@ WEIGHTS = [
     ("a member of an enum of a project", "w.pt", lambda: saved({"a": torch.ones(1), "b": functools.partial(min, 1), "c": Level.LOW}), r"models\.Level called"),
     ("a pickle of a long memo", "w.pt", lambda: b"\x80\x02}r\xff\xff\xff\x7f.", NO_STATE),
     ("a pickle of a long text", "w.pt", lambda: b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\x7fabc.", DAMAGED),
-    ("an empty pickle", "w.pt", lambda: b"", "is empty; fetch it again"),
+    ("an empty pickle", "w.pt", lambda: b"", "is empty; download it again"),
     ("a pickle cut short", "w.pt", lambda: saved(STATE)[:200], DAMAGED),
     ("a pickle cut late", "w.pt", lambda: saved(STATE)[:-30], DAMAGED),
     ("an older pickle cut short", "w.pt", lambda: saved(STATE, _use_new_zipfile_serialization=False)[:-5], DAMAGED),
@@ -145,10 +145,10 @@ WEIGHTS = [
     ("a web page", "w.safetensors", lambda: b"<html>", "a web page, not the weights"),
     ("a gzip archive", "w.pth", lambda: gzip.compress(b"x"), "an archive"),
     ("text", "w.bin", lambda: b"not found", "not a checkpoint that can be read"),
-    ("empty", "w.safetensors", lambda: b"", "is empty; fetch it again"),
-    ("cut short", "w.safetensors", lambda: save(STATE)[:-4], "not a whole safetensors file"),
-    ("a header of exabytes", "w.safetensors", lambda: b"\xff" * 8 + b"{}", "not a whole safetensors file"),
-    ("offsets outside", "w.safetensors", lambda: save(STATE).replace(b"[0,8]", b"[0,9]"), "not a whole safetensors file"),
+    ("empty", "w.safetensors", lambda: b"", "is empty; download it again"),
+    ("cut short", "w.safetensors", lambda: save(STATE)[:-4], "not a complete safetensors file"),
+    ("a header of exabytes", "w.safetensors", lambda: b"\xff" * 8 + b"{}", "not a complete safetensors file"),
+    ("offsets outside", "w.safetensors", lambda: save(STATE).replace(b"[0,8]", b"[0,9]"), "not a complete safetensors file"),
     ("no index", "w.index.json", lambda: b"[]", "no index of weights"),
     ("an index of a file that is gone", "w.index.json", lambda: b'{"weight_map": {"a": "gone.safetensors"}}', r"gone\.safetensors, which it lists: no such file"),
     ("another suffix", "w.exe", lambda: b"MZ", "not a checkpoint that can be read"),
@@ -378,9 +378,9 @@ DESCRIPTIONS = [
         r"preprocessing\.mean\.0: input should be less than or equal to 1",
     ),
     ("no weights", {"adapter_digest": None}, "names no weights"),
-    ("thresholds of other classes", {"thresholds": {"rule": "x", "x": [0.5]}}, "thresholds: not one for each class"),
+    ("thresholds of other classes", {"thresholds": {"rule": "x", "x": [0.5]}}, "thresholds: need one per class"),
     ("thresholds of 7", {"thresholds": {"rule": "x", "x": [7, 7]}}, "thresholds"),
-    ("a rule that is not there", {"thresholds": {"rule": "y", "x": [0.5, 0.5]}}, "thresholds: the rule is none"),
+    ("a rule that is not there", {"thresholds": {"rule": "y", "x": [0.5, 0.5]}}, "thresholds: the rule is not one"),
 ]
 
 

@@ -69,7 +69,7 @@ def test_corrections_of_training_photos_rerun_training_and_what_follows(finished
     table = pd.read_csv(run / "metrics.csv").set_index("stage")["by_hand"]
     assert table["overridden"] == table["student"] == 1 and table["pseudo"] == 0
     log = (run / "logs" / "override.log").read_text()
-    assert "1 labels of 1 training photos are a human's" in log
+    assert "1 labels of 1 training photos were set by hand" in log
     assert "corrections of held-out photos, which train nothing: 1" in log
     labels = exported(finished)
     assert labels["3.jpg"]["dog"] == labels["held-out/1.jpg"]["cat"] == (1.0, "human")

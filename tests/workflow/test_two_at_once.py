@@ -29,7 +29,7 @@ def test_a_second_run_is_refused_and_another_dataset_runs_beside(tmp_path):
     errors = [line for line in refused.stderr.splitlines() if line.startswith("cutsew: ")]
     assert refused.returncode == 1 and "Traceback" not in refused.stderr
     assert errors == [line for line in errors if f"results/one: snakemake (process {first.pid} on " in line]
-    assert len(errors) == 1 and errors[0].endswith("wait until it ends, or give this run another dataset.name")
+    assert len(errors) == 1 and errors[0].endswith("wait for it to finish, or give this run another dataset.name")
     assert one.snakemake("--configfile", "one.yaml", "--dry-run").returncode == 0
     said = ["".join(lines), other.communicate()[0]]
     assert [first.wait(), other.wait()] == [0, 0], said

@@ -48,7 +48,7 @@ def difference(
     for run in (*firsts, *seconds):
         if run.ids(split) != ids or run.classes != classes:
             raise UserError(
-                f"{run.folder}: is of other photos or classes than {firsts[0].folder}; name runs of one dataset"
+                f"{run.folder}: has other images or classes than {firsts[0].folder}; name runs of one dataset"
             )
     truth = firsts[0].truth(ids)
     if truth is None or not (truth >= 0).any():

@@ -153,7 +153,7 @@ def _placing(copy: bool) -> Callable[[str, Path], None]:
     def place(file: str, target: Path) -> None:
         source = os.path.abspath(file)  # noqa: PTH100
         if not os.path.isfile(source):  # noqa: PTH113
-            raise UserError(f"{file}: no such photo here; run in the folder that the workflow was run in")
+            raise UserError(f"{file}: no such image here; run this in the folder where the workflow ran")
         if copy:
             shutil.copyfile(source, target)
         else:

@@ -100,7 +100,7 @@ class Labels:
     Attributes:
         outcomes: what each stage made of the photos.
         stages: split -> stage whose labels its photos have.
-        photos: rows of the manifest, split after split; photos without finite labels are left out.
+        photos: rows of the manifest, split after split; images without finite labels are excluded.
         left_out: how many those are.
         thresholds: from which probability a class is a label.
         sure: stage whose probabilities stand beside the labels; None for the labels' own.
@@ -244,7 +244,7 @@ def _refuse(run: Run, stage: str | None, split: str | None, sure: str | None, kn
     every = list(dict.fromkeys(name for there in known.values() for name in there))
     for option, given in (("--stage", stage), ("--probabilities", sure)):
         if given is not None and given not in every:
-            raise UserError(f"{option}: {given} is no stage of {run.folder.name}{near(given, every)}")
+            raise UserError(f"{option}: {given} is not a stage of {run.folder.name}{near(given, every)}")
     here = f"{split} photos" if split else "photos that have both"
     there = "; ".join(f"{name}: {', '.join(names)}" for name, names in known.items())
     raise UserError(f"--stage: no labels of {stage or 'a stage'} for {here}; there are {there}")

@@ -146,7 +146,7 @@ def refuse_without_files(form: str, labels: Labels) -> None:
         raise UserError(f"--format: {form} shows photos, and this run has none (dataset.kind ids); use cleanlab")
     for first in labels.photos["path"].head(1):
         if not Path(first).is_file():
-            raise UserError(f"{first}: no such photo here; run in the folder that the workflow was run in")
+            raise UserError(f"{first}: no such image here; run this in the folder where the workflow ran")
 
 
 def said_of(labels: Labels) -> dict[str, dict[str, int]]:

@@ -70,7 +70,7 @@ def sewn(run: Run, name: str, epochs: int | None = None) -> Content | None:
     pasted = [path for path in made.inputs if path.name == PATCHES]
     for path in pasted:
         if path.is_file() and input_digest(path) != made.inputs[path]:
-            raise UserError(f"{path}: not the one that the training pasted from; run the workflow again")
+            raise UserError(f"{path}: not the one that training pasted from; run the workflow again")
     album = read_album(photos, pasted[0] if sew.enabled and pasted else None)
     place, ids = int((photos["id"] == name).to_numpy().argmax()), photos["id"].tolist()
     return {

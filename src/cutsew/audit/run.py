@@ -68,7 +68,7 @@ class Run:
         self._traces = Traces()
         self._places = self._located()
         if self.path(MANIFEST) is None or self.path("logits.zarr") is None:
-            raise UserError(f"{folder}: holds no labels of photos{_near_folders(folder)}; name a run's folder")
+            raise UserError(f"{folder}: has no labels{_near_folders(folder)}; name a run's folder")
 
     def path(self, name: str) -> Path | None:
         """Return where an artefact is, such as fused.zarr or references/smoothed/scores.zarr; None if nowhere."""
@@ -109,7 +109,7 @@ class Run:
             return model.model_validate(told)
         except pydantic.ValidationError:
             raise UserError(
-                f"{self.folder / name}: its record's {section} is of another version; run it again"
+                f"{self.folder / name}: the {section} of its record is of another version; rerun the workflow"
             ) from None
 
     @cached_property
@@ -150,7 +150,7 @@ class Run:
         made = self.record(FILE) if self.corrections is not None else None
         for path, digest in made.inputs.items() if made is not None else ():
             if path.suffix != ".parquet" and (not path.is_file() or input_digest(path) != digest):
-                log.warning("%s has changed since these corrections were read; run snakemake to take it up", path)
+                log.warning("%s has changed since these corrections were read; run snakemake to apply it", path)
 
     @cached_property
     def final(self) -> Outcome | None:
@@ -191,7 +191,7 @@ class Run:
         """
         found = self.images[self.images["id"] == name]
         if found.empty:
-            raise UserError(f"--image: {name} is no photo of {self.folder.name}{near(name, list(self.images['id']))}")
+            raise UserError(f"--image: {name} is no image of {self.folder.name}{near(name, list(self.images['id']))}")
         return found.iloc[0]
 
     def class_number(self, name: str) -> int:

@@ -50,7 +50,7 @@ def check(
     _check_classes(config, dataset.root)
     layouts.read_lists(dataset, dataset.root)
     if lost and dataset.on_bad_image == "stop":
-        raise UserError(f"{lost} photos are not there; add them, or set dataset.on_bad_image: skip")
+        raise UserError(f"{lost} images are missing; add them, or set dataset.on_bad_image: skip")
     what = "copy" if dataset.benchmark is None else f"copy of {dataset.benchmark}, protocol {dataset.protocol},"
     typer.echo(f"this {what} can be used as it is")
 

@@ -33,7 +33,7 @@ def difference(
     told = measured(firsts, seconds, stage, split, draws, positives)
     if told is None:
         truth = f"class with {positives} positives or more among" if positives > 1 else "true labels of"
-        raise UserError(f"{first}: has no {truth} its {split} photos, so nothing says which run is better")
+        raise UserError(f"{first}: has no {truth} its {split} images, so the runs cannot be compared")
     found = told.difference
     counts = f"{len(firsts)} and {len(seconds)} runs, {told.photos} {split} photos, {told.classes} classes"
     typer.echo(f"{stage}: {found.points:+.2f} [{found.low:+.2f}, {found.high:+.2f}] points of mAP ({counts})")

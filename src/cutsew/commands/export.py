@@ -63,7 +63,7 @@ def write(
     """
     folder = folder.absolute()  # `.` has no name that a draft could stand beside
     if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / RECORD).is_file())):
-        raise UserError(f"{folder}: is there and no export; name a new folder")
+        raise UserError(f"{folder}: already exists and is not an export; choose another folder")
     if onnx:
         model_files.require()
     student = load(run, "cpu", partial(_in_float32, build))
@@ -116,8 +116,8 @@ def _with_labels(given: Thresholds, path: Path, scores: Path) -> Thresholds:
     values = labelled[[label_column(name) for name in outcome.classes]].to_numpy(np.int8)
     found = best_f1(values, outcome.read(labelled["id"].tolist()))
     if np.isnan(found).any():
-        log.warning("some classes have no labelled photo among the held-out ones; they keep %s", FIXED)
-    log.info("thresholds from the labels of %d held-out photos", len(labelled))
+        log.warning("some classes have no labeled held-out image; they keep the thresholds of %s", FIXED)
+    log.info("thresholds fitted to the labels of %d held-out images", len(labelled))
     return Thresholds(given.rule, {**given.by_rule, LABELS: np.where(np.isnan(found), FIXED, found).tolist()})
 
 

@@ -97,7 +97,7 @@ def labels(
     _refuse_options(form, probabilities, images, root, url)
     suffix = SUFFIX.get(form)
     if suffix is not None and (file.is_dir() or file.suffix != suffix):
-        raise UserError(f"{file}: not a file's name in {suffix}; what opens {form} files looks at it")
+        raise UserError(f"{file}: the name must end in {suffix}, as readers of {form} files expect")
     found = Run(run)
     found.warn_of_edited_corrections()
     chosen = choose(found, stage, split, threshold, probabilities, by_hand=corrections)
@@ -105,11 +105,11 @@ def labels(
         chosen = replace(chosen, photos=chosen.photos[chosen.photos["id"].isin(_named_in(only, chosen))])
     count = _write(form, file, chosen, root, url, copy=images is Images.copy)
     if chosen.left_out:
-        log.warning("%d photos without finite labels are left out", chosen.left_out)
+        log.warning("%d images without finite labels are excluded", chosen.left_out)
         if chosen.corrections is not None:
             lost = {name for part in chosen.stages for name in found.ids(part)} - set(chosen.photos["id"])
             unwritten = int(chosen.corrections.table["image"].isin(lost).sum())
-            log.warning("%d corrections of those photos are left out with them", unwritten)
+            log.warning("%d corrections of those images are excluded with them", unwritten)
     stages = ", ".join(f"{name}: {given}" for name, given in chosen.stages.items())
     corrected = f"; {len(chosen.corrected)} set or crossed out by a human" if chosen.corrected is not None else ""
     typer.echo(f"{file}: {len(chosen.photos)} photos, {count} labels ({stages}){corrected}")
@@ -120,7 +120,7 @@ def _refuse_options(
 ) -> None:
     """Refuse options that a format does not take."""
     if probabilities is not None and form is not Format.cleanlab:
-        raise UserError(f"--probabilities: not for {form}, which shows a label with its own; leave it out")
+        raise UserError(f"--probabilities: {form} stores each label's own probability; omit it")
     takes = {
         "--images": (images, (Format.huggingface, Format.yolo)),
         "--root": (root, (Format.labelstudio, Format.cvat)),

@@ -22,7 +22,7 @@ def verify(folder: Annotated[Path, typer.Argument(help="A run's folder, results/
         raise UserError(f"{folder}: no such folder; name a run's, results/<dataset>/<run>")
     records = reach(plain(folder), traces)
     if not records and not traces.bad:
-        raise UserError(f"{folder}: holds no record of an artefact; name a run's folder, results/<dataset>/<run>")
+        raise UserError(f"{folder}: has no records; name a run's folder, results/<dataset>/<run>")
     with tqdm(total=_count(records), desc="verify", unit="file") as bar:
         verifier = Verifier(traces, lambda _: bar.update())
         findings = verifier.findings(folder)

@@ -21,7 +21,7 @@ def why(
         raise UserError(f"{artefact}: no such file; name an artefact of a run, such as results/demo/default/fused.zarr")
     cause = explain(artefact, Traces())
     if cause.kind == "given":
-        raise UserError(f"{artefact}: no record beside it says how it was made; name an artefact of a run")
+        raise UserError(f"{artefact}: has no record of how it was made; name an artefact of a run")
     if as_json:
         typer.echo(json.dumps(cause.as_dict(), indent=1, ensure_ascii=False))
         return

@@ -111,7 +111,7 @@ def read_instances(root: Path, name: str, setting: str) -> tuple[Instances, list
             lost = "image_id" if photo is None else "category_id"
             raise UserError(
                 f"{path}: annotation {item.get('id')} is of a photo or category that the file does not list "
-                f"({lost} {item.get(lost)!r}); remove that annotation, or get the file again"
+                f"({lost} {item.get(lost)!r}); remove that annotation, or download the file again"
             )
         found[photo][category] += 1
     return dict(found), list(categories.values())
@@ -152,7 +152,7 @@ def _files(path: Path, setting: str) -> dict[Key, str]:
             )
         number = _number(item.get("id"))
         if number is None:
-            raise UserError(f"{path}: not an instances JSON of COCO (an image without an id); get it again")
+            raise UserError(f"{path}: not an instances JSON of COCO (an image without an id); download it again")
         if number in files or name in names:
             twice = f"photo {number}, {name}, stands twice"
             raise UserError(f"{path}: not an instances JSON of COCO ({twice}); remove one")
@@ -196,7 +196,7 @@ def _items(path: Path, prefix: str, setting: str) -> Iterator[dict[str, Any]]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); make it readable") from None
     except (ijson.JSONError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: not an instances JSON of COCO ({_first_line(error)}); get it anew") from None
+        raise UserError(f"{path}: not an instances JSON of COCO ({_first_line(error)}); download it again") from None
 
 
 def _objects(file: BinaryIO, prefix: str) -> Iterator[dict[str, Any]]:

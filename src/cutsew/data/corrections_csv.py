@@ -149,7 +149,7 @@ def match_classes(table: pd.DataFrame, classes: Sequence[str], path: Path) -> pd
         known = name if name in exact else composed.get(nfc(name))
         if known is None:
             raise UserError(
-                f"{SETTING}: {path}, {_place(path)} {line}, column class: {name!r} is none of classes"
+                f"{SETTING}: {path}, {_place(path)} {line}, column class: {name!r} is not one of classes"
                 f"{_near(name, classes)}; correct it, or remove the row"
             )
         found.append(known)
@@ -172,7 +172,7 @@ def match_photos(table: pd.DataFrame, ids: Sequence[str], path: Path) -> pd.Data
         )
     for line, name, found in zip(table["line"], table["image"], fits, strict=True):
         if len(found) != 1:
-            wrong = f"fits {len(found)} photos" if found else f"is no photo of this run{_near(name, ids)}"
+            wrong = f"fits {len(found)} photos" if found else f"is no image of this run{_near(name, ids)}"
             raise UserError(
                 f"{SETTING}: {path}, {_place(path)} {line}, column image: {name!r} {wrong}; correct it, or remove "
                 "the row"

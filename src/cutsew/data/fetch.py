@@ -73,7 +73,7 @@ def fetch(url: str, path: Path, digest: str | None = None) -> str:
         whole.unlink()
         _source(part).unlink(missing_ok=True)
         raise UserError(
-            f"{url}: digests to {found}, not to {digest}; what had arrived is removed: try again, or another mirror"
+            f"{url}: digests to {found}, not to {digest}; the file was removed; try again, or use another mirror"
         )
     whole.replace(path)
     _source(part).unlink(missing_ok=True)
@@ -106,7 +106,7 @@ def unpack(archive: Path, folder: Path) -> None:
         if isinstance(error, OSError) and not isinstance(error, DAMAGED) and error.errno not in UNFIT:
             raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{archive}: not a sound archive ({reason}); remove it, to have it fetched again") from None
+        raise UserError(f"{archive}: not a sound archive ({reason}); remove it to download it again") from None
 
 
 def _fetch_whole(url: str, part: Path) -> None:
@@ -130,7 +130,7 @@ def _fetch_whole(url: str, part: Path) -> None:
         failed = 0 if _size(part) > before else failed + 1
         if failed >= TRIES:
             raise UserError(f"{url}: {reason}; try again later, or set dataset.download.mirror") from None
-        log.info("%s: %s after %d bytes; going on", url, reason, _size(part))
+        log.info("%s: %s after %d bytes; resuming", url, reason, _size(part))
         time.sleep(PAUSE * 2 ** max(failed - 1, 0))
 
 
@@ -193,9 +193,9 @@ def _place(content: IO[bytes] | None, path: Path) -> None:
 def _refuse_escape(archive: Path, name: str, *, plain: bool) -> None:
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or ":" in name.partition("/")[0]:
-        raise UserError(f"{archive}: {name!r} would land outside the folder; this is not the archive that it should be")
+        raise UserError(f"{archive}: {name!r} would land outside the folder; this is not the expected archive")
     if not plain:
-        raise UserError(f"{archive}: {name!r} is a link or a device; this is not the archive that it should be")
+        raise UserError(f"{archive}: {name!r} is a link or a device; this is not the expected archive")
 
 
 def _source(part: Path) -> Path:

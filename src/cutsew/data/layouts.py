@@ -54,7 +54,9 @@ def read_lists(dataset: Dataset, root: Path) -> dict[str, Listing]:
                 f"{name}/{PurePath(p).name}" if i in both else i for i, p in zip(named.names, named.paths, strict=True)
             ]
             found[split] = replace(named, names=names)
-        log.info("%d photos are called alike in both lists, %s for one: their ids name the list", len(both), min(both))
+        log.info(
+            "%d images have the same name in both lists (%s); their ids get the list as a prefix", len(both), min(both)
+        )
     elif both:
         raise UserError(
             f"dataset.{_section(dataset)}.test: {len(both)} of the photos of list {test} stand in list {train} "

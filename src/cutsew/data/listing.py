@@ -163,7 +163,7 @@ def _with_scores(listed: pd.DataFrame, scores: ScoresTeacher, leftovers: list[fo
     usable = listed["id"].isin(usable_ids(listed["id"].tolist(), scores)) | (listed["split"] == "test")
     kept = listed[usable].reset_index(drop=True)
     if kept.empty:
-        raise UserError(f"teacher.scores.file: {scores.file} has no scores of any of the photos; name another file")
+        raise UserError(f"teacher.scores.file: {scores.file} has no scores of any of the photos; choose another file")
     if len(kept) < len(listed):
         log.warning("%d of %d photos have no scores and are dropped", len(listed) - len(kept), len(listed))
         if leftovers is not None:

@@ -80,7 +80,7 @@ class Labels:
         """
         lost = next((name for name in names if name not in self.rows), None)
         if lost is not None:
-            raise UserError(f"dataset.nus: {lost} is on a list, but none that comes with labels; mend the list")
+            raise UserError(f"dataset.nus: {lost} is on a list, but none that comes with labels; fix the list")
         return [self.rows[name] for name in names]
 
 
@@ -141,10 +141,10 @@ def read_concepts(root: Path) -> list[str]:
     path = _first(root / "ConceptsList" / "Concepts81.txt", root / "Concepts81.txt")
     names = [line.strip() for line in read_lines(path, "dataset.root") if line.strip()]
     if not names:
-        raise UserError(f"dataset.root: {path} names no concept; get it anew")
+        raise UserError(f"dataset.root: {path} names no concept; download it again")
     strange = next((name for i, name in enumerate(names) if "/" in name or name in names[:i]), None)
     if strange is not None:
-        raise UserError(f"dataset.root: {path} names the concept {strange}, twice or as a path; get it anew")
+        raise UserError(f"dataset.root: {path} names the concept {strange}, twice or as a path; download it again")
     return names
 
 
@@ -172,7 +172,7 @@ def read_labels(root: Path) -> Labels:
         lines = [_photo_id(line) for line in read_lines(list_path(root, name), "dataset.root") if line.strip()]
         if len(set(lines)) < len(lines):
             twice = next(line for line, count in Counter(lines).items() if count > 1)
-            raise UserError(f"dataset.root: {list_path(root, name)} names {twice} twice; get it anew")
+            raise UserError(f"dataset.root: {list_path(root, name)} names {twice} twice; download it again")
         part = np.empty((len(lines), len(concepts)), dtype=np.int8)
         for column, file in enumerate(tqdm(files, desc=f"labels of {name}", unit="concept")):
             part[:, column] = _read_column(file, len(lines))
@@ -204,7 +204,7 @@ def _read_column(path: Path, photos: int) -> npt.NDArray[np.int8]:
     except OSError as error:
         raise UserError(f"dataset.root: {path} cannot be read ({error.strerror}); make it readable") from None
     if len(entries) != photos:
-        raise UserError(f"dataset.root: {path} has {len(entries)} entries for {photos} photos; get it anew")
+        raise UserError(f"dataset.root: {path} has {len(entries)} entries for {photos} photos; download it again")
     return np.where(entries == b"1", 1, np.where(entries == b"0", 0, -1)).astype(np.int8)
 
 

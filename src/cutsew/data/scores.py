@@ -102,14 +102,14 @@ class Scores:
         return np.array([known.get(photo, known.get(PurePath(photo).stem, -1)) for photo in photos], dtype=np.int64)
 
     def _damaged(self, name: str) -> UserError:
-        return UserError(f"{SETTING}: {self._file}: array {name} is damaged or holds no numbers; mend it")
+        return UserError(f"{SETTING}: {self._file}: array {name} is damaged or holds no numbers; fix it")
 
     def _find(self, wanted: list[str]) -> Array:
         known = {name: column for column, name in enumerate(self._source.classes)}
         missing = [name for name in wanted if name not in known]
         if missing:
             has = ", ".join(self._source.classes[:8])
-            raise UserError(f"{SETTING}: {self._file} has no class {missing[0]} (it has: {has}, ...); mend classes")
+            raise UserError(f"{SETTING}: {self._file} has no class {missing[0]} (it has: {has}, ...); fix classes")
         return np.array([known[name] for name in wanted], dtype=np.int64)
 
     def _check(self, name: str, setting: str) -> int | None:
@@ -124,7 +124,7 @@ class Scores:
         if shape[-2:] != wanted or len(shape) not in (2, 3):
             raise UserError(
                 f"teacher.scores.{setting}: array {name} of {self._file} is {shape}, should end in {wanted}, its ids"
-                " by its classes; mend the file"
+                " by its classes; fix the file"
             )
         return shape[0] if len(shape) == 3 else None
 
@@ -185,7 +185,7 @@ def _open(path: Path, zero_shot: str) -> Source:
     except KeyError as error:
         raise UserError(f"{SETTING}: {path} has no {error.args[0]}; add it") from None
     except DAMAGE:
-        raise UserError(f"{SETTING}: {path}: damaged, or not the kind of file its name says; make it anew") from None
+        raise UserError(f"{SETTING}: {path}: damaged, or not the kind of file its name says; regenerate it") from None
     raise UserError(f"{SETTING}: {path}: not a kind that can be read; give .npz, a Zarr folder or .parquet")
 
 
@@ -235,7 +235,7 @@ class _Zarr:
         if lost:
             raise UserError(
                 f"{SETTING}: {self._path}: array {name} lacks {lost} of its {found.nchunks} chunks;"
-                " write it anew, with write_empty_chunks"
+                " rewrite it with write_empty_chunks"
             )
         return found.shape
 

@@ -82,7 +82,7 @@ def read_list(root: Path, name: str, setting: str) -> list[str]:
     ids = list(dict.fromkeys(lines))
     outside = next((name for name in ids if name.startswith("/") or ".." in name.split("/")), None)
     if outside is not None:
-        raise UserError(f"{setting}: {path} names {outside}, which would lie outside dataset.root; mend the list")
+        raise UserError(f"{setting}: {path} names {outside}, which would lie outside dataset.root; fix the list")
     if not ids:
         raise UserError(f"{setting}: {path} names no photo; name another list")
     return ids
@@ -111,12 +111,12 @@ def read_annotation(path: Path) -> list[Thing]:
     except _Doctype:
         raise UserError(f"{path}: declares a document type, which is refused; remove its DOCTYPE") from None
     except (ET.ParseError, ValueError, LookupError) as error:
-        raise UserError(f"{path}: not XML ({error}); mend this annotation") from None
+        raise UserError(f"{path}: not XML ({error}); fix this annotation") from None
     return [_thing(path, thing) for thing in tree.iter("object")]
 
 
 def _thing(path: Path, thing: ET.Element) -> Thing:
     name = (thing.findtext("name") or "").strip()
     if not name:
-        raise UserError(f"{path}: an object has no name; mend this annotation")
+        raise UserError(f"{path}: an object has no name; fix this annotation")
     return Thing(name, (thing.findtext("difficult") or "0").strip() == "1")

@@ -54,7 +54,7 @@ class OnnxStudent:
             self.square = Square(self.image_size, kept["interpolation"])
             self.thresholds = Thresholds(kept["threshold_rule"], json.loads(kept["thresholds_by_rule"]))
         except Exception:  # onnxruntime raises a kind of its own for each way that a file can be damaged
-            raise UserError(f"{path}: not a whole ONNX file of cutsew export; export the student again") from None
+            raise UserError(f"{path}: not a complete ONNX file of cutsew export; export the student again") from None
 
     def __call__(self, images: Tensor) -> Tensor:
         """Map (B, 3, S, S) uint8 RGB pixels to (B, C) float32 logits; their sigmoid is each class's probability."""

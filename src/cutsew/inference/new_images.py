@@ -60,11 +60,11 @@ def find(where: Path) -> Found:
     if where.is_file():
         return Found([str(where)], [str(where)])
     if not where.is_dir():
-        raise UserError(f"{where}: no such photo or folder; name one that is there")
+        raise UserError(f"{where}: no such file or folder; check the path")
     leftovers: list[folder.Leftover] = []
     names = folder.list_photos(where, leftovers, tolerant=True)
     if not names:
-        raise UserError(f"{where}: holds no photos ({' '.join(SUFFIXES)}); name a folder that does")
+        raise UserError(f"{where}: has no images ({' '.join(SUFFIXES)}); choose a folder that has some")
     return Found(names, [str(where / name) for name in names], leftovers)
 
 
@@ -120,7 +120,7 @@ def format_of(out: Path, wanted: str | None, classes: Sequence[str], *, long: bo
     if chosen == "csv" and not long:
         for name in classes:
             if name in ("image", "labels") or SEPARATOR in name:
-                raise UserError(f"{out}: the class {name!r} does not fit this table; write .jsonl, or add --long")
+                raise UserError(f"{out}: the class {name!r} is not allowed in this table; write .jsonl, or add --long")
     return chosen
 
 
@@ -252,7 +252,7 @@ def predict(photos: Path, student: Classifier, out: Path, how: How) -> int:
     with logging_redirect_tqdm(), writing(out, chosen, student.classes, long=how.long) as write:
         bad = _predict(found, student, thresholds, how, write)
         if bad == len(found.names):
-            raise UserError(f"{photos}: of {bad} photos none can be read; nothing is written")
+            raise UserError(f"{photos}: of {bad} images none can be read; nothing is written")
     _tell(len(found.names), bad, found)
     return len(found.names) - bad
 
@@ -274,7 +274,7 @@ def _predict(found: Found, student: Classifier, thresholds: npt.NDArray[np.float
                 logits = student.logits(torch.stack([item for _, _, item in kept])).numpy()
                 if how.together is not None:
                     logits = how.together([path for _, path, _ in kept], logits)
-                refuse_not_finite(logits, [name for name, _, _ in kept], "the model's answer")
+                refuse_not_finite(logits, [name for name, _, _ in kept], "the model's output")
                 for (name, _, _), probabilities in zip(kept, sigmoid(logits.astype(np.float64)), strict=True):
                     write(name, probabilities, probabilities >= thresholds)
             bar.update(len(batch))
@@ -285,4 +285,4 @@ def _tell(photos: int, bad: int, found: Found) -> None:
     skipped = ([f"{bad} that cannot be read"] if bad else []) + accounting.counts(
         accounting.groups([], found.leftovers)
     )
-    log.info("%d photos looked at%s", photos - bad, f"; skipped: {printable(', '.join(skipped))}" if skipped else "")
+    log.info("%d images classified%s", photos - bad, f"; skipped: {printable(', '.join(skipped))}" if skipped else "")

@@ -94,11 +94,13 @@ class Together:
         run = Run(folder)
         scoring = run.settings("fused.zarr", "score", Score)
         if scoring.rule != "softmax":
-            raise UserError(f"--ensemble: {folder} fused {scoring.rule}'s scores, and new photos are cut; leave it out")
+            raise UserError(
+                f"--ensemble: {folder} fused {scoring.rule}'s scores, and new images are scored by crops; omit it"
+            )
         views, text = run.path("views.zarr"), run.path("text.zarr")
         records = sorted(views.with_suffix(".records").glob("*.json")) if views is not None else []
         if views is None or text is None or not records:
-            raise UserError(f"--ensemble: {folder} has no teacher that could look at new photos; leave it out")
+            raise UserError(f"--ensemble: {folder} has no teacher that can score new images; omit it")
         settings = read_record(records[0], "settings")
         self._cut = Cut.model_validate(settings["cut"])
         self._teacher = teachers.build(Teacher.model_validate(settings["teacher"]), pick_device(device))
@@ -121,7 +123,7 @@ class Together:
         self._parts = [] if self._windows is not None else self._parts_of_passes()
         self._batch_size = batch_size
         self.views = len(self._passes) + 1
-        log.info("the teacher is asked about %d views of each photo", self.views)
+        log.info("the teacher scores %d views per image", self.views)
 
     def __call__(self, paths: Sequence[str], student: Floats) -> npt.NDArray[np.float32]:
         """Combine (n, C) logits of the student with the fused teacher's of the same n photos."""

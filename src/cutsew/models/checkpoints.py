@@ -66,7 +66,7 @@ def read_state_dict(path: Path, setting: str) -> dict[str, Tensor]:
     except UnreadableError as refused:
         raise UserError(f"{setting}: {path}: {refused}") from None
     except RecursionError:  # an entry that holds itself
-        raise UserError(f"{setting}: {path}: is damaged; fetch it again") from None
+        raise UserError(f"{setting}: {path}: is damaged; download it again") from None
     except OSError as error:
         raise UserError(f"{setting}: {path}: cannot be read ({error.strerror or error}); make it readable") from None
 
@@ -150,7 +150,7 @@ def _read(path: Path) -> object:
     with path.open("rb") as stream:
         head = stream.read(64)
     if not head:
-        raise UnreadableError("is empty; fetch it again")
+        raise UnreadableError("is empty; download it again")
     reason = next((text for start, text in _OTHER_FILES.items() if head.lstrip().startswith(start)), None)
     if reason is not None:
         raise UnreadableError(reason)
@@ -167,7 +167,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(path)
     except SafetensorError as error:
-        raise UnreadableError(f"not a whole safetensors file ({error}); fetch it again") from None
+        raise UnreadableError(f"not a complete safetensors file ({error}); download it again") from None
 
 
 def _read_shards(index: Path) -> dict[str, Tensor]:
@@ -187,7 +187,7 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
             raise UnreadableError(f"{shard.name}, which it lists: {refused}") from None
     missing = sorted(shard_of.keys() - state.keys())
     if missing:
-        raise UnreadableError(f"lists {missing[0]}, which is in none of its files; fetch them again")
+        raise UnreadableError(f"lists {missing[0]}, which is in none of its files; download them again")
     return state
 
 

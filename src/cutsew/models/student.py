@@ -80,9 +80,9 @@ class Description(BaseModel):
         rules = dict(self.thresholds or {})
         rule = rules.pop("rule", None)
         if any(not isinstance(values, list) or len(values) != len(self.classes) for values in rules.values()):
-            raise ValueError("thresholds: not one for each class")
+            raise ValueError("thresholds: need one per class")
         if self.thresholds is not None and (not isinstance(rule, str) or rule not in rules):
-            raise ValueError("thresholds: the rule is none of those that are there")
+            raise ValueError("thresholds: the rule is not one of those present")
         return self
 
 
@@ -94,13 +94,13 @@ def read_description(path: Path) -> dict[str, Any]:
 
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such file; it stands beside the student's weights, so copy both")
+        raise UserError(f"{path}: no such file; it belongs next to the student's weights, so copy both")
     model: dict[str, Any] = read_yaml(path, "a student's description")
     try:
         Description.model_validate(model)
     except ValidationError as error:
         reason = one_line(error, Description)
-        raise UserError(f"{path}: not a student's description ({reason}); train again to make it") from None
+        raise UserError(f"{path}: not a valid model description ({reason}); retrain the student") from None
     return model
 
 
@@ -198,7 +198,7 @@ def scored(student: Student, batches: Iterable[Tensor], paths: Sequence[str], ba
     found: list[Logits] = []
     for batch in batches:
         z = student(batch.flatten(0, -4)).cpu().numpy().reshape(*batch.shape[:-3], -1)
-        refuse_not_finite(z, paths[sum(map(len, found)) :], "the student's answer to the photo")
+        refuse_not_finite(z, paths[sum(map(len, found)) :], "the student's logits")
         found.append(z)
         bar.update(len(batch))
     return np.concatenate(found)
@@ -293,11 +293,11 @@ def _read_weights(path: Path, digest: str) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; run the workflow to train the student")
     if file_digest(path) != digest:
-        raise UserError(f"{path}: does not belong to the {MODEL} beside it; train again or copy both files together")
+        raise UserError(f"{path}: does not belong to the {MODEL} next to it; retrain, or copy both files together")
     try:
         return load_file(path)
     except SafetensorError:
-        raise UserError(f"{path}: not a whole safetensors file; train again") from None
+        raise UserError(f"{path}: not a complete safetensors file; train again") from None
 
 
 def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -174,7 +174,7 @@ class TagClip:
             ("votes", settings.votes, tower.blocks),
         ):
             if settings.blocks and wanted > there:
-                raise UserError(f"score.tagclip.{name}: {wanted} of the {there} blocks that there are; lower it")
+                raise UserError(f"score.tagclip.{name}: {wanted} of the {there} blocks; lower it")
         self._tower, self._settings = tower, settings
         self._texts, self._classes, self._scale, self._sizes = texts.to(device), classes, scale, sizes
 

@@ -56,7 +56,7 @@ def timm_backbone(student: Student, device: str, state: dict[str, Tensor] | None
     else:
         model = _packaged(settings.model) if settings.weights == "package" else _weighted(settings)
     if not hasattr(model, "forward_intermediates"):
-        raise UserError(f"student.timm.model: {settings.model} gives no feature map; take another")
+        raise UserError(f"student.timm.model: {settings.model} gives no feature map; choose another")
     tower = LastFeatures(model.eval())
     if state is not None:
         checkpoints.load(tower, state, settings.model, "student.timm.model")

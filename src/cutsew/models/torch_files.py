@@ -122,7 +122,7 @@ def read(path: Path) -> object:
         except Exception as error:  # damage is answered with nearly any, also with a seek to before the start
             if isinstance(error, OSError) and error.errno != errno.EINVAL:
                 raise
-            raise UnreadableError("is damaged or cut short; fetch it again") from None
+            raise UnreadableError("is damaged or truncated; download it again") from None
 
 
 def state_of(module: Record, registered: dict[str, set[str]] | None = None) -> dict[str, Tensor]:
@@ -142,7 +142,7 @@ def state_of(module: Record, registered: dict[str, set[str]] | None = None) -> d
         prefix, found = pending.pop()
         visited += 1
         if visited > _MOST_MODULES or prefix.count(".") > _DEEPEST:
-            raise UnreadableError("is damaged; fetch it again")
+            raise UnreadableError("is damaged; download it again")
         values = found.values
         if found.is_module:
             transient = values.get("_non_persistent_buffers_set") or ()
@@ -174,7 +174,7 @@ class _Unpickler(_Machine):  # type: ignore[misc]
         _, storage, key, _, count, *view = pid
         name = re.fullmatch(r"torch\.(?:cuda\.)?(\w+)Storage", storage.name)
         if name is None or name[1] not in _DTYPES or any(view) or self._storage is None:
-            raise UnreadableError(f"holds numbers in the form {storage.name[:100]}; save them as float32 or float16")
+            raise UnreadableError(f"has tensors of dtype {storage.name[:100]}; save them as float32 or float16")
         return _Storage(self._storage(str(key), _DTYPES[name[1]], int(count)))
 
     def load_reduce(self) -> None:
@@ -212,7 +212,7 @@ class _Unpickler(_Machine):  # type: ignore[misc]
 
 def _instance(kind: object) -> object:
     if not isinstance(kind, _Global):
-        raise UnreadableError("is damaged; fetch it again")
+        raise UnreadableError("is damaged; download it again")
     return _CONTAINERS[kind.name]() if kind.name in _CONTAINERS else Record(kind.name)
 
 
@@ -233,7 +233,7 @@ def _call(called: object, arguments: tuple[Any, ...]) -> object:
     if _HARMLESS.fullmatch(name):
         return Record(name)
     raise UnreadableError(
-        f"has {name[:100]} called on loading, which could run any code, and is refused; where it was made, "
+        f"has {name[:100]} called on loading, which could run arbitrary code and is refused; where it was saved, "
         "save its state_dict() as .safetensors"
     )
 
@@ -245,7 +245,7 @@ def _read_zip(stream: BinaryIO) -> object:
         if root is None:
             raise UnreadableError("is a zip archive, but not one by torch.save; give the file of weights itself")
         if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
-            raise UnreadableError("was saved on a big-endian machine; save it again on a usual one")
+            raise UnreadableError("was saved on a big-endian machine; save it again on a little-endian one")
         known: dict[tuple[str, torch.dtype], Tensor] = {}
 
         def storage(key: str, dtype: torch.dtype, count: int) -> Tensor:
@@ -299,7 +299,7 @@ def _read_stream(stream: io.BufferedReader, size: int) -> object:
         return first
     _Unpickler(bounded).load()  # version of the protocol
     if not _Unpickler(bounded).load()["little_endian"]:
-        raise UnreadableError("was saved on a big-endian machine; save it again on a usual one")
+        raise UnreadableError("was saved on a big-endian machine; save it again on a little-endian one")
     found = _Unpickler(bounded, storage).load()
     listed = _Unpickler(bounded).load()
     if set(map(str, listed)) != known.keys():

@@ -24,13 +24,11 @@ class Stage:
 
 
 STAGES: dict[str, Stage] = {
-    "tiny_clip": Stage("Train the demo's tiny CLIP anew.", 1, ()),
-    "demo_world": Stage(
-        "Write the embedded demo's photos in PASCAL VOC layout.", 1, ("demo.train", "demo.test", "demo.seed")
-    ),
-    "download": Stage("Fetch and unpack a benchmark's archives.", 1, ("dataset.download", "dataset.root")),
+    "tiny_clip": Stage("Retrain the demo's tiny CLIP.", 1, ()),
+    "demo_world": Stage("Write the demo's images in PASCAL VOC layout.", 1, ("demo.train", "demo.test", "demo.seed")),
+    "download": Stage("Download and unpack a benchmark's archives.", 1, ("dataset.download", "dataset.root")),
     "manifest": Stage(
-        "List, check and shard the photos.",
+        "List, check and shard the images.",
         2,
         ("dataset.kind", "dataset.root", "dataset.on_bad_image", "dataset.test", "dataset.shard_size")
         + ("dataset.voc", "dataset.coco", "dataset.nus", "dataset.unlabelled")
@@ -38,7 +36,7 @@ STAGES: dict[str, Stage] = {
         ("demo_world", "download"),
     ),
     "truth": Stage(
-        "Read the true labels, for evaluation only.",
+        "Read the ground-truth labels, for evaluation only.",
         2,
         ("classes", "dataset.kind", "dataset.root", "dataset.truth", "dataset.difficult", "dataset.coco"),
         ("manifest",),
@@ -50,7 +48,7 @@ STAGES: dict[str, Stage] = {
         ("tiny_clip",),
     ),
     "encode": Stage(
-        "Embed whole photos or a block of crop passes of one shard.",
+        "Embed the whole images, or a block of crop passes, of one shard.",
         4,
         ("teacher.kind", "teacher.precision", "teacher.compiled", "teacher.runtime")
         + ("teacher.open_clip", "teacher.conse")
@@ -59,55 +57,55 @@ STAGES: dict[str, Stage] = {
         ("manifest", "tiny_clip"),
     ),
     "seal": Stage(
-        "Write the metadata of views.zarr once all its chunks are there.",
+        "Write the metadata of views.zarr when all chunks are complete.",
         2,
         ("cut.layout", "cut.tiles", "cut.windows", "cut.passes", "cut.passes_per_job", "dataset.shard_size"),
         ("encode",),
     ),
     "score": Stage("Turn embeddings into logits (Eq. 3-4).", 2, ("score.epsilon",), ("text", "seal")),
     "import_scores": Stage(
-        "Take logits from scores made elsewhere.",
+        "Read logits from externally computed scores.",
         1,
         ("classes", "teacher.scores", "score.activation", "score.epsilon"),
         ("manifest",),
     ),
     "tagclip": Stage(
-        "Score the patches of one shard's photos, and ask again about each class's region (TagCLIP).",
+        "Score the patches of one shard's images and re-score each class's region (TagCLIP).",
         2,
         ("teacher.kind", "teacher.precision", "teacher.open_clip", "dataset.shard_size")
         + tuple(f"score.tagclip.{name}" for name in ("background", "patches", "blocks", "votes", "candidates")),
         ("manifest", "text", "tiny_clip"),
     ),
     "seal_tagclip": Stage(
-        "Write the metadata of tagclip.zarr once all its chunks are there.", 1, ("dataset.shard_size",), ("tagclip",)
+        "Write the metadata of tagclip.zarr when all chunks are complete.", 1, ("dataset.shard_size",), ("tagclip",)
     ),
     "fuse": Stage(
-        "Fuse the answers of all views (Eq. 7), or TagCLIP's two.",
+        "Fuse the logits of all views (Eq. 7), or TagCLIP's two scores.",
         2,
         ("fuse", "score.rule", "score.epsilon", "score.tagclip.weight"),
         ("score", "import_scores", "seal_tagclip"),
     ),
     "correct": Stage("Lift the top-beta classes (Eq. 9).", 1, ("correct",), ("fuse",)),
     "targets": Stage(
-        "Set how many labels a photo has on average.",
+        "Shift the logits to a mean number of labels per image.",
         3,
         ("targets",),
         ("correct", "fuse", "score", "import_scores"),
     ),
     "corrections": Stage(
-        "Read a human's corrections of labels and match them to the photos.",
+        "Read manual label corrections and match them to the images.",
         1,
         ("classes", "labels", "student.kind"),
         ("manifest",),
     ),
     "override": Stage(
-        "Apply a human's corrections of training photos to the labels that training starts from.",
+        "Apply manual corrections to the initial training labels.",
         2,
         ("score.epsilon",),
         ("corrections", "targets", "correct", "fuse", "score", "import_scores"),
     ),
     "select": Stage(
-        "Choose the salient photos to paste (Eq. 10).", 1, ("select",), ("score", "import_scores", "correct")
+        "Select the salient images to paste (Eq. 10).", 1, ("select",), ("score", "import_scores", "correct")
     ),
     "train": Stage(
         "Train the adapter and refine the pseudo-labels (Eq. 11-20).",
@@ -115,16 +113,18 @@ STAGES: dict[str, Stage] = {
         ("classes", "student", "adapter", "linear", "sew", "train", "correct"),
         ("override", "targets", "correct", "fuse", "score", "import_scores", "select", "tiny_clip"),
     ),
-    "predict": Stage("Score photos with the student: the held-out ones, or any photo or folder.", 2, (), ("train",)),
-    "tiles": Stage("Let the student look at tiles of the held-out photos too.", 1, (), ("train",)),
+    "predict": Stage(
+        "Classify images with a trained student: files, folders or the held-out split.", 2, (), ("train",)
+    ),
+    "tiles": Stage("Score the held-out images with test-time tiling.", 1, (), ("train",)),
     "ensemble": Stage(
-        "Combine the student's answer and the fused teacher's.",
+        "Ensemble the student's logits with the fused teacher's.",
         1,
         ("fuse.passes", "score.rule"),
         ("score", "import_scores", "fuse", "train", "predict"),
     ),
     "thresholds": Stage(
-        "Suggest from which probability each class counts as named.",
+        "Suggest per-class decision thresholds.",
         1,
         ("thresholds", "targets.count"),
         ("score", "import_scores", "train", "predict"),
@@ -136,7 +136,7 @@ STAGES: dict[str, Stage] = {
         ("corrections", "correct", "fuse", "train", "predict", "tiles", "ensemble", "thresholds"),
     ),
     "reference_labels": Stage(
-        "Turn true labels into those of a reference student.",
+        "Derive the training labels of a reference student from the ground truth.",
         1,
         ("classes", "references.smoothing", "train.seed"),
         ("truth",),
@@ -149,20 +149,20 @@ STAGES: dict[str, Stage] = {
         command="train",
     ),
     "reference_predict": Stage(
-        "Score the held-out photos with a reference student.", 2, (), ("reference_train",), command="predict"
+        "Score the held-out images with a reference student.", 2, (), ("reference_train",), command="predict"
     ),
     "explain": Stage(
-        "Map where teacher and student see a class, and keep their features of a sample.",
+        "Compute class activation maps, and the features of a sample of images.",
         2,
         ("teacher.kind", "teacher.open_clip", "teacher.conse", "explain"),
         ("text", "seal", "train", "predict", "tiny_clip"),
     ),
     "evaluate": Stage(
-        "Measure every stage.",
+        "Evaluate every stage.",
         3,
         ("evaluate", "predict"),
         ("truth", "predict", "tiles", "ensemble", "thresholds", "reference_predict"),
     ),
-    "report": Stage("Write the report.", 4, (), ("evaluate", "explain", "corrections")),
-    "sweep_table": Stage("Set the runs of a sweep side by side.", 2, (), ("evaluate",)),
+    "report": Stage("Write the HTML report.", 4, (), ("evaluate", "explain", "corrections")),
+    "sweep_table": Stage("Tabulate the runs of a sweep.", 2, (), ("evaluate",)),
 }

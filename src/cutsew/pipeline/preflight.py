@@ -163,7 +163,7 @@ def _training_photos(dataset: Dataset, scores: ScoresTeacher | None, classes: li
         _check_heif(listed["path"].tolist())
     train = int((listed["split"] != "test").sum())
     if train == 0:
-        raise UserError("dataset.test: leaves no photo to label and train on; hold fewer out")
+        raise UserError("dataset.test: leaves no image to train on; hold out fewer")
     fraction = dataset.test.fraction if dataset.kind == "folder" else None
     if fraction is None:
         return Listing(Count(train, train, f"the {train} of the training photos below dataset.root"), ids)
@@ -183,7 +183,7 @@ def _check_heif(paths: list[str]) -> None:
     if first is not None:
         raise UserError(
             f"{first}: {NO_HEIF}, as {len(named)} photos are named; {REMEDIES[NO_HEIF]}, "
-            "or set dataset.on_bad_image: skip to go on without them"
+            "or set dataset.on_bad_image: skip to skip them"
         )
 
 
@@ -194,7 +194,7 @@ def _to_come(config: Config) -> bool:
         return False
     record = Path("results", dataset.name, DEFAULT, "download.json")
     if record.exists():
-        raise UserError(f"dataset.root: {dataset.root} is gone; put it back, or remove {record} to download it again")
+        raise UserError(f"dataset.root: {dataset.root} is missing; restore it, or remove {record} to download it again")
     return True
 
 

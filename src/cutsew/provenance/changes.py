@@ -107,7 +107,7 @@ class ChangeReporter(logging.Handler):
         try:
             return describe(self._plan, list(jobs_of(self._dag(), self._plan)))
         except Exception:  # noqa: BLE001  # only words are lost
-            log.debug("what has changed cannot be told", exc_info=True)
+            log.debug("it is unknown what has changed", exc_info=True)
             return []
 
 

@@ -87,24 +87,24 @@ def protocol_of(run: Path) -> Measured:
     dataset = Dataset.model_validate({"difficult": truth["settings"]["dataset"]["difficult"], **settings})
     known = dataset.known()
     if dataset.benchmark is None or known is None:
-        raise UserError(f"{run}: dataset.benchmark is not set, so no published number is of these photos")
+        raise UserError(f"{run}: dataset.benchmark is not set, so there are no published numbers for these images")
     if dataset.reduced:
-        raise UserError(f"{run}: made on a reduced copy of {dataset.benchmark}; its numbers are not the benchmark's")
+        raise UserError(f"{run}: made on an incomplete copy of {dataset.benchmark}; its numbers are not comparable")
     absent = truth.get("facts", {}).get("classes_without_truth", [])
     if absent:
         raise UserError(
-            f"{run}: the truth knows nothing of {len(absent)} classes, {absent[0]!r} among them; its mAP is not of the "
+            f"{run}: the ground truth lacks {len(absent)} classes, {absent[0]!r} among them; its mAP is not of the "
             f"classes of {dataset.benchmark}"
         )
     if dataset.unlabelled != known.unlabelled:
         raise UserError(
             f"{run}: dataset.unlabelled is {dataset.unlabelled}, where protocol {dataset.protocol} of "
-            f"{dataset.benchmark} has {known.unlabelled}; numbers of two protocols do not stand side by side"
+            f"{dataset.benchmark} has {known.unlabelled}; numbers of different protocols are not comparable"
         )
     if dataset.kind == "voc" and dataset.difficult != "negative":
         raise UserError(
             f"{run}: dataset.difficult is {dataset.difficult}, where the published numbers have negative; "
-            "numbers of two protocols do not stand side by side"
+            "numbers of different protocols are not comparable"
         )
     return Measured(dataset.benchmark, dataset.protocol, _caveats(photos["facts"]))
 
@@ -118,7 +118,7 @@ def _beside(run: Path, made: dict[str, Any], name: str) -> Path:
     """Return the record of an artefact that a record names among its inputs."""
     found = next((str(path) for path in made["inputs"] if Path(path).name == name), None)
     if found is None:
-        raise UserError(f"{run}: was measured without true labels; there is nothing to compare")
+        raise UserError(f"{run}: was evaluated without ground truth; there is nothing to compare")
     return (run / found).with_suffix(".json")
 
 

@@ -101,7 +101,7 @@ def thresholds_grid(path: Path) -> Grid:
         raise UserError(f"{path}: not a readable table of thresholds ({str(error).splitlines()[0]})") from None
     missing = [name for name in ("class", *RULES) if name not in table.columns]
     if missing:
-        raise UserError(f"{path}: has no column {missing[0]}; make it again, or leave --thresholds out")
+        raise UserError(f"{path}: has no column {missing[0]}; regenerate it, or omit --thresholds")
     rows = tuple(
         (str(row["class"]), *("-" if pd.isna(row[name]) else f"{row[name]:.3f}" for name in RULES))
         for _, row in table.iterrows()

@@ -118,7 +118,7 @@ def number_format(precision: str, device: str, setting: str) -> Callable[[], Abs
         raise UserError(f"{setting}.precision: float16 needs a GPU; set bfloat16 or float32, or compute.device: cuda")
     if precision == "bfloat16" and device == "cpu" and not multiplies_bfloat16():
         log.warning(
-            "%s.precision: this processor has no instructions for bfloat16, so that float32 is faster; set tf32",
+            "%s.precision: this CPU lacks bfloat16 instructions, so float32 is faster; set tf32",
             setting,
         )
     allow_tf32(False)

@@ -166,7 +166,7 @@ def claim(folder: Path) -> None:
         UserError: another process holds the lock, or the disk cannot be written.
 
     """
-    _held.append(_locked(folder, "snakemake", "wait until it ends, or give this run another dataset.name"))
+    _held.append(_locked(folder, "snakemake", "wait for it to finish, or give this run another dataset.name"))
 
 
 @contextmanager
@@ -199,7 +199,7 @@ def _locked(folder: Path, who: str, do: str) -> int:
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{who} (process {os.getpid()} on {platform.node()})\n".encode(), 0)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); mend that and run again") from None
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); fix this and rerun") from None
     return lock
 
 
@@ -209,6 +209,6 @@ def _lock(lock: int, folder: Path, do: str) -> None:
     except BlockingIOError:
         holder = os.pread(lock, 200, 0).decode(errors="replace").strip() or "another process"
         os.close(lock)
-        raise UserError(f"{folder}: {holder} is at work on it; {do}") from None
+        raise UserError(f"{folder}: {holder} is using it; {do}") from None
     except OSError as error:  # a file system without locks
         log.warning("%s: cannot be locked (%s); do not run two of these on it at once", folder, error.strerror)

@@ -27,7 +27,7 @@ def corrections(
     out: Annotated[Path, typer.Argument(help="corrections.parquet, to be written")],
     settings: SettingsOption,
 ) -> None:
-    """Read a human's corrections of labels and match them to the photos."""
+    """Read manual label corrections and match them to the images."""
     record = Record("corrections", STAGES["corrections"].version, settings, [images, file])
     photos = read_manifest(images, columns=("id", "split"))
     table = corrections_of(file, [str(name) for name in photos["id"]], settings["classes"])

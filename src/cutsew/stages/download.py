@@ -32,11 +32,13 @@ def download(
         raise UserError(f"dataset.download.folder: {folder} does not hold dataset.root {root}; set both to one place")
     found = None
     if not root.is_dir():
-        with held(_archives(folder), "cutsew download", "wait until it ends and run again: its photos are used then"):
+        with held(
+            _archives(folder), "cutsew download", "wait for it to finish and run again: its photos are used then"
+        ):
             found = None if root.is_dir() else _download(chosen, folder, root)
         _remove_empty(_archives(folder))
     if found is None:
-        log.info("%s is there and is used as it is", root)
+        log.info("%s exists and is used as is", root)
     record.facts = {"downloaded": False} if found is None else {"downloaded": True, "archives": found}
     record.write(record_path, {})
 
@@ -72,7 +74,7 @@ def _download(chosen: Download, folder: Path, root: Path) -> dict[str, str]:
         for archive in () if chosen.keep_archives else chosen.archives:
             (archives / archive.name).unlink()
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror or error}); mend that and run again") from None
+        raise UserError(f"{folder}: cannot be written ({error.strerror or error}); fix this and rerun") from None
     return found
 
 

@@ -66,7 +66,7 @@ def encode(
     batch_size: BatchOption = 32,
     workers: WorkersOption = 0,
 ) -> None:
-    """Embed whole photos or a block of crop passes of one shard."""
+    """Embed the whole images, or a block of crop passes, of one shard."""
     record = Record("encode", STAGES["encode"].version, settings, [images])
     cutting = Cut.model_validate(settings["cut"])
     shard_size = int(settings["dataset"]["shard_size"])

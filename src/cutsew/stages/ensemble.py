@@ -45,7 +45,7 @@ def ensemble(
     batch_size: BatchOption = 32,
     workers: WorkersOption = 0,
 ) -> None:
-    """Combine the student's answer and the fused teacher's."""
+    """Ensemble the student's logits with the fused teacher's."""
     run(images, adapter, out, settings, scores, fused, logits, device, batch_size, workers)
 
 
@@ -88,7 +88,7 @@ def run(
     record.facts |= {"views_of_teacher_per_photo": views, "views_of_student_per_photo": 1}
     record.write(group.with_suffix(".json"), {path.name: input_digest(path) for path in (group, beside)})
     of_teacher = "patches and regions" if views is None else f"{views} views"
-    log.info("ensemble: %s of the teacher and one view of the student for every photo", of_teacher)
+    log.info("ensemble: %s of the teacher and one view of the student per image", of_teacher)
 
 
 def _combine(out: Path, ids: list[str], student: Outcome, teacher: Outcome, usual: Mapping[str, Reference]) -> None:

@@ -60,7 +60,7 @@ def explain(
     batch_size: BatchOption = 32,
     workers: WorkersOption = 0,
 ) -> None:
-    """Map where teacher and student see a class, and keep their features of a sample."""
+    """Compute class activation maps, and the features of a sample of images."""
     run(images, adapter, maps, settings, views, text, scores, refined, device, batch_size, workers)
 
 
@@ -132,7 +132,7 @@ def _choose(labels: Path, photos: pd.DataFrame, most: int) -> Pairs:
     chosen = choose_pairs(rows, logits, most)
     found = photos.set_index("id", drop=False).reindex([ids[row] for row, _ in chosen])
     if found["path"].isna().any():
-        raise UserError(f"{labels}: holds photos that the manifest does not; run the workflow again")
+        raise UserError(f"{labels}: has images that the manifest lacks; run the workflow again")
     return Pairs(found.reset_index(drop=True), torch.tensor([index for _, index in chosen]))
 
 

@@ -41,7 +41,7 @@ def fuse(
     settings: SettingsOption,
     tagclip: Annotated[Path | None, typer.Option(help="tagclip.zarr, with score.rule tagclip.")] = None,
 ) -> None:
-    """Fuse the answers of all views (Eq. 7), or TagCLIP's two."""
+    """Fuse the logits of all views (Eq. 7), or TagCLIP's two scores."""
     given = [logits] if tagclip is None else [logits, tagclip]
     record = Record("fuse", STAGES["fuse"].version, settings, given)
     scoring = Score.model_validate(settings["score"])
@@ -58,7 +58,7 @@ def _fuse_tagclip(logits: Path, tagclip: Path | None, fused: Path, scoring: Scor
         raise UserError("score.rule: tagclip is fused from its own scores; name them with --tagclip")
     scored, known = open_group(tagclip), open_group(logits)
     if not all(_alike(array_of(scored, name), array_of(known, name)) for name in ("image", "class")):
-        raise UserError(f"{tagclip}: its photos or classes are not those of {logits}; run the workflow again")
+        raise UserError(f"{tagclip}: its images or classes are not those of {logits}; run the workflow again")
     local, again = array_of(scored, "local"), array_of(scored, "again")
     (images, classes), size = local.shape, local.chunks[0]
     coordinates = {name: Same(folder_of(logits)) for name in ("image", "class")}

@@ -35,7 +35,7 @@ def import_scores(
     logits: Annotated[Path, typer.Argument(help="logits.zarr, written")],
     settings: SettingsOption,
 ) -> None:
-    """Take logits from scores made elsewhere.
+    """Read logits from externally computed scores.
 
     Held-out photos may lack them: their rows are not a number and the stages before the student are not measured there.
     """
@@ -50,7 +50,7 @@ def import_scores(
     held_out = (photos["split"] == "test").to_numpy()
     _refuse_missing(photos["id"].to_numpy()[(rows < 0) & ~held_out].tolist(), len(photos), teacher)
     if (rows < 0).any():
-        log.warning("%d held-out photos have no scores: only the student is measured on them", (rows < 0).sum())
+        log.warning("%d held-out photos have no scores: only the student is evaluated on them", (rows < 0).sum())
 
     size = int((photos["shard"] == photos["shard"].iloc[0]).sum())
     coordinates = {"image": photos["id"].tolist(), "class": settings["classes"], "pass": np.arange(scores.passes)}
@@ -88,7 +88,7 @@ def _refuse_missing(missing: list[str], photos: int, teacher: ScoresTeacher) -> 
     if not missing:
         return
     named = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
-    do = "set teacher.scores.missing: drop, or add them" if teacher.missing == "error" else "make the manifest anew"
+    do = "set teacher.scores.missing: drop, or add them" if teacher.missing == "error" else "rerun with a new manifest"
     raise UserError(
         f"teacher.scores.file: {teacher.file} has no scores of {len(missing)} of {photos} photos ({named}); {do}"
     )

@@ -48,5 +48,5 @@ def labels_table(
     record.facts["by_human"] = len(labels.corrected) if labels.corrected is not None else 0
     record.write(table.with_suffix(".json"), {path.name: input_digest(path) for path in (table, second)})
     if labels.left_out:
-        log.warning("%d photos without finite labels are left out", labels.left_out)
+        log.warning("%d images without finite labels are excluded", labels.left_out)
     log.info("labels: %d photos, %d labels", len(labels.photos), count)

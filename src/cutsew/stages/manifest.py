@@ -128,7 +128,7 @@ def _refuse_empty(table: pd.DataFrame, bad: list[BadImage], dataset: Dataset) ->
     if table.empty and bad:
         raise UserError(f"dataset.root: none of the {len(bad)} photos can be read; the first is {bad[0]}")
     setting = "test" if dataset.kind == "folder" else f"{dataset.kind}.train"
-    raise UserError(f"dataset.{setting}: leaves no photo to label and train on; hold fewer out")
+    raise UserError(f"dataset.{setting}: leaves no image to train on; hold out fewer")
 
 
 def _warn_of_twins(table: pd.DataFrame) -> None:

@@ -29,7 +29,7 @@ def override(
     overridden: Annotated[Path, typer.Argument(help="overridden.zarr, written")],
     settings: SettingsOption,
 ) -> None:
-    """Apply a human's corrections of training photos to the labels that training starts from."""
+    """Apply manual corrections to the initial training labels."""
     record = Record("override", STAGES["override"].version, settings, [images, labels, corrections])
     epsilon = Score.model_validate(settings["score"]).epsilon
     group = open_group(labels)
@@ -48,12 +48,12 @@ def override(
             written["overridden"][rows] = here
     record.facts = {"corrections": len(said), "photos": len(said.photos), "digest": said.digest}
     record.write_beside(overridden)
-    log.info("override: %d labels of %d training photos are a human's", len(said), len(said.photos))
+    log.info("override: %d labels of %d training photos were set by hand", len(said), len(said.photos))
     if held_out:
-        log.info("override: corrections of held-out photos, which train nothing: %d", held_out)
+        log.info("override: %d corrections are of held-out images and do not affect training", held_out)
 
 
 def _refuse_other_photos(images: Path, ids: list[str], labels: Path) -> None:
     """Refuse labels of other photos than the manifest's."""
     if list(read_manifest(images)["id"]) != ids:
-        raise UserError(f"{folder_of(labels)}: its photos are not those of images.parquet; run the workflow again")
+        raise UserError(f"{folder_of(labels)}: its images are not those of images.parquet; run the workflow again")

@@ -55,10 +55,10 @@ def predict(
         bool, typer.Option("--tiles", help="Look at four tiles of each photo too (predict.tiles): five views a photo.")
     ] = False,
 ) -> None:
-    """Score photos with the student: the held-out ones, or any photo or folder."""
+    """Classify images with a trained student: files, folders or the held-out split."""
     if folder_of(out).suffix == ".zarr":
         if threshold is not None or rule or file_format or long or ensemble or tiles:
-            raise UserError(f"{out}: holds the student's logits alone; leave all other options out")
+            raise UserError(f"{out}: is a Zarr of logits only; omit all other options")
         run(photos, model, out, device, batch_size, workers)
         return
     if ensemble and tiles:

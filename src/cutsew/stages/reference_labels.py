@@ -62,12 +62,12 @@ def _refuse_unknown_classes(known: Truth, classes: list[str], kind: str) -> None
     lost = [name for c, name in enumerate(classes) if not (known[:, c] >= 0).any()]
     if lost and len(known):
         raise UserError(
-            f"references.kinds: {kind} needs true labels of all classes, and there is no truth for {some(lost)}; add "
+            f"references.kinds: {kind} needs true labels of all classes, and none is known for {some(lost)}; add "
             f"them to the truth or leave {kind} out"
         )
     unknown = int((known < 0).sum())
     if unknown:
-        log.warning("%d true labels of training photos are not known; %s takes them for negative", unknown, kind)
+        log.warning("%d ground-truth labels of training images are unknown; %s treats them as negative", unknown, kind)
 
 
 def _labels(truth: Truth, digests: list[str], kind: str, settings: dict[str, Any]) -> Logits:

@@ -25,7 +25,7 @@ def seal(
     views: Annotated[Path, typer.Argument(help="views.zarr")],
     settings: SettingsOption,
 ) -> None:
-    """Write the metadata of views.zarr once all its chunks are there."""
+    """Write the metadata of views.zarr when all chunks are complete."""
     record = Record("seal", STAGES["seal"].version, settings, [images])
     group = folder_of(views)
     cut, shard_size = Cut.model_validate(settings["cut"]), int(settings["dataset"]["shard_size"])

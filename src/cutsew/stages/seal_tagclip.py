@@ -23,7 +23,7 @@ def seal_tagclip(
     group: Annotated[Path, typer.Argument(help="tagclip.zarr")],
     settings: SettingsOption,
 ) -> None:
-    """Write the metadata of tagclip.zarr once all its chunks are there."""
+    """Write the metadata of tagclip.zarr when all chunks are complete."""
     record = Record("seal_tagclip", STAGES["seal_tagclip"].version, settings, [images, text])
     folder, rows, classes = folder_of(group), read_manifest(images), labels_of(open_group(text), "class")
     records = (tagclip_chunk_record(folder, int(shard)) for shard in sorted(rows["shard"].unique()))

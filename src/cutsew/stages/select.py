@@ -28,7 +28,7 @@ def select(
     patches: Annotated[Path, typer.Argument(help="patches.parquet, written")],
     settings: SettingsOption,
 ) -> None:
-    """Choose the salient photos to paste (Eq. 10)."""
+    """Select the salient images to paste (Eq. 10)."""
     import pandas as pd
 
     record = Record("select", STAGES["select"].version, settings, [images, labels])

@@ -69,7 +69,7 @@ def tagclip(
     batch_size: Annotated[int, typer.Option(min=1, help="Photos held in memory at a time.")] = 32,
     workers: WorkersOption = 0,
 ) -> None:
-    """Score the patches of one shard's photos, and ask again about each class's region (TagCLIP)."""
+    """Score the patches of one shard's images and re-score each class's region (TagCLIP)."""
     record = Record("tagclip", STAGES["tagclip"].version, settings, [images, text])
     chosen = Settings.model_validate(settings["score"]["tagclip"])
     rows, place = read_manifest(images, shard=shard), pick_device(device)

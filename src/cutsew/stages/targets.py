@@ -32,14 +32,14 @@ def targets(
     made: Annotated[Path, typer.Argument(metavar="TARGETS", help="targets.zarr, written")],
     settings: SettingsOption,
 ) -> None:
-    """Set how many labels a photo has on average."""
+    """Shift the logits to a mean number of labels per image."""
     record = Record("targets", STAGES["targets"].version, settings, [images, labels])
     rule = Targets.model_validate(settings["targets"])
     group = open_group(labels)
     z = array_of(group, "z" if "z" in group else "zero_shot")
     ids, classes = labels_of(group, "image"), labels_of(group, "class")
     if list(read_manifest(images)["id"]) != ids:
-        raise UserError(f"{folder_of(labels)}: its photos are not those of images.parquet; run the workflow again")
+        raise UserError(f"{folder_of(labels)}: its images are not those of images.parquet; run the workflow again")
     train = read_manifest(images, split="train")["row"].to_numpy()
     chosen = np.unique(np.linspace(0, len(train) - 1, min(len(train), SAMPLE)).round().astype(int))
     sample = read_rows(z, train[chosen])

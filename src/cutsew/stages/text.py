@@ -46,7 +46,7 @@ def text(
     _refuse_unfit(activation, prompts, len(classes), len(background))
     left_out = sorted(set(prompts.background) - set(background))
     if left_out:
-        log.warning("prompts.background: %s left out: they name a class", ", ".join(left_out))
+        log.warning("prompts.background: %s excluded: they name a class", ", ".join(left_out))
 
     words, templates = prompts.wordings_of(classes), prompts.templates
     texts = fill(templates, words)
@@ -133,7 +133,7 @@ def _warn_of_twins(embedded: torch.Tensor, owners: list[int], classes: list[str]
     if pairs:
         first, second = next(iter(pairs))
         log.warning(
-            "classes: the teacher cannot tell %s from %s (%d such pairs); reword them in prompts.names",
+            "classes: the teacher cannot distinguish %s from %s (%d such pairs); reword them in prompts.names",
             classes[first],
             classes[second],
             len(pairs),

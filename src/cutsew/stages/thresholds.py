@@ -50,7 +50,7 @@ def thresholds(
     fitted = mixture(z)
     lacking = [name for name, value in zip(student.classes, fitted, strict=True) if np.isnan(value)]
     if lacking:
-        log.warning("no two groups of logits in %s; rule mixture takes %s there", ", ".join(lacking), FIXED)
+        log.warning("the logits of %s are not bimodal; rule mixture uses %s for it", ", ".join(lacking), FIXED)
     by_rule = {
         "fixed": [FIXED] * z.shape[1],
         "count": count(z, share).tolist(),

@@ -37,7 +37,7 @@ def tiles(
     batch_size: BatchOption = 32,
     workers: WorkersOption = 0,
 ) -> None:
-    """Let the student look at tiles of the held-out photos too."""
+    """Score the held-out images with test-time tiling."""
     run(images, adapter, out, device, batch_size, workers)
 
 
@@ -77,4 +77,4 @@ def run(
     record.facts = {**device_facts(where), "weights": student.backbone.weights_digest, "photos": len(photos)}
     record.facts |= {"reference_photos": len(sample), "views_of_student_per_photo": LOOKS}
     record.write(group.with_suffix(".json"), {path.name: input_digest(path) for path in (group, beside)})
-    log.info("tiles: %d views of the student for every photo", LOOKS)
+    log.info("tiles: %d student views per image", LOOKS)

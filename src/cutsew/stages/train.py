@@ -74,7 +74,7 @@ def run(
     sew, rules = Sew.model_validate(settings["sew"]), Train.model_validate(settings["train"])
     linear = Linear.model_validate(settings.get("linear", {}))
     if student.kind == "none":
-        raise UserError("student.kind: none has nothing to train; choose open_clip or timm")
+        raise UserError("student.kind: none has nothing to train; set open_clip or timm")
     if sew.enabled and patches is None:
         raise UserError("--patches: not given, and sew.enabled is true; name patches.parquet")
     pasted = patches if sew.enabled else None
@@ -129,7 +129,7 @@ def _read_labels(path: Path, photos: pd.DataFrame, classes: list[str]) -> npt.ND
         raise UserError(f"{folder_of(path)}: its classes are not those of the settings; run the workflow again")
     ids, rows = np.asarray(labels_of(group, "image"), dtype=object), photos["row"].to_numpy()
     if len(rows) and (rows.max() >= len(ids) or (ids[rows] != photos["id"].to_numpy(dtype=object)).any()):
-        raise UserError(f"{folder_of(path)}: its photos are not those of images.parquet; run the workflow again")
+        raise UserError(f"{folder_of(path)}: its images are not those of images.parquet; run the workflow again")
     values = read_rows(z, rows).astype(np.float32)
     if not np.isfinite(values).all():
         raise UserError(f"{folder_of(path)}: holds labels that are not finite; run the workflow again")

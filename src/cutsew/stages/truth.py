@@ -62,7 +62,7 @@ def truth(
     _tell(table, photos, others)
     if absent:
         log.warning(
-            "%s names %d of %d classes; no truth for %s: left out of every measure",
+            "%s names %d of %d classes; no truth for %s: excluded from all metrics",
             where,
             len(classes) - len(absent),
             len(classes),
@@ -78,7 +78,7 @@ def _annotated(photos: pd.DataFrame, root: Path) -> list[str]:
         if any(voc.annotation_path(root, name).is_file() for name in ids):
             names += ids
         else:
-            log.warning("no photo of the %s list has an annotation; it is left without truth", split)
+            log.warning("no photo of the %s list has an annotation; they have no ground truth", split)
     if not names:
         raise UserError(
             f"dataset.root: no photo has an annotation in {root / 'Annotations'}; add them or go without truth"
@@ -105,7 +105,7 @@ def _tell(table: pd.DataFrame, photos: pd.DataFrame, others: dict[str, int]) -> 
     if len(table) < len(photos):
         lost = photos.loc[~photos["id"].isin(table["id"]), "id"]
         log.warning(
-            "%d of %d photos have no truth, %s for one: left out of every measure",
+            "%d of %d photos have no truth, %s for one: excluded from all metrics",
             len(lost),
             len(photos),
             printable(lost.iloc[0]),

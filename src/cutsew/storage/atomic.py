@@ -54,7 +54,7 @@ def telling(path: Path, place: Path) -> Iterator[None]:
         reason = _refusal(error, place)
         if reason is None:
             raise
-        raise UserError(f"{path}: cannot be written ({reason}); mend that and run the workflow again") from None
+        raise UserError(f"{path}: cannot be written ({reason}); fix this and rerun") from None
 
 
 def _remove_left(path: Path) -> None:

@@ -157,7 +157,7 @@ def read_score_statistics(path: Path, classes: Sequence[str]) -> dict[str, Refer
         same = table["class"].tolist() == list(classes)
         found = {m: Reference(*table[[f"{m}_mean", f"{m}_deviation"]].to_numpy(float).T) for m in MODELS[path.name]}
     except (OSError, ValueError, KeyError):
-        raise UserError(f"{path}: not a table of what is usual; run the workflow again to make it") from None
+        raise UserError(f"{path}: not a table of score statistics; run the workflow again to make it") from None
     if not same:
         raise UserError(f"{path}: its classes are not the model's; run the workflow again to make it")
     return found

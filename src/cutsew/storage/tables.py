@@ -32,7 +32,7 @@ def read_parquet(
     except FileNotFoundError:
         raise UserError(f"{path}: no such table; run the workflow to make it") from None
     except (OSError, ValueError, KeyError, TypeError, ArrowException):
-        raise UserError(f"{path}: not a whole parquet table; {AGAIN}") from None
+        raise UserError(f"{path}: not a complete parquet table; {AGAIN}") from None
 
 
 def read_csv(path: Path, columns: Iterable[str], **options: Any) -> "pd.DataFrame":  # noqa: ANN401  # pandas' own
@@ -79,7 +79,7 @@ def said(found: Any, path: Path, *keys: str) -> Any:  # noqa: ANN401  # what sta
     """
     for key in keys:
         if not isinstance(found, dict) or key not in found:
-            raise UserError(f"{path}: says no {key}, as those of this version do; {AGAIN}")
+            raise UserError(f"{path}: has no field {key}, so it was written by another version; {AGAIN}")
         found = found[key]
     return found
 

@@ -62,7 +62,7 @@ def attribute(group: "zarr.Group", name: str) -> Any:  # noqa: ANN401  # any JSO
 
     """
     if name not in group.attrs:
-        raise UserError(f"{_path_of(group)}: says no {name}, as those of this version do; {AGAIN}")
+        raise UserError(f"{_path_of(group)}: has no attribute {name}, so it was written by another version; {AGAIN}")
     return group.attrs[name]
 
 
@@ -77,7 +77,7 @@ def array_of(group: "zarr.Group", name: str) -> "zarr.Array[Any]":
 
     found = group.get(name)
     if not isinstance(found, zarr.Array):
-        raise UserError(f"{_path_of(group)}: holds no array {name}, as those of this version do; {AGAIN}")
+        raise UserError(f"{_path_of(group)}: has no array {name}, so it was written by another version; {AGAIN}")
     return found
 
 

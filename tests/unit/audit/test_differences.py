@@ -60,10 +60,10 @@ def test_what_cannot_be_compared_is_refused(runs, tmp_path):
         difference(*runs, stage="targets", draws=100)
     other = tmp_path / "other"
     make_run(other, train=3, test=4, photos=False)
-    with pytest.raises(UserError, match="other: is of other photos or classes than .*paper; name runs of one dataset"):
+    with pytest.raises(UserError, match="other: has other images or classes than .*paper; name runs of one dataset"):
         difference(runs[0], other, draws=100)
     (other / "truth.parquet").unlink()
-    with pytest.raises(UserError, match="other: has no true labels of its test photos"):
+    with pytest.raises(UserError, match="other: has no true labels of its test images"):
         difference(other, other, draws=100)
 
 

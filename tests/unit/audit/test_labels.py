@@ -118,7 +118,7 @@ def test_photos_that_nobody_scored_are_left_out(tmp_path, caplog):
     assert chosen.stages == {"train": "pseudo", "test": "fused"} and chosen.left_out == 1
     assert "i01" not in set(chosen.photos["id"]) and len(chosen.photos) == 13
     call(base, tmp_path / "l.json", "--format", "coco")
-    assert "1 photos without finite labels are left out" in caplog.text
+    assert "1 images without finite labels are excluded" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -126,11 +126,11 @@ def test_photos_that_nobody_scored_are_left_out(tmp_path, caplog):
     [
         (
             ("l.json", "--format", "coco", "--stage", "refind"),
-            "--stage: refind is no stage of default; did you mean ref",
+            "--stage: refind is not a stage of default; did you mean ref",
         ),
         (("l.json", "--format", "coco", "--stage", "refined", "--split", "test"), "no labels of refined for test"),
-        (("l.npz", "--format", "coco"), "l.npz: not a file's name in .json"),
-        (("l.json", "--format", "coco", "--probabilities", "fused"), "--probabilities: not for coco"),
+        (("l.npz", "--format", "coco"), "l.npz: the name must end in .json"),
+        (("l.json", "--format", "coco", "--probabilities", "fused"), "--probabilities: coco stores each"),
         (("l.npz", "--format", "cleanlab", "--stage", "refined", "--probabilities", "student"), "that have both"),
     ],
 )
@@ -149,7 +149,7 @@ def test_photos_without_files_are_not_for_fiftyone(base, tmp_path):
     with pytest.raises(UserError, match="dataset.kind ids"):
         write_fiftyone(tmp_path / "l.json", chosen)
     run.images["path"] = "gone.jpg"
-    with pytest.raises(UserError, match="no such photo here"):
+    with pytest.raises(UserError, match="no such image here"):
         write_fiftyone(tmp_path / "l.json", choose(run, None, None))
     write_coco(tmp_path / "l.json", chosen)
     assert json.loads((tmp_path / "l.json").read_text())["images"][0]["file_name"] == "i00"
@@ -256,7 +256,7 @@ def test_corrections_of_photos_that_are_left_out_are_told(tmp_path, caplog):
     done = call(base, tmp_path / "l.json", "--format", "coco")
     count = len(json.loads((tmp_path / "l.json").read_text())["annotations"])
     assert f"13 photos, {count} labels (" in done.stdout and count > 1
-    assert "1 corrections of those photos are left out with them" in caplog.text
+    assert "1 corrections of those images are excluded with them" in caplog.text
 
 
 def test_an_edited_file_of_corrections_is_warned_of(tmp_path, caplog):
@@ -266,4 +266,4 @@ def test_an_edited_file_of_corrections_is_warned_of(tmp_path, caplog):
     assert "has changed" not in caplog.text
     (base.parent / "audit.csv").write_text("image,class,present\n")
     call(base, tmp_path / "l.json", "--format", "coco")
-    assert "audit.csv has changed since these corrections were read; run snakemake to take it up" in caplog.text
+    assert "audit.csv has changed since these corrections were read; run snakemake to apply it" in caplog.text

@@ -36,7 +36,7 @@ def test_what_is_missing_is_told(tmp_path, copy, capsys):
     with pytest.raises(UserError, match="lists 3 photos to label and 2 held-out ones"):
         checked(tmp_path, NUS_CONCEPTS.split(), copy, **OFFICIAL)
     assert f"test: 2 photos, 1 of them are not there\n  {lost}\n" in capsys.readouterr().out
-    with pytest.raises(UserError, match="1 photos are not there; add them, or set dataset.on_bad_image: skip"):
+    with pytest.raises(UserError, match="1 images are missing; add them, or set dataset.on_bad_image: skip"):
         checked(tmp_path, NUS_CONCEPTS.split(), copy, **OFFICIAL, reduced=True)
     checked(tmp_path, NUS_CONCEPTS.split(), copy, **OFFICIAL, reduced=True, on_bad_image="skip")
 

@@ -187,7 +187,7 @@ def test_a_category_or_concept_that_there_is_not(tmp_path, coco_root, nus_root, 
         labels = made(tmp_path, settings_of(root, kind, classes=["cat", "unicorn"]))[1]
         assert set(labels["unicorn"]) == {-1} and set(labels["cat"]) == {0, 1}
         assert (
-            f"dataset.root: {root} names 1 of 2 classes; no truth for unicorn: left out of every measure" in caplog.text
+            f"dataset.root: {root} names 1 of 2 classes; no truth for unicorn: excluded from all metrics" in caplog.text
         )
         with pytest.raises(
             UserError, match=r"classes: .* names none of the 2 classes.*other names: airport, birds, cat"

@@ -61,8 +61,8 @@ def test_a_table_that_nobody_edited_corrects_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "head", "message"),
     [
-        ([row("a.jpg", "Cat", "cat")], HEAD, "line 2, column class: 'Cat' is none of classes"),
-        ([row("a.jpg", "cat", ""), row("gone.jpg", "cat", "")], HEAD, "line 3, column image: 'gone.jpg' is no photo"),
+        ([row("a.jpg", "Cat", "cat")], HEAD, "line 2, column class: 'Cat' is not one of classes"),
+        ([row("a.jpg", "cat", ""), row("gone.jpg", "cat", "")], HEAD, "line 3, column image: 'gone.jpg' is no image"),
         ([row("a.jpg", "cat", "")[1:]], HEAD[1:], "has no column 'id'; keep that of labels.csv"),
         ([row("a.jpg", "cat", ""), row("a.jpg", "", "cat")], HEAD, "lines 2 and 3, column present: 'cat' of 'a.jpg'"),
         ([["a.jpg", "cat"]], ["id", "labels"], "has no column 'image'"),
@@ -128,7 +128,7 @@ def test_corrections_of_tasks_that_nobody_annotated_stay(tmp_path):
             json.dumps([task("a.jpg", annotation("cat")), task("x.jpg", annotation("cat"))]),
             "task 2, column image: 'x.jpg'",
         ),
-        (json.dumps([task("a.jpg", annotation("cow"))]), "task 1, column class: 'cow' is none of classes"),
+        (json.dumps([task("a.jpg", annotation("cow"))]), "task 1, column class: 'cow' is not one of classes"),
         (
             json.dumps([task("a.jpg", annotation("cat")), task("a.jpg", annotation())]),
             "tasks 1 and 2, column present: 'cat'",

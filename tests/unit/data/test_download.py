@@ -232,7 +232,7 @@ def test_archives_are_laid_together_and_removed(tmp_path, raw, server):
 def test_a_second_download_into_the_folder_is_refused_while_the_first_is_at_work(tmp_path, raw, server):
     with (
         held(tmp_path / "data" / "voc.archives", "cutsew download", "wait"),
-        pytest.raises(UserError, match=r"voc\.archives: cutsew download \(process .*\) is at work on it; wait until"),
+        pytest.raises(UserError, match=r"voc\.archives: cutsew download \(process .*\) is using it; wait for it"),
     ):
         run(raw, tmp_path)
     assert server.requests == [] and not (tmp_path / "data" / "voc").exists()

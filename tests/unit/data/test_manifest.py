@@ -204,7 +204,7 @@ def test_no_photos_no_training_photos_no_root(tmp_path, root):
         make(tmp_path / "out", tmp_path / "none")
     path = tmp_path / "all.txt"
     path.write_text("b.jpg\na/1.jpg\na/2.jpg\nc.png\nd.png\n")
-    with pytest.raises(UserError, match=r"dataset\.test: leaves no photo"):
+    with pytest.raises(UserError, match=r"dataset\.test: leaves no image"):
         make(tmp_path / "out", root, test={"list": str(path)})
 
 
@@ -212,7 +212,7 @@ def test_a_broken_earlier_manifest(tmp_path, root):
     out = tmp_path / "out"
     out.mkdir()
     (out / "images.parquet").write_bytes(b"junk")
-    with pytest.raises(UserError, match=r"images\.parquet: not a whole parquet table; delete it"):
+    with pytest.raises(UserError, match=r"images\.parquet: not a complete parquet table; delete it"):
         make(out, root)
 
 

@@ -87,7 +87,7 @@ def test_one_missing_annotation_is_an_error_but_an_unlabelled_split_is_not(tmp_p
         run(tmp_path, manifest, kind="voc", root=str(world))
     manifest = images(tmp_path, ["u", "x", "y"], splits=["train", "test", "test"])
     assert run(tmp_path, manifest, kind="voc", root=str(world))["id"].tolist() == ["x", "y"]
-    assert "no photo of the train list has an annotation; it is left without truth" in caplog.messages
+    assert "no photo of the train list has an annotation; they have no ground truth" in caplog.messages
     with pytest.raises(UserError, match=r"dataset\.root: no photo has an annotation"):
         run(tmp_path, images(tmp_path, ["u"]), kind="voc", root=str(world))
 
@@ -97,7 +97,7 @@ def test_a_class_that_never_occurs_is_unknown_and_told(tmp_path, world, caplog):
     classes = ["cat", "person", "doggy"]
     labels = run(tmp_path, manifest, kind="voc", root=str(world), classes=classes)
     assert labels[classes].to_numpy().tolist() == [[0, 0, -1], [1, 1, -1]]
-    assert any("names 2 of 3 classes; no truth for doggy: left out" in line for line in caplog.messages)
+    assert any("names 2 of 3 classes; no truth for doggy: excluded" in line for line in caplog.messages)
     record = json.loads((tmp_path / "truth.json").read_text())
     assert record["facts"]["classes_without_truth"] == ["doggy"]
     with pytest.raises(UserError, match=r"classes: .*names none of the 2 classes, and not doggy, cats; .*cat, dog"):
@@ -144,7 +144,7 @@ def test_only_some_photos_and_strange_rows(tmp_path, caplog):
     assert labels["id"].tolist() == ["a.jpg"]
     assert labels[CLASSES].to_numpy().tolist() == [[1, 0, 0]]
     assert any("1 of 2 rows of" in line and "line 3 'else.jpg'" in line for line in caplog.messages)
-    assert "2 of 3 photos have no truth, b/c.jpg for one: left out of every measure" in caplog.messages
+    assert "2 of 3 photos have no truth, b/c.jpg for one: excluded from all metrics" in caplog.messages
     assert "1 labels of 1 names outside `classes` ignored: unicorn" in caplog.messages
 
 

@@ -144,7 +144,7 @@ def test_bad_input_is_one_line_and_writes_nothing(photos, tmp_path):
 
 @pytest.mark.parametrize("name", ["labels", "image", "a;b"])
 def test_class_names_that_a_wide_table_cannot_hold(tmp_path, name):
-    with pytest.raises(UserError, match="does not fit this table; write .jsonl, or add --long"):
+    with pytest.raises(UserError, match="is not allowed in this table; write .jsonl, or add --long"):
         format_of(tmp_path / "a.csv", None, ["cat", name], long=False)
     assert format_of(tmp_path / "a.csv", None, ["cat", name], long=True) == "csv"
     assert format_of(tmp_path / "a.JSON", None, ["cat", name], long=False) == "json"

@@ -86,7 +86,7 @@ def test_runs_without_an_ensemble_or_a_teacher_are_refused(world, tmp_path):
         Together(tmp_path, ["other"], "cpu", 2)
     for name in ("images.parquet", "logits.zarr"):
         (tmp_path / name).symlink_to(world / name)
-    with pytest.raises(UserError, match="has no teacher that could look at new photos"):
+    with pytest.raises(UserError, match="has no teacher that can score new images"):
         Together(tmp_path, CLASSES, "cpu", 2)
 
 
@@ -107,5 +107,5 @@ def test_the_table_is_read_as_it_was_written(tmp_path):
     found = table.read_score_statistics(tmp_path / "ensemble.csv", ["a", "b"])
     assert all(np.array_equal(found[name], usual[name]) for name in usual)
     (tmp_path / "ensemble.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(UserError, match="not a table of what is usual"):
+    with pytest.raises(UserError, match="not a table of score statistics"):
         table.read_score_statistics(tmp_path / "ensemble.csv", ["a", "b"])

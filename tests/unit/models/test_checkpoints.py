@@ -86,7 +86,7 @@ def test_scripted_modules_keep_what_is_registered(tmp_path):
     [
         ("none.pt", None, "no such file"),
         ("text.txt", b"x", "not a checkpoint"),
-        ("bad.safetensors", b"x", "not a whole safetensors file"),
+        ("bad.safetensors", b"x", "not a complete safetensors file"),
         ("empty.pt", b"", "is empty"),
         ("list.pt", pickle.dumps([1]), "holds no state dict"),
     ],

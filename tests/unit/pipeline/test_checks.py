@@ -55,7 +55,7 @@ def test_lists(root, tmp_path):
     refused(config_of(root, dataset={"kind": "voc"}), r"dataset\.voc\.train: .*train\.txt does not exist")
     path = tmp_path / "all.txt"
     path.write_text("a.jpg\nb.jpg\nc.jpg\ntest/d.jpg\n")
-    refused(config_of(root, dataset={"test": {"list": str(path)}}), r"dataset\.test: leaves no photo")
+    refused(config_of(root, dataset={"test": {"list": str(path)}}), r"dataset\.test: leaves no image")
 
 
 def test_heic_is_refused_where_it_cannot_be_read(root, monkeypatch):
@@ -185,7 +185,7 @@ def test_corrections_name_photos_that_are_listed(root, tmp_path):
     check_before_start(config)
     with said.open("a") as file:
         file.write("e.jpg,dog,1\n")
-    refused(config, r"^labels\.overrides: .*audit\.csv, line 4, column image: 'e\.jpg' is no photo of this run")
+    refused(config, r"^labels\.overrides: .*audit\.csv, line 4, column image: 'e\.jpg' is no image of this run")
 
 
 def test_the_photos_of_many_runs_are_listed_once(root, monkeypatch):

@@ -140,6 +140,6 @@ def test_a_source_that_no_stage_made_is_given(base):
 def test_what_has_no_record_is_refused_in_one_line(base, tmp_path):
     stray = tmp_path / "notes.txt"
     stray.write_text("mine")
-    for path, part in ((stray, "no record beside it"), (tmp_path / "absent", "no such file")):
+    for path, part in ((stray, "no record of how it was made"), (tmp_path / "absent", "no such file")):
         done = call(path)
         assert done.exit_code == 1 and part in str(done.exception) and "\n" not in str(done.exception)

@@ -32,7 +32,7 @@ def test_new_photos(tmp_path):
         Image.new("RGB", (9, 9)).save(tmp_path / f"{name}.png")
     answers = iter([torch.zeros(1, 2), torch.full((1, 2), torch.nan)])
     student = Classifier(lambda _: next(answers), ["cat", "dog"], Square(8, "bicubic"), plain(2))
-    with pytest.raises(UserError, match=r"^b\.png: the model's answer is not finite"):
+    with pytest.raises(UserError, match=r"^b\.png: the model's output is not finite"):
         predict(tmp_path, student, tmp_path / "out.csv", How(batch_size=1))
     assert not (tmp_path / "out.csv").exists()
 

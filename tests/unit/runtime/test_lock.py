@@ -33,7 +33,7 @@ def released(monkeypatch):
 
 def test_the_second_is_refused_and_told_who_is_first(tmp_path):
     first = hold(tmp_path / "demo")
-    with pytest.raises(UserError, match=rf"demo: snakemake \(process {first.pid} on .*\) is at work on it; wait"):
+    with pytest.raises(UserError, match=rf"demo: snakemake \(process {first.pid} on .*\) is using it; wait"):
         processes.claim(tmp_path / "demo")
     processes.claim(tmp_path / "another")
     first.kill()

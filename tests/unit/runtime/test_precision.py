@@ -69,7 +69,7 @@ def test_tf32_is_allowed_for_the_encoder_that_asked_for_it_alone(monkeypatch, pr
 def test_bfloat16_on_a_processor_without_it_is_told(monkeypatch, caplog, can, precision, told):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can)
     tuned(torch.nn.Identity(), precision, "cpu", compiled=False, setting="teacher")
-    assert ("teacher.precision: this processor has no instructions for bfloat16" in caplog.text) is told
+    assert ("teacher.precision: this CPU lacks bfloat16 instructions" in caplog.text) is told
 
 
 def test_float16_needs_a_gpu():

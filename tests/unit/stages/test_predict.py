@@ -129,7 +129,7 @@ def test_another_backbone_is_refused(adapter):
 
 
 def test_scores_have_no_thresholds(world, adapter, tmp_path):
-    with pytest.raises(UserError, match=r"zarr\.json: holds the student's logits alone; leave all other"):
+    with pytest.raises(UserError, match=r"zarr\.json: is a Zarr of logits only; omit all other"):
         stage.predict(world / "images.parquet", adapter, tmp_path / "scores.zarr" / "zarr.json", threshold=0.5)
     assert not (tmp_path / "scores.zarr").exists()
 

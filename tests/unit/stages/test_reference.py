@@ -98,7 +98,7 @@ def test_classes_without_truth_are_refused_and_single_labels_told(photos, caplog
     table.loc[0, CLASSES[0]] = -1
     table.to_parquet(photos / "truth.parquet")
     labels_of(photos, "supervised")
-    assert "2 true labels of training photos are not known; supervised takes them for negative" in caplog.messages
+    assert "2 ground-truth labels of training images are unknown; supervised treats them as negative" in caplog.messages
     table.assign(**{CLASSES[1]: -1}).to_parquet(photos / "truth.parquet")
     with pytest.raises(UserError, match=rf"supervised needs true labels of all classes, and .* for {CLASSES[1]}; add"):
         labels_of(photos, "supervised")

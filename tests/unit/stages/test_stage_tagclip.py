@@ -232,7 +232,7 @@ def test_no_refinement_and_no_second_look(tmp_path, photos, weights):
 
 @pytest.mark.parametrize(("name", "value", "there"), [("blocks", 2, 1), ("votes", 3, 2)])
 def test_more_blocks_than_there_are(tmp_path, photos, weights, name, value, there):
-    line = rf"^score\.tagclip\.{name}: {value} of the {there} blocks that there are; lower it$"
+    line = rf"^score\.tagclip\.{name}: {value} of the {there} blocks; lower it$"
     with pytest.raises(UserError, match=line):
         run_tagclip(tmp_path, photos, weights, **{name: value})
 
@@ -256,7 +256,7 @@ def test_new_photos_are_not_asked_about_crops_that_the_run_never_fused(run):
     usual = Reference(np.zeros(3), np.ones(3))
     write_reference(run / "ensemble.csv", CLASSES, {"student": usual, "teacher": usual})
     with pytest.raises(
-        UserError, match=r"^--ensemble: .* fused tagclip's scores, and new photos are cut; leave it out$"
+        UserError, match=r"^--ensemble: .* fused tagclip's scores, and new images are scored by crops; omit it$"
     ):
         Together(run, CLASSES, "cpu", 4)
     (run / "ensemble.csv").unlink()

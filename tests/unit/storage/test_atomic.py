@@ -73,7 +73,7 @@ def write_and_fail(path, error):
     ],
 )
 def test_a_disk_that_cannot_be_written_is_told_in_one_line(tmp_path, error):
-    with pytest.raises(UserError, match=r"made: cannot be written \(.+\); mend that and run the workflow again"):
+    with pytest.raises(UserError, match=r"made: cannot be written \(.+\); fix this and rerun"):
         write_and_fail(tmp_path / "made", error)
     assert names(tmp_path) == []
 
