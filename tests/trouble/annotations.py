@@ -355,15 +355,69 @@ GOOD_CORRECTIONS = [
 ]
 
 
-def corrections_case(name: str, content: bytes | None, outcome: str, says: str) -> Case:
+TABLE_HEAD = b"id,path,split,stage,labels,model_labels,by_human,p_cat,p_dog\n"
+TABLES = [
+    ("a label that is no class", TABLE_HEAD + b"a,a.jpg,train,fused,cow,,,0.1,0.2\n", r"line 2, column class: 'cow'"),
+    (
+        "a photo of another run",
+        TABLE_HEAD + b"a,,,,cat,,\nz,,,,cat,,\n",
+        r"corrections\.csv, line 3, column image: 'z'",
+    ),
+    ("one photo in two ways", TABLE_HEAD + b"a,,,,cat,,\na,,,,,cat,\n", r"lines 2 and 3, column present: 'cat' of 'a'"),
+    ("no ids", TABLE_HEAD[3:] + b"a.jpg,train,fused,cat,,\n", r"corrections\.csv has no column 'id'"),
+]
+GOOD_TABLES = [
+    ("nothing edited", TABLE_HEAD + b"a,a.jpg,train,fused,cat,cat,,0.9,0.2\n", r"^\[\]$"),
+    ("one added, one taken away", TABLE_HEAD + b"a,a.jpg,train,fused,dog,cat,,1,0\n", r"'dog', 1\], \['a', 'cat', 0\]"),
+    ("by Excel", TABLE_HEAD.replace(b",", b";") + b'a;;;;"cat; dog";"cat";\r\n', r"^\[\['a', 'dog', 1\]\]$"),
+    ("what was said before", TABLE_HEAD + b"a,,,,cat,cat,cat;dog,1,0\n", r"'cat', 1\], \['a', 'dog', 0\]"),
+]
+
+
+def task(name: object, *choices: str) -> dict:
+    """Make a task of Label Studio with one annotation."""
+    result = {"type": "choices", "from_name": "labels", "to_name": "image", "value": {"choices": list(choices)}}
+    return {"data": {"image": "x", "id": name}, "annotations": [{"result": [result]}]}
+
+
+EXPORTS = [
+    ("missing", None, r"corrections\.json does not exist"),
+    ("empty", b"", r"corrections\.json is not readable JSON"),
+    ("not UTF-8", b'[{"\xff": 1}]', r"corrections\.json is not readable JSON"),
+    ("nested 100,000 deep", b"[" * 100_000, r"corrections\.json is not readable JSON"),
+    ("an object", b"{}", r"corrections\.json, task 1: not of a Label Studio export"),
+    ("JSON-MIN", b'[{"image": "x", "id": 1, "labels": "cat"}]', r"corrections\.json, task 1: .*not as JSON-MIN"),
+    ("annotations that are numbers", b'[{"data": {"id": "a"}, "annotations": [1]}]', r"corrections\.json, task 1"),
+    ("tasks of others", [task("a", "cat"), task(7, "cat")], r"corrections\.json, task 2: its data has no id"),
+    ("a label that is no class", [task("a", "cow")], r"corrections\.json, task 1, column class: 'cow'"),
+    ("a photo of another run", [task("a"), task("z")], r"corrections\.json, task 2, column image: 'z'"),
+    (
+        "by_human of rubbish",
+        b'[{"data": {"id": "a", "by_human": [1]}, "annotations": []}]',
+        r"corrections\.json, task 1",
+    ),
+]
+GOOD_EXPORTS = [
+    ("no tasks", b"[]", r"^\[\]$"),
+    ("one annotated", [task("a", "cat")], r"^\[\['a', 'cat', 1\], \['a', 'dog', 0\]\]$"),
+    ("nothing chosen", [task("a")], r"^\[\['a', 'cat', 0\], \['a', 'dog', 0\]\]$"),
+    ("a byte order mark", b'\xef\xbb\xbf[{"data": {"id": "a"}, "annotations": []}]', r"^\[\]$"),
+    ("results of other kinds", b'[{"data": {"id": "a"}, "annotations": [{"result": [3, {}]}]}]', r"'cat', 0"),
+]
+
+
+def corrections_case(
+    name: str, content: bytes | list[dict] | None, outcome: str, says: str, file: str = "corrections.csv"
+) -> Case:
     def act(folder: Path) -> str:
-        path = folder / "corrections.csv"
+        path = folder / file
         if content is not None:
-            path.write_bytes(content)
+            path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
         said = corrections_of(path, [*IDS, "caf\u00e9"], CLASSES)
         return str(said[["image", "class", "present"]].to_numpy().tolist())
 
-    return Case("annotations", f"corrections: {name}", outcome, says, act)
+    kind = "corrections" if file.endswith(".csv") else "corrections in Label Studio"
+    return Case("annotations", f"{kind}: {name}", outcome, says, act)
 
 
 def cases() -> Iterator[Case]:
@@ -377,3 +431,8 @@ def cases() -> Iterator[Case]:
         yield corrections_case(name, content, REFUSED, says)
     for name, content, says in GOOD_CORRECTIONS:
         yield corrections_case(name, content, ACCEPTED, says)
+    for outcome, tables, exports in ((REFUSED, TABLES, EXPORTS), (ACCEPTED, GOOD_TABLES, GOOD_EXPORTS)):
+        for name, content, says in tables:
+            yield corrections_case(f"a table of labels, {name}", content, outcome, says)
+        for name, content, says in exports:
+            yield corrections_case(name, content, outcome, says, "corrections.json")

@@ -265,6 +265,8 @@ def cases() -> Iterator[Case]:
     yield from of_zarr("evaluate", "pseudo", "z", "0/0", "class")
     yield from of_table("select", "images.parquet", "split")
     yield from of_table("evaluate", "truth.parquet", "dog")
+    yield from of_zarr("labels_table", "pseudo", "z", "0/0", "class")
+    yield from of_table("labels_table", "images.parquet", "split")
     yield from of_table("report", "metrics.csv", "images")
     yield from of_table("report", "per_class.csv", "split")
     yield from not_fitting()

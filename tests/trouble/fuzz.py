@@ -152,6 +152,11 @@ SOUND: dict[str, Callable[[], list[bytes]]] = {
         [content for _, content, _ in annotations.GOOD_CORRECTIONS]
         + [b'image,class,present,by,at\r\na,cat,1,"A, B",x\r\n']
     ),
+    "table of labels": lambda: [content for _, content, _ in annotations.GOOD_TABLES],
+    "Label Studio": lambda: [
+        content if isinstance(content, bytes) else json.dumps(content).encode()
+        for _, content, _ in annotations.GOOD_EXPORTS
+    ],
     "scores npz": lambda: [sound(scores.npz, "s.npz")],
     "scores parquet": lambda: [sound(next(scores.parquet()).act, "s.parquet")],
     "config YAML": lambda: (
@@ -182,6 +187,8 @@ PARSERS: dict[str, Callable[[bytes], None]] = {
     "NUS list": at("nus/ImageList/Imagelist.txt", of_nus),
     "truth CSV": at("truth.csv", lambda path: from_csv(path, PhotoNames(["a", "b"]), annotations.CLASSES)),
     "corrections": at("c.csv", lambda path: corrections_of(path, annotations.IDS, annotations.CLASSES)),
+    "table of labels": at("t.csv", lambda path: corrections_of(path, annotations.IDS, annotations.CLASSES)),
+    "Label Studio": at("l.json", lambda path: corrections_of(path, annotations.IDS, annotations.CLASSES)),
     "scores npz": at("s.npz", of_scores),
     "scores parquet": at("s.parquet", of_scores),
     "config YAML": at("c.yaml", lambda path: load(read_yaml(path, "a config file"))),

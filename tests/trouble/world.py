@@ -13,6 +13,7 @@ from cutsew.provenance.record import Record
 from cutsew.stages.correct import correct
 from cutsew.stages.evaluate import evaluate
 from cutsew.stages.fuse import fuse
+from cutsew.stages.labels_table import labels_table
 from cutsew.stages.report import report
 from cutsew.stages.score import score
 from cutsew.stages.seal import seal
@@ -80,6 +81,12 @@ STAGES = {
     ),
     "evaluate": lambda run, out: evaluate(
         run / "images.parquet", out / "metrics.csv", settings=EVALUATE, labels=run / "truth.parquet", **zarrs(run)
+    ),
+    "labels_table": lambda run, out: labels_table(
+        run / "images.parquet",
+        out / "labels.csv",
+        settings=EVALUATE,
+        stage=[f"{name}={run / name}.zarr" for name in ("pseudo", "fused")],
     ),
     "report": lambda run, out: report(
         out / "report.html", metrics=run / "metrics.csv", images=run / "images.parquet", **zarrs(run)

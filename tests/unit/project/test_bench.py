@@ -12,7 +12,12 @@ from tables import Report, fill_docs, publish, ratio, row, total
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 HELPERS = {"common", "tables", "synthetic", "photos", "baseline"}
-SLOW = {"student", "field", "training", "review"}  # a minute of ONNX graphs, of snakemake, of whole trainings; others test those
+SLOW = {
+    "student",
+    "field",
+    "training",
+    "review",
+}  # a minute of ONNX graphs, of snakemake, of whole trainings; others test those
 
 
 @pytest.mark.parametrize("name", sorted({path.stem for path in BENCHMARKS.glob("*.py")} - HELPERS - SLOW))
