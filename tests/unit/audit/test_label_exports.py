@@ -325,6 +325,22 @@ def test_label_studios_converter_reads_the_export_that_is_read_here(run, tmp_pat
     assert len(rows) == len(NAMES)
 
 
+COCO = """
+import json, sys
+from pycocotools.coco import COCO
+coco = COCO(sys.argv[1])
+names = {c["id"]: c["name"] for c in coco.loadCats(coco.getCatIds())}
+found = {i: coco.loadAnns(coco.getAnnIds(imgIds=[i])) for i in coco.getImgIds()}
+print(json.dumps({coco.imgs[i]["photo"]: [names[a["category_id"]] for a in rows] for i, rows in found.items()}))
+"""
+
+
+def test_pycocotools_reads_the_annotations(run, tmp_path):
+    call(run, tmp_path / "coco.json", "--format", "coco")
+    found = load(COCO, tmp_path / "coco.json")
+    assert {name: set(labels) for name, labels in found.items()} == expected(run)
+
+
 DATUMARO = """
 import json, sys, datumaro
 dataset = datumaro.Dataset.import_from(sys.argv[1], "cvat")
