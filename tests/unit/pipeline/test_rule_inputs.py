@@ -167,7 +167,7 @@ def test_without_passes_there_are_no_blocks():
 
 
 def test_windows_are_one_block():
-    made = plan(**{"cut.layout": "windows", "cut.passes_per_job": 1})
+    made = plan(**{"cut.layout": "windows"})
     write_shards(made, "0,4,a,b")
     assert len(list(inputs.view_chunks(made, of()))) == 5
     assert inputs.block_passes(made, of(block="0")) == made.runs["one"].cut.num_passes > 1

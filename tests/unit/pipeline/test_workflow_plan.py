@@ -62,12 +62,12 @@ def test_the_table_of_a_sweep_names_its_variants_and_files_on_disk():
 
 
 def test_variants_that_share_a_run_are_one_row():
-    Path("sweeps/idle.yaml").write_text("title: Idle\ngrid:\n  fuse.gate: [0.1, 0.2]\n")
-    made = read(sweep="idle")
-    assert len(made.variants["idle"]) == 2
-    assert made.sweep_metrics(Wildcards(sweep="idle")) == ["results/demo/default/metrics.csv"]
-    (row,) = json.loads(made.sweep_settings(Wildcards(sweep="idle")))["runs"]
-    assert row["variant"] == made.variants["idle"][0].label
+    Path("sweeps/maps.yaml").write_text("title: Maps\ngrid:\n  explain.sample: [4, 8]\n")
+    made = read(sweep="maps")
+    assert len(made.variants["maps"]) == 2
+    assert made.sweep_metrics(Wildcards(sweep="maps")) == ["results/demo/default/metrics.csv"]
+    (row,) = json.loads(made.sweep_settings(Wildcards(sweep="maps")))["runs"]
+    assert row["variant"] == made.variants["maps"][0].label
 
 
 @pytest.mark.parametrize(
