@@ -1,5 +1,6 @@
-"""Labels as files that FiftyOne, COCO's tools and cleanlab open, written slice by slice and atomically."""
+"""Labels as tables, and as files for FiftyOne, COCO's tools and cleanlab, written slice by slice and atomically."""
 
+import csv
 import itertools
 import json
 import zipfile
@@ -10,6 +11,8 @@ from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+from pyarrow.parquet import ParquetWriter
 from tqdm import tqdm
 
 from cutsew import __version__
@@ -18,6 +21,34 @@ from cutsew.errors import UserError
 from cutsew.method.correct import LEFT, PRESENT
 from cutsew.storage.atomic import replacing
 from cutsew.storage.label_corrections import SOURCE
+from cutsew.storage.label_table import COLUMNS, joined
+
+
+def write_csv(path: Path, classes: list[str], batches: Iterable[Batch]) -> int:
+    """Write the table as CSV, UTF-8; return how many labels."""
+    with replacing(path) as draft, draft.open("w", encoding="utf-8", newline="") as stream:
+        rows = csv.writer(stream, lineterminator="\n")
+        rows.writerow(_header(classes))
+        count = 0
+        for batch in batches:
+            rows.writerows(_csv_rows(classes, batch))
+            count += int(batch.named.sum())
+    return count
+
+
+def write_parquet(path: Path, classes: list[str], batches: Iterable[Batch]) -> int:
+    """Write the table as Parquet, probabilities in float32; return how many labels."""
+    head = _header(classes)
+    types = [pa.string()] * len(COLUMNS) + [pa.float32()] * len(classes)
+    schema = pa.schema(list(zip(head, types, strict=True)))
+    count = 0
+    with replacing(path) as draft, ParquetWriter(draft, schema) as out:
+        for batch in batches:
+            columns = [pa.array(list(values), pa.string()) for values in zip(*_texts(classes, batch), strict=True)]
+            columns += [pa.array(p, pa.float32()) for p in batch.probabilities.T]
+            out.write_table(pa.Table.from_arrays(columns, schema=schema))
+            count += int(batch.named.sum())
+    return count
 
 
 def write_fiftyone(path: Path, labels: Labels) -> int:
@@ -102,6 +133,23 @@ def write_cleanlab(path: Path, labels: Labels) -> int:
             with archive.open(f"{name}.npy", "w", force_zip64=True) as out:
                 np.lib.format.write_array(out, values, allow_pickle=False)
     return len(joined)
+
+
+def _header(classes: list[str]) -> list[str]:
+    return [*COLUMNS, *(f"p_{name}" for name in classes)]
+
+
+def _csv_rows(classes: list[str], batch: Batch) -> Iterator[list[str]]:
+    for texts, probabilities in zip(_texts(classes, batch), batch.probabilities, strict=True):
+        yield [*texts, *(f"{p:.6g}" for p in probabilities)]
+
+
+def _texts(classes: list[str], batch: Batch) -> Iterator[list[str]]:
+    """Give the columns of text, photo after photo."""
+    columns = (batch.photos[name] for name in ("id", "path", "split"))
+    sets = (batch.named, batch.proposed, batch.said != LEFT)
+    for name, path, split, *rows in zip(*columns, *sets, strict=True):
+        yield [name, path, split, batch.stage, *(joined(classes[c] for c in np.flatnonzero(row)) for row in rows)]
 
 
 def _coco_images(labels: Labels) -> Iterator[dict[str, Any]]:

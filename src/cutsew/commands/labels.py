@@ -12,11 +12,10 @@ import typer
 from cutsew.audit.annotation_tools import write_cvat, write_label_studio
 from cutsew.audit.image_folders import write_huggingface, write_yolo
 from cutsew.audit.label_export import Labels, choose
-from cutsew.audit.label_formats import shown, write_cleanlab, write_coco, write_fiftyone
+from cutsew.audit.label_formats import shown, write_cleanlab, write_coco, write_csv, write_fiftyone, write_parquet
 from cutsew.audit.run import Run
 from cutsew.data.csv_file import PHOTO_COLUMNS, PhotoNames, find_photos, read_csv
 from cutsew.errors import UserError
-from cutsew.storage.label_table import write_csv, write_parquet
 
 log = logging.getLogger(__name__)
 

@@ -8,12 +8,12 @@ import typer
 from tqdm import tqdm
 
 from cutsew.audit.label_export import last_labels, thresholds_of
+from cutsew.audit.label_formats import write_csv, write_parquet
 from cutsew.config.schema import Evaluate
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record, input_digest
 from cutsew.stages.options import SettingsOption
 from cutsew.storage.label_corrections import read_corrections
-from cutsew.storage.label_table import write_csv, write_parquet
 from cutsew.storage.manifest import read_manifest
 from cutsew.storage.predictions import Outcome
 

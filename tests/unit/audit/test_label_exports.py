@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote
 from xml.etree import ElementTree as ET
 
+import numpy as np
 import pandas as pd
 import pytest
 import typer
@@ -24,9 +25,12 @@ from cutsew.errors import UserError
 from cutsew.method.score import sigmoid
 from cutsew.stages.corrections import corrections
 from cutsew.stages.evaluate import evaluate
+from cutsew.stages.labels_table import labels_table
 from cutsew.storage import predictions
+from cutsew.storage.label_table import names_in
 from cutsew.storage.manifest import read_manifest, write_manifest
 from cutsew.storage.predictions import Outcome
+from cutsew.storage.result_tables import Thresholds, write_thresholds
 
 CLASSES = ("<b>&\"'", "../x/..", "new\nline;\\", ".cat", "train")
 NAMES = ["$(touch x)", "new\nline", "<img src=x>&\"'", "-rf", "{run} ;#%?", "a::b", "test-1", "é ü"]
@@ -216,13 +220,30 @@ def test_the_table_is_written_for_other_stages_too(run, tmp_path):
     assert pd.read_parquet(tmp_path / "l.parquet")["id"].tolist() == table["id"].tolist()
 
 
+def test_the_students_labels_are_decided_by_its_thresholds(run, tmp_path):
+    own = shutil.copytree(run, tmp_path / "results" / "tiny" / "default")
+    by_class = [0.1, 0.3, 0.5, 0.7, 0.9]
+    found = Thresholds("count", {"fixed": [0.5] * 5, "count": by_class})
+    write_thresholds(own / "thresholds.csv", list(CLASSES), found, np.zeros((1, 5), np.float32), [0.1] * 5)
+    assert call(own, tmp_path / "l.csv", "--format", "csv", "--no-corrections").exit_code == 0
+    stages = [f"refined={own / 'refined.zarr'}", f"student={own / 'scores.zarr'}"]
+    given = {"settings": SETTINGS, "stage": stages, "thresholds": own / "thresholds.csv"}
+    labels_table(own / "images.parquet", own / "labels.csv", **given)
+    assert (tmp_path / "l.csv").read_bytes() == (own / "labels.csv").read_bytes()
+    table = pd.read_csv(tmp_path / "l.csv", keep_default_na=False)
+    for split, thresholds in (("train", [0.5] * 5), ("test", by_class)):
+        rows = table[table["split"] == split]
+        decided = rows[[f"p_{name}" for name in CLASSES]].to_numpy() >= thresholds
+        assert [len(names_in(text)) for text in rows["labels"]] == decided.sum(axis=1).tolist()
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (("l.json", "--format", "coco", "--images", "copy"), "--images: for huggingface and yolo only"),
         (("l.json", "--format", "coco", "--root", "."), "--root: for labelstudio and cvat only"),
         (("l.xml", "--format", "cvat", "--url", "x"), "--url: for labelstudio only"),
-        (("l.json", "--format", "cvat"), "l.json: not a file's name in .xml"),
+        (("l.json", "--format", "cvat"), "l.json: the name must end in .xml"),
         (("l.xml", "--format", "cvat", "--root", "nowhere"), "--root: nowhere: no such folder"),
         (("l.xml", "--format", "cvat", "--root", "/proc/self"), "does not lie below"),
         (("l.xml", "--format", "cvat", "--only", "gone.csv"), "--only: gone.csv does not exist"),

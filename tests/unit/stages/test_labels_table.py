@@ -105,7 +105,7 @@ def test_photos_without_finite_labels_are_left_out_and_counted(run, caplog):
     write_zarr(fused, ids, CLASSES, z=z)
     table, record = make({**run, "partly": fused}, {"pseudo": "pseudo", "fused": "partly"})
     assert ids[19] not in table.index and len(table) == 19 and record["facts"]["without_finite_labels"] == 1
-    assert "1 photos without finite labels" in caplog.text
+    assert "1 images without finite labels are excluded" in caplog.text
 
 
 HOSTILE = ("<b>;x", "new\nline, \"'", "id", "path", "../..\\")
