@@ -77,7 +77,7 @@ class SewnPhotos(Photos):
 @app.command()
 def cut(
     run: Annotated[Path, typer.Argument(help="A run's folder: whose photos, teacher and classes.")],
-    config: Annotated[Path, typer.Option(help="Its settings.")] = Path("config/config.yaml"),
+    config: Annotated[Path, typer.Option(help="Its settings.")] = Path("config/demo-paper.yaml"),
     alpha: Annotated[
         list[float] | None, typer.Option(help="Several: the answers are kept, and fused for each.")
     ] = None,
@@ -109,7 +109,7 @@ def cut(
 @app.command()
 def train(
     run: Annotated[Path, typer.Argument(help="A run's folder: whose photos, labels and patches.")],
-    config: Annotated[Path, typer.Option(help="Its settings.")] = Path("config/config.yaml"),
+    config: Annotated[Path, typer.Option(help="Its settings.")] = Path("config/demo-paper.yaml"),
     lr: Annotated[float, typer.Option(help="Of the adapter.")] = 1e-3,
 ) -> None:
     """Train the adapter and the labels (Eq. 11-20)."""

@@ -70,7 +70,7 @@ def _write_configs(home: Path, photos: int, epochs: int, tiny: bool) -> None:
     (home / "photos").mkdir()
     write_photos(home / "photos", photos)
     named = write_clip(home / "clip.safetensors", *(("cutsew-tiny", 32) if tiny else ("RN50", 224)))
-    raw = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+    raw = yaml.safe_load((ROOT / "config" / "demo-paper.yaml").read_text())
     raw["dataset"] = {"name": "field", "kind": "folder", "root": "photos"}
     raw |= {model: {"kind": "open_clip", "open_clip": named} for model in ("teacher", "student")}
     raw["cut"] = {"passes": 1 if tiny else 20}

@@ -89,7 +89,7 @@ class World:
         """Make the run in a folder of its own, with the demo's settings where `changes` has no others."""
         home.mkdir()
         self.home, self.photos, self.epochs = home, photos, epochs
-        raw = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+        raw = yaml.safe_load((ROOT / "config" / "demo-paper.yaml").read_text())
         raw["dataset"]["name"] = "training"
         raw |= {"demo": {"train": photos, "test": 4}, "cut": {"passes": 2}}
         raw["select"]["top_k"] = max(1, photos // 60)

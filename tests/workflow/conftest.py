@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 JOB = re.compile(r"^(?:local)?(?:rule|checkpoint) (\w+):", re.MULTILINE)
 
 SETTINGS = {
+    "method": "paper",
     "classes": ["cat", "dog", "bus"],
     "dataset": {
         "name": "tiny",

@@ -9,6 +9,7 @@ import yaml
 
 from cutsew.config import load, override
 from cutsew.config.dataset import KNOWN
+from cutsew.config.method import CUTSEW
 from cutsew.demo.scenes import CLASSES, SPOKEN
 from cutsew.pipeline.outputs import needed
 
@@ -23,6 +24,26 @@ def test_is_accepted(path):
 def test_the_demo_speaks_as_its_teacher_has_read():
     demo = load(yaml.safe_load((CONFIG / "config.yaml").read_text()))
     assert demo.prompts.names == SPOKEN and demo.classes == list(CLASSES)
+
+
+def test_the_demo_leaves_to_its_method_what_the_method_decides():
+    raw = yaml.safe_load((CONFIG / "config.yaml").read_text())
+    assert raw["method"] == "cutsew"
+    for dotted in CUTSEW:
+        section, _, key = dotted.partition(".")
+        assert key not in raw.get(section, {}), dotted
+
+
+def test_the_demo_by_the_paper_differs_in_the_method_alone():
+    demo = load(yaml.safe_load((CONFIG / "config.yaml").read_text()))
+    paper = load(yaml.safe_load((CONFIG / "demo-paper.yaml").read_text()))
+    assert (paper.method, paper.cut.layout, paper.cut.passes, paper.fuse.rule) == ("paper", "random", 20, "max")
+    assert (paper.correct.rule, paper.targets.count, paper.student.head) == ("sqrt", None, "adapter")
+    assert (paper.select.top_k, paper.train.epochs, paper.train.schedule) == (20, 10, "cosine")
+    changed = {name: getattr(demo, name) for name in ("method", "cut", "correct", "targets", "select", "train")}
+    changed["student"] = paper.student.model_copy(update={"head": "linear"})
+    changed["dataset"] = paper.dataset.model_copy(update={"name": "demo"})
+    assert paper.model_copy(update=changed) == demo
 
 
 BENCHMARKS = ["voc2007", "voc2012", "coco2014", "nuswide"]
