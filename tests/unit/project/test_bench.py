@@ -11,7 +11,7 @@ from common import Run, Thing, measure, run_once
 from tables import Report, fill_docs, publish, ratio, row, total
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
-HELPERS = {"common", "tables", "synthetic", "photos", "baseline"}
+HELPERS = {"common", "tables", "synthetic", "photos", "baseline", "small_vit"}
 SLOW = {
     "student",
     "field",
