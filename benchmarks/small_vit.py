@@ -3,7 +3,7 @@ r"""Distill a small ViT CLIP from the demo's tiny ResNet CLIP, to measure layout
 It keeps the ResNet's text tower and scale. Ten minutes of one core. The folder that it writes is a teacher of the demo:
 
     python benchmarks/small_vit.py small-vit
-    snakemake --cores all sweep --config sweep=protocol/vit 'dataset={name: demo-vit}' \
+    snakemake --cores all sweep --config sweep=vit/layouts 'dataset={name: demo-vit}' \
         'teacher={open_clip: {model: "local-dir:small-vit", pretrained: null, image_size: 96}}'
 """
 

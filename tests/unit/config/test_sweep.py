@@ -176,8 +176,9 @@ def test_shipped_sweeps_of_transformers_fit_theirs(path):
 
 
 @pytest.mark.parametrize("path", sorted(SWEEPS.glob("protocol/*.yaml")), ids=lambda path: path.stem)
-def test_sweeps_of_the_protocol_fit_the_demo(path):
-    raw = yaml.safe_load((SWEEPS.parent / "config.yaml").read_text())
+def test_sweeps_of_the_protocol_fit_the_demo_and_real_photos(path):
+    base = "offline.yaml" if path.stem == "layouts-photos" else "config.yaml"
+    raw = {**yaml.safe_load((SWEEPS.parent / base).read_text()), "dataset": {}}
     check_before_start(*(load(override(raw, changes)) for changes in expand(read_sweep(path), raw, str(path)).values()))
     assert sweep_files(f"protocol/{path.stem}", SWEEPS) == [path] and path not in sweep_files("all", SWEEPS)
 
