@@ -34,7 +34,7 @@ def stage(folder: Path, name: str, artefacts: tuple[str, ...], classes: int, *, 
         artefacts: that it reads and writes.
         classes: C.
         here: call its function instead of starting its command, which is quicker and says less.
-        options: of the command, beside the settings.
+        options: of the command, next to the settings.
 
     """
     config = {

@@ -1,8 +1,8 @@
-"""The published procedure, written down plainly: what a paper's code usually looks like, to measure ours against.
+"""The published procedure, written down plainly: what a paper's code typically looks like, to measure ours against.
 
-One process. Every pass opens every photo again, takes torchvision's RandomResizedCrop, ToTensor and Normalize, and asks
-the teacher in batches. Training opens and sews photos as it comes to them, asks the backbone about every one, and
-moves Z (N, C) with a dense AdamW. Nothing is kept. Photos, weights, sizes and labels are those of a run of ours.
+One process. Every pass opens every photo again, takes torchvision's RandomResizedCrop, ToTensor and Normalize, and runs
+the teacher in batches. Training opens and sews photos as it comes to them, runs the backbone on every one, and moves Z
+(N, C) with a dense AdamW. Nothing is kept. Photos, weights, sizes and labels are those of a run of ours.
 
     python benchmarks/baseline.py cut results/demo/default --alpha 0.1
     python benchmarks/baseline.py train results/demo/default --lr 1e-3
@@ -38,7 +38,7 @@ app = typer.Typer()
 
 
 class Photos(Dataset[Any]):
-    """Opens a photo each time that it is asked for."""
+    """Opens a photo each time that it is requested."""
 
     def __init__(self, paths: Sequence[str], transform: Any) -> None:  # noqa: ANN401
         self.paths, self.transform = paths, transform
@@ -82,7 +82,7 @@ def cut(
         list[float] | None, typer.Option(help="Several: the answers are kept, and fused for each.")
     ] = None,
 ) -> None:
-    """Ask the teacher about whole photos and M crops of each; fuse (Eq. 3-7)."""
+    """Score whole photos and M crops of each with the teacher; fuse (Eq. 3-7)."""
     settings = load(yaml.safe_load(config.read_text()))
     named = settings.teacher.open_clip
     clip = clip_models.build(named, "teacher.open_clip")

@@ -1,4 +1,4 @@
-"""What one E-step costs, whatever the number of photos, beside torch's dense AdamW over the whole table.
+"""What one E-step costs, whatever the number of photos, relative to torch's dense AdamW over the whole table.
 
 python benchmarks/em.py
 

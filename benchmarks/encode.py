@@ -1,4 +1,4 @@
-"""Encoding on a CPU: from JPEGs to embeddings, beside the bare encoder on tensors that are already there.
+"""Encoding on a CPU: from JPEGs to embeddings, next to the bare encoder on tensors that are already there.
 
 python benchmarks/encode.py
 

@@ -1,4 +1,4 @@
-"""All of it beside the published procedure, written plainly (baseline.py): cutting, training, five alphas, five rates.
+"""All of it next to the published procedure, written plainly (baseline.py): cutting, training, five alphas, five rates.
 
 Ours is `snakemake` as a user types it, with the start of every job; theirs is one script for each thing. Same photos,
 as large as VOC's, same weights (RN50's, random: they change no time), sizes and epochs.
@@ -62,7 +62,7 @@ def main(
     ]
     conditions = {"photos": photos, "passes": 1 if tiny else 20, "epochs": epochs, "cores": cores}
     rows = [row(thing, rounds) for thing in things]
-    publish(Report("field", "Beside the published procedure", rows, ratios, conditions), out, tiny)
+    publish(Report("field", "Compared with the published procedure", rows, ratios, conditions), out, tiny)
 
 
 def _write_configs(home: Path, photos: int, epochs: int, tiny: bool) -> None:

@@ -3,7 +3,7 @@
 python benchmarks/startup.py
 
 `encode` is given four photos and the demo's tiny CLIP, so that next to all of its time is its start; the imports of
-torch, open_clip and timm alone stand beside it.
+torch, open_clip and timm alone stand next to it.
 """
 
 import json

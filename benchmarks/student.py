@@ -1,9 +1,9 @@
-"""What a student costs beside its bare backbone and beside asking the teacher once: parameters, and time per photo.
+"""What a student costs relative to its bare backbone and to one view of the teacher: parameters, and time per photo.
 
 python benchmarks/student.py [results/demo/default] [--batch 8] [--threads 2]
 
-Without a run the student is the paper's: RN101 at 448 pixels and an adapter for 80 classes, beside RN50x64. Its weights
-are random, which changes neither.
+Without a run the student is the paper's: RN101 at 448 pixels and an adapter for 80 classes, relative to RN50x64. Its
+weights are random, which changes neither.
 """
 
 import tempfile
@@ -46,7 +46,7 @@ class Bare(nn.Module):
 
 
 class ZeroShot(nn.Module):
-    """The teacher, asked once about the whole photo; the texts are embedded beforehand."""
+    """The teacher's single view of the whole photo; the texts are embedded beforehand."""
 
     def __init__(self, model: str, size: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""Training: the first time, with another learning rate on kept features, and beside its bare backbone.
+"""Training: the first time, with another learning rate on cached features, and relative to its bare backbone.
 
 Each is the command that the workflow calls, a process of its own. The bare backbone is given as many photos as the
-first training gives it, in memory, in batches of the same size and nothing else to do. The demo's is tiny; beside it
+first training gives it, in memory, in batches of the same size and nothing else to do. The demo's is tiny; next to it
 stand an RN50 at 224 pixels and the paper's RN101 at 448, with random weights, one epoch and photos as large as VOC's.
 
     python benchmarks/training.py

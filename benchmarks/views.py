@@ -1,4 +1,4 @@
-"""CPU time of a view: torchvision's usual pipeline, which opens the photo for each pass, beside cutsew's cutting.
+"""CPU time of a view: torchvision's standard pipeline, which opens the photo for each pass, against cutsew's cutting.
 
 python benchmarks/views.py
 """
@@ -65,7 +65,7 @@ def main(tiny: Tiny = False, repeats: Repeats = REPEATS, out: Out = RESULTS) -> 
 
 
 def plain() -> Callable[[Path], object]:
-    """Make the usual pipeline: open, crop and resize, flip, to floats, normalise; once for each of the 21 views."""
+    """Build the standard pipeline: open, crop and resize, flip, to floats, normalise; once for each of the 21 views."""
     last = [transforms.RandomHorizontalFlip(), transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
     bicubic = transforms.InterpolationMode.BICUBIC
     whole = transforms.Compose([transforms.Resize((SIZE, SIZE), bicubic, antialias=True), *last[1:]])

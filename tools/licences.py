@@ -12,7 +12,7 @@ PAGE = "docs/licences.md"
 LONGEST = 60
 HEAD = """# Licences
 
-cutsew itself is MIT ([LICENSE](../LICENSE)). Its wheel carries, beside code: the weights of the demo's tiny CLIP,
+cutsew itself is MIT ([LICENSE](../LICENSE)). Besides code, its wheel carries: the weights of the demo's tiny CLIP,
 trained here on scenes drawn from OpenMoji; style, script and templates of the report; a table of published numbers with
 their sources. No artwork and no weights of others are in it. `docs/demo.png` shows artwork of OpenMoji (CC BY-SA 4.0).
 

@@ -31,7 +31,7 @@ def in_one_line(error: Exception) -> str | None:
     """Word an error that is not a fault of the program: bad input, a lost file, a machine without memory left.
 
     Returns:
-        One line, None for all other errors: their traceback tells more.
+        One line, None for all other errors, whose traceback is more useful.
 
     """
     if isinstance(error, UserError):
@@ -60,7 +60,7 @@ def _memory_in_one_line(error: Exception) -> str | None:
 
 
 def out_of_gpu_memory(error: BaseException) -> bool:
-    """Tell whether an error says that a GPU's memory does not suffice: torch's, cuBLAS's, cuDNN's or the driver's."""
+    """Check whether an error means that a GPU is out of memory: torch's, cuBLAS's, cuDNN's or the driver's."""
     return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_GPU_MEMORY)
 
 
@@ -88,7 +88,7 @@ def _text(name: str | bytes | int) -> str:
 
 
 def no_patches(model: str, tower: str) -> str:
-    """Word why TagCLIP cannot ask a teacher, before anything is loaded and again when its tower is there."""
+    """Format the reason why TagCLIP does not support a teacher."""
     return (
         f"score.rule: tagclip reads the patches of a CLIP vision transformer, and teacher.open_clip.model {model} has "
         f"{tower}; name one such as ViT-B-16, or set score.rule: softmax"

@@ -247,7 +247,7 @@ OPEN_CLIP = [
         "nothing gives its std and interpolation",
     ),
     ("an unknown tag", "RN50", {}, {"tag": "opnai"}, r"\.tag: RN50 has no weights opnai \(it has: openai"),
-    ("a tag beside a tag", "RN50", {}, {"tag": "openai", "pretrained": "openai"}, r"\.tag: is for a local checkpoint"),
+    ("a tag next to a tag", "RN50", {}, {"tag": "openai", "pretrained": "openai"}, r"\.tag: is for a local checkpoint"),
     (
         "a configuration of another model",
         "ViT-L-14",

@@ -136,7 +136,7 @@ def make_corrections(base: Path, *rows: str) -> None:
 
 
 def make_variant(base: Path) -> Path:
-    """Write a run beside the base run that differs from the correction on; leave an old fused.zarr in its folder."""
+    """Write a run next to the base run that differs from the correction on; leave an old fused.zarr in its folder."""
     other = base.with_name("beta=2")
     make_labels(base, other, beta=2)
     make_student(base, other)

@@ -91,7 +91,7 @@ onstart:
 
 @pytest.fixture(scope="module")
 def module(tmp_path_factory):
-    """A workflow of one's own that uses this one below a prefix; its photos, truth and corrections lie beside it."""
+    """A workflow of one's own that uses this one below a prefix; its photos, truth and corrections lie next to it."""
     folder = tmp_path_factory.mktemp("module") / "a workflow"
     chosen = settings(labels={"overrides": "audit.csv"})
     chosen["dataset"]["truth"] = "truth.csv"

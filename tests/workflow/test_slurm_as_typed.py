@@ -13,7 +13,7 @@ from test_slurm_run import CLUSTER, NODES, cannot
 
 pytestmark = pytest.mark.slurm
 
-CHANGED = "cutsew: Slurm: sacct cannot answer (accounting is off on this cluster); squeue is asked about jobs instead"
+CHANGED = "cutsew: Slurm: sacct cannot answer (accounting is off on this cluster); squeue is used instead"
 
 
 @pytest.fixture(params=["", "accounting"], ids=["without accounting", "with accounting"])

@@ -1,4 +1,4 @@
-# Binds the plan to the functions of cutsew.pipeline that say what a job reads, which params it has and what it asks for.
+# Binds the plan to the functions of cutsew.pipeline that determine a job's inputs, params and resources.
 import sys
 from functools import cache
 from pathlib import Path

@@ -1,4 +1,4 @@
-# Cutting: ask the teacher about the whole photo and about M crops, and fuse its answers.
+# Cutting: score the whole photo and M crops with the teacher, and fuse the logits.
 
 
 rule tiny_clip:

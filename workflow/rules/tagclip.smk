@@ -1,4 +1,4 @@
-# TagCLIP in place of cutting: ask the teacher about patches, and again about the region of each class.
+# TagCLIP in place of cutting: score patches with the teacher, then the region of each class.
 
 
 rule tagclip:

@@ -1,1 +1,1 @@
-"""What the audit tells: where each label of a finished run comes from. It reads, and writes nothing into the run."""
+"""The audit: where each label of a finished run comes from. It is read-only."""

@@ -1,4 +1,4 @@
-"""The labels of a run that are given away: which stage's for which photos, read slice by slice."""
+"""Labels for export: which stage's for which photos, read slice by slice."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -103,7 +103,7 @@ class Labels:
         photos: rows of the manifest, split after split; images without finite labels are excluded.
         left_out: how many those are.
         thresholds: from which probability a class is a label.
-        sure: stage whose probabilities stand beside the labels; None for the labels' own.
+        sure: stage whose probabilities are exported with the labels; None for the labels' own.
         corrections: a human's, which win over the stages; None for none.
 
     """
@@ -118,7 +118,7 @@ class Labels:
 
     @cached_property
     def corrected(self) -> Corrections | None:
-        """The corrections of the photos that are given away; None for none."""
+        """The corrections of the exported photos, or None."""
         if self.corrections is None:
             return None
         rows = self.corrections.table["image"].isin(self.photos["id"])
@@ -151,7 +151,7 @@ class Labels:
                 yield Batch(stage, here, named, proposed, shown.astype(np.float32), said)
 
     def shown(self, bar: "tqdm[Any]") -> Iterator[Batch]:
-        """Give the batches, and tell a progress bar of their photos."""
+        """Yield the batches and update a progress bar with their photos."""
         for batch in self.batches():
             yield batch
             bar.update(len(batch.photos))
@@ -176,7 +176,7 @@ def choose(
         stage: whose labels; None for the last stage of each split.
         split: train or test; None for both, as far as the stage has labels of them.
         threshold: probability from which a class is a label; None for the stages' own thresholds.
-        sure: stage whose probabilities stand beside the labels; None for the labels' own.
+        sure: stage whose probabilities are exported with the labels; None for the labels' own.
         by_hand: a human's corrections win over the stage.
 
     Raises:

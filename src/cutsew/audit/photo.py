@@ -1,6 +1,6 @@
 """Everything recorded about one image, from its views to the student.
 
-- Where a training photo was sewn. Plans are drawn anew: they depend on seed, epoch and content alone.
+- Where a training photo was sewn. Plans are recomputed: they depend only on seed, epoch and content.
 - The whole story of one photo: views, fusion, correction, sewing, EM, student.
 """
 
@@ -56,7 +56,7 @@ def sewn(run: Run, name: str, epochs: int | None = None) -> Content | None:
         trained, or the photo is not a training photo.
 
     Raises:
-        UserError: the patches are not there, or not those that were pasted, so that the plans cannot be drawn anew.
+        UserError: the patches are missing or not those that were pasted, so the plans cannot be recomputed.
 
     """
     trained = "refined.zarr"
@@ -115,7 +115,7 @@ MOVED = 0.05
 
 
 def photo_audit(run: Run, name: str, only: str | None = None, top: int = 3, epochs: int | None = None) -> Content:
-    """Tell all that is known of one photo.
+    """Return everything recorded about one photo.
 
     Args:
         run: the run.
@@ -168,7 +168,7 @@ def _labels(run: Run, row: pd.Series) -> dict[str, Logits]:
 
 
 def _named(run: Run, z: Logits) -> list[str]:
-    """Name the classes from the threshold on, the surest first."""
+    """Return the classes at or above the threshold, most confident first."""
     p = sigmoid(z)
     return [run.classes[c] for c in np.argsort(-p, kind="stable") if p[c] >= run.threshold]
 
@@ -199,7 +199,7 @@ def _of_interest(
     marks: dict[str, npt.NDArray[np.int8]],
     truth: npt.NDArray[np.int8] | None,
 ) -> list[int]:
-    """Choose the classes that are told of, the surest of the last stage first."""
+    """Choose the classes to report, most confident at the last stage first."""
     chosen = np.zeros(len(run.classes), dtype=bool)
     for z in labels.values():
         chosen |= sigmoid(z) >= run.threshold
@@ -233,7 +233,7 @@ def _class(
     marks: dict[str, npt.NDArray[np.int8]],
     truth: npt.NDArray[np.int8] | None,
 ) -> Content:
-    """Tell one class's way through the stages."""
+    """Return one class's logits at every stage."""
     content: Content = {"class": run.classes[c], **cut.of_class(c)}
     if "corrected" in marks:
         content["corrected"] = bool(marks["corrected"][c])

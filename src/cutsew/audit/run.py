@@ -171,7 +171,7 @@ class Run:
 
     @cached_property
     def threshold(self) -> float:
-        """Probability from which a class counts as named: that of evaluate."""
+        """Decision threshold on the probability: that of evaluate."""
         return self.settings("metrics.csv", "evaluate", Evaluate).threshold
 
     def stages(self, split: str) -> list[str]:
@@ -206,7 +206,7 @@ class Run:
         return self.classes.index(name)
 
     def truth(self, ids: Sequence[str]) -> npt.NDArray[np.int8] | None:
-        """Read true labels, to show beside the others; None where there are none. Otherwise as `read_truth`."""
+        """Read the ground-truth labels, to be shown; None if there are none. Otherwise as `read_truth`."""
         path = self.path(TRUTH)
         return read_truth(path, ids, self.classes) if path is not None else None
 
@@ -291,7 +291,7 @@ def stages_of(run: Run, split: str) -> list[tuple[str, str | None]]:
 
 
 def slices(run: Run, stage: str, before: str | None, ids: list[str]) -> Iterator[Slice]:
-    """Give a stage's labels of some photos beside those of the stage before."""
+    """Yield a stage's labels of some photos with those of the previous stage."""
     winners = _winners(run, ids) if stage in TEACHERS and run.path("fused.zarr") is not None else None
     earlier = run.outcome(before).slices(ids) if before is not None else None
     for number, z in enumerate(run.outcome(stage).slices(ids)):

@@ -1,7 +1,7 @@
 """What each stage did to the labels: per run, and per class.
 
 - Numbers of an audit as plain JSON values.
-- The photos that each stage is surest and least sure of, for one class.
+- The photos of highest and lowest confidence per stage, for one class.
 - What each stage of a run did to the labels, and what looks wrong with them.
 """
 
@@ -24,7 +24,7 @@ from cutsew.storage.tables import read_csv
 Content = dict[str, Any]
 
 IN_WORDS = {1: "present", 0: "absent", -1: "not counted"}
-"""True labels as they are told."""
+"""Text for ground-truth labels."""
 
 BY_HAND = {LEFT: None, PRESENT: "present", ABSENT: "absent"}
 """What a human said of a label."""
@@ -70,7 +70,7 @@ class Extremes:
 
 
 def class_audit(run: Run, name: str, top: int = 10) -> Content:
-    """List the photos that each stage is surest and least sure of, with counts.
+    """List the most and least confident photos of each stage, with counts.
 
     Args:
         run: the run.
@@ -147,7 +147,7 @@ def _add_truth(run: Run, c: int, photos: list[Content]) -> None:
 
 
 MEASURED = ("mAP", "CF1", "OF1")
-"""Columns of metrics.csv that are told; they rest on truth."""
+"""Columns of metrics.csv that are reported; they depend on ground truth."""
 
 NAMED_AT_MOST = 5
 """Classes that a warning names."""
@@ -215,7 +215,7 @@ class Tally:
 
 
 def summary(run: Run) -> Content:
-    """Tell what each stage did to the labels, and warn of degenerate ones."""
+    """Summarize what each stage did to the labels, and warn of degenerate ones."""
     rows: list[Content] = []
     warnings = [f"{path.name}: a record names it and it is not there; `cutsew verify` says more" for path in run.lost()]
     measured = _measured(run)

@@ -29,7 +29,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:
 def summary_lines(told: Content) -> Iterator[str]:
     """Draw the summary of a run."""
     classes = "1 class" if told["classes"] == 1 else f"{told['classes']} classes"
-    yield f"{told['run']}: {classes}; a class is named from probability {told['threshold']:g} on"
+    yield f"{told['run']}: {classes}; a class is predicted from probability {told['threshold']:g} on"
     yield ""
     measured = [name for name in MEASURED if any(row.get(name) is not None for row in told["stages"])]
     columns = [*("stage", "split", "photos"), *measured, *("labels_per_photo", "confidence", "added", "removed")]
@@ -42,7 +42,7 @@ def summary_lines(told: Content) -> Iterator[str]:
         yield f"{', '.join(measured)} in %, against true labels that were read for measuring only"
     if told["corrections"] is not None:
         yield ""
-        yield f"{FINAL}: the last stage's labels with a human's corrections, never measured; {told['corrections']}"
+        yield f"{FINAL}: the last stage's labels with manual corrections, excluded from metrics; {told['corrections']}"
     if told["elsewhere"]:
         yield ""
         yield "read from other runs' folders:"
@@ -148,7 +148,7 @@ def _counts_as(row: Content) -> str:
 
 def _patches(told: Content) -> Iterator[str]:
     """Draw how TagCLIP's two answers were fused."""
-    yield f"TagCLIP: probabilities; the second look weighs {told['fusion']['weight']:g}; no crop was fused"
+    yield f"TagCLIP: probabilities; the region's score has weight {told['fusion']['weight']:g}; no crop was fused"
     rows = [
         [row["class"], _answer(row["zero_shot"]), row["best_patch"], row["second_look"], _answer(row.get("fused"))]
         for row in told["classes"]
@@ -157,7 +157,7 @@ def _patches(told: Content) -> Iterator[str]:
 
 
 def _rule(rule: Content) -> str:
-    """Tell how views were fused."""
+    """Describe how views were fused."""
     match rule["rule"]:
         case "gated":
             how = f"gate {rule['gate']:g}"

@@ -74,7 +74,7 @@ class Cutting:
         return self.rule.model_dump(mode="json")
 
     def views(self, classes: list[str], top: int) -> list[Content]:
-        """List what each view is surest of, the whole photo first."""
+        """List the top predictions of each view, the whole photo first."""
         if not np.isfinite(self.zero_shot).all():
             return []
         found: list[Content] = []
@@ -93,7 +93,7 @@ class Cutting:
         return found
 
     def of_class(self, c: int) -> Content:
-        """Tell how the views made one class's fused value."""
+        """Return how the views produced one class's fused value."""
         best = self._best_crop(c) if len(self.counted) and np.isfinite(self.zero_shot[c]) else None
         content: Content = {"zero_shot": answer(self.zero_shot[c]), "best_crop": None}
         if best is not None and self.standard is not None:
@@ -128,7 +128,7 @@ class Cutting:
         return float(logit(sigmoid(np.array(z)) - self.rule.alpha, self.epsilon))
 
     def _held_back(self, c: int, winner: int) -> list[int]:
-        """Name the passes that lost to alpha or the gate alone, the surest first; other rules let all views speak."""
+        """Return the passes that lost only to alpha or the gate, most confident first; other rules use all views."""
         if self.rule.rule not in ("max", "gated"):
             return []
         column = self.counted[:, c]

@@ -28,9 +28,9 @@ def audit(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON, numbers in full.")] = False,
 ) -> None:
-    """Tell where each label of a run comes from: the stages, one photo or one class.
+    """Show where the labels of a run come from: per stage, per photo or per class.
 
-    Reads the rows that are asked for and writes nothing. True labels, where there are any, are shown and marked.
+    Reads only the requested rows and writes nothing. Ground-truth labels, if any, are shown and marked.
     """
     found = Run(run)
     found.warn_of_edited_corrections()

@@ -28,7 +28,7 @@ def check(
     configfile: Annotated[Path, typer.Argument(help="A config file of kind voc, coco or nus.")],
     root: Annotated[Path | None, typer.Option(help="Folder of the copy, instead of dataset.root.")] = None,
 ) -> None:
-    """Tell whether a copy of a benchmark is whole: lists, counts, classes, labels and photos.
+    """Check that a benchmark copy is complete: lists, counts, classes, labels and photos.
 
     Nothing is written. Ends with status 1 where anything is missing.
     """

@@ -1,4 +1,4 @@
-"""Tool compare: a run's numbers beside published ones."""
+"""Compare a run's numbers with published ones."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,9 +12,9 @@ from cutsew.reporting.literature import protocol_of, published
 
 
 def compare(run: Annotated[Path, typer.Argument(help="A run's folder, results/<dataset>/<run>.")]) -> None:
-    """Set a run's mAP beside published numbers of the same benchmark and protocol.
+    """Compare a run's mAP with published numbers of the same benchmark and protocol.
 
-    Published numbers of other protocols, or of one that their source does not tell, are listed apart and not compared.
+    Published numbers of other protocols, or whose source does not state it, are listed separately and not compared.
     A run that is not the benchmark as published (a reduced copy, other rules for difficult objects or for photos
     without labels) is refused.
     """

@@ -61,7 +61,7 @@ def write(
         UserError: there is no student, a package is missing, or `folder` holds something else.
 
     """
-    folder = folder.absolute()  # `.` has no name that a draft could stand beside
+    folder = folder.absolute()  # `.` has no name from which to derive a temporary one
     if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / RECORD).is_file())):
         raise UserError(f"{folder}: already exists and is not an export; choose another folder")
     if onnx:

@@ -16,7 +16,7 @@ def why(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole tree, settings in full, as JSON.")] = False,
 ) -> None:
-    """Tell what an artefact was made from and with which settings, up to the photos."""
+    """Show an artefact's provenance and settings, back to the input photos."""
     if not artefact.exists():
         raise UserError(f"{artefact}: no such file; name an artefact of a run, such as results/demo/default/fused.zarr")
     cause = explain(artefact, Traces())

@@ -178,7 +178,7 @@ def inspect_all(paths: Sequence[str], workers: int) -> Iterator[Inspection | Bad
 
     Args:
         paths: of the photos.
-        workers: threads (decoding and digesting leave Python's lock alone); 0 for none beside this one. At most this
+        workers: threads (decoding and digesting leave Python's lock alone); 0 to use only this one. At most this
             many photos are in memory.
 
     """
@@ -195,7 +195,7 @@ def explain_all(leftovers: Sequence[Leftover], workers: int) -> list[Leftover]:
 
     Args:
         leftovers: what a walk took for no photo.
-        workers: threads that read; 0 for none beside this one.
+        workers: threads that read; 0 to use only this one.
 
     """
     if workers < 2:

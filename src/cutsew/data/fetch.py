@@ -34,7 +34,7 @@ DAMAGED = (
     *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, struct.error),
     *(EOFError, NotImplementedError, ValueError, KeyError, IndexError, OverflowError, RuntimeError),
 )
-"""What the readers of archives raise at damage; RuntimeError where a zip asks for a password."""
+"""Exceptions that archive readers raise for damaged files; RuntimeError where a zip asks for a password."""
 
 UNFIT = (errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EILSEQ)
 """Why a file system refuses a name, or a reader a place in the file, that no sound archive has."""
@@ -47,7 +47,7 @@ class _Again(Exception):  # noqa: N818
 
 
 def fetch(url: str, path: Path, digest: str | None = None) -> str:
-    """Fetch a file unless it is there; go on where an earlier attempt broke off, if the server can.
+    """Download a file unless it exists; resume an interrupted download if the server supports it.
 
     What has arrived is in `<path>.part` and takes its place once it is whole and digests to what it should.
 
@@ -57,7 +57,7 @@ def fetch(url: str, path: Path, digest: str | None = None) -> str:
         digest: `md5:`, `sha1:` or `sha256:` and hex digits; None takes what comes.
 
     Returns:
-        Its digest, of the kind that is asked for, or sha256.
+        Its digest, of the requested kind, or sha256.
 
     Raises:
         UserError: the server refuses, nothing arrives any more, or the digest is another.
@@ -135,7 +135,7 @@ def _fetch_whole(url: str, part: Path) -> None:
 
 
 def _fetch_rest(url: str, part: Path) -> bool:
-    """Append what is missing; tell whether it is whole."""
+    """Append what is missing; return whether the file is complete."""
     start, source = _size(part), _source(part)
     request = urllib.request.Request(quote(url, safe=":/?&=%~+@,;[]"), headers={"User-Agent": "cutsew"})
     if start:

@@ -51,10 +51,10 @@ def suffix_of(path: str) -> str:
 def walk(root: Path, *, tolerant: bool = False) -> Iterator[str | Leftover]:
     """Walk all files below a folder in no promised order, quickly and without opening any.
 
-    Photos are told by suffix, upper or lower case, and are yielded as paths; everything else as a `Leftover`. Hidden
-    folders and `SYSTEM_FOLDERS` are not searched. Links are followed: to a photo always (a broken one is yielded, for
-    the manifest to complain about); to a folder unless it lies in `root`, whose photos are found there anyway, or was
-    seen before. So a loop of links ends.
+    Photos are recognized by suffix, upper or lower case, and are yielded as paths; everything else as a `Leftover`.
+    Hidden folders and `SYSTEM_FOLDERS` are not searched. Links are followed: to a photo always (a broken one is
+    yielded, for the manifest to complain about); to a folder unless it lies in `root`, whose photos are found there
+    anyway, or was seen before. So a loop of links ends.
 
     Args:
         root: the folder.

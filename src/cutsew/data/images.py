@@ -17,7 +17,7 @@ from cutsew.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "JPEG2000")
 """Pillow's readers that may try a file, whatever its name (JPEG's reads MPO too); its rarer ones are not let near
-unknown files. HEIC and AVIF are told by their brands (`container`)."""
+unknown files. HEIC and AVIF are recognized by their brands (`container`)."""
 
 SUFFIXES = (
     *(".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp"),
@@ -64,7 +64,7 @@ MAGIC = {
 """First bytes of a file -> what it is, or claims to be."""
 
 HEAD = 64
-"""Bytes from which `kind_of` tells what a file holds."""
+"""Bytes from which `kind_of` detects a file's format."""
 
 
 class BadImage(UserError):  # noqa: N818  # named for what it is about
@@ -132,7 +132,7 @@ def inspect(path: Path) -> Inspection:
 
 
 def container(head: bytes) -> str | None:
-    """Tell HEIF (HEIC among it) and AVIF from the brands in the first box of a file; None for all other files."""
+    """Detect HEIF (including HEIC) and AVIF from the brands in the first box of a file; None for all other files."""
     if head[4:8] != b"ftyp":
         return None
     end = min(int.from_bytes(head[:4]), len(head))
@@ -143,7 +143,7 @@ def container(head: bytes) -> str | None:
 
 
 def kind_of(path: Path) -> str | None:
-    """Tell from its first bytes which kind of photo a file holds, whatever its name; None where it holds none."""
+    """Detect a file's image format from its first bytes, whatever its name; None if it is not an image."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return None
@@ -239,7 +239,7 @@ def _register_heif() -> None:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ORIENTATION_TAG, 1))
-    except Exception:  # damaged EXIF beside sound pixels: the photo is taken as it is
+    except Exception:  # damaged EXIF with intact pixels: the photo is used as is
         return 1
 
 

@@ -47,7 +47,7 @@ def read_lists(dataset: Dataset, root: Path) -> dict[str, Listing]:
         found["test"] = _read(dataset, root, test, "test")
     both = set(found["train"].names) & set(found["test"].names)
     if both and dataset.kind == "coco":
-        # Each list has a folder of its own, so these are two photos of one name.
+        # Each list has its own folder, so these are two photos with the same name.
         for split, name in (("train", train), ("test", test)):
             named = found[split]
             names = [

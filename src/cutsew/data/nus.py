@@ -21,7 +21,7 @@ ALL, OFFICIAL = "Imagelist", {"TrainImagelist": "Train", "TestImagelist": "Test"
 SAMPLE = 200
 """Photos that are looked for to find out how a copy keeps them."""
 
-HELP = "cutsew check tells what has to lie where"
+HELP = "run cutsew check to see the required layout"
 
 
 def _tagged(name: str) -> str:
@@ -62,7 +62,7 @@ class Labels:
     values: npt.NDArray[np.int8]
 
     def any(self, names: Sequence[str]) -> npt.NDArray[np.bool_]:
-        """Tell of each photo whether any concept is positive.
+        """Return for each photo whether any concept is positive.
 
         Raises:
             UserError: a photo has no labels.

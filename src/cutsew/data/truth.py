@@ -170,7 +170,7 @@ def absent_classes(classes: Sequence[str], known: Iterable[str], where: str, *, 
 
 
 def to_table(truth: Truth, ids: Sequence[str], classes: Sequence[str]) -> pd.DataFrame:
-    """Lay labels out as column id and one int8 column per class, in the order of `ids`.
+    """Convert labels to column id and one int8 column per class, in the order of `ids`.
 
     A class is 1 positive, 0 negative, or -1 not known, as it is throughout where the truth does not know it. Photos
     that the truth does not hold are left out.

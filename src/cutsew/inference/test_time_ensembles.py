@@ -71,7 +71,7 @@ log = logging.getLogger(__name__)
 
 
 class Together:
-    """Combines the student's logits with those of the teacher that its run asked.
+    """Combines the student's logits with those of its run's teacher.
 
     Args:
         folder: the run's, with ensemble.csv.
@@ -83,7 +83,7 @@ class Together:
         views: of the teacher, for each photo.
 
     Raises:
-        UserError: the run has no ensemble, or no teacher that can be asked.
+        UserError: the run has no ensemble, or no teacher that can be run.
 
     """
 
@@ -143,7 +143,7 @@ class Together:
         return [embed(views[part]).numpy() for part in slabs(len(views), self._batch_size)]
 
     def _fused(self, path: Path) -> npt.NDArray[np.float32]:
-        """Ask about the whole photo and its crops, which depend on its content alone: (C,) fused logits."""
+        """Score the whole photo and its crops, which depend only on its content: (C,) fused logits."""
         photo = read_image(path)
         whole, look = whole_box(*photo.size)[None], self._teacher.preprocessing.interpolation
         found = self._embed(photo, whole, self._teacher.image_size, self._teacher.embed_images)

@@ -85,7 +85,7 @@ class Adapter(nn.Module):
         )
         self.decoder = nn.TransformerDecoder(layer, layers, norm=nn.LayerNorm(width))
         for weight in self.decoder.parameters():
-            if weight.dim() > 1:  # the layers are copies of one: draw each anew
+            if weight.dim() > 1:  # the layers are copies of one: initialize each separately
                 nn.init.xavier_uniform_(weight)
         bound = width**-0.5
         self.weight = nn.Parameter(torch.empty(classes, width).uniform_(-bound, bound))

@@ -1,7 +1,7 @@
 """Sewing: label correction (paper, Section 3.3.1), and corrections by hand.
 
 - Sewing: order-persistent label correction (paper, Section 3.3.1, Eq. 9; alternatives Eq. 21-22).
-- A human's corrections laid over labels. They are no part of the method, which asks nobody.
+- Manual corrections applied to labels. They are not part of the method, which needs no human.
 """
 
 from typing import Any, Literal
@@ -85,7 +85,7 @@ def override(
         z: (N, C) logits.
         said: (N, C) int8: PRESENT, ABSENT, or LEFT where nothing was said.
         epsilon: clamp of probabilities, in (0, 0.5): a present class gets the logit of 1 - epsilon, an absent one that
-            of epsilon, as the surest answer of a teacher would.
+            of epsilon, as a teacher's most confident output would.
 
     Returns:
         (N, C) logits, those left as they were bit for bit, and how many were set.

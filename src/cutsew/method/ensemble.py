@@ -14,14 +14,14 @@ Floats = npt.NDArray[np.floating[Any]]
 
 
 class Reference(NamedTuple):
-    """What is usual for a model: mean and standard deviation of each class's logits; (C,) float64 each."""
+    """Score statistics of a model: mean and standard deviation of each class's logits; (C,) float64 each."""
 
     mean: Floats
     deviation: Floats
 
 
 def reference(z: Floats) -> Reference:
-    """Measure what is usual on some photos.
+    """Compute the score statistics on some photos.
 
     Args:
         z: (n, C) logits, n > 0.
@@ -41,13 +41,13 @@ def ensemble(student: Floats, teacher: Floats, of_student: Reference, of_teacher
     """Combine: the mean of both standardised scores, set on the student's scale.
 
     Within a class the order of the photos is that of the mean. The student's mean and deviation are then put back, so
-    that the values stay logits: a photo that both find usual gets what the student usually says.
+    that the values stay logits: a photo with average logits in both gets the student's mean logit.
 
     Args:
         student: (n, C) logits.
         teacher: (n, C) fused logits of the same photos.
-        of_student: what is usual for the student.
-        of_teacher: what is usual for the teacher.
+        of_student: score statistics of the student.
+        of_teacher: score statistics of the teacher.
 
     Returns:
         (n, C) float32 logits. Where the student's training logits did not differ, the deviation that is put back is 1.

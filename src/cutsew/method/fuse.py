@@ -51,7 +51,7 @@ def fuse_mean(
         epsilon: clamp of probabilities on the way back to logits; None where the logits are not clamped either.
 
     Returns:
-        (N, C) fused logits, and the index of the view that is surest of each class: 0..M-1, or WHOLE (-1). Of equal
+        (N, C) fused logits, and the index of the view of highest logit per class: 0..M-1, or WHOLE (-1). Of equal
         views the first counts, the whole photo before all.
 
     """
@@ -69,7 +69,7 @@ def fuse_cdul(
     """S = (S_global + S_aggregate) / 2 of CDUL (Abdelfattah et al., ICCV 2023, Section 3.1), over crops for snippets.
 
     S_aggregate is per class the greatest probability of the crops, alpha, where that is at least zeta: some crop shows
-    the class. Else it is the least, beta: no crop does, and the one that is surest of that speaks.
+    the class. Else it is the least, beta: no crop does, and the one with the lowest probability is used.
 
     Args:
         zero_shot: (N, C) logits Z0 of the whole photos, S_global.
@@ -196,7 +196,7 @@ def fuse_tagclip(
 
     Args:
         local: (N, C) scores of each class's best patch, in [0, 1].
-        again: (N, C) probability of the class when its region was asked again, in [0, 1]; NaN where it was not.
+        again: (N, C) probability of the class from scoring its region, in [0, 1]; NaN where it was not.
         weight: w, of the second answer, in [0, 1].
         epsilon: clamp of scores on the way to logits.
 
@@ -256,7 +256,8 @@ def held_back(
     """Which crops are surer than the view that won, and lost to alpha or to the gate alone.
 
     Alpha suppresses all crops alike, so it can only keep them all from beating the whole photo: where a crop won, no
-    other is surer. A gate also keeps a crop from beating an earlier one. Without alpha or gate the surest would win.
+    other is surer. A gate also keeps a crop from beating an earlier one. Without alpha or gate the most confident would
+    win.
 
     Args:
         zero_shot: (N, C) logits of the whole photos.

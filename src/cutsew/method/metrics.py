@@ -30,7 +30,7 @@ FEW = 10
 
 @dataclass(frozen=True)
 class PrecisionRecall:
-    """Precision and recall in percent, as usual in multi-label recognition (Wang et al., CVPR 2016).
+    """Precision and recall in percent, as is standard in multi-label recognition (Wang et al., CVPR 2016).
 
     Attributes:
         CP: precision per class, mean over classes; a class that is never named has precision 0.
@@ -177,7 +177,7 @@ class Naming:
 
 
 def naming(probabilities: Floats, threshold: float) -> Naming:
-    """Describe the (N, C) probabilities of one stage, N > 0; a class counts as named from `threshold` on."""
+    """Describe the (N, C) probabilities of one stage, N > 0; a class is predicted from `threshold` on."""
     labels = (probabilities >= threshold).sum(axis=0)
     best = probabilities.max(axis=1)
     return Naming(
@@ -190,7 +190,7 @@ def naming(probabilities: Floats, threshold: float) -> Naming:
 
 
 def degenerate(labels: npt.NDArray[np.int64], photos: int, classes: Sequence[str]) -> str:
-    """Say in which way a stage's labels tell nothing apart; empty where they do tell photos apart.
+    """Describe how a stage's labels are degenerate; empty if they are not.
 
     Args:
         labels: (C,) photos that each class is named in.
@@ -262,7 +262,7 @@ def difference(
     Args:
         truth: (N, C), 1 positive, 0 negative, -1 not counted.
         first: (N, C) scores of each run.
-        second: likewise.
+        second: the same for the second system.
         draws: how many.
         seed: of the draws.
 

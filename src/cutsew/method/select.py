@@ -92,11 +92,11 @@ def surest(slabs: Iterable[Logits], classes: int) -> tuple[npt.NDArray[np.int64]
 
 
 def choose_pairs(rows: npt.NDArray[np.int64], logits: Logits, most: int) -> list[tuple[int, int]]:
-    """Pair each class with its surest photo, and this photo with the class that it names second, if any.
+    """Pair each class with its most confident photo, and that photo with its second predicted class, if any.
 
     Args:
         rows: as of `surest`.
-        logits: likewise. A class is named from probability 1/2, logit 0.
+        logits: of the same photos. A class is predicted from probability 1/2, logit 0.
         most: pairs to keep; classes come in order of their highest logit.
 
     Returns:

@@ -21,8 +21,8 @@ LEAST = 1e-7
 def soften(z: Logits, factor: float, epsilon: float, *, rest: bool = False) -> Logits:
     """S^-1(softmax(s log S(z))): with z = S^-1(softmax(x)) this is S^-1(softmax(s x)).
 
-    So embeddings need not be read again to ask the teacher at another scale. Probabilities that were clamped on the way
-    to z stay a little too large.
+    So embeddings need not be read again to evaluate the teacher at another scale. Probabilities that were clamped on
+    the way to z stay a little too large.
 
     Args:
         z: (..., C) logits, each the inverse sigmoid of a softmax over the classes.

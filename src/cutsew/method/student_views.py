@@ -78,7 +78,7 @@ def tile_boxes(width: int, height: int) -> list[tuple[int, int, int, int]]:
 
     Args:
         width: of the photo, at least 1 pixel.
-        height: likewise.
+        height: of the photo, in pixels.
 
     """
     across, down = max(1, round(SHARE * width)), max(1, round(SHARE * height))
@@ -113,8 +113,8 @@ def on_whole_scale(z: Floats, of_whole: Reference, of_tiled: Reference) -> npt.N
 
     Args:
         z: (n, 5, C) logits, the whole photo's first.
-        of_whole: what is usual for whole photos.
-        of_tiled: what is usual for what `tiled` makes.
+        of_whole: score statistics of whole photos.
+        of_tiled: score statistics of what `tiled` returns.
 
     Returns:
         (n, C).

@@ -1,7 +1,7 @@
-"""TagCLIP's local-to-global scores (Lin et al., AAAI 2024): patches are scored, refined by attention, and asked again.
+"""TagCLIP's local-to-global scores (Lin et al., AAAI 2024): patches scored and refined, then class regions.
 
 Names and formulas are the paper's; where its text leaves a choice, its authors' code decides. A photo has T patches in
-a grid of H rows and W columns, told row by row. K texts are the C classes and, behind them, what else fills photos.
+a grid of H rows and W columns, in row-major order. K texts are the C classes followed by background words.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""From which probability a class counts as named: one threshold per class, chosen without labels or, one, with them.
+"""Decision thresholds: one per class, chosen without labels or, for one rule, with them.
 
 Logits are (N, C), a student's on N photos; their sigmoid is the probability. A threshold is a probability in (0, 1):
 a class is named in a photo whose probability is at least it. It stands halfway, in logits, between two photos that
@@ -35,7 +35,7 @@ def expected_share(zero_shot: Floats, refined: Floats) -> Floats:
 
     Args:
         zero_shot: (C,) mean probabilities over the training photos, in [0, 1].
-        refined: (C,) likewise.
+        refined: (C,) the same for refined labels.
 
     Returns:
         (C,) shares in [0, 1]. Measured error: over all classes 2.1 labels a photo where 2.4 are true (the demo), 1.1
@@ -90,7 +90,7 @@ def best_f1(truth: Truth, logits: Floats) -> Floats:
 
 
 def named(logits: Floats, thresholds: Floats) -> npt.NDArray[np.bool_]:
-    """Tell which classes of (N, C) logits are named at (C,) thresholds."""
+    """Return which classes of (N, C) logits are predicted at (C,) thresholds."""
     return sigmoid(logits.astype(np.float64)) >= thresholds
 
 

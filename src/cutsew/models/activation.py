@@ -46,7 +46,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def trained_with(teacher: Teacher) -> Activation | None:
-    """Tell what a teacher was trained with; None where only loading it tells, and for scores made elsewhere."""
+    """Return what a teacher was trained with; None if only loading it can tell, and for imported scores."""
     if teacher.kind == "conse":
         return "softmax"
     model = described(teacher.open_clip.model) if teacher.kind == "open_clip" else None
@@ -56,7 +56,7 @@ def trained_with(teacher: Teacher) -> Activation | None:
 
 
 def activation_of(score: Score, teacher: Teacher, classes: int) -> Activation | None:
-    """Tell which activation the settings ask for; None where only loading the teacher tells.
+    """Return the configured activation; None if it depends on loading the teacher.
 
     Scores made elsewhere are taken for a softmax, as in the paper, but of a single class, which no softmax can score.
     """

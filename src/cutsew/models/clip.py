@@ -209,7 +209,7 @@ def tokenizer(settings: OpenClipModel, section: str) -> Callable[[list[str]], Te
     """Return the model's own tokenizer: from n texts to their (n, L) tokens.
 
     Args:
-        settings: model and weights; a tokenizer next to local ones is taken, so that no hub is asked.
+        settings: model and weights; a tokenizer next to local ones is taken, so no hub is contacted.
         section: dotted name of the settings' section, for messages.
 
     Raises:

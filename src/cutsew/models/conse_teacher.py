@@ -4,7 +4,7 @@ An ImageNet classifier looks at a view; the embedding of the view is the sum, ov
 probability times the sentence embedding of that class's text; a class to look for is embedded by the same sentence
 encoder. Both models come from registry packages (extra `offline`).
 
-It asks for no label of the user's photos, but its image encoder was trained on ImageNet's labels, so it is not
+It needs no label of the user's photos, but its image encoder was trained on ImageNet's labels, so it is not
 label-free in the sense that CLIP is; and CLIP is far better wherever its weights can be had.
 """
 

@@ -17,7 +17,7 @@ from cutsew.runtime.device import tuned
 class Backbone(nn.Module):
     """A frozen image encoder that gives grid features to the adapter.
 
-    It stays in eval mode whatever `train` is told, so that the statistics of its BatchNorm layers are fixed too, takes
+    It stays in eval mode whatever is passed to `train`, so the statistics of its BatchNorm layers are fixed too, takes
     no gradient, and on a CPU gives an image the same features bit for bit whatever batch it comes in.
 
     Args:

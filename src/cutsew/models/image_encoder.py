@@ -27,7 +27,7 @@ class Pixels(nn.Module):
 
     Args:
         mean: of the three channels, for pixels in [0, 1].
-        std: of the three channels, likewise.
+        std: of the three channels.
 
     """
 
@@ -104,7 +104,7 @@ def count_gflop(encoder: nn.Module, image_size: int, device: str) -> float:
 
 
 def _on_openvino(encoder: nn.Module, image_size: int, precision: str) -> Callable[[Tensor], Tensor]:
-    """Compile for OpenVINO: each group of views in one thread, so that its numbers do not depend on what is beside it.
+    """Compile for OpenVINO: each group of views in one thread, independent of the rest of the batch.
 
     The model is traced by torch first: OpenVINO's own tracing takes ten seconds of an RN50, this takes one.
     """
@@ -143,7 +143,7 @@ def _core() -> Any:  # noqa: ANN401 - an optional package
 
 
 def _import() -> Any:  # noqa: ANN401 - an optional package
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # what is used here is told to nobody
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # disables openvino's telemetry
     try:
         import openvino  # noqa: PLC0415
     except ImportError:

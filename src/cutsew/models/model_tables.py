@@ -30,7 +30,7 @@ def open_clip_tags(model: str) -> dict[str, dict[str, Any]]:
 
 
 def is_at_hand(model: str, tag: str) -> bool:
-    """Tell whether a tag's weights need no hub: they are in its cache, come with this package, or from elsewhere."""
+    """Check whether a tag's weights need no hub: they are in its cache, come with this package, or from elsewhere."""
     found = _open_clip_tables().get_pretrained_cfg(model, tag)
     repository, _, name = found.get("hf_hub", "").rpartition("/")
     names = [*([name, Path(name).with_suffix(".safetensors").name] if name else []), *HUB_WEIGHTS]
@@ -38,7 +38,7 @@ def is_at_hand(model: str, tag: str) -> bool:
 
 
 def timm_tags(model: str) -> dict[str, dict[str, Any]]:
-    """Return what timm says about each weights of a model, by its name with the tag, the usual one first."""
+    """Return what timm says about each weights of a model, by its name with the tag, the default one first."""
     from cutsew.runtime.lazy_imports import import_torchvision  # noqa: PLC0415 - only a timm student needs it, and torch with it
 
     import_torchvision()

@@ -64,7 +64,7 @@ def efficientnet_lite0(setting: str) -> nn.Module:
 WIDTH = 384
 MOST_TOKENS = 256
 PADDED = 16
-"""A text is padded to a multiple of this many tokens: so it is padded alike whatever texts are beside it."""
+"""A text is padded to a multiple of this many tokens: so its padding does not depend on the other texts."""
 
 
 class Sentences(nn.Module):
@@ -106,7 +106,7 @@ class Sentences(nn.Module):
         return embedded
 
     def _embed_tokens(self, tokens: Tensor) -> Tensor:
-        """Embed (n, 2, L): tokens and the mask that tells them from padding."""
+        """Embed (n, 2, L): tokens and the mask that separates them from padding."""
         ids, mask = tokens.unbind(dim=1)
         last = self.bert(input_ids=ids, attention_mask=mask).last_hidden_state
         weights = mask.unsqueeze(-1).float()

@@ -5,7 +5,7 @@ local checkpoint does not hold them. Each comes from the first of these places t
 
 1. the setting `preprocessing` (QuickGELU: `quick_gelu`);
 2. the weights' tag: the one that is downloaded, or the setting `tag`;
-3. the checkpoint's own form: OpenAI's archives can be told from all others;
+3. the checkpoint's own form: OpenAI's archives can be recognized;
 4. `open_clip_config.json` next to the checkpoint (timm: `config.json`);
 5. all tags of the model, where they agree.
 
@@ -58,7 +58,7 @@ class Preprocessing:
 
     Attributes:
         mean: of red, green and blue, for pixels in [0, 1].
-        std: likewise.
+        std: standard deviation per channel.
         interpolation: bicubic or bilinear, both antialiased.
         source: where it is written down.
 
@@ -290,13 +290,13 @@ def _of_local_file(settings: OpenClipModel, tags: Mapping[str, Mapping[str, Any]
 
 
 def _is_openais(path: Path) -> bool:
-    """Tell by the names in the index of a torch file, which is a zip; no tensor is read."""
+    """Detect it by the names in the index of a torch file, which is a zip; no tensor is read."""
     try:
         with zipfile.ZipFile(path) as archive:
             index = next((name for name in archive.namelist() if name.endswith("data.pkl")), None)
             names = b"" if index is None else archive.read(index)
     except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, zlib.error):
-        return False  # of another kind, or damaged, which the reader of its tensors tells
+        return False  # of another kind, or damaged, which the reader of its tensors reports
     return all(name.encode() in names for name in OPENAI_SIZES)
 
 

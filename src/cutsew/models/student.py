@@ -1,6 +1,6 @@
 """The student as a standalone classifier: its description (model.yaml) and its weights.
 
-- model.yaml, which tells all that is needed beside the weights to build a student again.
+- model.yaml, which holds all that is needed besides the weights to rebuild a student.
 - The student as a standalone classifier: frozen backbone and adapter, from a file of weights and model.yaml.
 """
 
@@ -151,7 +151,7 @@ class Student(nn.Module):
 
         On the demo's held-out photos the map's peak lies on the class's object in 70 %; with Grad-CAM on the same
         features in 44 %, with the last layer's cross-attention, the mean over its heads, in 63 %, by chance in 16 %.
-        The attention also tells where a class was looked for in vain; a gradient only what speaks for it.
+        Attention also marks where a class was searched without success; a gradient only the evidence for it.
 
         Args:
             images: (B, 3, S, S) uint8.
@@ -235,7 +235,7 @@ def save(
 
 
 def load(path: Path | str, device: str = "cpu", build: Build = build_backbone) -> Student:
-    """Load a student from model.yaml and the weights beside it.
+    """Load a student from model.yaml and the weights next to it.
 
     Args:
         path: the folder of both, or the file of weights in it: a run's adapter.safetensors, whose backbone is built

@@ -1,7 +1,7 @@
 """TagCLIP (Lin et al., AAAI 2024) on a CLIP vision transformer.
 
 - Looking into a CLIP vision transformer: what each patch shows, and which patches attend to which.
-- TagCLIP (Lin et al., AAAI 2024): a teacher asked about the patches of a photo, and again about each class's region.
+- TagCLIP (Lin et al., AAAI 2024): a teacher scores the patches of a photo, and then each class's region.
 
 Its authors' boxes lose their last row and column of patches, and one box without area ends the second look for all
 classes left; both are taken for slips and not followed here. Position embeddings are resized bicubically, as everywhere
@@ -33,7 +33,7 @@ class PatchTower:
 
     Attributes:
         patch: side of a patch, in pixels.
-        side: of the square view for which `ask` asks, in pixels.
+        side: of the square view that is encoded with masks, in pixels.
         blocks: L.
 
     Raises:
@@ -52,7 +52,7 @@ class PatchTower:
         self._computing = number_format(precision, teacher.device, "teacher")
 
     def look(self, photo: Tensor) -> tuple[Tensor, Tensor]:
-        """Tell what each patch of a photo shows, the last block's attention left out: it goes the way of the values.
+        """Encode each patch of a photo, with the last block's attention replaced by its value path.
 
         Args:
             photo: (3, H * P, W * P) uint8, P = `patch`, on the teacher's device.
@@ -118,7 +118,7 @@ def _is_plain(visual: Any) -> bool:  # noqa: ANN401 - open_clip's towers share n
 
 
 def _attend(block: Any, tokens: Tensor, hidden: Tensor | None = None, *, weights: bool = False) -> tuple[Tensor, Any]:  # noqa: ANN401
-    """Run one block; return its tokens, and the attention (B, 1 + T, 1 + T) where it is asked for."""
+    """Run one block; return its tokens, and the attention (B, 1 + T, 1 + T) if it is requested."""
     inside = block.ln_1(tokens)
     attended, attention = block.attn(inside, inside, inside, need_weights=weights, attn_mask=hidden)
     return _after_attention(block, tokens, attended), attention
@@ -145,7 +145,7 @@ class TagClip:
     """Scores of one photo after another.
 
     Args:
-        tower: that is asked.
+        tower: that is run.
         texts: (K, D) embeddings, L2-normalised: the C classes, and behind them what else fills photos; with `sizes`
             a row per wording.
         classes: C.
@@ -155,7 +155,7 @@ class TagClip:
         sizes: (K,) wordings of each text, whose best one counts; None for one each.
 
     Raises:
-        UserError: the tower has fewer blocks than the settings ask for.
+        UserError: the tower has fewer blocks than the settings require.
 
     """
 

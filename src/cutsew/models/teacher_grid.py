@@ -41,7 +41,7 @@ class Grid:
     channels_last: bool = False
 
     def lay_out(self, features: Tensor) -> Tensor:
-        """Lay out what was taken at the layer, tokens (B, L, K) of a square grid or a map, as (B, K, H, W)."""
+        """Reshape a layer's output, tokens (B, L, K) of a square grid or a map, to (B, K, H, W)."""
         if features.dim() == 4:
             return features.permute(0, 3, 1, 2) if self.channels_last else features
         grid = features[:, self.tokens_before :].transpose(1, 2)

@@ -82,7 +82,7 @@ def _bare(settings: TimmStudent) -> Any:  # noqa: ANN401
 
 
 def _create(settings: TimmStudent, **options: Any) -> Any:  # noqa: ANN401  # timm's classes share no type
-    """Create a model, told of the image size where its kind has position embeddings of fixed size."""
+    """Create a model, with the image size if its kind has position embeddings of fixed size."""
     try:
         return timm.create_model(settings.model, img_size=settings.image_size, **options)
     except TypeError:

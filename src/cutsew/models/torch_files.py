@@ -94,7 +94,7 @@ class Record:
 
 @dataclass(frozen=True)
 class _Global:
-    """A name that a pickle asks to have imported."""
+    """A name that a pickle wants to import."""
 
     name: str
 
@@ -272,7 +272,7 @@ def _registered(archive: zipfile.ZipFile, root: str) -> dict[str, set[str]]:
 
 
 class _Bounded:
-    """A stream that is not asked for more than is left of it, whatever a damaged length says."""
+    """A stream that never reads beyond its end, whatever a damaged length says."""
 
     def __init__(self, stream: io.BufferedReader, size: int) -> None:
         self._stream, self.size = stream, size

@@ -1,1 +1,1 @@
-"""What Snakemake asks: the graph of stages, the plan of a run, checks before the first job, resources."""
+"""What Snakemake needs: the graph of stages, the plan of a run, checks before the first job, resources."""

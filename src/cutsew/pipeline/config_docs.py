@@ -1,6 +1,6 @@
 """Everything that is written from the settings model: schema, documented defaults, reference page.
 
-`python -m cutsew.pipeline.config_docs` writes them anew; a test fails when they are out of step.
+`python -m cutsew.pipeline.config_docs` regenerates them; a test fails when they are out of date.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Which fusion the settings ask for."""
+"""The fusion that the settings select."""
 
 import numpy as np
 import numpy.typing as npt

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 FEW_FILES, ENOUGH_FILES = 128, 1024
-"""Files that a process has to be allowed to open at once, and that are asked for where fewer are."""
+"""Number of open files that a process needs; a lower limit is raised to it."""
 
 
 def check_open_files() -> None:
@@ -210,7 +210,7 @@ def _check_top_k(config: Config, train: Count) -> None:
 
 
 def _check_passes(config: Config) -> None:
-    """Refuse more passes than a file of scores holds; the file is opened only where a number is asked for."""
+    """Refuse more passes than a file of scores holds; the file is opened only if a number is set."""
     if config.teacher.kind != "scores" or not config.fuse.passes:
         return
     from cutsew.data.scores import Scores  # noqa: PLC0415  # only this teacher needs it

@@ -82,7 +82,7 @@ def _check_open_clip(settings: OpenClipModel, section: str) -> None:
 
 
 def check_tower(config: Config) -> None:
-    """Refuse what the teacher's tower cannot do, as far as open_clip's own description of it tells; load neither."""
+    """Refuse what the teacher's tower cannot do, as far as open_clip's model config states it; loads neither."""
     kind = config.teacher.kind
     for name, named in _open_clip_models(config):
         vision = model_config(named.model).get("vision_cfg") or {}
@@ -121,7 +121,7 @@ def _says_its_side(config: Config) -> bool:
 
 
 def check_activation(config: Config) -> None:
-    """Refuse what a teacher's activation rules out, as far as its description tells; stage text sees to the rest."""
+    """Refuse what a teacher's activation rules out, as far as its config states it; stage text checks the rest."""
     teacher, prompts = config.teacher, config.prompts
     activation = activation_of(config.score, teacher, len(config.classes))
     if activation == "sigmoid" and teacher.kind != "scores":

@@ -1,7 +1,7 @@
-"""What a job asks a cluster for: memory and time, from the settings and the number of photos.
+"""What a job requests from a cluster: memory and time, from the settings and the number of photos.
 
 Estimates on the generous side: a model's work per view is a published figure, the speed of devices a cautious guess,
-and both are asked for again, multiplied, when a job fails. Nothing here changes a result.
+and both are multiplied when a failed job is retried. Nothing here changes a result.
 """
 
 import math
@@ -50,7 +50,7 @@ LIGHT_MB, WIDEST = 600, 4096
 GPU_MB = 2000
 """What CUDA takes of a job's host memory."""
 PATCH, REGIONS, BLOCKS, HEADS = 16, 5, 24, 16
-"""Of TagCLIP: pixels of a patch's side, regions asked again in a photo; blocks and heads of a large transformer."""
+"""Of TagCLIP: pixels of a patch's side, regions scored again per photo; blocks and heads of a large transformer."""
 TILED = 5
 """Views of a photo for a student that looks at tiles too (method/student_views.py, which would bring torch)."""
 SLACK_MINUTES = 10
@@ -274,7 +274,7 @@ def _grid(config: Config) -> tuple[int, int]:
 
 
 def _work_of_patches(config: Config) -> float:
-    """Return GFLOP for the patches of one photo and the regions that are asked again."""
+    """Return GFLOP for the patches of one photo and the regions that are scored again."""
     model, side = _model(config, "tagclip")
     return _work(model, round(PATCH * config.score.tagclip.patches**0.5))[0] + REGIONS * _work(model, side)[0]
 
@@ -315,7 +315,7 @@ def _work(model: str, side: int) -> tuple[float, int]:
 
 
 def _described_work(config: Mapping[str, Any], side: int) -> tuple[float, int]:
-    """Estimate GFLOP and MB from the sizes of two transformers; other towers count as UNKNOWN."""
+    """Estimate GFLOP and MB from the sizes of two transformers; other towers are UNKNOWN."""
     unknown = UNKNOWN[0] * (side / UNKNOWN[1]) ** 2, UNKNOWN[2]
     vision, text = config.get("vision_cfg", {}), config.get("text_cfg", {})
     try:

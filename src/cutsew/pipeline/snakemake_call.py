@@ -1,7 +1,7 @@
-"""How Snakemake is called, and which Slurm commands it may ask.
+"""How Snakemake is called, and which Slurm commands it may use.
 
 - A call of snakemake that cannot be meant or names a damaged config file, refused in one line.
-- Which of Slurm's commands Snakemake's executor asks about its jobs: `sacct` answers only where Slurm keeps accounts.
+- Which Slurm command Snakemake's executor uses to query its jobs: `sacct` works only with accounting.
 
 Snakemake reads the files of `--configfile` before the Snakefile, and does not say which one is damaged, or where.
 The default profile (workflow/profiles/default) is read earlier still, and calls this.
@@ -192,11 +192,11 @@ def choose_status_command(settings: StatusSettings) -> str | None:
         )
     interval = settings.init_seconds_before_status_checks or DEFAULT_INTERVAL
     if age > 0:
-        settings.init_seconds_before_status_checks = min(interval, age // 3)  # longer, and sacct would be asked again
+        settings.init_seconds_before_status_checks = min(interval, age // 3)  # longer, and sacct would be called again
     if settings.status_command == "squeue":
         return None
     settings.status_command = "squeue"
-    return f"Slurm: sacct cannot answer ({reason}); squeue is asked about jobs instead"
+    return f"Slurm: sacct cannot answer ({reason}); squeue is used instead"
 
 
 def _controller_config() -> dict[str, str] | None:
@@ -214,7 +214,7 @@ def _why_no_accounts(config: dict[str, str]) -> str | None:
     if kind in ("", "(null)", "accounting_storage/none"):
         return "accounting is off on this cluster"
     if _output("sacct", "--allocations", "--noheader", "--starttime", "now", "--format", "JobIdRaw") is None:
-        return "it fails when asked for this user's jobs"
+        return "it fails when queried for this user's jobs"
     return None
 
 

@@ -1,6 +1,6 @@
 """What has changed since the artefacts were made, and which stages a run will repeat, in words.
 
-Snakemake says of each job that its params have changed. Here the records beside the artefacts are compared with the
+Snakemake says of each job that its params have changed. Here the records next to the artefacts are compared with the
 plan, so that one reads `fuse.alpha 0.1 -> 0.3`.
 """
 
@@ -78,7 +78,7 @@ class ChangeReporter(logging.Handler):
     Args:
         plan: the settings now.
         dag: returns snakemake's graph of jobs, once it is built.
-        dry: tells whether this is a dry run that shows its table again at its end.
+        dry: whether this is a dry run, which shows its table again at its end.
         say: prints a line.
 
     """
@@ -271,7 +271,7 @@ def _made_otherwise(plan: Plan, job: Job, record: Made) -> Iterator[str]:
 
 
 def _photos_differ(record: Made) -> bool:
-    """Tell whether a stage's photos were others than the manifest's, which explains another param."""
+    """Check whether a stage's photos differ from the manifest's, which explains a changed param."""
     path = record.record.with_name("images.parquet")
     return any(found == path for found in record.inputs) and record.inputs[path] != _digest(path, record)
 

@@ -23,7 +23,7 @@ from cutsew.storage.tables import read_parquet
 from cutsew.storage.zarr_layout import folder_of
 
 RECORDS = ".records"
-"""End of the name of the folder beside a Zarr, such as views.zarr, that holds the records of its shards' jobs."""
+"""End of the name of the folder next to a Zarr, such as views.zarr, that holds the records of its shards' jobs."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class BadRecord(Exception):  # noqa: N818
 
 @dataclass
 class Traces:
-    """Records, read folder by folder as they are asked for."""
+    """Records, read lazily folder by folder."""
 
     bad: dict[Path, str] = field(default_factory=dict)
     _folders: dict[Path, list[Made]] = field(default_factory=dict)
@@ -222,7 +222,7 @@ def _trained_on(corrections: Path) -> str:
 
 
 def _same_photos(made: Made, manifest: Path) -> bool:
-    """Tell whether a new manifest says the same of all that a stage looks at, so that it need not run again."""
+    """Check whether a new manifest is equal in all that a stage reads, so that the stage need not rerun."""
     if manifest.name != "images.parquet" or not manifest.is_file():
         return False
     if made.stage in SEALED_BY:

@@ -1,6 +1,6 @@
 """The record next to each artefact, and the merging of many jobs' records.
 
-- The record beside each artefact: how it was made.
+- The record next to each artefact: how it was made.
 - What the records of a group's many jobs say together, before one job seals the group.
 """
 
@@ -39,7 +39,7 @@ class Record:
     Attributes:
         stage: name of the stage.
         version: the stage's version.
-        settings: what the stage was told.
+        settings: of the stage.
         inputs: files that were read; digested when the record is written.
         facts: whatever else is worth keeping (device, weights' digest, counts).
 
@@ -53,7 +53,7 @@ class Record:
     start: str = field(default_factory=_now)
 
     def write_beside(self, artefact: Path) -> None:
-        """Write the record of one file or Zarr group as `<its name>.json` beside it."""
+        """Write the record of one file or Zarr group as `<its name>.json` next to it."""
         made = folder_of(artefact)
         self.write(made.with_suffix(".json"), {made.name: input_digest(made)})
 
@@ -61,7 +61,7 @@ class Record:
         """Write the record.
 
         Args:
-            path: the `.json` beside the artefact.
+            path: the `.json` next to the artefact.
             outputs: name of what was written (relative to the record's folder) -> digest of its content.
 
         """
@@ -98,7 +98,7 @@ def input_digest(path: Path) -> str:
 
 
 def listing_digests(manifest: Path) -> dict[str, str]:
-    """Digest what shards.csv beside a manifest says: which photos there are (`digest`), and in which split (`listed`).
+    """Digest what shards.csv next to a manifest says: which photos there are (`digest`), and in which split (`listed`).
 
     Stages take the manifest as it was then, so its bytes may change and they still stand: these two are what counts.
     """
@@ -115,7 +115,7 @@ def _listing(inputs: list[Path]) -> dict[str, str]:
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
-    """Tell the versions of those packages that are installed."""
+    """Return the versions of the installed packages among them."""
     found = {}
     for name in packages:
         try:
@@ -150,7 +150,7 @@ def agreed(records: Iterable[Path], names: Sequence[str], refusal: str) -> tuple
         refusal: what is said of one that does not, behind its path.
 
     Returns:
-        Digests of all chunk files as their writers told them, and the facts.
+        Digests of all chunk files as their writers recorded them, and the facts.
 
     Raises:
         UserError: a record is missing or damaged, or differs from those before it.

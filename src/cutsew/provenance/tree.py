@@ -25,7 +25,7 @@ class Cause:
 
     Attributes:
         path: the artefact, the user's file or the folder of photos.
-        kind: "made", "given" (no stage made it), "above" (told before) or "lost" (neither there nor recorded).
+        kind: "made", "given" (no stage made it), "above" (already shown) or "lost" (neither present nor recorded).
         facts: stage, version, settings, start and end; for photos and given files, what is known of them.
         causes: what it was made from.
 
@@ -47,12 +47,12 @@ class Cause:
 
 
 def explain(artefact: Path, traces: Traces, told: set[Path] | None = None) -> Cause:
-    """Return what an artefact was made from, each thing told once.
+    """Return the provenance of an artefact, with each source shown once.
 
     Args:
         artefact: a file, a Zarr group or a chunk file of one.
         traces: the records.
-        told: records that were told already.
+        told: records that were already visited.
 
     """
     told = set() if told is None else told

@@ -38,7 +38,7 @@ class Garbage:
 
 @dataclass(frozen=True)
 class Unjudged:
-    """A folder that is left alone, since the plans do not tell whether it is still wanted.
+    """A folder that is left alone, since the plans do not say whether it is still needed.
 
     Attributes:
         path: below results/: a dataset's folder, or a run's.
@@ -225,11 +225,11 @@ def _of_tagclip(group: Path, config: Config, shard: int) -> Iterator[Path]:  # n
 
 
 SHARDED: dict[str, Callable[[Path, Config, int], Iterator[Path]]] = {"encode": _of_encoding, "tagclip": _of_tagclip}
-"""Stage -> the files that its jobs write for a shard into its Zarr and beside it."""
+"""Stage -> the files that its jobs write for a shard into its Zarr and next to it."""
 
 
 def _chunks(group: Path) -> Iterator[Path]:
-    """Name the chunk files of the shards' jobs below a Zarr, and their records beside it."""
+    """Name the chunk files of the shards' jobs below a Zarr, and their records next to it."""
     roots = [*(group / array / "c" for array in OF_SHARDS[group.name]), group.with_suffix(RECORDS)]
     for root in filter(_is_folder, roots):
         for parent, _, names in os.walk(root):
@@ -247,5 +247,5 @@ def _is_folder(path: Path) -> bool:
 
 
 def _is_run(folder: Path) -> bool:
-    """Tell a run's folder from one that the user put there: it holds something that stages write."""
+    """Distinguish a run's folder from one that the user put there: it holds something that stages write."""
     return any(folder.joinpath(name).exists() for name in (*KNOWN, "logs"))

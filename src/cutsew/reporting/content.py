@@ -30,7 +30,7 @@ class Tables:
 
 @dataclass
 class Findings:
-    """What the page shows beside its tables.
+    """What the page shows besides its tables.
 
     Attributes:
         charts: in the order of the page.

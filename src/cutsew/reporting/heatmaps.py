@@ -137,7 +137,7 @@ def chosen(labels: Labels, ease: Floats) -> tuple[list[int], list[int]]:
 def cooccurrence(
     named: Labels, truth: Labels | None, ease: Floats, classes: Sequence[str], stage: str, split: str
 ) -> Chart | None:
-    """Draw the share of the photos with a row's class that have the column's class too; truth's beside where known.
+    """Draw the share of the photos with a row's class that also have the column's, and the ground truth's if known.
 
     None where no two classes are ever named together.
     """

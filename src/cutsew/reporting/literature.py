@@ -1,4 +1,4 @@
-"""Published numbers beside a run's own, protocol by protocol."""
+"""A run's numbers compared with published ones, per protocol."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from cutsew.config.dataset import Dataset
 from cutsew.errors import UserError
 
 KEY = ["split", "stage"]
-"""What has to be equal, beside benchmark and protocol, for two numbers to stand in one row."""
+"""What has to be equal, besides benchmark and protocol, for two numbers to be compared."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Measured:
 def published() -> pd.DataFrame:
     """Read the published numbers.
 
-    A protocol is named where the source tells its photos: CDUL in its section on datasets, TagCLIP in the list that its
+    A protocol is named if the source states its photos: CDUL in its section on datasets, TagCLIP in the list that its
     code evaluates on VOC 2007.
 
     Returns:
-        Columns method, source, benchmark, protocol (`unknown` where the source does not tell it), split, stage (as in
+        Columns method, source, benchmark, protocol (`unknown` if the source does not state it), split, stage (as in
         metrics.csv), labels (whether any were used in training), mAP (%), note.
 
     """
@@ -49,7 +49,7 @@ def published() -> pd.DataFrame:
 
 
 def compare(metrics: pd.DataFrame, known: pd.DataFrame, measured: Measured) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Set published numbers of one benchmark and protocol beside a run's.
+    """Join published numbers of one benchmark and protocol with a run's.
 
     Args:
         metrics: the run's metrics.csv: columns stage, split and mAP (%) at least.
@@ -74,10 +74,10 @@ def compare(metrics: pd.DataFrame, known: pd.DataFrame, measured: Measured) -> t
 
 
 def protocol_of(run: Path) -> Measured:
-    """Tell which benchmark and protocol a run was measured on, from its records.
+    """Return the benchmark and protocol that a run was evaluated on, from its records.
 
     Raises:
-        UserError: the run was not measured, or on no benchmark as published: its numbers may stand beside none.
+        UserError: the run was not evaluated, or not on a benchmark as published, so its numbers are not comparable.
 
     """
     made = _record(run / "metrics.json")

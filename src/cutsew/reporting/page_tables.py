@@ -1,7 +1,7 @@
 """The page's tables of numbers and of provenance.
 
 - The page's tables.
-- How the artefacts of a report were made, from the records beside them.
+- How the artefacts of a report were made, from their records.
 """
 
 import json
@@ -43,7 +43,7 @@ class Grid:
 
 
 def stage_grids(metrics: pd.DataFrame) -> list[Grid]:
-    """Lay out metrics.csv as tables that fit a page; what is empty throughout is left out.
+    """Lay out metrics.csv as tables that fit a page; columns without values are omitted.
 
     First the main columns, then precision and recall at the threshold, then those of the likeliest few and all else.
     """
@@ -106,11 +106,11 @@ def thresholds_grid(path: Path) -> Grid:
         (str(row["class"]), *("-" if pd.isna(row[name]) else f"{row[name]:.3f}" for name in RULES))
         for _, row in table.iterrows()
     )
-    return Grid("Suggested probability from which each class counts as named", ("class", *RULES.values()), rows, 1)
+    return Grid("Suggested decision threshold per class", ("class", *RULES.values()), rows, 1)
 
 
 def rules_grid(rules: pd.DataFrame) -> Grid | None:
-    """Lay out thresholds_f1.csv, None where it is empty; what is not known throughout is left out."""
+    """Lay out thresholds_f1.csv, None where it is empty; columns without known values are omitted."""
     if rules.empty:
         return None
     names = [name for name in RULE_MEASURES if rules[name].notna().any()]
@@ -195,7 +195,7 @@ def packages(contents: Iterable[Json]) -> dict[str, str]:
 
 
 def _records_of(artefact: Path) -> list[tuple[Path, Json]]:
-    """Find the record beside an artefact: of the same stem, or any that names it among what it wrote."""
+    """Find the record of an artefact: of the same stem, or any that lists it as an output."""
     beside = artefact.with_suffix(".json")
     candidates = [beside] if beside.is_file() else sorted(artefact.parent.glob("*.json"))
     read = [(path.resolve(), _read(path)) for path in candidates if path != artefact]

@@ -28,7 +28,7 @@ class Run:
         images: the manifest, with `row`.
         outcomes: the stages' logits, by stage.
         metrics: metrics.csv: which stages were measured on which split.
-        threshold: probability from which a class counts as named.
+        threshold: decision threshold on the probability.
         labels: truth.parquet, None where there is no truth.
         corrections: corrections.parquet, None where no human corrected labels.
 
@@ -207,7 +207,7 @@ def tally(blocks: Iterable[Floats], truth: Truth, threshold: float) -> Tally:
     Args:
         blocks: its logits, (n_1, C), (n_2, C), ...
         truth: (n_1 + n_2 + ..., C) in the same order.
-        threshold: probability from which a class counts as named.
+        threshold: decision threshold on the probability.
 
     """
     counted = Tally(Labels.of(truth.shape[1]))

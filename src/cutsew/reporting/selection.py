@@ -79,7 +79,7 @@ def changes(
 
     Args:
         blocks: (n_1, C) logits of the first and of the last stage, then (n_2, C) of both, ...; at least one photo.
-        threshold: probability from which a class counts as named.
+        threshold: decision threshold on the probability.
         truth: (n_1 + n_2 + ..., C), 1 for present. It decides `present` and `hits` alone.
 
     """
@@ -117,7 +117,7 @@ DRAWN = 12
 """Photos drawn by their digests: a sample that nobody chose."""
 
 CLASSES = 40
-"""Classes whose surest and least sure photo are shown; of more classes, those gained or lost most often."""
+"""Classes whose most and least confident photos are shown; of more classes, those gained or lost most often."""
 
 CORRECTED = 100
 """Photos of each split that a human corrected; of more, the first of the manifest."""
@@ -126,7 +126,7 @@ GAINED, LOST, UNSURE, SUREST, BARELY, BY_CHANCE, BY_HAND = (
     "most gained",
     "most lost",
     "least sure",
-    "surest of a class",
+    "most confident of a class",
     "barely named",
     "drawn by chance",
     "corrected by a human",
@@ -197,7 +197,7 @@ class Ranked:
         hits: photos with the class whose most likely class it is at the first stage.
         present: photos with the class.
         ease: hits / present, in [0, 1].
-        photo: id of the photo of which the first stage is surest.
+        photo: id of the photo of highest probability at the first stage.
         source: that photo as a data URI, empty where it cannot be read.
 
     """
@@ -222,7 +222,7 @@ def ends(changed: Changes) -> tuple[list[int], list[int]]:
 
 
 def easiest_and_hardest(run: Run, split: str, changed: Changes) -> tuple[list[Ranked], list[Ranked]]:
-    """List the easiest and the hardest classes, each with the photo of which the first stage is surest."""
+    """List the easiest and the hardest classes, each with the photo of highest probability at the first stage."""
     photos = run.photos(split)
 
     def ranked(c: int) -> Ranked:

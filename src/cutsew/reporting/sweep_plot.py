@@ -28,7 +28,7 @@ COLOURS = {
     "reference_smoothed": "#56b4e9",
     "reference_single_positive": "#e69f00",
 }
-"""Colours of the stages, told apart without red and green (Okabe and Ito)."""
+"""Colours of the stages, distinguishable without red and green (Okabe and Ito)."""
 
 
 def draw(table: pd.DataFrame, varied: Sequence[str], title: str, path: Path) -> None:
@@ -62,7 +62,7 @@ def draw(table: pd.DataFrame, varied: Sequence[str], title: str, path: Path) -> 
 
 
 def is_line(table: pd.DataFrame, varied: Sequence[str]) -> bool:
-    """Tell whether a sweep varies one setting, of numbers, and nothing beside it."""
+    """Check whether a sweep varies exactly one numeric setting."""
     if len(varied) != 1:
         return False
     values = table[varied[0]]

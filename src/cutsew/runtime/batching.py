@@ -1,7 +1,7 @@
 """Running a model on batches: independent of the batch, in parts that fit, and its output checked.
 
-- Going on with smaller batches where the GPU's memory does not hold a whole one.
-- Running a model so that what comes out for an image does not depend on the images beside it.
+- Retrying with smaller batches when the GPU runs out of memory.
+- Running a model so that the output for an image does not depend on the rest of the batch.
 - Stopping where a model answers with what is no number, before it spreads into labels.
 """
 
@@ -125,7 +125,7 @@ def each_steadily(
 
 @cache
 def threads() -> ThreadPoolExecutor:
-    """Take over torch's threads: one group each; what this process computes beside them, it computes in one thread.
+    """Take over torch's threads, one group each; everything else in this process runs in one thread.
 
     The last bits of a sum would depend on how many threads share it. And OpenMP's threads, waiting for work beside
     these ones, take their cores: with both, putting sixteen small pictures into one tensor took 40 ms.

@@ -80,7 +80,7 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 def tuned(
     encoder: Callable[[Tensor], Tensor], precision: str, device: str, *, compiled: bool, setting: str
 ) -> Callable[[Tensor], Tensor]:
-    """Make an encoder compute in a precision, and compile it where that is asked for.
+    """Make an encoder compute in a precision, and compile it if requested.
 
     On a GPU, float32 products of the encoder run on TF32 tensor cores with every precision but float32; what else the
     process computes, texts, class activation maps and the trained head, stays in full float32. A CPU has no such cores,
@@ -152,6 +152,6 @@ def allow_tf32(allowed: bool) -> None:
 
 
 def multiplies_bfloat16() -> bool:
-    """Tell whether the CPU has products of bfloat16; torch makes them up where it has not, nine times as slowly."""
+    """Check whether the CPU multiplies bfloat16 natively; torch emulates it otherwise, nine times as slowly."""
     can = torch.cpu.get_capabilities()
     return any(can.get(name, False) for name in ("avx512_bf16", "amx_bf16", "avx10_1", "avx10_2", "bf16", "sve_bf16"))

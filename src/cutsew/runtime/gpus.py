@@ -46,7 +46,7 @@ def claim() -> str | None:
     Locks are kept per Slurm allocation, whose GPUs are its own: two allocations may number theirs alike.
 
     Returns:
-        The device's name; None where there are fewer than two GPUs, or where all are taken, which only happens beside
+        The device's name; None if there are fewer than two GPUs, or if all are taken, which only happens next to
         another workflow.
 
     """

@@ -34,7 +34,7 @@ def gc_frozen() -> Iterator[None]:
 def import_torchvision() -> ModuleType:
     """Import torchvision, also next to a torch build that its operators do not fit.
 
-    PyPI's torchvision wheel wants the CUDA build of torch. Beside the CPU build its operators stay unregistered and the
+    PyPI's torchvision wheel wants the CUDA build of torch. With the CPU build its operators stay unregistered and the
     import fails on the first of them. Two empty declarations let it import; nothing here calls these operators.
     Call it before open_clip or timm, which import torchvision themselves.
 

@@ -3,7 +3,7 @@
 - What a job knows of the snakemake that started it: its process, and how it was called.
 - One snakemake at a time works on a dataset's results, and one download on a folder.
 
-A job ends with that process, so that none writes on beside the next run's jobs.
+A job exits with that process, so none keeps writing while the next run's jobs do.
 
 Between the two stands a shell, which outlives a killed snakemake. So snakemake's process is named in the environment,
 and each command waits for its end.
@@ -126,7 +126,7 @@ def end_with_parent() -> None:
 
 
 def _place() -> str:
-    """Name the machine and its space of process numbers; empty where they cannot be told (only Linux can)."""
+    """Identify the machine and its PID namespace; empty where this is not possible (other than Linux)."""
     space = Path("/proc/self/ns/pid")
     return f"{platform.node()} {space.readlink()}" if hasattr(os, "pidfd_open") and space.is_symlink() else ""
 
@@ -193,7 +193,7 @@ def _locked(folder: Path, who: str, do: str) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         _lock(lock, folder, do)
-        if not path.exists() or path.stat().st_ino != os.fstat(lock).st_ino:  # its last holder removed it meanwhile
+        if not path.exists() or path.stat().st_ino != os.fstat(lock).st_ino:  # its last holder has removed it
             os.close(lock)
             return _locked(folder, who, do)
         os.ftruncate(lock, 0)

@@ -18,7 +18,7 @@ def demo_world(
     settings: SettingsOption,
     workers: Annotated[int, typer.Option(min=1, help="Processes that draw.")] = 2,
 ) -> None:
-    """Write the embedded demo's photos in PASCAL VOC layout, and a record beside their folder."""
+    """Write the demo's photos in PASCAL VOC layout, and a record next to their folder."""
     record = Record("demo_world", STAGES["demo_world"].version, settings)
     demo = Demo.model_validate(settings["demo"])
     with replacing(out) as draft:

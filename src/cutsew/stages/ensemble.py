@@ -30,13 +30,13 @@ from cutsew.storage.zarr_writer import new_group
 log = logging.getLogger(__name__)
 
 SAMPLE = 4096
-"""Training photos on which it is measured what is usual for student and teacher."""
+"""Number of training photos for the score statistics of student and teacher."""
 
 
 def ensemble(
     images: Annotated[Path, typer.Argument(help="images.parquet")],
-    adapter: Annotated[Path, typer.Argument(help="adapter.safetensors, with model.yaml beside it")],
-    out: Annotated[Path, typer.Argument(help="ensemble.zarr, written; ensemble.csv beside it")],
+    adapter: Annotated[Path, typer.Argument(help="adapter.safetensors, with model.yaml next to it")],
+    out: Annotated[Path, typer.Argument(help="ensemble.zarr, written; ensemble.csv next to it")],
     settings: SettingsOption,
     scores: Annotated[Path, typer.Option(help="The student's logits of the held-out photos.")],
     fused: Annotated[Path, typer.Option(help="The fused teacher's logits.")],
@@ -111,7 +111,7 @@ def _looked_at(student: Student, photos: pd.DataFrame, batch_size: int, workers:
 
 
 def _views(logits: Path, settings: dict[str, Any]) -> int | None:
-    """Count the views of a photo that were fused: its crops and itself; None where TagCLIP asked about patches."""
+    """Count the views of a photo that were fused: its crops and itself; None if TagCLIP scored patches."""
     if settings.get("score", {}).get("rule") == "tagclip":
         return None
     passes = array_of(open_group(logits), "crops").shape[0]

@@ -50,7 +50,7 @@ RULE_COLUMNS = ("rule", "images", "labels_per_image", "mean_F1", "CP", "CR", "CF
 
 
 class Tables(NamedTuple):
-    """Rows of metrics.csv and of the tables beside it."""
+    """Rows of metrics.csv and of the tables next to it."""
 
     metrics: list[Row]
     per_class: list[Row]
@@ -61,7 +61,7 @@ class Tables(NamedTuple):
 
 def evaluate(
     images: Annotated[Path, typer.Argument(help="The manifest, images.parquet.")],
-    metrics: Annotated[Path, typer.Argument(help="Table to write; four more are written beside it.")],
+    metrics: Annotated[Path, typer.Argument(help="Table to write; four more are written next to it.")],
     *,
     settings: SettingsOption,
     logits: Annotated[Path, typer.Option(help="Zero-shot logits.")],

@@ -49,7 +49,7 @@ class Pairs:
 
 def explain(
     images: Annotated[Path, typer.Argument(help="images.parquet")],
-    adapter: Annotated[Path, typer.Argument(help="adapter.safetensors, with model.yaml beside it")],
+    adapter: Annotated[Path, typer.Argument(help="adapter.safetensors, with model.yaml next to it")],
     maps: Annotated[Path, typer.Argument(help="maps.zarr, written")],
     settings: SettingsOption,
     views: Annotated[Path, typer.Option(help="views.zarr; only the whole photos are read.")],
@@ -166,7 +166,7 @@ def _teacher_maps(teacher: "teachers.Teacher", texts: Tensor, pairs: Pairs, batc
 
 
 def _whole(photos: pd.DataFrame, teacher: "teachers.Teacher") -> Iterator[Tensor]:
-    """Give the whole photos as the teacher was asked about them, (1, 3, S, S) uint8 each."""
+    """Yield the whole photos as the teacher scored them, (1, 3, S, S) uint8 each."""
     for path in photos["path"]:
         photo = read_image(Path(path))
         yield cut_all(photo, whole_box(*photo.size)[None], teacher.image_size, teacher.preprocessing.interpolation)

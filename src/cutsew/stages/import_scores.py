@@ -74,7 +74,7 @@ def import_scores(
 def _as_logits(
     values: npt.NDArray[Any], kind: str, epsilon: float, activation: Activation | None
 ) -> npt.NDArray[np.float32]:
-    """Return S^-1(p) of probabilities clamped to [epsilon, 1 - epsilon], or logits: a softmax's clamped likewise."""
+    """Return S^-1(p) of probabilities clamped to [epsilon, 1 - epsilon], or logits: a softmax's are clamped too."""
     if kind == "probabilities":
         return logit(values, epsilon).astype(np.float32)
     if activation == "sigmoid":

@@ -157,7 +157,7 @@ def _write_shards(path: Path, table: pd.DataFrame) -> None:
 
 
 def _inputs(dataset: Dataset, root: Path | None, scores: ScoresTeacher) -> list[Path]:
-    """Name the files beside the photos that decided on the listing."""
+    """Return the files besides the photos that determine the listing."""
     if dataset.kind == "ids":
         return [scores.file] if scores.file is not None else []
     if dataset.kind == "folder":

@@ -49,7 +49,9 @@ def predict(
     long: Annotated[bool, typer.Option("--long", help="CSV of one row per photo and class.")] = False,
     ensemble: Annotated[
         bool,
-        typer.Option("--ensemble", help="Ask the run's teacher too (predict.ensemble: teacher): M + 1 views a photo."),
+        typer.Option(
+            "--ensemble", help="Also score with the run's teacher (predict.ensemble: teacher): M + 1 views per photo."
+        ),
     ] = False,
     tiles: Annotated[
         bool, typer.Option("--tiles", help="Look at four tiles of each photo too (predict.tiles): five views a photo.")

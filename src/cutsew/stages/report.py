@@ -26,9 +26,9 @@ MEASURED = ("stage", "split", "images", "with_truth", "labels_per_image", "confi
 
 
 def report(
-    page: Annotated[Path, typer.Argument(help="The page to write; scenes.png is written beside it.")],
+    page: Annotated[Path, typer.Argument(help="The page to write; scenes.png is written next to it.")],
     *,
-    metrics: Annotated[Path, typer.Option(help="What evaluate wrote; its other tables lie beside it.")],
+    metrics: Annotated[Path, typer.Option(help="What evaluate wrote; its other tables lie next to it.")],
     images: Annotated[Path, typer.Option(help="The manifest, images.parquet.")],
     logits: Annotated[Path, typer.Option(help="Zero-shot logits.")],
     fused: Annotated[Path, typer.Option(help="Fused logits.")],

@@ -19,10 +19,10 @@ from cutsew.storage.atomic import replacing
 from cutsew.storage.tables import read_csv
 
 SPREAD = ("mAP", "mAP_10", "CF1", "OF1")
-"""Measures of which the deviation over seeds is told too, in percent."""
+"""Metrics for which the standard deviation over seeds is reported too, in percent."""
 
 MEAN = ("inversions", "labels_per_image")
-"""Measures of which the mean over seeds is told."""
+"""Metrics for which the mean over seeds is reported."""
 
 DIFFERENCE = ("difference", "difference_low", "difference_high")
 """Columns of the differences in mAP."""
@@ -35,7 +35,7 @@ SHORT = dict(zip((*DIFFERENCE, *DIFFERENCE_10), ("diff", "from", "to", "diff_10"
 
 
 def sweep_table(
-    table: Annotated[Path, typer.Argument(help="table.csv, written; plot.png is written beside it.")],
+    table: Annotated[Path, typer.Argument(help="table.csv, written; plot.png is written next to it.")],
     *,
     settings: SettingsOption,
 ) -> None:

@@ -25,7 +25,7 @@ from cutsew.storage.zarr_writer import Labels, write_group
 log = logging.getLogger(__name__)
 
 SAME = 0.9999
-"""Cosine above which the teacher cannot tell two classes apart."""
+"""Cosine above which the teacher cannot distinguish two classes."""
 
 
 def text(
@@ -121,7 +121,7 @@ def _refuse_unfit(activation: Activation, prompts: Prompts, classes: int, backgr
 
 
 def _warn_of_twins(embedded: torch.Tensor, owners: list[int], classes: list[str]) -> None:
-    """Warn of classes with a text that the teacher cannot tell from another class's.
+    """Warn of classes with a text that the teacher cannot distinguish from another class's.
 
     Args:
         embedded: (W, D), L2-normalised.

@@ -1,4 +1,4 @@
-"""Stage thresholds: from which probability each class counts as named, without labels."""
+"""Stage thresholds: per-class decision thresholds, without labels."""
 
 import logging
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def thresholds(
     refined: Annotated[Path, typer.Option(help="The training photos' labels after EM.")],
     settings: SettingsOption,
 ) -> None:
-    """Suggest, without labels, from which probability each class counts as named."""
+    """Suggest per-class decision thresholds, without labels."""
     record = Record("thresholds", STAGES["thresholds"].version, settings, [scores, logits, refined])
     chosen = Thresholds.model_validate(settings["thresholds"])
     student, labels, zero_shot = Outcome("student", scores), Outcome("refined", refined), Outcome("zero_shot", logits)

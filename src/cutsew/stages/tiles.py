@@ -25,14 +25,14 @@ from cutsew.storage.zarr_writer import new_group
 log = logging.getLogger(__name__)
 
 SAMPLE = 512
-"""Training photos on which it is measured what is usual: each costs as many views as a held-out one, and no order of
+"""Number of training photos for the score statistics: each costs as many views as a held-out one, and no order of
 photos depends on it."""
 
 
 def tiles(
     images: Annotated[Path, typer.Argument(help="images.parquet")],
-    adapter: Annotated[Path, typer.Argument(help="adapter.safetensors, with model.yaml beside it")],
-    out: Annotated[Path, typer.Argument(help="tiles.zarr, written; tiles.csv beside it")],
+    adapter: Annotated[Path, typer.Argument(help="adapter.safetensors, with model.yaml next to it")],
+    out: Annotated[Path, typer.Argument(help="tiles.zarr, written; tiles.csv next to it")],
     device: DeviceOption = "auto",
     batch_size: BatchOption = 32,
     workers: WorkersOption = 0,

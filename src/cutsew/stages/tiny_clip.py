@@ -17,9 +17,9 @@ def tiny_clip(
     seed: Annotated[int, typer.Option(help="Seed of scenes, initial weights and order.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes that draw scenes.")] = 2,
 ) -> None:
-    """Train the demo's tiny CLIP anew (five to six minutes on two cores)."""
+    """Retrain the demo's tiny CLIP (five to six minutes on two cores)."""
     record = Record("tiny_clip", STAGES["tiny_clip"].version, {})
     record.facts.update(steps=steps, images=images, seed=seed)
     pack(train(steps=steps, images=images, seed=seed, workers=workers), out)
-    # Not with_suffix: beside the shipped weights, cutsew-tiny.json is the model's configuration.
+    # Not with_suffix: next to the shipped weights, cutsew-tiny.json is the model's configuration.
     record.write(out.with_name(f"{out.name}.json"), {out.name: input_digest(out)})

@@ -40,7 +40,7 @@ ROWS_PER_CHUNK = 65536
 def train(
     images: Annotated[Path, typer.Argument(help="images.parquet")],
     labels: Annotated[Path, typer.Argument(help="pseudo.zarr, fused.zarr or logits.zarr, as train.labels says")],
-    adapter: Annotated[Path, typer.Argument(help="adapter.safetensors, written with all that stands beside it")],
+    adapter: Annotated[Path, typer.Argument(help="adapter.safetensors, written with the files next to it")],
     *,
     settings: SettingsOption,
     patches: Annotated[Path | None, typer.Option(help="patches.parquet; needed where photos are sewn.")] = None,
@@ -153,7 +153,7 @@ def _write_records(record: Record, adapter: Path, made: Trained) -> None:
 
 
 def _write_labels(adapter: Path, made: Trained, ids: list[str], settings: dict[str, Any], correct_after: bool) -> None:
-    """Write refined.zarr and history.csv beside the adapter."""
+    """Write refined.zarr and history.csv next to the adapter."""
     z = made.z
     if correct_after:
         rule = Correct.model_validate(settings["correct"])

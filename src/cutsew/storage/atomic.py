@@ -18,7 +18,7 @@ FULL = 2**20
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; what is written there takes its place on success and is removed on failure.
+    """Yield a temporary path next to `path`, which replaces `path` on success and is removed on failure.
 
     Works for a file and for a folder. Temporary names start with a dot and carry the process id; those that a killed
     process left behind are removed.
@@ -42,7 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def telling(path: Path, place: Path) -> Iterator[None]:
-    """Tell in one line that `path` cannot be written, where the disk refuses `place`, what is in it or what holds it.
+    """Report in one line that `path` cannot be written, if `place`, its content or its parent cannot.
 
     Raises:
         UserError: the disk is full or refuses to be written.

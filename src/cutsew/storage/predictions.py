@@ -169,6 +169,6 @@ def read_truth(path: Path, ids: Sequence[str], classes: Sequence[str]) -> npt.ND
     columns = [label_column(name) for name in classes]
     missing = [name for name, column in zip(classes, columns, strict=True) if column not in labels.columns]
     if missing:
-        raise UserError(f"{path}: has no column {missing[0]!r}; run the workflow again to read the truth anew")
+        raise UserError(f"{path}: has no column {missing[0]!r}; rerun the workflow to read the ground truth again")
     chosen: npt.NDArray[Any] = labels.reindex(index=list(ids), columns=columns, fill_value=-1).to_numpy()
     return chosen.astype(np.int8)

@@ -1,8 +1,8 @@
 """CSV tables that stages write and read: metrics, decision thresholds, score statistics.
 
 - metrics.csv as text for a terminal, and what it remarks on.
-- thresholds.csv: from which probability each class counts as named, by every rule, and how many photos that names.
-- ensemble.csv and tiles.csv: what is usual for two models, mean and deviation of each class's logits.
+- thresholds.csv: per-class decision thresholds by every rule, and the number of photos that each predicts.
+- ensemble.csv and tiles.csv: score statistics of two models, mean and standard deviation of each class's logits.
 """
 
 from collections.abc import Mapping, Sequence
@@ -58,7 +58,7 @@ class Thresholds:
     """Thresholds of C classes by several rules.
 
     Attributes:
-        rule: the one that is used unless another is asked for.
+        rule: the default.
         by_rule: rule -> C probabilities in [0, 1].
 
     """
@@ -67,7 +67,7 @@ class Thresholds:
     by_rule: dict[str, list[float]]
 
     def choose(self, rule: str | None = None) -> npt.NDArray[np.float64]:
-        """Return the (C,) thresholds of a rule, of the usual one for None.
+        """Return the (C,) thresholds of a rule; None for the default.
 
         Raises:
             UserError: there is no such rule.
@@ -128,11 +128,11 @@ def read_thresholds(path: Path, classes: list[str]) -> Thresholds:
 
 ENSEMBLE, TILES = "ensemble.csv", "tiles.csv"
 MODELS = {ENSEMBLE: ("student", "teacher"), TILES: ("student", "tiles")}
-"""Name of the table -> the models that it tells of."""
+"""Name of the table -> the models in it."""
 
 
 def sample(train: pd.DataFrame, most: int) -> pd.DataFrame:
-    """Choose at most so many of the manifest's training photos, spread evenly, to measure what is usual."""
+    """Choose at most `count` of the manifest's training photos, spread evenly, for the score statistics."""
     return train.iloc[np.unique(np.linspace(0, len(train) - 1, min(len(train), most)).round().astype(int))]
 
 
@@ -146,7 +146,7 @@ def write_score_statistics(path: Path, classes: list[str], usual: Mapping[str, R
 
 
 def read_score_statistics(path: Path, classes: Sequence[str]) -> dict[str, Reference]:
-    """Read the table, whose name tells which: what is usual for each of its MODELS.
+    """Read a table of score statistics for each of its MODELS, which its name determines.
 
     Raises:
         UserError: it is no such table, or not one of these classes.

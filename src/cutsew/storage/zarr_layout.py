@@ -201,7 +201,7 @@ def logit_specs(images: int, classes: int, passes: int, rows: int) -> dict[str, 
 
 
 TAGCLIP_LOCAL, TAGCLIP_AGAIN = "local", "again"
-"""Score of a class's best patch; probability of the class where its region was asked again, else NaN."""
+"""Score of a class's best patch; probability of the class from its region if it was scored again, else NaN."""
 
 
 def tagclip_specs(images: int, classes: int, shard_size: int) -> dict[str, Spec]:
@@ -226,7 +226,7 @@ def map_specs(
 
     Args:
         teacher: (n, g, g), its class activation maps of n (photo, class) pairs; coordinates image and class.
-        student: (n, h, w), likewise.
+        student: (n, h, w), the same for the student.
         before: (m, D), the teacher's embeddings of m photos; coordinate sample.
         after: W, width of the student's features of the same photos.
 

@@ -138,7 +138,7 @@ def seal(
         specs: its arrays, by name.
         coordinates: name of a dimension -> its labels; or any name -> labels along another dimension.
         attributes: plain JSON values kept with the group.
-        known: digests of chunk files, by path relative to `path`, where their writers told them; others are read.
+        known: digests of chunk files, by path relative to `path`, where their writers recorded them; others are read.
 
     Raises:
         UserError: a chunk file is missing.
@@ -216,7 +216,7 @@ def content_digest(path: Path, known: Mapping[str, str] | None = None) -> str:
 
 
 def chunk_files(array: Path) -> Iterator[str]:
-    """Name the chunk files that an array's metadata asks for, relative to the array's folder."""
+    """List the chunk files that an array's metadata requires, relative to the array's folder."""
     import zarr
     from zarr.storage import LocalStore
 
@@ -246,7 +246,7 @@ def remembered_digest(path: Path, memory: Path) -> str:
 
 
 @cache
-def _digest_in_state(path: Path, size: int, time: int) -> str:  # noqa: ARG001  # they tell edited files apart
+def _digest_in_state(path: Path, size: int, time: int) -> str:  # noqa: ARG001  # they distinguish edited files
     """Digest a file once in a process, since a first dry run has no folder for `memory` yet."""
     return file_digest(path)
 

@@ -173,7 +173,7 @@ def test_final_labels_stand_in_the_table_of_stages(corrected):
     assert final["labels"] - refined["labels"] == final["added"] - final["removed"]
     assert final["added"] + final["removed"] <= 2 and final["mAP"] is None
     assert ("final", "test") in rows and "2 labels of training photos corrected" in told["corrections"]
-    assert "final: the last stage's labels with a human's corrections, never measured" in call(base).stdout
+    assert "final: the last stage's labels with manual corrections, excluded from metrics" in call(base).stdout
 
 
 def test_a_humans_labels_are_marked_among_a_classs_photos(corrected):

@@ -1,4 +1,4 @@
-"""Cutting all views of a photo at once, beside the plain way."""
+"""Cutting all views of a photo at once, next to the plain way."""
 
 import hashlib
 

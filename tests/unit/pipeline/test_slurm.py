@@ -52,7 +52,7 @@ def test_without_accounting_squeue_is_asked(cluster, storage):
     cluster(storage, sacct="echo 'Slurm accounting storage is disabled' >&2; exit 1")
     settings = Settings()
     assert choose_status_command(settings) == (
-        "Slurm: sacct cannot answer (accounting is off on this cluster); squeue is asked about jobs instead"
+        "Slurm: sacct cannot answer (accounting is off on this cluster); squeue is used instead"
     )
     assert settings == Settings("squeue", 10)
 
@@ -60,7 +60,7 @@ def test_without_accounting_squeue_is_asked(cluster, storage):
 def test_sacct_that_fails_is_not_asked(cluster):
     cluster(SLURMDBD, sacct="exit 1")
     settings = Settings()
-    assert "it fails when asked for this user's jobs" in choose_status_command(settings)
+    assert "it fails when queried for this user's jobs" in choose_status_command(settings)
     assert settings.status_command == "squeue"
 
 

@@ -289,7 +289,7 @@ def test_the_table_of_outputs_is_that_of_the_rules():
     for stage in OUTPUTS:
         named[stage] = set().union(*(rules.pop(rule) for rule in RULE_OF.get(stage, (stage,))))
     assert rules == {}
-    # Rules name a file of the world rather than its folder; the tiny CLIP's record is written beside it.
+    # Rules name a file of the world rather than its folder; the tiny CLIP's record is written next to it.
     named["tiny_clip"].add("cutsew-tiny.safetensors.json")
     assert named == {stage: set(names) for stage, names in OUTPUTS.items()}
 

@@ -1,4 +1,4 @@
-"""The record beside each artefact."""
+"""The record next to each artefact."""
 
 import hashlib
 import json

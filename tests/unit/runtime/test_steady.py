@@ -14,7 +14,7 @@ def model():
 
 @pytest.mark.parametrize("batch", [1, 3, 4, 7, 32])
 def test_an_image_is_alone(model, batch):
-    """Equal to the last bit whatever stands beside an image in its batch."""
+    """Equal to the last bit whatever stands next to an image in its batch."""
     images = torch.randn(2 * GROUP + 3, 3, 15, 15)
     whole = steadily(model, images, "cpu")
     parts = torch.cat([steadily(model, part, "cpu") for part in images.split(batch)])
