@@ -463,7 +463,7 @@ def test_settings_of_another_version_are_refused(base, tmp_path):
     record.write_text(json.dumps(json.loads(was) | {"settings": {"fuse": {"rule": "unheard of"}}}))
     error = call(base, "--image", "i00").exception
     record.write_text(was)
-    assert isinstance(error, UserError) and "fuse is of another version" in str(error)
+    assert isinstance(error, UserError) and "the fuse of its record is of another version" in str(error)
 
 
 def test_plans_are_not_drawn_from_other_patches_than_were_pasted(base):

@@ -83,7 +83,7 @@ def test_only_classes_with_enough_positives(runs, tmp_path, capsys):
     points = per_class[1]["AP"][counted].mean() - per_class[0]["AP"][counted].mean()
     text = told(capsys, *runs, positives=most)
     assert text.startswith(f"student: {points:+.2f} [") and text.endswith(f" photos, {counted.sum()} classes)\n")
-    with pytest.raises(UserError, match=f"paper: has no class with {most + 1} positives or more among its test photos"):
+    with pytest.raises(UserError, match=f"paper: has no class with {most + 1} positives or more among its test images"):
         difference(*runs, positives=most + 1, draws=100)
 
 
