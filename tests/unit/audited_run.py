@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from sewing_world import CLASSES, backbone, make_world, settings
 
-from cutsew.provenance.record import Record
+from cutsew.provenance.record import Record, input_digest
 from cutsew.stages import predict, train
 from cutsew.stages.correct import correct
 from cutsew.stages.corrections import corrections
@@ -18,7 +18,7 @@ from cutsew.stages.fuse import fuse
 from cutsew.stages.select import select
 from cutsew.storage.manifest import read_manifest
 from cutsew.storage.zarr_layout import Spec, logit_specs
-from cutsew.storage.zarr_writer import new_group
+from cutsew.storage.zarr_writer import file_digest, new_group
 
 PASSES, ALPHA, EPOCHS = 3, 0.1, 3
 BY_HAND = np.array(
@@ -57,7 +57,9 @@ def make_boxes(folder: Path) -> None:
         folder / "views.zarr", {"boxes": spec}, {"image": list(images["id"]), "pass": np.arange(3)}
     ) as group:
         group["boxes"][...] = boxes
-    Record("seal", 1, {}).write_beside(folder / "views.zarr")
+    chunk = "views.zarr/boxes/c/0/0/0"
+    outputs = {"views.zarr": input_digest(folder / "views.zarr"), chunk: file_digest(folder / chunk)}
+    Record("seal", 1, {}).write(folder / "views.json", outputs)
 
 
 def make_truth(folder: Path) -> None:

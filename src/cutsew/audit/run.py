@@ -226,7 +226,8 @@ class Run:
             seen.add(made.record)
             # The artefact named by its reader before the one that lies about: see the class.
             for path in (*made.inputs, *made.outputs):
-                places.setdefault(_name_in_run(path), path)
+                if all(parent.suffix != ".zarr" for parent in path.parents):  # a seal's outputs include chunk files
+                    places.setdefault(_name_in_run(path), path)
             waiting += [maker for path in made.inputs if (maker := self._traces.maker(path)) is not None]
         return places
 

@@ -373,6 +373,12 @@ def test_files_of_the_user_are_no_other_runs(other, tmp_path, monkeypatch):
     assert run.path("audit.csv") == own and "audit.csv" not in run.elsewhere() and "fused.zarr" in run.elsewhere()
 
 
+def test_chunk_files_of_a_zarr_are_not_listed(base):
+    places = Run(base)._places
+    assert places["views.zarr"] == base / "views.zarr"
+    assert not [path for path in places.values() if base / "views.zarr" in path.parents]
+
+
 def test_scores_made_elsewhere_without_truth_or_student(tmp_path):
     base = make_world(tmp_path / "results" / "tiny" / "default")
     base.joinpath("patches.parquet").unlink()
