@@ -279,7 +279,7 @@ def test_archives_that_hold_something_else(tmp_path, raw):
 def test_photos_that_were_downloaded_and_are_gone(tmp_path, raw):
     run(raw, tmp_path)
     (tmp_path / "data" / "voc").rename(tmp_path / "data" / "moved")
-    with pytest.raises(UserError, match="VOC2012 is gone; put it back, or remove results/tiny/default/download.json"):
+    with pytest.raises(UserError, match="VOC2012 is missing; restore it, or remove results/tiny/default/download.json"):
         check_before_start(load(raw))
 
 

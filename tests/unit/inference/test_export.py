@@ -198,7 +198,7 @@ def test_an_export_is_replaced_and_nothing_else_is(run, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / "mine.txt").write_text("kept")
-    with pytest.raises(UserError, match="other: is there and no export"):
+    with pytest.raises(UserError, match="other: already exists and is not an export"):
         tool.write(run, other, None, None, onnx=False, build=backbone)
     assert (other / "mine.txt").read_text() == "kept"
 

@@ -67,7 +67,7 @@ def test_a_folder_is_walked_and_what_is_no_photo_is_told_of(photos, tmp_path, ca
     assert [row["labels"] for row in rows] == ["light", "dark", "dark"]
     assert caplog.messages[:2] == ["skipped empty.jpg: empty file", "skipped sub/bad.jpg: truncated or damaged"]
     assert caplog.messages[2] == (
-        "3 photos looked at; skipped: 2 that cannot be read, 1 of another kind (.txt 1), 1 hidden, "
+        "3 images classified; skipped: 2 that cannot be read, 1 of another kind (.txt 1), 1 hidden, "
         "1 folder not searched (.thumbs)"
     )
 
@@ -125,9 +125,9 @@ def test_bad_input_is_one_line_and_writes_nothing(photos, tmp_path):
     out = tmp_path / "out.csv"
     (tmp_path / "none").mkdir()
     for where, message in (
-        (tmp_path / "missing", "missing: no such photo or folder"),
+        (tmp_path / "missing", "missing: no such file or folder"),
         (tmp_path / "none", r"none: holds no photos \(\.jfif"),
-        (photos / "empty.jpg", r"empty\.jpg: of 1 photos none can be read"),
+        (photos / "empty.jpg", r"empty\.jpg: of 1 images none can be read"),
     ):
         with pytest.raises(UserError, match=message):
             predict(where, STUDENT, out, How())
@@ -190,7 +190,7 @@ def test_export_and_predict_where_snakemake_cannot_be_imported(photos, tmp_path)
     for model in (".", "out/model.onnx"):
         done = call("predict", "photos", model, "found.csv", cwd=tmp_path)
         assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
-        assert "3 photos looked at; skipped: 2 that cannot be read" in done.stderr
+        assert "3 images classified; skipped: 2 that cannot be read" in done.stderr
         tables[model] = rows_of(tmp_path / "found.csv")
         assert [row["image"] for row in tables[model]] == sorted(LEVELS)
     for row, other in zip(*tables.values(), strict=True):

@@ -114,7 +114,7 @@ def test_held_out_photos_are_set_against_the_training_photos(world, tmp_path):
 def test_the_cost_is_told(world, tmp_path, caplog):
     caplog.set_level("INFO")
     run(world, tmp_path)
-    assert "ensemble: 3 views of the teacher and one view of the student for every photo" in caplog.text
+    assert "ensemble: 3 views of the teacher and one view of the student per image" in caplog.text
     record = json.loads((tmp_path / "ensemble.json").read_text())
     assert set(record["outputs"]) == {"ensemble.zarr", "ensemble.csv"}
     assert record["facts"]["views_of_teacher_per_photo"] == 3 and record["facts"]["reference_photos"] == TRAIN

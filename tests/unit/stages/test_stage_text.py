@@ -47,7 +47,7 @@ def test_classes_that_coincide(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         text(tmp_path / "text.zarr", settings(path, ["cat", "dog", "Cat"]), device="cpu")
     assert [record.getMessage() for record in caplog.records if record.name == "cutsew.stages.text"] == [
-        "classes: the teacher cannot tell cat from Cat (1 such pairs); reword them in prompts.names"
+        "classes: the teacher cannot distinguish cat from Cat (1 such pairs); reword them in prompts.names"
     ]
 
 
@@ -125,5 +125,5 @@ def test_wordings_that_coincide(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         text(tmp_path / "text.zarr", told, device="cpu")
     assert [record.getMessage() for record in caplog.records if record.name == "cutsew.stages.text"] == [
-        "classes: the teacher cannot tell crane from bus (1 such pairs); reword them in prompts.names"
+        "classes: the teacher cannot distinguish crane from bus (1 such pairs); reword them in prompts.names"
     ]

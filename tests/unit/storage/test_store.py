@@ -115,7 +115,7 @@ def test_a_failed_write_leaves_the_old_group(tmp_path):
 def test_an_unknown_array_is_named(tmp_path):
     with new_group(tmp_path / "f.zarr", {"z": Spec((1,), "int16", ("image",), (1,))}, {}) as group:
         group["z"][...] = 1
-    with pytest.raises(UserError, match="holds no array winner"):
+    with pytest.raises(UserError, match="has no array winner"):
         array_of(open_group(tmp_path / "f.zarr"), "winner")
 
 
