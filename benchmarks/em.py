@@ -12,7 +12,7 @@ import torch
 import typer
 
 from common import REPEATS, RESULTS, Out, Repeats, Thing, Tiny, measure
-from cutsew.method.em import BETAS, EPSILON, Estimator, blend, e_loss
+from cutsew.method.em import BETAS, EPSILON, LabelTable, blend, e_step_loss
 from tables import Report, publish, ratio, row
 
 CLASSES, BATCH, SOURCES = 80, 32, 3
@@ -29,7 +29,7 @@ class Lazy:
     def __init__(self, photos: int, steps: int) -> None:
         generator = torch.Generator().manual_seed(0)
         z = torch.randn(photos, CLASSES, generator=generator)
-        self.table = Estimator(z, [RATE] * (SEEN + steps), DECAY)
+        self.table = LabelTable(z, [RATE] * (SEEN + steps), DECAY)
         self.table.mean.normal_(generator=generator).mul_(1e-5)
         self.table.square.uniform_(1e-12, 1e-10, generator=generator)
         self.table.last.random_(0, SEEN, generator=generator)
@@ -41,7 +41,7 @@ class Lazy:
         for sources in batches:
             index, place = torch.unique(sources, return_inverse=True)
             rows = self.table.rows(index)
-            e_loss(blend(rows[place]).z, p).backward()
+            e_step_loss(blend(rows[place]).z, p).backward()
             assert rows.grad is not None
             self.table.step(index, rows.grad)
 
@@ -59,7 +59,7 @@ class Dense:
         """Make a step with every batch."""
         for sources in batches:
             self.optimizer.zero_grad(set_to_none=False)
-            e_loss(blend(self.table[sources]).z, p).backward()
+            e_step_loss(blend(self.table[sources]).z, p).backward()
             self.optimizer.step()
 
 

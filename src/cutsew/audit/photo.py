@@ -23,7 +23,7 @@ from cutsew.provenance.record import input_digest
 from cutsew.storage.predictions import FINAL, REFERENCE
 from cutsew.storage.tables import read_parquet
 from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read
-from cutsew.training.sewing_plan import Album, read_album, sewing_plan
+from cutsew.training.sewing_plan import TrainingImages, read_training_images, sewing_plan
 
 BAR_FROM = 20_000
 """Plans from which drawing them shows a progress bar: some seconds."""
@@ -71,36 +71,40 @@ def sewn(run: Run, name: str, epochs: int | None = None) -> Content | None:
     for path in pasted:
         if path.is_file() and input_digest(path) != made.inputs[path]:
             raise UserError(f"{path}: not the one that training pasted from; run the workflow again")
-    album = read_album(photos, pasted[0] if sew.enabled and pasted else None)
+    training = read_training_images(photos, pasted[0] if sew.enabled and pasted else None)
     place, ids = int((photos["id"] == name).to_numpy().argmax()), photos["id"].tolist()
     return {
         "enabled": sew.enabled,
         "seed": train.seed,
         "epochs": sewn_epochs,
         "epochs_looked_through": looked,
-        "as_background": _as_background(album, sew, train.seed, looked, place, ids),
-        "as_overlay": _as_overlay(album, sew, train.seed, looked, place, ids),
+        "as_background": _as_background(training, sew, train.seed, looked, place, ids),
+        "as_overlay": _as_overlay(training, sew, train.seed, looked, place, ids),
     }
 
 
-def _as_background(album: Album, sew: Sew, seed: int, epochs: int, place: int, ids: list[str]) -> list[Content]:
+def _as_background(
+    training: TrainingImages, sew: Sew, seed: int, epochs: int, place: int, ids: list[str]
+) -> list[Content]:
     found: list[Content] = []
     for epoch in range(epochs if sew.enabled else 0):
-        drawn = sewing_plan(album, sew, seed, epoch, place)
+        drawn = sewing_plan(training, sew, seed, epoch, place)
         pairs = zip(drawn.overlays.tolist(), drawn.boxes.tolist(), strict=True)
         found.append({"epoch": epoch, "overlays": [{"image": ids[other], "box": box} for other, box in pairs]})
     return found
 
 
-def _as_overlay(album: Album, sew: Sew, seed: int, epochs: int, place: int, ids: list[str]) -> list[Content]:
+def _as_overlay(
+    training: TrainingImages, sew: Sew, seed: int, epochs: int, place: int, ids: list[str]
+) -> list[Content]:
     """Look through the plans of all photos; none need be drawn for a photo that is not in the patch set."""
-    if not sew.enabled or place not in album.pool:
+    if not sew.enabled or place not in training.paste_pool:
         return []
     found: list[Content] = []
     plans = ((epoch, other) for epoch in range(epochs) for other in range(len(ids)))
     total = epochs * len(ids)
     for epoch, other in tqdm(plans, desc="sewing plans", total=total, unit="plan", disable=total < BAR_FROM):
-        drawn = sewing_plan(album, sew, seed, epoch, other)
+        drawn = sewing_plan(training, sew, seed, epoch, other)
         for overlay, box in zip(drawn.overlays.tolist(), drawn.boxes.tolist(), strict=True):
             if overlay == place:
                 found.append({"epoch": epoch, "background": ids[other], "box": box})

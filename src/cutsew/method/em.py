@@ -1,7 +1,7 @@
 """Interactive cutting and sewing: losses, and the table of pseudo-labels (paper, Section 3.5).
 
 - Label blending and the two losses of interactive cutting and sewing (paper, Eq. 13 and 17-20).
-- The estimator Z: the table of pseudo-labels that the E-step moves, a few rows a step (paper, Section 3.5).
+- The label table Z (the paper's estimator), of which the E-step updates a few rows a step (paper, Section 3.5).
 
 A dense AdamW moves and decays every row of Z at every step: O(N C) work for a batch of a few rows. This one touches
 the rows of the batch only and gives what the dense one would: a row that was left alone is brought up to date, in
@@ -44,7 +44,7 @@ def blend(z: Tensor) -> Blend:
     return Blend(z.gather(1, source[:, None])[:, 0], source)
 
 
-def m_loss(p: Tensor, z: Tensor, strong: Tensor | None = None, strong_weight: float = 0.0) -> Tensor:
+def m_step_loss(p: Tensor, z: Tensor, strong: Tensor | None = None, strong_weight: float = 0.0) -> Tensor:
     """M-step: binary cross-entropy of the student against the blended labels, which get no gradient (Eq. 20).
 
     Args:
@@ -64,7 +64,7 @@ def m_loss(p: Tensor, z: Tensor, strong: Tensor | None = None, strong_weight: fl
     return loss
 
 
-def e_loss(z: Tensor, p: Tensor) -> Tensor:
+def e_step_loss(z: Tensor, p: Tensor) -> Tensor:
     """E-step: binary cross-entropy of the blended labels against the student, which gets no gradient (Eq. 19).
 
     Args:
@@ -86,7 +86,7 @@ ROWS_AT_ONCE = 256
 """Rows that are brought up to date together at the end: HORIZON times their size is held in memory."""
 
 
-class Estimator:
+class LabelTable:
     """Z as a parameter under a lazy AdamW.
 
     Each step: read the labels of the rows in use with `rows`, put the gradient of the E-step's loss on them, and give
@@ -117,7 +117,7 @@ class Estimator:
             index: (n,) int64, distinct.
 
         """
-        self._catch_up(index)
+        self._apply_skipped_steps(index)
         return self.z[index].requires_grad_()
 
     def step(self, index: Tensor, gradient: Tensor) -> None:
@@ -138,22 +138,22 @@ class Estimator:
         self.mean[index], self.square[index] = mean, square
         self.last[index] = self.steps
 
-    def settled(self) -> Tensor:
-        """Return Z, (N, C), with every row up to date; the estimator itself stays as it is."""
+    def materialize(self) -> Tensor:
+        """Return Z, (N, C), with every row up to date; the table itself stays as it is."""
         blocks = torch.split(torch.arange(len(self.z), device=self.z.device), ROWS_AT_ONCE)
         return torch.cat([self._current(index)[0] for index in blocks]) if blocks else self.z.clone()
 
-    def state(self) -> dict[str, Tensor | int]:
+    def state_dict(self) -> dict[str, Tensor | int]:
         """Return all that changes, for a checkpoint."""
         return {"z": self.z, "mean": self.mean, "square": self.square, "last": self.last, "steps": self.steps}
 
-    def restore(self, state: dict[str, Tensor | int]) -> None:
-        """Go on from what `state` returned."""
+    def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
+        """Restore what `state_dict` returned."""
         for name in ("z", "mean", "square", "last"):
             getattr(self, name).copy_(state[name])
         self.steps = int(state["steps"])
 
-    def _catch_up(self, index: Tensor) -> None:
+    def _apply_skipped_steps(self, index: Tensor) -> None:
         self.z[index], self.mean[index], self.square[index] = self._current(index)
         self.last[index] = self.steps
 

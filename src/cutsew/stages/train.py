@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 import typer
 
 from cutsew.config.method import Correct, Sew
@@ -25,13 +26,13 @@ from cutsew.storage.manifest import read_manifest
 from cutsew.storage.zarr_layout import folder_of, label_spec
 from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read_rows
 from cutsew.storage.zarr_writer import file_digest, write_group
-from cutsew.training.cache_policy import Keeping
-from cutsew.training.distributed import Team, start_helpers
-from cutsew.training.features import Feed
+from cutsew.training.cache_policy import CachePolicy, open_feature_cache
+from cutsew.training.distributed import ProcessGroup, launch_workers
+from cutsew.training.features import computed_features, feature_source, run_feature_worker
 from cutsew.training.linear import budget_of, feeding, fit_linear
-from cutsew.training.sewing_plan import read_album
+from cutsew.training.sewing_plan import read_training_images
 from cutsew.training.sewn_dataset import steps_per_epoch
-from cutsew.training.trainer import Checkpoint, Trained, fit
+from cutsew.training.trainer import Checkpoint, Trainer, TrainingResult, new_adapter
 
 ROWS_PER_CHUNK = 65536
 """Images in one chunk of refined.zarr."""
@@ -52,9 +53,9 @@ def train(
     cache_features: Annotated[str, typer.Option(help="How much may lie there: auto, off or a number of GB.")] = "auto",
 ) -> None:
     """Train the adapter and refine the pseudo-labels (Eq. 11-20)."""
-    start_helpers(processes, device)
-    keeping = None if features is None else Keeping(features, cache_features)
-    run(images, labels, adapter, settings, patches, device, workers, checkpoint_seconds, keeping=keeping)
+    launch_workers(processes, device)
+    policy = None if features is None else CachePolicy(features, cache_features)
+    run(images, labels, adapter, settings, patches, device, workers, checkpoint_seconds, policy=policy)
 
 
 def run(
@@ -67,7 +68,7 @@ def run(
     workers: int,
     checkpoint_seconds: float,
     build: Build = build_backbone,
-    keeping: Keeping | None = None,
+    policy: CachePolicy | None = None,
 ) -> None:
     """Train with a backbone that `build` makes; otherwise as `train`."""
     student, sizes = Student.model_validate(settings["student"]), Adapter.model_validate(settings.get("adapter", {}))
@@ -80,45 +81,52 @@ def run(
     pasted = patches if sew.enabled else None
     record = Record("train", STAGES["train"].version, settings, [images, labels, *([pasted] if pasted else [])])
     photos = read_manifest(images, split="train")
+    if photos.empty:
+        raise UserError("dataset: no photos to train on; hold out fewer")
     z = _read_labels(labels, photos, settings["classes"])
-    album = read_album(photos, pasted)
+    training_images = read_training_images(photos, pasted)
+    per_epoch = steps_per_epoch(len(photos), rules.batch_size)
     if rules.epochs == "auto":
-        epochs = automatic_epochs(steps_per_epoch(len(album.paths), rules.batch_size))
-        rules = rules.model_copy(update={"epochs": epochs})
+        rules = rules.model_copy(update={"epochs": automatic_epochs(per_epoch)})
     where = pick_device(device)
-    team = Team.join(where)
+    group = ProcessGroup.init(where)
     backbone = build(student, where)
-    if team.rank > 0:
-        shown, stop = rules, None
-        if student.head == "linear":
-            plan = budget_of(backbone, len(album.paths), linear)
-            shown, stop = feeding(plan, linear, rules.seed), plan.batches
-        Feed(backbone, album, sew, shown, where, workers, team).help_along(stop)
-        team.leave()
+    plan = budget_of(backbone, len(photos), linear) if student.head == "linear" else None
+    shown = rules if plan is None else feeding(plan, linear, rules.seed)
+    computed = computed_features(backbone, training_images, sew, shown, where, workers)
+    if group.rank > 0:
+        run_feature_worker(computed, group)
+        group.destroy()
         return
     checkpoint = Checkpoint(adapter.parent, _signature(record, backbone.weights_digest), checkpoint_seconds)
-    common: dict[str, Any] = {
-        "checkpoint": checkpoint,
-        "device": where,
-        "workers": workers,
-        "team": team,
-        "keeping": keeping,
-    }
-    if student.head == "linear":
-        made = fit_linear(backbone, album, z, settings=linear, sew=sew, seed=rules.seed, **common)
-    else:
-        made = fit(backbone, album, z, adapter=sizes, sew=sew, train=rules, **common)
-    team.leave()
-    _write_labels(adapter, made, list(photos["id"]), settings, rules.correct_after)
-    save(adapter, made.adapter, backbone, {} if student.head == "linear" else sizes.model_dump(), settings["classes"])
+    cache = open_feature_cache(policy, computed, group.size)
+    with feature_source(computed, group, cache) as features:
+        if plan is not None:
+            result = fit_linear(
+                features, plan, z, settings=linear, seed=rules.seed, checkpoint=checkpoint, device=where
+            )
+        else:
+            _refuse_single_values(len(photos), rules.batch_size, backbone.grid)
+            head = new_adapter(backbone.width, z.shape[1], sizes, backbone.grid, rules.seed).to(where)
+            result = Trainer(head, torch.from_numpy(z).to(where), rules, per_epoch, checkpoint).fit(features)
+    group.destroy()
+    _write_labels(adapter, result, list(photos["id"]), settings, rules.correct_after)
+    save(adapter, result.adapter, backbone, {} if student.head == "linear" else sizes.model_dump(), settings["classes"])
     record.facts = {
         **device_facts(where),
-        "processes": team.size,
+        "processes": group.size,
         "weights": backbone.weights_digest,
         "photos": len(photos),
+        "features": None if cache is None else cache.path.name,
     }
-    _write_records(record, adapter, made)
+    _write_records(record, adapter, result)
     checkpoint.remove()
+
+
+def _refuse_single_values(images: int, batch_size: int, grid: tuple[int, int]) -> None:
+    """Refuse a batch with a single value per channel, of which BatchNorm cannot take a variance."""
+    if grid == (1, 1) and min(images, batch_size) == 1:
+        raise UserError("train.batch_size: with a grid of one cell a batch needs at least two photos; use more")
 
 
 def _read_labels(path: Path, photos: pd.DataFrame, classes: list[str]) -> npt.NDArray[np.float32]:
@@ -143,18 +151,20 @@ def _signature(record: Record, weights_digest: str) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _write_records(record: Record, adapter: Path, made: Trained) -> None:
+def _write_records(record: Record, adapter: Path, result: TrainingResult) -> None:
     """Write adapter.json and refined.json."""
-    record.facts |= {"steps": len(made.history), "features": made.features, **made.facts}
-    record.facts["parameters"] = sum(weight.numel() for weight in made.adapter.parameters())
+    record.facts |= {"steps": len(result.history), **result.facts}
+    record.facts["parameters"] = sum(weight.numel() for weight in result.adapter.parameters())
     outputs = {name: file_digest(adapter.with_name(name)) for name in (adapter.name, MODEL, "history.csv")}
     record.write(adapter.with_suffix(".json"), outputs)
     record.write_beside(adapter.with_name("refined.zarr"))
 
 
-def _write_labels(adapter: Path, made: Trained, ids: list[str], settings: dict[str, Any], correct_after: bool) -> None:
+def _write_labels(
+    adapter: Path, result: TrainingResult, ids: list[str], settings: dict[str, Any], correct_after: bool
+) -> None:
     """Write refined.zarr and history.csv next to the adapter."""
-    z = made.z
+    z = result.z
     if correct_after:
         rule = Correct.model_validate(settings["correct"])
         z, _ = correct(z, rule.rule, rule.beta, rule.linear_alpha)
@@ -162,4 +172,4 @@ def _write_labels(adapter: Path, made: Trained, ids: list[str], settings: dict[s
     coordinates = {"image": ids, "class": settings["classes"]}
     write_group(adapter.with_name("refined.zarr"), {"z": (spec, z)}, coordinates, {})
     with replacing(adapter.with_name("history.csv")) as draft:
-        pd.DataFrame(made.history).to_csv(draft, index=False)
+        pd.DataFrame(result.history).to_csv(draft, index=False)

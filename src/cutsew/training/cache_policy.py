@@ -1,4 +1,4 @@
-"""Whether a training's features are kept on disk, where, and all that they depend on."""
+"""Whether and where the features of a training are cached on disk, and what they depend on."""
 
 import hashlib
 import json
@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from cutsew.config.method import Sew
-from cutsew.config.networks import Train
 from cutsew.errors import UserError
 from cutsew.pipeline.graph import STAGES
 from cutsew.training.feature_cache import FeatureCache, Sizes
-from cutsew.training.sewing_plan import Album
 
 if TYPE_CHECKING:
-    from cutsew.models.frozen_backbone import Backbone
+    from cutsew.training.features import ComputedFeatures
 
 log = logging.getLogger(__name__)
 GB = 10**9
@@ -29,71 +27,56 @@ PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow"
 """What computes the pixels and the features: another version may round otherwise."""
 
 
-class Keeping(NamedTuple):
-    """Where features are kept: results/<dataset>/features, and how much may lie there: auto, off or a number of GB."""
+class CachePolicy(NamedTuple):
+    """Where features are cached, results/<dataset>/features, and how much: `auto`, `off` or a number of GB."""
 
     folder: Path
     limit: str
 
 
-def open_cache(
-    keeping: Keeping | None,
-    backbone: "Backbone",
-    album: Album,
-    sew: Sew,
-    train: Train,
-    *,
-    plain: bool,
-    device: str,
-    processes: int,
-    workers: int,
-) -> FeatureCache | None:
-    """Open the cache of a training's features; None where none are kept.
+def open_feature_cache(policy: CachePolicy | None, computed: "ComputedFeatures", processes: int) -> FeatureCache | None:
+    """Open the cache of a training's features; None where they are not cached.
 
     Args:
-        keeping: where, and how much; None keeps nothing.
-        backbone: what computes them.
-        album: the photos.
-        sew: how they are sewn.
-        train: how it is trained; seed, epochs and whether there is a strong view are what counts.
-        plain: whether the features of photos as they are are computed once.
-        device: cpu or cuda.
+        policy: where, and how much; None caches nothing.
+        computed: what computes them.
         processes: that train together.
-        workers: threads that read ahead.
 
     Raises:
         UserError: the limit is neither auto nor off nor a number.
 
     """
-    if keeping is None or keeping.limit == "off":
+    if policy is None or policy.limit == "off":
         return None
-    cell = (backbone.width, *backbone.grid)
-    sizes = Sizes(train.num_epochs, len(album.paths), cell, train.strong_weight > 0, plain)
-    content = _made_of(backbone, album, sew, train, sizes, device)
-    if device != "cpu":  # there the last bits of a photo's features depend on the photos beside it
-        content |= {"batch_size": train.batch_size, "processes": processes}
+    dataset, sampler = computed.dataset, computed.sampler
+    cell = (computed.backbone.width, *computed.backbone.grid)
+    sizes = Sizes(sampler.num_epochs, sampler.num_images, cell, dataset.strong, dataset.skip_plain)
+    content = _cache_key_content(computed, sizes)
+    if computed.device != "cpu":  # there the last bits of an image's features depend on the images next to it
+        content |= {"batch_size": sampler.batch_size, "processes": processes}
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-    refused = _too_much(keeping, key, sizes.bytes(_sewn_share(sew)))
+    refused = _too_much(policy, key, sizes.bytes(_sewn_share(dataset.sew)))
     if refused is not None:
-        log.info("features are not kept: %s; cutsew gc lists what no run uses", refused)
+        log.info("features are not cached: %s; cutsew gc lists what no run uses", refused)
         return None
-    return FeatureCache(keeping.folder / f"{key}.zarr", content, sizes, workers)
+    return FeatureCache(policy.folder / f"{key}.zarr", content, sizes, computed.workers)
 
 
-def _made_of(backbone: "Backbone", album: Album, sew: Sew, train: Train, sizes: Sizes, device: str) -> dict[str, Any]:
-    """Gather what the features depend on, but for what comes and goes with a GPU."""
-    photos = json.dumps([album.digests, album.sizes.tolist(), album.pool.tolist()])
-    gpu = torch.cuda.get_device_name() if device == "cuda" else None
+def _cache_key_content(computed: "ComputedFeatures", sizes: Sizes) -> dict[str, Any]:
+    """Collect what the features depend on, apart from what matters on a GPU only."""
+    backbone, dataset = computed.backbone, computed.dataset
+    images = json.dumps([dataset.images.digests, dataset.images.sizes.tolist(), dataset.images.paste_pool.tolist()])
+    gpu = torch.cuda.get_device_name() if computed.device == "cuda" else None
     return {
         "version": STAGES["train"].version,
-        "photos": hashlib.sha256(photos.encode()).hexdigest(),
-        "sew": sew.model_dump(mode="json"),
-        "seed": train.seed,
+        "photos": hashlib.sha256(images.encode()).hexdigest(),
+        "sew": dataset.sew.model_dump(mode="json"),
+        "seed": computed.sampler.seed,
         "strong": sizes.strong,
         "plain": sizes.plain,
         "backbone": {**backbone.describe(), "image_size": backbone.image_size, "grid": list(backbone.grid)},
         "preprocessing": backbone.preprocessing.describe(),
-        "device": gpu or f"{device} {torch.backends.cpu.get_cpu_capability()}",
+        "device": gpu or f"{computed.device} {torch.backends.cpu.get_cpu_capability()}",
         "packages": {name: _version(name) for name in PACKAGES},
     }
 
@@ -103,17 +86,17 @@ def _sewn_share(sew: Sew) -> float:
     return (1.0 if sew.at_least_one else sew.p) if sew.enabled else 0.0
 
 
-def _too_much(keeping: Keeping, key: str, needed: float) -> str | None:
+def _too_much(policy: CachePolicy, key: str, needed: float) -> str | None:
     """Say why features would not fit into what the limit allows; None where they do."""
-    kept = {path.name: _size(path) for path in keeping.folder.glob("*.zarr")} if keeping.folder.is_dir() else {}
+    kept = {path.name: _size(path) for path in policy.folder.glob("*.zarr")} if policy.folder.is_dir() else {}
     own = kept.pop(f"{key}.zarr", 0)
     others = sum(kept.values())
-    limit = AUTO_GB * GB if keeping.limit == "auto" else _number(keeping.limit) * GB
+    limit = AUTO_GB * GB if policy.limit == "auto" else _number(policy.limit) * GB
     if needed + others > limit:
         named = f"the {limit / GB:g} GB of compute.cache_features"
         return f"up to {needed / GB:.1f} GB, and {others / GB:.1f} GB of others, are more than {named}"
-    free = _free(keeping.folder)
-    if keeping.limit == "auto" and needed - own > free / 2:
+    free = _free(policy.folder)
+    if policy.limit == "auto" and needed - own > free / 2:
         return f"up to {needed / GB:.1f} GB are more than half of the {free / GB:.1f} GB that are free on the disk"
     return None
 

@@ -1,7 +1,7 @@
-"""The processes that train together: each computes features of a share of every batch, the first one learns.
+"""The processes that train together: each computes the features of a shard of every batch, the first one learns.
 
 The backbone is frozen and takes nearly all of the time; the adapter's step is a few thousandths of it. So only features
-travel, from the helpers to the first process, and what is learnt is what one process would learn: on a CPU bit for bit.
+travel, from the other processes to the first, and what is learnt is what one process would learn: on a CPU bit for bit.
 """
 
 import logging
@@ -11,6 +11,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
 
@@ -24,21 +26,21 @@ from cutsew.runtime.processes import end_with_parent
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 RANK, SIZE, LOCAL = "RANK", "WORLD_SIZE", "LOCAL_RANK"
-"""Environment variables of a process in a team; torchrun sets them too."""
+"""Environment variables of a process in a group; torchrun sets them too."""
 
 PATIENCE = timedelta(hours=12)
-"""How long a process waits for the others. NCCL's ten minutes are too short for helpers whose first process reads
+"""How long a process waits for the others. NCCL's ten minutes are too short where the first process reads
 thousands of steps from its feature cache; a process that dies ends the others by itself."""
 
 GRACE = 10
-"""Seconds that the first process has to end by itself after a helper failed."""
+"""Seconds that the first process has to end by itself after a worker failed."""
 
 
-class Team:
+class ProcessGroup:
     """The processes that train together, as one of them sees it.
 
     Attributes:
-        rank: 0 learns; the others help.
+        rank: 0 learns; the others compute features for it.
         size: how many processes there are.
 
     """
@@ -47,8 +49,8 @@ class Team:
         self.rank, self.size, self._device = rank, size, device
 
     @classmethod
-    def join(cls, device: str) -> "Team":
-        """Join the team that the environment names; a team of one where it names none.
+    def init(cls, device: str) -> "ProcessGroup":
+        """Join the processes that the environment names; a group of one where it names none.
 
         Args:
             device: cpu or cuda, of every process.
@@ -68,15 +70,15 @@ class Team:
         distributed.init_process_group("gloo", timeout=PATIENCE)
         return cls(rank, size, device)
 
-    def share(self, items: list[T]) -> list[T]:
-        """Return this process's share of a batch: every size-th item. Where that is none, a spare one to work on."""
+    def shard(self, items: list[T]) -> list[T]:
+        """Return this process's part of a batch, every size-th item; where there is none, a spare one to work on."""
         return items[self.rank :: self.size] or items[:1]
 
     def gather(self, rows: Tensor, total: int) -> Tensor | None:
-        """Put a batch together from the shares of all processes.
+        """Put a batch together from the shards of all processes.
 
         Args:
-            rows: (n, ...) of this process's share.
+            rows: (n, ...) of this process's shard.
             total: B, rows of the whole batch.
 
         Returns:
@@ -93,36 +95,49 @@ class Team:
         sent[: len(rows)] = rows
         sent = sent.to(self._device)
         received = None if self.rank else [torch.empty_like(sent) for _ in range(self.size)]
-        try:
+        with _named_failures():
             distributed.gather(sent, received)
-        except RuntimeError as error:
-            if out_of_gpu_memory(error):
-                raise
-            raise UserError("train: another process of this training has ended; its own message says why") from None
         return None if received is None else torch.stack(received, dim=1).flatten(0, 1)[:total]
 
-    def agree(self, number: int) -> int:
-        """Return the first process's number."""
-        return self.agree_on_all([number])[0]
+    def broadcast(self, numbers: list[int]) -> list[int]:
+        """Return the first process's numbers; the others give as many.
 
-    def agree_on_all(self, numbers: list[int]) -> list[int]:
-        """Return the first process's numbers; the others give as many."""
+        Raises:
+            UserError: another process has ended.
+
+        """
         if self.size == 1:
             return numbers
-        told = torch.tensor(numbers, device=self._device)
-        distributed.broadcast(told, 0)
-        return told.tolist()
+        values = torch.tensor(numbers, device=self._device)
+        with _named_failures():
+            distributed.broadcast(values, 0)
+        received: list[int] = values.tolist()
+        return received
 
-    def leave(self) -> None:
+    def destroy(self) -> None:
         """Part from the others."""
         if self.size > 1:
             distributed.destroy_process_group()
 
 
-def start_helpers(processes: int, device: str) -> None:
-    """Start this command once more for each helper, and make this process the first of the team.
+SINGLE = ProcessGroup()
+"""A process that trains alone."""
 
-    It does nothing where a team was started already, by this function or by torchrun.
+
+@contextmanager
+def _named_failures() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if out_of_gpu_memory(error):
+            raise
+        raise UserError("train: another process of this training has ended; its own message says why") from None
+
+
+def launch_workers(processes: int, device: str) -> None:
+    """Start this command once more for each further process, and make this one the first of the group.
+
+    It does nothing where a group was started already, by this function or by torchrun.
 
     Raises:
         UserError: there are fewer GPUs than processes.
@@ -139,14 +154,14 @@ def start_helpers(processes: int, device: str) -> None:
     os.environ |= {SIZE: str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     for rank in range(1, processes):
         names = {RANK: str(rank), LOCAL: str(rank)}
-        helper = subprocess.Popen([sys.executable, "-P", "-m", "cutsew", *sys.argv[1:]], env={**os.environ, **names})
-        threading.Thread(target=_watch, args=(helper,), daemon=True).start()
+        worker = subprocess.Popen([sys.executable, "-P", "-m", "cutsew", *sys.argv[1:]], env={**os.environ, **names})
+        threading.Thread(target=_watch, args=(worker,), daemon=True).start()
     os.environ |= {RANK: "0", LOCAL: "0"}
 
 
-def _watch(helper: subprocess.Popen[bytes]) -> None:
-    """End this process some time after a helper failed: on GPUs it might wait for its features for ever."""
-    if helper.wait() != 0:
+def _watch(worker: subprocess.Popen[bytes]) -> None:
+    """End this process some time after a worker failed: on GPUs it might wait for the worker's features forever."""
+    if worker.wait() != 0:
         time.sleep(GRACE)
-        log.error("cutsew: train: process %d of this training ended with status %s", helper.pid, helper.returncode)
+        log.error("cutsew: train: process %d of this training ended with status %s", worker.pid, worker.returncode)
         os._exit(1)

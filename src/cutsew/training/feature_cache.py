@@ -1,17 +1,16 @@
 """Features of sewn images kept on disk, in chunk files that several jobs share.
 
-- The chunk files of one array, written by several jobs without a lock: each appears whole or not at all.
-- Features of sewn photos kept on disk, so that a second training of the same photos asks the backbone nothing.
+The seed, the images and the settings of sewing determine the sewn images; with the backbone they determine the
+features. A digest of all of these names the folder, `<key>.zarr`, so a second training of the same images reads its
+features from there and never calls the backbone. They lie in the order in which training shows the images, whatever
+the batch size:
 
-Sewn photos are fixed by the seed, the photos and the settings of sewing; their features by the backbone too. A digest
-of all of these names the folder, `<key>.zarr`, so features that are found there are the ones that would be computed.
-They lie in the order in which training shows the photos, which no batch size changes:
+- `weak`, `strong` (E, n, D, H, W) float32: of epoch e's images; zeros where nothing was pasted and `plain` has them;
+- `plain` (n, D, H, W) float32: of the images as they are, in the order of `TrainingImages`.
 
-- `weak`, `strong` (E, n, D, H, W) float32: of epoch e's photos; zeros where nothing was pasted and `plain` has them;
-- `plain` (n, D, H, W) float32: of the photos as they are, in the album's order.
-
-Every chunk is one file that appears whole or not at all and carries a checksum. A chunk that is missing or damaged is
-computed anew, and a disk that is full or cannot be written only ends the keeping: nothing here can fail a training.
+Every chunk is one file, replaced atomically and with a checksum, so several jobs write without a lock. A chunk that
+is missing or damaged is recomputed. On a disk that is full or read-only the cache stops writing; it never fails a
+training.
 """
 
 import json
@@ -38,7 +37,7 @@ Place = tuple[int, ...]
 Values = npt.NDArray[np.float32]
 WHOLE = ("0", "0", "0")
 """The chunk along the last axes."""
-LEFT = 3600
+STALE_SECONDS = 3600
 """Age in seconds from which a draft is one that a killed process left."""
 
 
@@ -69,8 +68,8 @@ class Chunks:
             return chunk_values(path.read_bytes(), self._spec)
         except FileNotFoundError:
             self._there.discard(place)
-        except Exception as error:  # noqa: BLE001 - a damaged chunk fails in many ways, and computing it mends all
-            log.warning("%s: unreadable (%s); its features are computed anew", path, type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - a damaged chunk fails in many ways, and recomputing fixes them all
+            log.warning("%s: unreadable (%s); its features are recomputed", path, type(error).__name__)
             self._there.discard(place)
             _remove(path)
         return None
@@ -113,11 +112,11 @@ def write_whole(path: Path, data: bytes) -> None:
         _remove(draft)
 
 
-def tidy(folder: Path) -> None:
+def remove_stale_tmp(folder: Path) -> None:
     """Remove what killed processes left of their drafts, but none that another job may be writing."""
     for draft in folder.rglob(".*.draft"):
         try:
-            if time.time() - draft.stat().st_mtime > LEFT:
+            if time.time() - draft.stat().st_mtime > STALE_SECONDS:
                 draft.unlink()
         except FileNotFoundError:
             continue
@@ -170,13 +169,13 @@ class FeatureCache:
 
     Args:
         path: of its folder, `<key>.zarr`.
-        made_of: all that the features depend on, plain JSON.
+        depends_on: all that the features depend on, plain JSON.
         sizes: of what is kept.
         readers: threads that decode chunks ahead.
 
     """
 
-    def __init__(self, path: Path, made_of: Mapping[str, Any], sizes: Sizes, readers: int = 1) -> None:
+    def __init__(self, path: Path, depends_on: Mapping[str, Any], sizes: Sizes, readers: int = 1) -> None:
         self.path = path
         self._sizes, self._ahead = sizes, max(1, readers)
         self._rows = max(1, min(sizes.photos, CHUNK_BYTES // (4 * math.prod(sizes.cell))))
@@ -188,15 +187,15 @@ class FeatureCache:
         self._plain = Chunks(self.path / PLAIN, spec)
         self._reads: dict[tuple[int, int], Future[dict[str, Values]]] = {}
         self._pool = ThreadPoolExecutor(self._ahead)
-        self._filling: dict[tuple[str, int, int], Filling] = {}
+        self._partial: dict[tuple[str, int, int], PartialChunk] = {}
         self._writable = True
-        self._describe(made_of)
+        self._describe(depends_on)
 
-    def held(self, epoch: int, start: int, stop: int) -> bool:
+    def contains(self, epoch: int, start: int, stop: int) -> bool:
         """Say whether the photos from place `start` to `stop` of an epoch's order have all their chunks."""
         return all((epoch, c) in chunks for chunks in self._views.values() for c in self._chunks(start, stop))
 
-    def recall(self, epoch: int, start: int, stop: int) -> dict[str, Tensor] | None:
+    def get(self, epoch: int, start: int, stop: int) -> dict[str, Tensor] | None:
         """Read features of the photos from place `start` to `stop` of an epoch's order.
 
         Returns:
@@ -211,11 +210,11 @@ class FeatureCache:
                 for name, features in found.items():
                     inside = slice(first - chunk * self._rows, last - chunk * self._rows)
                     features[first - start : last - start] = torch.from_numpy(values[name][inside])
-        except LostError:
+        except ChunkMissingError:
             return None
         return found
 
-    def keep(self, epoch: int, start: int, features: Mapping[str, Tensor]) -> None:
+    def put(self, epoch: int, start: int, features: Mapping[str, Tensor]) -> None:
         """Take the features of the photos from place `start` on of an epoch's order; chunks that fill up are written.
 
         A chunk is written once all its photos have come, in their order; one that is there already stays as it is.
@@ -229,7 +228,7 @@ class FeatureCache:
                     first, last = max(start, chunk * self._rows), min(stop, (chunk + 1) * self._rows)
                     self._fill(name, epoch, chunk, first - chunk * self._rows, rows[first - start : last - start])
 
-    def plain(self) -> Tensor | None:
+    def get_plain(self) -> Tensor | None:
         """Read the features of the photos as they are, (n, D, H, W) float32; None where a chunk is gone or damaged."""
         if not all((c,) in self._plain for c in range(self._of_epoch)):
             return None
@@ -241,7 +240,7 @@ class FeatureCache:
             features.copy_(torch.from_numpy(values[: len(features)]))
         return found
 
-    def keep_plain(self, features: Tensor) -> None:
+    def put_plain(self, features: Tensor) -> None:
         """Write the features of the photos as they are, (n, D, H, W) float32."""
         for chunk, values in enumerate(torch.split(features, self._rows)):
             if self._writable and (chunk,) not in self._plain:
@@ -260,26 +259,26 @@ class FeatureCache:
         for earlier in [place for place in self._reads if place < (epoch, chunk)]:
             del self._reads[earlier]
         if (epoch, chunk) not in self._reads:
-            raise LostError
+            raise ChunkMissingError
         return self._reads[epoch, chunk].result()
 
     def _read_views(self, place: tuple[int, int]) -> dict[str, Values]:
         found = {name: chunks.read(place) for name, chunks in self._views.items()}
         whole = {name: values[0] for name, values in found.items() if values is not None}
         if len(whole) < len(found):
-            raise LostError
+            raise ChunkMissingError
         return whole
 
     def _fill(self, name: str, epoch: int, chunk: int, offset: int, rows: Tensor) -> None:
-        for place in [p for p in self._filling if p[0] == name and p[1:] < (epoch, chunk)]:
-            del self._filling[place]  # it lacks its beginning: training went on from a checkpoint within it
+        for place in [p for p in self._partial if p[0] == name and p[1:] < (epoch, chunk)]:
+            del self._partial[place]  # it lacks its beginning: training went on from a checkpoint within it
         whole = min(self._rows, self._sizes.photos - chunk * self._rows)
-        filling = self._filling.setdefault((name, epoch, chunk), Filling.of(whole, self._sizes.cell))
-        filling.values[offset : offset + len(rows)] = rows.cpu()
-        filling.there[offset : offset + len(rows)] = True
-        if filling.there.all():
-            del self._filling[name, epoch, chunk]
-            self._write(self._views[name], (epoch, chunk), filling.values.numpy()[None])
+        partial = self._partial.setdefault((name, epoch, chunk), PartialChunk.empty(whole, self._sizes.cell))
+        partial.values[offset : offset + len(rows)] = rows.cpu()
+        partial.present[offset : offset + len(rows)] = True
+        if partial.present.all():
+            del self._partial[name, epoch, chunk]
+            self._write(self._views[name], (epoch, chunk), partial.values.numpy()[None])
 
     def _write(self, chunks: Chunks, place: tuple[int, ...], values: Values) -> None:
         try:
@@ -287,33 +286,33 @@ class FeatureCache:
         except OSError as error:
             self._stop(error)
 
-    def _describe(self, made_of: Mapping[str, Any]) -> None:
+    def _describe(self, depends_on: Mapping[str, Any]) -> None:
         """Write what makes the folder a Zarr that opens; the chunks are read and written without it."""
         try:
-            tidy(self.path)
+            remove_stale_tmp(self.path)
             for chunks in (*self._views.values(), *([self._plain] if self._sizes.plain else [])):
                 chunks.describe()
-            write_whole(self.path / "zarr.json", group_metadata(made_of))
+            write_whole(self.path / "zarr.json", group_metadata(depends_on))
         except OSError as error:
             self._stop(error)
 
     def _stop(self, error: OSError) -> None:
         log.warning("%s: cannot be written (%s); training goes on without it", self.path, error.strerror or error)
         self._writable = False
-        self._filling.clear()
+        self._partial.clear()
 
 
-class LostError(Exception):
+class ChunkMissingError(Exception):
     """A chunk is gone or damaged."""
 
 
-class Filling(NamedTuple):
-    """A chunk that is being filled: its features, and which of its photos have come."""
+class PartialChunk(NamedTuple):
+    """A chunk that is being filled: its features, and which of its images are present."""
 
     values: Tensor
-    there: Tensor
+    present: Tensor
 
     @classmethod
-    def of(cls, rows: int, cell: tuple[int, int, int]) -> "Filling":
+    def empty(cls, rows: int, cell: tuple[int, int, int]) -> "PartialChunk":
         """Start one of `rows` photos."""
         return cls(torch.empty(rows, *cell), torch.zeros(rows, dtype=torch.bool))

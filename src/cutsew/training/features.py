@@ -1,8 +1,18 @@
-"""The features of every training batch, computed by all processes of the training and given to the first."""
+"""Features of the training batches: a chain of sources, each of which wraps the next.
 
-from collections.abc import Iterator
-from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+    PlainFeatures           fills in the features of images onto which nothing was pasted, computed once
+      CachedFeatures        reads what an earlier training left on disk, and stores the rest
+        DistributedFeatures gathers the shards of all processes
+          ComputedFeatures  sews images and calls the frozen backbone
+
+A training has the links that it needs: `feature_source` puts them together. Whatever the links, a batch has the same
+features, on a CPU bit for bit.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -12,219 +22,329 @@ from cutsew.config.method import Sew
 from cutsew.config.networks import Train
 from cutsew.data.loader import PlainPhoto, batches, in_order
 from cutsew.runtime.batching import refuse_not_finite, threads
-from cutsew.training.cache_policy import Keeping, open_cache
-from cutsew.training.distributed import Team
+from cutsew.training.distributed import SINGLE, ProcessGroup
 from cutsew.training.feature_cache import FeatureCache
-from cutsew.training.sewing_plan import Album
-from cutsew.training.sewn_dataset import Batch, Keys, Sewer, join, remaining_keys, steps_per_epoch
+from cutsew.training.sewing_plan import TrainingImages
+from cutsew.training.sewn_dataset import EpochSampler, Keys, SewnBatch, SewnDataset, collate
 
 if TYPE_CHECKING:
     from cutsew.models.frozen_backbone import Backbone
 
 KEPT_BYTES = 2 * 2**30
-"""Most memory for kept features."""
-BATCH = 32
-"""Plain photos in one call of the backbone, in each process."""
+"""Most memory for features of plain images."""
+PLAIN_BATCH_SIZE = 32
+"""Plain images in one call of the backbone, in each process."""
+STOP, PLAIN, BATCHES = range(3)
+"""What the first process asks of the others."""
 
 
-class Fed(NamedTuple):
+class FeatureBatch(NamedTuple):
     """What one step learns from, on its device.
 
     Attributes:
         sources: (B, 1 + L) int64 rows of Z, background first.
-        weak: (B, D, H, W) float32 features of the sewn photos.
+        has_weak: (B,) bool; False where `weak` is zero because nothing was pasted and `PlainFeatures` fills it in.
+        weak: (B, D, H, W) float32 features of the sewn images, contiguous.
         strong: those of their strong views, or None.
 
     """
 
     sources: Tensor
+    has_weak: Tensor
     weak: Tensor
     strong: Tensor | None
 
 
-class Feed:
-    """Computes the features of the training batches, those of plain photos once where that saves work.
+class FeatureSource(Protocol):
+    """Gives the features of training images."""
+
+    def batches(self, steps: Sequence[int]) -> Iterator[FeatureBatch]:
+        """Yield the features of the batch of each step.
+
+        Args:
+            steps: ascending; one iterator at a time is in use.
+
+        Raises:
+            UserError: an image is bad, the backbone's features are not finite, or another process has ended.
+
+        """
+        ...
+
+    def plain(self) -> Tensor:
+        """Return the features of all images as they are, (n, D, H, W) float32 in the CPU's memory."""
+        ...
+
+
+@dataclass(frozen=True)
+class ComputedFeatures:
+    """Sews images in worker processes and calls the backbone on them.
+
+    Attributes:
+        backbone: frozen, on `device`.
+        dataset: of sewn images.
+        sampler: which of them each step shows.
+        device: cpu or cuda.
+        workers: processes that decode and sew; they do not change the result.
+        group: if of several processes, only this one's shard of each batch is computed.
+
+    """
+
+    backbone: "Backbone"
+    dataset: SewnDataset
+    sampler: EpochSampler
+    device: str
+    workers: int
+    group: ProcessGroup = SINGLE
+
+    def batches(self, steps: Sequence[int]) -> Iterator[FeatureBatch]:
+        """Yield the features of this process's shard of each batch."""
+        keys = (self.group.shard(keys) for keys in self.sampler.batches(steps))
+        for batch in batches(self.dataset.__getitem__, len(self.dataset), keys, collate, self.workers):
+            yield self._features(batch)
+
+    def batch(self, step: int) -> FeatureBatch:
+        """Compute one batch on its own, with at most one worker process."""
+        return next(replace(self, workers=min(1, self.workers)).batches([step]))
+
+    def plain(self) -> Tensor:
+        """Compute the features of all images as they are."""
+        return torch.cat([part.cpu() for part in self.plain_batches()])
+
+    def plain_batches(self) -> Iterator[Tensor]:
+        """Yield the features of this process's shards of all images as they are, one for each of `plain_indices`."""
+        item = PlainPhoto(self.dataset.images.paths, self.dataset.square)
+        indices = self.plain_indices()
+        shards = [self.group.shard(whole) for whole in indices]
+        views = batches(item, len(self.dataset), shards, torch.stack, self.workers)
+        with tqdm(total=len(self.dataset), desc="features", unit="image", disable=self.group.rank > 0) as bar:
+            for pixels, shard, whole in zip(views, shards, indices, strict=True):
+                yield self._encode(pixels, torch.tensor(shard), "weak")
+                bar.update(len(whole))
+
+    def plain_indices(self) -> list[list[int]]:
+        """Cut the indices of all images into the batches of all processes together."""
+        return in_order(len(self.dataset), PLAIN_BATCH_SIZE * self.group.size)
+
+    def planned(self, keys: Keys) -> tuple[Tensor, Tensor]:
+        """Return a batch's `sources` and `has_weak` without opening an image."""
+        return self.dataset.plans(keys)
+
+    def _features(self, batch: SewnBatch) -> FeatureBatch:
+        # Contiguous, since the last bits of the adapter's convolution depend on how its input lies in memory.
+        background, has_weak, strong = batch.sources[:, 0], batch.has_weak.to(self.device), None
+        weak = torch.zeros(len(background), self.backbone.width, *self.backbone.grid, device=self.device)
+        if batch.weak is not None:
+            weak[has_weak] = self._encode(batch.weak, background[batch.has_weak], "weak")
+        if batch.strong is not None:
+            strong = self._encode(batch.strong, background, "strong").contiguous()
+        return FeatureBatch(batch.sources.to(self.device), has_weak, weak, strong)
+
+    def _encode(self, pixels: Tensor, background: Tensor, view: str) -> Tensor:
+        """Call the backbone; where features are not finite, name the image."""
+        features: Tensor = self.backbone(pixels)
+        if not bool(torch.isfinite(features).all()):
+            names = [self.dataset.images.paths[index] for index in background.tolist()]
+            refuse_not_finite(features.cpu().numpy(), names, f"the backbone's answer to its {view} view")
+        return features
+
+
+class DistributedFeatures:
+    """Gathers the shards of all processes in the first one, which asks the others for them.
+
+    Args:
+        shards: computes this process's shard.
+        group: this process among all.
+
+    """
+
+    def __init__(self, shards: ComputedFeatures, group: ProcessGroup) -> None:
+        self._shards, self._group = shards, group
+        self._unfinished: Iterator[FeatureBatch] = iter(())
+
+    def batches(self, steps: Sequence[int]) -> Iterator[FeatureBatch]:
+        """Ask all processes for all these batches at once, so that they compute ahead, and yield whole batches."""
+        if not steps:
+            return iter(())
+        self._group.broadcast([BATCHES, len(steps)])
+        self._group.broadcast(list(steps))
+        self._unfinished = (batch for batch in self._gathered(steps) if batch is not None)
+        return self._unfinished
+
+    def plain(self) -> Tensor:
+        """Ask all processes for the features of all images as they are."""
+        self._group.broadcast([PLAIN, 0])
+        return torch.cat([part.cpu() for part in self._gathered_plain() if part is not None])
+
+    def serve(self) -> None:
+        """Compute, in a process that is not the first, what the first one asks for until it calls `close`."""
+        while True:
+            request, count = self._group.broadcast([STOP, 0])
+            if request == STOP:
+                return
+            parts = self._gathered_plain() if request == PLAIN else self._gathered(self._group.broadcast([0] * count))
+            for _ in parts:
+                pass
+
+    def close(self) -> None:
+        """Let the other processes end."""
+        for _ in self._unfinished:  # they are computing these; each waits until its shard is taken
+            pass
+        self._group.broadcast([STOP, 0])
+
+    def _gathered(self, steps: Sequence[int]) -> Iterator[FeatureBatch | None]:
+        """Yield whole batches in the first process, None in the others."""
+        for step, shard in zip(steps, self._shards.batches(steps), strict=True):
+            _, start, stop = self._shards.sampler.span(step)
+            drawn = self._group.gather(torch.cat([shard.sources, shard.has_weak[:, None]], dim=1), stop - start)
+            weak = self._group.gather(shard.weak, stop - start)
+            strong = None if shard.strong is None else self._group.gather(shard.strong, stop - start)
+            if drawn is None or weak is None:
+                yield None
+            else:
+                yield FeatureBatch(drawn[:, :-1], drawn[:, -1].bool(), weak, strong)
+
+    def _gathered_plain(self) -> Iterator[Tensor | None]:
+        for features, whole in zip(self._shards.plain_batches(), self._shards.plain_indices(), strict=True):
+            yield self._group.gather(features, len(whole))
+
+
+class CachedFeatures:
+    """Reads from disk what an earlier training left there, and stores what it did not.
+
+    Args:
+        inner: gives what is not on disk.
+        cache: of whole batches.
+        local: computes a batch without other processes, where a chunk turns out to be damaged.
+
+    """
+
+    def __init__(self, inner: FeatureSource, cache: FeatureCache, local: ComputedFeatures) -> None:
+        self._inner, self._cache, self._local = inner, cache, local
+
+    def batches(self, steps: Sequence[int]) -> Iterator[FeatureBatch]:
+        """Yield batches; `inner` is asked for all missing ones at once, so that it computes ahead."""
+        span = self._local.sampler.span
+        known = [self._cache.contains(*span(step)) for step in steps]
+        missing = self._inner.batches([step for step, there in zip(steps, known, strict=True) if not there])
+        for step, there, keys in zip(steps, known, self._local.sampler.batches(steps), strict=True):
+            batch = self._read(step, keys) if there else None
+            if batch is None:
+                batch = self._local.batch(step) if there else next(missing)
+                self._cache.put(*span(step)[:2], _views(batch))
+            yield batch
+
+    def plain(self) -> Tensor:
+        """Read the features of all images as they are, or store those of `inner`."""
+        features = self._cache.get_plain()
+        if features is None:
+            features = self._inner.plain()
+            self._cache.put_plain(features)
+        return features
+
+    def _read(self, step: int, keys: Keys) -> FeatureBatch | None:
+        """Read a batch; None where a chunk has been lost since it was looked for."""
+        views = self._cache.get(*self._local.sampler.span(step))
+        if views is None:
+            return None
+        on_device = {name: features.to(self._local.device) for name, features in views.items()}
+        sources, has_weak = (drawn.to(self._local.device) for drawn in self._local.planned(keys))
+        return FeatureBatch(sources, has_weak, on_device["weak"], on_device.get("strong"))
+
+
+class PlainFeatures:
+    """Fills in the features of images onto which nothing was pasted; they are computed once, before the first batch.
+
+    Args:
+        inner: gives batches in which they are zero, and the features of plain images.
+
+    """
+
+    def __init__(self, inner: FeatureSource) -> None:
+        self._inner = inner
+        self._plain: Tensor | None = None
+
+    def batches(self, steps: Sequence[int]) -> Iterator[FeatureBatch]:
+        """Yield complete batches."""
+        if not steps:
+            return
+        plain = self.plain()
+        for batch in self._inner.batches(steps):
+            rows = ~batch.has_weak
+            batch.weak[rows] = plain[batch.sources[rows, 0].cpu()].to(batch.weak.device)
+            yield batch._replace(has_weak=torch.ones_like(batch.has_weak))
+
+    def plain(self) -> Tensor:
+        """Return the features of all images as they are."""
+        if self._plain is None:
+            self._plain = self._inner.plain()
+        return self._plain
+
+
+def _views(batch: FeatureBatch) -> dict[str, Tensor]:
+    return {"weak": batch.weak} | ({} if batch.strong is None else {"strong": batch.strong})
+
+
+def computed_features(
+    backbone: "Backbone", images: TrainingImages, sew: Sew, train: Train, device: str, workers: int
+) -> ComputedFeatures:
+    """Set up the computation of a training's features; every process of the training does so.
 
     Args:
         backbone: frozen, on `device`.
-        album: n training photos and which of them are pasted.
-        sew: how photos are sewn.
-        train: how it is trained.
+        images: n training images.
+        sew: how they are sewn.
+        train: how many epochs in which batches, the seed, and whether there are strong views.
         device: cpu or cuda.
         workers: processes that decode and sew; they do not change the result.
-        team: this process among those that train together.
-        keeping: where features are kept from one training to the next; None keeps none.
 
     """
-
-    def __init__(
-        self,
-        backbone: "Backbone",
-        album: Album,
-        sew: Sew,
-        train: Train,
-        device: str,
-        workers: int,
-        team: Team,
-        keeping: Keeping | None = None,
-    ) -> None:
-        self._backbone, self._album, self._train = backbone, album, train
-        self._device, self._workers, self._team = device, workers, team
-        cell = backbone.width * backbone.grid[0] * backbone.grid[1] * 4
-        self._keep = worth_keeping(len(album.paths), cell, train.num_epochs, sew)
-        strong = train.strong_weight > 0
-        self._sewer = Sewer(
-            album, sew, backbone.square, train.seed, strong=strong, skip_plain=self._keep, workers=workers
-        )
-        self._per_epoch = steps_per_epoch(len(album.paths), train.batch_size)
-        self.cache: FeatureCache | None = None
-        if team.rank == 0:
-            self.cache = open_cache(
-                keeping,
-                backbone,
-                album,
-                sew,
-                train,
-                plain=self._keep,
-                device=device,
-                processes=team.size,
-                workers=workers,
-            )
-
-    def steps(self, start: int, stop: int | None = None) -> Iterator[Fed]:
-        """Give the features of the batches of steps `start` to `stop`; in helping processes give nothing.
-
-        Args:
-            start: first step.
-            stop: step after the last one; None for all of training. It must be the same in all processes, since each
-                waits for the others' shares.
-
-        Raises:
-            UserError: a photo is bad, or another process has ended.
-
-        """
-        total = self._train.num_epochs * self._per_epoch
-        left = range(start, total if stop is None else min(stop, total))
-        held = self._held(left)
-        kept = self._plain_features() if self._keep and left else None
-        sewn = (self._team.share(keys) for keys, known in zip(self._keys(left), held, strict=True) if not known)
-        made = batches(self._sewer, len(self._album.paths), sewn, join, self._workers)
-        for step, keys, known in zip(left, self._keys(left), held, strict=True):
-            fed = self._recalled(step, keys, kept) if known else self._gathered(step, next(made), len(keys), kept)
-            if fed is not None:
-                yield fed
-
-    def help_along(self, stop: int | None = None) -> None:
-        """Compute a helping process's share of all batches that the first process asks for, up to step `stop`."""
-        if self._device == "cpu":
-            threads()
-        for _ in self.steps(self._team.agree(0), stop):
-            raise AssertionError("a helper learns nothing")
-
-    def _keys(self, steps: range) -> Iterator[Keys]:
-        train = self._train
-        keys = remaining_keys(len(self._album.paths), train.batch_size, train.num_epochs, train.seed, steps.start)
-        return islice(keys, len(steps))
-
-    def _held(self, steps: range) -> list[bool]:
-        """Tell for which steps the first process has all features on disk, so that all leave out the same ones."""
-        found = [self.cache is not None and self.cache.held(*self._places(step)) for step in steps]
-        return [bool(known) for known in self._team.agree_on_all([int(known) for known in found])]
-
-    def _places(self, step: int) -> tuple[int, int, int]:
-        """Return a step's epoch, and from where to where in the epoch's order its photos come."""
-        epoch, batch = divmod(step, self._per_epoch)
-        size, photos = self._train.batch_size, len(self._album.paths)
-        return epoch, batch * size, photos if batch == self._per_epoch - 1 else (batch + 1) * size
-
-    def _recalled(self, step: int, keys: Keys, kept: Tensor | None) -> Fed | None:
-        """Read a batch's features from disk; where they turn out to be lost, compute them here."""
-        if self.cache is None:
-            return None
-        found = self.cache.recall(*self._places(step))
-        if found is None:
-            batch: Batch = next(batches(self._sewer, len(self._album.paths), [keys], join, min(1, self._workers)))
-            strong = None if batch.strong is None else self._backbone(batch.strong)
-            return self._fed(step, batch.sources, batch.fresh, self._weak(batch), strong, kept)
-        sources, fresh = self._sewer.drawn(keys)
-        strong = found["strong"].to(self._device) if "strong" in found else None
-        return self._put_together(sources, fresh, found["weak"].to(self._device), strong, kept)
-
-    def _gathered(self, step: int, batch: Batch, total: int, kept: Tensor | None) -> Fed | None:
-        """Compute this process's share of a batch of `total` photos, and put the batch together."""
-        weak = self._weak(batch)
-        drawn = self._team.gather(torch.cat([batch.sources, batch.fresh[:, None]], dim=1), total)
-        features = self._team.gather(weak, total)
-        strong = None if batch.strong is None else self._team.gather(self._backbone(batch.strong), total)
-        if drawn is None or features is None:
-            return None
-        self._refuse_not_finite(drawn[:, :-1], weak=features, strong=strong)
-        return self._fed(step, drawn[:, :-1], drawn[:, -1].bool(), features, strong, kept)
-
-    def _fed(
-        self, step: int, sources: Tensor, fresh: Tensor, weak: Tensor, strong: Tensor | None, kept: Tensor | None
-    ) -> Fed:
-        """Keep a batch's features, and put it together."""
-        if self.cache is not None:
-            self.cache.keep(*self._places(step)[:2], {"weak": weak} | ({} if strong is None else {"strong": strong}))
-        return self._put_together(sources, fresh, weak, strong, kept)
-
-    def _put_together(
-        self, sources: Tensor, fresh: Tensor, weak: Tensor, strong: Tensor | None, kept: Tensor | None
-    ) -> Fed:
-        if kept is not None:
-            plain = ~fresh.cpu()
-            weak[plain.to(self._device)] = kept[sources.cpu()[plain, 0]].to(self._device)
-        # The last bits of a convolution depend on how its input lies in memory, and that on who computed it.
-        return Fed(sources.to(self._device), weak.contiguous(), strong if strong is None else strong.contiguous())
-
-    def _refuse_not_finite(self, sources: Tensor, **views: Tensor | None) -> None:
-        """Name the photo of which the backbone makes no numbers."""
-        for view, features in views.items():
-            if features is not None and not bool(torch.isfinite(features).all()):
-                names = [self._album.paths[row] for row in sources[:, 0].tolist()]
-                refuse_not_finite(features.cpu().numpy(), names, f"the backbone's answer to its {view} view")
-
-    def _weak(self, batch: Batch) -> Tensor:
-        """Compute the features of a share's weak views, (n, D, H, W); zeros where the plain photo's are kept."""
-        backbone = self._backbone
-        if batch.weak is not None and len(batch.weak) == len(batch.sources):
-            whole: Tensor = backbone(batch.weak)
-            return whole
-        weak = torch.zeros(len(batch.sources), backbone.width, *backbone.grid, device=self._device)
-        if batch.weak is not None:
-            weak[batch.fresh.to(self._device)] = backbone(batch.weak)
-        return weak
-
-    def _plain_features(self) -> Tensor | None:
-        """Read or compute the features of photos as they are: (n, D, H, W) float32 in the first process's memory."""
-        known = None if self.cache is None else self.cache.plain()
-        if self._team.agree(int(known is not None)):
-            return known
-        photos, size = len(self._album.paths), BATCH * self._team.size
-        whole = in_order(photos, size)
-        shares = [self._team.share(places) for places in whole]
-        item = PlainPhoto(self._album.paths, self._backbone.square)
-        found = []
-        with tqdm(total=photos, desc="features", unit="photo", disable=self._team.rank > 0) as bar:
-            for images, places in zip(batches(item, photos, shares, torch.stack, self._workers), whole, strict=True):
-                features = self._team.gather(self._backbone(images), len(places))
-                if features is not None:
-                    found.append(features.cpu())
-                bar.update(len(places))
-        if not found:
-            return None
-        whole_album = torch.cat(found)
-        if self.cache is not None:
-            self.cache.keep_plain(whole_album)
-        return whole_album
+    feature_bytes = backbone.width * backbone.grid[0] * backbone.grid[1] * 4
+    skip_plain = should_cache_plain_features(len(images.paths), feature_bytes, train.num_epochs, sew)
+    strong = train.strong_weight > 0
+    dataset = SewnDataset(
+        images, sew, backbone.square, train.seed, strong=strong, skip_plain=skip_plain, workers=workers
+    )
+    sampler = EpochSampler(len(images.paths), train.batch_size, train.num_epochs, train.seed)
+    return ComputedFeatures(backbone, dataset, sampler, device, workers)
 
 
-def worth_keeping(photos: int, feature_bytes: int, epochs: int, sew: Sew) -> bool:
-    """Say whether to compute the features of all plain photos once, before the first step.
+@contextmanager
+def feature_source(
+    computed: ComputedFeatures, group: ProcessGroup, cache: FeatureCache | None
+) -> Iterator[FeatureSource]:
+    """Build the chain in the first process; at the end, unless an error ended the training, let the others end too.
 
-    It is where more plain photos will come up than there are photos, and where their features fit into memory. It
+    Args:
+        computed: the last link.
+        group: this process, the first of those that train together.
+        cache: of features on disk, or None.
+
+    """
+    source: FeatureSource = computed
+    distributed = DistributedFeatures(replace(computed, group=group), group) if group.size > 1 else None
+    if distributed is not None:
+        source = distributed
+    if cache is not None:
+        source = CachedFeatures(source, cache, computed)
+    if computed.dataset.skip_plain:
+        source = PlainFeatures(source)
+    yield source
+    if distributed is not None:
+        distributed.close()
+
+
+def run_feature_worker(computed: ComputedFeatures, group: ProcessGroup) -> None:
+    """Compute features in a process that is not the first, until the first one ends the training."""
+    if computed.device == "cpu":
+        threads()
+    DistributedFeatures(replace(computed, group=group), group).serve()
+
+
+def should_cache_plain_features(images: int, feature_bytes: int, epochs: int, sew: Sew) -> bool:
+    """Say whether to compute the features of all plain images once, before the first step.
+
+    It pays where more plain images will be shown than there are images, and their features must fit into memory. It
     depends on the settings alone, so that a resumed training computes what the first one did.
     """
     plain = (0.0 if sew.at_least_one else 1 - sew.p) if sew.enabled else 1.0
-    return epochs * plain > 1 and photos * feature_bytes <= KEPT_BYTES
+    return epochs * plain > 1 and images * feature_bytes <= KEPT_BYTES

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cutsew.config.method import Sew
 from cutsew.config.networks import Linear, Train
 from cutsew.errors import UserError
 from cutsew.method.em import blend
@@ -20,12 +19,9 @@ from cutsew.method.linear_head import INITIAL_STD, LinearHead, calibrated_loss, 
 from cutsew.method.random import generator, torch_seed
 from cutsew.method.schedule import rate_factors
 from cutsew.runtime.batching import threads
-from cutsew.training.cache_policy import Keeping
-from cutsew.training.distributed import Team
-from cutsew.training.features import KEPT_BYTES, Fed, Feed
-from cutsew.training.sewing_plan import Album
+from cutsew.training.features import KEPT_BYTES, FeatureBatch, FeatureSource
 from cutsew.training.sewn_dataset import steps_per_epoch
-from cutsew.training.trainer import Checkpoint, Trained
+from cutsew.training.trainer import Checkpoint, TrainingResult
 
 if TYPE_CHECKING:
     from cutsew.models.frozen_backbone import Backbone
@@ -44,7 +40,7 @@ class Budget(NamedTuple):
         rows: sewn images whose features are held.
         sample: sewn images, the first of them, from which mean and standard deviation are taken.
         streams: whether features are used as they are made, since those of one epoch do not fit into memory.
-        batches: of the feed that training takes, in all processes.
+        batches: of features that training reads.
 
     """
 
@@ -90,7 +86,7 @@ def budget(images: int, cell_bytes: int, settings: Linear, limit: int) -> Budget
 
 
 def feeding(plan: Budget, settings: Linear, seed: int) -> Train:
-    """Return the settings by which `Feed` makes the sewn images: weak views alone, as many epochs as are used."""
+    """Return the settings of the features: weak views alone, as many epochs as are used."""
     return Train(epochs=plan.sewn_epochs, batch_size=settings.batch_size, seed=seed, strong_weight=0.0)
 
 
@@ -100,66 +96,54 @@ def budget_of(backbone: "Backbone", images: int, settings: Linear) -> Budget:
 
 
 def fit_linear(
-    backbone: "Backbone",
-    album: Album,
+    features: FeatureSource,
+    plan: Budget,
     z: npt.NDArray[np.float32],
     *,
     settings: Linear,
-    sew: Sew,
     seed: int,
     checkpoint: Checkpoint,
     device: str,
-    workers: int,
-    team: Team,
-    keeping: Keeping | None = None,
-) -> Trained:
+) -> TrainingResult:
     """Fit a linear head to blended labels (Eq. 13) on sewn images; the labels stay as they are.
 
     Args:
-        backbone: frozen, on `device`.
-        album: n training images and which of them are pasted.
+        features: of sewn images, by the settings that `feeding` returns.
+        plan: how many of them are held in memory.
         z: (n, C) float32 label logits.
         settings: of the head.
-        sew: how images are sewn.
         seed: of order, halves and initial weights.
         checkpoint: where to save, where features are used as they are made.
         device: cpu or cuda.
-        workers: processes that decode and sew; they do not change the result.
-        team: this process, the first of those that train together.
-        keeping: where features are kept from one training to the next.
 
     Returns:
         The head; its z are the labels as they were given.
 
     Raises:
-        UserError: an image is bad, there are none, or the loss diverges.
+        UserError: an image is bad, or the loss diverges.
 
     """
-    if not album.paths:
-        raise UserError("dataset: no images to train on; hold out fewer")
     if device == "cpu":
         threads()  # the last bits must not depend on the number of threads
-    plan = budget_of(backbone, len(album.paths), settings)
-    feed = Feed(backbone, album, sew, feeding(plan, settings, seed), device, workers, team, keeping)
     labels = torch.from_numpy(z).to(device)
     saved = checkpoint.load(device) if plan.streams else None
     start = 0 if saved is None else len(saved["losses"])
-    stream = feed.steps(team.agree(start), plan.batches)
+    stream = features.batches(range(start, plan.batches))
     if saved is None:
         batches, mean, std = _collect(stream, plan)
         rows = _joined(batches)
         rate, tried = _choose_rate(rows, labels, settings, seed)
     else:
         batches, mean, std, rate, tried = [], saved["mean"], saved["std"], saved["rate"], saved["tried"]
-    fit = _Fit(labels, backbone.width, [rate], settings, seed)
+    fit = _Fit(labels, len(mean), [rate], settings, seed)
     losses: list[float] = []
     if saved is not None:
         fit.load_state_dict(saved["fit"])
         losses = saved["losses"]
-        log.info("training goes on from step %d", len(losses))
+        log.info("training resumes at step %d", len(losses))
     shown: Iterator[Rows]
     if plan.streams:
-        shown = chain(batches, (_standardized([fed], mean, std) for fed in stream))
+        shown = chain(batches, (_standardized([batch], mean, std) for batch in stream))
     else:
         shown = _shuffled(rows, settings.batch_size, seed)
     with tqdm(total=settings.steps, initial=start, desc="train", unit="step") as bar:
@@ -170,7 +154,7 @@ def fit_linear(
                 state = {"fit": fit.state_dict(), "losses": losses, "mean": mean, "std": std}
                 checkpoint.save({**state, "rate": rate, "tried": tried})
     head = fit.head(0, mean, std)
-    per_epoch = steps_per_epoch(len(album.paths), settings.batch_size)
+    per_epoch = steps_per_epoch(len(z), settings.batch_size)
     history = [
         {
             "step": step,
@@ -183,7 +167,7 @@ def fit_linear(
         for step, loss in enumerate(losses)
     ]
     facts = {"rate": rate, "calibrated_loss_by_rate": tried, "sewn_epochs": plan.sewn_epochs}
-    return Trained(head, z, history, None if feed.cache is None else feed.cache.path.name, facts)
+    return TrainingResult(head, z, history, facts)
 
 
 class _Fit:
@@ -255,31 +239,31 @@ class _Fit:
         self._optimizer.load_state_dict(state["optimizer"])
 
 
-def _collect(stream: Iterator[Fed], plan: Budget) -> tuple[list[Rows], Tensor, Tensor]:
+def _collect(stream: Iterator[FeatureBatch], plan: Budget) -> tuple[list[Rows], Tensor, Tensor]:
     """Take batches from the stream until the budget's rows are held; give them with their mean and std, (D,) each."""
-    sample: list[Fed] = []
-    while sum(len(fed.sources) for fed in sample) < plan.sample and (fed := next(stream, None)) is not None:
-        sample.append(fed)
+    sample: list[FeatureBatch] = []
+    while sum(len(batch.sources) for batch in sample) < plan.sample and (batch := next(stream, None)) is not None:
+        sample.append(batch)
     mean, std = _channel_statistics(sample)
-    held = [_standardized([fed], mean, std) for fed in sample]
+    held = [_standardized([batch], mean, std) for batch in sample]
     count = sum(len(rows.sources) for rows in held)
-    while count < plan.rows and (fed := next(stream, None)) is not None:
-        held.append(_standardized([fed], mean, std))
-        count += len(fed.sources)
+    while count < plan.rows and (batch := next(stream, None)) is not None:
+        held.append(_standardized([batch], mean, std))
+        count += len(batch.sources)
     return held, mean, std
 
 
-def _channel_statistics(batches: Sequence[Fed]) -> tuple[Tensor, Tensor]:
+def _channel_statistics(batches: Sequence[FeatureBatch]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel over all cells: (D,) float32 each."""
-    sums = [fed.weak.double().sum(dim=(0, 2, 3)) for fed in batches]
-    count = sum(fed.weak[:, 0].numel() for fed in batches)
+    sums = [batch.weak.double().sum(dim=(0, 2, 3)) for batch in batches]
+    count = sum(batch.weak[:, 0].numel() for batch in batches)
     mean = torch.stack(sums).sum(dim=0) / count
-    squares = [(fed.weak.double() - mean[:, None, None]).square().sum(dim=(0, 2, 3)) for fed in batches]
+    squares = [(batch.weak.double() - mean[:, None, None]).square().sum(dim=(0, 2, 3)) for batch in batches]
     return mean.float(), (torch.stack(squares).sum(dim=0) / count).sqrt().float()
 
 
-def _standardized(batches: Sequence[Fed], mean: Tensor, std: Tensor) -> Rows:
-    return _joined([Rows(standardize(fed.weak, mean, std).half(), fed.sources) for fed in batches])
+def _standardized(batches: Sequence[FeatureBatch], mean: Tensor, std: Tensor) -> Rows:
+    return _joined([Rows(standardize(batch.weak, mean, std).half(), batch.sources) for batch in batches])
 
 
 def _joined(parts: list[Rows]) -> Rows:

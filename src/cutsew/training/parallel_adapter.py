@@ -21,12 +21,12 @@ BEFORE = ("bottleneck.", "project.", "norm.", "position.")
 """Weights of what comes before the decoder, by the beginning of their names."""
 
 
-class InParts:
+class SplitBatchAdapter:
     """An adapter in training mode, called as the adapter is.
 
     Args:
         adapter: on a CPU.
-        pool: threads that each compute alone, as `steady.threads` gives them.
+        pool: threads that each compute alone, as `batching.threads` gives them.
 
     """
 
@@ -46,7 +46,7 @@ class _Whole(torch.autograd.Function):
     """Both parts as one operation on features and weights; the features take no gradient."""
 
     @staticmethod
-    def forward(ctx: Any, parts: InParts, features: Tensor, *weights: Tensor) -> Tensor:  # noqa: ANN401, ARG004
+    def forward(ctx: Any, parts: SplitBatchAdapter, features: Tensor, *weights: Tensor) -> Tensor:  # noqa: ANN401, ARG004
         adapter = parts.adapter
         with torch.enable_grad():
             memory = _memory(adapter, features)
@@ -59,7 +59,7 @@ class _Whole(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        parts: InParts = ctx.parts
+        parts: SplitBatchAdapter = ctx.parts
         found = list(
             parts.pool.map(
                 lambda made, given, gradient: torch.autograd.grad(made, [given, *parts.after], gradient),

@@ -1,4 +1,4 @@
-"""The training photos and which of them are pasted where. Without torch: the audit reads it too."""
+"""The training images and which of them are pasted where. Imports no torch, since the audit reads it too."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,63 +16,63 @@ Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Album:
-    """The training photos and those to paste.
+class TrainingImages:
+    """The training images and those to paste.
 
     Attributes:
         paths: n files.
         digests: n digests of their content.
         sizes: (n, 2) int64, width and height in pixels.
-        pool: ascending places, in [0, n), of the patch set P.
+        paste_pool: ascending indices, in [0, n), of the patch set P.
 
     """
 
     paths: list[str]
     digests: list[str]
     sizes: Rows
-    pool: Rows
+    paste_pool: Rows
 
 
-def read_album(photos: pd.DataFrame, patches: Path | None) -> Album:
-    """Gather what sewing needs; places are positions among the training photos.
+def read_training_images(photos: pd.DataFrame, patches: Path | None) -> TrainingImages:
+    """Collect what sewing needs; indices are positions among the training images.
 
     Args:
-        photos: rows of the manifest, those of the training split, in its order.
+        photos: the manifest's rows of the training split, in its order.
         patches: patches.parquet; None where nothing is pasted.
 
     Raises:
-        UserError: the patches are not there or are of other photos.
+        UserError: the patches are missing or are of other images.
 
     """
-    pool = np.zeros(0, np.int64)
+    paste_pool = np.zeros(0, np.int64)
     if patches is not None:
         chosen = np.unique(read_parquet(patches, ["row"])["row"].to_numpy())
         rows = photos["row"].to_numpy()
         if not np.isin(chosen, rows).all():
             raise UserError(f"{patches}: names photos that are not in the training split; run the workflow again")
-        pool = np.searchsorted(rows, chosen).astype(np.int64)
+        paste_pool = np.searchsorted(rows, chosen).astype(np.int64)
     sizes = photos[["width", "height"]].to_numpy(dtype=np.int64)
-    return Album(photos["path"].tolist(), photos["digest"].tolist(), sizes, pool)
+    return TrainingImages(photos["path"].tolist(), photos["digest"].tolist(), sizes, paste_pool)
 
 
-def sewing_plan(album: Album, sew: Sew, seed: int, epoch: int, place: int) -> Plan:
-    """Draw what is pasted onto the photo at a place in an epoch; overlays are places too.
+def sewing_plan(images: TrainingImages, sew: Sew, seed: int, epoch: int, index: int) -> Plan:
+    """Draw what is pasted onto an image in an epoch; overlays are indices of training images too.
 
     Args:
-        album: the training photos.
+        images: the training images.
         sew: how they are sewn; where that is not at all, the plan is empty.
         seed: of the training.
         epoch: from 0.
-        place: of the background.
+        index: of the background.
 
     """
     if not sew.enabled:
         return Plan(np.zeros(0, np.int64), np.zeros((0, 4), np.int64))
     return plan(
-        place,
-        album.digests[place],
-        album.pool,
-        album.sizes,
+        index,
+        images.digests[index],
+        images.paste_pool,
+        images.sizes,
         seed=seed,
         epoch=epoch,
         p=sew.p,

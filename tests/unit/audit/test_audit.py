@@ -28,8 +28,8 @@ from cutsew.provenance.record import Record
 from cutsew.stages.override import override
 from cutsew.storage import predictions
 from cutsew.storage.manifest import read_manifest
-from cutsew.training.sewing_plan import read_album
-from cutsew.training.sewn_dataset import Sewer
+from cutsew.training.sewing_plan import read_training_images
+from cutsew.training.sewn_dataset import SewnDataset
 
 HELD_OUT = "i01"
 
@@ -225,10 +225,10 @@ def test_the_classes_of_a_photo_can_be_one(base):
 
 def test_sewing_is_what_the_training_did(base):
     train = read_manifest(base / "images.parquet", split="train")
-    album = read_album(train, base / "patches.parquet")
-    sewer = Sewer(album, Sew(), Square(16, "bicubic"), 9, strong=False, skip_plain=True, workers=0)
+    training = read_training_images(train, base / "patches.parquet")
+    dataset = SewnDataset(training, Sew(), Square(16, "bicubic"), 9, strong=False, skip_plain=True, workers=0)
     ids = train["id"].tolist()
-    pairs = {(e, place): sewer((e, place)).sources.tolist()[1:] for e in range(EPOCHS) for place in range(len(ids))}
+    pairs = {(e, place): dataset[e, place].sources.tolist()[1:] for e in range(EPOCHS) for place in range(len(ids))}
     seen = 0
     for place, name in enumerate(ids):
         sewn = photo_audit(Run(base), name)["sewn"]
@@ -240,7 +240,9 @@ def test_sewing_is_what_the_training_did(base):
         for row in sewn["as_overlay"]:
             there = ids.index(row["background"])
             how = {name: value for name, value in Sew().model_dump().items() if name != "enabled"}
-            drawn = plan(there, album.digests[there], album.pool, album.sizes, seed=9, epoch=row["epoch"], **how)
+            drawn = plan(
+                there, training.digests[there], training.paste_pool, training.sizes, seed=9, epoch=row["epoch"], **how
+            )
             assert row["box"] in drawn.boxes[drawn.overlays == place].tolist()
     assert seen > 3
 

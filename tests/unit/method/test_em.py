@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cutsew.method.em import blend, e_loss, m_loss
+from cutsew.method.em import blend, e_step_loss, m_step_loss
 from cutsew.method.schedule import rate_factors
 
 LN3 = math.log(3)  # sigmoid(ln 3) = 3/4
@@ -34,7 +34,7 @@ def test_blend_is_numpys_max_and_its_gradient_reaches_the_first_winner_only(valu
     assert np.array_equal(found.z.detach().numpy(), values.max(axis=1))
     assert np.array_equal(found.source.numpy(), values.argmax(axis=1))
     p = torch.full(found.z.shape, -10.0)
-    e_loss(found.z, p).backward()
+    e_step_loss(found.z, p).backward()
     expected = np.zeros_like(values)
     own = (torch.sigmoid(found.z.detach()) - torch.sigmoid(p)).numpy() / found.z.numel()
     np.put_along_axis(expected, values.argmax(axis=1)[:, None], own[:, None], axis=1)
@@ -45,24 +45,24 @@ def test_blend_is_numpys_max_and_its_gradient_reaches_the_first_winner_only(valu
 def test_m_loss_by_hand():
     p, z = torch.tensor([[0.0, LN3]]), torch.tensor([[0.0, LN3]])
     own = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
-    assert m_loss(p, z).item() == pytest.approx((math.log(2) + own) / 2, abs=1e-6)
+    assert m_step_loss(p, z).item() == pytest.approx((math.log(2) + own) / 2, abs=1e-6)
     strong = torch.tensor([[0.0, 0.0]])
     expected = (math.log(2) + own) / 2 + 0.7 * math.log(2)
-    assert m_loss(p, z, strong, 0.7).item() == pytest.approx(expected, abs=1e-6)
+    assert m_step_loss(p, z, strong, 0.7).item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_e_loss_by_hand():
-    found = e_loss(torch.tensor([[LN3]]), torch.tensor([[0.0]]))
+    found = e_step_loss(torch.tensor([[LN3]]), torch.tensor([[0.0]]))
     assert found.item() == pytest.approx(-(0.5 * math.log(0.75) + 0.5 * math.log(0.25)), abs=1e-6)
 
 
 def test_each_loss_moves_its_own_side_only():
     p, z = torch.tensor([[0.3, -1.0]], requires_grad=True), torch.tensor([[2.0, 1.0]], requires_grad=True)
-    m_loss(p, z).backward()
+    m_step_loss(p, z).backward()
     assert z.grad is None
     assert p.grad.tolist()[0] == pytest.approx(((torch.sigmoid(p) - torch.sigmoid(z)) / 2).tolist()[0], abs=1e-6)
     p.grad = None
-    e_loss(z, p).backward()
+    e_step_loss(z, p).backward()
     assert p.grad is None
     assert (z.grad > 0).all()  # the student believes less, so both labels fall
 

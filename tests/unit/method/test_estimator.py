@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cutsew.method import em as module
-from cutsew.method.em import Estimator
+from cutsew.method.em import LabelTable
 
 
 def dense(z, gradients, rates, weight_decay):
@@ -22,7 +22,7 @@ def dense(z, gradients, rates, weight_decay):
 
 
 def lazy(z, gradients, rates, weight_decay):
-    table = Estimator(z, rates, weight_decay)
+    table = LabelTable(z, rates, weight_decay)
     for index, gradient in gradients:
         table.rows(index)
         table.step(index, gradient)
@@ -30,7 +30,7 @@ def lazy(z, gradients, rates, weight_decay):
 
 
 def settled(z, gradients, rates, weight_decay):
-    return lazy(z, gradients, rates, weight_decay).settled()
+    return lazy(z, gradients, rates, weight_decay).materialize()
 
 
 def random_steps(seed, rows, classes, steps, at_once):
@@ -48,7 +48,7 @@ def random_steps(seed, rows, classes, steps, at_once):
 def test_one_step_by_hand():
     # AdamW's first step is the rate times the gradient's sign, after decay: 2 (1 - 0.1 x 0.5) - 0.1 = 1.8.
     table = lazy(torch.tensor([[2.0], [4.0]]), [(torch.tensor([0]), torch.tensor([[0.3]]))], [0.1], 0.5)
-    assert table.settled().tolist() == [[pytest.approx(1.8)], [pytest.approx(3.8)]]  # row 1 only decays
+    assert table.materialize().tolist() == [[pytest.approx(1.8)], [pytest.approx(3.8)]]  # row 1 only decays
 
 
 def in_double(z, gradients):
@@ -61,8 +61,8 @@ def test_it_gives_what_dense_adamw_gives(seed, rows, steps, weight_decay, fallin
     z, gradients = in_double(*random_steps(seed, rows, 3, steps, 2))
     rates = [0.01 * (1 - i / steps if falling else 1) for i in range(steps)]
     found = lazy(z, gradients, rates, weight_decay)
-    assert torch.allclose(found.settled(), dense(z, gradients, rates, weight_decay), rtol=0, atol=1e-9)
-    assert torch.equal(found.settled(), found.settled())
+    assert torch.allclose(found.materialize(), dense(z, gradients, rates, weight_decay), rtol=0, atol=1e-9)
+    assert torch.equal(found.materialize(), found.materialize())
 
 
 def test_500_steps_stay_within_a_millionth_of_dense_adamw_over_gaps_longer_than_the_horizon(monkeypatch):
@@ -71,7 +71,7 @@ def test_500_steps_stay_within_a_millionth_of_dense_adamw_over_gaps_longer_than_
     single = random_steps(1, 400, 4, 500, 1)
     double, rates = in_double(*single), [0.01] * 500
     truth = dense(*double, rates, 0.01)
-    assert (lazy(*double, rates, 0.01).settled() - truth).abs().max() < 1e-6
+    assert (lazy(*double, rates, 0.01).materialize() - truth).abs().max() < 1e-6
     strays = [(run(*single, rates, 0.01) - truth).abs().max() for run in (settled, dense)]
     assert strays[0] < strays[1] / 4
     assert strays[1] > 1e-6
@@ -79,7 +79,7 @@ def test_500_steps_stay_within_a_millionth_of_dense_adamw_over_gaps_longer_than_
 
 def test_a_step_touches_the_rows_of_its_batch_only():
     z, gradients = random_steps(0, 6, 2, 3, 2)
-    table = Estimator(z, [0.01] * 3, 0.01)
+    table = LabelTable(z, [0.01] * 3, 0.01)
     for index, gradient in gradients:
         before = table.z.clone()
         table.rows(index)
@@ -89,20 +89,20 @@ def test_a_step_touches_the_rows_of_its_batch_only():
 
 def test_a_rate_of_zero_leaves_the_labels_alone():
     z, gradients = random_steps(0, 6, 2, 20, 2)
-    assert torch.equal(lazy(z, gradients, [0.0] * 20, 0.01).settled(), z)
+    assert torch.equal(lazy(z, gradients, [0.0] * 20, 0.01).materialize(), z)
 
 
 def test_it_goes_on_bit_for_bit_from_its_state():
     z, gradients = random_steps(3, 8, 2, 30, 2)
     rates = [0.01] * 30
     through = lazy(z, gradients, rates, 0.01)
-    first = Estimator(z, rates, 0.01)
+    first = LabelTable(z, rates, 0.01)
     for index, gradient in gradients[:11]:
         first.rows(index)
         first.step(index, gradient)
-    second = Estimator(z, rates, 0.01)
-    second.restore(first.state())
+    second = LabelTable(z, rates, 0.01)
+    second.load_state_dict(first.state_dict())
     for index, gradient in gradients[11:]:
         second.rows(index)
         second.step(index, gradient)
-    assert torch.equal(second.settled(), through.settled())
+    assert torch.equal(second.materialize(), through.materialize())

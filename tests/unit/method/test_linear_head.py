@@ -25,8 +25,8 @@ from cutsew.storage.result_tables import Thresholds
 from cutsew.storage.zarr_reader import array_of, open_group, read
 from cutsew.training import linear
 from cutsew.training.linear import budget
-from cutsew.training.sewing_plan import read_album
-from cutsew.training.sewn_dataset import Sewer, remaining_keys
+from cutsew.training.sewing_plan import read_training_images
+from cutsew.training.sewn_dataset import EpochSampler, SewnDataset
 from cutsew.training.trainer import NAME, Checkpoint
 
 
@@ -145,13 +145,13 @@ def test_it_does_what_it_says(world, trained):
     """The same training written down plainly, on images sewn one by one and with a head of its own."""
     rules = chosen()
     images = read_manifest(world / "images.parquet", split="train")
-    album = read_album(images, world / "patches.parquet")
+    training = read_training_images(images, world / "patches.parquet")
     sew, seed = Sew.model_validate(rules["sew"]), rules["train"]["seed"]
-    sewer = Sewer(album, sew, Square(16, "bicubic"), seed, strong=False, skip_plain=False, workers=0)
-    shown = [key for keys in remaining_keys(len(images), 4, 2, seed, 0) for key in keys]
+    dataset = SewnDataset(training, sew, Square(16, "bicubic"), seed, strong=False, skip_plain=False, workers=0)
+    shown = [key for keys in EpochSampler(len(images), 4, 2, seed).batches(range(6)) for key in keys]
     encoder = backbone(Student())
-    features = torch.cat([encoder(sewer(key).weak[None]) for key in shown])
-    sources = torch.stack([sewer(key).sources for key in shown])
+    features = torch.cat([encoder(dataset[key].weak[None]) for key in shown])
+    sources = torch.stack([dataset[key].sources for key in shown])
     z = torch.from_numpy(read(array_of(open_group(world / "fused.zarr"), "z"))[images["row"]])
     target = torch.stack([z[one].max(dim=0).values for one in sources]).sigmoid()
     first = features[: len(images)].transpose(0, 1).flatten(1)

@@ -33,8 +33,8 @@ from cutsew.stages.tagclip import Photos as PatchPhotos
 from cutsew.stages.text import text
 from cutsew.storage.manifest import write_manifest
 from cutsew.storage.zarr_reader import array_of, open_group, read
-from cutsew.training.sewing_plan import Album
-from cutsew.training.sewn_dataset import Sewer
+from cutsew.training.sewing_plan import TrainingImages
+from cutsew.training.sewn_dataset import SewnDataset
 
 OWN = {"mean": [0.5, 0.25, 0.75], "std": [0.5, 0.25, 0.125], "interpolation": "bilinear"}
 TINY = {"model": "cutsew-tiny", "pretrained": "demo", "image_size": 32, "preprocessing": OWN}
@@ -106,15 +106,15 @@ def test_maps_and_patches_see_the_same_pixels(photos):
 def test_sewn_plain_and_tiled_photos_are_resized_as_the_backbone_asks(photos):
     images = pd.read_parquet(photos / "images.parquet")
     paths, sizes = images["path"].tolist(), images[["width", "height"]].to_numpy(np.int64)
-    album = Album(paths, images["digest"].tolist(), sizes, np.array([0, 1]))
+    training = TrainingImages(paths, images["digest"].tolist(), sizes, np.array([0, 1]))
     square = Square(32, "bilinear")
-    sewer = Sewer(album, Sew(enabled=False), square, 9, strong=False, skip_plain=False, workers=0)
+    dataset = SewnDataset(training, Sew(enabled=False), square, 9, strong=False, skip_plain=False, workers=0)
     with Image.open(paths[0]) as photo:
         expected, tiles = whole_look(photo, 32, "bilinear"), looks(photo, 32, "bilinear")
         assert np.array_equal(
             expected.transpose(1, 2, 0), np.asarray(photo.resize((32, 32), Image.Resampling.BILINEAR))
         )
-    assert np.array_equal(sewer((0, 0)).weak, expected)
+    assert np.array_equal(dataset[0, 0].weak, expected)
     assert np.array_equal(next(plain_batches(paths, square, 2, 0))[0], expected)
     assert np.array_equal(next(tiled_batches(paths, square, 2, 0))[0], tiles)
     assert np.array_equal(tiles[0], expected)

@@ -1,7 +1,5 @@
 """What is no number in a model's answer stops the job, and the photo and the view are named."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -15,7 +13,6 @@ from cutsew.inference.new_images import How, predict
 from cutsew.method.crops import Square
 from cutsew.runtime.batching import refuse_not_finite
 from cutsew.storage.result_tables import plain
-from cutsew.training.features import Feed
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -35,17 +32,6 @@ def test_new_photos(tmp_path):
     with pytest.raises(UserError, match=r"^b\.png: the model's output is not finite"):
         predict(tmp_path, student, tmp_path / "out.csv", How(batch_size=1))
     assert not (tmp_path / "out.csv").exists()
-
-
-def test_training_names_the_photo_and_the_view():
-    album = SimpleNamespace(_album=SimpleNamespace(paths=["a.jpg", "b.jpg", "c.jpg"]))
-    weak = torch.zeros(2, 1, 1, 1)
-    strong = weak.clone()
-    strong[1] = torch.inf
-    sources = torch.tensor([[0, 1], [2, -1]])
-    Feed._refuse_not_finite(album, sources, weak=weak, strong=None)
-    with pytest.raises(UserError, match=r"^c\.jpg: the backbone's answer to its strong view is not finite"):
-        Feed._refuse_not_finite(album, sources, weak=weak, strong=strong)
 
 
 def test_a_message_is_one_line_by_hand():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cutsew.method.adapter import Adapter
 from cutsew.runtime.batching import use_one_thread
-from cutsew.training.parallel_adapter import InParts
+from cutsew.training.parallel_adapter import SplitBatchAdapter
 
 torch.set_num_threads(1)  # beside those of the pool
 
@@ -40,7 +40,7 @@ def test_it_is_the_adapter(threads, dropout, photos, height, width):
     after = model.norm.running_var.clone()
     model.norm.reset_running_stats()
     with ThreadPoolExecutor(threads, initializer=use_one_thread) as pool:
-        parts = learnt(model, InParts(model, pool), features)
+        parts = learnt(model, SplitBatchAdapter(model, pool), features)
     assert not torch.equal(model.norm.running_mean, statistics)
     assert torch.allclose(model.norm.running_var, after, rtol=1e-4)
     for one, other in zip(plain, parts, strict=True):
@@ -52,14 +52,14 @@ def test_threads_change_no_bit():
     found = []
     for threads in (1, 2, 3):
         with ThreadPoolExecutor(threads, initializer=use_one_thread) as pool:
-            found.append(learnt(model, InParts(model, pool), features))
+            found.append(learnt(model, SplitBatchAdapter(model, pool), features))
     assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
 
 
 def test_dropout_draws_differ_from_seed_to_seed():
     model, features = adapter(0.5), torch.randn(4, 12, 2, 2)
     with ThreadPoolExecutor(2, initializer=use_one_thread) as pool:
-        answer = InParts(model, pool)
+        answer = SplitBatchAdapter(model, pool)
         torch.manual_seed(1)
         first, second = answer(features), answer(features)
         torch.manual_seed(1)

@@ -17,9 +17,9 @@ from cutsew.errors import UserError
 from cutsew.models.backbones import Backbone
 from cutsew.stages import train as stage
 from cutsew.training import cache_policy, feature_cache
-from cutsew.training.cache_policy import Keeping
+from cutsew.training.cache_policy import CachePolicy
 from cutsew.training.feature_cache import FeatureCache, Sizes
-from cutsew.training.features import Feed
+from cutsew.training.features import CachedFeatures
 
 STRONG = {"train__strong_weight": 0.7}
 PLAIN = {"train__epochs": 3}  # enough that the features of plain photos are computed once
@@ -53,7 +53,7 @@ def computed(monkeypatch):
 
 
 def train(world: Path, out: Path, features: Path | None, limit="auto", workers=0, **changes) -> Path:
-    kept = None if features is None else Keeping(features, limit)
+    kept = None if features is None else CachePolicy(features, limit)
     where = (world / "images.parquet", world / "fused.zarr", out / "adapter.safetensors")
     stage.run(*where, settings(**changes), world / "patches.parquet", "cpu", workers, 0, backbone, kept)
     return out
@@ -144,7 +144,7 @@ def test_half_a_file_is_not_read(world, tmp_path):
     whole.unlink()
     assert_same(first, train(world, tmp_path / "second", tmp_path / "features"))
     assert draft.exists() and whole.exists()  # it may be another job's
-    os.utime(draft, (time.time() - 2 * feature_cache.LEFT,) * 2)
+    os.utime(draft, (time.time() - 2 * feature_cache.STALE_SECONDS,) * 2)
     train(world, tmp_path / "third", tmp_path / "features")
     assert not draft.exists()
 
@@ -153,7 +153,7 @@ def test_half_a_file_is_not_read(world, tmp_path):
     "damage", [lambda data: data[:-7], lambda data: b"", lambda data: data[:40] + bytes([data[40] ^ 1]) + data[41:]]
 )
 @pytest.mark.parametrize("array", ["weak", "strong", "plain"])
-def test_a_damaged_chunk_is_computed_anew(world, tmp_path, computed, caplog, array, damage):
+def test_a_damaged_chunk_is_recomputed(world, tmp_path, computed, caplog, array, damage):
     changes = {**PLAIN, **STRONG}
     first = train(world, tmp_path / "first", tmp_path / "features", **changes)
     computed()
@@ -218,15 +218,15 @@ def test_a_full_disk_ends_the_keeping_and_not_the_training(world, tmp_path, monk
 def test_two_at_once_do_not_disturb_each_other(world, tmp_path, monkeypatch):
     """Another job with the same key starts and ends in the midst of one."""
     without = train(world, tmp_path / "without", None)
-    steps = Feed.steps
+    batches = CachedFeatures.batches
 
-    def interrupted(self, start):
-        for number, fed in enumerate(steps(self, start)):
+    def interrupted(self, steps):
+        for number, batch in enumerate(batches(self, steps)):
             if number == 3 and not (tmp_path / "inner").exists():
                 train(world, tmp_path / "inner", tmp_path / "features")
-            yield fed
+            yield batch
 
-    monkeypatch.setattr(Feed, "steps", interrupted)
+    monkeypatch.setattr(CachedFeatures, "batches", interrupted)
     outer = train(world, tmp_path / "outer", tmp_path / "features")
     for folder in (tmp_path / "inner", outer):
         assert_same(without, folder)
@@ -258,9 +258,9 @@ def test_only_chunks_whose_photos_all_came_are_written(tmp_path, start):
     made = FeatureCache(tmp_path / "a.zarr", {}, Sizes(1, 7, (12, 4, 4), strong=False, plain=False))
     given = torch.rand(7, 12, 4, 4)
     for first in range(start, 7, 2):
-        made.keep(0, first, {"weak": given[first : first + 2]})
-    chunk = [made.held(0, a, b) for a, b in ((0, 3), (3, 6), (6, 7))]
+        made.put(0, first, {"weak": given[first : first + 2]})
+    chunk = [made.contains(0, a, b) for a, b in ((0, 3), (3, 6), (6, 7))]
     assert chunk == [start == 0, start <= 3, True]
-    found = made.recall(0, 6, 7)
+    found = made.get(0, 6, 7)
     assert found is not None and torch.equal(found["weak"], given[6:])
-    assert made.recall(0, 2, 4) is None or start == 0
+    assert made.get(0, 2, 4) is None or start == 0

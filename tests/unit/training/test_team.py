@@ -13,8 +13,8 @@ from sewing_world import TRAIN, make_world, settings
 from test_train import assert_same
 
 from cutsew.storage.manifest import read_manifest
-from cutsew.training.distributed import Team
-from cutsew.training.sewn_dataset import epoch_order
+from cutsew.training.distributed import ProcessGroup
+from cutsew.training.sewn_dataset import EpochSampler
 
 TINY = {"kind": "open_clip", "open_clip": {"model": "cutsew-tiny", "pretrained": "demo", "image_size": 64}}
 
@@ -38,7 +38,7 @@ def train(
     ("processes", "changes"),
     [
         (2, {"train__strong_weight": 0.7}),
-        (3, {"train__batch_size": 2, "train__epochs": 4}),  # a batch smaller than the team; plain features kept
+        (3, {"train__batch_size": 2, "train__epochs": 4}),  # a batch smaller than the group; plain features kept
     ],
 )
 def test_several_processes_make_what_one_makes(tmp_path, processes, changes):
@@ -53,12 +53,12 @@ def test_several_processes_make_what_one_makes(tmp_path, processes, changes):
 
 @pytest.mark.parametrize("streams", [False, True])
 def test_the_linear_head_of_several_processes_is_that_of_one(tmp_path, streams):
-    """Ten steps are no whole number of epochs of three: helpers must stop where the first process does."""
+    """Ten steps are no whole number of epochs of three: workers must stop where the first process does."""
     world, path = make_world(tmp_path / "world"), tmp_path / "path"
     path.mkdir()
     (path / "sitecustomize.py").write_text(
-        "from cutsew.training import features as feed, linear\nlinear.LEAST_ROWS = 2\n"
-        + ("feed.KEPT_BYTES = linear.KEPT_BYTES = 1\n" if streams else "")
+        "from cutsew.training import features, linear\nlinear.LEAST_ROWS = 2\n"
+        + ("features.KEPT_BYTES = linear.KEPT_BYTES = 1\n" if streams else "")
     )
     for folder, count in (("one", 1), ("several", 2)):
         done = train(world, tmp_path / folder, count, head="linear", path=str(path))
@@ -83,8 +83,8 @@ def test_several_processes_leave_out_what_the_first_one_finds_on_disk(tmp_path):
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_that_fails_ends_all_with_its_own_message(tmp_path, rank):
     world = make_world(tmp_path / "world")
-    place = int(epoch_order(TRAIN, 4, 9, 0)[0][rank])
-    photo = Path(read_manifest(world / "images.parquet", split="train")["path"].iloc[place])
+    index = next(EpochSampler(TRAIN, 4, 1, 9).batches([0]))[rank][1]
+    photo = Path(read_manifest(world / "images.parquet", split="train")["path"].iloc[index])
     photo.write_bytes(b"damaged")
     done = train(world, tmp_path / "out", 2)
     assert done.returncode == 1
@@ -96,17 +96,17 @@ def test_a_process_that_fails_ends_all_with_its_own_message(tmp_path, rank):
 @pytest.mark.parametrize(("count", "size"), [(4, 2), (5, 3), (1, 3), (7, 1)])
 def test_shares_make_up_the_batch(count, size):
     batch = list(range(count))
-    shares = [Team(rank, size).share(batch) for rank in range(size)]
+    shares = [ProcessGroup(rank, size).shard(batch) for rank in range(size)]
     assert all(shares)  # a process never goes without work: the others wait for what it sends
     most = -(-count // size)
     laid_out = torch.tensor([[(share + [-1] * most)[i] for share in shares] for i in range(most)])
     assert laid_out.flatten()[:count].tolist() == batch
 
 
-def test_a_team_of_one_passes_things_on():
-    team = Team()
+def test_a_group_of_one_passes_things_on():
+    group = ProcessGroup()
     rows = torch.rand(3, 2)
-    assert team.gather(rows, 3) is rows
-    assert team.agree(5) == 5
-    assert team.share([1, 2]) == [1, 2]
-    team.leave()
+    assert group.gather(rows, 3) is rows
+    assert group.broadcast([5]) == [5]
+    assert group.shard([1, 2]) == [1, 2]
+    group.destroy()

@@ -34,10 +34,10 @@ from cutsew.storage.manifest import read_manifest
 from cutsew.storage.zarr_layout import label_spec
 from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read
 from cutsew.storage.zarr_writer import write_group
-from cutsew.training.features import worth_keeping
-from cutsew.training.sewing_plan import Album
-from cutsew.training.sewn_dataset import Sewer, epoch_order, join, remaining_keys, steps_per_epoch
-from cutsew.training.trainer import NAME, Checkpoint, Learner, new_adapter
+from cutsew.training.features import should_cache_plain_features
+from cutsew.training.sewing_plan import TrainingImages
+from cutsew.training.sewn_dataset import EpochSampler, SewnDataset, collate, steps_per_epoch
+from cutsew.training.trainer import NAME, Checkpoint, Trainer, new_adapter
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_it_does_what_algorithm_1_says(world, tmp_path):
     factors = rate_factors(6, "cosine", 0.2)
     for number in range(6):
         photos, used = [], []
-        for i in epoch_order(TRAIN, 4, 9, number // 3)[number % 3].tolist():
+        for _, i in next(EpochSampler(TRAIN, 4, 2, 9).batches([number])):
             drawn = plan(i, digests[i], pool, sizes, seed=9, epoch=number // 3, **SEWING)
             overlays = [read_image(Path(images["path"][j])) for j in drawn.overlays]
             sewn = compose(read_image(Path(images["path"][i])), overlays, drawn.boxes)
@@ -130,7 +130,7 @@ def patch_rows(world):
 
 
 def start_adapter():
-    return new_adapter(12, 3, AdapterSettings.model_validate(settings()["adapter"]), 50, 9)
+    return new_adapter(12, 3, AdapterSettings.model_validate(settings()["adapter"]), (4, 4), 9)
 
 
 # What is written
@@ -234,7 +234,7 @@ def test_training_leaves_torchs_generator_alone(world, tmp_path):
     ],
 )
 def test_features_of_plain_photos_are_computed_once(world, tmp_path, monkeypatch, changes, kept):
-    """Keeping features changes how often the backbone runs and nothing else."""
+    """CachePolicy features changes how often the backbone runs and nothing else."""
     from cutsew.models.backbones import Backbone
 
     calls = []
@@ -246,7 +246,7 @@ def test_features_of_plain_photos_are_computed_once(world, tmp_path, monkeypatch
     if changes.get("sew__enabled", True) is False:
         assert computed == TRAIN
     calls.clear()
-    monkeypatch.setattr("cutsew.training.features.worth_keeping", lambda *_: not kept)
+    monkeypatch.setattr("cutsew.training.features.should_cache_plain_features", lambda *_: not kept)
     run_train(world, tmp_path / "b", chosen)
     if kept:
         assert sum(calls) == shown > computed
@@ -255,12 +255,12 @@ def test_features_of_plain_photos_are_computed_once(world, tmp_path, monkeypatch
 
 def test_when_features_are_kept():
     sew = Sew()  # p = 0.6: two photos of five stay plain
-    assert not worth_keeping(10, 100, 2, sew)
-    assert worth_keeping(10, 100, 3, sew)
-    assert not worth_keeping(10**9, 100, 3, sew)
-    assert not worth_keeping(10, 100, 1, Sew(enabled=False))
-    assert worth_keeping(10, 100, 2, Sew(enabled=False))
-    assert not worth_keeping(10, 100, 50, Sew(at_least_one=True))
+    assert not should_cache_plain_features(10, 100, 2, sew)
+    assert should_cache_plain_features(10, 100, 3, sew)
+    assert not should_cache_plain_features(10**9, 100, 3, sew)
+    assert not should_cache_plain_features(10, 100, 1, Sew(enabled=False))
+    assert should_cache_plain_features(10, 100, 2, Sew(enabled=False))
+    assert not should_cache_plain_features(10, 100, 50, Sew(at_least_one=True))
 
 
 # Resuming
@@ -271,14 +271,14 @@ class KilledError(Exception):
 
 
 def kill_at(monkeypatch, number):
-    step = Learner.step
+    step = Trainer.training_step
 
-    def killed(self, at, *args):
-        if at == number:
+    def killed(self, batch):
+        if len(self.losses) == number:
             raise KilledError
-        return step(self, at, *args)
+        return step(self, batch)
 
-    monkeypatch.setattr(Learner, "step", killed)
+    monkeypatch.setattr(Trainer, "training_step", killed)
 
 
 @pytest.mark.parametrize("strong", [0.0, 0.7])
@@ -294,8 +294,10 @@ def test_killed_at_any_step_it_ends_the_same(world, trained, tmp_path, monkeypat
         assert (tmp_path / "out" / NAME).exists() == (number > 0)
         assert not (tmp_path / "out" / "adapter.safetensors").exists()
     taken = []
-    step = Learner.step
-    monkeypatch.setattr(Learner, "step", lambda self, at, *rest: taken.append(at) or step(self, at, *rest))
+    step = Trainer.training_step
+    monkeypatch.setattr(
+        Trainer, "training_step", lambda self, batch: taken.append(len(self.losses)) or step(self, batch)
+    )
     run_train(world, tmp_path / "out", chosen)
     assert taken == list(range(numbers[-1], 6))  # nothing is done twice
     assert_same(reference, tmp_path / "out")
@@ -348,7 +350,7 @@ def test_a_foreign_or_damaged_checkpoint_is_ignored(world, trained, tmp_path, mo
     if spoil == "damage":
         (tmp_path / NAME).write_bytes((tmp_path / NAME).read_bytes()[:100])
     assert_same(trained, run_train(world, tmp_path, settings()).parent)
-    assert "training starts anew" in caplog.text
+    assert "training starts over" in caplog.text
 
 
 # Batches
@@ -356,37 +358,43 @@ def test_a_foreign_or_damaged_checkpoint_is_ignored(world, trained, tmp_path, mo
 
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 3))
 def test_an_epoch_holds_every_photo_once_and_no_lone_one(photos, batch_size, epoch):
-    found = epoch_order(photos, batch_size, 9, epoch)
-    assert sorted(np.concatenate(found).tolist()) == list(range(photos))
-    assert len(found) == steps_per_epoch(photos, batch_size)
+    per_epoch = steps_per_epoch(photos, batch_size)
+    sampler = EpochSampler(photos, batch_size, epoch + 1, 9)
+    found = list(sampler.batches(range(epoch * per_epoch, len(sampler))))
+    assert sorted(key for keys in found for key in keys) == [(epoch, index) for index in range(photos)]
+    assert len(found) == per_epoch == sampler.steps_per_epoch
     assert max(map(len, found)) <= batch_size + 1
     if batch_size > 1 and photos > 1:
         assert min(map(len, found)) > 1
 
 
 @given(st.integers(1, 20), st.integers(1, 5), st.integers(1, 3), st.data())
-def test_keys_go_on_from_any_step(photos, batch_size, epochs, data):
-    every = list(remaining_keys(photos, batch_size, epochs, 9, 0))
-    start = data.draw(st.integers(0, len(every)))
-    assert list(remaining_keys(photos, batch_size, epochs, 9, start)) == every[start:]
+def test_any_steps_have_the_keys_that_all_steps_have(photos, batch_size, epochs, data):
+    sampler = EpochSampler(photos, batch_size, epochs, 9)
+    every = list(sampler.batches(range(len(sampler))))
+    steps = sorted(data.draw(st.sets(st.integers(0, len(every) - 1))))
+    assert list(sampler.batches(steps)) == [every[step] for step in steps]
+    for step, keys in enumerate(every):
+        epoch, start, stop = sampler.span(step)
+        assert {epoch} == {key[0] for key in keys} and stop - start == len(keys)
 
 
 def test_sources_are_background_overlays_and_background_as_padding(world):
     images = read_manifest(world / "images.parquet", split="train")
     sizes = images[["width", "height"]].to_numpy(dtype=np.int64)
     pool = np.array([0, 3, 7, 8], np.int64)
-    album = Album(images["path"].tolist(), images["digest"].tolist(), sizes, pool)
-    sewer = Sewer(album, Sew(), Square(16, "bicubic"), 9, strong=False, skip_plain=True, workers=0)
-    items = [sewer((0, place)) for place in range(TRAIN)]
+    training = TrainingImages(images["path"].tolist(), images["digest"].tolist(), sizes, pool)
+    dataset = SewnDataset(training, Sew(), Square(16, "bicubic"), 9, strong=False, skip_plain=True, workers=0)
+    items = [dataset[0, place] for place in range(TRAIN)]
     counts = set()
     for place, item in enumerate(items):
-        overlays = plan(place, album.digests[place], pool, sizes, seed=9, epoch=0, **SEWING).overlays.tolist()
+        overlays = plan(place, training.digests[place], pool, sizes, seed=9, epoch=0, **SEWING).overlays.tolist()
         counts.add(len(overlays))
         assert item.sources.tolist() == [place, *overlays, *[place] * (2 - len(overlays))]
         assert (item.weak is None) == (overlays == [])
     assert counts == {0, 1, 2}
-    batch = join(items)
-    assert batch.weak.shape == (int(batch.fresh.sum()), 3, 16, 16)
+    batch = collate(items)
+    assert batch.weak.shape == (int(batch.has_weak.sum()), 3, 16, 16)
 
 
 def test_the_photo_cache_stays_within_its_budget(world):
