@@ -175,6 +175,6 @@ def test_the_next_run_completes_and_makes_the_same(undisturbed, tmp_path, number
     repeated = finished(output) & set(jobs(done.stdout + done.stderr).values())
     assert not repeated
     if resumes:
-        assert "training goes on from step" in (tmp_path / RUN / "logs" / "train.log").read_text()
+        assert "training resumes at step" in (tmp_path / RUN / "logs" / "train.log").read_text()
     assert content(tmp_path / "results") == content(undisturbed.folder / "results")
     assert workflow.run() == {}

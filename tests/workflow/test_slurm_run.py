@@ -151,7 +151,7 @@ def test_a_cancelled_job_ends_the_run_and_the_next_one_goes_on(workflow, local, 
     assert process.wait() == 1, "".join(printed)
     completes(workflow, local)
     if rule == "train":
-        assert "training goes on from step" in (workflow.results / "default" / "logs" / "train.log").read_text()
+        assert "training resumes at step" in (workflow.results / "default" / "logs" / "train.log").read_text()
 
 
 def test_a_node_that_is_lost(workflow, local):
@@ -183,7 +183,7 @@ def test_a_training_that_runs_out_of_time_goes_on(workflow, local):
     output = "".join(printed)
     assert process.wait() == 0, output
     assert submitted(output)["train"] == 2
-    assert "training goes on from step" in (workflow.results / "default" / "logs" / "train.log").read_text()
+    assert "training resumes at step" in (workflow.results / "default" / "logs" / "train.log").read_text()
     assert content(workflow.folder / "results") == content(local.folder / "results")
 
 
