@@ -16,6 +16,7 @@ from cutsew.inference.new_images import predict as look
 from cutsew.inference.test_time_ensembles import Together
 from cutsew.method.score import sigmoid
 from cutsew.models import teachers
+from cutsew.pipeline.fusing import FOUND
 from cutsew.provenance.record import Record
 from cutsew.stages import ensemble, predict
 from cutsew.stages.encode import encode
@@ -33,8 +34,10 @@ CUT = Cut(passes=3, passes_per_job=3).model_dump(mode="json")
 EPSILON = {"score": {"epsilon": 1e-6}}
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
+@pytest.fixture(
+    scope="module", params=[{"rule": "soft", "soften": "auto"}, {"rule": "standard"}], ids=["soft", "standard"]
+)
+def world(tmp_path_factory, request):
     """A run with a real teacher: its crops encoded, scored and fused, a student, and both together."""
     folder = make_world(tmp_path_factory.mktemp("together"))
     images, shards = folder / "images.parquet", range(3)
@@ -54,7 +57,7 @@ def world(tmp_path_factory):
     )
     Record("text", 1, {}).write_beside(folder / "text.zarr")
     score(folder / "views.zarr", folder / "text.zarr", folder / "logits.zarr", EPSILON)
-    rule = {"fuse": {"rule": "soft", "soften": "auto", "passes": 2}}
+    rule = {"fuse": request.param | {"passes": 2}}
     fuse(folder / "logits.zarr", folder / "fused.zarr", rule | EPSILON)
     adapter = run_train(folder, folder, settings(train__epochs=1))
     predict.run(images, adapter, folder / "scores.zarr", "cpu", 4, 0, build=backbone)
@@ -88,6 +91,20 @@ def test_runs_without_an_ensemble_or_a_teacher_are_refused(world, tmp_path):
         (tmp_path / name).symlink_to(world / name)
     with pytest.raises(UserError, match="has no teacher that can score new images"):
         Together(tmp_path, CLASSES, "cpu", 2)
+
+
+def test_a_record_without_the_number_that_its_fusion_rule_needs_is_refused(world):
+    path = world / "fused.json"
+    before = path.read_text()
+    content = json.loads(before)
+    name = FOUND[content["settings"]["fuse"]["rule"]]
+    assert content["facts"].pop(name) != 0
+    path.write_text(json.dumps(content))
+    try:
+        with pytest.raises(UserError, match=rf"fused\.json: has no field {name}, so it was written by another version"):
+            Together(world, CLASSES, "cpu", 2)
+    finally:
+        path.write_text(before)
 
 
 def test_a_teacher_that_is_preprocessed_in_another_way_than_in_the_run_is_refused(world):

@@ -147,6 +147,7 @@ def test_too_many_windows_are_refused(tmp_path):
         ({}, 21),
         ({"layout": "spread", "passes": 10}, 11),
         ({"layout": "tiles", "tiles": [{"grid": 2}, {"grid": 3}]}, 14),
+        ({"layout": "tiles", "tiles": [{"grid": 2}, {"grid": 3, "side": 112}]}, 1 + 4 + 9 / 4),
         ({"layout": "windows"}, 5),
         ({"layout": "windows", "windows": {"scale": 2.67}}, 1 + (19 * 32 / 224) ** 2),  # whole cells: 19 of 32 pixels
     ],
