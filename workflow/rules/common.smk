@@ -7,6 +7,7 @@ from typing import get_args
 from snakemake.logging import logger
 from snakemake.settings.types import DeploymentMethod
 
+from cutsew.config import with_command_line
 from cutsew.config.schema import Reference
 from cutsew.pipeline import rule_inputs, rule_resources
 from cutsew.pipeline.graph import STAGES
@@ -31,9 +32,13 @@ announce(
     if workflow.is_main_process
     else None
 )
+# What --config sets; the workflow that uses this one as a module has options of its own.
+COMMAND_LINE = (
+    {} if workflow.modifier.skip_configfile else workflow.config_settings.config
+)
 with exit_in_one_line():
     WORKFLOW = read_workflow_plan(
-        config,
+        with_command_line(config, COMMAND_LINE),
         map(Path, workflow.configfiles),
         sweep_folder=RULES.parents[1] / "config" / "sweeps",
         # Snakemake adds the prefix of a module to inputs and outputs, but not to params.

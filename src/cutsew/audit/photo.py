@@ -64,7 +64,7 @@ def sewn(run: Run, name: str, epochs: int | None = None) -> Content | None:
     photos = run.images[run.images["split"] == "train"].reset_index(drop=True)
     if made is None or made.stage != "train" or not (photos["id"] == name).any():
         return None
-    sew, train = run.settings(trained, "sew", Sew), run.settings(trained, "train", Train)
+    sew, train = run.settings(trained, "sew", Sew), run.settings(trained, "train", Train.model_validate)
     sewn_epochs = int(made.content["facts"]["sewn_epochs"])
     looked = min(sewn_epochs, epochs or sewn_epochs)
     pasted = [path for path in made.inputs if path.name == PATCHES]
@@ -147,7 +147,7 @@ def photo_audit(run: Run, name: str, only: str | None = None, top: int = 3, epoc
         "truth": _truth(run, truth),
         "views": cut.views(run.classes, top),
         "fusion": cut.fusion,
-        "correction": run.settings("pseudo.zarr", "correct", Correct).model_dump(mode="json"),
+        "correction": run.settings("pseudo.zarr", "correct", Correct.model_validate).model_dump(mode="json"),
         "classes": [_class(run, c, cut, labels, marks, truth) for c in interest],
         "patches": patches_of(run, name),
         "sewn": sewn(run, name, epochs),
@@ -246,7 +246,7 @@ def _class(
     content |= {stage: answer(z[c]) for stage, z in labels.items() if stage not in ("zero_shot", "fused")}
     if "refined" in labels and (start := labels_before_em(run)) in labels:
         moved: Any = labels["refined"][c] - labels[start][c]
-        again = run.settings("refined.zarr", "train", Train).correct_after
+        again = run.settings("refined.zarr", "train", Train.model_validate).correct_after
         content["em"] = {"from": start, "moved_logit": float(moved), "corrected_again": again}
     if truth is not None:
         content["truth"] = IN_WORDS[int(truth[c])]

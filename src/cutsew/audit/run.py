@@ -6,11 +6,11 @@
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -96,7 +96,7 @@ class Run:
         path = self.path(name)
         return self._traces.maker(path) if path is not None else None
 
-    def settings(self, name: str, section: str, model: type[Settings]) -> Settings:
+    def settings(self, name: str, section: str, parse: Callable[[Any], Settings]) -> Settings:
         """Return settings that an artefact was made with; the defaults where no record tells.
 
         Raises:
@@ -106,7 +106,7 @@ class Run:
         made = self.record(name)
         told = made.content.get("settings", {}).get(section, {}) if made is not None else {}
         try:
-            return model.model_validate(told)
+            return parse(told)
         except pydantic.ValidationError:
             raise UserError(
                 f"{self.folder / name}: the {section} of its record is of another version; rerun the workflow"
@@ -172,7 +172,7 @@ class Run:
     @cached_property
     def threshold(self) -> float:
         """Decision threshold on the probability: that of evaluate."""
-        return self.settings("metrics.csv", "evaluate", Evaluate).threshold
+        return self.settings("metrics.csv", "evaluate", Evaluate.model_validate).threshold
 
     def stages(self, split: str) -> list[str]:
         """Name the stages that a split's photos went through."""

@@ -169,8 +169,8 @@ def _rule(rule: Content) -> str:
             named = (f"{name} {rule[name]:g}" for name in ("soften", "tau", "alpha", "anchor"))
             how = f"{', '.join(named)}; all views as softened"
         case "standard":
-            soft = f"soft maximum of all views, tau {rule['tau']:g}"
-            parts = "whole photo plus best crop" if rule["combine"] == "sum" else soft
+            tau = rule["tau"]
+            parts = "whole photo plus best crop" if tau is None else f"soft maximum of all views, tau {tau:g}"
             how = f"{parts}; counts as: whole photo and best crop in deviations from the mean of the classes"
         case _:
             how = f"alpha {rule['alpha']:g} on {rule['space']}s"

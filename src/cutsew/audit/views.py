@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from cutsew.audit.run import Run
 from cutsew.audit.summary import Content, answer
-from cutsew.config.method import Fuse, Score, TagClip
+from cutsew.config.method import Fuse, MaxFusion, Score, SoftFusion, TagClip, parse_fuse
 from cutsew.method.fuse import WHOLE, held_back, standardized
 from cutsew.method.score import logit, sigmoid
 from cutsew.pipeline.fusing import similarities, softened_by
@@ -119,13 +119,11 @@ class Cutting:
 
     def _suppressed(self, z: np.float32) -> float:
         """Return what counts of a crop's logit in the fusion, as a logit."""
-        if self.rule.rule in ("gated", "mean", "cdul", "standard"):
-            return float(z)
-        if self.rule.rule == "soft":
-            return float(z - np.float32(self.rule.alpha))  # softened already
-        if self.rule.space == "logit":
+        if isinstance(self.rule, MaxFusion) and self.rule.space == "probability":
+            return float(logit(sigmoid(np.array(z)) - self.rule.alpha, self.epsilon))
+        if isinstance(self.rule, (MaxFusion, SoftFusion)):  # rule soft: softened already
             return float(z - np.float32(self.rule.alpha))
-        return float(logit(sigmoid(np.array(z)) - self.rule.alpha, self.epsilon))
+        return float(z)
 
     def _held_back(self, c: int, winner: int) -> list[int]:
         """Return the passes that lost only to alpha or the gate, most confident first; other rules use all views."""
@@ -155,8 +153,8 @@ def cutting(run: Run, name: str) -> Cutting:
         labels = open_group(path)
         place = labels_of(labels, "image").index(name)
         fused, winner = read(array_of(labels, "z"), place), read(array_of(labels, "winner"), place)
-    rule = run.settings("fused.zarr", "fuse", Fuse)
-    scoring = run.settings("fused.zarr", "score", Score)
+    rule = run.settings("fused.zarr", "fuse", parse_fuse)
+    scoring = run.settings("fused.zarr", "score", Score.model_validate)
     answers = Answers.of(scored)
     epsilon = scoring.epsilon if answers.activation == "softmax" else None
     if rule.rule == "soft" and (made := run.record("fused.zarr")) is not None:

@@ -1,9 +1,23 @@
 """What sections of the settings have in common, and the section that teacher and student share."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
 from cutsew.config.named_models import is_named
 
@@ -56,6 +70,77 @@ class Section(BaseModel):
             if Path in (annotation, *get_args(annotation)):
                 raise ValueError("is empty; name a file or folder, or write null for none")
         return value
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """Models of one section, of which a setting selects one.
+
+    Attributes:
+        by: the setting that selects, such as `rule`.
+        models: its values, and the model that each selects; the first is the default.
+
+    """
+
+    by: str
+    models: dict[str, type[Section]]
+
+    def of(self, values: Any) -> str:  # noqa: ANN401
+        """Return the kind of a section as the user wrote it: the default where none is named."""
+        given = values.get(self.by) if isinstance(values, Mapping) else None
+        return str(next(iter(self.models)) if given is None else given)
+
+    def having(self, name: str) -> list[str]:
+        """Return the kinds that have a setting."""
+        return [kind for kind, model in self.models.items() if name in model.model_fields]
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Marks a union of sections as a discriminated one whose first member is the default.
+
+    A section that does not name its kind is of the first. In the JSON schema the kind is optional, since `method` may
+    set it.
+    """
+
+    by: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:  # noqa: ANN401
+        """Fill in the kind where it is not named, then validate with the model of that kind."""
+        models = _models(source, self.by)
+        default = next(iter(models))
+
+        def with_kind(values: Any) -> Any:  # noqa: ANN401
+            if not isinstance(values, (Mapping, BaseModel)):
+                raise PydanticKnownError("dict_type")
+            return {self.by: default, **values} if isinstance(values, Mapping) else values
+
+        # Field(discriminator=...) refuses models whose validators look at all fields, as those of Section do.
+        choices = {kind: handler.generate_schema(model) for kind, model in models.items()}
+        tagged = core_schema.tagged_union_schema(choices, self.by)
+        return core_schema.no_info_before_validator_function(with_kind, tagged)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Accept every kind's settings; the setting that names the kind stands in `discriminator`."""
+        tagged = handler(schema)
+        return {"anyOf": tagged["oneOf"], "discriminator": {"propertyName": self.by}}
+
+
+@cache
+def kinds_of(model: type[BaseModel]) -> dict[str, Kinds]:
+    """Return the sections of a model that have kinds, by their names."""
+    marked = {
+        name: (field.annotation, mark)
+        for name, field in model.model_fields.items()
+        for mark in field.metadata
+        if isinstance(mark, OneOf)
+    }
+    return {name: Kinds(mark.by, _models(union, mark.by)) for name, (union, mark) in marked.items()}
+
+
+def _models(union: Any, by: str) -> dict[str, type[Section]]:  # noqa: ANN401
+    models = get_args(union)
+    return {kind: model for model in models for kind in get_args(model.model_fields[by].annotation)}
 
 
 Channels = Annotated[list[Fraction], Field(min_length=3, max_length=3)]

@@ -8,16 +8,30 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from cutsew.config.method import fill_in
+from cutsew.config.base import Kinds, kinds_of
+from cutsew.config.method import METHODS
 from cutsew.config.schema import Config
 from cutsew.errors import UserError
 
-RESERVED = ("default", "features", "sweeps")
+BASE = "default"
+"""Name of the base run."""
+
+RESERVED = (BASE, "features", "sweeps")
 """Folders of results/<dataset> that are the base run's, or no run's."""
 
 
 def load(raw: Mapping[str, Any]) -> Config:
-    """Check raw settings.
+    """Validate the settings of the base run and of each run under `runs`, and return the base run's.
+
+    Raises:
+        UserError: one line with the dotted setting's name, what is wrong and what to do.
+
+    """
+    return load_runs(raw)[BASE]
+
+
+def load_runs(raw: Mapping[str, Any]) -> dict[str, Config]:
+    """Validate the settings of all runs, each once; the base run is `default`.
 
     Raises:
         UserError: one line with the dotted setting's name, what is wrong and what to do.
@@ -26,30 +40,79 @@ def load(raw: Mapping[str, Any]) -> Config:
     if not isinstance(raw, Mapping):
         raise UserError("classes: is not set, nor is any other setting; name a config file with settings")
     try:
-        config = Config.model_validate(fill_in(raw))
+        runs = {BASE: Config.model_validate(fill_in(raw))}
     except ValidationError as error:
         raise UserError(one_line(error, Config)) from None
-    for name, changes in config.runs.items():
+    for name, changes in runs[BASE].runs.items():
         check_run_name(name)
         try:
-            Config.model_validate(fill_in(override(raw, changes)))
+            runs[name] = Config.model_validate(fill_in(override(raw, changes)))
         except ValidationError as error:
             raise UserError(f"runs.{name}: {one_line(error, Config)}") from None
-    return config
+    return runs
 
 
 def override(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of nested settings with some replaced; keys of `changes` may be dotted (`fuse.alpha`)."""
+    """Return a copy of nested settings with some replaced; keys of `changes` may be dotted (`fuse.alpha`).
+
+    Where `changes` select a kind (`fuse.rule`, or `method`, which sets some), settings of `raw` that this kind does not
+    have are left out: a run with `fuse.rule: mean` does not inherit the base run's `fuse.alpha`.
+    """
+    merged, nested = _merged(raw, changes), _merged({}, changes)
+    merged.pop("runs", None)
+    chosen = fill_in(merged)
+    for section, kinds in kinds_of(Config).items():
+        ours, theirs = merged.get(section), nested.get(section, {})
+        selects = "method" in nested or (isinstance(theirs, Mapping) and kinds.by in theirs)
+        model = kinds.models.get(kinds.of(chosen.get(section)))
+        if selects and model is not None and isinstance(ours, Mapping):
+            own = {*model.model_fields, *theirs}
+            merged[section] = {key: value for key, value in ours.items() if key in own}
+    return merged
+
+
+def with_command_line(raw: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings of a config file and `--config`, which Snakemake has merged, as a run would change them.
+
+    Args:
+        raw: the merged settings.
+        given: what `--config` set.
+
+    """
+    return {**override(raw, given), **({"runs": raw["runs"]} if "runs" in raw else {})}
+
+
+def fill_in(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings in which `method` has set what the user has not.
+
+    Args:
+        raw: nested settings as read from the config file, not yet validated. What is not a mapping where one should be
+            is left for validation to report.
+
+    """
+    method = raw.get("method")
+    preset = METHODS.get(method if isinstance(method, str) else "paper", {})
+    filled = dict(raw)
+    kinds = kinds_of(Config)
+    for section, values in _merged({}, preset).items():
+        own = raw.get(section, {})
+        if not isinstance(own, Mapping):
+            continue
+        filled[section] = {**values, **own}
+        model = kinds[section].models.get(kinds[section].of(filled[section])) if section in kinds else None
+        if model is not None:  # the user may have selected another kind than the method does
+            unused = {key for key in values if key not in model.model_fields} - own.keys()
+            filled[section] = {key: value for key, value in filled[section].items() if key not in unused}
+    return filled
+
+
+def _merged(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(raw)
     for key, value in changes.items():
         head, _, rest = str(key).partition(".")  # a key that YAML takes for a number is refused with the rest
         new = {rest: value} if rest else value
         old = merged.get(head)
-        if isinstance(new, Mapping):
-            merged[head] = override(old if isinstance(old, Mapping) else {}, new)
-        else:
-            merged[head] = new
-    merged.pop("runs", None)
+        merged[head] = _merged(old if isinstance(old, Mapping) else {}, new) if isinstance(new, Mapping) else new
     return merged
 
 
@@ -70,23 +133,28 @@ def one_line(error: ValidationError, model: type[BaseModel]) -> str:
     """Word the first of pydantic's errors; say how many settings more are wrong."""
     by_setting: dict[str, list[ErrorDetails]] = {}
     for one in error.errors():
-        by_setting.setdefault(_setting(one["loc"], model), []).append(one)
+        by_setting.setdefault(_setting(one, model), []).append(one)
     where, errors = next(iter(by_setting.items()))
     more = f" (and {len(by_setting) - 1} more)" if len(by_setting) > 1 else ""
     return f"{where}: {_what(errors, model)}{more}" if where else f"{_what(errors, model)}{more}"
 
 
-def _setting(loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
-    """Return a setting's dotted name, without the names that pydantic gives to the alternatives of a union."""
+def _setting(error: ErrorDetails, model: type[BaseModel]) -> str:
+    """Return a setting's dotted name, without the names that pydantic gives to the members of a union."""
     parts: list[str] = []
     annotation: Any = model
-    for part in loc:
-        alternatives = [one for one in get_args(annotation) if one is not type(None)]
-        if get_origin(annotation) in (Union, UnionType) and len(alternatives) > 1:
+    for part in error["loc"]:
+        members = [one for one in get_args(annotation) if one is not type(None)]
+        if isinstance(annotation, Kinds):
+            annotation = annotation.models[str(part)]
+            continue
+        if get_origin(annotation) in (Union, UnionType) and len(members) > 1:
             annotation = None  # `part` names one of them
             continue
         parts.append(str(part))
         annotation = _annotation_of(annotation, str(part))
+    if error["type"] == "union_tag_invalid":
+        parts.append(error["ctx"]["discriminator"].strip("'"))
     return ".".join(parts)
 
 
@@ -96,22 +164,23 @@ def _annotation_of(annotation: Any, key: str) -> Any:  # noqa: ANN401 - types an
         annotation = next(one for one in get_args(annotation) if one is not type(None))
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         field = annotation.model_fields.get(key)
-        return None if field is None else field.annotation
+        return kinds_of(annotation).get(key) or (None if field is None else field.annotation)
     if get_origin(annotation) not in (dict, list, tuple):
         return None
     return get_args(annotation)[-1]  # items of a tuple are all of one type here
 
 
 def _what(errors: Sequence[ErrorDetails], model: type[BaseModel]) -> str:
-    """Word what is wrong with one setting: several errors are the alternatives that it is none of."""
+    """Word what is wrong with one setting: several errors are the members of a union that it is none of."""
     error = next((one for one in errors if one["type"] != "literal_error"), errors[0])
     words = [one["ctx"]["expected"] for one in errors if one["type"] == "literal_error" and one is not error]
     if error["type"] == "extra_forbidden":
-        known = _keys_beside(error["loc"], model)
-        close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
-        return f"unknown setting; did you mean {close[0]}?" if close else f"unknown setting; known: {', '.join(known)}"
+        return _unknown(error["loc"], model)
     if error["type"] == "missing":
         return "is not set; set it in the config file"
+    if error["type"] == "union_tag_invalid":
+        *others, last = error["ctx"]["expected_tags"].split(", ")
+        return f"input should be {', '.join(others)} or {last}, not {error['ctx']['tag']!r}"
     message = error["msg"].removeprefix("Value error, ").partition(" for <class ")[0]
     allowed = "".join(f", or {word}" for word in words)
     given = error["input"]
@@ -122,10 +191,26 @@ def _what(errors: Sequence[ErrorDetails], model: type[BaseModel]) -> str:
     return message[0].lower() + message[1:] + allowed + (f", not {given!r}" if shown else "") + quotes
 
 
-def _keys_beside(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
-    for part in loc[:-1]:
-        field = model.model_fields.get(str(part))
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
-            return []
-        model = field.annotation
-    return list(model.model_fields)
+def _unknown(loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
+    """Word that there is no such setting, or that another kind of its section has it."""
+    *groups, name = (str(part) for part in loc)
+    known: list[str] = []
+    annotation: Any = model
+    for i, group in enumerate(groups):
+        if not isinstance(annotation, Kinds):
+            annotation = _annotation_of(annotation, group)
+            continue
+        if others := annotation.having(name) if i == len(groups) - 1 else []:
+            by = f"{groups[i - 1]}.{annotation.by}"
+            return f"is a setting of {annotation.by} {_or(others)}, and {by} is {group}; leave it out, or set {by}"
+        if i == len(groups) - 1:
+            known = list(dict.fromkeys(key for one in annotation.models.values() for key in one.model_fields))
+        annotation = annotation.models[group]
+    if not known and isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        known = list(annotation.model_fields)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"unknown setting; did you mean {close[0]}?" if close else f"unknown setting; known: {', '.join(known)}"
+
+
+def _or(words: Sequence[str]) -> str:
+    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))

@@ -4,13 +4,13 @@
 - `method`: settings that go together, each settable alone; what the user sets himself stays as he set it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, model_validator
 
-from cutsew.config.base import Fraction, Section, Size
+from cutsew.config.base import Fraction, OneOf, Section, Size
 
 Area = Annotated[float, Field(gt=0, le=1)]
 
@@ -63,46 +63,20 @@ class Windows(Section):
         )
 
 
-class Cut(Section):
-    """Crops that the teacher is asked about (Eq. 5)."""
+class Cutting(Section):
+    """What all layouts of the regions have in common (Eq. 5)."""
 
-    layout: Literal["random", "spread", "tiles", "windows", "auto"] = Field(
-        "random",
-        description="random: size, shape and place are drawn independently (the paper's); spread: low-discrepancy "
-        "sequences with centers over the whole photo, so that borders and corners are seen as often as the middle; "
-        "tiles: fixed grids, which need no seed; windows: one look at a larger photo, regions of whose last grid are "
-        "pooled, for convolutional teachers; auto: windows where the teacher's tower is known to be convolutional and "
-        "its grid has room for them, else tiles (always for hf-hub: models, whose tower is not known in advance): for "
-        "a vision transformer, unless tiles are set, 3 x 3 that do not overlap, each at 0.88 of the side of its grid",
-    )
-    passes: int = Field(
-        20, ge=0, description="M, crops per photo, of layouts random and spread; the others have as many as regions"
-    )
-    tiles: list[Tiles] = Field(
-        [Tiles(grid=3, share=0.4)], min_length=1, description="layout tiles: its levels, e.g. 2 x 2 and 3 x 3"
-    )
-    windows: Windows = Field(default_factory=Windows, description="layout windows")
-    area: tuple[Area, Area] = Field(
-        (0.1, 0.2), description="rho, share of the photo's area that a crop keeps: from, to"
-    )
-    aspect: tuple[float, float] = Field((3 / 4, 4 / 3), description="width / height of a crop: from, to")
-    flip: Fraction = Field(0.5, description="probability of a horizontal flip")
-    seed: int = Field(9, description="seed of the crops")
-    passes_per_job: Size = Field(10, description="passes in one encoding job and one Zarr chunk")
+    layout: str
 
     @property
     def num_passes(self) -> int:
-        """M, whatever the layout.
+        """M, the number of regions."""
+        raise ValueError(f"cut.layout is still {self.layout}")  # `Plan` resolves it by the teacher
 
-        Raises:
-            ValueError: the layout is still auto; `Plan` resolves it by the teacher.
-
-        """
-        if self.layout == "auto":
-            raise ValueError("cut.layout is still auto")
-        if self.layout == "tiles":
-            return sum(level.grid**2 for level in self.tiles)
-        return self.windows.per_side**2 if self.layout == "windows" else self.passes
+    @property
+    def block_size(self) -> int:
+        """Passes in one job and one Zarr chunk."""
+        raise NotImplementedError
 
     def looks(self, image_size: int) -> list[int]:
         """Return the side in pixels of each view that the teacher is given of one image, the whole image first.
@@ -111,13 +85,11 @@ class Cut(Section):
             image_size: side of the teacher's own views, in pixels.
 
         """
-        if self.layout == "windows":
-            return [image_size, self.windows.cells(image_size)[0] * STRIDE]
         runs = self.by_side(range(self.num_passes), image_size)
         return [image_size, *(side for run, side in runs for _ in run)]
 
     def by_side(self, passes: range, image_size: int) -> list[tuple[range, int]]:
-        """Split passes into runs of crops that the teacher sees at one side, for layouts that cut crops from photos.
+        """Split passes into runs of crops that the teacher sees at one side, for layouts that cut crops from images.
 
         Args:
             passes: consecutive ones.
@@ -127,20 +99,39 @@ class Cut(Section):
             Passes and side in pixels of each run, in order.
 
         """
-        if self.layout != "tiles":
-            return [(passes, image_size)]
-        of_tiles = [level.side or image_size for level in self.tiles for _ in range(level.grid**2)]
-        runs, start = [], passes.start
-        for side, run in groupby(of_tiles[passes.start : passes.stop]):
-            end = start + len(list(run))
-            runs.append((range(start, end), side))
-            start = end
-        return runs
+        return [(passes, image_size)]
+
+    def placement(self) -> dict[str, Any]:
+        """Return what `method.crops.crop_boxes` takes as keyword arguments."""
+        raise NotImplementedError
+
+
+class CropsPerJob(Cutting):
+    """Layouts that cut crops from images, a block of them in each job."""
+
+    passes_per_job: Size = Field(10, description="passes in one encoding job and one Zarr chunk")
 
     @property
     def block_size(self) -> int:
-        """Passes in one job and one Zarr chunk; all windows come from one pass of the tower."""
-        return max(1, self.num_passes) if self.layout == "windows" else self.passes_per_job
+        """Passes in one job and one Zarr chunk."""
+        return self.passes_per_job
+
+
+class RandomCrops(CropsPerJob):
+    """Crops of random shape and place: the paper's, or spread evenly."""
+
+    layout: Literal["random", "spread"] = Field(
+        "random",
+        description="random: size, shape and place are drawn independently (the paper's); spread: low-discrepancy "
+        "sequences with centers over the whole photo, so that borders and corners are seen as often as the middle",
+    )
+    passes: int = Field(20, ge=0, description="M, crops per photo")
+    area: tuple[Area, Area] = Field(
+        (0.1, 0.2), description="rho, share of the photo's area that a crop keeps: from, to"
+    )
+    aspect: tuple[float, float] = Field((3 / 4, 4 / 3), description="width / height of a crop: from, to")
+    flip: Fraction = Field(0.5, description="probability of a horizontal flip")
+    seed: int = Field(9, description="seed of the crops")
 
     @model_validator(mode="after")
     def ranges_ascend(self) -> Self:
@@ -150,13 +141,88 @@ class Cut(Section):
                 raise ValueError(f"{name} must be two positive numbers, smaller first")
         return self
 
+    @property
+    def num_passes(self) -> int:
+        """M, the number of crops."""
+        return self.passes
+
     def placement(self) -> dict[str, Any]:
         """Return what `method.crops.crop_boxes` takes as keyword arguments."""
-        chosen = self.model_dump(include={"layout", "seed", "area", "aspect", "flip"})
-        return {**chosen, "tiles": [(level.grid, level.share) for level in self.tiles]}
+        return self.model_dump(include={"layout", "seed", "area", "aspect", "flip"})
 
 
-PAPER = Cut()
+class TileGrid(CropsPerJob):
+    """Fixed grids of tiles."""
+
+    layout: Literal["tiles"] = Field("tiles", description="fixed grids, which need no seed")
+    tiles: list[Tiles] = Field(
+        [Tiles(grid=3, share=0.4)], min_length=1, description="levels of the grid, e.g. 2 x 2 and 3 x 3"
+    )
+
+    @property
+    def num_passes(self) -> int:
+        """M, the number of tiles of all levels."""
+        return sum(level.grid**2 for level in self.tiles)
+
+    def by_side(self, passes: range, image_size: int) -> list[tuple[range, int]]:
+        """Split passes into runs of tiles that the teacher sees at one side; each level may have a side of its own."""
+        sides = [level.side or image_size for level in self.tiles for _ in range(level.grid**2)]
+        runs, start = [], passes.start
+        for side, run in groupby(sides[passes.start : passes.stop]):
+            end = start + len(list(run))
+            runs.append((range(start, end), side))
+            start = end
+        return runs
+
+    def placement(self) -> dict[str, Any]:
+        """Return what `method.crops.crop_boxes` takes as keyword arguments."""
+        return {"layout": self.layout, "tiles": [(level.grid, level.share) for level in self.tiles]}
+
+
+class WindowGrid(Cutting):
+    """Windows of the teacher's last grid; all of them come from one pass of the tower."""
+
+    layout: Literal["windows"] = Field(
+        "windows",
+        description="one look at a larger photo, regions of whose last grid are pooled, for convolutional teachers",
+    )
+    windows: Windows = Field(default_factory=Windows, description="size and number of the windows")
+
+    @property
+    def num_passes(self) -> int:
+        """M, the number of windows."""
+        return self.windows.per_side**2
+
+    @property
+    def block_size(self) -> int:
+        """All passes: one job computes them."""
+        return self.num_passes
+
+    def looks(self, image_size: int) -> list[int]:
+        """Return the sides of the two views: the image at the teacher's own side, and the larger one."""
+        return [image_size, self.windows.cells(image_size)[0] * STRIDE]
+
+
+class AutoLayout(CropsPerJob):
+    """Windows or tiles, whichever suits the teacher."""
+
+    layout: Literal["auto"] = Field(
+        "auto",
+        description="windows where the teacher's tower is known to be convolutional and its grid has room for them, "
+        "else tiles (always for hf-hub: models, whose tower is not known in advance): for a vision transformer, unless "
+        "tiles are set, 3 x 3 that do not overlap, each at 0.88 of the side of its grid",
+    )
+    tiles: list[Tiles] | None = Field(None, min_length=1, description="levels of the tiles; null: what suits the tower")
+    windows: Windows = Field(default_factory=Windows, description="size and number of the windows")
+
+
+Cut = Annotated[RandomCrops | TileGrid | WindowGrid | AutoLayout, OneOf("layout")]
+"""The regions that the teacher is asked about, by `cut.layout`."""
+
+parse_cut = TypeAdapter[Cut](Cut).validate_python
+"""Return the settings of a layout from a mapping."""
+
+PAPER = RandomCrops()
 """The paper's cutting."""
 
 
@@ -225,41 +291,87 @@ class Score(Section):
     )
 
 
-class Fuse(Section):
-    """From the answers of all views to one (Eq. 7)."""
+ALPHA = "suppression of the crops against the whole photo"
 
-    rule: Literal["max", "gated", "mean", "cdul", "soft", "standard"] = Field(
-        "max",
-        description="max: Eq. 7; gated: no alpha, but a crop counts only where it adds at least `gate` (released); "
-        "mean: the mean probability of all views; cdul: CDUL's aggregation of whole photo and crops (Abdelfattah et "
-        "al., ICCV 2023); soft: a soft, anchored maximum of softened answers (not the paper's); "
-        "standard: each view's similarities standardized over the classes (at least three), whole photo and best crop "
-        "together (not the paper's)",
-    )
+
+class Fusion(Section):
+    """What all fusion rules share: from the logits of all views to one per class (Eq. 7)."""
+
+    rule: str
+    passes: int | None = Field(None, ge=0, description="how many of the M passes are fused; null for all")
+
+
+class MaxFusion(Fusion):
+    """The paper's rule."""
+
+    rule: Literal["max"] = Field("max", description="Eq. 7")
     space: Literal["logit", "probability"] = Field(
         "logit", description="where alpha is subtracted; logit is the paper's"
     )
-    alpha: float = Field(0.1, ge=0, description="suppression of the crops against the whole photo")
-    gate: Fraction = Field(0.01, description="rule gated: least gain in probability")
-    zeta: Fraction = Field(
-        0.5, description="rule cdul: the crops' greatest probability counts where it is at least this, else their least"
+    alpha: float = Field(0.1, ge=0, description=ALPHA)
+
+
+class GatedFusion(Fusion):
+    """The released code's rule."""
+
+    rule: Literal["gated"] = Field(
+        "gated", description="no alpha, but a crop counts only where it adds at least `gate` (released code)"
     )
+    gate: Fraction = Field(0.01, description="least gain in probability")
+
+
+class MeanFusion(Fusion):
+    """A plain mean."""
+
+    rule: Literal["mean"] = Field("mean", description="the mean probability of all views")
+
+
+class CdulFusion(Fusion):
+    """CDUL's aggregation (Abdelfattah et al., ICCV 2023)."""
+
+    rule: Literal["cdul"] = Field(
+        "cdul", description="CDUL's aggregation of whole photo and crops (Abdelfattah et al., ICCV 2023)"
+    )
+    zeta: Fraction = Field(
+        0.5, description="the crops' greatest probability counts where it is at least this, else their least"
+    )
+
+
+class SoftFusion(Fusion):
+    """A soft maximum (not the paper's)."""
+
+    rule: Literal["soft"] = Field("soft", description="a soft, anchored maximum of softened logits (not the paper's)")
+    alpha: float = Field(0.1, ge=0, description=ALPHA)
     soften: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
         0.5,
-        description="rule soft: factor of the teacher's logit scale before the softmax, or of a sigmoid's logits; "
-        "auto (softmax only): that at which the mean probability of a whole photo's likeliest class is 0.6",
+        description="factor of the teacher's logit scale before the softmax, or of a sigmoid's logits; auto (softmax "
+        "only): that at which the mean probability of a whole photo's likeliest class is 0.6",
     )
-    combine: Literal["sum", "soft"] = Field(
-        "sum", description="rule standard: whole photo plus best crop, or the soft maximum of all views"
+    tau: float = Field(0.25, gt=0, description="temperature of the maximum; near 0 it is the plain one")
+    anchor: Fraction = Field(0.1, description="weight of the whole photo's own logits")
+
+
+class StandardFusion(Fusion):
+    """Standardized views (not the paper's)."""
+
+    rule: Literal["standard"] = Field(
+        "standard",
+        description="each view's similarities standardized over the classes (at least three), whole photo and best "
+        "crop together (not the paper's)",
     )
-    tau: float = Field(
-        0.25,
+    tau: float | None = Field(
+        None,
         gt=0,
-        description="rule soft, and rule standard with combine soft: temperature of the maximum; near 0 it is the "
-        "plain one",
+        description="null adds the whole photo and the best crop; a number takes the soft maximum of all views at this "
+        "temperature",
     )
-    anchor: Fraction = Field(0.1, description="rule soft: weight of the whole photo's own answer")
-    passes: int | None = Field(None, ge=0, description="how many of the M passes are fused; null for all")
+
+
+Fuse = Annotated[MaxFusion | GatedFusion | MeanFusion | CdulFusion | SoftFusion | StandardFusion, OneOf("rule")]
+"""The settings of a fusion rule, by `fuse.rule`."""
+
+parse_fuse = TypeAdapter[Fuse](Fuse).validate_python
+"""Return the settings of a fusion rule from a mapping."""
 
 
 class Correct(Section):
@@ -345,21 +457,3 @@ and salient photos as the folder needs. The E-step made labels better and studen
 
 METHODS = {"paper": {}, "released": RELEASED, "cutsew": CUTSEW}
 """Value of `method` -> dotted setting -> value, where it differs from the default."""
-
-
-def fill_in(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings in which `method` has set what the user has not.
-
-    Args:
-        raw: nested settings as read from the config file, not yet checked. What is not a mapping where one should be
-            is left for the check to report.
-
-    """
-    filled = dict(raw)
-    method = raw.get("method")
-    for dotted, value in METHODS.get(method if isinstance(method, str) else "paper", {}).items():
-        section, _, key = dotted.partition(".")
-        own = filled.get(section, {})
-        if isinstance(own, Mapping):
-            filled[section] = {key: value, **own}
-    return filled

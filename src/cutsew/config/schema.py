@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from cutsew.config.base import Fraction, Section, Size
 from cutsew.config.dataset import Dataset, Demo
-from cutsew.config.method import Correct, Cut, Fuse, Score, Select, Sew, Targets
+from cutsew.config.method import Correct, Cut, Fuse, MaxFusion, RandomCrops, Score, Select, Sew, Targets
 from cutsew.config.networks import Adapter, Linear, Prompts, Student, Teacher, Train
 
 STANDARD_CLASSES = 3
@@ -124,9 +124,9 @@ class Config(Section):
     demo: Demo = Field(default_factory=Demo, description="dataset kind demo")
     prompts: Prompts = Field(default_factory=Prompts, description="how class names become texts")
     teacher: Teacher = Field(default_factory=Teacher, description="the model that is asked")
-    cut: Cut = Field(default_factory=Cut, description="cutting: the crops (Eq. 5)")
+    cut: Cut = Field(default_factory=RandomCrops, description="cutting: the crops (Eq. 5)")
     score: Score = Field(default_factory=Score, description="from what is seen to logits (Eq. 3-4, or TagCLIP)")
-    fuse: Fuse = Field(default_factory=Fuse, description="cutting: many answers to one (Eq. 7)")
+    fuse: Fuse = Field(default_factory=MaxFusion, description="cutting: many answers to one (Eq. 7)")
     correct: Correct = Field(default_factory=Correct, description="sewing: the correction (Eq. 9)")
     select: Select = Field(default_factory=Select, description="sewing: salient photos (Eq. 10)")
     targets: Targets = Field(default_factory=Targets, description="sewing: labels per photo (beyond the paper)")
@@ -225,11 +225,8 @@ class Config(Section):
             raise ValueError(f"targets.count: {self.targets.count:g} is not less than the number of classes; lower it")
         if self.teacher.kind == "scores" or self.cut.layout == "auto":
             pass  # M is known when the scores have been read, or the teacher's tower is
-        elif (self.fuse.passes or 0) > self.cut.num_passes:
-            raise ValueError(
-                f"fuse.passes: {self.fuse.passes} is more than the {self.cut.num_passes} passes of cut.layout "
-                f"{self.cut.layout}; lower it"
-            )
+        elif excess := more_passes_than_cut(self.fuse, self.cut):
+            raise ValueError(excess)
         labelled = [kind for kind in self.references.kinds if kind != "zero_shot"]
         if labelled and not self.dataset.annotated and self.dataset.truth is None:
             raise ValueError(f"references.kinds: {labelled[0]} needs true labels; set dataset.truth, or leave it out")
@@ -245,6 +242,13 @@ class Config(Section):
         if self.adapter.width % self.adapter.heads:
             raise ValueError(f"adapter.heads: {self.adapter.heads} does not divide adapter.width {self.adapter.width}")
         return self
+
+
+def more_passes_than_cut(fuse: Fuse, cut: Cut) -> str | None:
+    """Say in one line that more passes would be fused than there are; None where there are enough."""
+    if (fuse.passes or 0) <= cut.num_passes:
+        return None
+    return f"fuse.passes: {fuse.passes} is more than the {cut.num_passes} passes of cut.layout {cut.layout}; lower it"
 
 
 def _alike(names: list[str], key: Callable[[str], str]) -> tuple[str, str] | None:

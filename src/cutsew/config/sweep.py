@@ -10,16 +10,13 @@ from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from cutsew.config.base import Section
-from cutsew.config.loading import check_run_name, is_folder_name, load, one_line, override
+from cutsew.config.base import Section, kinds_of
+from cutsew.config.loading import BASE, check_run_name, is_folder_name, load, one_line, override
 from cutsew.config.schema import Config
 from cutsew.config.yaml_file import read_yaml
 from cutsew.errors import UserError
 
 Raw = Mapping[str, Any]
-
-BASE = "default"
-"""Name of the base run."""
 
 SEED = "train.seed"
 """What `seeds` sets; its short name is `seed`, whatever other seeds there are."""
@@ -190,14 +187,17 @@ def short_name(dotted: str) -> str:
 
 
 def _leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    kinds = kinds_of(model)
     for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _leaves(field.annotation, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"
+        models = kinds[name].models.values() if name in kinds else [field.annotation]
+        for one in models:
+            if isinstance(one, type) and issubclass(one, BaseModel):
+                yield from _leaves(one, f"{prefix}{name}.")
+            else:
+                yield f"{prefix}{name}"
 
 
-SETTINGS = tuple(_leaves(Config))
+SETTINGS = tuple(dict.fromkeys(_leaves(Config)))
 """All dotted settings, in the order of the config file."""
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from cutsew.audit.run import Run
-from cutsew.config.method import Cut, Fuse, Score
+from cutsew.config.method import Score, parse_cut, parse_fuse
 from cutsew.config.networks import Teacher
 from cutsew.data.images import read_image
 from cutsew.errors import UserError
@@ -92,7 +92,7 @@ class Together:
             raise UserError(f"--ensemble: {folder} has no {table.ENSEMBLE}; run it with predict.ensemble: teacher")
         self._usual = table.read_score_statistics(folder / table.ENSEMBLE, classes)
         run = Run(folder)
-        scoring = run.settings("fused.zarr", "score", Score)
+        scoring = run.settings("fused.zarr", "score", Score.model_validate)
         if scoring.rule != "softmax":
             raise UserError(
                 f"--ensemble: {folder} fused {scoring.rule}'s scores, and new images are scored by crops; omit it"
@@ -102,7 +102,7 @@ class Together:
         if views is None or text is None or not records:
             raise UserError(f"--ensemble: {folder} has no teacher that can score new images; omit it")
         settings = read_record(records[0], "settings")
-        self._cut = Cut.model_validate(settings["cut"])
+        self._cut = parse_cut(settings["cut"])
         self._teacher = teachers.build(Teacher.model_validate(settings["teacher"]), pick_device(device))
         self._texts = read_texts(text)
         if self._texts.weights != self._teacher.weights_digest:
@@ -111,7 +111,7 @@ class Together:
             raise UserError(
                 f"{views}: encoded with other preprocessing than the teacher's; delete it and run the workflow again"
             )
-        self._fuse = run.settings("fused.zarr", "fuse", Fuse)
+        self._fuse = run.settings("fused.zarr", "fuse", parse_fuse)
         self._epsilon = scoring.epsilon
         made, name = run.record("fused.zarr"), FOUND.get(self._fuse.rule)
         self._found = 0.0

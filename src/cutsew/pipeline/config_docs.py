@@ -36,6 +36,9 @@ class Setting:
         default: as in the config file; None for a section and for `classes`.
         description: what it means.
         section: whether it holds others.
+        only: kinds of its section that have it, such as `gated` of `fuse.rule`; empty where all have it.
+        by: of a section with kinds: the name of its setting that selects one.
+        kinds: of a section with kinds: the values of that setting.
 
     """
 
@@ -44,6 +47,9 @@ class Setting:
     default: Any
     description: str
     section: bool
+    only: tuple[str, ...] = ()
+    by: str = ""
+    kinds: tuple[str, ...] = ()
 
 
 def schema() -> Json:
@@ -59,8 +65,7 @@ def settings() -> list[Setting]:
 
 def default_yaml(values: Mapping[str, Any]) -> str:
     """Write values of all settings as a config file with each setting's description above it."""
-    meanings = {setting.name: setting.description for setting in settings()}
-    return "\n".join(_documented(values, meanings, "")).lstrip("\n") + "\n"
+    return "\n".join(_documented(values, settings(), "")).lstrip("\n") + "\n"
 
 
 def defaults() -> Json:
@@ -77,6 +82,11 @@ def reference() -> str:
         "Names are dotted: `cut.passes` is `passes` below `cut`. The last column names the stages that read a setting:",
         "a change of it runs these and what follows them again, and nothing else. A dash means that no stage reads it:",
         "the setting says where or how the work is done.",
+        "",
+        "Some sections have kinds, which one of their settings selects (`cut.layout`, `fuse.rule`). Where only some",
+        "kinds have a setting, the column `only` names them, and with other kinds the setting is refused. A run, a",
+        "sweep or `--config` that selects another kind keeps the settings of the config file that this kind has too,",
+        "and leaves out those that it lacks.",
     ]
     top_level = [s for s in settings() if "." not in s.name and not s.section]
     lines += ["", "## Top level", *_table(top_level)]
@@ -117,15 +127,47 @@ def generated() -> dict[str, str]:
     }
 
 
-def _walk(node: Json, whole: Json, prefix: str) -> Iterator[Setting]:
+def _walk(node: Json, whole: Json, prefix: str, only: tuple[str, ...] = ()) -> Iterator[Setting]:
     for key, field in node["properties"].items():
-        name = f"{prefix}{key}"
-        target = _resolve(field, whole)
-        section = "properties" in target
-        kind = "" if section else _kind(target, whole)
-        yield Setting(name, kind, None if section else field.get("default"), field["description"], section)
-        if section:
-            yield from _walk(target, whole, f"{name}.")
+        yield from _walk_one(f"{prefix}{key}", field, whole, only)
+
+
+def _walk_one(name: str, field: Json, whole: Json, only: tuple[str, ...]) -> Iterator[Setting]:
+    target = _resolve(field, whole)
+    section = "properties" in target or "discriminator" in target
+    kind = "" if section else _kind(target, whole)
+    default = None if section else field.get("default")
+    by = target.get("discriminator", {}).get("propertyName", "")
+    models = [_resolve(one, whole) for one in target["anyOf"]] if by else []
+    kinds = tuple(one for model in models for one in _values(model["properties"][by]))
+    yield Setting(name, kind, default, field["description"], section, only, by, kinds)
+    if by:
+        yield from _walk_kinds(models, by, whole, f"{name}.")
+    elif section:
+        yield from _walk(target, whole, f"{name}.", only)
+
+
+def _walk_kinds(models: list[Json], by: str, whole: Json, prefix: str) -> Iterator[Setting]:
+    """List the settings of a section that has kinds: what selects one, then what each kind has."""
+    selecting = [model["properties"][by] for model in models]
+    kinds = [_values(field) for field in selecting]
+    values = ", ".join(f"`{kind}`" for of_model in kinds for kind in of_model)
+    meaning = "; ".join(
+        field["description"] if len(names) > 1 else f"{names[0]}: {field['description']}"
+        for field, names in zip(selecting, kinds, strict=True)
+    )
+    yield Setting(f"{prefix}{by}", values, selecting[0]["default"], meaning, section=False)
+    rows = [(key, field) for model in models for key, field in model["properties"].items() if key != by]
+    distinct = [row for i, row in enumerate(rows) if row not in rows[:i]]
+    for key, field in sorted(distinct, key=lambda row: [key for key, _ in rows].index(row[0])):
+        having = [model["properties"].get(key) == field for model in models]
+        only = tuple(kind for names, has in zip(kinds, having, strict=True) if has for kind in names)
+        yield from _walk_one(f"{prefix}{key}", field, whole, () if all(having) else only)
+
+
+def _values(field: Json) -> tuple[str, ...]:
+    """Return the values of a literal."""
+    return tuple(field.get("enum", [field.get("const")]))
 
 
 def _resolve(field: Json, whole: Json) -> Json:
@@ -158,28 +200,62 @@ def _list_kind(field: Json, whole: Json) -> str:
 
 
 def _table(chosen: list[Setting]) -> list[str]:
-    rows = ["", "| setting | values | default | meaning | read by |", "|---|---|---|---|---|"]
+    with_kinds = any(setting.only for setting in chosen)
+    header = ("setting", *(("only",) if with_kinds else ()), "values", "default", "meaning", "read by")
+    rows = ["", _row(header), "|" + "---|" * len(header)]
     for setting in chosen:
+        only = (", ".join(f"`{kind}`" for kind in setting.only),) if with_kinds else ()
         default = "(required)" if setting.name == "classes" else f"`{_inline(setting.default)}`"
         read_by = ", ".join(readers(setting.name)) or "-"
-        cells = (f"`{setting.name}`", setting.kind, default, setting.description, read_by)
-        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        rows.append(_row((f"`{setting.name}`", *only, setting.kind, default, setting.description, read_by)))
     return rows
 
 
-def _documented(values: Mapping[str, Any], meanings: Mapping[str, str], prefix: str) -> Iterator[str]:
+def _row(cells: tuple[str, ...]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _documented(values: Mapping[str, Any], rows: list[Setting], prefix: str, kind: str = "") -> Iterator[str]:
     depth = prefix.count(".")
     indent = "  " * depth
-    for key, value in values.items():
-        name = f"{prefix}{key}"
+    here = [row for row in rows if row.name.startswith(prefix) and "." not in row.name.removeprefix(prefix)]
+    for row in here:
+        key = row.name.removeprefix(prefix)
+        if row.only and kind not in row.only:
+            continue
         if depth == 0:
             yield ""
-        yield from textwrap.wrap(meanings[name], WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
-        if any(other.startswith(f"{name}.") for other in meanings):
+        yield from _comment(row.description, indent)
+        if row.section:
             yield f"{indent}{key}:"
-            yield from _documented(value, meanings, f"{name}.")
+            yield from _documented(values[key], rows, f"{row.name}.", values[key].get(row.by, ""))
+            yield from _other_kinds(row, values[key].get(row.by, ""), rows, f"{indent}  ")
         else:
-            yield f"{indent}{key}: {_inline(value)}"
+            yield f"{indent}{key}: {_inline(values[key])}"
+
+
+def _other_kinds(section: Setting, kind: str, rows: list[Setting], indent: str) -> Iterator[str]:
+    """Write the settings and defaults of a section's other kinds as comments."""
+    here = [row for row in rows if row.name.rpartition(".")[0] == section.name and row.only]
+    own = {
+        one: {row.name.rpartition(".")[2]: _default(row, rows) for row in here if one in row.only}
+        for one in section.kinds
+    }
+    others = {one: settings for one, settings in own.items() if one == kind or settings != own[kind]}
+    if len(others) > 1:
+        yield f"{indent}# what each {section.by} has of its own, with its defaults:"
+        yield from (f"{indent}#   {_inline({section.by: one, **settings})}" for one, settings in others.items())
+
+
+def _default(row: Setting, rows: list[Setting]) -> Any:  # noqa: ANN401
+    if not row.section:
+        return row.default
+    inside = [one for one in rows if one.name.rpartition(".")[0] == row.name]
+    return {one.name.rpartition(".")[2]: _default(one, rows) for one in inside}
+
+
+def _comment(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
 
 
 def _inline(value: Any) -> str:  # noqa: ANN401
@@ -189,7 +265,9 @@ def _inline(value: Any) -> str:  # noqa: ANN401
 
 
 def _flow(value: Any, style: str | None = None) -> str:  # noqa: ANN401
-    text: str = yaml.safe_dump(value, default_flow_style=True, default_style=style, width=10**6, allow_unicode=True)
+    text: str = yaml.safe_dump(
+        value, default_flow_style=True, default_style=style, width=10**6, allow_unicode=True, sort_keys=False
+    )
     return text.removesuffix("...\n").strip("\n")
 
 

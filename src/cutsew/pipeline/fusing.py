@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from cutsew.config.method import Fuse
+from cutsew.config.method import CdulFusion, Fuse, GatedFusion, MaxFusion, MeanFusion, SoftFusion, StandardFusion
 from cutsew.method.fuse import fuse as fuse_views
 from cutsew.method.fuse import fuse_cdul, fuse_gated, fuse_mean, fuse_soft, fuse_standard
 from cutsew.method.score import Floats
@@ -32,21 +32,22 @@ def fuse_by(
 
     """
     clamp = epsilon if answers.activation == "softmax" else None
-    match rule.rule:
-        case "gated":
+    match rule:
+        case MaxFusion():
+            return fuse_views(whole, crops, rule.alpha, rule.space, clamp)
+        case GatedFusion():
             return fuse_gated(whole, crops, rule.gate)
-        case "mean":
+        case MeanFusion():
             return fuse_mean(whole, crops, clamp)
-        case "cdul":
+        case CdulFusion():
             return fuse_cdul(whole, crops, rule.zeta, clamp)
-        case "soft":
+        case SoftFusion():
             softened = softened_by(whole, found, epsilon, answers), softened_by(crops, found, epsilon, answers)
             return fuse_soft(*softened, rule.alpha, rule.tau, rule.anchor)
-        case "standard":
-            tau = rule.tau if rule.combine == "soft" else None
-            z, winner = fuse_standard(similarities(whole, answers), similarities(crops, answers), tau)
+        case StandardFusion():
+            compared = similarities(whole, answers), similarities(crops, answers)
+            z, winner = fuse_standard(*compared, rule.tau)
             return z - np.float32(found), winner
-    return fuse_views(whole, crops, rule.alpha, rule.space, clamp)
 
 
 def similarities(z: Floats, answers: Answers) -> Floats:

@@ -11,10 +11,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cutsew.config import Config, load, override
-from cutsew.config.method import Cut
+from cutsew.config import Config, load_runs, override
+from cutsew.config.loading import BASE
+from cutsew.config.method import CropsPerJob, Cut, RandomCrops, TileGrid, Tiles, WindowGrid
 from cutsew.config.named_models import HUB, OPEN_CLIP_CONFIG, local_files
-from cutsew.errors import printable
+from cutsew.config.schema import more_passes_than_cut
+from cutsew.errors import UserError, printable
 from cutsew.models.model_tables import model_config
 from cutsew.models.preprocessing import TIMM_CONFIG
 from cutsew.pipeline.graph import STAGES
@@ -25,7 +27,7 @@ from cutsew.storage.tables import read_record
 if TYPE_CHECKING:
     import pandas as pd
 
-DEFAULT = "default"
+DEFAULT = BASE
 """Name of the base run."""
 
 SHIPPED = "demo"
@@ -44,30 +46,12 @@ LABELED_BY = {"pseudo": "correct", "fused": "fuse"}
 SCORING = {"score", "import_scores"}
 """The stages that make logits.zarr, one in each run."""
 
-USED = {
-    "max": {"alpha", "space"},
-    "gated": {"gate"},
-    "mean": set[str](),
-    "cdul": {"zeta"},
-    "soft": {"alpha", "soften", "tau", "anchor"},
-    "standard": {"combine", "tau"},
-}
-"""`fuse.rule` -> settings of `fuse` that it uses, of those that not all rules use."""
-
 CONVOLUTIONAL = ("convnext", "efficientnet")
 """Beginnings of timm's names of towers that are convolutional throughout and pool by the mean."""
 
 SMALL = 0.88
 """Side of a tile against that of a vision transformer's own grid where the layout is automatic: nine such tiles that do
 not overlap, and the whole photo, take about 8 views' work, and made better labels than 20 random crops."""
-
-IDLE_CUT = {
-    "random": ("tiles", "windows"),
-    "spread": ("tiles", "windows"),
-    "tiles": ("windows", "passes", "area", "aspect", "flip", "seed"),
-    "windows": ("tiles", "passes", "passes_per_job", "area", "aspect", "flip", "seed"),
-}
-"""`cut.layout` -> settings of `cut` that it does not use."""
 
 WEIGHTS_OF: dict[str, tuple[str, ...]] = {
     "text": ("teacher",),
@@ -96,13 +80,11 @@ class Plan:
     """
 
     def __init__(self, raw: Mapping[str, Any], results: Path = Path("results")) -> None:
-        base = load(raw)
-        self.runs: dict[str, Config] = {DEFAULT: base}
-        for name, changes in base.runs.items():
-            self.runs[name] = load(override(raw, changes))
-        self.runs = {name: _with_layout(_with_rebuilt_weights(run, results)) for name, run in self.runs.items()}
+        loaded = load_runs(raw)
+        self.runs = {name: _with_layout(_with_rebuilt_weights(run, results)) for name, run in loaded.items()}
         self.runs = {name: _without_idle_crops(run, self.runs.values()) for name, run in self.runs.items()}
-        self.config = base
+        self.runs = {name: _with_all_passes(run) for name, run in self.runs.items()}
+        self.config = loaded[DEFAULT]
         self._results = results
         self._owners: dict[tuple[str, str], str] = {}
         self._signatures: dict[tuple[str, str], str] = {}
@@ -120,10 +102,11 @@ class Plan:
             source, target = dumped, chosen
             for group in groups:
                 source, target = source[group], target.setdefault(group, {})
-            target[leaf] = source[leaf]
+            if leaf in source:  # else it is a setting of another kind of the section
+                target[leaf] = source[leaf]
         for section in ("teacher", "student"):
             _drop_other_kinds(chosen.get(section), dumped[section]["kind"])
-        _drop_idle(chosen, layout=dumped["cut"]["layout"], passes=self.runs[run].cut.num_passes)
+        _drop_idle(chosen)
         _drop_idle_wordings(chosen.get("prompts", {}))
         return chosen
 
@@ -298,7 +281,7 @@ def _drop_idle_wordings(prompts: dict[str, Any]) -> None:
         prompts.pop("wordings", None)
 
 
-def _drop_idle(chosen: dict[str, Any], layout: str, passes: int) -> None:
+def _drop_idle(chosen: dict[str, Any]) -> None:
     """Leave out settings that are not used, and which labels `select` and `train` read: their inputs say that."""
     scoring = chosen.get("score", {})
     if scoring.get("rule") == "tagclip":
@@ -307,15 +290,6 @@ def _drop_idle(chosen: dict[str, Any], layout: str, passes: int) -> None:
         scoring.pop("tagclip", None)
     if not scoring:
         chosen.pop("score", None)
-    cut = chosen.get("cut", {})
-    for name in IDLE_CUT.get(layout, ()):
-        cut.pop(name, None)
-    fuse = chosen.get("fuse", {})
-    idle = set().union(*USED.values()) - USED.get(fuse.get("rule"), set())
-    for name in idle | ({"tau"} if (fuse.get("rule"), fuse.get("combine")) == ("standard", "sum") else set()):
-        fuse.pop(name, None)
-    if fuse.get("passes") in (None, passes):
-        fuse.pop("passes", None)
     for section in ("select", "train"):
         chosen.get(section, {}).pop("labels", None)
     if chosen.get("sew", {}).get("enabled") is False:
@@ -341,7 +315,17 @@ def _without_idle_crops(config: Config, runs: Iterable[Config]) -> Config:
         same = (other.dataset, other.teacher, other.cut) == (config.dataset, config.teacher, config.cut)
         if same and other.score.rule != "tagclip":
             return config
-    return load(override(config.model_dump(), {"cut.layout": "random", "cut.passes": 0, "fuse.passes": None}))
+    per_job = {"passes_per_job": config.cut.passes_per_job} if isinstance(config.cut, CropsPerJob) else {}
+    cut = config.cut if isinstance(config.cut, RandomCrops) else RandomCrops(**per_job)
+    none = cut.model_copy(update={"layout": "random", "passes": 0})
+    return config.model_copy(update={"cut": none, "fuse": config.fuse.model_copy(update={"passes": None})})
+
+
+def _with_all_passes(config: Config) -> Config:
+    """Say `fuse.passes: null` where it is M: both fuse all crops."""
+    if config.fuse.passes is None or config.teacher.kind == "scores" or config.fuse.passes != config.cut.num_passes:
+        return config
+    return config.model_copy(update={"fuse": config.fuse.model_copy(update={"passes": None})})
 
 
 def _with_layout(config: Config) -> Config:
@@ -351,7 +335,8 @@ def _with_layout(config: Config) -> Config:
 
     What the hub's cache says of a model does not count: it comes with the first job, and the layout would change.
     """
-    if config.cut.layout != "auto":
+    cut = config.cut
+    if cut.layout != "auto":
         return config
     if config.teacher.kind == "open_clip" and config.teacher.open_clip.model.startswith(HUB):
         convolutional, patch = False, None
@@ -363,15 +348,26 @@ def _with_layout(config: Config) -> Config:
     else:
         convolutional, patch = config.teacher.kind == "conse", None
     side = teacher_side(config)
-    if convolutional and config.cut.windows.lacks_places(side) is None:
-        return load(override(config.model_dump(), {"cut.layout": "windows"}))
-    changes: dict[str, Any] = {"cut.layout": "tiles"}
-    if patch is not None and config.cut.tiles == Cut().tiles:
+    if convolutional and cut.windows.lacks_places(side) is None:
+        return _laid_out(config, WindowGrid(windows=cut.windows))
+    tiles = cut.tiles or TileGrid().tiles
+    if patch is not None and cut.tiles is None:
         grid = side // patch
         small = max(1, round(SMALL * grid))
-        tiles = {"grid": 3, "share": 1 / 3, "side": None if small >= grid else small * patch}
-        changes["cut.tiles"] = [tiles]
-    return load(override(config.model_dump(), changes))
+        tiles = [Tiles(grid=3, share=1 / 3, side=None if small >= grid else small * patch)]
+    return _laid_out(config, TileGrid(tiles=tiles, passes_per_job=cut.passes_per_job))
+
+
+def _laid_out(config: Config, cut: Cut) -> Config:
+    """Set a layout instead of `auto`.
+
+    Raises:
+        UserError: `fuse.passes` is more than it has.
+
+    """
+    if config.teacher.kind != "scores" and (excess := more_passes_than_cut(config.fuse, cut)):
+        raise UserError(excess)
+    return config.model_copy(update={"cut": cut})
 
 
 def patch_of(vision: Mapping[str, Any]) -> int | None:
@@ -389,9 +385,10 @@ def _with_rebuilt_weights(config: Config, results: Path) -> Config:
     if not config.demo.rebuild_teacher:
         return config
     rebuilt = str(results / config.dataset.name / DEFAULT / REBUILT)
-    changes = {
-        f"{section}.open_clip.pretrained": rebuilt
-        for section in ("teacher", "student")
-        if getattr(config, section).open_clip.pretrained == SHIPPED
-    }
-    return load(override(config.model_dump(), changes))
+    changed = {}
+    for section in ("teacher", "student"):
+        settings = getattr(config, section)
+        if settings.open_clip.pretrained == SHIPPED:
+            model = settings.open_clip.model_copy(update={"pretrained": rebuilt})
+            changed[section] = settings.model_copy(update={"open_clip": model})
+    return config.model_copy(update=changed)

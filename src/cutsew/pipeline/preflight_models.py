@@ -104,7 +104,7 @@ def check_tower(config: Config) -> None:
     if config.score.rule == "tagclip" and (residual or timm):
         raise UserError(no_patches(model, "a tower of timm's" if timm else "a ResNet"))
     cell = STRIDE if residual else patch_of(vision)
-    for side in (level.side for level in config.cut.tiles if config.cut.layout == "tiles"):
+    for side in (level.side for level in (config.cut.tiles if config.cut.layout == "tiles" else ())):
         refusal = not_whole_cells(side, cell, model) if side is not None and cell is not None else None
         if refusal is not None:
             raise UserError(refusal)

@@ -12,7 +12,7 @@ import typer
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from cutsew.config.method import Cut
+from cutsew.config.method import Cut, WindowGrid, parse_cut
 from cutsew.config.networks import Teacher
 from cutsew.data.images import read_image
 from cutsew.method.crops import EDGES, Square, crop_boxes, whole_box
@@ -68,7 +68,7 @@ def encode(
 ) -> None:
     """Embed the whole images, or a block of crop passes, of one shard."""
     record = Record("encode", STAGES["encode"].version, settings, [images])
-    cutting = Cut.model_validate(settings["cut"])
+    cutting = parse_cut(settings["cut"])
     shard_size = int(settings["dataset"]["shard_size"])
     rows = read_manifest(images, shard=shard)
     where = pick_device(device)
@@ -155,7 +155,7 @@ def embed_views(
 
 
 def embed_windows(
-    images: pd.DataFrame, model: "teachers.Teacher", settings: Cut, batch_size: int, workers: int
+    images: pd.DataFrame, model: "teachers.Teacher", settings: WindowGrid, batch_size: int, workers: int
 ) -> tuple[npt.NDArray[np.float16], Boxes]:
     """Embed all windows of each photo in one pass of the tower: (M, n, D) float16 and their boxes (M, n, 5)."""
     windows = model.windows(settings.windows)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import typer
 from tqdm import tqdm
 
-from cutsew.config.method import Fuse, Score
+from cutsew.config.method import Fuse, Score, SoftFusion, parse_fuse
 from cutsew.errors import UserError
 from cutsew.method.fuse import fuse_tagclip
 from cutsew.method.soften import found_softening
@@ -48,7 +48,7 @@ def fuse(
     if scoring.rule == "tagclip":
         _fuse_tagclip(logits, tagclip, fused, scoring)
     else:
-        record.facts = _fuse_views(logits, fused, Fuse.model_validate(settings["fuse"]), scoring.epsilon)
+        record.facts = _fuse_views(logits, fused, parse_fuse(settings["fuse"]), scoring.epsilon)
     record.write_beside(fused)
 
 
@@ -136,7 +136,7 @@ def _sample(photos: int) -> npt.NDArray[np.int64]:
     return np.unique(np.linspace(0, photos - 1, min(photos, SAMPLE)).round().astype(np.int64))
 
 
-def _softening(rule: Fuse, zero_shot: "zarr.Array[Any]", answers: Answers) -> float:
+def _softening(rule: SoftFusion, zero_shot: "zarr.Array[Any]", answers: Answers) -> float:
     """Return the softening, found from photos spread evenly over all where it is to be found."""
     if rule.soften != "auto":
         return rule.soften

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from cutsew.config.method import PAPER, Cut, teacher_cost
+from cutsew.config.method import PAPER, Cut, parse_cut, teacher_cost
 from cutsew.method.crops import EDGES
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record, agreed
@@ -28,7 +28,7 @@ def seal(
     """Write the metadata of views.zarr when all chunks are complete."""
     record = Record("seal", STAGES["seal"].version, settings, [images])
     group = folder_of(views)
-    cut, shard_size = Cut.model_validate(settings["cut"]), int(settings["dataset"]["shard_size"])
+    cut, shard_size = parse_cut(settings["cut"]), int(settings["dataset"]["shard_size"])
     rows = read_manifest(images)
     blocks = -(-cut.num_passes // cut.block_size)
     shards = sorted(int(shard) for shard in rows["shard"].unique())

@@ -1,11 +1,14 @@
 """config.load: one line that names the dotted setting, what is wrong and what to do."""
 
+import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cutsew.config import Config, load, override
+from cutsew.config import Config, load, override, with_command_line
+from cutsew.config.base import kinds_of
 from cutsew.errors import UserError
+from cutsew.pipeline import config_docs
 
 BASE = {"classes": ["cat", "dog", "horse"]}
 
@@ -15,7 +18,7 @@ WRONG = [
     (BASE | {"fused": {}}, "fused: unknown setting; did you mean fuse?"),
     (
         BASE | {"fuse": {"zzz": 1}},
-        "fuse.zzz: unknown setting; known: rule, space, alpha, gate, zeta, soften, combine, tau, anchor, passes",
+        "fuse.zzz: unknown setting; known: rule, passes, space, alpha, gate, zeta, soften, tau, anchor",
     ),
     (BASE | {"teacher": {"conse": {"topp": 1}}}, "teacher.conse.topp: unknown setting; did you mean top?"),
     (
@@ -66,7 +69,47 @@ WRONG = [
         BASE | {"prompts": {"names": {"cat": 3}}},
         "prompts.names.cat: input should be a valid string, not 3; put quotes around it",
     ),
-    (BASE | {"cut": {"tiles": [{"grid": 0}]}}, "cut.tiles.0.grid: input should be greater than or equal to 1, not 0"),
+    (
+        BASE | {"cut": {"layout": "tiles", "tiles": [{"grid": 0}]}},
+        "cut.tiles.0.grid: input should be greater than or equal to 1, not 0",
+    ),
+    (
+        BASE | {"fuse": {"rule": "maxx"}},
+        "fuse.rule: input should be 'max', 'gated', 'mean', 'cdul', 'soft' or 'standard', not 'maxx'",
+    ),
+    (
+        BASE | {"fuse": {"rule": None}},
+        "fuse.rule: input should be 'max', 'gated', 'mean', 'cdul', 'soft' or 'standard', not 'None'",
+    ),
+    (BASE | {"fuse": 3}, "fuse: input should be a valid dictionary, not 3"),
+    (
+        BASE | {"cut": {"layout": "windows", "windows": {"scal": 2}}},
+        "cut.windows.scal: unknown setting; did you mean scale?",
+    ),
+    (
+        BASE | {"fuse": {"gate": 0.1, "rule": "soft"}},
+        "fuse.gate: is a setting of rule gated, and fuse.rule is soft; leave it out, or set fuse.rule",
+    ),
+    (
+        BASE | {"fuse": {"rule": "gated", "alpha": 0.1}},
+        "fuse.alpha: is a setting of rule max or soft, and fuse.rule is gated; leave it out, or set fuse.rule",
+    ),
+    (
+        BASE | {"method": "released", "fuse": {"alpha": 0.1}},
+        "fuse.alpha: is a setting of rule max or soft, and fuse.rule is gated; leave it out, or set fuse.rule",
+    ),
+    (
+        BASE | {"cut": {"tiles": [{"grid": 2}]}},
+        "cut.tiles: is a setting of layout tiles or auto, and cut.layout is random; leave it out, or set cut.layout",
+    ),
+    (
+        BASE | {"method": "cutsew", "cut": {"passes": 3}},
+        "cut.passes: is a setting of layout random or spread, and cut.layout is auto; leave it out, or set cut.layout",
+    ),
+    (
+        BASE | {"runs": {"a": {"fuse.rule": "mean", "fuse.alpha": 0.1}}},
+        "runs.a: fuse.alpha: is a setting of rule max or soft, and fuse.rule is mean; leave it out, or set fuse.rule",
+    ),
     (
         BASE | {"runs": {"a": {"fuse.alpha": -1}}},
         "runs.a: fuse.alpha: input should be greater than or equal to 0, not -1",
@@ -129,6 +172,63 @@ def test_override_by_dotted_name_keeps_the_rest():
     merged = override(raw, {"fuse.alpha": 0.5, "cut": {"passes": 3}})
     assert merged == BASE | {"fuse": {"space": "probability", "alpha": 0.5}, "cut": {"passes": 3}}
     assert raw["fuse"]["alpha"] == 0.2
+
+
+@pytest.mark.parametrize(
+    ("raw", "changes", "left"),
+    [
+        ({"fuse": {"alpha": 0.5, "passes": 3}}, {"fuse.rule": "mean"}, {"fuse": {"rule": "mean", "passes": 3}}),
+        (
+            {"fuse": {"alpha": 0.5}},
+            {"fuse": {"rule": "soft", "tau": 1}},
+            {"fuse": {"rule": "soft", "alpha": 0.5, "tau": 1}},
+        ),
+        ({"fuse": {"rule": "gated", "gate": 0.5}}, {"fuse.rule": "max"}, {"fuse": {"rule": "max"}}),
+        (
+            {"cut": {"passes": 3, "passes_per_job": 2}},
+            {"method": "cutsew"},
+            {"method": "cutsew", "cut": {"passes_per_job": 2}},
+        ),
+        (
+            {"cut": {"layout": "spread", "passes": 3}},
+            {"method": "cutsew"},
+            {"method": "cutsew", "cut": {"layout": "spread", "passes": 3}},
+        ),
+        ({"method": "cutsew", "cut": {"tiles": [{"grid": 2}]}}, {"method": "paper"}, {"method": "paper", "cut": {}}),
+    ],
+)
+def test_a_run_that_selects_another_kind_leaves_out_what_that_lacks(raw, changes, left):
+    assert override(BASE | raw, changes) == BASE | left
+    assert load(BASE | raw | {"runs": {"a": changes}}) == load(BASE | raw).model_copy(update={"runs": {"a": changes}})
+
+
+def test_the_command_line_selects_a_kind_as_a_run_does():
+    given = {"fuse": {"rule": "mean"}}
+    merged = {
+        "fuse": {"alpha": 0.5, "rule": "mean"},
+        "runs": {"a": {"fuse.rule": "max", "fuse.alpha": 1}},
+    }  # by Snakemake
+    assert with_command_line(BASE | merged, given) == BASE | {"fuse": {"rule": "mean"}, "runs": merged["runs"]}
+    assert with_command_line(BASE | merged, {}) == BASE | merged
+
+
+KINDS = [(section, kind) for section, kinds in kinds_of(Config).items() for kind in kinds.models]
+
+
+@pytest.mark.parametrize(("section", "kind"), KINDS)
+def test_what_is_loaded_is_valid_under_the_schema(section, kind):
+    """Editors validate with the schema: it accepts every kind, with and without its name where `method` sets it."""
+    model = kinds_of(Config)[section].models[kind]
+    values = model(**{kinds_of(Config)[section].by: kind}).model_dump(mode="json")
+    assert load(BASE | {section: values}).model_dump(mode="json")[section] == values
+    schema = config_docs.schema()
+    jsonschema.validate(BASE | {section: values}, schema)
+    values.pop(kinds_of(Config)[section].by)
+    jsonschema.validate(BASE | {section: values}, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(BASE | {section: {**values, "nonsense": 1}}, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(BASE | {"fuse": {"alpha": 1, "gate": 1}}, schema)
 
 
 @settings(deadline=None, max_examples=60)

@@ -3,7 +3,8 @@
 import pytest
 
 from cutsew.config import load, override
-from cutsew.config.method import METHODS, fill_in
+from cutsew.config.loading import fill_in
+from cutsew.config.method import METHODS
 from cutsew.errors import UserError
 from cutsew.pipeline.graph import STAGES
 from cutsew.pipeline.plan import DEFAULT, Plan
@@ -76,17 +77,20 @@ def test_salient_photos_follow_the_labels_that_they_are_chosen_by():
     assert [plan.owner(run, "select") for run in plan.runs] == [DEFAULT, "a", "b", DEFAULT]
 
 
-def test_idle_settings_rerun_nothing():
+def test_params_hold_the_settings_of_the_selected_rule():
     plan = Plan(BASE)
-    assert plan.settings(DEFAULT, "fuse")["fuse"] == {"rule": "max", "space": "logit", "alpha": 0.1}
+    assert plan.settings(DEFAULT, "fuse")["fuse"] == {
+        "rule": "max",
+        "passes": None,
+        "space": "logit",
+        "alpha": 0.1,
+    }
     every = Plan({**BASE, "fuse": {"passes": 20}})
     assert every.params(DEFAULT, "fuse") == plan.params(DEFAULT, "fuse")
     gated = Plan({**BASE, "fuse": {"rule": "gated", "passes": 3}})
     assert gated.settings(DEFAULT, "fuse")["fuse"] == {"rule": "gated", "gate": 0.01, "passes": 3}
     standard = Plan({**BASE, "classes": ["a", "b", "c"], "fuse": {"rule": "standard"}})
-    assert standard.settings(DEFAULT, "fuse")["fuse"] == {"rule": "standard", "combine": "sum"}
-    soft = Plan({**BASE, "classes": ["a", "b", "c"], "fuse": {"rule": "standard", "combine": "soft"}})
-    assert soft.settings(DEFAULT, "fuse")["fuse"] == {"rule": "standard", "combine": "soft", "tau": 0.25}
+    assert standard.settings(DEFAULT, "fuse")["fuse"] == {"rule": "standard", "passes": None, "tau": None}
 
 
 @pytest.mark.parametrize(
@@ -116,16 +120,21 @@ def test_a_layout_of_regions_sets_the_number_of_passes():
 
 
 @pytest.mark.parametrize(
-    ("first", "change"),
+    ("cut", "read"),
     [
-        ({"cut.layout": "tiles"}, {"cut.seed": 1, "cut.flip": 0, "cut.passes": 3, "cut.windows": {"scale": 3}}),
-        ({"cut.layout": "windows"}, {"cut.area": [0.2, 0.3], "cut.passes_per_job": 3}),
-        ({}, {"cut.tiles": [{"grid": 2, "share": 0.6}], "cut.windows.scale": 3}),
+        ({}, {"layout", "area", "aspect", "flip", "seed", "passes_per_job"}),
+        ({"layout": "tiles"}, {"layout", "tiles", "passes_per_job"}),
+        ({"layout": "windows"}, {"layout", "windows"}),
     ],
 )
-def test_an_idle_setting_of_the_layout_encodes_nothing_again(first, change):
-    plan = Plan({**BASE, "runs": {"one": first, "other": {**first, **change}}})
-    assert plan.owner("other", "encode") == plan.owner("one", "encode")
+def test_encoding_reads_the_settings_of_its_layout(cut, read):
+    assert set(Plan({**BASE, "cut": cut}).settings(DEFAULT, "encode")["cut"]) == read
+
+
+def test_the_number_of_imported_passes_is_not_that_of_the_crops():
+    scores = {"kind": "scores", "scores": {"file": "scores.npz"}}
+    plan = Plan({**BASE, "teacher": scores, "cut": {"passes": 5}, "fuse": {"passes": 5}})
+    assert plan.settings(DEFAULT, "fuse")["fuse"]["passes"] == 5
 
 
 def test_another_layout_encodes_again():
@@ -153,7 +162,9 @@ def test_the_automatic_layout_is_what_the_tower_can_do(teacher, layout):
     raw = {**BASE, "teacher": teacher, "cut": {"layout": "auto"}}
     found = Plan(raw).runs[DEFAULT].cut.model_dump(mode="json")
     assert found["layout"] == layout
-    plan = Plan({**raw, "runs": {"same": {f"cut.{name}": found[name] for name in ("layout", "tiles")}}})
+    plan = Plan(
+        {**raw, "runs": {"same": {f"cut.{name}": value for name, value in found.items() if name != "passes_per_job"}}}
+    )
     assert plan.owner("same", "encode") == DEFAULT
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sewing_world import CLASSES, backbone, make_world, run_train, settings
 
-from cutsew.config.method import Cut
+from cutsew.config.method import RandomCrops
 from cutsew.config.networks import Teacher
 from cutsew.errors import UserError
 from cutsew.inference.classifier import open_classifier
@@ -30,7 +30,7 @@ from cutsew.storage.zarr_reader import array_of, open_group, read
 from cutsew.storage.zarr_writer import write_group
 
 TINY = {"kind": "open_clip", "open_clip": {"model": "cutsew-tiny", "pretrained": "demo", "image_size": 96}}
-CUT = Cut(passes=3, passes_per_job=3).model_dump(mode="json")
+CUT = RandomCrops(passes=3, passes_per_job=3).model_dump(mode="json")
 EPSILON = {"score": {"epsilon": 1e-6}}
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cutsew.config.method import Fuse
+from cutsew.config.method import parse_fuse
 from cutsew.method.fuse import WHOLE, fuse, fuse_cdul, fuse_gated, fuse_mean, fuse_soft, fuse_standard, standardized
 from cutsew.method.metrics import average_precision, mean_average_precision
 from cutsew.method.score import logit, sigmoid, softmax
@@ -246,7 +246,7 @@ def test_rules_side_by_side_on_real_scores():
         "gated": fuse_gated(zero_shot, tiles, 0.01)[0],
         "mean": fuse_mean(zero_shot, tiles, 1e-6)[0],
         "cdul": fuse_cdul(zero_shot, tiles, 0.5, 1e-6)[0],
-        "standard": fuse_by(Fuse(rule="standard"), zero_shot, tiles, 0.0, 1e-6, Answers())[0],
+        "standard": fuse_by(parse_fuse({"rule": "standard"}), zero_shot, tiles, 0.0, 1e-6, Answers())[0],
     }
     found = {name: mean_average_precision(average_precision(stored["labels"], z)) for name, z in fused.items()}
     print("\n".join(f"{name:16} {value:.2f}" for name, value in found.items()))
@@ -276,12 +276,14 @@ def test_logits_of_a_sigmoid_are_fused_without_a_clamp(zero_shot, crops, zeta):
 
 def test_strongly_negative_logits_keep_their_order():
     zero_shot, crops = np.array([[-20.0], [-25.0]], np.float32), np.array([[[-21.0], [-24.0]]], np.float32)
-    made = {rule: Fuse(rule=rule) for rule in ("max", "gated", "mean", "cdul", "soft")}
-    made["probability"] = Fuse(space="probability", alpha=0.0)
+    made = {rule: parse_fuse({"rule": rule}) for rule in ("max", "gated", "mean", "cdul", "soft")}
+    made["probability"] = parse_fuse({"space": "probability", "alpha": 0.0})
     for name, rule in made.items():
         z, _ = fuse_by(rule, zero_shot, crops, 0.5, 1e-6, Answers("sigmoid"))
         assert z[0, 0] > z[1, 0] and z.max() < -9, name
-    halved, _ = fuse_by(Fuse(rule="soft", alpha=0, anchor=1), zero_shot, crops, 0.5, 1e-6, Answers("sigmoid"))
+    halved, _ = fuse_by(
+        parse_fuse({"rule": "soft", "alpha": 0, "anchor": 1}), zero_shot, crops, 0.5, 1e-6, Answers("sigmoid")
+    )
     assert halved.tolist() == [[-10.0], [-12.5]]  # soften multiplies a sigmoid's logits
 
 
@@ -290,7 +292,7 @@ def test_standard_takes_a_sigmoids_logits_as_they_are_and_a_softmaxs_logarithms(
     x = np.array([[3.0, 1.0, -2.0, 0.0]])
     crop = np.array([[[0.0, 4.0, 1.0, 1.0]]])
     expected, _ = fuse_standard(x, crop)
-    rule = Fuse(rule="standard")
+    rule = parse_fuse({"rule": "standard"})
     plain, _ = fuse_by(rule, x, crop, 0.5, 1e-6, Answers("sigmoid"))
     assert plain == pytest.approx(expected - 0.5, abs=1e-6)
     z, crops = (logit(softmax(values), 1e-9) for values in (x, crop))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny_models import TEXT, checkpoint
 
-from cutsew.config.method import PAPER, Cut, Windows, teacher_cost
+from cutsew.config.method import PAPER, Windows, parse_cut, teacher_cost
 from cutsew.config.networks import Teacher
 from cutsew.data.images import inspect
 from cutsew.errors import UserError
@@ -153,7 +153,7 @@ def test_too_many_windows_are_refused(tmp_path):
     ],
 )
 def test_cost_by_hand(cut, cost):
-    assert teacher_cost(Cut.model_validate(cut).looks(224), 224) == pytest.approx(cost)
+    assert teacher_cost(parse_cut(cut).looks(224), 224) == pytest.approx(cost)
     assert teacher_cost(PAPER.looks(448), 448) == 21
 
 
@@ -194,7 +194,7 @@ def test_encode_stores_all_windows_and_their_boxes(tmp_path):
     teacher["open_clip"] = {"model": "test-resnet", "pretrained": str(path), "image_size": None}
     settings = {"teacher": teacher, "cut": cut, "dataset": {"shard_size": 4}}
     views_of = tmp_path / "views.zarr"
-    assert (Cut.model_validate(cut).num_passes, Cut.model_validate(cut).block_size) == (9, 9)
+    assert (parse_cut(cut).num_passes, parse_cut(cut).block_size) == (9, 9)
     encode(tmp_path / "images.parquet", views_of, settings, shard=0, device="cpu")
     encode(tmp_path / "images.parquet", views_of, settings, shard=0, block=0, passes=9, device="cpu", batch_size=1)
     seal(tmp_path / "images.parquet", views_of / "zarr.json", settings)
