@@ -297,6 +297,31 @@ CONTENT = [
     ),
     ("more passes fused than made", b"classes: [a, b]\nfuse: {passes: 30}\n", REFUSED, r"^fuse\.passes: 30 is more"),
     (
+        "a setting of another fusion rule",
+        b"classes: [a, b]\nfuse: {rule: mean, gate: 0.1}\n",
+        REFUSED,
+        r"^fuse\.gate: is a setting of rule gated, and fuse\.rule is mean; leave it out, or set fuse\.rule$",
+    ),
+    (
+        "a setting of another layout",
+        b"classes: [a, b]\ncut: {layout: windows, passes: 3}\n",
+        REFUSED,
+        r"^cut\.passes: is a setting of layout random or spread, and cut\.layout is windows; leave it out",
+    ),
+    (
+        "a run of another fusion rule",
+        b"classes: [a, b]\nfuse: {alpha: 0.3}\nruns: {x: {fuse.rule: mean}}\n",
+        ACCEPTED,
+        "fuse.alpha=0.3",
+    ),
+    (
+        "a fusion rule that is a list",
+        b"classes: [a, b]\nfuse: {rule: [max]}\n",
+        REFUSED,
+        r"^fuse\.rule: input should be",
+    ),
+    ("a section without settings", b"classes: [a, b]\nfuse:\n", REFUSED, r"^fuse: input should be a valid dictionary"),
+    (
         "a width that heads do not divide",
         b"classes: [a, b]\nadapter: {width: 9}\n",
         REFUSED,
@@ -460,6 +485,11 @@ SWEEPS = [
         b"title: x\ngrid: {fuse.alpha: [-1]}\n",
         r"s\.yaml: fuse\.alpha: input should be greater",
     ),
+    (
+        "a parameter that one of the rules lacks",
+        b"title: x\ngrid: {fuse.rule: [max, mean], fuse.alpha: [0, 1]}\n",
+        r"s\.yaml: fuse\.alpha: is a setting of rule max or soft, and fuse\.rule is mean",
+    ),
     ("a grid that is no list", b"title: x\ngrid: {fuse.alpha: 1}\n", r"s\.yaml: grid\.fuse\.alpha"),
     ("a grid without values", b"title: x\ngrid: {fuse.alpha: []}\n", r"s\.yaml: grid\.fuse\.alpha: holds no value"),
     ("seeds that are words", b"title: x\nseeds: [a]\n", r"s\.yaml: seeds\.0"),
@@ -473,7 +503,7 @@ SWEEPS = [
     ("NaN", b"title: x\ngrid: {fuse.alpha: [.nan]}\n", r"s\.yaml: fuse\.alpha"),
     (
         "too many runs",
-        b"title: x\ngrid: {fuse.alpha: [0, 1], fuse.anchor: [0, 1]}\nseeds: [" + b"1," * 9 + b"1]\n",
+        b"title: x\ngrid: {fuse.alpha: [0, 1], fuse.passes: [0, 1]}\nseeds: [" + b"1," * 9 + b"1]\n",
         "4 runs",
     ),
 ]

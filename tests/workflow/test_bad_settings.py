@@ -12,6 +12,7 @@ pytestmark = pytest.mark.workflow
     [
         ({"fuse__alpha": -0.1}, "fuse.alpha: input should be greater than or equal to 0, not -0.1"),
         ({"fuse__alhpa": 0.1}, "fuse.alhpa: unknown setting; did you mean alpha?"),
+        ({"fuse__gate": 0.1}, "fuse.gate: is a setting of rule gated, and fuse.rule is max; leave it out, or set"),
         ({"sew__p": 1.0}, "sew.p: input should be less than 1, not 1.0"),
         ({"select__top_k": 7}, "select.top_k: 7 is more than the 6"),
         ({"classes": ["cat", "cat"]}, "classes: names cat more than once; keep one"),
@@ -34,6 +35,14 @@ def test_one_line_and_nothing_made(workflow, changes, line):
     assert len(errors) == 1 and errors[0].startswith(f"cutsew: {line}")
     assert "Traceback" not in done.stderr
     assert not workflow.results.exists()
+
+
+def test_config_on_the_command_line_selects_another_kind_than_the_file(workflow):
+    workflow.edit(fuse__alpha=0.3)
+    assert workflow.snakemake("-n", "--config", "fuse={rule: mean}").returncode == 0
+    refused = workflow.snakemake("-n", "--config", "fuse={rule: mean, zeta: 0.5}")
+    assert refused.returncode == 1
+    assert "cutsew: fuse.zeta: is a setting of rule cdul, and fuse.rule is mean" in refused.stderr
 
 
 @pytest.mark.parametrize(
