@@ -64,7 +64,7 @@ def sewn(run: Run, name: str, epochs: int | None = None) -> Content | None:
     photos = run.images[run.images["split"] == "train"].reset_index(drop=True)
     if made is None or made.stage != "train" or not (photos["id"] == name).any():
         return None
-    sew, train = run.settings(trained, "sew", Sew), run.settings(trained, "train", Train.model_validate)
+    sew, train = run.settings(trained, "sew", Sew.model_validate), run.settings(trained, "train", Train.model_validate)
     sewn_epochs = int(made.content["facts"]["sewn_epochs"])
     looked = min(sewn_epochs, epochs or sewn_epochs)
     pasted = [path for path in made.inputs if path.name == PATCHES]
