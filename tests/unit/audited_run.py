@@ -73,7 +73,7 @@ def make_truth(folder: Path) -> None:
 def make_labels(base: Path, folder: Path, beta: int = 1, **fusion) -> None:
     """Fuse (in the base run only) and correct."""
     if base == folder:
-        rule = {"rule": "max", "space": "logit", "alpha": ALPHA} | fusion
+        rule = fusion or {"rule": "max", "alpha": ALPHA}
         fuse(base / "logits.zarr", base / "fused.zarr", {"fuse": rule, "score": {"epsilon": 1e-6}})
     correct(base / "fused.zarr", folder / "pseudo.zarr", {"correct": {"rule": "sqrt", "beta": beta}})
 
