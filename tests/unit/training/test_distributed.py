@@ -12,8 +12,9 @@ import torch
 from sewing_world import TRAIN, make_world, settings
 from test_train import assert_same
 
+from cutsew.errors import UserError
 from cutsew.storage.manifest import read_manifest
-from cutsew.training.distributed import ProcessGroup
+from cutsew.training.distributed import ProcessGroup, distributed
 from cutsew.training.sewn_dataset import EpochSampler
 
 TINY = {"kind": "open_clip", "open_clip": {"model": "cutsew-tiny", "pretrained": "demo", "image_size": 64}}
@@ -110,3 +111,24 @@ def test_a_group_of_one_passes_things_on():
     assert group.broadcast([5]) == [5]
     assert group.shard([1, 2]) == [1, 2]
     group.destroy()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_broken_connection_is_one_line(monkeypatch, rank):
+    """In whichever call a process notices that another one has ended; what a full GPU says is passed on."""
+
+    def broken(*_):
+        raise RuntimeError("Connection closed by peer")
+
+    def full(*_):
+        raise RuntimeError("CUDA out of memory")
+
+    group = ProcessGroup(rank, 2)
+    calls = (lambda: group.broadcast([1]), lambda: group.gather(torch.zeros(1, 2), 2))
+    ended = "^train: another process of this training has ended; its own message says why$"
+    for failure, error, message in ((broken, UserError, ended), (full, RuntimeError, "^CUDA out of memory$")):
+        for name in ("broadcast", "gather"):
+            monkeypatch.setattr(distributed, name, failure)
+        for call in calls:
+            with pytest.raises(error, match=message):
+                call()
