@@ -113,7 +113,7 @@ def named(pattern: str) -> dict[str, torch.Tensor]:
 
 
 CALLED = r"has (posix|nt)\.system called on loading"
-NO_STATE, DAMAGED = "holds no state dict", "damaged or cut short; download it again"
+NO_STATE, DAMAGED = "holds no state dict", "damaged or truncated; download it again"
 WEIGHTS = [
     ("a pickle that runs a program", "w.pt", lambda: saved({"a": torch.ones(1), "b": Harm()}), CALLED),
     ("an older pickle that runs a program", "w.pt", lambda: saved({"a": Harm()}, _use_new_zipfile_serialization=False), CALLED),

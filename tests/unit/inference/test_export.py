@@ -234,7 +234,7 @@ def test_a_damaged_export_is_refused(run, tmp_path):
     with pytest.raises(UserError, match=r"student\.safetensors: does not belong to the model\.yaml"):
         load(tmp_path)
     (tmp_path / "model.onnx").write_bytes(b"nothing")
-    with pytest.raises(UserError, match=r"model\.onnx: not a whole ONNX file"):
+    with pytest.raises(UserError, match=r"model\.onnx: not a complete ONNX file"):
         open_classifier(tmp_path / "model.onnx", "cpu")
 
 

@@ -126,7 +126,7 @@ def test_bad_input_is_one_line_and_writes_nothing(photos, tmp_path):
     (tmp_path / "none").mkdir()
     for where, message in (
         (tmp_path / "missing", "missing: no such file or folder"),
-        (tmp_path / "none", r"none: holds no photos \(\.jfif"),
+        (tmp_path / "none", r"none: has no images \(\.jfif"),
         (photos / "empty.jpg", r"empty\.jpg: of 1 images none can be read"),
     ):
         with pytest.raises(UserError, match=message):

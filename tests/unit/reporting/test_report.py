@@ -297,7 +297,7 @@ def test_bad_thresholds(tmp_path):
         folder.joinpath("thresholds.csv").write_text("class,fixed\ncat,0.5\n")
         return {"thresholds": folder / "thresholds.csv"}
 
-    with pytest.raises(UserError, match=r"thresholds\.csv: has no column count; make it again"):
+    with pytest.raises(UserError, match=r"thresholds\.csv: has no column count; regenerate it"):
         write_report(tmp_path, more=more)
     assert not (tmp_path / "report.html").exists()
 
