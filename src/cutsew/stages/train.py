@@ -29,7 +29,7 @@ from cutsew.storage.zarr_writer import file_digest, write_group
 from cutsew.training.cache_policy import CachePolicy, open_feature_cache
 from cutsew.training.distributed import ProcessGroup, launch_workers
 from cutsew.training.features import computed_features, feature_source, run_feature_worker
-from cutsew.training.linear import budget_of, feeding, fit_linear
+from cutsew.training.linear import budget_of, feature_settings, fit_linear
 from cutsew.training.sewing_plan import read_training_images
 from cutsew.training.sewn_dataset import steps_per_epoch
 from cutsew.training.trainer import Checkpoint, Trainer, TrainingResult, new_adapter
@@ -92,8 +92,8 @@ def run(
     group = ProcessGroup.init(where)
     backbone = build(student, where)
     plan = budget_of(backbone, len(photos), linear) if student.head == "linear" else None
-    shown = rules if plan is None else feeding(plan, linear, rules.seed)
-    computed = computed_features(backbone, training_images, sew, shown, where, workers)
+    feature_rules = rules if plan is None else feature_settings(plan, linear, rules.seed)
+    computed = computed_features(backbone, training_images, sew, feature_rules, where, workers)
     if group.rank > 0:
         run_feature_worker(computed, group)
         group.destroy()

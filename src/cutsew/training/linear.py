@@ -85,7 +85,7 @@ def budget(images: int, cell_bytes: int, settings: Linear, limit: int) -> Budget
     return Budget(epochs, epochs * images, min(sample, images), streams=False, batches=epochs * per_epoch)
 
 
-def feeding(plan: Budget, settings: Linear, seed: int) -> Train:
+def feature_settings(plan: Budget, settings: Linear, seed: int) -> Train:
     """Return the settings of the features: weak views alone, as many epochs as are used."""
     return Train(epochs=plan.sewn_epochs, batch_size=settings.batch_size, seed=seed, strong_weight=0.0)
 
@@ -108,7 +108,7 @@ def fit_linear(
     """Fit a linear head to blended labels (Eq. 13) on sewn images; the labels stay as they are.
 
     Args:
-        features: of sewn images, by the settings that `feeding` returns.
+        features: of sewn images, by the settings that `feature_settings` returns.
         plan: how many of them are held in memory.
         z: (n, C) float32 label logits.
         settings: of the head.
