@@ -25,7 +25,7 @@ TARGETS = {"all", "labels", "sweep", *STAGES}
 
 def commands():
     for page in PAGES:
-        text = page.read_text(encoding="utf-8")
+        text = re.sub(r"\\\n[ #]*", "", page.read_text(encoding="utf-8"))  # a command may go on in the next line
         for found in [*COMMAND.findall(text), *(" ".join(call.split()) for call in INLINE.findall(text))]:
             yield pytest.param(found, id=f"{page.relative_to(ROOT)}: {found}")
 
