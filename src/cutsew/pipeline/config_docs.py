@@ -228,7 +228,7 @@ def _documented(values: Mapping[str, Any], rows: list[Setting], prefix: str, kin
         yield from _comment(row.description, indent)
         if row.section:
             yield f"{indent}{key}:"
-            yield from _documented(values[key], rows, f"{row.name}.", values[key].get(row.by, ""))
+            yield from _documented(values[key], rows, f"{row.name}.", values[key].get(row.by, "") if row.by else kind)
             yield from _other_kinds(row, values[key].get(row.by, ""), rows, f"{indent}  ")
         else:
             yield f"{indent}{key}: {_inline(values[key])}"

@@ -53,6 +53,13 @@ def test_default_yaml_loads_to_the_defaults():
     assert load(values) == Config(classes=list(config_docs.EXAMPLE_CLASSES))
 
 
+@pytest.mark.parametrize(("section", "kind"), [(s, k) for s, kinds in kinds_of(Config).items() for k in kinds.models])
+def test_default_yaml_keeps_every_kind(section, kind):
+    chosen = {section: {kinds_of(Config)[section].by: kind}}
+    values = load({"classes": ["a", "b", "c"], **chosen}).model_dump(mode="json")
+    assert yaml.safe_load(config_docs.default_yaml(values)) == values
+
+
 def plain(name):
     """Bring names to one form that differ in spaces, accents or case alone, which are refused together."""
     return unicodedata.normalize("NFC", " ".join(name.split()).casefold())
