@@ -115,4 +115,5 @@ def _views(logits: Path, settings: dict[str, Any]) -> int | None:
     if settings.get("score", {}).get("rule") == "tagclip":
         return None
     passes = array_of(open_group(logits), "crops").shape[0]
-    return int(settings.get("fuse", {}).get("passes") or passes) + 1
+    fused = settings.get("fuse", {}).get("passes")
+    return int(passes if fused is None else fused) + 1
