@@ -223,14 +223,15 @@ class CachedFeatures:
 
     def batches(self, steps: Sequence[int]) -> Iterator[FeatureBatch]:
         """Yield batches; `inner` is asked for all missing ones at once, so that it computes ahead."""
-        span = self._local.sampler.span
-        known = [self._cache.contains(*span(step)) for step in steps]
+        sampler = self._local.sampler
+        spans = [sampler.span(step) for step in steps]
+        known = [self._cache.contains(*span) for span in spans]
         missing = self._inner.batches([step for step, there in zip(steps, known, strict=True) if not there])
-        for step, there, keys in zip(steps, known, self._local.sampler.batches(steps), strict=True):
-            batch = self._read(step, keys) if there else None
+        for step, span, there, keys in zip(steps, spans, known, sampler.batches(steps), strict=True):
+            batch = self._read(span, keys) if there else None
             if batch is None:
                 batch = self._local.batch(step) if there else next(missing)
-                self._cache.put(*span(step)[:2], _views(batch))
+                self._cache.put(*span[:2], _views(batch))
             yield batch
 
     def plain(self) -> Tensor:
@@ -241,9 +242,9 @@ class CachedFeatures:
             self._cache.put_plain(features)
         return features
 
-    def _read(self, step: int, keys: Keys) -> FeatureBatch | None:
+    def _read(self, span: tuple[int, int, int], keys: Keys) -> FeatureBatch | None:
         """Read a batch; None where a chunk has been lost since it was looked for."""
-        views = self._cache.get(*self._local.sampler.span(step))
+        views = self._cache.get(*span)
         if views is None:
             return None
         on_device = {name: features.to(self._local.device) for name, features in views.items()}
