@@ -57,12 +57,12 @@ clean:
 
 # Bad, odd and hostile inputs, each with what became of it, as a table; the suite runs them too.
 trouble: $(INSTALLED)
-	cd tests && PYTHONPATH=.:unit ../$(BIN)/python -m trouble
+	cd tests && PYTHONPATH=.:support ../$(BIN)/python -m trouble
 
 # Each parser is fed damaged files for so many minutes; failing ones are kept in .fuzz and tried first the next time.
 MINUTES ?= 3
 fuzz: $(INSTALLED)
-	cd tests && PYTHONPATH=.:unit ../$(BIN)/python -W ignore -m trouble.fuzz --minutes $(MINUTES)
+	cd tests && PYTHONPATH=.:support ../$(BIN)/python -W ignore -m trouble.fuzz --minutes $(MINUTES)
 
 # The digests of all pinned packages' files on PyPI; needs the network.
 lock:

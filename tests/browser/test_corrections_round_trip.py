@@ -1,36 +1,26 @@
 """From ticks in the report's page to the exported labels, on a training and on a held-out photo."""
 
-import importlib.util
 import json
 import re
-from pathlib import Path
 
 import pytest
+from workflow_run import SETTINGS, Workflow, cutsew, draw_photo
 
 pytestmark = [pytest.mark.browser, pytest.mark.workflow]
 
-WORKFLOW = Path(__file__).parents[1] / "workflow" / "conftest.py"
 HELD_OUT, TRAINING = "held-out/1.jpg", "4.jpg"
 CLASS = "dog"
 RUN = "results/tiny/default"
 
 
-@pytest.fixture(scope="module")
-def workflow_module():
-    spec = importlib.util.spec_from_file_location("workflow_conftest", WORKFLOW)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
-def workflow(workflow_module, tmp_path):
+def workflow(tmp_path):
     """A finished run without truth."""
-    settings = json.loads(json.dumps(workflow_module.SETTINGS))
+    settings = json.loads(json.dumps(SETTINGS))
     settings["dataset"].pop("truth")
     for i in range(9):
-        workflow_module.draw_photo(tmp_path / "photos" / (f"held-out/{i}.jpg" if i < 3 else f"{i}.jpg"), i)
-    made = workflow_module.Workflow(tmp_path, settings)
+        draw_photo(tmp_path / "photos" / (f"held-out/{i}.jpg" if i < 3 else f"{i}.jpg"), i)
+    made = Workflow(tmp_path, settings)
     made.run()
     return made
 
@@ -91,9 +81,9 @@ def final_cell(page, photo):
     return re.sub(r"\s+", " ", cell.text_content()).strip() if cell.count() else None
 
 
-def exported(workflow, workflow_module):
+def exported(workflow):
     """What a COCO file says of CLASS, by photo: whether it is a label, and what is marked as a human's."""
-    done = workflow_module.cutsew(workflow, "labels", RUN, "labels.json", "--format", "coco")
+    done = cutsew(workflow, "labels", RUN, "labels.json", "--format", "coco")
     assert done.returncode == 0, done.stderr
     told = json.loads((workflow.folder / "labels.json").read_text())
     place = next(c["id"] for c in told["categories"] if c["name"] == CLASS)
@@ -108,14 +98,14 @@ def wanted(present):
     return bool(present), "human" if present else None, {CLASS: present}
 
 
-def test_ticks_come_out_in_the_exported_labels(workflow, workflow_module, open_report):
+def test_ticks_come_out_in_the_exported_labels(workflow, open_report):
     page = open_report()
     held_out, training = (int(not named(page, photo)) for photo in (HELD_OUT, TRAINING))
     page.fill("#by", "Ada")
     tick(page, HELD_OUT, held_out)
     feed_back(page, workflow)
     assert workflow.run() == {"corrections": 1, "labels_table": 1, "report": 1}  # nothing is trained
-    assert exported(workflow, workflow_module)[HELD_OUT] == wanted(held_out)
+    assert exported(workflow)[HELD_OUT] == wanted(held_out)
 
     page = open_report()
     assert "they train nothing" in page.text_content("#corrected-by-hand")
@@ -131,7 +121,7 @@ def test_ticks_come_out_in_the_exported_labels(workflow, workflow_module, open_r
     assert final_cell(page, HELD_OUT) == f"{'yes' if held_out else 'no'}by hand"
     assert final_cell(page, TRAINING) == f"{'yes' if training else 'no'}by hand"
     assert final_cell(page, "5.jpg") is None
-    labels = exported(workflow, workflow_module)
+    labels = exported(workflow)
     assert labels[HELD_OUT] == wanted(held_out) and labels[TRAINING] == wanted(training)
     assert {photo for photo, (_, _, said) in labels.items() if said is not None} == {HELD_OUT, TRAINING}
     assert workflow.run("--dry-run") == {}

@@ -5,7 +5,7 @@ import os
 import shutil
 
 import pytest
-from conftest import ROOT, SETTINGS, clone, typed
+from workflow_run import ROOT, SETTINGS, clone, typed
 
 pytestmark = pytest.mark.workflow
 

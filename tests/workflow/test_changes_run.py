@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Workflow, draw_photo
 from safetensors.torch import load_file, save_file
+from workflow_run import Workflow, draw_photo
 
 from cutsew.demo.tiny_clip import SHIPPED
 

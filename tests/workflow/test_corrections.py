@@ -4,7 +4,7 @@ import json
 
 import pandas as pd
 import pytest
-from conftest import SETTINGS, cutsew
+from workflow_run import SETTINGS, cutsew
 
 pytestmark = pytest.mark.workflow
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 import yaml
-from conftest import JOB, ROOT, Workflow, draw_photo
+from workflow_run import JOB, ROOT, Workflow, draw_photo
 
 pytestmark = pytest.mark.workflow
 

@@ -6,8 +6,8 @@ import re
 import subprocess
 
 import pytest
-from conftest import SETTINGS, Workflow
 from test_kills import content
+from workflow_run import SETTINGS, Workflow
 
 pytestmark = pytest.mark.workflow
 

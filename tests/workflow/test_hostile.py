@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from conftest import SETTINGS, Offline, draw_photo
+from workflow_run import SETTINGS, Offline, draw_photo
 
 pytestmark = pytest.mark.workflow
 

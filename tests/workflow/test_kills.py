@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import SETTINGS, Workflow
+from workflow_run import SETTINGS, Real, Workflow
 
 pytestmark = [pytest.mark.workflow, pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux")]
 
@@ -165,7 +165,7 @@ def forget(run: Path, rule: str) -> None:
 @pytest.mark.parametrize(("number", "rule", "what"), [(i, *case) for i, case in enumerate(CASES)])
 def test_the_next_run_completes_and_makes_the_same(undisturbed, tmp_path, number, rule, what):
     shutil.copytree(undisturbed.folder, tmp_path, dirs_exist_ok=True)
-    workflow = Workflow(tmp_path, undisturbed.settings)
+    workflow = Real(tmp_path, undisturbed.settings)
     forget(tmp_path / RUN, rule)
     output = run_and_kill(workflow, rule, what, random.Random(number))
     assert f"rule {rule}:" in output or f"checkpoint {rule}:" in output, output

@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 import yaml
-from conftest import SETTINGS, Offline, cutsew, draw_photo
 from tiny_models import model_folder
+from workflow_run import SETTINGS, Offline, cutsew, draw_photo
 
 pytest.importorskip("transformers")
 pytestmark = pytest.mark.workflow

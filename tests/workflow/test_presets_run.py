@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import yaml
 from benchmark_copies import NUS_CONCEPTS, VOC_CLASSES, make_coco, make_nus, make_voc
-from conftest import ROOT, SETTINGS, Workflow
 from file_server import serve
+from workflow_run import ROOT, SETTINGS, Workflow
 
 from cutsew.config import override
 

@@ -6,7 +6,7 @@ import os
 
 import pandas as pd
 import pytest
-from conftest import draw_photo
+from workflow_run import draw_photo
 
 pytestmark = pytest.mark.workflow
 

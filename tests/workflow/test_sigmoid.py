@@ -2,14 +2,12 @@
 
 import json
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import workflow_run
 
 from cutsew.config.networks import Teacher
 from cutsew.models import teachers
@@ -17,7 +15,6 @@ from cutsew.storage.zarr_reader import array_of, open_group, read
 
 pytestmark = pytest.mark.workflow
 
-CUTSEW = Path(sys.executable).parent / "cutsew"
 CLASS = "cat"
 PLAIN = {"predict.tiles": False, "predict.ensemble": "none", "explain.pairs": 0}
 
@@ -40,7 +37,7 @@ def z_of(folder, name, array="z"):
 
 
 def cutsew(workflow, *arguments):
-    done = subprocess.run([CUTSEW, *arguments], check=False, cwd=workflow.folder, capture_output=True, text=True)
+    done = workflow_run.cutsew(workflow, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

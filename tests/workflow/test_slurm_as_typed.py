@@ -8,8 +8,8 @@ import re
 import subprocess
 
 import pytest
-from conftest import SETTINGS, clone, typed
 from test_slurm_run import CLUSTER, NODES, cannot
+from workflow_run import SETTINGS, clone, typed
 
 pytestmark = pytest.mark.slurm
 

@@ -14,8 +14,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, SETTINGS, Workflow, draw_photo
 from test_kills import content
+from workflow_run import ROOT, SETTINGS, Real, draw_photo
 
 pytestmark = pytest.mark.slurm
 
@@ -55,7 +55,7 @@ def local(tmp_path_factory):
     settings["dataset"]["truth"] = None
     settings["train"] |= {"epochs": 120}
     settings["compute"] = {"device": "auto", "checkpoint_seconds": 0}
-    workflow = Workflow(folder, settings)
+    workflow = Real(folder, settings)
     workflow.run()
     return workflow
 
@@ -64,7 +64,7 @@ def local(tmp_path_factory):
 def workflow(local, cluster, tmp_path):
     """A folder with the same photos and no results."""
     shutil.copytree(local.folder / "photos", tmp_path / "photos")
-    return Workflow(tmp_path, local.settings)
+    return Real(tmp_path, local.settings)
 
 
 def on_cluster(workflow, *arguments, retries=0):

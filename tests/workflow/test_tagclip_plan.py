@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from conftest import JOB
+from workflow_run import JOB
 
 from cutsew.pipeline.plan import DEFAULT, Plan
 from cutsew.stages.manifest import manifest

@@ -98,7 +98,7 @@ def test_no_network_is_asked(tmp_path):
     checkpoint(tmp_path, "test-vit")
     cut = tmp_path / "cut/site"
     cut.mkdir(parents=True)
-    shutil.copy(Path(__file__).parents[2] / "workflow/no_network.py", cut / "sitecustomize.py")
+    shutil.copy(Path(__file__).parents[2] / "support/no_network.py", cut / "sitecustomize.py")
     code = f"""
 from test_named_models import TEXTS, build
 from cutsew.models import backbones
@@ -107,7 +107,7 @@ build({name!r}).embed_texts(TEXTS)
 named = {{"model": {name!r}, "image_size": 32}}
 backbones.build(Student.model_validate({{"kind": "open_clip", "open_clip": named}}), "cpu")
 """
-    paths = os.pathsep.join([str(cut), str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    paths = os.pathsep.join([str(cut), str(Path(__file__).parent), str(Path(__file__).parents[2] / "support")])
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")} | {"PYTHONPATH": paths}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=tmp_path, capture_output=True)
     assert not (tmp_path / "asked").exists()

@@ -329,7 +329,7 @@ def test_killed_by_sigkill_it_ends_the_same(world, trained, tmp_path):
     )
     environment = {
         **os.environ,
-        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "PYTHONPATH": str(Path(__file__).parents[2] / "support"),
         "OMP_NUM_THREADS": str(torch.get_num_threads()),
     }
     done = subprocess.run(

@@ -1,0 +1,41 @@
+"""What stands in for `python` in the folder of `warm.Warm`; started with `-I -S`, so it imports little and is fast.
+
+`warm_client.py SOCKET -P -m cutsew WORDS...` hands the words, its folder, environment and standard streams to the
+server and ends as the forked process does. All else is left to the real Python.
+"""
+
+import json
+import os
+import socket
+import sys
+
+PACKAGE = ["-P", "-m", "cutsew"]
+"""How rules call the package, after the name of the Python."""
+
+
+def ask(address: str, words: list[str]) -> int:
+    """Have the server run a command; return its exit status, negative for a signal."""
+    request = json.dumps({"words": words, "folder": os.getcwd(), "environment": dict(os.environ)}).encode()  # noqa: PTH109
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(address)
+        socket.send_fds(connection, [len(request).to_bytes(8, "big")], [0, 1, 2])
+        connection.sendall(request)
+        answer = connection.recv(4)
+    if not answer:
+        raise SystemExit("warm_client.py: the server has ended")
+    return int.from_bytes(answer, "big", signed=True)
+
+
+def main() -> None:
+    """Run a command of the package in the server, or anything else in the real Python."""
+    address, *words = sys.argv[1:]
+    if words[: len(PACKAGE)] != PACKAGE:
+        os.execv(sys.executable, [sys.executable, *words])
+    status = ask(address, words[len(PACKAGE) :])
+    if status < 0:
+        os.kill(os.getpid(), -status)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()
