@@ -34,7 +34,7 @@ def made(tmp_path, raw):
     plan, out = Plan(raw), tmp_path / "out"
     manifest(out / "images.parquet", settings=plan.settings(DEFAULT, "manifest"))
     truth(out / "images.parquet", out / "truth.parquet", settings=plan.settings(DEFAULT, "truth"))
-    photos, labels = (pd.read_parquet(out / f"{name}.parquet") for name in ("images", "labels"))
+    photos, labels = (pd.read_parquet(out / f"{name}.parquet") for name in ("images", "truth"))
     return photos, labels.set_index("id"), json.loads((out / "images.json").read_text())["facts"]
 
 
