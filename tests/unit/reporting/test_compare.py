@@ -83,7 +83,7 @@ def test_a_runs_own_protocol(tmp_path):
     ("changes", "message"),
     [
         ({"benchmark": None}, "dataset.benchmark is not set"),
-        ({"reduced": True}, "a reduced copy of voc2012"),
+        ({"reduced": True}, "an incomplete copy of voc2012"),
         ({"difficult": "ignore"}, "dataset.difficult is ignore, where the published numbers have negative"),
         (
             {"kind": "coco", "benchmark": "coco2014", "unlabelled": "keep"},
@@ -101,7 +101,7 @@ def test_runs_that_were_not_measured(tmp_path):
         protocol_of(tmp_path)
     run = finished(tmp_path)
     record = json.loads((run / "metrics.json").read_text())
-    record["inputs"] = {name: digest for name, digest in record["inputs"].items() if "labels" not in name}
+    record["inputs"] = {name: digest for name, digest in record["inputs"].items() if "truth" not in name}
     (run / "metrics.json").write_text(json.dumps(record))
-    with pytest.raises(UserError, match="without true labels"):
+    with pytest.raises(UserError, match="without ground truth"):
         protocol_of(run)
