@@ -48,7 +48,8 @@ def hand_made(tmp_path):
     write_zarr(tmp_path / "fused.zarr", ids, classes, chunk=3, z=z[:, [1, 0, 2]])
     write_zarr(tmp_path / "pseudo.zarr", ids, classes, chunk=3, z=z + 1)
     return {name: tmp_path / f"{name}.zarr" for name in ("logits", "fused", "pseudo")} | {
-        name: tmp_path / f"{name}.parquet" for name in ("images", "labels")
+        "images": tmp_path / "images.parquet",
+        "labels": tmp_path / "truth.parquet",
     }
 
 
@@ -204,7 +205,7 @@ def test_other_classes(given, tmp_path):
 
 def test_truth_without_a_class(given):
     pd.read_parquet(given["labels"]).drop(columns="dog").to_parquet(given["labels"])
-    with pytest.raises(UserError, match=r"labels\.parquet: has no column 'dog'"):
+    with pytest.raises(UserError, match=r"truth\.parquet: has no column 'dog'"):
         run(given)
 
 
