@@ -24,7 +24,7 @@ from cutsew.commands import export
 from cutsew.config.networks import Teacher
 from cutsew.errors import UserError
 from cutsew.inference.classifier import open_classifier
-from cutsew.method.em import Estimator
+from cutsew.method.em import LabelTable
 from cutsew.models import student, teachers
 from cutsew.pipeline.plan import DEFAULT, Plan
 from cutsew.runtime import batching
@@ -242,14 +242,14 @@ def test_a_checkpoint_is_resumed_on_the_other_device(gpu, world, tmp_path, monke
 
 
 def stop_at_step(patch, number):
-    step = Estimator.step
+    step = LabelTable.step
 
     def stopped(self, *args):
         if self.steps == number:
             raise KeyboardInterrupt
         step(self, *args)
 
-    patch.setattr(Estimator, "step", stopped)
+    patch.setattr(LabelTable, "step", stopped)
 
 
 def test_a_training_step_waits_for_the_gpu_at_most_eight_times(gpu, world, tmp_path):
@@ -267,7 +267,7 @@ def test_the_table_of_labels_steps_as_a_dense_adamw(gpu):
     z, rates, decay = torch.randn(40, 5, generator=rng), [0.01] * 300, 0.05
     dense = z.double().requires_grad_()
     optimizer = torch.optim.AdamW([dense], lr=0.01, weight_decay=decay)
-    table = Estimator(z.to("cuda"), rates, decay)
+    table = LabelTable(z.to("cuda"), rates, decay)
     for _ in range(300):
         index = torch.randperm(40, generator=rng)[:3]
         target = torch.rand(3, 5, generator=rng)
@@ -275,7 +275,7 @@ def test_the_table_of_labels_steps_as_a_dense_adamw(gpu):
         dense.grad = torch.zeros_like(dense)
         dense.grad[index] = dense.detach()[index].sigmoid() - target.double()
         optimizer.step()
-    assert (table.settled().cpu().double() - dense.detach()).abs().max() <= 1e-5
+    assert (table.materialize().cpu().double() - dense.detach()).abs().max() <= 1e-5
 
 
 def test_a_teacher_of_another_precision_leaves_the_students_logits_as_they_are(gpu, world, tmp_path):

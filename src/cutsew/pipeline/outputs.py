@@ -43,6 +43,9 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
 }
 """Stage -> names of the files and folders that it writes into a run's folder; held against the rules by a test."""
 
+LAST_FILES = {"report": "report.html", "labels_table": "labels.csv"}
+"""By stage, the files of a run that its target names: no other file depends on them."""
+
 SEALED_BY = {"encode": "seal", "tagclip": "seal_tagclip"}
 """Stage whose jobs write one shard's chunk files each -> the stage that writes their Zarr's metadata last."""
 

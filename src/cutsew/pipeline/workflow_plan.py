@@ -11,7 +11,7 @@ from cutsew.config.sweep import Sweep, Variant, add_runs, read_sweep, sweep_file
 from cutsew.config.yaml_file import class_list_hints, read_config
 from cutsew.errors import UserError
 from cutsew.pipeline.graph import STAGES
-from cutsew.pipeline.outputs import needed
+from cutsew.pipeline.outputs import LAST_FILES, needed
 from cutsew.pipeline.plan import DEFAULT, Plan
 from cutsew.pipeline.preflight import check_before_start, check_open_files
 
@@ -43,8 +43,8 @@ class WorkflowPlan:
 
     def results(self) -> list[str]:
         """Return the reports and the tables of labels of the config file's runs."""
-        files = {"report": "report.html", "labels_table": "labels.csv"}
-        return [str(self.plan.folder(run, stage) / name) for stage, name in files.items() for run in self.own_runs]
+        files = LAST_FILES.items()
+        return [str(self.plan.folder(run, stage) / name) for stage, name in files for run in self.own_runs]
 
     def labels(self) -> list[str]:
         """Return the pseudo-labels of the config file's runs, and the manual corrections where there are any."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cutsew.pipeline.outputs import OUTPUTS, SEALED_BY
+from cutsew.pipeline.outputs import LAST_FILES, OUTPUTS, SEALED_BY
 from cutsew.provenance.lineage import Made, Traces, plain, precedes, suspects
 from cutsew.runtime.processes import SNAKEMAKE
 from cutsew.storage.zarr_layout import BOXES, CROPS, GLOBAL, TAGCLIP_AGAIN, TAGCLIP_LOCAL
@@ -245,7 +245,7 @@ def target_of(path: Path) -> Path:
 
 
 def rebuild(findings: Sequence[Finding], folder: Path, records: Iterable[Made]) -> str | None:
-    """Return the shell command that rebuilds all that was found, and what depends on it up to the run's report.
+    """Return the shell command that rebuilds all that was found, and what depends on it up to the run's last files.
 
     Args:
         findings: of one run; those that no rule makes are left out, and those beyond MOST_TARGETS.
@@ -261,8 +261,9 @@ def rebuild(findings: Sequence[Finding], folder: Path, records: Iterable[Made]) 
     targets = list(dict.fromkeys(os.path.relpath(f.target, home) for f in made if f.target is not None))
     if not targets:
         return None
-    page = folder / "report.html"
-    goals = [os.path.relpath(page, home)] if page.exists() or page in (f.path for f in made) else targets
+    stale = {finding.path for finding in made}
+    last_files = [path for path in (folder / name for name in LAST_FILES.values()) if path.exists() or path in stale]
+    goals = [os.path.relpath(path, home) for path in last_files] or targets
     last = max(records, key=lambda record: str(record.content.get("end")), default=None)
     command = str(last.content.get("command") or SNAKEMAKE) if last is not None else SNAKEMAKE
     # `--` ends the list of --forcerun, which would otherwise swallow the goals.
