@@ -107,7 +107,7 @@ class LabelTable:
         self.steps = 0
         rates = torch.as_tensor(rates, dtype=torch.float64)
         kept = torch.cumsum(torch.log1p(-rates * weight_decay), 0)
-        self._rates = rates.to(z.device)
+        self._rates, self._rates_on_host = rates.to(z.device), rates.tolist()
         self._log_kept = torch.cat([torch.zeros(1, dtype=torch.float64), kept]).to(z.device)
 
     def rows(self, index: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ class LabelTable:
 
         """
         self.steps += 1
-        rate = float(self._rates[self.steps - 1])
+        rate = self._rates_on_host[self.steps - 1]
         mean = BETAS[0] * self.mean[index] + (1 - BETAS[0]) * gradient
         square = BETAS[1] * self.square[index] + (1 - BETAS[1]) * gradient**2
         move = (mean / (1 - BETAS[0] ** self.steps)) / ((square / (1 - BETAS[1] ** self.steps)).sqrt() + EPSILON)

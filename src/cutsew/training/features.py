@@ -39,7 +39,7 @@ STOP, PLAIN, BATCHES = range(3)
 
 
 class FeatureBatch(NamedTuple):
-    """What one step learns from, on its device.
+    """What one step learns from: features on their device; what is drawn on the CPU, where reading it waits for no GPU.
 
     Attributes:
         sources: (B, 1 + L) int64 rows of Z, background first.
@@ -131,13 +131,13 @@ class ComputedFeatures:
 
     def _features(self, batch: SewnBatch) -> FeatureBatch:
         # Contiguous, since the last bits of the adapter's convolution depend on how its input lies in memory.
-        background, has_weak, strong = batch.sources[:, 0], batch.has_weak.to(self.device), None
+        background, strong = batch.sources[:, 0], None
         weak = torch.zeros(len(background), self.backbone.width, *self.backbone.grid, device=self.device)
         if batch.weak is not None:
-            weak[has_weak] = self._encode(batch.weak, background[batch.has_weak], "weak")
+            weak[batch.has_weak.nonzero()[:, 0]] = self._encode(batch.weak, background[batch.has_weak], "weak")
         if batch.strong is not None:
             strong = self._encode(batch.strong, background, "strong").contiguous()
-        return FeatureBatch(batch.sources.to(self.device), has_weak, weak, strong)
+        return FeatureBatch(batch.sources, batch.has_weak, weak, strong)
 
     def _encode(self, pixels: Tensor, background: Tensor, view: str) -> Tensor:
         """Call the backbone; where features are not finite, name the image."""
@@ -201,6 +201,7 @@ class DistributedFeatures:
             if drawn is None or weak is None:
                 yield None
             else:
+                drawn = drawn.cpu()
                 yield FeatureBatch(drawn[:, :-1], drawn[:, -1].bool(), weak, strong)
 
     def _gathered_plain(self) -> Iterator[Tensor | None]:
@@ -248,8 +249,7 @@ class CachedFeatures:
         if views is None:
             return None
         on_device = {name: features.to(self._local.device) for name, features in views.items()}
-        sources, has_weak = (drawn.to(self._local.device) for drawn in self._local.planned(keys))
-        return FeatureBatch(sources, has_weak, on_device["weak"], on_device.get("strong"))
+        return FeatureBatch(*self._local.planned(keys), on_device["weak"], on_device.get("strong"))
 
 
 class PlainFeatures:
@@ -270,8 +270,8 @@ class PlainFeatures:
             return
         plain = self.plain()
         for batch in self._inner.batches(steps):
-            rows = ~batch.has_weak
-            batch.weak[rows] = plain[batch.sources[rows, 0].cpu()].to(batch.weak.device)
+            rows = (~batch.has_weak).nonzero()[:, 0]
+            batch.weak[rows] = plain[batch.sources[rows, 0]].to(batch.weak.device)
             yield batch._replace(has_weak=torch.ones_like(batch.has_weak))
 
     def plain(self) -> Tensor:

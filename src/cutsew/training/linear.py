@@ -263,7 +263,9 @@ def _channel_statistics(batches: Sequence[FeatureBatch]) -> tuple[Tensor, Tensor
 
 
 def _standardized(batches: Sequence[FeatureBatch], mean: Tensor, std: Tensor) -> Rows:
-    return _joined([Rows(standardize(batch.weak, mean, std).half(), batch.sources) for batch in batches])
+    return _joined(
+        [Rows(standardize(batch.weak, mean, std).half(), batch.sources.to(batch.weak.device)) for batch in batches]
+    )
 
 
 def _joined(parts: list[Rows]) -> Rows:

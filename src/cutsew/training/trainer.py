@@ -160,13 +160,13 @@ class Trainer:
         """
         step = len(self.losses)
         torch.manual_seed(torch_seed(self._train.seed, "step", step))  # dropout's draws
-        index, inverse = torch.unique(batch.sources, return_inverse=True)
+        index, inverse = (drawn.to(self._device) for drawn in torch.unique(batch.sources, return_inverse=True))
         rows = self.labels.rows(index)
         z = blend(rows[inverse]).z
         p = self._predict(batch.weak)
         strong = None if batch.strong is None else self._predict(batch.strong)
         m_loss, e_loss = m_step_loss(p, z, strong, self._train.strong_weight), e_step_loss(z, p)
-        losses = Losses(float(m_loss.detach()), float(e_loss.detach()))
+        losses = Losses(*torch.stack([m_loss, e_loss]).detach().tolist())  # one wait for the GPU
         if not np.isfinite([losses.m, losses.e]).all():
             raise UserError(f"train.lr_adapter: the loss is not finite at step {step}; lower the learning rates")
         self.m_step(m_loss)
