@@ -20,7 +20,7 @@ from torch.nn.functional import cosine_similarity
 
 from common import REPEATS, RESULTS, Out, Repeats, Thing, Tiny, measure
 from cutsew.config.base import OpenClipModel
-from cutsew.config.method import Cut
+from cutsew.config.method import RandomCrops
 from cutsew.config.networks import Teacher
 from cutsew.data.images import inspect
 from cutsew.method.crops import Square
@@ -73,7 +73,7 @@ def main(
     encoders = {name: image_encoder(module, size, way, "cpu") for name, way in ways.items()}
     ready = torch.randn(count * passes, 3, size, size).contiguous(memory_format=torch.channels_last)
     with tempfile.TemporaryDirectory() as folder:
-        views = Views(_listed(write_photos(Path(folder), count)), Square(size, "bicubic"), range(passes), Cut())
+        views = Views(_listed(write_photos(Path(folder), count)), Square(size, "bicubic"), range(passes), RandomCrops())
         width = int(tower(ready[:1]).shape[1])
 
         def encode(way: str) -> None:

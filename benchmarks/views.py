@@ -14,7 +14,7 @@ import typer
 from PIL import Image
 
 from common import REPEATS, RESULTS, Out, Repeats, Thing, Tiny, measure
-from cutsew.config.method import Cut
+from cutsew.config.method import RandomCrops
 from cutsew.data.images import read_image
 from cutsew.method.crops import crop_boxes, cut, whole_box
 from cutsew.method.resample import cut_all
@@ -29,7 +29,7 @@ from torchvision import transforms  # noqa: E402
 
 SIZE, PASSES = 448, 20
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-SETTINGS = Cut()
+SETTINGS = RandomCrops()
 Boxes = npt.NDArray[np.float32]
 PLAIN, PILLOW, OURS, NORMALISED = "torchvision, per pass", "decoded once, Pillow", "cutsew", "cutsew, and normalised"
 

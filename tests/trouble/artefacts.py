@@ -165,7 +165,7 @@ def sealing() -> Iterator[Case]:
         "seal",
         "a record that is a list",
         REFUSED,
-        r"crops-0-1\.json: says no",
+        r"crops-0-1\.json: has no field",
         lambda run: (run / record).write_text("[]"),
     )
     yield case(
@@ -175,8 +175,10 @@ def sealing() -> Iterator[Case]:
         r"crops-0-1\.json: not a readable",
         lambda run: (run / record).write_text("[" * 100_000),
     )
-    yield case("seal", "a record without facts", REFUSED, r"crops-0-1\.json: says no facts", without("facts"))
-    yield case("seal", "a record without width", REFUSED, r"crops-0-1\.json: says no width", without("facts", "width"))
+    yield case("seal", "a record without facts", REFUSED, r"crops-0-1\.json: has no field facts", without("facts"))
+    yield case(
+        "seal", "a record without width", REFUSED, r"crops-0-1\.json: has no field width", without("facts", "width")
+    )
     yield case(
         "seal", "another teacher's chunk", REFUSED, r"crops-0-1\.json: encoded by another teacher", other_teacher
     )
@@ -223,7 +225,7 @@ def not_fitting() -> Iterator[Case]:
         "score",
         "texts that say no teacher",
         REFUSED,
-        r"text\.zarr: says no weights",
+        r"text\.zarr: has no attribute weights",
         lambda run: edit(run / "text.zarr/zarr.json", lambda c: c["attributes"].pop("weights")),
     )
     yield case("evaluate", "other photos than the labels'", REFUSED, r"logits\.zarr: lacks 5 of 9 photos", other_photos)

@@ -62,7 +62,7 @@ def refused(stage: str, run: Path, out: Path, reason: str) -> None:
     with pytest.raises(UserError) as caught:
         STAGES[stage](run, out)
     text = str(caught.value)
-    assert text.isprintable() and f"cannot be written ({reason})" in text and "run the workflow again" in text
+    assert text.isprintable() and f"cannot be written ({reason})" in text and "fix this and rerun" in text
     assert not list(out.parent.rglob("*.draft"))
     made = content(out).keys() - before.keys() if out.exists() else set()
     assert not [name for name in made if out != run or name.endswith("views.zarr/zarr.json")]

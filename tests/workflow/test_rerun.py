@@ -92,7 +92,7 @@ ROWS = {
     "beta": ({"correct__beta": 2}, AFTER_CORRECT),
     "correction rule": ({"correct__rule": "linear"}, AFTER_CORRECT),
     "alpha": ({"fuse__alpha": 0.5}, AFTER_FUSE),
-    "fusion rule": ({"fuse__rule": "gated"}, AFTER_FUSE),
+    "fusion rule": ({"fuse": {"rule": "gated"}}, AFTER_FUSE),
     "a prompt": ({"prompts": {"templates": ["a picture of a {class}"]}}, {"text": 1, **AFTER_SCORE}),
     "a class name": ({"classes": ["cat", "dog", "bus", "boat"]}, {"text": 1, "truth": 1, **AFTER_SCORE}),
     "M up": ({"cut__passes": 4}, {"encode_crops": 2, "seal": 1, **AFTER_SCORE}),

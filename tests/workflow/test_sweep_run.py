@@ -107,4 +107,4 @@ def test_paper_and_released_side_by_side(workflow):
     record = json.loads((workflow.results / "released" / "patches.json").read_text())
     assert "pseudo.zarr/zarr.json" in record["inputs"]
     made = json.loads((workflow.results / "released" / "fused.json").read_text())
-    assert made["settings"]["fuse"] == {"rule": "gated", "gate": 0.01}
+    assert made["settings"]["fuse"] == {"rule": "gated", "gate": 0.01, "passes": None}

@@ -124,7 +124,7 @@ def test_nus_labels_that_do_not_fit_their_list(nus_root):
     with pytest.raises(UserError, match=r"Labels_cat\.txt has 2 entries for 7 photos"):
         nus.read_labels(nus_root)
     path.unlink()
-    with pytest.raises(UserError, match=r"Labels_cat\.txt does not exist; cutsew check"):
+    with pytest.raises(UserError, match=r"Labels_cat\.txt does not exist; run cutsew check"):
         nus.read_labels(nus_root)
 
 

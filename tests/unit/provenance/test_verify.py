@@ -314,7 +314,7 @@ def test_the_command_is_that_of_the_last_record_and_is_quoted(base, monkeypatch)
     base.parents[1].rename(home / "results")
     folder = home / "results" / "tiny" / "default"
     record = json.loads(folder.joinpath("report.json").read_text())
-    record |= {"command": "snakemake --cores all --configfile 'my settings.yaml'"}
+    record |= {"command": "snakemake --cores all --configfile 'my settings.yaml'", "end": "2999-01-01T00:00:00+00:00"}
     folder.joinpath("report.json").write_text(json.dumps(record))
     folder.joinpath("scenes.png").unlink()
     run = "results/tiny/default"
