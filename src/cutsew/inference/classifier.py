@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from cutsew.errors import UserError
-from cutsew.inference.model_files import INPUT, OUTPUTS, package
+from cutsew.inference.model_files import INPUT, OUTPUTS
 from cutsew.method.crops import Square
 from cutsew.models.student import MODEL, Build, build_backbone, load, read_description
 from cutsew.runtime.device import pick_device
+from cutsew.runtime.lazy_imports import optional_package
 from cutsew.storage import result_tables as table
 from cutsew.storage.result_tables import Thresholds
 
@@ -40,7 +41,7 @@ class OnnxStudent:
     """
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
-        runtime = package("onnxruntime")
+        runtime = optional_package("onnxruntime", "export", "ONNX")
         if not path.is_file():
             raise UserError(f"{path}: no such file; write it with cutsew export")
         provider = "CUDAExecutionProvider" if device == "cuda" else "CPUExecutionProvider"

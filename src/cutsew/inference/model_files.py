@@ -9,10 +9,8 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -22,6 +20,7 @@ from torch import Tensor, nn
 
 from cutsew.errors import UserError
 from cutsew.models.student import MODEL, WHOLE, Student
+from cutsew.runtime.lazy_imports import optional_package
 from cutsew.storage.atomic import replacing, write_text
 from cutsew.storage.result_tables import Thresholds
 from cutsew.storage.zarr_writer import file_digest
@@ -50,23 +49,10 @@ class Graph(nn.Module):
         return logits, logits.sigmoid()
 
 
-def package(name: str) -> ModuleType:
-    """Import one of the packages of the extra `export`.
-
-    Raises:
-        UserError: it is not installed.
-
-    """
-    try:
-        return import_module(name)
-    except ImportError:
-        raise UserError(f"ONNX needs the package {name}; run: pip install 'cutsew[export]'") from None
-
-
 def require() -> None:
     """Refuse in one line where a package of the extra `export` is missing."""
     for name in PACKAGES:
-        package(name)
+        optional_package(name, "export", "ONNX")
 
 
 def versions() -> dict[str, str]:
@@ -153,7 +139,8 @@ def difference(path: Path, student: Student) -> float:
         UserError: they differ by more than TOLERANCE.
 
     """
-    session = package("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
+    runtime = optional_package("onnxruntime", "export", "ONNX")
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
     generator = torch.Generator().manual_seed(0)
     most = 0.0
     for count in (1, 3):

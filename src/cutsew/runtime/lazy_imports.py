@@ -1,4 +1,4 @@
-"""Importing large packages: torchvision next to any build of torch, and without garbage collection."""
+"""Importing large packages: optional ones, torchvision next to any build of torch, and without garbage collection."""
 
 import gc
 import importlib
@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
+
+from cutsew.errors import UserError
 
 _kept: list[Any] = []
 """Libraries of operators: torch forgets their operators once they are garbage-collected."""
@@ -28,6 +30,24 @@ def gc_frozen() -> Iterator[None]:
         gc.freeze()
         if enabled:
             gc.enable()
+
+
+def optional_package(name: str, extra: str, needed_by: str) -> ModuleType:
+    """Import a package of one of cutsew's extras.
+
+    Args:
+        name: of the package.
+        extra: that installs it.
+        needed_by: what the message begins with, such as `teacher.kind: conse:`.
+
+    Raises:
+        UserError: it is not installed.
+
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise UserError(f"{needed_by} needs the package {name}; run: pip install 'cutsew[{extra}]'") from None
 
 
 @gc_frozen()

@@ -9,9 +9,10 @@ from PIL import Image, ImageDraw
 
 from cutsew.config.networks import Teacher
 from cutsew.errors import UserError
-from cutsew.models import offline_models, teachers
+from cutsew.models import teachers
 from cutsew.models.conse_teacher import mix
-from cutsew.models.offline_models import offline_package
+from cutsew.runtime import lazy_imports
+from cutsew.runtime.lazy_imports import optional_package
 
 
 def test_mix_by_hand():
@@ -38,11 +39,11 @@ def test_missing_package(monkeypatch):
     def fail(name):
         raise ImportError(name)
 
-    monkeypatch.setattr(offline_models, "import_module", fail)
+    monkeypatch.setattr(lazy_imports.importlib, "import_module", fail)
     with pytest.raises(
         UserError, match=r"^teacher\.kind: conse: needs the package x; run: pip install 'cutsew\[offline\]'$"
     ):
-        offline_package("x", "teacher.kind: conse")
+        optional_package("x", "offline", "teacher.kind: conse:")
 
 
 @pytest.fixture(scope="module")
