@@ -10,7 +10,7 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from cutsew.audit.label_export import Batch, Labels
+from cutsew.audit.label_export import Labels
 from cutsew.audit.label_formats import json_file, refuse_without_files, said_of, shown, write_list
 from cutsew.errors import UserError
 from cutsew.method.correct import LEFT
@@ -59,7 +59,7 @@ def _tasks(labels: Labels, root: Path, url: str) -> Iterator[tuple[dict[str, Any
     said = said_of(labels)
     for batch in shown(labels):
         model = f"cutsew {batch.stage}"
-        for name, file, split, named, p in _rows(batch, "id", "path", "split"):
+        for name, file, split, named, p in batch.rows(("id", "path", "split"), batch.named, batch.confidence):
             data = {"image": url + quote(_below(file, root)), "id": name, "split": split, "stage": batch.stage}
             data["by_human"] = said.get(name, {})
             choices = {"choices": [labels.classes[c] for c in np.flatnonzero(named)]}
@@ -106,7 +106,8 @@ def write_cvat(path: Path, labels: Labels, root: Path | None = None) -> int:
         out.write("</labels></task></meta>\n")
         number = 0
         for batch in shown(labels):
-            for name, file, width, height, named, said in _rows(batch, "id", "path", "width", "height", said=True):
+            columns = ("id", "path", "width", "height")
+            for name, file, width, height, named, said in batch.rows(columns, batch.named, batch.said):
                 image = _attribute(_below(file, root) if file else name, "image")
                 out.write(f'<image id="{number}" name={image} width="{width}" height="{height}">\n')
                 for c in np.flatnonzero(named):
@@ -116,12 +117,6 @@ def write_cvat(path: Path, labels: Labels, root: Path | None = None) -> int:
                 number, count = number + 1, count + int(named.sum())
         out.write("</annotations>\n")
     return count
-
-
-def _rows(batch: Batch, *columns: str, said: bool = False) -> Iterator[tuple[Any, ...]]:
-    """Give columns of each image, its (C,) labels, and its (C,) probabilities or what a human said."""
-    others = batch.said if said else batch.confidence
-    yield from zip(*(batch.photos[name] for name in columns), batch.named, others, strict=True)
 
 
 def _below(file: str, root: Path) -> str:

@@ -26,6 +26,9 @@ from cutsew.storage.atomic import replacing
 
 log = logging.getLogger(__name__)
 
+COLUMNS = ("row", "id", "path", "split")
+"""Columns of the manifest that a folder of images needs."""
+
 YOLO_SPLITS = {"train": "train", "test": "val"}
 """Split -> its folder, as Ultralytics calls it."""
 
@@ -55,9 +58,8 @@ def write_huggingface(folder: Path, labels: Labels, *, copy: bool = False) -> in
     with replacing(folder) as draft, ExitStack() as files:
         lists: dict[str, IO[str]] = {}
         for batch in shown(labels):
-            columns = (batch.photos[name] for name in ("row", "id", "path", "split"))
             values = (batch.named, batch.confidence, batch.said != LEFT)
-            for row, name, file, split, named, p, by_human in zip(*columns, *values, strict=True):
+            for row, name, file, split, named, p, by_human in batch.rows(COLUMNS, *values):
                 if split not in lists:
                     (draft / split).mkdir(parents=True)
                     out = (draft / split / "metadata.jsonl").open("w", encoding="utf-8")
@@ -103,8 +105,7 @@ def write_yolo(folder: Path, labels: Labels, *, copy: bool = False) -> int:
         images = csv.writer(table, lineterminator="\n")
         images.writerow(("file", "id", "split"))
         for batch in shown(labels):
-            columns = (batch.photos[name] for name in ("row", "id", "path", "split"))
-            for row, name, file, split, named in zip(*columns, batch.named, strict=True):
+            for row, name, file, split, named in batch.rows(COLUMNS, batch.named):
                 called = _numbered(row, file)
                 images.writerow((called, name, split))
                 found = np.flatnonzero(named)

@@ -1,6 +1,6 @@
 """Labels for export: which stage's for which photos, read slice by slice."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -52,6 +52,10 @@ class Batch(NamedTuple):
         """(n, C) in [0, 1]: 1 and 0 where a human said present and absent, else the stage's probability."""
         kept: Floats = np.where(self.said == LEFT, self.probabilities, self.said == PRESENT).astype(np.float32)
         return kept
+
+    def rows(self, columns: Sequence[str], *arrays: npt.NDArray[Any]) -> Iterator[tuple[Any, ...]]:
+        """Iterate over the images: their values of some columns of the manifest, then their rows of (n, C) arrays."""
+        return zip(*(self.photos[name] for name in columns), *arrays, strict=True)
 
 
 @dataclass(frozen=True)

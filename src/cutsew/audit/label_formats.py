@@ -146,9 +146,8 @@ def _csv_rows(classes: list[str], batch: Batch) -> Iterator[list[str]]:
 
 def _texts(classes: list[str], batch: Batch) -> Iterator[list[str]]:
     """Give the columns of text, photo after photo."""
-    columns = (batch.photos[name] for name in ("id", "path", "split"))
     sets = (batch.named, batch.proposed, batch.said != LEFT)
-    for name, path, split, *rows in zip(*columns, *sets, strict=True):
+    for name, path, split, *rows in batch.rows(("id", "path", "split"), *sets):
         yield [name, path, split, batch.stage, *(joined(classes[c] for c in np.flatnonzero(row)) for row in rows)]
 
 
