@@ -87,16 +87,19 @@ def _features(run: Run, pool: pd.DataFrame) -> npt.NDArray[np.float32]:
 
 def _told(run: Run, chosen: pd.DataFrame, thresholds: Thresholds) -> pd.DataFrame:
     """Add what the chosen images' labels are, and which are doubtful."""
-    rows = []
-    paths = run.images.set_index("id")["path"]
-    for row in chosen.to_dict("records"):
-        stages = _stages(run, row["split"])
-        p = [decided(run.outcomes[s].read([row["id"]]), thresholds.of(s, len(run.classes))) for s in stages]
-        doubt = (np.minimum(p[-1], 1 - p[-1]) + disagreement(p))[0]
-        most = np.argsort(-doubt, kind="stable")[:MOST_DOUBTFUL]
-        told = {"labels": [run.classes[c] for c in np.flatnonzero(p[-1][0] >= 0.5)]}  # noqa: PLR2004 - see `decided`
-        rows.append(row | told | {"doubtful": [run.classes[c] for c in most], "path": paths[row["id"]]})
-    columns = ["id", "path", "split", "score", "uncertainty", "disagreement", "labels", "doubtful"]
-    table = pd.DataFrame(rows, columns=columns)
+    labels: dict[str, list[str]] = {}
+    doubtful: dict[str, list[str]] = {}
+    for split, part in chosen.groupby("split"):
+        ids, stages = part["id"].tolist(), _stages(run, str(split))
+        p = [decided(run.outcomes[stage].read(ids), thresholds.of(stage, len(run.classes))) for stage in stages]
+        doubt = np.minimum(p[-1], 1 - p[-1]) + disagreement(p)
+        most = np.argsort(-doubt, axis=1, kind="stable")[:, :MOST_DOUBTFUL]
+        for name, last, classes in zip(ids, p[-1], most, strict=True):
+            labels[name] = [run.classes[c] for c in np.flatnonzero(last >= 0.5)]  # noqa: PLR2004 - see `decided`
+            doubtful[name] = [run.classes[c] for c in classes]
+    ids = chosen["id"].tolist()
+    table = chosen[["id", "split", "score", "uncertainty", "disagreement"]].copy()
+    table.insert(1, "path", run.images.set_index("id")["path"].reindex(ids).tolist())
+    table["labels"], table["doubtful"] = [labels[name] for name in ids], [doubtful[name] for name in ids]
     table.insert(0, "rank", range(1, len(table) + 1))
     return table
