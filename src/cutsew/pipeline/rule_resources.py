@@ -53,16 +53,17 @@ def visible_gpus(device: str) -> int:
 
 def megabytes(plan: Plan, wildcards: Wildcards, stage: str, threads: int, attempt: int, site: Site) -> int:
     """Return the memory of a stage's job in MB, more on each attempt."""
-    block = getattr(wildcards, "block", None)
-    job = workload(plan, wildcards.run, stage, threads, block, gpu=site.computes_on_gpu)
-    return attempt * sizing.megabytes(plan.runs[wildcards.run], stage, job)
+    return attempt * sizing.megabytes(plan.runs[wildcards.run], stage, _job(plan, wildcards, stage, threads, site))
 
 
 def minutes(plan: Plan, wildcards: Wildcards, stage: str, threads: int, attempt: int, site: Site) -> int:
     """Return the time limit of a stage's job in minutes, more on each attempt."""
+    return attempt * sizing.minutes(plan.runs[wildcards.run], stage, _job(plan, wildcards, stage, threads, site))
+
+
+def _job(plan: Plan, wildcards: Wildcards, stage: str, threads: int, site: Site) -> sizing.Job:
     block = getattr(wildcards, "block", None)
-    job = workload(plan, wildcards.run, stage, threads, block, gpu=site.computes_on_gpu)
-    return attempt * sizing.minutes(plan.runs[wildcards.run], stage, job)
+    return workload(plan, wildcards.run, stage, threads, block, gpu=site.computes_on_gpu)
 
 
 def workload(plan: Plan, run: str, stage: str, threads: int, block: str | None = None, *, gpu: bool) -> sizing.Job:
