@@ -5,16 +5,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from manifests import make_manifest_of
 from PIL import Image
 from torch import nn
 
 from cutsew.config.method import Correct, Score, Sew
 from cutsew.config.networks import Adapter, Student, Train
-from cutsew.data.images import inspect
 from cutsew.models.backbones import Backbone
 from cutsew.models.preprocessing import Preprocessing
 from cutsew.stages import train as stage
-from cutsew.storage.manifest import write_manifest
 from cutsew.storage.zarr_layout import label_spec
 from cutsew.storage.zarr_writer import write_group
 
@@ -37,18 +36,15 @@ def make_world(folder: Path, test: int = TEST) -> Path:
     The photos are BMP, whose bytes, and so digests and draws, are the same with every version of Pillow and zlib.
     """
     rng = np.random.default_rng(5)
-    rows = []
     held_out = set(range(1, 1 + 3 * test, 3))
-    for i in range(TRAIN + test):
-        path = folder / f"photo{i:02}.bmp"
+    paths = [folder / f"photo{i:02}.bmp" for i in range(TRAIN + test)]
+    for path in paths:
         width, height = int(rng.integers(20, 40)), int(rng.integers(20, 40))
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path)
-        seen = inspect(path)
-        split = "test" if i in held_out else "train"
-        rows.append((f"i{i:02}", str(path), width, height, seen.bytes, seen.digest, split, i // 5))
-    images = pd.DataFrame(rows, columns=["id", "path", "width", "height", "bytes", "digest", "split", "shard"])
-    write_manifest(folder / "images.parquet", images)
+    splits = ["test" if i in held_out else "train" for i in range(len(paths))]
+    ids = [f"i{i:02}" for i in range(len(paths))]
+    images = make_manifest_of(folder / "images.parquet", paths, splits, 5, ids)
     z = rng.normal(0, 2, (len(images), len(CLASSES))).astype(np.float32)
     coordinates = {"image": list(images["id"]), "class": CLASSES}
     write_group(folder / "fused.zarr", {"z": (label_spec(*z.shape, 5), z)}, coordinates, {})

@@ -3,17 +3,16 @@
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from manifests import make_noise
 from PIL import Image
 from tiny_models import TEXT, checkpoint
 
 from cutsew.config.method import PAPER, Windows, parse_cut, teacher_cost
 from cutsew.config.networks import Teacher
-from cutsew.data.images import inspect
 from cutsew.errors import UserError
 from cutsew.method.windows import WindowAttentionPool, pool_windows, resize_window, window_boxes, window_starts
 from cutsew.models import teachers
@@ -21,7 +20,6 @@ from cutsew.models.image_encoder import count_gflop
 from cutsew.runtime.lazy_imports import import_torchvision
 from cutsew.stages.encode import encode
 from cutsew.stages.seal import seal
-from cutsew.storage.manifest import write_manifest
 from cutsew.storage.zarr_reader import array_of, open_group, read
 
 import_torchvision()
@@ -181,14 +179,7 @@ def test_gflop_by_hand():
 
 def test_encode_stores_all_windows_and_their_boxes(tmp_path):
     path, _ = checkpoint(tmp_path, "test-resnet")
-    rows = []
-    for i in range(3):
-        photo = tmp_path / f"{i}.bmp"
-        Image.fromarray(np.random.default_rng(i).integers(0, 256, (40 + i, 60, 3), dtype=np.uint8)).save(photo)
-        seen = inspect(photo)
-        rows.append((f"i{i}", str(photo), 60, 40 + i, seen.bytes, seen.digest, "train", 0))
-    columns = ["id", "path", "width", "height", "bytes", "digest", "split", "shard"]
-    write_manifest(tmp_path / "images.parquet", pd.DataFrame(rows, columns=columns))
+    make_noise(tmp_path)
     cut = {"layout": "windows", "windows": {"scale": 3, "share": 0.34, "per_side": 3}}
     teacher = {"kind": "open_clip", "precision": "float32", "compiled": False, "runtime": "torch"}
     teacher["open_clip"] = {"model": "test-resnet", "pretrained": str(path), "image_size": None}

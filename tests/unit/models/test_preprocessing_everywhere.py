@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from manifests import make_manifest_of
 from PIL import Image
 
 from cutsew.commands import export as tool
 from cutsew.config.method import Sew
 from cutsew.config.networks import Student as StudentSettings
 from cutsew.config.networks import Teacher
-from cutsew.data.images import inspect
 from cutsew.data.loader import plain_batches, tiled_batches
 from cutsew.errors import UserError
 from cutsew.inference.classifier import open_classifier
@@ -31,7 +31,6 @@ from cutsew.stages.explain import _whole
 from cutsew.stages.seal import seal
 from cutsew.stages.tagclip import Photos as PatchPhotos
 from cutsew.stages.text import text
-from cutsew.storage.manifest import write_manifest
 from cutsew.storage.zarr_reader import array_of, open_group, read
 from cutsew.training.sewing_plan import TrainingImages
 from cutsew.training.sewn_dataset import SewnDataset
@@ -45,15 +44,12 @@ SIZES = {"reduction": 4, "width": 16, "layers": 1, "heads": 2, "feedforward": 16
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     """Two photos with hard edges, and images.parquet of them."""
-    folder, rows = tmp_path_factory.mktemp("photos"), []
-    for i in range(2):
-        path = folder / f"{i}.png"
+    folder = tmp_path_factory.mktemp("photos")
+    paths = [folder / f"{i}.png" for i in range(2)]
+    for i, path in enumerate(paths):
         noise = np.random.default_rng(i).integers(0, 2, (70, 90, 3), dtype=np.uint8) * 255
         Image.fromarray(noise).save(path)
-        seen = inspect(path)
-        rows.append([path.stem, str(path), seen.width, seen.height, seen.bytes, seen.digest, "train", 0])
-    columns = ["id", "path", "width", "height", "bytes", "digest", "split", "shard"]
-    write_manifest(folder / "images.parquet", pd.DataFrame(rows, columns=columns))
+    make_manifest_of(folder / "images.parquet", paths, ["train"] * 2, 2)
     return folder
 
 

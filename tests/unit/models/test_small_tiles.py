@@ -3,16 +3,15 @@
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
+from manifests import make_noise
 from PIL import Image
 from tiny_models import TEXT, VISION, checkpoint
 
 from cutsew.config import load
 from cutsew.config.method import not_whole_cells, parse_cut
 from cutsew.config.networks import Teacher
-from cutsew.data.images import inspect
 from cutsew.errors import UserError
 from cutsew.method.crops import crop_boxes
 from cutsew.method.resample import cut_all
@@ -24,7 +23,6 @@ from cutsew.pipeline.preflight import check_before_start
 from cutsew.runtime.lazy_imports import import_torchvision
 from cutsew.stages.encode import encode
 from cutsew.stages.seal import seal
-from cutsew.storage.manifest import write_manifest
 from cutsew.storage.tables import read_record
 from cutsew.storage.zarr_reader import array_of, open_group, read
 
@@ -180,14 +178,7 @@ def test_jobs_ask_for_the_work_of_smaller_tiles():
 
 def test_encode_stores_tiles_of_two_sides(tmp_path):
     path, _ = checkpoint(tmp_path, "test-vit")
-    rows = []
-    for i in range(3):
-        photo = tmp_path / f"{i}.bmp"
-        Image.fromarray(np.random.default_rng(i).integers(0, 256, (40 + i, 60, 3), dtype=np.uint8)).save(photo)
-        seen = inspect(photo)
-        rows.append((f"i{i}", str(photo), 60, 40 + i, seen.bytes, seen.digest, "train", 0))
-    columns = ["id", "path", "width", "height", "bytes", "digest", "split", "shard"]
-    write_manifest(tmp_path / "images.parquet", pd.DataFrame(rows, columns=columns))
+    images = make_noise(tmp_path)
     cut = {"layout": "tiles", "passes_per_job": 8}
     cut["tiles"] = [{"grid": 2, "share": 0.5, "side": None}, {"grid": 2, "share": 0.5, "side": 16}]
     settings = {"teacher": settings_of("test-vit", path), "cut": cut, "dataset": {"shard_size": 4}}
@@ -199,8 +190,8 @@ def test_encode_stores_tiles_of_two_sides(tmp_path):
     assert (boxes[:4] == boxes[4:]).all()
     assert boxes[:4, 0].tolist() == [[0, 0, 30, 20, 0], [30, 0, 60, 20, 0], [0, 20, 30, 40, 0], [30, 20, 60, 40, 0]]
     teacher = build("test-vit", path)
-    photo = Image.open(rows[2][1]).convert("RGB")
-    placed = crop_boxes(rows[2][5], 60, 42, range(8), **parse_cut(cut).placement())
+    photo = Image.open(images["path"][2]).convert("RGB")
+    placed = crop_boxes(images["digest"][2], 60, 42, range(8), **parse_cut(cut).placement())
     for chosen, side in ((slice(0, 4), 32), (slice(4, 8), 16)):
         expected = teacher.at_side(side)(cut_all(photo, placed[chosen], side)).numpy().astype(np.float16)
         assert np.array_equal(crops[chosen, 2], expected)

@@ -3,9 +3,9 @@
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
+from manifests import make_manifest_of
 from PIL import Image
 from tiny_models import checkpoint
 from torch.nn.functional import normalize
@@ -16,7 +16,6 @@ from cutsew.audit.summary import summary
 from cutsew.audit.text import photo_lines, summary_lines
 from cutsew.config import load
 from cutsew.config.networks import Teacher
-from cutsew.data.images import inspect
 from cutsew.errors import UserError
 from cutsew.inference.test_time_ensembles import Together
 from cutsew.method.ensemble import Reference
@@ -37,7 +36,7 @@ from cutsew.stages.seal import seal
 from cutsew.stages.seal_tagclip import seal_tagclip
 from cutsew.stages.tagclip import tagclip
 from cutsew.stages.text import text
-from cutsew.storage.manifest import shard_digests, write_manifest
+from cutsew.storage.manifest import shard_digests
 from cutsew.storage.result_tables import write_score_statistics as write_reference
 from cutsew.storage.zarr_layout import tagclip_chunk_file, tagclip_chunk_record
 from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read
@@ -157,17 +156,9 @@ def photos(tmp_path_factory):
 
 
 def make_manifest(folder, photos, shard_size):
-    rows = []
-    for i in range(len(SIZES)):
-        path = photos / f"{i}.png"
-        seen = inspect(path)
-        split = "train" if i < 3 else "test"
-        rows.append([path.stem, str(path), seen.width, seen.height, seen.bytes, seen.digest, split, i // shard_size])
-    columns = ["id", "path", "width", "height", "bytes", "digest", "split", "shard"]
-    table = pd.DataFrame(rows, columns=columns)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_manifest(folder / "images.parquet", table)
-    return table
+    paths = [photos / f"{i}.png" for i in range(len(SIZES))]
+    splits = ["train" if i < 3 else "test" for i in range(len(SIZES))]
+    return make_manifest_of(folder / "images.parquet", paths, splits, shard_size)
 
 
 def run_tagclip(folder, photos, weights, shard_size=2, batch_size=32, workers=0, **changes):

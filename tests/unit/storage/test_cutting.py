@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray
+from manifests import make_manifest_of
 from PIL import Image
 
 from cutsew.config import Config
-from cutsew.data.images import inspect
 from cutsew.errors import UserError
 from cutsew.pipeline.plan import DEFAULT, Plan
 from cutsew.stages.correct import correct
@@ -19,7 +19,7 @@ from cutsew.stages.score import score
 from cutsew.stages.seal import seal
 from cutsew.stages.select import select
 from cutsew.stages.text import text
-from cutsew.storage.manifest import shard_digests, write_manifest
+from cutsew.storage.manifest import shard_digests
 from cutsew.storage.zarr_layout import BOXES, CROPS, GLOBAL
 from cutsew.storage.zarr_reader import array_of, open_group, read
 
@@ -47,14 +47,8 @@ def settings(stage, **changes):
 
 def run_cutting(folder, photos, shard_size=4, workers=0, batch_size=32):
     dataset = {"shard_size": shard_size}
-    rows = []
-    for i in range(N):
-        path = photos / f"{i}.png"
-        seen = inspect(path)
-        rows.append([path.stem, str(path), seen.width, seen.height, seen.bytes, seen.digest, "train", i // shard_size])
-    images = pd.DataFrame(rows, columns=["id", "path", "width", "height", "bytes", "digest", "split", "shard"])
     manifest, views = folder / "images.parquet", folder / "views.zarr"
-    write_manifest(manifest, images)
+    images = make_manifest_of(manifest, [photos / f"{i}.png" for i in range(N)], ["train"] * N, shard_size)
     options = {"settings": settings("encode", dataset=dataset), "batch_size": batch_size, "workers": workers}
     for shard in shard_digests(images):
         encode(manifest, views, shard=shard, **options)
