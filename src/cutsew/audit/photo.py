@@ -216,8 +216,8 @@ def _of_interest(
         chosen |= marks["by_hand"] != LEFT
     if truth is not None:
         chosen |= truth == 1
-    surest = [z for stage, z in labels.items() if not stage.startswith(REFERENCE)]
-    order = np.argsort(-surest[-1], kind="stable") if surest else np.arange(len(run.classes))
+    own = [z for stage, z in labels.items() if not stage.startswith(REFERENCE)]
+    order = np.argsort(-own[-1], kind="stable") if own else np.arange(len(run.classes))
     return [int(c) for c in order if chosen[c]]
 
 

@@ -19,7 +19,7 @@ STANDARD_CLASSES = 3
 class Evaluate(Section):
     """What is measured where there is truth."""
 
-    threshold: Fraction = Field(0.5, description="probability from which a class counts as named")
+    threshold: Fraction = Field(0.5, description="decision threshold: the probability from which a class is predicted")
     top: Size = Field(3, description="classes named per photo for the top-n measures")
 
 
@@ -39,7 +39,7 @@ class Predict(Section):
 
 
 class Thresholds(Section):
-    """From which probability each class counts as named when the student looks at new photos."""
+    """Per-class decision thresholds of the student on new images."""
 
     rule: Literal["fixed", "count", "mixture"] = Field(
         "count",
@@ -80,8 +80,8 @@ class Explain(Section):
     pairs: int = Field(
         40,
         ge=0,
-        description="most maps of a class in a photo: each class in the photo that the student is surest of, and the "
-        "class that it names second there; 0 leaves the whole stage out",
+        description="maximum number of class activation maps: each class in the photo with its highest logit, and that "
+        "photo's second predicted class; 0 leaves the whole stage out",
     )
     sample: Size = Field(600, description="photos whose features are kept, before and after, to be drawn as a map")
 

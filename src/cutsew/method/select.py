@@ -67,7 +67,7 @@ def top_k(zero_shot: Iterable[Floats], k: int) -> tuple[npt.NDArray[np.int64], F
 Logits = npt.NDArray[np.float32]
 
 
-def surest(slabs: Iterable[Logits], classes: int) -> tuple[npt.NDArray[np.int64], Logits]:
+def argmax_per_class(slabs: Iterable[Logits], classes: int) -> tuple[npt.NDArray[np.int64], Logits]:
     """Find for each class the photo with its highest logit; of equals the first.
 
     Args:
@@ -95,7 +95,7 @@ def choose_pairs(rows: npt.NDArray[np.int64], logits: Logits, most: int) -> list
     """Pair each class with its most confident photo, and that photo with its second predicted class, if any.
 
     Args:
-        rows: as of `surest`.
+        rows: as of `argmax_per_class`.
         logits: of the same photos. A class is predicted from probability 1/2, logit 0.
         most: pairs to keep; classes come in order of their highest logit.
 

@@ -20,7 +20,7 @@ from cutsew.data.loader import plain_batches
 from cutsew.errors import UserError
 from cutsew.method.crops import whole_box
 from cutsew.method.resample import cut_all
-from cutsew.method.select import choose_pairs, surest
+from cutsew.method.select import argmax_per_class, choose_pairs
 from cutsew.models import teachers
 from cutsew.models.student import MODEL, Build, Student, build_backbone, load
 from cutsew.pipeline.graph import STAGES
@@ -128,7 +128,7 @@ def _choose(labels: Path, photos: pd.DataFrame, most: int) -> Pairs:
     """Choose the (photo, class) pairs by a label artefact's logits."""
     group = open_group(labels)
     z, ids = array_of(group, "z"), labels_of(group, "image")
-    rows, logits = surest((read(z, part) for part in slabs(len(ids), SLAB)), z.shape[1])
+    rows, logits = argmax_per_class((read(z, part) for part in slabs(len(ids), SLAB)), z.shape[1])
     chosen = choose_pairs(rows, logits, most)
     found = photos.set_index("id", drop=False).reindex([ids[row] for row, _ in chosen])
     if found["path"].isna().any():

@@ -4,13 +4,13 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cutsew.method.select import choose_pairs, surest
+from cutsew.method.select import argmax_per_class, choose_pairs
 
 Z = np.array([[1, 3, -1], [4, -2, -2], [2, 3, -3], [0, 1, -0.5]], dtype=np.float32)
 
 
 def test_surest_by_hand():
-    rows, logits = surest([Z[:2], Z[2:]], 3)
+    rows, logits = argmax_per_class([Z[:2], Z[2:]], 3)
     assert rows.tolist() == [1, 0, 3]  # of the equal 3s of class 1 the first
     assert logits.tolist() == Z[[1, 0, 3]].tolist()
 
@@ -18,19 +18,19 @@ def test_surest_by_hand():
 def test_pairs_by_hand():
     # Highest logits 4, 3 and -0.5. Photo 1 names nothing beside class 0; photo 0 names class 0 second, photo 3 class 1.
     pairs = [(1, 0), (0, 1), (0, 0), (3, 2), (3, 1)]
-    assert choose_pairs(*surest([Z], 3), 40) == pairs
-    assert choose_pairs(*surest([Z], 3), 2) == pairs[:2]
+    assert choose_pairs(*argmax_per_class([Z], 3), 40) == pairs
+    assert choose_pairs(*argmax_per_class([Z], 3), 2) == pairs[:2]
 
 
 def test_no_pair_comes_twice():
-    assert choose_pairs(*surest([np.array([[2, 1], [-5, -5]], dtype=np.float32)], 2), 9) == [(0, 0), (0, 1)]
+    assert choose_pairs(*argmax_per_class([np.array([[2, 1], [-5, -5]], dtype=np.float32)], 2), 9) == [(0, 0), (0, 1)]
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 12), st.integers(2, 5), st.integers(1, 12), st.integers(1, 12))
 def test_slabs_make_no_difference_and_the_rest_holds(seed, photos, classes, slab, most):
     z = np.random.default_rng(seed).integers(-3, 4, (photos, classes)).astype(np.float32)
-    rows, logits = surest((z[start : start + slab] for start in range(0, photos, slab)), classes)
+    rows, logits = argmax_per_class((z[start : start + slab] for start in range(0, photos, slab)), classes)
     assert rows.tolist() == z.argmax(axis=0).tolist()
     pairs = choose_pairs(rows, logits, most)
     assert len(set(pairs)) == len(pairs) <= most
