@@ -1,4 +1,4 @@
-# cutsew: from unlabelled photos to audited multi-label pseudo-labels and a small classifier.
+# cutsew: from unlabeled images to audited multi-label pseudo-labels and a small classifier.
 # WHAT is made stands in config/, HOW AND WHERE in workflow/profiles/.
 from pathlib import Path
 
@@ -40,7 +40,7 @@ rule labels:
 
 onstart:
     with exit_in_one_line():
-        claim(PLAN.dataset_folder)
+        acquire_run_lock(PLAN.dataset_folder)
         if workflow.executor_plugin.name == "slurm":
             change = choose_status_command(workflow.executor_settings)
             if change is not None:

@@ -4,7 +4,7 @@ python benchmarks/after_encoding.py
 
 Each stage is the command that the workflow calls, a process of its own, on embeddings that do not exist elsewhere, of
 COCO's size. `text` embeds the class names with the demo's tiny CLIP: a large teacher's weights have to be read, which
-depends on the teacher and not on the photos; its output is left aside.
+depends on the teacher and not on the images; its output is left aside.
 """
 
 import importlib
@@ -25,13 +25,13 @@ TINY = {"images": 300, "passes": 2, "classes": 4, "width": 8}
 THREADS = 2
 
 
-def stage(folder: Path, name: str, artefacts: tuple[str, ...], classes: int, *, here: bool, **options: int) -> Thing:
+def stage(folder: Path, name: str, artifacts: tuple[str, ...], classes: int, *, here: bool, **options: int) -> Thing:
     """Make a stage a thing to measure.
 
     Args:
-        folder: of the artefacts.
+        folder: of the artifacts.
         name: of the stage.
-        artefacts: that it reads and writes.
+        artifacts: that it reads and writes.
         classes: C.
         here: call its function instead of starting its command, which is quicker and says less.
         options: of the command, next to the settings.
@@ -41,12 +41,12 @@ def stage(folder: Path, name: str, artefacts: tuple[str, ...], classes: int, *, 
         "classes": [f"class {c}" for c in range(classes)],
         "teacher": {"open_clip": {"model": "cutsew-tiny", "pretrained": "demo", "image_size": 96}},
     }
-    settings, paths = Plan(config).settings(DEFAULT, name), [folder / artefact for artefact in artefacts]
+    settings, paths = Plan(config).settings(DEFAULT, name), [folder / artifact for artifact in artifacts]
     if here:
         function = getattr(importlib.import_module(f"cutsew.stages.{name}"), name)
         return Thing(name, lambda: function(*paths, settings=settings, **options))
-    told = [word for option, value in options.items() for word in (f"--{option}", str(value))]
-    return Thing(name, [sys.executable, "-m", "cutsew", name, *paths, *told, "--settings", json.dumps(settings)])
+    result = [word for option, value in options.items() for word in (f"--{option}", str(value))]
+    return Thing(name, [sys.executable, "-m", "cutsew", name, *paths, *result, "--settings", json.dumps(settings)])
 
 
 def labelling(folder: Path, classes: int, *, here: bool) -> list[Thing]:
@@ -57,7 +57,7 @@ def labelling(folder: Path, classes: int, *, here: bool) -> list[Thing]:
         "correct": ("fused.zarr", "pseudo.zarr"),
         "select": ("images.parquet", "logits.zarr", "patches.parquet"),
     }
-    return [scored, *(stage(folder, name, artefacts, classes, here=here) for name, artefacts in reads.items())]
+    return [scored, *(stage(folder, name, artifacts, classes, here=here) for name, artifacts in reads.items())]
 
 
 def main(tiny: Tiny = False, repeats: Repeats = REPEATS, out: Out = RESULTS) -> None:
@@ -74,7 +74,7 @@ def main(tiny: Tiny = False, repeats: Repeats = REPEATS, out: Out = RESULTS) -> 
     rows = [row(thing, rounds) for thing in things]
     rows.append(total("a prompt is edited: all of these", names, rounds, "at most 60 s, 1 GiB"))
     rows.append(total("alpha is edited: fuse, correct", ["fuse", "correct"], rounds, "at most 10 s, 1 GiB"))
-    title = f"After encoding: {size['images']:,} photos, {size['passes']} passes, {size['classes']} classes"
+    title = f"After encoding: {size['images']:,} images, {size['passes']} passes, {size['classes']} classes"
     publish(Report("after_encoding", title, rows, conditions={**size, "threads of score": THREADS}), out, tiny)
 
 

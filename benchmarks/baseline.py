@@ -1,8 +1,8 @@
 """The published procedure, written down plainly: what a paper's code typically looks like, to measure ours against.
 
-One process. Every pass opens every photo again, takes torchvision's RandomResizedCrop, ToTensor and Normalize, and runs
-the teacher in batches. Training opens and sews photos as it comes to them, runs the backbone on every one, and moves Z
-(N, C) with a dense AdamW. Nothing is kept. Photos, weights, sizes and labels are those of a run of ours.
+One process. Every pass opens every image again, takes torchvision's RandomResizedCrop, ToTensor and Normalize, and runs
+the teacher in batches. Training opens and sews images as it comes to them, runs the backbone on every one, and moves Z
+(N, C) with a dense AdamW. Nothing is kept. Images, weights, sizes and labels are those of a run of ours.
 
     python benchmarks/baseline.py cut results/demo/default --alpha 0.1
     python benchmarks/baseline.py train results/demo/default --lr 1e-3
@@ -37,8 +37,8 @@ BICUBIC = T.InterpolationMode.BICUBIC
 app = typer.Typer()
 
 
-class Photos(Dataset[Any]):
-    """Opens a photo each time that it is requested."""
+class Images(Dataset[Any]):
+    """Opens an image each time that it is requested."""
 
     def __init__(self, paths: Sequence[str], transform: Any) -> None:  # noqa: ANN401
         self.paths, self.transform = paths, transform
@@ -50,42 +50,42 @@ class Photos(Dataset[Any]):
         return self.transform(Image.open(self.paths[index]).convert("RGB"))
 
 
-class SewnPhotos(Photos):
-    """Pastes salient photos onto a photo (Eq. 11-12, Algorithm 1); also gives the rows whose labels are blended."""
+class SewnImages(Images):
+    """Pastes salient images onto an image (Eq. 11-12, Algorithm 1); also gives the rows whose labels are blended."""
 
     def __init__(self, paths: Sequence[str], transform: Any, pool: Sequence[int], sew: Any) -> None:  # noqa: ANN401
         super().__init__(paths, transform)
         self.pool, self.sew = pool, sew
 
     def __getitem__(self, index: int) -> Any:  # noqa: ANN401
-        photo, count, sources = Image.open(self.paths[index]).convert("RGB"), 0, [index]
+        image, count, sources = Image.open(self.paths[index]).convert("RGB"), 0, [index]
         while count < self.sew.max_overlays and random.random() < self.sew.p:
             count += 1
         for other in random.sample(self.pool, count):
             overlay = Image.open(self.paths[other]).convert("RGB")
-            fit = min(photo.width / overlay.width, photo.height / overlay.height) * self.sew.q / count**0.5
+            fit = min(image.width / overlay.width, image.height / overlay.height) * self.sew.q / count**0.5
             overlay = overlay.resize(
                 (round(overlay.width * fit), round(overlay.height * fit)), Image.Resampling.BICUBIC
             )
-            left = random.randint(0, photo.width - overlay.width)
-            photo.paste(overlay, (left, random.randint(0, photo.height - overlay.height)))
+            left = random.randint(0, image.width - overlay.width)
+            image.paste(overlay, (left, random.randint(0, image.height - overlay.height)))
             sources.append(other)
         padding = [index] * (1 + self.sew.max_overlays - len(sources))
-        return self.transform(photo), torch.tensor(sources + padding)
+        return self.transform(image), torch.tensor(sources + padding)
 
 
 @app.command()
 def cut(
-    run: Annotated[Path, typer.Argument(help="A run's folder: whose photos, teacher and classes.")],
+    run: Annotated[Path, typer.Argument(help="A run's folder: whose images, teacher and classes.")],
     config: Annotated[Path, typer.Option(help="Its settings.")] = Path("config/demo-paper.yaml"),
     alpha: Annotated[
         list[float] | None, typer.Option(help="Several: the answers are kept, and fused for each.")
     ] = None,
 ) -> None:
-    """Score whole photos and M crops of each with the teacher; fuse (Eq. 3-7)."""
+    """Score whole images and M crops of each with the teacher; fuse (Eq. 3-7)."""
     settings = load(yaml.safe_load(config.read_text()))
     named = settings.teacher.open_clip
-    clip = clip_models.build(named, "teacher.open_clip")
+    clip = clip_models.load_clip(named, "teacher.open_clip")
     side, paths = clip.image_size, _paths(run, pd.read_parquet(run / "images.parquet"))
     texts = torch.from_numpy(xarray.open_zarr(run / "text.zarr", consolidated=False)["text"].values)
     end = [T.ToTensor(), T.Normalize(clip.preprocessing.mean, clip.preprocessing.std)]
@@ -94,13 +94,13 @@ def cut(
     crops = T.Compose([crop, T.RandomHorizontalFlip(), *end])
     answers = []
     for number in range(settings.cut.passes + 1):
-        found = []
-        for batch in DataLoader(Photos(paths, crops if number else whole), settings.compute.batch_size):
+        result = []
+        for batch in DataLoader(Images(paths, crops if number else whole), settings.compute.batch_size):
             with torch.no_grad():
                 images = normalize(clip.model.encode_image(batch), dim=-1)
                 p = (clip.model.logit_scale.exp() * images @ texts.T).softmax(dim=-1)
-            found.append(torch.logit(p.clamp(settings.score.epsilon, 1 - settings.score.epsilon)))
-        answers.append(torch.cat(found))
+            result.append(torch.logit(p.clamp(settings.score.epsilon, 1 - settings.score.epsilon)))
+        answers.append(torch.cat(result))
     for value in alpha or [0.1]:
         z = torch.maximum(answers[0], torch.stack(answers[1:]).max(dim=0).values - value)
         np.save(run / f"plain-{value}.npy", z.numpy())
@@ -108,14 +108,14 @@ def cut(
 
 @app.command()
 def train(
-    run: Annotated[Path, typer.Argument(help="A run's folder: whose photos, labels and patches.")],
+    run: Annotated[Path, typer.Argument(help="A run's folder: whose images, labels and patches.")],
     config: Annotated[Path, typer.Option(help="Its settings.")] = Path("config/demo-paper.yaml"),
     lr: Annotated[float, typer.Option(help="Of the adapter.")] = 1e-3,
 ) -> None:
     """Train the adapter and the labels (Eq. 11-20)."""
     settings = load(yaml.safe_load(config.read_text()))
     named, rules = settings.student.open_clip, settings.train
-    clip = clip_models.build(named, "student.open_clip")
+    clip = clip_models.load_clip(named, "student.open_clip")
     images = pd.read_parquet(run / "images.parquet")
     chosen = images["split"] == "train"
     place = {row: number for number, row in enumerate(np.flatnonzero(chosen))}
@@ -124,14 +124,14 @@ def train(
     side = (clip.image_size, clip.image_size)
     normal = T.Normalize(clip.preprocessing.mean, clip.preprocessing.std)
     transform = T.Compose([T.Resize(side, BICUBIC), T.ToTensor(), normal])
-    photos = SewnPhotos(_paths(run, images[chosen]), transform, pool, settings.sew)
+    image_rows = SewnImages(_paths(run, images[chosen]), transform, pool, settings.sew)
     tower, z = GridOfFeatures(clip.model.visual).eval().requires_grad_(False), nn.Parameter(torch.from_numpy(labels))
     width = tower(torch.zeros(1, 3, *side)).shape[1]
     adapter = Adapter(width, len(settings.classes), **settings.adapter.model_dump())
     groups = [{"params": adapter.parameters(), "lr": lr}, {"params": [z], "lr": rules.lr_estimator}]
     optimizer = torch.optim.AdamW(groups, weight_decay=rules.weight_decay)
     for _ in range(rules.epochs):
-        for batch, sources in DataLoader(photos, rules.batch_size, shuffle=True):
+        for batch, sources in DataLoader(image_rows, rules.batch_size, shuffle=True):
             with torch.no_grad():
                 features: Tensor = tower(batch)
             p, blended = adapter(features), z[sources].max(dim=1).values
@@ -144,7 +144,7 @@ def train(
 
 
 def _paths(run: Path, images: pd.DataFrame) -> list[str]:
-    """Name photos from wherever this runs: they are named from the folder that holds results/."""
+    """Name images from wherever this runs: they are named from the folder that holds results/."""
     return [str(run.resolve().parents[2] / path) for path in images["path"]]
 
 

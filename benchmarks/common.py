@@ -113,10 +113,10 @@ def _commanded(words: Sequence[str | Path], environment: Mapping[str, str]) -> R
         errors="replace",
     ) as process:
         with _memory_of(psutil.Process(process.pid), COMMAND_WATCH) as peak:
-            said, _ = process.communicate()
+            stated, _ = process.communicate()
         wall = time.perf_counter() - start
     if process.returncode != 0:
-        raise RuntimeError(f"{' '.join(map(str, words))}: exit status {process.returncode}\n{said[-2000:]}")
+        raise RuntimeError(f"{' '.join(map(str, words))}: exit status {process.returncode}\n{stated[-2000:]}")
     return Run(wall, _cpu(resource.RUSAGE_CHILDREN) - before, peak[0])
 
 

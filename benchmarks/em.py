@@ -1,4 +1,4 @@
-"""What one E-step costs, whatever the number of photos, relative to torch's dense AdamW over the whole table.
+"""What one E-step costs, whatever the number of images, relative to torch's dense AdamW over the whole table.
 
 python benchmarks/em.py
 
@@ -26,9 +26,9 @@ RATE, DECAY = 1e-2, 1e-2
 class Lazy:
     """The estimator of the package."""
 
-    def __init__(self, photos: int, steps: int) -> None:
+    def __init__(self, images: int, steps: int) -> None:
         generator = torch.Generator().manual_seed(0)
-        z = torch.randn(photos, CLASSES, generator=generator)
+        z = torch.randn(images, CLASSES, generator=generator)
         self.table = LabelTable(z, [RATE] * (SEEN + steps), DECAY)
         self.table.mean.normal_(generator=generator).mul_(1e-5)
         self.table.square.uniform_(1e-12, 1e-10, generator=generator)
@@ -49,8 +49,8 @@ class Lazy:
 class Dense:
     """torch's AdamW over the whole table."""
 
-    def __init__(self, photos: int) -> None:
-        self.table = torch.nn.Parameter(torch.randn(photos, CLASSES, generator=torch.Generator().manual_seed(0)))
+    def __init__(self, images: int) -> None:
+        self.table = torch.nn.Parameter(torch.randn(images, CLASSES, generator=torch.Generator().manual_seed(0)))
         self.optimizer = torch.optim.AdamW(
             [self.table], lr=RATE, betas=BETAS, eps=EPSILON, weight_decay=DECAY, fused=True
         )
@@ -64,24 +64,24 @@ class Dense:
 
 
 def main(tiny: Tiny = False, repeats: Repeats = REPEATS, out: Out = RESULTS) -> None:
-    """Measure steps at several numbers of photos."""
+    """Measure steps at several numbers of images."""
     torch.set_num_threads(1)
     sizes, steps = (SIZES[:1], 2) if tiny else (SIZES, LAZY_STEPS)
     things = []
-    for photos in sizes:
-        things.append(_thing(f"lazy, N = {photos:,}", Lazy(photos, steps).run, photos, steps))
-        things.append(_thing(f"dense, N = {photos:,}", Dense(photos).run, photos, min(steps, DENSE_STEPS)))
+    for images in sizes:
+        things.append(_thing(f"lazy, N = {images:,}", Lazy(images, steps).run, images, steps))
+        things.append(_thing(f"dense, N = {images:,}", Dense(images).run, images, min(steps, DENSE_STEPS)))
     rounds = measure(things, repeats)
-    first, last = (f"lazy, N = {photos:,}" for photos in (sizes[0], sizes[-1]))
+    first, last = (f"lazy, N = {images:,}" for images in (sizes[0], sizes[-1]))
     ratios = [ratio(f"{last} / {first}, {steps} steps each", last, first, rounds, bar="at most 1.2")]
-    title = f"EM: {SOURCES} sources for each of {BATCH} sewn photos, {CLASSES} classes"
+    title = f"EM: {SOURCES} sources for each of {BATCH} sewn images, {CLASSES} classes"
     conditions = {"classes": CLASSES, "batch": BATCH, "sources": SOURCES, "threads": 1}
     publish(Report("em", title, [row(thing, rounds) for thing in things], ratios, conditions), out, tiny)
 
 
-def _thing(name: str, run: Callable[[list[torch.Tensor], torch.Tensor], None], photos: int, steps: int) -> Thing:
+def _thing(name: str, run: Callable[[list[torch.Tensor], torch.Tensor], None], images: int, steps: int) -> Thing:
     generator = torch.Generator().manual_seed(1)
-    batches = [torch.randint(photos, (BATCH, SOURCES), generator=generator) for _ in range(steps)]
+    batches = [torch.randint(images, (BATCH, SOURCES), generator=generator) for _ in range(steps)]
     p = torch.randn(BATCH, CLASSES, generator=generator)
     return Thing(name, lambda: run(batches, p), units=steps, unit="step")
 

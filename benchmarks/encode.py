@@ -19,24 +19,24 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from common import REPEATS, RESULTS, Out, Repeats, Thing, Tiny, measure
-from cutsew.config.base import OpenClipModel
-from cutsew.config.method import RandomCrops
-from cutsew.config.networks import Teacher
+from cutsew.config.base import OpenClipModelConfig
+from cutsew.config.method import RandomCropsConfig
+from cutsew.config.networks import TeacherConfig
 from cutsew.data.images import inspect
 from cutsew.method.crops import Square
 from cutsew.models import clip as clip_models
-from cutsew.models.image_encoder import Pixels, image_encoder
+from cutsew.models.image_encoder import Normalize, image_encoder
 from cutsew.runtime import batching
-from cutsew.runtime.batching import steadily
-from cutsew.runtime.device import multiplies_bfloat16
+from cutsew.runtime.batching import run_batch_invariant
+from cutsew.runtime.device import cpu_supports_bf16
 from cutsew.stages.encode import Views, embed_views
-from photos import write_photos
+from images import write_images
 from tables import Report, publish, ratio, row
 
 BARE, GROUPS, ENCODE = "bare encoder", "bare encoder, by groups", "encode: torch"
 WAYS = {
     ENCODE: {"precision": "float32"},
-    **({"encode: torch, bfloat16": {"precision": "bfloat16"}} if multiplies_bfloat16() else {}),
+    **({"encode: torch, bfloat16": {"precision": "bfloat16"}} if cpu_supports_bf16() else {}),
     "encode: openvino": {"precision": "float32", "runtime": "openvino"},
     "encode: openvino, bfloat16": {"precision": "bfloat16", "runtime": "openvino"},
 }
@@ -52,28 +52,30 @@ class Encoder:
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Embed (B, 3, S, S) uint8 views: (B, D)."""
-        return steadily(self.run, images, "cpu")
+        return run_batch_invariant(self.run, images, "cpu")
 
 
 def main(
     tiny: Tiny = False,
     repeats: Repeats = REPEATS,
     out: Out = RESULTS,
-    photos: Annotated[int, typer.Option(help="Photos of 20 crops each.")] = 8,
+    images: Annotated[int, typer.Option(help="Images of 20 crops each.")] = 8,
     workers: Annotated[int, typer.Option(help="Workers that cut.")] = 2,
 ) -> None:
-    """Embed 20 crops of each photo at 224 pixels (tiny: 1 crop, at 32 pixels, by a tiny model)."""
+    """Embed 20 crops of each image at 224 pixels (tiny: 1 crop, at 32 pixels, by a tiny model)."""
     name = "cutsew-tiny" if tiny else "RN50"
-    threads, passes, size = batching.count(), 1 if tiny else 20, 32 if tiny else 224
-    count = 1 if tiny else photos
-    clip = clip_models.build(OpenClipModel(model=name, image_size=size), "teacher.open_clip", weights=False)
+    threads, passes, size = batching.num_workers(), 1 if tiny else 20, 32 if tiny else 224
+    count = 1 if tiny else images
+    clip = clip_models.load_clip(OpenClipModelConfig(model=name, image_size=size), "teacher.open_clip", weights=False)
     tower = clip.model.get_submodule("visual").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    module = nn.Sequential(Pixels(clip.preprocessing.mean, clip.preprocessing.std), tower)
-    ways = {name: Teacher.model_validate(chosen) for name, chosen in WAYS.items()}
+    module = nn.Sequential(Normalize(clip.preprocessing.mean, clip.preprocessing.std), tower)
+    ways = {name: TeacherConfig.model_validate(chosen) for name, chosen in WAYS.items()}
     encoders = {name: image_encoder(module, size, way, "cpu") for name, way in ways.items()}
     ready = torch.randn(count * passes, 3, size, size).contiguous(memory_format=torch.channels_last)
     with tempfile.TemporaryDirectory() as folder:
-        views = Views(_listed(write_photos(Path(folder), count)), Square(size, "bicubic"), range(passes), RandomCrops())
+        views = Views(
+            _listed(write_images(Path(folder), count)), Square(size, "bicubic"), range(passes), RandomCropsConfig()
+        )
         width = int(tower(ready[:1]).shape[1])
 
         def encode(way: str) -> None:
@@ -82,7 +84,7 @@ def main(
 
         runs: dict[str, Callable[[], object]] = {
             BARE: lambda: _bare(tower, ready),
-            GROUPS: lambda: steadily(tower, ready, "cpu"),
+            GROUPS: lambda: run_batch_invariant(tower, ready, "cpu"),
         }
         runs |= {way: lambda way=way: encode(way) for way in WAYS}  # type: ignore[misc]
         things = [
@@ -92,8 +94,8 @@ def main(
         rounds = measure(things, repeats, warm=0 if tiny else 1)
         seen = torch.cat([views[index][0] for index in range(count)])
     torch.set_num_threads(1)
-    said = {name: steadily(encoder, seen, "cpu") for name, encoder in encoders.items()}
-    facts = {f"lowest cosine, {name}": float(cosine_similarity(said[name], said[ENCODE]).min()) for name in WAYS}
+    stated = {name: run_batch_invariant(encoder, seen, "cpu") for name, encoder in encoders.items()}
+    facts = {f"lowest cosine, {name}": float(cosine_similarity(stated[name], stated[ENCODE]).min()) for name in WAYS}
     ratios = [
         ratio("encode: torch / bare encoder", ENCODE, BARE, rounds, bar="at most 1.05"),
         ratio("encode: torch / bare encoder, by groups", ENCODE, GROUPS, rounds, bar="at most 1.05"),

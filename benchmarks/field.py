@@ -1,6 +1,6 @@
 """All of it next to the published procedure, written plainly (baseline.py): cutting, training, five alphas, five rates.
 
-Ours is `snakemake` as a user types it, with the start of every job; theirs is one script for each thing. Same photos,
+Ours is `snakemake` as a user types it, with the start of every job; theirs is one script for each thing. Same images,
 as large as VOC's, same weights (RN50's, random: they change no time), sizes and epochs.
 
     python benchmarks/field.py
@@ -16,7 +16,7 @@ import typer
 import yaml
 
 from common import REPEATS, RESULTS, ROOT, Out, Repeats, Thing, Tiny, measure, run_once
-from photos import write_photos
+from images import write_images
 from synthetic import write_clip
 from tables import Report, publish, ratio, row, total
 
@@ -30,16 +30,16 @@ def main(
     tiny: Tiny = False,
     repeats: Repeats = REPEATS,
     out: Out = RESULTS,
-    photos: Annotated[int, typer.Option(help="Photos to label and to train on.")] = 24,
+    images: Annotated[int, typer.Option(help="Images to label and to train on.")] = 24,
     epochs: Annotated[int, typer.Option(help="Of the training.")] = 5,
     cores: Annotated[int, typer.Option(help="Cores of snakemake.")] = 2,
 ) -> None:
     """Measure both, in turns."""
     if tiny:
-        photos, epochs, repeats = 12, 1, 1
+        images, epochs, repeats = 12, 1, 1
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        things = _things(home, photos, epochs, cores, tiny)
+        things = _things(home, images, epochs, cores, tiny)
         rounds = measure(things, repeats, warm=0)
     for name in ("cutting", "training"):
         rounds[f"five {name}s, plain"] = [
@@ -60,21 +60,21 @@ def main(
         for name, both in pairs.items()
         for of in ("wall", "cpu")
     ]
-    conditions = {"photos": photos, "passes": 1 if tiny else 20, "epochs": epochs, "cores": cores}
+    conditions = {"images": images, "passes": 1 if tiny else 20, "epochs": epochs, "cores": cores}
     rows = [row(thing, rounds) for thing in things]
     publish(Report("field", "Compared with the published procedure", rows, ratios, conditions), out, tiny)
 
 
-def _write_configs(home: Path, photos: int, epochs: int, tiny: bool) -> None:
-    """Write photos, weights and a config file for each thing that is run."""
-    (home / "photos").mkdir()
-    write_photos(home / "photos", photos)
+def _write_configs(home: Path, images: int, epochs: int, tiny: bool) -> None:
+    """Write images, weights and a config file for each thing that is run."""
+    (home / "images").mkdir()
+    write_images(home / "images", images)
     named = write_clip(home / "clip.safetensors", *(("cutsew-tiny", 32) if tiny else ("RN50", 224)))
     raw = yaml.safe_load((ROOT / "config" / "demo-paper.yaml").read_text())
-    raw["dataset"] = {"name": "field", "kind": "folder", "root": "photos"}
+    raw["dataset"] = {"name": "field", "kind": "folder", "root": "images"}
     raw |= {model: {"kind": "open_clip", "open_clip": named} for model in ("teacher", "student")}
     raw["cut"] = {"passes": 1 if tiny else 20}
-    raw["select"]["top_k"] = max(1, photos // 60)
+    raw["select"]["top_k"] = max(1, images // 60)
     raw["train"]["epochs"] = epochs
     runs: dict[str, dict[str, dict[str, object]]] = {
         "one": {},
@@ -86,9 +86,9 @@ def _write_configs(home: Path, photos: int, epochs: int, tiny: bool) -> None:
         (home / f"{name}.yaml").write_text(yaml.safe_dump(raw | {"runs": variants}))
 
 
-def _things(home: Path, photos: int, epochs: int, cores: int, tiny: bool) -> list[Thing]:
+def _things(home: Path, images: int, epochs: int, cores: int, tiny: bool) -> list[Thing]:
     """Make a run up to its labels, and say what to measure in its folder."""
-    _write_configs(home, photos, epochs, tiny)
+    _write_configs(home, images, epochs, tiny)
 
     def ours(config: str, *targets: Path) -> list[str | Path]:
         snakemake: list[str | Path] = [Path(sys.executable).with_name("snakemake"), "--snakefile", ROOT / "Snakefile"]
@@ -108,16 +108,16 @@ def _things(home: Path, photos: int, epochs: int, cores: int, tiny: bool) -> lis
     cut = lambda: forget("default/views.*", "default/logits.*", "default/fused.*", "alpha-*", "openvino")  # noqa: E731
     train = lambda: forget("features", *(f"*/{name}" for name in trained))  # noqa: E731
     kept = [word for value in ALPHAS for word in ("--alpha", str(value))]
-    views, sewn = photos * (2 if tiny else 21), photos * epochs
-    paths = "photo and pass"
+    views, sewn = images * (2 if tiny else 21), images * epochs
+    paths = "image and pass"
     return [
         Thing("cutting, plain", plain("cut"), units=views, unit=paths),
         Thing("cutting, ours", ours("one", RUN / fused), cut, views, paths),
         Thing("cutting, ours on OpenVINO", ours("openvino", RUN.parent / "openvino" / fused), units=views, unit=paths),
         Thing("five alphas, plain, answers kept", plain("cut", *kept)),
         Thing("four more alphas, ours", ours("alphas", *(RUN.parent / f"alpha-{v}" / fused for v in ALPHAS[1:]))),
-        Thing("training, plain", plain("train"), units=sewn, unit="sewn photo"),
-        Thing("training, ours", ours("one", RUN / adapter), train, sewn, "sewn photo"),
+        Thing("training, plain", plain("train"), units=sewn, unit="sewn image"),
+        Thing("training, ours", ours("one", RUN / adapter), train, sewn, "sewn image"),
         Thing("four more rates, ours", ours("rates", *(RUN.parent / f"lr-{v}" / adapter for v in RATES[1:]))),
     ]
 

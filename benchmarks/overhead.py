@@ -2,7 +2,7 @@
 
 python benchmarks/overhead.py
 
-The photos are empty files under COCO's names and the artefacts empty too; the listing, the manifest, the jobs and what
+The images are empty files under COCO's names and the artifacts empty too; the listing, the manifest, the jobs and what
 snakemake keeps of them are as after a whole run of config/coco2014.yaml: 31 shards, 93 encoding jobs.
 """
 
@@ -28,10 +28,10 @@ MANIFEST = Path("results", "coco2014", "default", "images.parquet")
 
 def main(tiny: Tiny = False, repeats: Repeats = REPEATS, out: Out = RESULTS) -> None:
     """Measure snakemake on a finished run."""
-    photos = TINY if tiny else COCO
+    images = TINY if tiny else COCO
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        _begin(folder, photos)
+        _begin(folder, images)
         jobs = 0 if tiny else _finish(folder)
         things = [Thing("nothing to do", _snakemake(folder, "--dry-run" if tiny else "--nocolor"))]
         if not tiny:
@@ -39,23 +39,23 @@ def main(tiny: Tiny = False, repeats: Repeats = REPEATS, out: Out = RESULTS) -> 
         rounds = measure(things, repeats, warm=0 if tiny else 1)
     bars = {"nothing to do": "at most 5 s"}
     rows = [row(thing, rounds, bars.get(thing.name, "")) for thing in things]
-    conditions = {"photos": sum(photos.values()), "jobs": jobs}
+    conditions = {"images": sum(images.values()), "jobs": jobs}
     publish(Report("overhead", f"Snakemake on a finished run of {jobs} jobs", rows, conditions=conditions), out, tiny)
 
 
 def _snakemake(folder: Path, *options: str) -> list[str | Path]:
     words = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder, *options]
-    return [*words, "--cores", "2", "--configfile", CONFIG, "--config", "dataset={root: photos}"]
+    return [*words, "--cores", "2", "--configfile", CONFIG, "--config", "dataset={root: images}"]
 
 
-def _begin(folder: Path, photos: dict[str, int]) -> None:
-    """Write photos and a manifest."""
-    names = [name for part, count in photos.items() for name in _write_photos(folder / "photos", part, count)]
+def _begin(folder: Path, images: dict[str, int]) -> None:
+    """Write images and a manifest."""
+    names = [name for part, count in images.items() for name in _write_images(folder / "images", part, count)]
     _write_manifest(folder / MANIFEST.parent, names)
 
 
 def _finish(folder: Path) -> int:
-    """Write every artefact and let snakemake take them as made; return the number of jobs."""
+    """Write every artifact and let snakemake take them as made; return the number of jobs."""
     _run(_snakemake(folder, "--touch", str(MANIFEST)))
     lines = [line.split("\t") for line in _run(_snakemake(folder, "--summary")).splitlines()]
     lines = [line for line in lines if line[0].startswith("results/")]
@@ -64,11 +64,11 @@ def _finish(folder: Path) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             path.write_text("stage,split\n")  # metrics.csv is read at the end
-    said = _run(_snakemake(folder, "--touch", "--forceall"))
-    return len(set(re.findall(r"^ +log: (.+)$", said, re.MULTILINE)))  # every job has its own
+    stated = _run(_snakemake(folder, "--touch", "--forceall"))
+    return len(set(re.findall(r"^ +log: (.+)$", stated, re.MULTILINE)))  # every job has its own
 
 
-def _write_photos(root: Path, part: str, count: int) -> list[str]:
+def _write_images(root: Path, part: str, count: int) -> list[str]:
     folder = root / part
     folder.mkdir(parents=True)
     (root / "annotations").mkdir(exist_ok=True)
@@ -80,7 +80,7 @@ def _write_photos(root: Path, part: str, count: int) -> list[str]:
 
 
 def _write_manifest(results: Path, names: list[str]) -> None:
-    table = pd.DataFrame({"id": names, "path": [f"photos/{name}.jpg" for name in names], "width": 640, "height": 480})
+    table = pd.DataFrame({"id": names, "path": [f"images/{name}.jpg" for name in names], "width": 640, "height": 480})
     table["bytes"], table["digest"] = 160_000, [f"{i:064x}" for i in range(len(names))]
     table["split"] = ["test" if "val" in name else "train" for name in names]
     table["shard"] = table.index // SHARD_SIZE
@@ -94,10 +94,10 @@ def _write_manifest(results: Path, names: list[str]) -> None:
 
 
 def _run(words: list[str | Path]) -> str:
-    made = subprocess.run(words, capture_output=True, text=True, check=False)
-    if made.returncode != 0:
-        raise RuntimeError(f"{' '.join(map(str, words))}\n{made.stdout[-2000:]}{made.stderr[-2000:]}")
-    return made.stdout + made.stderr
+    result = subprocess.run(words, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise RuntimeError(f"{' '.join(map(str, words))}\n{result.stdout[-2000:]}{result.stderr[-2000:]}")
+    return result.stdout + result.stderr
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from common import ROOT
 from cutsew.audit.label_export import choose
 from cutsew.audit.review_queue import queue
 from cutsew.audit.run import Run
-from cutsew.method.random import generator
+from cutsew.method.random import keyed_rng
 
 MEASURES = ("mAP", "mAP_10", "CF1", "OF1")
 
@@ -43,22 +43,22 @@ def main(
     run = Run(results / "default")
     drawn = {"next": dict.fromkeys(numbers, queue(run, images, "train")["id"].tolist())}
     ids = run.ids("train")
-    drawn["random"] = {s: generator("review", s).choice(ids, min(images, len(ids)), replace=False) for s in numbers}
-    found: list[dict[str, Any]] = []
+    drawn["random"] = {s: keyed_rng("review", s).choice(ids, min(images, len(ids)), replace=False) for s in numbers}
+    result: list[dict[str, Any]] = []
     runs = dict(plain)
     for kind, lists in drawn.items():
         for seed, names in lists.items():
             file = work / f"{kind}-{seed}.csv"
             wrong = oracle(run, list(names), file)
             runs[f"{kind}-{seed}"] = {"train.seed": seed, "labels.overrides": str(file)}
-            found.append({"corrected": kind, "seed": seed, "labels found wrong": wrong})
+            result.append({"corrected": kind, "seed": seed, "labels found wrong": wrong})
     snakemake(work, settings | {"runs": runs}, [results / name / "metrics.csv" for name in runs])
-    found += [{"corrected": "none", "seed": seed, "labels found wrong": 0} for seed in numbers]
-    for row in found:
+    result += [{"corrected": "none", "seed": seed, "labels found wrong": 0} for seed in numbers]
+    for row in result:
         metrics = pd.read_csv(results / f"{row['corrected']}-{row['seed']}" / "metrics.csv")
         student = metrics[(metrics["stage"] == "student") & (metrics["split"] == "test")].iloc[0]
         row |= {name: student[name] for name in MEASURES}
-    table = pd.DataFrame(found)
+    table = pd.DataFrame(result)
     typer.echo(table.to_string(index=False, float_format=lambda x: f"{x:.2f}"))
     spread = table.drop(columns="seed").groupby("corrected", sort=False).agg(["mean", "std"])
     typer.echo(spread.to_string(float_format=lambda x: f"{x:.2f}"))
@@ -74,7 +74,7 @@ def oracle(run: Run, names: list[str], file: Path) -> int:
     ]
     pd.DataFrame(rows, columns=["image", "class", "present"]).to_csv(file, index=False)
     labels = choose(run, None, "train")
-    named = pd.concat([pd.DataFrame(batch.named, index=batch.photos["id"]) for batch in labels.batches()])
+    named = pd.concat([pd.DataFrame(batch.named, index=batch.images["id"]) for batch in labels.batches()])
     return int(((named.loc[names].to_numpy() != (truth == 1)) & (truth >= 0)).sum())
 
 

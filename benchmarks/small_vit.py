@@ -25,11 +25,11 @@ from tqdm import tqdm
 
 from cutsew.demo import tiny_clip
 from cutsew.demo.scenes import all_captions, caption, scene
-from cutsew.demo.tiny_clip import normalise, rate
+from cutsew.demo.tiny_clip import normalize_images, rate
 from cutsew.demo.world import AREA, OTHERS, SECOND_NAMED
 from cutsew.method.crops import crop_boxes, cut
-from cutsew.method.random import generator
-from cutsew.runtime.processes import end_with_parent
+from cutsew.method.random import keyed_rng
+from cutsew.runtime.processes import exit_with_parent
 
 import open_clip  # isort: skip  # after tiny_clip, which imports torchvision safely
 
@@ -39,19 +39,19 @@ VISION = {"image_size": SIDE, "patch_size": 12, "width": 128, "layers": 6, "head
 
 def example(index: int) -> tuple[npt.NDArray[np.uint8], str]:
     """Draw one scene; return (VIEWS, 3, 96, 96) random views of it, and its caption."""
-    rng = generator("small_vit", SEED, index)
-    photo, things = scene(rng, OTHERS)
+    rng = keyed_rng("small_vit", SEED, index)
+    image, things = scene(rng, OTHERS)
     names = [thing.name for thing in things]
     boxes = crop_boxes(
         "view",
-        *photo.size,
+        *image.size,
         range(VIEWS * index, VIEWS * (index + 1)),
         seed=SEED,
         area=AREA,
         aspect=(3 / 4, 4 / 3),
         flip=0,
     )
-    views = np.stack([cut(photo, box, SIDE) for box in boxes])
+    views = np.stack([cut(image, box, SIDE) for box in boxes])
     return views, caption(names[:2] if rng.uniform() < SECOND_NAMED else names[:1])
 
 
@@ -59,7 +59,7 @@ def examples(count: int, workers: int) -> tuple[Tensor, list[str]]:
     """Draw all scenes: (count * VIEWS, 3, 96, 96) uint8, and the captions of their views."""
     pixels = torch.empty(count, VIEWS, 3, SIDE, SIDE, dtype=torch.uint8)
     captions: list[str] = []
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=exit_with_parent) as pool:
         drawn = pool.map(example, range(count), chunksize=50)
         for index, (views, text) in enumerate(tqdm(drawn, total=count, desc="drawing", unit="scene")):
             pixels[index] = torch.from_numpy(views)
@@ -70,14 +70,14 @@ def examples(count: int, workers: int) -> tuple[Tensor, list[str]]:
 def batches(count: int, steps: int) -> Iterator[Tensor]:
     """Give the rows of each step's batch."""
     for step in range(steps):
-        yield torch.from_numpy(generator("small_vit", "batch", SEED, step).permutation(count)[:BATCH])
+        yield torch.from_numpy(keyed_rng("small_vit", "batch", SEED, step).permutation(count)[:BATCH])
 
 
 def distill(pixels: Tensor, captions: list[str], steps: int) -> nn.Module:
     """Train the ViT on the ResNet's embeddings and on its softmax over all captions."""
     teacher = tiny_clip.build().requires_grad_(False)
     texts = sorted(set(all_captions()) | set(captions))
-    own = torch.tensor([texts.index(text) for text in captions])
+    local_values = torch.tensor([texts.index(text) for text in captions])
     with torch.no_grad():
         embedded = torch.cat(
             [
@@ -85,8 +85,11 @@ def distill(pixels: Tensor, captions: list[str], steps: int) -> nn.Module:
                 for i in range(0, len(texts), 256)
             ]
         )
-        wanted = torch.cat(
-            [teacher.encode_image(normalise(part), normalize=True) for part in tqdm(pixels.split(64), desc="teacher")]
+        expected = torch.cat(
+            [
+                teacher.encode_image(normalize_images(part), normalize=True)
+                for part in tqdm(pixels.split(64), desc="teacher")
+            ]
         )
     scale = teacher.logit_scale.exp()
     torch.manual_seed(SEED)
@@ -101,14 +104,14 @@ def distill(pixels: Tensor, captions: list[str], steps: int) -> nn.Module:
     bar = tqdm(batches(len(pixels), steps), total=steps, desc="training", unit="step")
     for step, rows in enumerate(bar):
         views = pixels[rows]
-        flipped = torch.from_numpy(generator("small_vit", "flip", SEED, step).random(len(rows)) < 0.5)
+        flipped = torch.from_numpy(keyed_rng("small_vit", "flip", SEED, step).random(len(rows)) < 0.5)
         views[flipped] = views[flipped].flip(3)
-        found = normalize(visual(normalise(views)), dim=-1)
-        logits = log_softmax(scale * found @ embedded.T, dim=-1)
-        target = log_softmax(scale * wanted[rows] @ embedded.T, dim=-1)
-        cosine = (found * wanted[rows]).sum(dim=-1).mean()
+        result = normalize(visual(normalize_images(views)), dim=-1)
+        logits = log_softmax(scale * result @ embedded.T, dim=-1)
+        target = log_softmax(scale * expected[rows] @ embedded.T, dim=-1)
+        cosine = (result * expected[rows]).sum(dim=-1).mean()
         loss = 2 * (1 - cosine) + kl_div(logits, target, log_target=True, reduction="batchmean")
-        loss = loss + 0.5 * cross_entropy(logits, own[rows])
+        loss = loss + 0.5 * cross_entropy(logits, local_values[rows])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -128,10 +131,10 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     model = distill(*examples(args.scenes, args.threads), args.steps)
     args.folder.mkdir(parents=True, exist_ok=True)
-    mean, std = tiny_clip.NORMALISATION
+    mean, std = tiny_clip.NORMALIZATION
     described = {**json.loads(tiny_clip.CONFIG.read_text()), "vision_cfg": VISION}
-    photos = {"mean": mean, "std": std, "interpolation": "bicubic", "resize_mode": "squash"}
-    (args.folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": described, "preprocess_cfg": photos}))
+    images = {"mean": mean, "std": std, "interpolation": "bicubic", "resize_mode": "squash"}
+    (args.folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": described, "preprocess_cfg": images}))
     save_file(
         {
             name: value.half().contiguous() if value.is_floating_point() else value

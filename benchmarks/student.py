@@ -1,4 +1,4 @@
-"""What a student costs relative to its bare backbone and to one view of the teacher: parameters, and time per photo.
+"""What a student costs relative to its bare backbone and to one view of the teacher: parameters, and time per image.
 
 python benchmarks/student.py [results/demo/default] [--batch 8] [--threads 2]
 
@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from common import REPEATS, RESULTS, Out, Repeats, Thing, Tiny, measure
-from cutsew.config.base import OpenClipModel
-from cutsew.config.networks import Student as Settings
+from cutsew.config.base import OpenClipModelConfig
+from cutsew.config.networks import StudentConfig as Settings
 from cutsew.inference.model_files import INPUT, OUTPUTS, Graph, write_graph
 from cutsew.method.adapter import Adapter
 from cutsew.models import clip as clip_models
 from cutsew.models.backbones import GridOfFeatures
 from cutsew.models.frozen_backbone import Backbone
-from cutsew.models.image_encoder import Pixels
+from cutsew.models.image_encoder import Normalize
 from cutsew.models.student import Student, load
 from tables import Report, publish, ratio, row
 
@@ -33,7 +33,7 @@ CLASSES = 80
 
 
 class Bare(nn.Module):
-    """The backbone alone: normalisation and tower."""
+    """The backbone alone: normalization and tower."""
 
     def __init__(self, graph: Graph) -> None:
         super().__init__()
@@ -46,20 +46,22 @@ class Bare(nn.Module):
 
 
 class ZeroShot(nn.Module):
-    """The teacher's single view of the whole photo; the texts are embedded beforehand."""
+    """The teacher's single view of the whole image; the texts are embedded beforehand."""
 
     def __init__(self, model: str, size: int) -> None:
         super().__init__()
-        clip = clip_models.build(OpenClipModel(model=model, image_size=size), "teacher.open_clip", weights=False)
-        self.pixels = Pixels(clip.preprocessing.mean, clip.preprocessing.std)
+        clip = clip_models.load_clip(
+            OpenClipModelConfig(model=model, image_size=size), "teacher.open_clip", weights=False
+        )
+        self.pixels = Normalize(clip.preprocessing.mean, clip.preprocessing.std)
         self.tower = clip.model.get_submodule("visual")
         width = self.tower(torch.zeros(1, 3, size, size)).shape[1]
         self.register_buffer("texts", normalize(torch.randn(CLASSES, width), dim=-1))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map (B, 3, S, S) uint8 to (B, C) cosines."""
-        found: Tensor = normalize(self.tower(self.pixels(pixels)), dim=-1) @ self.get_buffer("texts").T
-        return found
+        result: Tensor = normalize(self.tower(self.pixels(pixels)), dim=-1) @ self.get_buffer("texts").T
+        return result
 
 
 def main(
@@ -67,7 +69,7 @@ def main(
     tiny: Tiny = False,
     repeats: Repeats = REPEATS,
     out: Out = RESULTS,
-    batch: Annotated[int, typer.Option(min=1, help="Photos in a call.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Images in a call.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="Threads of a call.")] = 1,
 ) -> None:
     """Measure backbone, student and teacher with torch, and the first two with onnxruntime."""
@@ -75,7 +77,7 @@ def main(
     names = ("cutsew-tiny", "cutsew-tiny", 32) if tiny else ("RN101", "RN50x64", 448)
     student = load(run) if run else random_student(names[0], names[2])
     size = student.image_size
-    photos = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8)
+    images = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8)
     graph = Graph(student)
     models: dict[str, nn.Module] = {"backbone": Bare(graph), "student": graph}
     things, facts = [], {}
@@ -84,11 +86,11 @@ def main(
             path = Path(folder, f"{name}.onnx")
             write_graph(path, model, size, OUTPUTS if name == "student" else ["features"])
             facts[f"parameters, {name}"] = held(path)
-            things += [in_torch(name, model, photos), in_onnxruntime(name, path, photos, threads)]
+            things += [in_torch(name, model, images), in_onnxruntime(name, path, images, threads)]
         if run is None:
             teacher = ZeroShot(names[1], names[2]).eval()
             facts["parameters, teacher"] = sum(value.numel() for value in teacher.parameters())
-            things.append(in_torch("teacher", teacher, photos))
+            things.append(in_torch("teacher", teacher, images))
         rounds = measure(things, repeats, warm=0 if tiny else 1)
     pairs = [("student", "backbone", "torch"), ("student", "backbone", "onnxruntime")]
     pairs += [] if run else [("teacher", "student", "torch")]
@@ -100,29 +102,29 @@ def main(
 
 def random_student(model: str, size: int) -> Student:
     """Build a student whose backbone and adapter have random weights."""
-    clip = clip_models.build(OpenClipModel(model=model, image_size=size), "student.open_clip", weights=False)
+    clip = clip_models.load_clip(OpenClipModelConfig(model=model, image_size=size), "student.open_clip", weights=False)
     tower = GridOfFeatures(clip.model.get_submodule("visual"))
     backbone = Backbone(tower, clip.preprocessing, size, Settings(), "cpu")
     return Student(backbone, Adapter(backbone.width, CLASSES), [str(number) for number in range(CLASSES)])
 
 
-def in_torch(name: str, model: nn.Module, photos: Tensor) -> Thing:
+def in_torch(name: str, model: nn.Module, images: Tensor) -> Thing:
     """Call a model with torch, as it is."""
 
     @torch.inference_mode()
     def run() -> None:
-        model(photos)
+        model(images)
 
-    return Thing(f"{name}, torch", run, units=len(photos), unit="photo")
+    return Thing(f"{name}, torch", run, units=len(images), unit="photo")
 
 
-def in_onnxruntime(name: str, path: Path, photos: Tensor, threads: int) -> Thing:
+def in_onnxruntime(name: str, path: Path, images: Tensor, threads: int) -> Thing:
     """Call an exported model with onnxruntime."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    given = {INPUT: photos.numpy()}
-    return Thing(f"{name}, onnxruntime", lambda: session.run(None, given), units=len(photos), unit="photo")
+    given = {INPUT: images.numpy()}
+    return Thing(f"{name}, onnxruntime", lambda: session.run(None, given), units=len(images), unit="photo")
 
 
 def held(path: Path) -> int:

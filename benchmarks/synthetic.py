@@ -1,4 +1,4 @@
-"""What benchmarks need and nobody has: embeddings of photos that do not exist, and models with random weights."""
+"""What benchmarks need and nobody has: embeddings of images that do not exist, and models with random weights."""
 
 from pathlib import Path
 from typing import Any
@@ -9,15 +9,15 @@ import pandas as pd
 
 from cutsew.method.crops import EDGES
 from cutsew.storage.manifest import write_manifest
-from cutsew.storage.zarr_layout import BOXES, CROPS, GLOBAL, Spec, view_chunk_file, view_specs
-from cutsew.storage.zarr_writer import seal, write_chunk, write_group
+from cutsew.storage.zarr_layout import BOXES, CROPS, GLOBAL, ArraySpec, view_chunk_file, view_specs
+from cutsew.storage.zarr_writer import finalize, write_chunk, write_group
 
 WEIGHTS = "synthetic"
 PASSES_PER_JOB, SHARD_SIZE = 10, 4096
 
 
 def write_world(folder: Path, images: int, passes: int, classes: int, width: int, seed: int = 0) -> None:
-    """Write images.parquet, views.zarr and text.zarr of photos that do not exist.
+    """Write images.parquet, views.zarr and text.zarr of images that do not exist.
 
     Args:
         folder: where to.
@@ -29,12 +29,12 @@ def write_world(folder: Path, images: int, passes: int, classes: int, width: int
 
     """
     rng = np.random.default_rng(seed)
-    ids = np.array([f"photo_{i:09d}" for i in range(images)], dtype=object)
+    ids = np.array([f"image_{i:09d}" for i in range(images)], dtype=object)
     shards = np.arange(images) // SHARD_SIZE
     write_manifest(
         folder / "images.parquet",
         pd.DataFrame(
-            {"id": ids, "path": [f"photos/{name}.jpg" for name in ids], "width": 640, "height": 480, "bytes": 160000}
+            {"id": ids, "path": [f"images/{name}.jpg" for name in ids], "width": 640, "height": 480, "bytes": 160000}
             | {"digest": [f"{i:064x}" for i in range(images)], "split": "train", "shard": shards}
         ),
     )
@@ -54,7 +54,7 @@ def write_world(folder: Path, images: int, passes: int, classes: int, width: int
                 known[path.relative_to(views).as_posix()] = write_chunk(path, values, layout[name])
     shared = {"width": width, "weights": WEIGHTS, "logit_scale": 100.0}
     labels = {"image": ids, "pass": np.arange(passes), "edge": np.array(EDGES, dtype=object)}
-    seal(views, layout, labels, {**shared, "image_size": 224}, known)
+    finalize(views, layout, labels, {**shared, "image_size": 224}, known)
     write_text(folder / "text.zarr", classes, width, seed)
 
 
@@ -62,7 +62,7 @@ def write_text(path: Path, classes: int, width: int, seed: int) -> None:
     """Write text.zarr: what an edit of a prompt changes."""
     text = _embeddings(np.random.default_rng([seed, 1]), (classes, width)).astype(np.float32)
     text /= np.linalg.norm(text, axis=1, keepdims=True)
-    spec = Spec(text.shape, "float32", ("class", "embedding"), text.shape)
+    spec = ArraySpec(text.shape, "float32", ("class", "embedding"), text.shape)
     names = [f"class {c}" for c in range(classes)]
     write_group(path, {"text": (spec, text)}, {"class": names}, {"weights": WEIGHTS, "logit_scale": 100.0})
 
@@ -81,11 +81,11 @@ def write_clip(path: Path, model: str, side: int) -> dict[str, Any]:
     """
     from safetensors.torch import save_file  # noqa: PLC0415 - most benchmarks here need no torch
 
-    from cutsew.config.base import OpenClipModel  # noqa: PLC0415
+    from cutsew.config.base import OpenClipModelConfig  # noqa: PLC0415
     from cutsew.models import clip  # noqa: PLC0415
 
-    named = OpenClipModel(model=model, pretrained="openai", image_size=side)
-    built = clip.build(named, "student.open_clip", weights=False)
+    named = OpenClipModelConfig(model=model, pretrained="openai", image_size=side)
+    built = clip.load_clip(named, "student.open_clip", weights=False)
     save_file(built.model.state_dict(), path)
     return {"model": model, "pretrained": str(path), "image_size": side}
 

@@ -77,10 +77,10 @@ def row(thing: Thing, rounds: Rounds, bar: str = "") -> Row:
 
 def total(name: str, parts: Sequence[str], rounds: Rounds, bar: str = "") -> Row:
     """Sum things that follow one another: their times in each round, and the largest of their memories."""
-    found = [
+    result = [
         Run(sum(r.wall for r in of), sum(r.cpu for r in of), max(r.rss for r in of)) for of in _rounds(parts, rounds)
     ]
-    return Row(name, found, bar)
+    return Row(name, result, bar)
 
 
 def ratio(name: str, over: str, under: str, rounds: Rounds, of: Measure = "cpu", bar: str = "") -> Ratio:
@@ -172,7 +172,7 @@ def fill_docs(page: Path = ROOT / "docs" / "benchmarks.md", results: Path = RESU
         content = json.loads(path.read_text(encoding="utf-8"))
         table = f"{markdown(content)}\n\n{in_words(content['machine'])}; {len(content['rows'][0]['runs'])} runs.\n"
         mark = re.compile(rf"(<!-- results: {re.escape(path.stem)} -->\n).*?(<!-- end -->)", re.DOTALL)
-        text = mark.sub(lambda found, table=table: f"{found[1]}\n{table}\n{found[2]}", text)
+        text = mark.sub(lambda result, table=table: f"{result[1]}\n{table}\n{result[2]}", text)
     page.write_text(text, encoding="utf-8")
 
 

@@ -1,8 +1,8 @@
 """Training: the first time, with another learning rate on cached features, and relative to its bare backbone.
 
-Each is the command that the workflow calls, a process of its own. The bare backbone is given as many photos as the
+Each is the command that the workflow calls, a process of its own. The bare backbone is given as many images as the
 first training gives it, in memory, in batches of the same size and nothing else to do. The demo's is tiny; next to it
-stand an RN50 at 224 pixels and the paper's RN101 at 448, with random weights, one epoch and photos as large as VOC's.
+stand an RN50 at 224 pixels and the paper's RN101 at 448, with random weights, one epoch and images as large as VOC's.
 
     python benchmarks/training.py
 """
@@ -21,7 +21,7 @@ import yaml
 from common import REPEATS, RESULTS, ROOT, Out, Repeats, Thing, Tiny, measure, run_once
 from cutsew.config.loading import load
 from cutsew.pipeline.plan import Plan
-from photos import write_photos
+from images import write_images
 from synthetic import write_clip
 from tables import Report, publish, ratio, row
 
@@ -30,31 +30,31 @@ TARGETS = (RUN / "pseudo.zarr/zarr.json", RUN / "patches.parquet")
 BARE = """
 import json, sys, torch
 from cutsew.models.backbones import build
-from cutsew.config.networks import Student
-settings, photos, batch = json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-backbone = build(Student.model_validate(settings), "cpu")
+from cutsew.config.networks import StudentConfig
+settings, images, batch = json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+backbone = build(StudentConfig.model_validate(settings), "cpu")
 images = torch.randint(0, 256, (batch, 3, backbone.image_size, backbone.image_size), dtype=torch.uint8)
-for _ in range(photos // batch):
+for _ in range(images // batch):
     backbone(images)
 """
 
 
 LARGE = {"RN50": (224, 192), "RN101": (448, 64)}
-"""open_clip's models that stand for the backbones of photos: side of their input in pixels, photos to train on."""
+"""open_clip's models that stand for the backbones of images: side of their input in pixels, images to train on."""
 
 
 def main(
     tiny: Tiny = False,
     repeats: Repeats = REPEATS,
     out: Out = RESULTS,
-    photos: Annotated[int, typer.Option(help="Photos of the demo to train on.")] = 1200,
+    images: Annotated[int, typer.Option(help="Images of the demo to train on.")] = 1200,
     epochs: Annotated[int, typer.Option(help="Of the demo's training.")] = 10,
 ) -> None:
     """Measure them in turns."""
     if tiny:
-        photos, epochs, repeats = 12, 3, 1
+        images, epochs, repeats = 12, 3, 1
     with tempfile.TemporaryDirectory() as folder:
-        demo = World(Path(folder, "demo"), photos, epochs)
+        demo = World(Path(folder, "demo"), images, epochs)
         first, again, uncached = "first", "another learning rate", "first, no features kept"
         things = [
             demo.bare("backbone alone"),
@@ -85,14 +85,14 @@ def main(
 class World:
     """A run up to its labels, and what trains on it."""
 
-    def __init__(self, home: Path, photos: int, epochs: int, changes: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, home: Path, images: int, epochs: int, changes: Mapping[str, Any] | None = None) -> None:
         """Make the run in a folder of its own, with the demo's settings where `changes` has no others."""
         home.mkdir()
-        self.home, self.photos, self.epochs = home, photos, epochs
+        self.home, self.images, self.epochs = home, images, epochs
         raw = yaml.safe_load((ROOT / "config" / "demo-paper.yaml").read_text())
         raw["dataset"]["name"] = "training"
-        raw |= {"demo": {"train": photos, "test": 4}, "cut": {"passes": 2}}
-        raw["select"]["top_k"] = max(1, photos // 60)
+        raw |= {"demo": {"train": images, "test": 4}, "cut": {"passes": 2}}
+        raw["select"]["top_k"] = max(1, images // 60)
         raw["train"]["epochs"] = epochs
         self.raw = raw | dict(changes or {})
         (home / "config.yaml").write_text(yaml.safe_dump(self.raw))
@@ -105,35 +105,35 @@ class World:
         """Make a training a thing to measure; `limit` is compute.cache_features."""
         settings = Plan(self.raw | {"train": self.raw["train"] | {"lr_adapter": lr}}).params("default", "train")
         labels, patches = (self.home / target for target in TARGETS)
-        made = [self.home / RUN / "images.parquet", labels, self.home / name / "adapter.safetensors"]
+        result = [self.home / RUN / "images.parquet", labels, self.home / name / "adapter.safetensors"]
         how = ["--device", "cpu", "--workers", "2", "--features", self.home / "features", "--cache-features", limit]
-        words = [sys.executable, "-m", "cutsew", "train", *made, "--patches", patches, "--settings", settings, *how]
-        return Thing(name, words, before, self.photos * self.epochs, "photo and epoch")
+        words = [sys.executable, "-m", "cutsew", "train", *result, "--patches", patches, "--settings", settings, *how]
+        return Thing(name, words, before, self.images * self.epochs, "image and epoch")
 
     def bare(self, name: str) -> Thing:
-        """Make its backbone alone a thing to measure, on as many photos: the sewn ones, and once each ever plain."""
+        """Make its backbone alone a thing to measure, on as many images: the sewn ones, and once each ever plain."""
         config = load(self.raw)
         sewn = config.sew.p
-        shown = int(self.photos * (self.epochs * sewn + 1 - sewn**self.epochs))
+        shown = int(self.images * (self.epochs * sewn + 1 - sewn**self.epochs))
         student = json.dumps(config.student.model_dump(mode="json"))
         return Thing(name, [sys.executable, "-c", BARE, student, str(shown), "16"], units=shown, unit="photo")
 
     def forget(self) -> None:
-        """Throw kept features away."""
+        """Throw cached features away."""
         shutil.rmtree(self.home / "features", ignore_errors=True)
 
 
-def _large(folder: Path, model: str, side: int, photos: int) -> dict[str, Any]:
-    """Write photos as large as VOC's and random weights, which change no time; return the settings that name them."""
-    root = folder / f"photos of {model}"
+def _large(folder: Path, model: str, side: int, images: int) -> dict[str, Any]:
+    """Write images as large as VOC's and random weights, which change no time; return the settings that name them."""
+    root = folder / f"images of {model}"
     root.mkdir()
-    write_photos(root, photos)
+    write_images(root, images)
     student = {"kind": "open_clip", "open_clip": write_clip(folder / f"{model}.safetensors", model, side)}
     return {"dataset": {"name": "training", "kind": "folder", "root": str(root)}, "student": student}
 
 
 def _at_home(home: Path, images: Path) -> None:
-    """Name the photos from the root, since what is measured runs elsewhere than in the run's folder."""
+    """Name the images from the root, since what is measured runs elsewhere than in the run's folder."""
     from cutsew.storage.manifest import read_manifest, write_manifest  # noqa: PLC0415
 
     table = read_manifest(images)

@@ -39,8 +39,8 @@ def main() -> None:
             "PIP_CONSTRAINT": str(pins),
         }
         build("--sdist", folder / "commit", folder / "made", environment)
-        (made,) = (folder / "made").glob("*.tar.gz")
-        source = repack(made, out / made.name, int(epoch))
+        (result,) = (folder / "made").glob("*.tar.gz")
+        source = repack(result, out / result.name, int(epoch))
         with tarfile.open(source) as packed:
             packed.extractall(folder / "source", filter="data")
         (unpacked,) = (folder / "source").iterdir()
@@ -57,10 +57,10 @@ def build(what: str, source: Path, out: Path, environment: dict[str, str]) -> No
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def repack(made: Path, path: Path, epoch: int) -> Path:
+def repack(result: Path, path: Path, epoch: int) -> Path:
     """Pack a .tar.gz again: files alone, in order, with one time, one owner and plain rights."""
     with (
-        tarfile.open(made) as old,
+        tarfile.open(result) as old,
         path.open("wb") as file,
         gzip.GzipFile("", "wb", 9, file, mtime=epoch) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as new,

@@ -16,7 +16,7 @@ cutsew itself is MIT ([LICENSE](../LICENSE)). Besides code, its wheel carries: t
 trained here on scenes drawn from OpenMoji; style, script and templates of the report; a table of published numbers with
 their sources. No artwork and no weights of others are in it. `docs/demo.png` shows artwork of OpenMoji (CC BY-SA 4.0).
 
-`pillow-heif` is BSD-3-Clause, but its binary wheels bundle x265 and are GPL-2.0 as a whole. Only HEIC photos need it,
+`pillow-heif` is BSD-3-Clause, but its binary wheels bundle x265 and are GPL-2.0 as a whole. Only HEIC images need it,
 and only the extra `heic` installs it.
 
 What it is installed with, from the packages' own metadata (written by `python tools/licences.py`):
@@ -35,13 +35,13 @@ def page() -> str:
 
 def licence(package: Distribution) -> str:
     """Return the SPDX expression, else the classifier, else the old field or the first line of the licence's file."""
-    told = package.metadata
-    named = [str(told["License-Expression"])] if told["License-Expression"] else []
-    for entry in told.get_all("Classifier") or []:
+    result = package.metadata
+    named = [str(result["License-Expression"])] if result["License-Expression"] else []
+    for entry in result.get_all("Classifier") or []:
         kind, _, rest = entry.partition(" :: ")
         if kind == "License" and not named:
             named.append(rest.rpartition(" :: ")[2])
-    old = " ".join((told["License"] or "").replace("UNKNOWN", "").split())
+    old = " ".join((result["License"] or "").replace("UNKNOWN", "").split())
     if not named:
         named.append(old if 0 < len(old) <= LONGEST else headline(package))
     return named[0].replace("|", "/")

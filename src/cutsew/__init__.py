@@ -1,4 +1,4 @@
-"""Cut and sew: multi-label pseudo-labels and a classifier from unlabelled photos."""
+"""Cut and sew: multi-label pseudo-labels and a classifier from unlabeled images."""
 
 from importlib.metadata import version
 

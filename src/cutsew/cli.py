@@ -14,21 +14,21 @@ from typer.main import get_command
 from cutsew.errors import UserError, in_one_line
 from cutsew.pipeline.graph import STAGES
 from cutsew.runtime.lazy_imports import gc_frozen
-from cutsew.runtime.processes import end_with_owner
+from cutsew.runtime.processes import exit_with_owner
 
 COMMANDS = [name for name, stage in STAGES.items() if stage.command is None]
 """Commands that rules call; each is a module of cutsew.stages."""
 
 TOOLS = {
     "verify": "Check every file of a run against its recorded digest.",
-    "why": "Show an artefact's provenance, back to the input images.",
+    "why": "Show an artifact's provenance, back to the input images.",
     "audit": "Show where labels come from: per stage, per image or per class.",
     "labels": "Export a run's labels for Label Studio, CVAT, FiftyOne, datasets and other tools.",
     "next": "List the images whose labels to check first.",
     "export": "Export a run's student as standalone ONNX and safetensors files.",
-    "difference": "Compare two runs on the same images, with confidence intervals.",
-    "compare": "Compare a run's metrics with published ones of the same protocol.",
-    "check": "Check that a benchmark copy is complete.",
+    "diff_runs": "Compare two runs on the same images, with confidence intervals.",
+    "compare_published": "Compare a run's metrics with published ones of the same protocol.",
+    "check_dataset": "Check that a benchmark copy is complete.",
     "gc": "List the results that no configured run refers to; delete them with --yes.",
 }
 """Commands that no rule calls, and their lines of help; each is a module of cutsew.commands."""
@@ -86,8 +86,8 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         from cutsew import __version__
 
         typer.echo(f"cutsew {__version__}")
@@ -102,7 +102,7 @@ def options(
     ] = False,
 ) -> None:
     """Set up logging, and exit with the workflow if it started this process."""
-    end_with_owner()
+    exit_with_owner()
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     logging.raiseExceptions = False  # on a full disk the stage's own output reports the error
     if log is not None:

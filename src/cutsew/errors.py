@@ -53,7 +53,7 @@ def _memory_in_one_line(error: Exception) -> str | None:
         return "this machine's memory does not suffice; run again with more, or set compute.batch_size lower"
     if LOST_WORKER in str(error):
         return (
-            "a process that reads photos was killed, most often because the machine's memory did not suffice; "
+            "a process that reads images was killed, most often because the machine's memory did not suffice; "
             "run again, with fewer --cores or more memory"
         )
     return None

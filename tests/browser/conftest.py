@@ -14,10 +14,10 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 @pytest.fixture(scope="session")
 def browser():
     api = pytest.importorskip("playwright.sync_api")
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    result = next(filter(None, map(shutil.which, BROWSERS)), None)
     with api.sync_playwright() as playwright:
         try:
-            started = playwright.chromium.launch(executable_path=found)
+            started = playwright.chromium.launch(executable_path=result)
         except api.Error as error:
             pytest.skip(f"no Chromium can be started here: {str(error).splitlines()[0]}")
         yield started
@@ -39,7 +39,7 @@ def open_page(browser, report_file):
     """Open the report; at the end nothing may have been complained about or asked for."""
     contexts, faults = [], []
 
-    def asked(request):
+    def requested(request):
         if not re.match(r"data:|blob:", request.url) and request.url != report_file.as_uri():
             faults.append(f"asked for {request.url}")
 
@@ -51,7 +51,7 @@ def open_page(browser, report_file):
         page = context.new_page()
         page.on("console", lambda message: faults.append(message.text))
         page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("request", asked)
+        page.on("request", requested)
         page.goto(report_file.as_uri())
         return page
 

@@ -1,10 +1,10 @@
-"""From ticks in the report's page to the exported labels, on a training and on a held-out photo."""
+"""From ticks in the report's page to the exported labels, on a training and on a held-out image."""
 
 import json
 import re
 
 import pytest
-from workflow_run import SETTINGS, Workflow, cutsew, draw_photo
+from workflow_run import SETTINGS, Workflow, cutsew, draw_image
 
 pytestmark = [pytest.mark.browser, pytest.mark.workflow]
 
@@ -19,10 +19,10 @@ def workflow(tmp_path):
     settings = json.loads(json.dumps(SETTINGS))
     settings["dataset"].pop("truth")
     for i in range(9):
-        draw_photo(tmp_path / "photos" / (f"held-out/{i}.jpg" if i < 3 else f"{i}.jpg"), i)
-    made = Workflow(tmp_path, settings)
-    made.run()
-    return made
+        draw_image(tmp_path / "images" / (f"held-out/{i}.jpg" if i < 3 else f"{i}.jpg"), i)
+    result = Workflow(tmp_path, settings)
+    result.run()
+    return result
 
 
 @pytest.fixture
@@ -41,24 +41,24 @@ def open_report(browser, workflow):
         context.close()
 
 
-def card_of(page, photo):
-    card = page.locator("figure.card", has=page.locator(f".id b:text-is('{photo}')"))
+def card_of(page, image):
+    card = page.locator("figure.card", has=page.locator(f".id b:text-is('{image}')"))
     assert card.count() == 1
     return card
 
 
-def named(page, photo):
-    """Tell whether the last measured stage names CLASS in a photo."""
+def named(page, image):
+    """Check whether the last measured stage names CLASS in an image."""
     data = json.loads(page.text_content("#data"))
-    card = next(card for card in data["cards"] if card["id"] == photo)
+    card = next(card for card in data["cards"] if card["id"] == image)
     last = [stage for stage in data["stages"][card["split"]] if stage != "final"][-1]
     place = data["stages"][card["split"]].index(last)
     return any(label["c"] == data["classes"].index(CLASS) and label["n"][place] for label in card["labels"])
 
 
-def tick(page, photo, present):
-    """Say of CLASS that it is in a photo or not, as a user would."""
-    card = card_of(page, photo)
+def tick(page, image, present):
+    """Say of CLASS that it is in an image or not, as a user would."""
+    card = card_of(page, image)
     row = card.locator("tbody tr", has=page.locator(f"button.name:text-is('{CLASS}')"))
     if row.count() == 0:
         card.locator("form.missing input").fill(CLASS)
@@ -75,22 +75,22 @@ def feed_back(page, workflow):
     workflow.edit(labels={"overrides": "audit.csv"})
 
 
-def final_cell(page, photo):
-    row = card_of(page, photo).locator("tbody tr", has=page.locator(f"button.name:text-is('{CLASS}')"))
+def final_cell(page, image):
+    row = card_of(page, image).locator("tbody tr", has=page.locator(f"button.name:text-is('{CLASS}')"))
     cell = row.locator("td.hand")
     return re.sub(r"\s+", " ", cell.text_content()).strip() if cell.count() else None
 
 
 def exported(workflow):
-    """What a COCO file says of CLASS, by photo: whether it is a label, and what is marked as a human's."""
+    """What a COCO file says of CLASS, by image: whether it is a label, and what is marked as a human's."""
     done = cutsew(workflow, "labels", RUN, "labels.json", "--format", "coco")
     assert done.returncode == 0, done.stderr
-    told = json.loads((workflow.folder / "labels.json").read_text())
-    place = next(c["id"] for c in told["categories"] if c["name"] == CLASS)
-    sources = {a["image_id"]: a.get("source") for a in told["annotations"] if a["category_id"] == place}
+    result = json.loads((workflow.folder / "labels.json").read_text())
+    place = next(c["id"] for c in result["categories"] if c["name"] == CLASS)
+    sources = {a["image_id"]: a.get("source") for a in result["annotations"] if a["category_id"] == place}
     return {
-        image["photo"]: (image["id"] in sources, sources.get(image["id"]), image.get("corrections"))
-        for image in told["images"]
+        image["image"]: (image["id"] in sources, sources.get(image["id"]), image.get("corrections"))
+        for image in result["images"]
     }
 
 
@@ -100,7 +100,7 @@ def wanted(present):
 
 def test_ticks_come_out_in_the_exported_labels(workflow, open_report):
     page = open_report()
-    held_out, training = (int(not named(page, photo)) for photo in (HELD_OUT, TRAINING))
+    held_out, training = (int(not named(page, image)) for image in (HELD_OUT, TRAINING))
     page.fill("#by", "Ada")
     tick(page, HELD_OUT, held_out)
     feed_back(page, workflow)
@@ -123,5 +123,5 @@ def test_ticks_come_out_in_the_exported_labels(workflow, open_report):
     assert final_cell(page, "5.jpg") is None
     labels = exported(workflow)
     assert labels[HELD_OUT] == wanted(held_out) and labels[TRAINING] == wanted(training)
-    assert {photo for photo, (_, _, said) in labels.items() if said is not None} == {HELD_OUT, TRAINING}
+    assert {image for image, (_, _, stated) in labels.items() if stated is not None} == {HELD_OUT, TRAINING}
     assert workflow.run("--dry-run") == {}

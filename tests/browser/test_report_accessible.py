@@ -19,9 +19,9 @@ def test_no_serious_violation(open_page, scheme, width):
         page.locator(f"figure.card tbody tr:nth-child({2 - present}) button[data-present='{present}']").first.click()
     page.select_option("#by-class", "1")
     assert page.locator("tr.hit").count() > 0
-    found = axe.run(page).response["violations"]
-    told = [(each["id"], each["impact"], [node["html"][:150] for node in each["nodes"][:3]]) for each in found]
-    assert [each for each in told if each[1] in SERIOUS] == []
+    result = axe.run(page).response["violations"]
+    reported = [(each["id"], each["impact"], [node["html"][:150] for node in each["nodes"][:3]]) for each in result]
+    assert [each for each in reported if each[1] in SERIOUS] == []
 
 
 def test_reaches_every_control_by_keyboard(open_page):

@@ -27,14 +27,14 @@ def data(report_file):
 
 
 def shown(page):
-    """Names of the photos in the order in which they stand."""
+    """Names of the images in the order in which they stand."""
     return page.eval_on_selector_all(
         "figure.card:not([hidden])", "all => all.map(x => x.querySelector('.id b').textContent)"
     )
 
 
 def wanted(data, keep):
-    """Names of the photos with a label that is kept; `keep` is given the card's stages and the label."""
+    """Names of the images with a label that is kept; `keep` is given the card's stages and the label."""
     return {c["id"] for c in data["cards"] if any(keep(data["stages"][c["split"]], x) for x in c["labels"])}
 
 
@@ -51,7 +51,7 @@ def corrections(page):
 def test_opens_and_shows_everything(page, data):
     assert page.title() == "demo / default - cutsew report"
     assert sorted(shown(page)) == sorted(NAMES)
-    assert page.text_content("#count") == f"{COUNT} of {COUNT} photos"
+    assert page.text_content("#count") == f"{COUNT} of {COUNT} images"
     page.evaluate("for (const picture of document.images) picture.loading = 'eager'")
     assert page.locator("img").count() > COUNT
     assert page.evaluate("Promise.all([...document.images].map(x => x.decode())).then(() => true)")  # else it throws
@@ -76,9 +76,9 @@ class TestFilters:
     @pytest.mark.parametrize("stage", ["zero_shot", "fused", "pseudo", "refined", "student"])
     def test_stage(self, page, data, stage):
         page.select_option("#by-stage", stage)
-        found = wanted(data, lambda stages, x: stage in stages and x["n"][stages.index(stage)])
-        assert set(shown(page)) == found
-        assert page.text_content("#count") == f"{len(found)} of {COUNT} photos"
+        result = wanted(data, lambda stages, x: stage in stages and x["n"][stages.index(stage)])
+        assert set(shown(page)) == result
+        assert page.text_content("#count") == f"{len(result)} of {COUNT} images"
 
     @pytest.mark.parametrize(
         ("choice", "keep"),
@@ -104,11 +104,11 @@ class TestFilters:
         page.fill("#by-low", "60")
         page.fill("#by-high", "90")
         page.select_option("#by-class", "1")
-        found = wanted(data, lambda stages, x: x["c"] == 1 and 0.6 <= x["p"][-1] <= 0.9)
-        assert set(shown(page)) == found
-        assert 0 < len(found) < COUNT
+        result = wanted(data, lambda stages, x: x["c"] == 1 and 0.6 <= x["p"][-1] <= 0.9)
+        assert set(shown(page)) == result
+        assert 0 < len(result) < COUNT
         page.click("text=Show all")
-        assert page.text_content("#count") == f"{COUNT} of {COUNT} photos"
+        assert page.text_content("#count") == f"{COUNT} of {COUNT} images"
 
     def test_reason(self, page, data):
         page.select_option("#by-reason", "most gained")
@@ -125,9 +125,9 @@ class TestFilters:
 def test_order(page, data, order, figure):
     page.select_option("#order", order)
     figures = {c["id"]: c[figure] for c in data["cards"]}
-    found = [figures[name] for name in shown(page)]
-    assert found == sorted(found, reverse=True)
-    assert len(set(found)) > 1
+    result = [figures[name] for name in shown(page)]
+    assert result == sorted(result, reverse=True)
+    assert len(set(result)) > 1
     page.select_option("#order", "")
     assert shown(page) == [c["id"] for c in data["cards"]]
 
@@ -137,8 +137,8 @@ def test_order_by_confidence_of_a_class(page, data):
     sure = {c["id"]: x["p"][-1] for c in data["cards"] for x in c["labels"] if x["c"] == 0}
     for order, reverse in (("high", True), ("low", False)):
         page.select_option("#order", order)
-        found = [sure[name] for name in shown(page)]
-        assert found == sorted(found, reverse=reverse)
+        result = [sure[name] for name in shown(page)]
+        assert result == sorted(result, reverse=reverse)
     page.select_option("#order", "id")
     assert [name.split(",")[0] for name in shown(page)] == sorted((n.split(",")[0] for n in shown(page)), key=int)
 
@@ -146,7 +146,7 @@ def test_order_by_confidence_of_a_class(page, data):
 def test_a_class_in_focus_shows_its_own_crop(page):
     card = page.locator("figure.card:has(g.frame)").first
     row = card.locator("tbody tr:has(.crop)").first
-    assert re.match(r"crop \d: \d+, whole photo \d+, mirrored", row.locator(".crop").text_content())
+    assert re.match(r"crop \d: \d+, whole image \d+, mirrored", row.locator(".crop").text_content())
     row.locator("button.name").focus()
     visible = card.locator("g.frame:visible")
     assert visible.count() == 1
@@ -192,8 +192,8 @@ class TestCorrections:
 
     def test_missing_class(self, page, data):
         card = page.locator("figure.card").nth(next(i for i, c in enumerate(data["cards"]) if len(c["labels"]) < 4))
-        there = set(card.locator("tbody tr").evaluate_all("all => all.map(x => Number(x.dataset.class))"))
-        absent = next(i for i in (0, 1, 2, 3) if i not in there)
+        available = set(card.locator("tbody tr").evaluate_all("all => all.map(x => Number(x.dataset.class))"))
+        absent = next(i for i in (0, 1, 2, 3) if i not in available)
         field = card.locator(".missing input")
         field.fill("no such class")
         field.press("Enter")

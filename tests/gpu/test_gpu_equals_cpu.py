@@ -21,7 +21,7 @@ from tiny_models import checkpoint
 from torch.nn.functional import cosine_similarity
 
 from cutsew.commands import export
-from cutsew.config.networks import Teacher
+from cutsew.config.networks import TeacherConfig
 from cutsew.errors import UserError
 from cutsew.inference.classifier import open_classifier
 from cutsew.method.em import LabelTable
@@ -85,7 +85,7 @@ class Gpu:
 
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.gpu)])
 def gpu(request, monkeypatch):
-    monkeypatch.setattr(batching, "halving", batching.Halving())
+    monkeypatch.setattr(batching, "halving", batching.OOMBatchSplitter())
     if request.param == "real":
         if not torch.cuda.is_available():
             pytest.skip("no GPU that torch can use")
@@ -106,7 +106,7 @@ def section(path, precision="float32"):
 
 
 def teacher(path, device, precision="float32"):
-    return teachers.build(Teacher.model_validate(section(path, precision)), device)
+    return teachers.build(TeacherConfig.model_validate(section(path, precision)), device)
 
 
 def test_the_fake_device_refuses_what_cuda_refuses():
@@ -221,13 +221,13 @@ def test_training(gpu, world, tmp_path, strong):
 
 
 def test_the_linear_head(gpu, world, tmp_path):
-    found = []
+    result = []
     for device in ("cpu", "cuda"):
         linear = {"steps": 10, "batch_size": 4, "sewn_epochs": 2, "rates": [1e-3, 1e-2]}
         run_train(world, tmp_path / device, settings(student__head="linear") | {"linear": linear}, device=device)
-        found.append(load_file(tmp_path / device / "adapter.safetensors"))
-    for name, weight in found[0].items():
-        torch.testing.assert_close(found[1][name], weight, atol=1e-4, rtol=1e-3)
+        result.append(load_file(tmp_path / device / "adapter.safetensors"))
+    for name, weight in result[0].items():
+        torch.testing.assert_close(result[1][name], weight, atol=1e-4, rtol=1e-3)
 
 
 def test_a_checkpoint_is_resumed_on_the_other_device(gpu, world, tmp_path, monkeypatch):
@@ -317,20 +317,20 @@ def test_tagclip(gpu, world, tmp_path):
     plan = Plan(
         {
             "classes": CLASSES,
-            "dataset": {"kind": "folder", "root": "photos", "shard_size": 5},
+            "dataset": {"kind": "folder", "root": "images", "shard_size": 5},
             "teacher": section(path),
             "score": {"rule": "tagclip", "tagclip": chosen},
             "student": {"kind": "none"},
         }
     )
-    images, found = world / "images.parquet", []
+    images, result = world / "images.parquet", []
     for device in ("cpu", "cuda"):
         words, scored = tmp_path / device / "text.zarr", tmp_path / device / "tagclip.zarr"
         text(words, plan.settings(DEFAULT, "text"), device)
         for shard in shard_digests(read_manifest(images)):
             tagclip(images, words, scored, plan.settings(DEFAULT, "tagclip"), shard, device)
         seal_tagclip(images, words, scored, plan.settings(DEFAULT, "seal_tagclip"))
-        found.append([read(array_of(open_group(scored), name)) for name in ("local", "again")])
-    for on_cpu, on_gpu in zip(*found, strict=True):
+        result.append([read(array_of(open_group(scored), name)) for name in ("local_score", "global_score")])
+    for on_cpu, on_gpu in zip(*result, strict=True):
         assert np.array_equal(np.isnan(on_cpu), np.isnan(on_gpu))
         assert np.nanmax(np.abs(on_cpu - on_gpu)) <= 1e-3

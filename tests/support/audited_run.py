@@ -1,6 +1,6 @@
-"""A finished run for the audit, made by the stages themselves: 11 training and 3 held-out photos, 3 classes, 3 crops.
+"""A finished run for the audit, made by the stages themselves: 11 training and 3 held-out images, 3 classes, 3 crops.
 
-Photo i00's logits are set by hand, so that what alpha does to them can be worked out on paper.
+Image i00's logits are set by hand, so that what alpha does to them can be worked out on paper.
 """
 
 from pathlib import Path
@@ -17,12 +17,12 @@ from cutsew.stages.evaluate import evaluate
 from cutsew.stages.fuse import fuse
 from cutsew.stages.select import select
 from cutsew.storage.manifest import read_manifest
-from cutsew.storage.zarr_layout import Spec, logit_specs
+from cutsew.storage.zarr_layout import ArraySpec, logit_specs
 from cutsew.storage.zarr_writer import file_digest, new_group
 
 PASSES, ALPHA, EPOCHS = 3, 0.1, 3
 BY_HAND = np.array(
-    [  # ant: two crops beat the whole photo, and not by alpha; bee: crop 1 wins; cat: no crop is as sure
+    [  # ant: two crops beat the whole image, and not by alpha; bee: crop 1 wins; cat: no crop is as sure
         [1.0, -3.0, -4.0],
         [1.05, 2.0, -5.0],
         [0.2, 2.5, -5.5],
@@ -30,11 +30,11 @@ BY_HAND = np.array(
     ],
     dtype=np.float32,
 )
-"""Photo i00: the whole photo and three crops, by class."""
+"""Image i00: the whole image and three crops, by class."""
 
 
 def make_logits(folder: Path, seed: int = 3, unscored: bool = False) -> None:
-    """Write logits.zarr; with `unscored`, as scores made elsewhere that leave out a held-out photo."""
+    """Write logits.zarr; with `unscored`, as scores made elsewhere that leave out a held-out image."""
     images = read_manifest(folder / "images.parquet")
     z = np.random.default_rng(seed).normal(-0.5, 2, (1 + PASSES, len(images), len(CLASSES))).astype(np.float32)
     z[:, 0] = BY_HAND
@@ -52,7 +52,7 @@ def make_boxes(folder: Path) -> None:
     images = read_manifest(folder / "images.parquet")
     k, n = np.meshgrid(np.arange(PASSES), np.arange(len(images)), indexing="ij")
     boxes = np.stack([k, n, k + 10, n + 10, k % 2], axis=2).astype(np.float32)
-    spec = Spec(boxes.shape, "float32", ("pass", "image", "edge"), (PASSES, 5, 5))
+    spec = ArraySpec(boxes.shape, "float32", ("pass", "image", "edge"), (PASSES, 5, 5))
     with new_group(
         folder / "views.zarr", {"boxes": spec}, {"image": list(images["id"]), "pass": np.arange(3)}
     ) as group:
@@ -87,7 +87,7 @@ def make_student(base: Path, folder: Path) -> None:
 
 
 def make_reference(base: Path) -> None:
-    """Train the reference student of zero-shot labels: plain photos, its labels left as they are."""
+    """Train the reference student of zero-shot labels: plain images, its labels left as they are."""
     plain = {"sew__enabled": False, "train__em_weight": 0.0, "train__epochs": 1}
     teach(base, base / "references" / "zero_shot", base / "logits.zarr", None, settings(**plain))
 
@@ -131,8 +131,8 @@ def make_corrections(base: Path, *rows: str) -> None:
     """Write corrections.parquet and the record of a report that reads it."""
     file, images = base.parent / "audit.csv", base / "images.parquet"
     file.write_text("\n".join(["image,class,present,by,at", *rows]) + "\n")
-    told = {"labels": {"overrides": str(file)}, "classes": CLASSES, "student": {"kind": "open_clip"}}
-    corrections(images, file, base / "corrections.parquet", told)
+    result = {"labels": {"overrides": str(file)}, "classes": CLASSES, "student": {"kind": "open_clip"}}
+    corrections(images, file, base / "corrections.parquet", result)
     Record("report", 1, {}, [images, base / "corrections.parquet"]).write(base / "report.json", {"report.html": ""})
     base.joinpath("report.html").touch()
 

@@ -1,4 +1,4 @@
-"""Small copies of the benchmarks as their releases unpack: official names and formats, photos of 60 x 80 pixels."""
+"""Small copies of the benchmarks as their releases unpack: official names and formats, images of 60 x 80 pixels."""
 
 import json
 
@@ -19,44 +19,44 @@ NUS_CONCEPTS = (
 )
 
 
-def draw_photo(path, seed):
+def draw_image(path, seed):
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     Image.fromarray(noise).resize((80, 60), Image.Resampling.BICUBIC).save(path, "JPEG")
 
 
 def make_voc(root, lists, classes):
-    """Write JPEGImages, Annotations and ImageSets/Main. Photo i shows class i, and class i + 1 as difficult alone."""
+    """Write JPEGImages, Annotations and ImageSets/Main. Image i shows class i, and class i + 1 as difficult alone."""
     for name, ids in lists.items():
         path = root / "ImageSets" / "Main" / f"{name}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{photo}\n" for photo in ids))
+        path.write_text("".join(f"{image}\n" for image in ids))
         for known in classes:
-            path.with_name(f"{known}_{name}.txt").write_text("".join(f"{photo} -1\n" for photo in ids))
-    for i, photo in enumerate(dict.fromkeys(photo for ids in lists.values() for photo in ids)):
-        draw_photo(root / "JPEGImages" / f"{photo}.jpg", i)
+            path.with_name(f"{known}_{name}.txt").write_text("".join(f"{image} -1\n" for image in ids))
+    for i, image in enumerate(dict.fromkeys(image for ids in lists.values() for image in ids)):
+        draw_image(root / "JPEGImages" / f"{image}.jpg", i)
         shown = [(classes[i % len(classes)], 0), (classes[(i + 1) % len(classes)], 1)]
         objects = "".join(
             f"<object><name>{name}</name><pose>Left</pose><truncated>0</truncated><difficult>{difficult}</difficult>"
             "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>40</xmax><ymax>40</ymax></bndbox></object>"
             for name, difficult in shown
         )
-        path = root / "Annotations" / f"{photo}.xml"
+        path = root / "Annotations" / f"{image}.xml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(
-            f"<annotation><folder>{root.name}</folder><filename>{photo}.jpg</filename>"
+            f"<annotation><folder>{root.name}</folder><filename>{image}.jpg</filename>"
             f"<size><width>80</width><height>60</height><depth>3</depth></size>{objects}</annotation>"
         )
 
 
 def make_coco(root, classes, train=5, test=4):
-    """Write annotations/ and the folders of photos. Photo i shows class i, and the last one of each list nothing."""
+    """Write annotations/ and the folders of images. Image i shows class i, and the last one of each list nothing."""
     root.joinpath("annotations").mkdir(parents=True)
     for name, count, first in (("train2014", train, 100), ("val2014", test, 200)):
         numbers = range(first, first + count)
         files = {number: f"COCO_{name}_{number:012d}.jpg" for number in numbers}
         for number, file in files.items():
-            draw_photo(root / name / file, number)
+            draw_image(root / name / file, number)
         shapes = {"area": 4.5, "bbox": [1, 1, 3.5, 3], "segmentation": [[1, 1, 4, 1, 4, 4]]}
         objects = [
             {"id": 10 * n, "image_id": n, "category_id": 10 * (n % 100 % len(classes)) + 1, "iscrowd": n % 2, **shapes}
@@ -73,7 +73,7 @@ def make_coco(root, classes, train=5, test=4):
 
 
 def make_nus(root, concepts, train=5, test=4):
-    """Write the release's lists, labels, concepts and photos. Photo i shows concept i, the last of each list none."""
+    """Write the release's lists, labels, concepts and images. Image i shows concept i, the last of each list none."""
     named = {}
     for end, count, first in (("Train", train, 0), ("Test", test, 50)):
         named[end] = [(f"actor\\{i:04d}_{2124494179 + i}.jpg", i - first) for i in range(first, first + count)]
@@ -93,4 +93,4 @@ def make_nus(root, concepts, train=5, test=4):
         ):
             root.joinpath("Groundtruth", path).write_text("".join(f"{int(shown == column)}\n" for _, shown in rows))
     for line, _ in lists["Imagelist"]:
-        draw_photo(root / "Flickr" / line.replace("\\", "/"), sum(line.encode()))
+        draw_image(root / "Flickr" / line.replace("\\", "/"), sum(line.encode()))

@@ -27,16 +27,16 @@ class FileServer:
         self.resumes = True
 
     def answer(self, handler):
-        path, wanted = self.folder / handler.path.lstrip("/"), handler.headers.get("Range")
-        self.requests.append((handler.path, wanted))
+        path, expected = self.folder / handler.path.lstrip("/"), handler.headers.get("Range")
+        self.requests.append((handler.path, expected))
         if self.busy or not path.is_file():
             handler.send_error(503 if self.busy else 404)
             self.busy = max(self.busy - 1, 0)
             return
         content, start = path.read_bytes(), 0
         tag = f'"{hashlib.sha256(content).hexdigest()[:8]}"'
-        if wanted and self.resumes and handler.headers.get("If-Range", tag) == tag:
-            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+        if expected and self.resumes and handler.headers.get("If-Range", tag) == tag:
+            start = int(expected.removeprefix("bytes=").rstrip("-"))
         if start and start >= len(content):
             handler.send_response(416)
             handler.send_header("Content-Range", f"bytes */{len(content)}")

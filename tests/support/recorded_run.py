@@ -10,7 +10,7 @@ import pandas as pd
 from cutsew.provenance.record import Record, input_digest
 from cutsew.storage.manifest import read_manifest, shard_digests, write_manifest
 from cutsew.storage.zarr_layout import (
-    Spec,
+    ArraySpec,
     label_spec,
     logit_specs,
     map_specs,
@@ -18,7 +18,7 @@ from cutsew.storage.zarr_layout import (
     view_chunk_record,
     view_specs,
 )
-from cutsew.storage.zarr_writer import Along, file_digest, new_group, seal, write_chunk
+from cutsew.storage.zarr_writer import AuxiliaryCoordinate, file_digest, finalize, new_group, write_chunk
 
 CLASSES = ["cat", "dog"]
 IDS = [f"train_{i:05d}" for i in range(4)] + [f"val_{i:05d}" for i in range(2)]
@@ -32,17 +32,17 @@ def values(seed, *shape):
 def make_world(folder):
     digests = {}
     for name, suffix in (("JPEGImages", ".jpg"), ("Annotations", ".xml")):
-        found = []
-        for photo in IDS:
-            path = folder / "world" / name / f"{photo}{suffix}"
+        result = []
+        for image in IDS:
+            path = folder / "world" / name / f"{image}{suffix}"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(f"{name} {photo}".encode())
-            found.append(file_digest(path))
-        digests[f"world/{name}"] = hashlib.sha256("\n".join(found).encode()).hexdigest()
+            path.write_bytes(f"{name} {image}".encode())
+            result.append(file_digest(path))
+        digests[f"world/{name}"] = hashlib.sha256("\n".join(result).encode()).hexdigest()
     for split in ("train", "val"):
         path = folder / "world" / "ImageSets" / "Main" / f"{split}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{photo}\n" for photo in IDS if photo.startswith(split)))
+        path.write_text("".join(f"{image}\n" for image in IDS if image.startswith(split)))
         digests[f"world/ImageSets/Main/{split}.txt"] = file_digest(path)
     Record("demo_world", 1, {"demo": {"seed": 0}}).write(folder / "world.json", digests)
 
@@ -74,8 +74,8 @@ def encode(folder, shard, block, seed=0):
         shape = (
             [len(rows), *layout[name].shape[-1:]] if block is None else [PER_JOB, len(rows), *layout[name].shape[-1:]]
         )
-        made = values([seed, shard, block or 0, len(name)], *shape).astype(layout[name].dtype)
-        written[str(path.relative_to(group))] = write_chunk(path, made, layout[name])
+        result = values([seed, shard, block or 0, len(name)], *shape).astype(layout[name].dtype)
+        written[str(path.relative_to(group))] = write_chunk(path, result, layout[name])
     facts = {"weights": "abc", "rows": shard_digests(rows)[shard]}
     Record("encode", 1, {"cut": {"seed": seed}}, [images], facts).write(view_chunk_record(group, shard, block), written)
 
@@ -88,7 +88,7 @@ def seal_views(folder):
     record = Record("seal", 1, {"cut": {"passes": PASSES}}, [images], {"width": WIDTH})
     layout = view_specs(len(rows), WIDTH, SHARD, PASSES, PER_JOB)
     coordinates = {"image": list(rows["id"]), "pass": np.arange(PASSES), "edge": list("ltrbf")}
-    digest = seal(group, layout, coordinates, {"width": WIDTH}, known)
+    digest = finalize(group, layout, coordinates, {"width": WIDTH}, known)
     record.write(folder / "views.json", {group.name: digest, **{f"{group.name}/{k}": d for k, d in known.items()}})
 
 
@@ -103,19 +103,19 @@ def make_zarr(stage, path, settings, inputs, layout, coordinates, seed=0):
 def make_files(stage, folder, record, names, inputs, seed=0):
     for name in names:
         folder.joinpath(name).write_text(f"{stage} {name} {seed} {folder.name}\n")
-    made = Record(stage, 1, {stage: {"seed": seed}}, inputs)
-    made.write(folder / record, {name: input_digest(folder / name) for name in names})
+    result = Record(stage, 1, {stage: {"seed": seed}}, inputs)
+    result.write(folder / record, {name: input_digest(folder / name) for name in names})
 
 
 def make_cut(folder):
-    """Write everything from the photos to the logits, and the truth."""
+    """Write everything from the images to the logits, and the truth."""
     folder.mkdir(parents=True, exist_ok=True)
     make_world(folder)
     make_manifest(folder)
     images = folder / "images.parquet"
     make_files("truth", folder, "truth.json", ["truth.parquet"], [images])
     make_files("tiny_clip", folder, "cutsew-tiny.safetensors.json", ["cutsew-tiny.safetensors"], [])
-    text = {"text": Spec((2, WIDTH), "float32", ("class", "embedding"), (2, WIDTH))}
+    text = {"text": ArraySpec((2, WIDTH), "float32", ("class", "embedding"), (2, WIDTH))}
     make_zarr("text", folder / "text.zarr", {"classes": CLASSES}, [], text, {"class": CLASSES})
     for shard in (0, 1):
         for block in (None, 0, 1):
@@ -165,7 +165,11 @@ def make_sew(base, folder, seed=0):
 
 def make_maps(base, folder, seed):
     layout = map_specs((1, 2, 2), (1, 3, 3), (2, WIDTH), 5)
-    coordinates = {"image": Along("pair", IDS[-1:]), "class": Along("pair", CLASSES[:1]), "sample": IDS[-2:]}
+    coordinates = {
+        "image": AuxiliaryCoordinate("pair", IDS[-1:]),
+        "class": AuxiliaryCoordinate("pair", CLASSES[:1]),
+        "sample": IDS[-2:],
+    }
     given = [base / "images.parquet", folder / "adapter.safetensors", folder / "model.yaml", folder / "scores.zarr"]
     given += [base / "views.zarr", base / "text.zarr"]
     make_zarr("explain", folder / "maps.zarr", {"explain": {"seed": seed}}, given, layout, coordinates, seed)

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 from synthetic_run import SETTINGS, make_run
 
-from cutsew.method.random import generator
+from cutsew.method.random import keyed_rng
 from cutsew.stages.evaluate import evaluate
 from cutsew.stages.report import report
-from cutsew.storage.zarr_layout import Spec, logit_specs
+from cutsew.storage.zarr_layout import ArraySpec, logit_specs
 from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read
 from cutsew.storage.zarr_writer import new_group
 
@@ -15,25 +15,27 @@ PASSES = 3
 
 
 def add_crops(folder):
-    """Write logits.zarr anew, with crops: pass k says k for every class of every photo."""
+    """Write logits.zarr anew, with crops: pass k says k for every class of every image."""
     group = open_group(folder / "logits.zarr")
     zero_shot, ids, classes = read(array_of(group, "zero_shot")), labels_of(group, "image"), labels_of(group, "class")
     coordinates = {"image": ids, "class": classes, "pass": list(range(PASSES))}
-    with new_group(folder / "logits.zarr", logit_specs(len(ids), len(classes), PASSES, len(ids)), coordinates) as made:
-        made["zero_shot"][...] = zero_shot
-        made["crops"][...] = np.arange(PASSES, dtype=np.float32)[:, None, None]
+    with new_group(
+        folder / "logits.zarr", logit_specs(len(ids), len(classes), PASSES, len(ids)), coordinates
+    ) as result:
+        result["zero_shot"][...] = zero_shot
+        result["crops"][...] = np.arange(PASSES, dtype=np.float32)[:, None, None]
 
 
 def write_maps(path, ids, classes, sample, g=4, h=7):
-    """Write class activation maps of some pairs of photo and class, and features of a sample of photos."""
-    rng = generator("maps", len(ids))
+    """Write class activation maps of some pairs of image and class, and features of a sample of images."""
+    rng = keyed_rng("maps", len(ids))
     arrays = {
         "teacher": (rng.random((len(ids), g, g)), ("pair", "y", "x")),
         "student": (rng.random((len(ids), h, h)), ("pair", "v", "u")),
         "before": (rng.normal(size=(len(sample), 6)), ("sample", "d")),
         "after": (rng.normal(size=(len(sample), 5)), ("sample", "w")),
     }
-    specs = {name: Spec(values.shape, "float16", dims, values.shape) for name, (values, dims) in arrays.items()}
+    specs = {name: ArraySpec(values.shape, "float16", dims, values.shape) for name, (values, dims) in arrays.items()}
     with new_group(path, specs, {"image": list(ids), "class": list(classes), "sample": list(sample)}) as group:
         for name, (values, _) in arrays.items():
             group[name][...] = values.astype(np.float16)
@@ -57,8 +59,8 @@ def write_report(folder, labels=True, views=True, crops=False, more=None, **opti
         given.pop("labels")
     metrics, images = folder / "metrics.csv", given.pop("images")
     evaluate(images, metrics, settings=SETTINGS, **given)
-    found = {"views": folder / "views.zarr"} if views else {}
+    result = {"views": folder / "views.zarr"} if views else {}
     if (folder / "history.csv").is_file():
-        found["history"] = folder / "history.csv"
-    report(folder / "report.html", metrics=metrics, images=images, **given, **found, **(more(folder) if more else {}))
+        result["history"] = folder / "history.csv"
+    report(folder / "report.html", metrics=metrics, images=images, **given, **result, **(more(folder) if more else {}))
     return folder / "report.html"

@@ -1,4 +1,4 @@
-"""A tiny world for the tests of train and predict: random photos, labels, patches and a backbone of one convolution."""
+"""A tiny world for the tests of train and predict: random images, labels, patches and a backbone of one convolution."""
 
 from pathlib import Path
 
@@ -9,8 +9,8 @@ from manifests import make_manifest_of
 from PIL import Image
 from torch import nn
 
-from cutsew.config.method import Correct, Score, Sew
-from cutsew.config.networks import Adapter, Student, Train
+from cutsew.config.method import CorrectConfig, ScoreConfig, SewConfig
+from cutsew.config.networks import AdapterConfig, StudentConfig, TrainConfig
 from cutsew.models.backbones import Backbone
 from cutsew.models.preprocessing import Preprocessing
 from cutsew.stages import train as stage
@@ -31,13 +31,13 @@ def backbone(settings, device="cpu"):
 
 
 def make_world(folder: Path, test: int = TEST) -> Path:
-    """Write images.parquet, fused.zarr and patches.parquet; every third photo or so is held out.
+    """Write images.parquet, fused.zarr and patches.parquet; every third image or so is held out.
 
-    The photos are BMP, whose bytes, and so digests and draws, are the same with every version of Pillow and zlib.
+    The images are BMP, whose bytes, and so digests and draws, are the same with every version of Pillow and zlib.
     """
     rng = np.random.default_rng(5)
     held_out = set(range(1, 1 + 3 * test, 3))
-    paths = [folder / f"photo{i:02}.bmp" for i in range(TRAIN + test)]
+    paths = [folder / f"image{i:02}.bmp" for i in range(TRAIN + test)]
     for path in paths:
         width, height = int(rng.integers(20, 40)), int(rng.integers(20, 40))
         folder.mkdir(parents=True, exist_ok=True)
@@ -58,19 +58,19 @@ def make_world(folder: Path, test: int = TEST) -> Path:
 
 def settings(**changes) -> dict:
     """Settings of the stage; changes are dotted with __ (train__epochs=3)."""
-    found = {
+    result = {
         "classes": CLASSES,
-        "student": Student().model_dump(mode="json"),
-        "adapter": Adapter(reduction=4, width=8, layers=1, heads=2, feedforward=8).model_dump(),
-        "sew": Sew().model_dump(),
-        "train": Train(epochs=2, batch_size=4).model_dump(),
-        "correct": Correct().model_dump(),
-        "score": Score().model_dump(),
+        "student": StudentConfig().model_dump(mode="json"),
+        "adapter": AdapterConfig(reduction=4, width=8, layers=1, heads=2, feedforward=8).model_dump(),
+        "sew": SewConfig().model_dump(),
+        "train": TrainConfig(epochs=2, batch_size=4).model_dump(),
+        "correct": CorrectConfig().model_dump(),
+        "score": ScoreConfig().model_dump(),
     }
     for key, value in changes.items():
         section, name = key.split("__")
-        found[section][name] = value
-    return found
+        result[section][name] = value
+    return result
 
 
 def run_train(

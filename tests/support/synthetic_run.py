@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from cutsew.method.random import generator
+from cutsew.method.random import keyed_rng
 from cutsew.provenance.record import Record
 from cutsew.storage.manifest import write_manifest
-from cutsew.storage.zarr_layout import Spec, label_spec
+from cutsew.storage.zarr_layout import ArraySpec, label_spec
 from cutsew.storage.zarr_writer import new_group
 
 CLASSES = ("cat", "dog", "horse")
@@ -28,9 +28,9 @@ def write_zarr(path, ids, classes, chunk=4, **arrays):
     return path
 
 
-def write_photo(path, number, size):
-    """Draw a photo of a few discs."""
-    rng = generator("photo", number)
+def write_image(path, number, size):
+    """Draw an image of a few discs."""
+    rng = keyed_rng("image", number)
     image = Image.new("RGB", size, tuple(int(x) for x in rng.integers(120, 220, 3)))
     drawing = ImageDraw.Draw(image)
     for _ in range(4):
@@ -40,21 +40,21 @@ def write_photo(path, number, size):
     image.save(path)
 
 
-def make_run(folder: Path, *, train=12, test=8, classes=CLASSES, names=None, photos=True, passes=3, size=(60, 45)):
-    """Write the artefacts of a run; return its command-line options by name.
+def make_run(folder: Path, *, train=12, test=8, classes=CLASSES, names=None, images=True, passes=3, size=(60, 45)):
+    """Write the artifacts of a run; return its command-line options by name.
 
     Stages get better one after the other; refined.zarr and scores.zarr hold their rows in reverse order.
     """
     count = train + test
-    ids = names or [f"photo-{i:03d}" for i in range(count)]
-    rng = generator("run", count, len(classes))
+    ids = names or [f"image-{i:03d}" for i in range(count)]
+    rng = keyed_rng("run", count, len(classes))
     truth = (rng.random((count, len(classes))) < max(0.3, 1.8 / len(classes) * 0.8)).astype(np.int8)
     truth[np.arange(count), np.arange(count) % len(classes)] = 1
     truth[0, -1] = -1
-    paths = [str(folder / "photos" / f"{i}.png") for i in range(count)]
-    if photos:
+    paths = [str(folder / "images" / f"{i}.png") for i in range(count)]
+    if images:
         for i, path in enumerate(paths):
-            write_photo(Path(path), i, size)
+            write_image(Path(path), i, size)
     split = ["train"] * train + ["test"] * test
     write_manifest(
         folder / "images.parquet",
@@ -81,7 +81,7 @@ def make_run(folder: Path, *, train=12, test=8, classes=CLASSES, names=None, pho
     boxes = np.tile(np.array([5, 5, 30, 25, 1], dtype=np.float32), (passes, count, 1))
     boxes[..., 0] += 5 * np.arange(passes)[:, None]
     boxes[..., :4] *= size[0] / 60
-    spec = Spec(boxes.shape, "float32", ("pass", "image", "edge"), boxes.shape)
+    spec = ArraySpec(boxes.shape, "float32", ("pass", "image", "edge"), boxes.shape)
     with new_group(folder / "views.zarr", {"boxes": spec}, {"image": ids, "pass": list(range(passes))}) as group:
         group["boxes"][...] = boxes
     steps = np.arange(200)

@@ -47,8 +47,8 @@ def checkpoint(folder, name, suffix=".safetensors", seed=0):
             nn.init.uniform_(part.weight, 0.5, 1.5)
             nn.init.normal_(part.running_mean)
             nn.init.uniform_(part.running_var, 0.5, 1.5)
-    photos = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD, "interpolation": "bicubic"}
-    (folder / "open_clip_config.json").write_text(json.dumps({"preprocess_cfg": photos}))
+    images = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD, "interpolation": "bicubic"}
+    (folder / "open_clip_config.json").write_text(json.dumps({"preprocess_cfg": images}))
     path = folder / f"{name}{suffix}"
     state = model.state_dict()
     if suffix == ".safetensors":
@@ -58,7 +58,7 @@ def checkpoint(folder, name, suffix=".safetensors", seed=0):
     return path, model
 
 
-WORDS = ["[PAD]", "[UNK]", "[EOS]", "a", "photo", "of", "cat", "dog"]
+WORDS = ["[PAD]", "[UNK]", "[EOS]", "a", "image", "of", "cat", "dog"]
 
 
 def tokenizer(folder):
@@ -81,8 +81,8 @@ def model_folder(folder, *, own_tokenizer=True, seed=0, **text):
         text |= {"vocab_size": len(WORDS), "pool_type": "last", "no_causal_mask": True}
         tokenizer(folder)
     described = {"embed_dim": 24, "vision_cfg": VISION["test-vit"], "text_cfg": text, "custom_text": True}
-    photos = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "interpolation": "bilinear", "resize_mode": "squash"}
-    config = {"model_cfg": described, "preprocess_cfg": photos}
+    images = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "interpolation": "bilinear", "resize_mode": "squash"}
+    config = {"model_cfg": described, "preprocess_cfg": images}
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     torch.manual_seed(seed)
     model = open_clip.create_model(f"local-dir:{folder}", load_weights=False).eval()

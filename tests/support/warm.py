@@ -50,13 +50,13 @@ class Warm:
         return self.folder
 
     def _start(self) -> None:
-        address, own = str(self.folder / "socket"), self.folder / "snakemake.py"
+        address, local_values = str(self.folder / "socket"), self.folder / "snakemake.py"
         client = f"exec {shlex.join([sys.executable, '-I', '-S', str(CLIENT), address])}"
-        own.write_text(SNAKEMAKE.format(python=str(self.folder / "python")))
+        local_values.write_text(SNAKEMAKE.format(python=str(self.folder / "python")))
         scripts = {
             "python": f'{client} "$@"',
             "cutsew": f'{client} {shlex.join(PACKAGE)} "$@"',
-            "snakemake": f'exec {shlex.join([sys.executable, "-P", str(own)])} "$@"',
+            "snakemake": f'exec {shlex.join([sys.executable, "-P", str(local_values)])} "$@"',
         }
         for name, line in scripts.items():
             (self.folder / name).write_text(f"#!/bin/sh\n{line}\n")

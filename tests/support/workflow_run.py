@@ -1,4 +1,4 @@
-"""Running the workflow for real: a folder of its own, small photos, the demo's tiny CLIP."""
+"""Running the workflow for real: a folder of its own, small images, the demo's tiny CLIP."""
 
 import os
 import re
@@ -22,7 +22,7 @@ SETTINGS = {
     "dataset": {
         "name": "tiny",
         "kind": "folder",
-        "root": "photos",
+        "root": "images",
         "truth": "truth.csv",
         "test": {"folder": "held-out"},
         "shard_size": 8,
@@ -39,14 +39,14 @@ SETTINGS = {
 }
 
 
-def draw_photo(path, seed):
+def draw_image(path, seed):
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     Image.fromarray(noise).resize((80, 60), Image.Resampling.BICUBIC).save(path)
 
 
 def clone(folder: Path, settings: dict) -> Path:
-    """Make what `git clone` and an installation in `.venv` leave, with a config of one's own and a few photos."""
+    """Make what `git clone` and an installation in `.venv` leave, with a config of one's own and a few images."""
     names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, names.split("\0")):
         if name.startswith(("Snakefile", "workflow/", "config/", "envs/", "profiles", "slurm")):
@@ -55,7 +55,7 @@ def clone(folder: Path, settings: dict) -> Path:
     (folder / ".venv").symlink_to(sys.prefix)
     (folder / "config" / "config.yaml").write_text(yaml.safe_dump(settings))
     for i in range(9):
-        draw_photo(folder / "photos" / (f"held-out/{i}.jpg" if i < 3 else f"{i}.jpg"), i)
+        draw_image(folder / "images" / (f"held-out/{i}.jpg" if i < 3 else f"{i}.jpg"), i)
     return folder
 
 

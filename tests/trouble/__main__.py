@@ -27,9 +27,9 @@ def main() -> int:
             folder = Path(place) / str(number)
             folder.mkdir()
             with contextlib.redirect_stdout(io.StringIO()):
-                found = complaints(case, folder)
-            wrong += [f"{case.kind}: {case.name!a}: {text}" for text in found]
-            counts[case.kind, "wrong" if found else case.outcome] += 1
+                result = complaints(case, folder)
+            wrong += [f"{case.kind}: {case.name!a}: {text}" for text in result]
+            counts[case.kind, "wrong" if result else case.outcome] += 1
             if "--all" in sys.argv:
                 print(f"| {case.kind} | {case.name!a} | {case.outcome} | `{case.says}` |")
     outcomes = (REFUSED, SKIPPED, ACCEPTED, "wrong")

@@ -80,8 +80,8 @@ def voc_case(name: str, content: bytes | None, outcome: str, says: str) -> Case:
     def act(folder: Path) -> str:
         path = folder / "root" / "Annotations"
         path.mkdir(parents=True)
-        for photo in IDS[1:]:
-            path.joinpath(f"{photo}.xml").write_text(things("cat", "dog"))
+        for image in IDS[1:]:
+            path.joinpath(f"{image}.xml").write_text(things("cat", "dog"))
         if content is not None:
             path.joinpath("a.xml").write_bytes(content)
         return read_truth(folder, kind="voc")
@@ -110,26 +110,26 @@ def voc_cases() -> Iterator[Case]:
         return voc.read_list(root, "train", "dataset.voc.train")
 
     yield Case("annotations", "VOC list: missing", REFUSED, r"dataset\.voc\.train: .*train\.txt", list_of(None, read))
-    yield Case("annotations", "VOC list: empty", REFUSED, r"train\.txt names no photo", list_of(b"\n \n", read))
+    yield Case("annotations", "VOC list: empty", REFUSED, r"train\.txt names no image", list_of(b"\n \n", read))
     yield Case("annotations", "VOC list: not UTF-8", REFUSED, r"train\.txt is not a UTF-8", list_of(b"\xff\xfe", read))
     yield Case("annotations", "VOC list: an id twice", ACCEPTED, r"\['a', 'b'\]", list_of(b"a\r\nb\r\na\r\n", read))
     yield Case("annotations", "VOC list: ../ in an id", REFUSED, r"train\.txt.*\.\./x", list_of(b"../../x\n", read))
     for name, content, effect in (
         ("spaces in ids", b"my photo 0\n my photo 1 \nother\n", "my photo 0', 'my photo 1', 'other"),
         ("labels beside ids", b"a  1\r\nb -1\r\nc  0\r\n", "a', 'b', 'c"),
-        ("labels beside ids with spaces", b"my photo  1\nyour photo -1\n", "my photo', 'your photo"),
+        ("labels beside ids with spaces", b"my photo  1\nyour image -1\n", "my photo', 'your image"),
     ):
         yield Case("annotations", f"VOC list: {name}", ACCEPTED, rf"^\['{effect}'\]$", list_of(content, read))
     yield Case("annotations", "VOC list: an absolute id", REFUSED, r"train\.txt.*/etc/x", list_of(b"/etc/x\n", read))
 
 
 def instances(**changes) -> dict:
-    found = {
+    result = {
         "images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}],
         "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
         "annotations": [{"id": 1, "image_id": 1, "category_id": 1}],
     }
-    return found | changes
+    return result | changes
 
 
 def coco_case(name: str, content: bytes | dict | None, outcome: str, says: str) -> Case:
@@ -139,9 +139,9 @@ def coco_case(name: str, content: bytes | dict | None, outcome: str, says: str) 
         path.parent.mkdir()
         if content is not None:
             path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
-        listed = coco.list_photos(folder, "train2014", "dataset.coco.train", drop=True)
-        found, names = coco.read_instances(folder, "train2014", "dataset.coco.train")
-        return f"{listed[0]} {listed[2]} left out, {dict(found)} of {names}"
+        listed = coco.list_images(folder, "train2014", "dataset.coco.train", drop=True)
+        result, names = coco.read_instances(folder, "train2014", "dataset.coco.train")
+        return f"{listed[0]} {listed[2]} left out, {dict(result)} of {names}"
 
     return Case("annotations", f"COCO JSON: {name}", outcome, says, act)
 
@@ -161,37 +161,39 @@ def coco_cases() -> Iterator[Case]:
         ("UTF-16", json.dumps(instances()).encode("utf-16")),
         ("nested 100,000 deep", b'{"images": ' + b"[" * 100_000),
         ("images that are no objects", instances(images=[1, 2])),
-        ("a photo without an id", instances(images=[{"file_name": "a.jpg"}])),
-        ("a photo whose id is an object", instances(images=image(id={}))),
-        ("a photo whose id is infinite", b'{"images": [{"id": 1e999, "file_name": "a.jpg"}]}'),
-        ("an annotation whose photo is a list", instances(annotations=[{"image_id": [1], "category_id": 1}])),
+        ("an image without an id", instances(images=[{"file_name": "a.jpg"}])),
+        ("an image whose id is an object", instances(images=image(id={}))),
+        ("an image whose id is infinite", b'{"images": [{"id": 1e999, "file_name": "a.jpg"}]}'),
+        ("an annotation whose image is a list", instances(annotations=[{"image_id": [1], "category_id": 1}])),
         ("a category whose id is a list", instances(categories=[{"id": [1], "name": "cat"}])),
-        ("two photos of one id", instances(images=image() + image(file_name="b.jpg"))),
-        ("two photos of one name", instances(images=image() + image(id=2))),
+        ("two images of one id", instances(images=image() + image(file_name="b.jpg"))),
+        ("two images of one name", instances(images=image() + image(id=2))),
     ]:
         yield coco_case(name, content, REFUSED, not_one)
-    yield coco_case("a list instead of an object", b"[]", REFUSED, r"train2014\.json names no photo")
-    yield coco_case("no photo", instances(images=[]), REFUSED, r"train2014\.json names no photo")
+    yield coco_case("a list instead of an object", b"[]", REFUSED, r"train2014\.json names no image")
+    yield coco_case("no image", instances(images=[]), REFUSED, r"train2014\.json names no image")
     for name in ("../../a.jpg", "/etc/passwd", "..\\a.jpg", ".hidden.jpg", ""):
-        said = r"train2014\.json: photo 1 has no file name below its folder"
-        yield coco_case(f"a photo named {name!r}", instances(images=image(file_name=name)), REFUSED, said)
-    strange = r"train2014\.json: annotation 7 is of a photo or category that the file does not list"
+        stated = r"train2014\.json: image 1 has no file name below its folder"
+        yield coco_case(f"an image named {name!r}", instances(images=image(file_name=name)), REFUSED, stated)
+    unknown_names = r"train2014\.json: annotation 7 is of an image or category that the file does not list"
     for key in ("image_id", "category_id"):
         item = {"id": 7, "image_id": 1, "category_id": 1} | {key: 99}
-        yield coco_case(f"an annotation of an unknown {key}", instances(annotations=[item]), REFUSED, strange)
+        yield coco_case(f"an annotation of an unknown {key}", instances(annotations=[item]), REFUSED, unknown_names)
     for number in ("x", "1", "001", 1.0):
         item = {"id": 7, "image_id": number, "category_id": 1}
         text = instances(images=image(id=number) + [{"id": 2, "file_name": "b.jpg"}], annotations=[item])
         effect = r"^\['a'\] 1 left out, \{'a\.jpg': Counter\(\{'cat': 1\}\)\}"
         yield coco_case(f"ids that are {number!r}", text, ACCEPTED, effect)
     unlike = instances(images=image(id="001") + [{"id": 2, "file_name": "b.jpg"}])
-    yield coco_case("an id written in two ways", unlike, REFUSED, r"annotation 1 is of a photo .*image_id 1\)")
+    yield coco_case("an id written in two ways", unlike, REFUSED, r"annotation 1 is of an image .*image_id 1\)")
     for name, file in (("a sub-folder", "sub/a.jpg"), ("backslashes", "sub\\a.jpg"), ("a leading ./", "./sub/a.jpg")):
-        yield coco_case(f"a photo in {name}", instances(images=image(file_name=file)), ACCEPTED, r"^\['sub/a'\] 0 left")
+        yield coco_case(
+            f"an image in {name}", instances(images=image(file_name=file)), ACCEPTED, r"^\['sub/a'\] 0 left"
+        )
     stems = image() + [{"id": 2, "file_name": "a.png"}, {"id": 3, "file_name": "b.a.jpg"}]
     both = [{"id": i, "image_id": i, "category_id": 2} for i in (1, 2, 3)]
     yield coco_case(
-        "two photos of one stem",
+        "two images of one stem",
         instances(images=stems, annotations=both),
         ACCEPTED,
         r"^\['a\.jpg', 'a\.png', 'b\.a'\] 0",
@@ -205,7 +207,7 @@ def coco_cases() -> Iterator[Case]:
     gaps = instances(categories=[{"id": 90, "name": "dog"}, {"id": 1, "name": "cat"}])
     yield coco_case("category ids with gaps", gaps, ACCEPTED, r"'cat': 1.* of \['dog', 'cat'\]")
     yield coco_case(
-        "an annotation without a category", instances(annotations=[{"id": 7, "image_id": 1}]), REFUSED, strange
+        "an annotation without a category", instances(annotations=[{"id": 7, "image_id": 1}]), REFUSED, unknown_names
     )
     yield coco_case("a crowd", instances(), ACCEPTED, r"^\['a'\] 1 left out, \{'a\.jpg': Counter\(\{'cat': 1\}\)\}")
 
@@ -235,10 +237,10 @@ def nus_cases() -> Iterator[Case]:
         return lambda folder: (folder / path).write_bytes(content)
 
     yield nus_case("list missing", lambda f: (f / listed).unlink(), REFUSED, r"dataset\.nus\.train: .*Imagelist\.txt")
-    yield nus_case("list empty", write(listed, b""), REFUSED, r"Imagelist\.txt names no photo")
+    yield nus_case("list empty", write(listed, b""), REFUSED, r"Imagelist\.txt names no image")
     yield nus_case("list not UTF-8", write(listed, b"\xff"), REFUSED, r"Imagelist\.txt is not a UTF-8")
     yield nus_case("labels missing", lambda f: (f / cat).unlink(), REFUSED, r"Labels_cat\.txt does not exist")
-    yield nus_case("labels too short", write(cat, b"1\n"), REFUSED, r"Labels_cat\.txt has 1 entries for 2 photos")
+    yield nus_case("labels too short", write(cat, b"1\n"), REFUSED, r"Labels_cat\.txt has 1 entries for 2 images")
     yield nus_case("labels too long", write(cat, b"1\n0\n1\n"), REFUSED, r"Labels_cat\.txt has 3 entries")
     yield nus_case("labels empty", write(cat, b""), REFUSED, r"Labels_cat\.txt has 0 entries")
     yield nus_case("a damaged entry", write(cat, b"1\n\xff\n"), ACCEPTED, r"\[\[1, 0\], \[-1, 1\]\]")
@@ -246,8 +248,8 @@ def nus_cases() -> Iterator[Case]:
     concepts = "ConceptsList/Concepts81.txt"
     yield nus_case("no concepts", write(concepts, b"\n"), REFUSED, r"Concepts81\.txt names no concept")
     yield nus_case("a concept of ../", write(concepts, b"../../x\n"), REFUSED, r"Concepts81\.txt.*\.\./\.\./x")
-    yield nus_case("a photo twice", write(listed, b"a/1.jpg\na/1.jpg\n"), REFUSED, r"Imagelist\.txt.*1\.jpg.*twice")
-    yield nus_case("../ in a photo", write(listed, b"../../etc/x.jpg\nb/2.jpg\n"), ACCEPTED, r"^\['etc/x\.jpg', 'b/2")
+    yield nus_case("an image twice", write(listed, b"a/1.jpg\na/1.jpg\n"), REFUSED, r"Imagelist\.txt.*1\.jpg.*twice")
+    yield nus_case("../ in an image", write(listed, b"../../etc/x.jpg\nb/2.jpg\n"), ACCEPTED, r"^\['etc/x\.jpg', 'b/2")
 
 
 CSVS = [
@@ -257,7 +259,7 @@ CSVS = [
     ("Latin-1", "path,labels\na.jpg,cat\ncaf\xe9.jpg,dog\n".encode("latin-1"), r"truth\.csv, line 3: .*not UTF-8"),
     ("UTF-16 without a mark", "path,labels\na.jpg,cat\n".encode("utf-16-le"), r"truth\.csv is not a readable CSV"),
     ("no column of labels", b"path,names\na.jpg,cat\n", r"truth\.csv needs the columns"),
-    ("no column of photos", b"where,labels\na.jpg,cat\n", r"truth\.csv needs .*none of its columns names the photo"),
+    ("no column of images", b"where,labels\na.jpg,cat\n", r"truth\.csv needs .*none of its columns names the image"),
     ("more fields than heads", b"path,labels\na.jpg,cat,dog\n", r"truth\.csv, line 2: not a readable CSV"),
     ("more fields in one row", b"path,labels\na.jpg,cat\nb.jpg,cat,dog,x\n", r"truth\.csv, line 3: not a readable CSV"),
     ("labels separated by commas", b'path,labels\na.jpg,"cat,dog"\n', r"truth\.csv, line 2, column labels: 'cat,dog'"),
@@ -269,14 +271,14 @@ CSVS = [
         r"truth\.csv names 'a' twice: .*line 2 .*line 4",
     ),
     (
-        "a name of two photos",
+        "a name of two images",
         b"path,labels\n\xc3\xa9.jpg,cat\nE\xcc\x81.jpg,cat\n",
-        r"truth\.csv names none of the photos",
+        r"truth\.csv names none of the images",
     ),
     ("no rows", b"path,labels\n", r"truth\.csv holds no row"),
     ("a quote that is not closed", b'path,labels\na.jpg,"cat\n', r"truth\.csv"),
-    ("a photo twice", b"path,labels\na.jpg,cat\na.jpg,dog\n", r"truth\.csv names 'a' twice"),
-    ("no photo of these", b"path,labels\nx.jpg,cat\n", r"truth\.csv names none .*line 2, .*'x\.jpg', where .*'a'"),
+    ("an image twice", b"path,labels\na.jpg,cat\na.jpg,dog\n", r"truth\.csv names 'a' twice"),
+    ("no image of these", b"path,labels\nx.jpg,cat\n", r"truth\.csv names none .*line 2, .*'x\.jpg', where .*'a'"),
     ("none of the classes", b"path,labels\na.jpg,cats\n", r"classes: .*truth\.csv names none of the 2 classes"),
     ("NUL bytes", bytes(50), r"truth\.csv"),
     ("a head twice", b"path,labels,labels\na.jpg,cat,dog\n", r"truth\.csv names the column 'labels' twice"),
@@ -287,7 +289,7 @@ GOOD_CSVS = [
     ("spaces and empty labels", b"path, labels\na.jpg, cat ;; dog ;\nb.jpg,\n", "a cat=1 dog=1; b cat=0 dog=0"),
     ("a row that is cut short", b"path,labels\na.jpg,cat;dog\nb.jpg\n", "b cat=0 dog=0"),
     ("a label outside the classes", b"path,labels\na.jpg,cat;dog;griffin\n", "a cat=1 dog=1"),
-    ("rows of other photos", b"path,labels\na.jpg,cat;dog\n../../x.jpg,cat\n", "^a cat=1 dog=1$"),
+    ("rows of other images", b"path,labels\na.jpg,cat;dog\n../../x.jpg,cat\n", "^a cat=1 dog=1$"),
     ("carriage returns alone", b"path,labels\ra.jpg,cat;dog\rb.jpg,\r", "a cat=1 dog=1; b cat=0 dog=0"),
     ("Excel's Unicode text", "path\tlabels\r\na.jpg\tcat;dog\r\n".encode("utf-16"), "a cat=1 dog=1"),
     ("semicolons", b'sep=;\r\npath;labels\r\na.jpg;"cat;dog"\r\n', "a cat=1 dog=1"),
@@ -327,8 +329,8 @@ CORRECTIONS = [
         b"image,class,present\na,cat,1\na,cat,0\n",
         r"lines 2 and 3.* 'cat' of 'a' is both 1 and 0",
     ),
-    ("a photo that is gone", b"image,class,present\na,cat,1\nz,cat,1\n", r"line 3, column image: 'z'"),
-    ("another run's", b"image,class,present\nz,cat,1\n", r"corrections\.csv names none of this dataset's photos"),
+    ("an image that is gone", b"image,class,present\na,cat,1\nz,cat,1\n", r"line 3, column image: 'z'"),
+    ("another run's", b"image,class,present\nz,cat,1\n", r"corrections\.csv names none of this dataset's images"),
     (
         "a class that was renamed",
         b"image,class,present\na,cats,1\n",
@@ -338,7 +340,7 @@ CORRECTIONS = [
     ("a head twice", b"image,class,present,class\na,cat,1,dog\n", r"corrections\.csv names the column 'class' twice"),
     ("NUL bytes", bytes(50), r"corrections\.csv"),
     (
-        "accents of one photo composed and not, 1 and 0",
+        "accents of one image composed and not, 1 and 0",
         "image,class,present\ncaf\u00e9,cat,1\ncafe\u0301,cat,0\n".encode(),
         r"lines 2 and 3, column present",
     ),
@@ -359,11 +361,11 @@ TABLE_HEAD = b"id,path,split,stage,labels,model_labels,by_human,p_cat,p_dog\n"
 TABLES = [
     ("a label that is no class", TABLE_HEAD + b"a,a.jpg,train,fused,cow,,,0.1,0.2\n", r"line 2, column class: 'cow'"),
     (
-        "a photo of another run",
+        "an image of another run",
         TABLE_HEAD + b"a,,,,cat,,\nz,,,,cat,,\n",
         r"corrections\.csv, line 3, column image: 'z'",
     ),
-    ("one photo in two ways", TABLE_HEAD + b"a,,,,cat,,\na,,,,,cat,\n", r"lines 2 and 3, column present: 'cat' of 'a'"),
+    ("one image in two ways", TABLE_HEAD + b"a,,,,cat,,\na,,,,,cat,\n", r"lines 2 and 3, column present: 'cat' of 'a'"),
     ("no ids", TABLE_HEAD[3:] + b"a.jpg,train,fused,cat,,\n", r"corrections\.csv has no column 'id'"),
 ]
 GOOD_TABLES = [
@@ -390,7 +392,7 @@ EXPORTS = [
     ("annotations that are numbers", b'[{"data": {"id": "a"}, "annotations": [1]}]', r"corrections\.json, task 1"),
     ("tasks of others", [task("a", "cat"), task(7, "cat")], r"corrections\.json, task 2: its data has no id"),
     ("a label that is no class", [task("a", "cow")], r"corrections\.json, task 1, column class: 'cow'"),
-    ("a photo of another run", [task("a"), task("z")], r"corrections\.json, task 2, column image: 'z'"),
+    ("an image of another run", [task("a"), task("z")], r"corrections\.json, task 2, column image: 'z'"),
     (
         "by_human of rubbish",
         b'[{"data": {"id": "a", "by_human": [1]}, "annotations": []}]',
@@ -413,8 +415,8 @@ def corrections_case(
         path = folder / file
         if content is not None:
             path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
-        said = corrections_of(path, [*IDS, "caf\u00e9"], CLASSES)
-        return str(said[["image", "class", "present"]].to_numpy().tolist())
+        stated = corrections_of(path, [*IDS, "caf\u00e9"], CLASSES)
+        return str(stated[["image", "class", "present"]].to_numpy().tolist())
 
     kind = "corrections" if file.endswith(".csv") else "corrections in Label Studio"
     return Case("annotations", f"{kind}: {name}", outcome, says, act)

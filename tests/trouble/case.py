@@ -24,7 +24,7 @@ class Case:
     """An input.
 
     Attributes:
-        kind: images, annotations, scores, configs, artefacts, ...
+        kind: images, annotations, scores, configs, artifacts, ...
         name: what is wrong or odd.
         outcome: REFUSED in one line; SKIPPED and listed; ACCEPTED with an effect.
         says: pattern found in the line, in the listed reason or in the effect; of a refusal it holds the culprit.
@@ -71,21 +71,21 @@ def fate(case: Case, folder: Path) -> tuple[str, str]:
 def complaints(case: Case, folder: Path) -> list[str]:
     """Say in which ways a case did not end as documented; nothing where it did."""
     outcome, text = fate(case, folder)
-    found = []
+    result = []
     if outcome != case.outcome:
-        found.append(f"{outcome} instead of {case.outcome}: {text}")
+        result.append(f"{outcome} instead of {case.outcome}: {text}")
     elif not re.search(case.says, text):
-        found.append(f"{case.says!r} is not in: {text}")
+        result.append(f"{case.says!r} is not in: {text}")
     if outcome == REFUSED:
         if not text.isprintable() or not text or len(text) > LONGEST:
-            found.append(f"not one plain line: {text!r}")
+            result.append(f"not one plain line: {text!r}")
         if re.search(r"Traceback|Error:|<class '|object at 0x|\bpydantic\b", text):
-            found.append(f"the program's own words: {text}")
+            result.append(f"the program's own words: {text}")
         left = [path for path in folder.joinpath(OUT).rglob("*") if path.is_file()]
         if left:
-            found.append(f"half-written: {left}")
-    found += [f"a draft is left: {path}" for path in folder.rglob("*.draft")]
-    return found
+            result.append(f"half-written: {left}")
+    result += [f"a draft is left: {path}" for path in folder.rglob("*.draft")]
+    return result
 
 
 def seconds_of(case: Case, folder: Path) -> float:

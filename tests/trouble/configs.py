@@ -10,7 +10,7 @@ from cutsew.config import load
 from cutsew.config.sweep import read_sweep, sweep_files, variants_of
 from cutsew.config.yaml_file import read_config, read_yaml
 from cutsew.pipeline.config_docs import schema
-from cutsew.pipeline.preflight import check_before_start
+from cutsew.pipeline.preflight import validate_inputs
 from cutsew.pipeline.snakemake_call import config_files, refuse_swallowed_targets
 from cutsew.stages.options import _parse
 from trouble.case import ACCEPTED, REFUSED, Case
@@ -75,10 +75,10 @@ def out_of_range(option: dict) -> Iterator[tuple[str, Any]]:
 
 def nested(dotted: str, value: Any) -> dict:
     *groups, key = dotted.split(".")
-    found: dict = {key: value}
+    result: dict = {key: value}
     for group in reversed(groups):
-        found = {group: found}
-    return found
+        result = {group: result}
+    return result
 
 
 def of_settings() -> Iterator[Case]:
@@ -203,7 +203,7 @@ CONTENT = [
     ("classes twice", b"classes: [cat, cat]\n", REFUSED, "^classes: names cat more than once"),
     ("no class", b"classes: []\n", REFUSED, "^classes: names none"),
     (
-        "one class in every photo",
+        "one class in every image",
         b"classes: [a]\ncorrect: {rule: hard}\n",
         REFUSED,
         r"^correct\.rule: hard would set the only class",
@@ -402,7 +402,7 @@ def of_activation() -> Iterator[Case]:
         def act(folder: Path, content=content) -> str:
             (folder / "c.yaml").write_bytes(content)
             config = load(read_yaml(folder / "c.yaml", "a config file"))
-            check_before_start(config)
+            validate_inputs(config)
             return f"{len(config.classes)} classes"
 
         yield Case("configs", f"activation: {name}", outcome, says, act)

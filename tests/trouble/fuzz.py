@@ -22,19 +22,19 @@ from hypothesis.database import DirectoryBasedExampleDatabase
 from safetensors.torch import save
 
 from cutsew.config import load
-from cutsew.config.networks import ScoresTeacher
+from cutsew.config.networks import ScoresTeacherConfig
 from cutsew.config.sweep import read_sweep, variants_of
 from cutsew.config.yaml_file import read_yaml
 from cutsew.data import coco, nus, voc
 from cutsew.data.corrections_csv import corrections_of
-from cutsew.data.csv_file import PhotoNames
+from cutsew.data.csv_file import ImageNames
 from cutsew.data.fetch import unpack
 from cutsew.data.images import read_image
 from cutsew.data.scores import Scores
 from cutsew.data.truth_csv import from_csv
 from cutsew.errors import UserError
 from cutsew.models.checkpoints import read_state_dict
-from cutsew.models.student import read_description
+from cutsew.models.student import read_model_spec
 from cutsew.provenance.lineage import BadRecord
 from cutsew.provenance.lineage import read_record as read_trace
 from cutsew.storage.manifest import read_manifest
@@ -67,7 +67,7 @@ def at(name: str, read_it: Read) -> Callable[[bytes], None]:
 def of_coco(path: Path) -> None:
     root = path.parents[1]
     (root / "train2014").mkdir(exist_ok=True)
-    coco.list_photos(root, "train2014", "dataset.coco.train", drop=True)
+    coco.list_images(root, "train2014", "dataset.coco.train", drop=True)
     coco.read_instances(root, "train2014", "dataset.coco.train")
 
 
@@ -84,11 +84,13 @@ def of_nus(path: Path) -> None:
 
 
 def of_scores(path: Path) -> None:
-    found = Scores(ScoresTeacher(file=path, crops=["one"] if path.suffix == ".parquet" else ["crops"]), scores.CLASSES)
-    rows = np.maximum(found.rows_of(scores.IDS), 0)
-    found.zero_shot(rows)
-    for k in range(min(found.passes, 3)):
-        found.crops(k, rows)
+    result = Scores(
+        ScoresTeacherConfig(file=path, crops=["one"] if path.suffix == ".parquet" else ["crops"]), scores.CLASSES
+    )
+    rows = np.maximum(result.rows_of(scores.IDS), 0)
+    result.zero_shot(rows)
+    for k in range(min(result.passes, 3)):
+        result.crops(k, rows)
 
 
 def of_chunk(data: bytes) -> None:
@@ -135,7 +137,7 @@ def sound(make: Callable[[Path], object], name: str) -> bytes:
 
 SOUND: dict[str, Callable[[], list[bytes]]] = {
     "image": lambda: (
-        [images.encoded(images.photo(), name) for name in (*images.KINDS, *(["HEIF"] if images.HEIF else []))]
+        [images.encoded(images.image(), name) for name in (*images.KINDS, *(["HEIF"] if images.HEIF else []))]
         + [
             images.sixteen_bits(),
             images.turned(6),
@@ -185,7 +187,7 @@ PARSERS: dict[str, Callable[[bytes], None]] = {
     "VOC XML": at("a.xml", voc.read_annotation),
     "COCO JSON": at("coco/annotations/instances_train2014.json", of_coco),
     "NUS list": at("nus/ImageList/Imagelist.txt", of_nus),
-    "truth CSV": at("truth.csv", lambda path: from_csv(path, PhotoNames(["a", "b"]), annotations.CLASSES)),
+    "truth CSV": at("truth.csv", lambda path: from_csv(path, ImageNames(["a", "b"]), annotations.CLASSES)),
     "corrections": at("c.csv", lambda path: corrections_of(path, annotations.IDS, annotations.CLASSES)),
     "table of labels": at("t.csv", lambda path: corrections_of(path, annotations.IDS, annotations.CLASSES)),
     "Label Studio": at("l.json", lambda path: corrections_of(path, annotations.IDS, annotations.CLASSES)),
@@ -193,7 +195,7 @@ PARSERS: dict[str, Callable[[bytes], None]] = {
     "scores parquet": at("s.parquet", of_scores),
     "config YAML": at("c.yaml", lambda path: load(read_yaml(path, "a config file"))),
     "sweep": at("s.yaml", lambda path: variants_of(read_sweep(path), configs.BASE, str(path))),
-    "model.yaml": at("model.yaml", read_description),
+    "model.yaml": at("model.yaml", read_model_spec),
     "weights .pt": at("w.pt", lambda path: read_state_dict(path, models.SETTING)),
     "weights .safetensors": at("w.safetensors", lambda path: read_state_dict(path, models.SETTING)),
     "chunk": of_chunk,
@@ -298,7 +300,7 @@ def fuzz(parser: str, seconds: float) -> tuple[int, int, list[str]]:
         tried += 1
         refused += attempt(parser, data)
 
-    found = []
+    result = []
     while time.monotonic() < end:
         try:
             run()
@@ -310,9 +312,9 @@ def fuzz(parser: str, seconds: float) -> tuple[int, int, list[str]]:
             if time.monotonic() > end and isinstance(error.__cause__ or error.__context__, OutOfTime):
                 break
             notes = " ".join(getattr(error, "__notes__", []))[:300]
-            found.append(f"{type(error).__name__}: {str(error)[:200]} {notes}")
+            result.append(f"{type(error).__name__}: {str(error)[:200]} {notes}")
             break
-    return tried, refused, found
+    return tried, refused, result
 
 
 def main() -> None:
@@ -323,9 +325,10 @@ def main() -> None:
     os.environ["TQDM_DISABLE"] = "1"
     print("| parser | minutes | inputs | refused in one line | found |\n|---|---|---|---|---|", flush=True)
     for parser in chosen.parsers:
-        tried, refused, found = fuzz(parser, 60 * chosen.minutes)
+        tried, refused, result = fuzz(parser, 60 * chosen.minutes)
         print(
-            f"| {parser} | {chosen.minutes:g} | {tried:,} | {refused:,} | {'; '.join(found) or 'nothing'} |", flush=True
+            f"| {parser} | {chosen.minutes:g} | {tried:,} | {refused:,} | {'; '.join(result) or 'nothing'} |",
+            flush=True,
         )
 
 

@@ -1,4 +1,4 @@
-"""Photos: every kind of damage stops the manifest or is listed in skipped.csv; odd ones are read as documented."""
+"""Images: every kind of damage stops the manifest or is listed in skipped.csv; odd ones are read as documented."""
 
 import io
 import os
@@ -33,7 +33,7 @@ HEIF = find_spec("pillow_heif") is not None
 GOOD = "good.png"
 
 
-def photo(size=(24, 16), seed=0) -> Image.Image:
+def draw_image(size=(24, 16), seed=0) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
 
 
@@ -49,24 +49,24 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
 
 
 def make(folder: Path, bad: str, **dataset) -> pd.DataFrame:
-    """Run the manifest over a folder of photos."""
-    settings = {"dataset": {"kind": "folder", "root": str(folder / "photos"), "shard_size": 4, "on_bad_image": bad}}
+    """Run the manifest over a folder of images."""
+    settings = {"dataset": {"kind": "folder", "root": str(folder / "images"), "shard_size": 4, "on_bad_image": bad}}
     settings["dataset"] |= dataset
     manifest(folder / OUT / "images.parquet", settings=settings)
     return read_manifest(folder / OUT / "images.parquet")
 
 
 def beside_a_good_one(folder: Path, name: str, write: Callable[[Path], object]) -> Path:
-    photos = folder / "photos"
-    photos.mkdir(parents=True)
-    photo(seed=99).save(photos / GOOD)
-    path = photos / name
+    images = folder / "images"
+    images.mkdir(parents=True)
+    draw_image(seed=99).save(images / GOOD)
+    path = images / name
     write(path)
     return path
 
 
 def bad(name: str, write: Callable[[Path], object], reason: str, file: str = "bad.jpg") -> Iterator[Case]:
-    """Give the two cases of a bad photo: it stops, and it is skipped and listed."""
+    """Give the two cases of a bad image: it stops, and it is skipped and listed."""
 
     def stops(folder: Path) -> object:
         path = beside_a_good_one(folder, file, write)
@@ -90,13 +90,13 @@ def bad(name: str, write: Callable[[Path], object], reason: str, file: str = "ba
 
 
 def odd(name: str, write: Callable[[Path], object], effect: str, file: str = "odd.jpg") -> Case:
-    """Give the case of an odd photo that is read; its effect is its row in the manifest."""
+    """Give the case of an odd image that is read; its effect is its row in the manifest."""
 
     def read(folder: Path) -> str:
         path = beside_a_good_one(folder, file, write)
         rows = make(folder, "stop").set_index("id")
         row = rows.loc[path.name]
-        return f"{len(rows)} photos, {row['width']} x {row['height']}"
+        return f"{len(rows)} images, {row['width']} x {row['height']}"
 
     return Case("images", name, ACCEPTED, effect, read)
 
@@ -106,7 +106,7 @@ def holding(data: bytes) -> Callable[[Path], object]:
 
 
 def cut(kind: str, share: float) -> bytes:
-    data = encoded(photo(), kind)
+    data = encoded(draw_image(), kind)
     return data[: int(len(data) * share)]
 
 
@@ -114,8 +114,8 @@ def chunk(kind: bytes, body: bytes) -> bytes:
     return len(body).to_bytes(4) + kind + body + zlib.crc32(kind + body).to_bytes(4)
 
 
-def png(width: int, height: int, data: bytes = b"", depth: int = 8, colour: int = 2) -> bytes:
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+def png(width: int, height: int, data: bytes = b"", depth: int = 8, color: int = 2) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
@@ -128,7 +128,7 @@ def damaged() -> Iterator[Case]:
         for share in (0.02, 0.2, 0.5, 0.8):
             data, name = holding(cut(kind, share)), f"{kind} cut to {share:.0%}"
             yield from bad(name, data, "truncated|not an image|damaged", f"a.{suffix}")
-        data = encoded(photo(), kind)
+        data = encoded(draw_image(), kind)
         yield from bad(
             f"{kind} with its header zeroed", holding(bytes(16) + data[16:]), "truncated|not an image|damaged"
         )
@@ -144,7 +144,7 @@ def damaged() -> Iterator[Case]:
     yield from bad(
         "AVIF of a header alone", holding(b"\0\0\0\x18ftypavif\0\0\0\0mif1avif"), "damaged|cannot read", "a.avif"
     )
-    whole = encoded(photo(), "PNG")
+    whole = encoded(draw_image(), "PNG")
     middle = len(whole) // 2
     yield from bad("PNG with a flipped byte in its pixels", holding(changed(whole, middle, b"\0\0")), "damaged")
     yield from bad(
@@ -156,7 +156,7 @@ def damaged() -> Iterator[Case]:
     yield from bad("TIFF that names its own header as its next page", holding(b"II*\0\x04\0\0\0"), "truncated|damaged")
 
 
-def no_photos() -> Iterator[Case]:
+def no_images() -> Iterator[Case]:
     yield from bad("zero bytes", holding(b""), "empty file")
     yield from bad("one byte", holding(b"\xff"), "not an image")
     yield from bad("a web page named .jpg", holding(b"<!DOCTYPE html><html>404</html>"), "not an image")
@@ -176,26 +176,26 @@ def bombs() -> Iterator[Case]:
     yield from bad("a PNG of 2 billion x 2 billion", holding(png(2**31 - 1, 2**31 - 1)), "too large|damaged")
     tall = png(13_378, 13_378, zlib.compress(bytes(1000)))
     yield from bad("a PNG just over the limit", holding(tall), "too large")
-    gif = changed(encoded(photo(), "GIF"), 6, b"\xff\xff\xff\xff")
+    gif = changed(encoded(draw_image(), "GIF"), 6, b"\xff\xff\xff\xff")
     yield from bad("a GIF of 65,535 x 65,535", holding(gif), "too large|damaged|truncated")
-    bmp = changed(encoded(photo(), "BMP"), 18, struct.pack("<ii", 60_000, 60_000))
+    bmp = changed(encoded(draw_image(), "BMP"), 18, struct.pack("<ii", 60_000, 60_000))
     yield from bad("a BMP of 60,000 x 60,000", holding(bmp), "too large|truncated|damaged")
 
 
 def turned(orientation: int) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    return encoded(photo(), "JPEG", exif=exif)
+    return encoded(draw_image(), "JPEG", exif=exif)
 
 
 def strange_exif() -> bytes:
     exif = Image.Exif()
     exif[0x010E] = "</script><script>alert(1)</script>; $(touch x)"  # a description
-    return encoded(photo(), "JPEG", exif=exif)
+    return encoded(draw_image(), "JPEG", exif=exif)
 
 
 def animated(kind: str) -> bytes:
-    frames = [photo(seed=i) for i in range(3)]
+    frames = [draw_image(seed=i) for i in range(3)]
     return encoded(frames[0], kind, save_all=True, append_images=frames[1:])
 
 
@@ -204,9 +204,9 @@ def sixteen_bits() -> bytes:
 
 
 def odd_ones() -> Iterator[Case]:
-    as_usual = "2 photos, 24 x 16"
-    rgb = photo()
-    yield odd("1 x 1", holding(encoded(photo((1, 1)), "PNG")), "1 x 1")
+    as_usual = "2 images, 24 x 16"
+    rgb = draw_image()
+    yield odd("1 x 1", holding(encoded(draw_image((1, 1)), "PNG")), "1 x 1")
     yield odd("20,000 x 1", holding(encoded(Image.new("RGB", (20_000, 1)), "PNG")), "20000 x 1")
     yield odd("1 x 20,000", holding(encoded(Image.new("RGB", (1, 20_000)), "PNG")), "1 x 20000")
     yield odd("PNG named .jpg", holding(encoded(rgb, "PNG")), as_usual)
@@ -216,8 +216,8 @@ def odd_ones() -> Iterator[Case]:
     yield odd("16-bit grey PNG", holding(sixteen_bits()), as_usual, "odd.png")
     yield odd("bilevel TIFF", holding(encoded(rgb.convert("1"), "TIFF")), as_usual, "odd.tif")
     yield odd("palette PNG", holding(encoded(rgb.convert("P"), "PNG")), as_usual, "odd.png")
-    yield odd("floating-point TIFF with NaN", holding(encoded(nan_photo(), "TIFF")), as_usual, "odd.tif")
-    yield odd("a colour profile that is none", holding(encoded(rgb, "JPEG", icc_profile=b"no profile")), as_usual)
+    yield odd("floating-point TIFF with NaN", holding(encoded(nan_image(), "TIFF")), as_usual, "odd.tif")
+    yield odd("a color profile that is none", holding(encoded(rgb, "JPEG", icc_profile=b"no profile")), as_usual)
     yield odd("EXIF turned by 90 degrees", holding(turned(6)), "16 x 24")
     yield odd("EXIF orientation that there is not", holding(turned(99)), as_usual)
     yield odd("EXIF that is damaged", holding(encoded(rgb, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\0")), as_usual)
@@ -245,7 +245,7 @@ def odd_ones() -> Iterator[Case]:
     yield odd("transparent PNG", holding(encoded(rgb.convert("RGBA"), "PNG")), as_usual, "odd.png")
 
 
-def nan_photo() -> Image.Image:
+def nan_image() -> Image.Image:
     values = np.linspace(0, 1, 24 * 16, dtype=np.float32).reshape(16, 24)
     values[3, 3] = np.nan
     return Image.fromarray(values)
@@ -259,37 +259,37 @@ PASSED_OVER = {
     "labels.xml": "of another kind",
     "film.MOV": r"a video\); extract frames",
     "raw.CR2": r"camera raw\); export it as JPEG",
-    "photos.zip": r"an archive\); unpack it",
+    "images.zip": r"an archive\); unpack it",
     "next.jxl": r"not read\); convert it to PNG",
     "IMG_0001": "holds a PNG image; give it an image suffix",
     "a.jpg~": "holds a PNG image",
     "a.jpg_original": "holds a PNG image",
     "a.jpg.part": "holds a PNG image",
     ".thumbnails/a.jpg": "hidden folder, not searched",
-    "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg": "system folder, not searched",
+    "@eaDir/a.jpg/SYNOIMAGE_THUMB_M.jpg": "system folder, not searched",
     "__MACOSX/a.jpg": "system folder, not searched",
     "$RECYCLE.BIN/a.jpg": "system folder, not searched",
     "caf\udce9.txt": "of another kind",
 }
-"""What is no photo by its name, though each of these holds one -> why it stands in skipped.csv."""
+"""What is no image by its name, though each of these holds one -> why it stands in skipped.csv."""
 
 
 def passed_over() -> Iterator[Case]:
     def listed(folder: Path, name: str, write: Callable[[Path], object]) -> str:
-        photos = folder / "photos"
-        (photos / name).parent.mkdir(parents=True, exist_ok=True)
-        photo(seed=99).save(photos / GOOD)
-        write(photos / name)
+        images = folder / "images"
+        (images / name).parent.mkdir(parents=True, exist_ok=True)
+        draw_image(seed=99).save(images / GOOD)
+        write(images / name)
         table = make(folder, "stop")
         rows = pd.read_csv(folder / OUT / "skipped.csv")
         if table["id"].tolist() != [GOOD] or len(rows) != 1:
             return f"{table['id'].tolist()} are in the manifest, {len(rows)} are listed"
         return f"skipped: {rows['reason'][0]}"
 
-    image = holding(encoded(photo(), "PNG"))
+    image = holding(encoded(draw_image(), "PNG"))
     for name, reason in PASSED_OVER.items():
         write = image if name.partition(".")[0] not in ("notes", "labels", "Thumbs", "caf\udce9") else holding(b"text")
-        yield Case("images", f"no photo: {name!a}", SKIPPED, reason, partial(listed, name=name, write=write))
+        yield Case("images", f"no image: {name!a}", SKIPPED, reason, partial(listed, name=name, write=write))
     yield Case(
         "images", "a pipe named .jpg", SKIPPED, "not a file: a pipe", partial(listed, name="pipe.jpg", write=os.mkfifo)
     )
@@ -322,26 +322,26 @@ NAMES = (
 
 def names() -> Iterator[Case]:
     for name in NAMES:
-        yield odd(f"named {name[:30]!r}", partial(photo().save, format="PNG"), "2 photos, 24 x 16", name)
+        yield odd(f"named {name[:30]!r}", partial(draw_image().save, format="PNG"), "2 images, 24 x 16", name)
         yield from list(bad(f"damaged, named {name[:30]!r}", holding(b"no"), "not an image", name))[:1]
 
     def no_text(folder: Path) -> object:
-        beside_a_good_one(folder, "x.jpg", photo().save)
-        os.rename(os.fsencode(folder / "photos" / "x.jpg"), os.fsencode(folder / "photos") + b"/\xff\xfe.jpg")
+        beside_a_good_one(folder, "x.jpg", draw_image().save)
+        os.rename(os.fsencode(folder / "images" / "x.jpg"), os.fsencode(folder / "images") + b"/\xff\xfe.jpg")
         return make(folder, "skip")
 
-    yield Case("images", "a name that is not UTF-8", REFUSED, r"photos/.*udcff.*not UTF-8; rename it", no_text)
+    yield Case("images", "a name that is not UTF-8", REFUSED, r"images/.*udcff.*not UTF-8; rename it", no_text)
 
 
 def places() -> Iterator[Case]:
     def loop(folder: Path) -> str:
-        beside_a_good_one(folder, "a.png", photo().save)
-        (folder / "photos" / "again").symlink_to(folder / "photos")
-        (folder / "photos" / "up").symlink_to(folder)
-        return f"{len(make(folder, 'stop'))} photos"
+        beside_a_good_one(folder, "a.png", draw_image().save)
+        (folder / "images" / "again").symlink_to(folder / "images")
+        (folder / "images" / "up").symlink_to(folder)
+        return f"{len(make(folder, 'stop'))} images"
 
     def vanished(folder: Path) -> object:
-        path = beside_a_good_one(folder, "gone.png", photo().save)
+        path = beside_a_good_one(folder, "gone.png", draw_image().save)
         real = accounting._inspect
 
         def late(name: str):
@@ -354,66 +354,66 @@ def places() -> Iterator[Case]:
         finally:
             accounting._inspect = real
 
-    def folder_named_as_a_photo(folder: Path) -> str:
+    def folder_named_as_a_image(folder: Path) -> str:
         beside_a_good_one(folder, "a.jpg", Path.mkdir)
-        return f"{len(make(folder, 'stop'))} photos"
+        return f"{len(make(folder, 'stop'))} images"
 
     def no_folder(folder: Path) -> object:
         return make(folder, "stop")
 
     def a_file(folder: Path) -> object:
-        (folder / "photos").write_bytes(b"x")
+        (folder / "images").write_bytes(b"x")
         return make(folder, "stop")
 
     def nothing(folder: Path) -> object:
-        (folder / "photos").mkdir()
+        (folder / "images").mkdir()
         return make(folder, "stop")
 
     def all_bad(folder: Path) -> object:
-        (folder / "photos").mkdir()
-        (folder / "photos" / "a.jpg").write_bytes(b"")
+        (folder / "images").mkdir()
+        (folder / "images" / "a.jpg").write_bytes(b"")
         return make(folder, "skip")
 
     def all_held_out(folder: Path) -> object:
-        beside_a_good_one(folder, "a.png", photo().save)
+        beside_a_good_one(folder, "a.png", draw_image().save)
         (folder / "test.txt").write_text(f"a.png\n{GOOD}\n")
         return make(folder, "stop", test={"list": str(folder / "test.txt")})
 
     def partly_strange(folder: Path, bad: str) -> object:
-        beside_a_good_one(folder, "a.png", photo().save)
-        (folder / "test.txt").write_text("photos/a.png\na.png\n")
+        beside_a_good_one(folder, "a.png", draw_image().save)
+        (folder / "test.txt").write_text("images/a.png\na.png\n")
         table = make(folder, bad, test={"list": str(folder / "test.txt")})
         return f"skipped: {pd.read_csv(folder / OUT / 'skipped.csv')['reason'][0]}, {(table['split'] == 'test').sum()} held out"
 
     def the_root_held_out(folder: Path) -> object:
-        beside_a_good_one(folder, "a.png", photo().save)
+        beside_a_good_one(folder, "a.png", draw_image().save)
         return make(folder, "stop", test={"folder": "."})
 
     def strange_list(folder: Path) -> object:
-        beside_a_good_one(folder, "a.png", photo().save)
+        beside_a_good_one(folder, "a.png", draw_image().save)
         (folder / "test.txt").write_text("../../etc/passwd\n")
         return make(folder, "stop", test={"list": str(folder / "test.txt")})
 
-    yield Case("images", "links that loop", ACCEPTED, "^2 photos", loop)
+    yield Case("images", "links that loop", ACCEPTED, "^2 images", loop)
     yield Case("images", "vanished between listing and reading", REFUSED, r"gone\.png: no such file", vanished)
-    yield Case("images", "a folder named .jpg", ACCEPTED, "^1 photos", folder_named_as_a_photo)
-    yield Case("images", "no folder", REFUSED, r"dataset\.root: .*photos is not a folder", no_folder)
-    yield Case("images", "a file instead of the folder", REFUSED, r"dataset\.root: .*photos is not a folder", a_file)
-    yield Case("images", "an empty folder", REFUSED, r"dataset\.root: no photos below", nothing)
-    yield Case("images", "all photos bad", REFUSED, r"dataset\.root: none of the 1 photos", all_bad)
-    yield Case("images", "all photos held out", REFUSED, r"dataset\.test: leaves no image", all_held_out)
+    yield Case("images", "a folder named .jpg", ACCEPTED, "^1 images", folder_named_as_a_image)
+    yield Case("images", "no folder", REFUSED, r"dataset\.root: .*images is not a folder", no_folder)
+    yield Case("images", "a file instead of the folder", REFUSED, r"dataset\.root: .*images is not a folder", a_file)
+    yield Case("images", "an empty folder", REFUSED, r"dataset\.root: no images below", nothing)
+    yield Case("images", "all images bad", REFUSED, r"dataset\.root: none of the 1 images", all_bad)
+    yield Case("images", "all images held out", REFUSED, r"dataset\.test: leaves no image", all_held_out)
     yield Case(
         "images",
         "a list with a wrong path",
         REFUSED,
-        r"names photos/a\.png, not a photo .* so write a\.png",
+        r"names images/a\.png, not an image .* so write a\.png",
         partial(partly_strange, bad="stop"),
     )
     yield Case(
         "images",
         "a list with a wrong path (on_bad_image: skip)",
         SKIPPED,
-        r"test\.list\), but no such photo, 1 held out",
+        r"test\.list\), but no such image, 1 held out",
         partial(partly_strange, bad="skip"),
     )
     yield Case(
@@ -427,5 +427,5 @@ def places() -> Iterator[Case]:
 
 
 def cases() -> Iterator[Case]:
-    for part in (damaged, no_photos, bombs, odd_ones, passed_over, names, places):
+    for part in (damaged, no_images, bombs, odd_ones, passed_over, names, places):
         yield from part()

@@ -21,13 +21,13 @@ import torch
 import yaml
 from safetensors.torch import save, save_file
 
-from cutsew.config.base import OpenClipModel
+from cutsew.config.base import OpenClipModelConfig
 from cutsew.config.named_models import check, read_config, weights_file
-from cutsew.config.networks import TimmStudent
+from cutsew.config.networks import TimmStudentConfig
 from cutsew.data.fetch import unpack
 from cutsew.models.checkpoints import read_state_dict
 from cutsew.models.preprocessing import of_open_clip, of_timm
-from cutsew.models.student import read_description
+from cutsew.models.student import read_model_spec
 from trouble.case import ACCEPTED, REFUSED, Case
 
 SETTING = "teacher.open_clip.pretrained"
@@ -103,9 +103,9 @@ def hostile(name: str, content: bytes) -> bytes:
 
 
 def holding_itself() -> bytes:
-    found = {"a": torch.ones(1)}
-    found["model"] = found
-    return saved(found)
+    result = {"a": torch.ones(1)}
+    result["model"] = result
+    return saved(result)
 
 
 def named(pattern: str) -> dict[str, torch.Tensor]:
@@ -184,9 +184,9 @@ SOUND = [
 
 
 def weights() -> Iterator[Case]:
-    for name, file, made, says in WEIGHTS:
+    for name, file, result, says in WEIGHTS:
 
-        def act(folder: Path, file=file, made=made) -> str:
+        def act(folder: Path, file=file, made=result) -> str:
             if made is not None:
                 (folder / file).write_bytes(made())
             os.chdir(folder)
@@ -199,9 +199,9 @@ def weights() -> Iterator[Case]:
 
 
 def sound_weights() -> Iterator[Case]:
-    for name, file, made in SOUND:
+    for name, file, result in SOUND:
 
-        def act(folder: Path, file=file, made=made) -> str:
+        def act(folder: Path, file=file, made=result) -> str:
             (folder / file).write_bytes(made())
             read = read_state_dict(folder / file, SETTING)
             return str(read.keys() == STATE.keys() and all(torch.equal(read[key].float(), STATE[key]) for key in STATE))
@@ -222,9 +222,9 @@ HALF = {"mean": [0.5] * 3, "std": [0.5] * 3}
 CONFIG = "open_clip_config.json"
 
 
-def beside(photos: object = None, **model) -> dict[str, str]:
+def beside(images: object = None, **model) -> dict[str, str]:
     """Give an open_clip_config.json."""
-    return {CONFIG: json.dumps({"preprocess_cfg": HALF if photos is None else photos, "model_cfg": model})}
+    return {CONFIG: json.dumps({"preprocess_cfg": HALF if images is None else images, "model_cfg": model})}
 
 
 OPEN_CLIP = [
@@ -294,7 +294,7 @@ def preprocessing() -> Iterator[Case]:
         def act(folder: Path, model=model, files=files, more=more) -> str:
             for file, content in {"w.pt": "", **files}.items():
                 (folder / file).write_text(content)
-            settings = OpenClipModel.model_validate({"model": model, "pretrained": str(folder / "w.pt"), **more})
+            settings = OpenClipModelConfig.model_validate({"model": model, "pretrained": str(folder / "w.pt"), **more})
             return str(of_open_clip(settings, "teacher.open_clip"))
 
         outcome = ACCEPTED if says is None else REFUSED
@@ -304,7 +304,7 @@ def preprocessing() -> Iterator[Case]:
         def find(folder: Path, model=model, files=files) -> str:
             for file, content in {"w.pt": "", **files}.items():
                 (folder / file).write_text(content)
-            return str(of_timm(TimmStudent(model=model, weights=str(folder / "w.pt"))))
+            return str(of_timm(TimmStudentConfig(model=model, weights=str(folder / "w.pt"))))
 
         outcome = ACCEPTED if says is None else REFUSED
         yield Case("models", f"preprocessing of timm: {name}", outcome, says or "mean", find)
@@ -377,7 +377,7 @@ DESCRIPTIONS = [
         {"preprocessing": DESCRIPTION["preprocessing"] | {"mean": [123.7, 116.3, 103.5]}},
         r"preprocessing\.mean\.0: input should be less than or equal to 1",
     ),
-    ("no weights", {"adapter_digest": None}, "names no weights"),
+    ("no weights", {"adapter_digest": None}, "has no weights"),
     ("thresholds of other classes", {"thresholds": {"rule": "x", "x": [0.5]}}, "thresholds: need one per class"),
     ("thresholds of 7", {"thresholds": {"rule": "x", "x": [7, 7]}}, "thresholds"),
     ("a rule that is not there", {"thresholds": {"rule": "y", "x": [0.5, 0.5]}}, "thresholds: the rule is not one"),
@@ -389,7 +389,7 @@ def descriptions() -> Iterator[Case]:
 
         def act(folder: Path, changes=changes) -> str:
             (folder / "model.yaml").write_text(yaml.safe_dump(DESCRIPTION | changes))
-            return str(read_description(folder / "model.yaml"))
+            return str(read_model_spec(folder / "model.yaml"))
 
         outcome = ACCEPTED if name == "sound" else REFUSED
         yield Case(
@@ -404,19 +404,19 @@ def descriptions() -> Iterator[Case]:
 
         def read(folder: Path, content=content) -> str:
             (folder / "model.yaml").write_bytes(content)
-            return str(read_description(folder / "model.yaml"))
+            return str(read_model_spec(folder / "model.yaml"))
 
         yield Case("models", f"model.yaml: {name}", REFUSED, r"model\.yaml.*: not", read)
 
 
 def tar(name: str = "a.jpg", **changes) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
-        with tarfile.open(folder / "a.tar", "w") as made:
+        with tarfile.open(folder / "a.tar", "w") as result:
             member = tarfile.TarInfo(name)
             member.size = 0 if changes else 4
             for key, value in changes.items():
                 setattr(member, key, value)
-            made.addfile(member, io.BytesIO(b"data"))
+            result.addfile(member, io.BytesIO(b"data"))
         return folder / "a.tar"
 
     return write
@@ -424,10 +424,10 @@ def tar(name: str = "a.jpg", **changes) -> Callable[[Path], Path]:
 
 def zipped(name: str, mode: int = 0) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
-        with zipfile.ZipFile(folder / "a.zip", "w") as made:
+        with zipfile.ZipFile(folder / "a.zip", "w") as result:
             member = zipfile.ZipInfo(name)
             member.external_attr = mode << 16
-            made.writestr(member, b"data")
+            result.writestr(member, b"data")
         return folder / "a.zip"
 
     return write

@@ -18,15 +18,17 @@ CROPS = np.stack([WHOLE / 2, WHOLE / 4])
 
 
 def taken(folder: Path, file: str, values: str = "probabilities", missing: str = "error", crops: object = None) -> str:
-    """Run the stage import_scores; return what it wrote of the first photo."""
+    """Run the stage import_scores; return what it wrote of the first image."""
     table = pd.DataFrame({"id": IDS, "path": "", "width": 0, "height": 0, "bytes": 0, "digest": IDS})
     write_manifest(folder / "images.parquet", table.assign(split="train", shard=0))
     scores = {"file": str(folder / file), "values": values, "missing": missing}
     scores["crops"] = (["one"] if file.endswith("parquet") else ["crops"]) if crops is None else crops
     settings = {"teacher": {"scores": scores}, "score": {"epsilon": 1e-6}, "classes": CLASSES}
     import_scores(folder / "images.parquet", folder / OUT / "logits.zarr", settings=settings)
-    found = zarr.open_group(folder / OUT / "logits.zarr", mode="r")
-    return f"{found['zero_shot'].shape} {np.asarray(found['crops']).shape} {np.asarray(found['zero_shot'])[0].round(2)}"
+    result = zarr.open_group(folder / OUT / "logits.zarr", mode="r")
+    return (
+        f"{result['zero_shot'].shape} {np.asarray(result['crops']).shape} {np.asarray(result['zero_shot'])[0].round(2)}"
+    )
 
 
 def npz(folder: Path, **changes) -> None:
@@ -53,21 +55,21 @@ def of_npz(name: str, outcome: str, says: str, how: dict | None = None, **change
 
 
 def values() -> Iterator[Case]:
-    at = r"teacher\.scores\.file: .*s\.npz: array zero_shot, photo b, class dog: "
+    at = r"teacher\.scores\.file: .*s\.npz: array zero_shot, image b, class dog: "
     for value, why in ((np.nan, "nan is not finite"), (np.inf, "inf is not finite"), (-np.inf, "-inf is not finite")):
         yield of_npz(f"{value}", REFUSED, at + why, zero_shot=spoilt(value))
         yield of_npz(f"{value} among logits", REFUSED, at + why, {"values": "logits"}, zero_shot=spoilt(value))
     for value in (-0.1, 1.2, 14.0):
         yield of_npz(f"a probability of {value}", REFUSED, at + f"{value:g} is no probability", zero_shot=spoilt(value))
-    within = r"array crops, pass 0, photo b, class dog: nan is not finite"
+    within = r"array crops, pass 0, image b, class dog: nan is not finite"
     yield of_npz("NaN in a crop", REFUSED, within, crops=spoilt(np.nan, CROPS))
-    huge = r"photo b, class dog: 1e\+300 is no probability"
+    huge = r"image b, class dog: 1e\+300 is no probability"
     yield of_npz("a probability of 1e300", REFUSED, huge, zero_shot=spoilt(1e300))
-    usual = r"^\(3, 2\) \(2, 3, 2\) \[-2\.2 +2\.2\]"
+    stats = r"^\(3, 2\) \(2, 3, 2\) \[-2\.2 +2\.2\]"
     yield of_npz("logits of 1e300", ACCEPTED, r"^\(3, 2\)", {"values": "logits"}, zero_shot=spoilt(1e300))
     yield of_npz("exact 0 and 1", ACCEPTED, r"\[-13\.82 +13\.8", zero_shot=np.array([[0.0, 1.0]] * 3))
-    yield of_npz("float16", ACCEPTED, usual, zero_shot=WHOLE.astype(np.float16))
-    yield of_npz("numbers as text", ACCEPTED, usual, zero_shot=WHOLE.astype(str))
+    yield of_npz("float16", ACCEPTED, stats, zero_shot=WHOLE.astype(np.float16))
+    yield of_npz("numbers as text", ACCEPTED, stats, zero_shot=WHOLE.astype(str))
     no_numbers = r"array zero_shot is damaged or holds no numbers"
     yield of_npz("words", REFUSED, no_numbers, zero_shot=np.full((3, 2), "high"))
     yield of_npz("complex numbers", REFUSED, no_numbers, zero_shot=WHOLE + 1j)
@@ -84,27 +86,27 @@ def shapes() -> Iterator[Case]:
         ("a number", WHOLE[0, 0]),
     ):
         yield of_npz(
-            f"whole photos {name}", REFUSED, r"zero_shot: array zero_shot .*should end in \(3, 2\)", zero_shot=array
+            f"whole images {name}", REFUSED, r"zero_shot: array zero_shot .*should end in \(3, 2\)", zero_shot=array
         )
-    yield of_npz("whole photos with passes", REFUSED, "zero_shot holds passes", zero_shot=CROPS)
+    yield of_npz("whole images with passes", REFUSED, "zero_shot holds passes", zero_shot=CROPS)
     yield of_npz("crops of four dimensions", REFUSED, r"array crops .*should end in", crops=CROPS[None])
     yield of_npz("crops of another size", REFUSED, r"array crops .*should end in", crops=CROPS[:, :2])
     yield of_npz("no passes", ACCEPTED, r"^\(3, 2\) \(0, 3, 2\)", crops=CROPS[:0])
     yield of_npz("ids of two dimensions", REFUSED, r"s\.npz", ids=np.array([IDS]))
     yield of_npz("no ids", REFUSED, r"s\.npz has no ids", ids=None)
     yield of_npz("no classes", REFUSED, r"s\.npz has no classes", classes=None)
-    yield of_npz("no whole photos", REFUSED, r"teacher\.scores\.zero_shot: .* has no array zero_shot", zero_shot=None)
+    yield of_npz("no whole images", REFUSED, r"teacher\.scores\.zero_shot: .* has no array zero_shot", zero_shot=None)
     yield of_npz("no crops", REFUSED, r"teacher\.scores\.crops: .* has no array crops", crops=None)
     yield of_npz("an id twice", REFUSED, "holds the id a more than once", ids=np.array(["a", "b", "a"]))
     yield of_npz("a class twice", REFUSED, "holds the class cat more than once", classes=np.array(["cat", "cat"]))
     yield of_npz("a class less", REFUSED, r"has no class dog", classes=np.array(["cat", "cow"]))
     yield of_npz(
-        "ids of other photos", REFUSED, r"s\.npz has no scores of 3 of 3 photos", ids=np.array(["x", "y", "z"])
+        "ids of other images", REFUSED, r"s\.npz has no scores of 3 of 3 images", ids=np.array(["x", "y", "z"])
     )
     yield of_npz(
-        "one photo's scores missing", REFUSED, r"no scores of 1 of 3 photos \(c\)", ids=np.array(["a", "b", "z"])
+        "one image's scores missing", REFUSED, r"no scores of 1 of 3 images \(c\)", ids=np.array(["a", "b", "z"])
     )
-    yield of_npz("ids that are numbers", REFUSED, r"no scores of 3 of 3 photos", ids=np.array([1, 2, 3]))
+    yield of_npz("ids that are numbers", REFUSED, r"no scores of 3 of 3 images", ids=np.array([1, 2, 3]))
     yield of_npz("ids that are objects", REFUSED, r"s\.npz", ids=np.array(IDS, dtype=object))
     yield of_npz("rows in another order", ACCEPTED, r"\[-0\.85 +0\.85\]", ids=np.array(["c", "b", "a"]))
 
@@ -147,15 +149,15 @@ def parquet() -> Iterator[Case]:
     def table(**changes) -> Callable[[Path], object]:
         columns = {"id": IDS, "zero_shot/cat": WHOLE[:, 0], "zero_shot/dog": WHOLE[:, 1]}
         columns |= {"one/cat": WHOLE[:, 0], "one/dog": WHOLE[:, 1]} | changes
-        made = pd.DataFrame({name: values for name, values in columns.items() if values is not None})
-        return lambda folder: made.to_parquet(folder / "s.parquet")
+        result = pd.DataFrame({name: values for name, values in columns.items() if values is not None})
+        return lambda folder: result.to_parquet(folder / "s.parquet")
 
     def of_parquet(name: str, outcome: str, says: str, **changes) -> Case:
         return case(f"parquet: {name}", outcome, says, table(**changes), "s.parquet")
 
     yield of_parquet("sound", ACCEPTED, r"^\(3, 2\) \(1, 3, 2\)")
     yield of_parquet("no ids", REFUSED, r"s\.parquet has no column id", id=None)
-    yield of_parquet("an id missing", REFUSED, r"no scores of 1 of 3 photos", id=["a", None, "c"])
+    yield of_parquet("an id missing", REFUSED, r"no scores of 1 of 3 images", id=["a", None, "c"])
     yield of_parquet("a class less in a crop", REFUSED, r"one .*should end in \(3, 2\)", **{"one/dog": None})
     yield of_parquet(
         "another class in a crop", REFUSED, r"has no column one/dog", **{"one/dog": None, "one/cow": WHOLE[:, 0]}
@@ -169,11 +171,11 @@ def zarrs() -> Iterator[Case]:
     def group(change: Callable[[Path], object] = lambda path: None) -> Callable[[Path], object]:
         def write(folder: Path) -> None:
             path = folder / "s.zarr"
-            made = zarr.open_group(path, mode="w", zarr_format=3)
+            result = zarr.open_group(path, mode="w", zarr_format=3)
             for name, labels in (("image", IDS), ("class", CLASSES)):
-                made.create_array(name, shape=(len(labels),), dtype="string")[...] = np.array(labels, dtype=object)
-            made.create_array("zero_shot", data=WHOLE, chunks=(2, 2))
-            made.create_array("crops", data=CROPS, chunks=(1, 2, 2))
+                result.create_array(name, shape=(len(labels),), dtype="string")[...] = np.array(labels, dtype=object)
+            result.create_array("zero_shot", data=WHOLE, chunks=(2, 2))
+            result.create_array("crops", data=CROPS, chunks=(1, 2, 2))
             change(path)
 
         return write
@@ -185,8 +187,8 @@ def zarrs() -> Iterator[Case]:
         return lambda path: (path / name).write_bytes(content)
 
     yield of_zarr("sound", ACCEPTED, r"^\(3, 2\) \(2, 3, 2\)", lambda path: None)
-    lost = r"array zero_shot lacks 1 of its 2 chunks"
-    yield of_zarr("a lost chunk", REFUSED, lost, lambda path: (path / "zero_shot/c/1/0").unlink())
+    missing = r"array zero_shot lacks 1 of its 2 chunks"
+    yield of_zarr("a lost chunk", REFUSED, missing, lambda path: (path / "zero_shot/c/1/0").unlink())
     yield of_zarr("a chunk of rubbish", REFUSED, "array zero_shot is damaged", write("zero_shot/c/1/0", b"x"))
     yield of_zarr("an empty chunk", REFUSED, "array zero_shot is damaged", write("zero_shot/c/1/0", b""))
     yield of_zarr("a chunk of ids of rubbish", REFUSED, r"s\.zarr", write("image/c/0", b"rubbish"))

@@ -17,21 +17,21 @@ from trouble import images, world
 from trouble.case import OUT
 
 STAGES = {stage: act for stage, act in world.STAGES.items() if stage != "report"}
-"""The report needs photos, and writes as the others do."""
+"""The report needs images, and writes as the others do."""
 
 PLACE = ("start", "end", "host", "job", "gpus")
 
 
 def content(folder: Path) -> dict[str, object]:
     """Return what every file holds; of records, what does not tell the time."""
-    found: dict[str, object] = {}
+    result: dict[str, object] = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            found[str(path.relative_to(folder))] = path.read_bytes()
+            result[str(path.relative_to(folder))] = path.read_bytes()
         if path.suffix == ".json" and path.name != "zarr.json":
             record = json.loads(path.read_text())
-            found[str(path.relative_to(folder))] = {k: v for k, v in record.items() if k not in PLACE}
-    return found
+            result[str(path.relative_to(folder))] = {k: v for k, v in record.items() if k not in PLACE}
+    return result
 
 
 def where(stage: str, folder: Path) -> tuple[Path, Path]:
@@ -64,8 +64,8 @@ def refused(stage: str, run: Path, out: Path, reason: str) -> None:
     text = str(caught.value)
     assert text.isprintable() and f"cannot be written ({reason})" in text and "fix this and rerun" in text
     assert not list(out.parent.rglob("*.draft"))
-    made = content(out).keys() - before.keys() if out.exists() else set()
-    assert not [name for name in made if out != run or name.endswith("views.zarr/zarr.json")]
+    result = content(out).keys() - before.keys() if out.exists() else set()
+    assert not [name for name in result if out != run or name.endswith("views.zarr/zarr.json")]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -124,12 +124,12 @@ def test_a_rename_that_is_a_copy_and_dies_in_the_middle(tmp_path, monkeypatch, s
         patch.setattr("pathlib.Path.replace", copy_half)
         with pytest.raises(Died):
             STAGES[stage](run, out)
-    made = out / {"score": "logits.zarr", "fuse": "fused.zarr", "correct": "pseudo.zarr"}.get(stage, "none")
-    if made.is_dir():  # what was half-copied is no artefact to the stage after it
+    result = out / {"score": "logits.zarr", "fuse": "fused.zarr", "correct": "pseudo.zarr"}.get(stage, "none")
+    if result.is_dir():  # what was half-copied is no artifact to the stage after it
         after = {"score": "fuse", "fuse": "correct", "correct": "evaluate"}[stage]
-        shutil.rmtree(run / made.name)
-        shutil.copytree(made, run / made.name)
-        with pytest.raises(UserError, match=made.name):
+        shutil.rmtree(run / result.name)
+        shutil.copytree(result, run / result.name)
+        with pytest.raises(UserError, match=result.name):
             STAGES[after](run, tmp_path / "after")
     cured(stage, run, out)
 
@@ -169,7 +169,7 @@ print(make(Path(sys.argv[1]), "skip")["id"].tolist())
 """
 
 
-def test_a_photo_that_does_not_fit_into_memory_is_skipped_and_listed(tmp_path):
+def test_a_image_that_does_not_fit_into_memory_is_skipped_and_listed(tmp_path):
     images.beside_a_good_one(tmp_path, "large.png", images.holding(images.png(11_000, 11_000, large())))
     here = {
         "ARROW_DEFAULT_MEMORY_POOL": "system",
@@ -197,7 +197,7 @@ def killed(_):
 def test_a_killed_worker_is_told_in_one_line():
     with pytest.raises(RuntimeError) as caught:
         list(batches(killed, 4, [[0, 1], [2, 3]], list, workers=1))
-    assert in_one_line(caught.value).startswith("a process that reads photos was killed")
+    assert in_one_line(caught.value).startswith("a process that reads images was killed")
 
 
 def test_what_is_a_fault_of_the_program_keeps_its_traceback():

@@ -19,7 +19,7 @@ from cutsew.stages.score import score
 from cutsew.stages.seal import seal
 from cutsew.stages.select import select
 from cutsew.storage.manifest import read_manifest, shard_digests, write_manifest
-from cutsew.storage.zarr_layout import Spec, view_chunk_file, view_chunk_record, view_specs
+from cutsew.storage.zarr_layout import ArraySpec, view_chunk_file, view_chunk_record, view_specs
 from cutsew.storage.zarr_writer import write_chunk, write_group
 
 CLASSES = ["cat", "dog"]
@@ -53,9 +53,9 @@ def encode(run: Path) -> None:
             written = {}
             for name in ("global",) if block is None else ("crops", "boxes"):
                 shape = (len(rows), layout[name].shape[-1])
-                made = values((shard, name), *(shape if block is None else (PASSES, *shape)))
+                result = values((shard, name), *(shape if block is None else (PASSES, *shape)))
                 path = view_chunk_file(run / "views.zarr", name, int(shard), block)
-                written[str(path.relative_to(run / "views.zarr"))] = write_chunk(path, made, layout[name])
+                written[str(path.relative_to(run / "views.zarr"))] = write_chunk(path, result, layout[name])
             record = Record(
                 "encode", 2, {"cut": {}}, [run / "images.parquet"], {**FACTS, "rows": shard_digests(rows)[shard]}
             )
@@ -63,7 +63,7 @@ def encode(run: Path) -> None:
 
 
 def embed_texts(run: Path, classes: list[str] = CLASSES, weights: str = "abc") -> None:
-    spec = Spec((len(classes), WIDTH), "float32", ("class", "embedding"), (len(classes), WIDTH))
+    spec = ArraySpec((len(classes), WIDTH), "float32", ("class", "embedding"), (len(classes), WIDTH))
     attributes = {"weights": weights, "logit_scale": 10.0}
     write_group(
         run / "text.zarr", {"text": (spec, values("text", len(classes), WIDTH))}, {"class": classes}, attributes
@@ -110,7 +110,7 @@ def base() -> Path:
     encode(run)
     embed_texts(run)
     for name, stage in STAGES.items():
-        if name != "report":  # whose photos are nowhere
+        if name != "report":  # whose images are nowhere
             stage(run, run)
     return run
 

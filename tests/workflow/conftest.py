@@ -3,7 +3,7 @@
 import copy
 
 import pytest
-from workflow_run import SETTINGS, Workflow, draw_photo
+from workflow_run import SETTINGS, Workflow, draw_image
 
 
 @pytest.fixture(scope="module")
@@ -12,7 +12,7 @@ def workflow(tmp_path_factory):
     truth = ["path,labels"]
     for i in range(9):
         name = f"held-out/{i}.jpg" if i < 3 else f"{i}.jpg"
-        draw_photo(folder / "photos" / name, i)
+        draw_image(folder / "images" / name, i)
         truth.append(f"{name},{';'.join(c for c, n in zip(SETTINGS['classes'], (2, 3, 4), strict=True) if i % n == 0)}")
     (folder / "truth.csv").write_text("\n".join(truth) + "\n")
     return Workflow(folder, copy.deepcopy(SETTINGS))

@@ -91,7 +91,7 @@ onstart:
 
 @pytest.fixture(scope="module")
 def module(tmp_path_factory):
-    """A workflow of one's own that uses this one below a prefix; its photos, truth and corrections lie next to it."""
+    """A workflow of one's own that uses this one below a prefix; its images, truth and corrections lie next to it."""
     folder = tmp_path_factory.mktemp("module") / "a workflow"
     chosen = settings(labels={"overrides": "audit.csv"})
     chosen["dataset"]["truth"] = "truth.csv"
@@ -152,11 +152,11 @@ def test_short_rules_of_a_module_run_where_snakemake_runs(module, tmp_path, larg
 
 
 def test_from_another_directory(cloned, tmp_path):
-    """Results, photos and config/config.yaml belong to the working directory, the rules to the clone."""
+    """Results, images and config/config.yaml belong to the working directory, the rules to the clone."""
     elsewhere = tmp_path / "else where"
     (elsewhere / "config").mkdir(parents=True)
     shutil.copy(cloned / "config" / "config.yaml", elsewhere / "config")
-    shutil.copytree(cloned / "photos", elsewhere / "photos")
+    shutil.copytree(cloned / "images", elsewhere / "images")
     target = "results/tiny/default/images.parquet"
     done = typed(elsewhere, cloned / SNAKEMAKE, "-s", cloned / "Snakefile", "--cores", "1", target)
     assert done.returncode == 0, done.stderr

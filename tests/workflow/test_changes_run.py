@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
-from workflow_run import Workflow, draw_photo
+from workflow_run import Workflow, draw_image
 
 from cutsew.demo.tiny_clip import SHIPPED
 
@@ -45,7 +45,7 @@ def command_of(line):
 
 @pytest.fixture(scope="module")
 def made(workflow):
-    """The workflow once run, with a photo that is added in a test."""
+    """The workflow once run, with an image that is added in a test."""
     assert told(workflow) == []  # a first run says nothing
     return workflow
 
@@ -71,17 +71,17 @@ def test_an_edit_is_told_before_it_runs(edited):
     assert "encode x4" in lines[1]
 
 
-def test_photos_are_counted(made):
-    photos = made.folder / "photos"
-    draw_photo(photos / "new.jpg", 99)
-    (photos / "8.jpg").rename(made.folder / "8.jpg")
+def test_images_are_counted(made):
+    images = made.folder / "images"
+    draw_image(images / "new.jpg", 99)
+    (images / "8.jpg").rename(made.folder / "8.jpg")
     try:
         lines = told(made, "--dry-run")
     finally:
-        (made.folder / "8.jpg").rename(photos / "8.jpg")
-        (photos / "new.jpg").unlink()
-    assert lines[0] == "changed: 1 photo added, 1 removed"
-    assert lines[1].startswith("will run: manifest (1 job), then what depends on photos")
+        (made.folder / "8.jpg").rename(images / "8.jpg")
+        (images / "new.jpg").unlink()
+    assert lines[0] == "changed: 1 image added, 1 removed"
+    assert lines[1].startswith("will run: manifest (1 job), then what depends on images")
 
 
 def test_the_file_of_true_labels(made):
@@ -102,10 +102,10 @@ def copied(made, folder, *, notes):
     return Workflow(folder, copy.deepcopy(made.settings))
 
 
-def test_a_copy_with_snakemakes_notes_is_kept_by_touch_or_reads_its_photos_again(made, tmp_path):
+def test_a_copy_with_snakemakes_notes_is_kept_by_touch_or_reads_its_images_again(made, tmp_path):
     first = copied(made, tmp_path / "first", notes=True)
     lines = told(first, "--dry-run")
-    assert lines[0].startswith("changed: photos have other times, but the same names and sizes")
+    assert lines[0].startswith("changed: images have other times, but the same names and sizes")
     command = command_of(lines[0])
     assert command.endswith(" --touch")
     assert shell(command, first.folder).returncode == 0
@@ -145,9 +145,9 @@ def test_verify_names_the_stale_results_and_its_command_rebuilds_them(edited):
     shutil.copy(edited.folder / "config" / "config.yaml", settings)
     run = "results/tiny/default"
     edited.run("--configfile", str(settings), "--", f"{run}/fused.zarr/zarr.json")
-    found = shell(f"cutsew verify {run}", edited.folder)
-    *lines, says, command = found.stdout.splitlines()
-    assert found.returncode == 1 and says == "to rebuild:"
+    result = shell(f"cutsew verify {run}", edited.folder)
+    *lines, says, command = result.stdout.splitlines()
+    assert result.returncode == 1 and says == "to rebuild:"
     assert f"{run}/pseudo.zarr: stale: made from an earlier fused.zarr" in lines
     assert not [line for line in lines if line.startswith(f"{run}/fused.zarr")]
     assert "--configfile 'my settings/mine.yaml' --forcerun " in command
@@ -157,17 +157,17 @@ def test_verify_names_the_stale_results_and_its_command_rebuilds_them(edited):
 
 
 def test_replaced_weights_rerun_and_touched_ones_do_not(made, tmp_path):
-    shutil.copytree(made.folder / "photos", tmp_path / "photos")
-    mine = Workflow(tmp_path, copy.deepcopy(made.settings))
+    shutil.copytree(made.folder / "images", tmp_path / "images")
+    own_values = Workflow(tmp_path, copy.deepcopy(made.settings))
     weights = tmp_path / "mine.safetensors"
     tensors = load_file(SHIPPED)
     save_file(tensors, weights)
-    mine.edit(teacher__open_clip__pretrained="mine.safetensors", dataset__truth=None)
+    own_values.edit(teacher__open_clip__pretrained="mine.safetensors", dataset__truth=None)
     target = "results/tiny/default/text.zarr/zarr.json"
-    assert mine.run(target) == {"text": 1}
+    assert own_values.run(target) == {"text": 1}
     os.utime(weights)
-    assert mine.run(target) == {}
+    assert own_values.run(target) == {}
     other = {name: values * 1.01 if values.is_floating_point() else values for name, values in tensors.items()}
     save_file(other, weights)
-    assert told(mine, "--dry-run", target)[:1] == ["changed: weights replaced (mine.safetensors)"]
-    assert mine.run(target) == {"text": 1}
+    assert told(own_values, "--dry-run", target)[:1] == ["changed: weights replaced (mine.safetensors)"]
+    assert own_values.run(target) == {"text": 1}

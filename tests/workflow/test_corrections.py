@@ -1,4 +1,4 @@
-"""A human's corrections in the workflow: training reruns for training photos alone, exports and report for all."""
+"""A human's corrections in the workflow: training reruns for training images alone, exports and report for all."""
 
 import json
 
@@ -27,32 +27,32 @@ def correct(workflow, *rows):
 
 
 def run_once(workflow):
-    """Run; nothing is left to do afterwards, and every artefact was made from those that are there."""
+    """Run; nothing is left to do afterwards, and every artifact was made from those that are there."""
     jobs = workflow.run()
     assert workflow.run("--dry-run") == {}
-    told = cutsew(workflow, "verify", "results/tiny/default")
-    assert told.returncode == 0, told.stdout + told.stderr
+    result = cutsew(workflow, "verify", "results/tiny/default")
+    assert result.returncode == 0, result.stdout + result.stderr
     return jobs
 
 
 def exported(workflow, *options):
-    """Labels by photo as COCO's tools see them: class -> score and source."""
-    told = cutsew(workflow, "labels", "results/tiny/default", "labels.json", "--format", "coco", *options)
-    assert told.returncode == 0, told.stderr
+    """Labels by image as COCO's tools see them: class -> score and source."""
+    reported = cutsew(workflow, "labels", "results/tiny/default", "labels.json", "--format", "coco", *options)
+    assert reported.returncode == 0, reported.stderr
     content = json.loads((workflow.folder / "labels.json").read_text())
     names = {c["id"]: c["name"] for c in content["categories"]}
-    photo = {image["id"]: image["photo"] for image in content["images"]}
-    found = {}
+    image_name = {image["id"]: image["image"] for image in content["images"]}
+    result = {}
     for row in content["annotations"]:
-        told = (row["score"], row.get("source"))
-        found.setdefault(photo[row["image_id"]], {})[names[row["category_id"]]] = told
-    return found
+        reported = (row["score"], row.get("source"))
+        result.setdefault(image_name[row["image_id"]], {})[names[row["category_id"]]] = reported
+    return result
 
 
-def test_corrections_of_held_out_photos_train_nothing_and_say_so(finished):
+def test_corrections_of_held_out_images_train_nothing_and_say_so(finished):
     correct(finished, HELD_OUT)
     planned = finished.snakemake("--dry-run")
-    assert "audit.csv: 1 label corrected, all of held-out photos: they train nothing" in planned.stderr
+    assert "audit.csv: 1 label corrected, all of held-out images: they train nothing" in planned.stderr
     assert "rule train:" not in planned.stdout + planned.stderr
     assert run_once(finished) == SHOWN
     run = finished.results / "default"
@@ -62,20 +62,20 @@ def test_corrections_of_held_out_photos_train_nothing_and_say_so(finished):
     assert exported(finished)["held-out/1.jpg"]["cat"] == (1.0, "human")
 
 
-def test_corrections_of_training_photos_rerun_training_and_what_follows(finished):
+def test_corrections_of_training_images_rerun_training_and_what_follows(finished):
     correct(finished, HELD_OUT, TRAINING)
     assert run_once(finished) == {"corrections": 1, "override": 1, **TRAINED}
     run = finished.results / "default"
     table = pd.read_csv(run / "metrics.csv").set_index("stage")["by_hand"]
     assert table["overridden"] == table["student"] == 1 and table["pseudo"] == 0
     log = (run / "logs" / "override.log").read_text()
-    assert "1 labels of 1 training photos were set by hand" in log
+    assert "1 labels of 1 training images were set by hand" in log
     assert "1 corrections are of held-out images and do not affect training" in log
     labels = exported(finished)
     assert labels["3.jpg"]["dog"] == labels["held-out/1.jpg"]["cat"] == (1.0, "human")
 
 
-def test_edits_that_concern_no_training_photo_train_nothing(finished):
+def test_edits_that_concern_no_training_image_train_nothing(finished):
     others = TRAINING.replace("Ada", "Bo"), "held-out/2.jpg,bus,0,,\n", HELD_OUT.replace("cat,1", "cat,0")
     correct(finished, *others)
     assert run_once(finished) == SHOWN
@@ -90,15 +90,15 @@ def test_what_was_crossed_out_is_not_exported(finished):
 
 def test_an_edited_file_is_noticed_before_it_is_read(finished):
     correct(finished, HELD_OUT)
-    told = cutsew(finished, "labels", "results/tiny/default", "labels.json", "--format", "coco")
-    assert "audit.csv has changed since these corrections were read; run snakemake" in told.stderr
+    result = cutsew(finished, "labels", "results/tiny/default", "labels.json", "--format", "coco")
+    assert "audit.csv has changed since these corrections were read; run snakemake" in result.stderr
 
 
-def test_training_goes_back_when_no_training_photo_is_corrected_any_more(finished):
+def test_training_goes_back_when_no_training_image_is_corrected_any_more(finished):
     assert run_once(finished) == {"corrections": 1, **TRAINED}
-    told = json.loads(cutsew(finished, "audit", "results/tiny/default", "--json").stdout)
-    assert [row["stage"] for row in told["stages"] if row["split"] == "train"][-2:] == ["refined", "final"]
-    assert "overridden" not in {row["stage"] for row in told["stages"]}  # the file still lies there
+    result = json.loads(cutsew(finished, "audit", "results/tiny/default", "--json").stdout)
+    assert [row["stage"] for row in result["stages"] if row["split"] == "train"][-2:] == ["refined", "final"]
+    assert "overridden" not in {row["stage"] for row in result["stages"]}  # the file still lies there
 
 
 def test_a_variant_whose_corrections_train_nothing_shares_the_training(finished):
@@ -106,8 +106,8 @@ def test_a_variant_whose_corrections_train_nothing_shares_the_training(finished)
     assert run_once(finished) == {"corrections": 1, "labels_table": 2, "report": 2}
     assert exported(finished) != {} and not (finished.results / "audited" / "adapter.safetensors").exists()
     assert "source" not in (finished.folder / "labels.json").read_text()
-    told = cutsew(finished, "labels", "results/tiny/audited", "labels.json", "--format", "coco")
-    assert "1 set or crossed out by a human" in told.stdout
+    result = cutsew(finished, "labels", "results/tiny/audited", "labels.json", "--format", "coco")
+    assert "1 set or crossed out by a human" in result.stdout
 
 
 def test_without_a_student_they_still_win(finished):
@@ -121,7 +121,7 @@ def test_without_a_student_they_still_win(finished):
     finished.edit(student=SETTINGS["student"])
 
 
-def test_photos_that_are_gone_are_named_with_their_line(finished):
+def test_images_that_are_gone_are_named_with_their_line(finished):
     correct(finished, HELD_OUT, "gone.jpg,cat,1,,\n")
     done = finished.snakemake()
     assert done.returncode != 0

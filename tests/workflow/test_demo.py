@@ -5,7 +5,7 @@ import re
 
 import pytest
 import yaml
-from workflow_run import JOB, ROOT, Workflow, draw_photo
+from workflow_run import JOB, ROOT, Workflow, draw_image
 
 pytestmark = pytest.mark.workflow
 
@@ -32,10 +32,10 @@ def test_a_flag_has_the_teacher_trained_anew(demo):
 
 
 def test_another_config_file_inherits_nothing_of_the_demo(demo):
-    draw_photo(demo.folder / "photos" / "a.jpg", 0)
-    draw_photo(demo.folder / "photos" / "b.jpg", 1)
-    mine = yaml.safe_load((ROOT / "config" / "folder.yaml").read_text())
-    (demo.folder / "mine.yaml").write_text(yaml.safe_dump(mine))
+    draw_image(demo.folder / "images" / "a.jpg", 0)
+    draw_image(demo.folder / "images" / "b.jpg", 1)
+    own_values = yaml.safe_load((ROOT / "config" / "folder.yaml").read_text())
+    (demo.folder / "mine.yaml").write_text(yaml.safe_dump(own_values))
     done = demo.snakemake("--dry-run", "--printshellcmds", "--configfile", "mine.yaml")
     assert done.returncode == 0, done.stderr
     planned = done.stdout + done.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from workflow_run import SETTINGS, Offline, draw_photo
+from workflow_run import SETTINGS, Offline, draw_image
 
 pytestmark = pytest.mark.workflow
 
@@ -38,7 +38,7 @@ def settings():
 def hostile(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile") / "it's $(touch x)"
     for number, name in enumerate([*NAMES, *HELD_OUT]):
-        draw_photo(folder / "photos" / name, number)
+        draw_image(folder / "images" / name, number)
     rows = [{"path": name, "labels": CLASSES[i % 2 * 2]} for i, name in enumerate([*NAMES, *HELD_OUT])]
     rows[0]["labels"] = ";".join(name for name in CLASSES)
     pd.DataFrame(rows).to_csv(folder / "truth.csv", index=False)
@@ -52,8 +52,8 @@ def hostile(tmp_path_factory):
 
 
 def test_nothing_ran_and_nothing_landed_elsewhere(hostile):
-    there = {path.name for path in hostile.folder.iterdir()}
-    assert there == {"photos", "truth.csv", "$(touch x).csv", "config", "bin", "results", ".snakemake"}
+    available = {path.name for path in hostile.folder.iterdir()}
+    assert available == {"images", "truth.csv", "$(touch x).csv", "config", "bin", "results", ".snakemake"}
     assert {path.name for path in hostile.folder.parent.iterdir()} == {hostile.folder.name}
     assert not list(hostile.folder.rglob("x"))
     assert not (hostile.folder / "asked").exists(), (hostile.folder / "asked").read_text()
@@ -87,16 +87,16 @@ def test_the_commands_take_them(hostile):
             [binaries / "cutsew", *words], cwd=hostile.folder, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-    made = [
+    result = [
         binaries / "cutsew",
         "predict",
-        hostile.folder / "photos",
+        hostile.folder / "images",
         run,
         hostile.folder / "labels.json",
         "--device",
         "cpu",
     ]
-    done = subprocess.run(made, cwd=hostile.folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(result, cwd=hostile.folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert {row["image"] for row in json.loads((hostile.folder / "labels.json").read_text())} == {*NAMES, *HELD_OUT}
     (hostile.folder / "labels.json").unlink()

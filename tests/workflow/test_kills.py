@@ -1,4 +1,4 @@
-"""Killed at random points, the next plain snakemake completes, repeats no finished job, and makes the same artefacts.
+"""Killed at random points, the next plain snakemake completes, repeats no finished job, and makes the same artifacts.
 
 The suite kills a few times; `make kills` kills 50 times, in every stage.
 """
@@ -26,7 +26,7 @@ MADE = {  # rule -> what it makes in the run's folder, in the order of the pipel
     "manifest": ("images.parquet", "shards.csv", "skipped.csv", "images.json"),
     "truth": ("truth.parquet", "truth.json"),
     "text": ("text.zarr", "text.json"),
-    "encode_photos": ("views.zarr/global", "views.records"),
+    "encode_images": ("views.zarr/global", "views.records"),
     "encode_crops": ("views.zarr/crops", "views.zarr/boxes"),
     "seal": ("views.zarr/zarr.json", "views.json"),
     "score": ("logits.zarr", "logits.json"),
@@ -49,7 +49,7 @@ MADE = {  # rule -> what it makes in the run's folder, in the order of the pipel
     ),
     "report": ("report.html", "scenes.png", "report.json"),
 }
-COMMAND = {"encode_photos": "encode", "encode_crops": "encode"}
+COMMAND = {"encode_images": "encode", "encode_crops": "encode"}
 CASES = [
     (rule, KILLED[number % len(KILLED)])
     for number, rule in enumerate((["train", "encode_crops", "manifest", *MADE] * (1 + KILLS // len(MADE)))[:KILLS])
@@ -73,8 +73,8 @@ def undisturbed(tmp_path_factory):
 
 
 def content(results: Path) -> dict[str, str]:
-    """Digest every file of the results but kept features; what tells the time, records and report, without times."""
-    found = {}
+    """Digest every file of the results but cached features; what tells the time, records and report, without times."""
+    result = {}
     for path in sorted(results.rglob("*")):
         if not path.is_file() or path.name == ".lock" or {"logs", "features"} & set(path.parts):
             continue
@@ -87,17 +87,17 @@ def content(results: Path) -> dict[str, str]:
             if path.name == "report.json":
                 record["outputs"].pop("report.html")
             data = json.dumps(record).encode()
-        found[str(path.relative_to(results))] = hashlib.sha256(data).hexdigest()
-    return found
+        result[str(path.relative_to(results))] = hashlib.sha256(data).hexdigest()
+    return result
 
 
 def jobs(output: str) -> dict[str, str]:
     """Return the jobs that a run of snakemake started: number -> its first output."""
-    found = {}
+    result = {}
     for rule, lines in BLOCK.findall(output):
         fields = dict(line.strip().split(": ", 1) for line in lines.splitlines() if ": " in line)
-        found[fields["jobid"]] = fields["output"].split(",")[0] if "output" in fields else rule
-    return found
+        result[fields["jobid"]] = fields["output"].split(",")[0] if "output" in fields else rule
+    return result
 
 
 def finished(output: str) -> set[str]:
@@ -115,15 +115,15 @@ def below(process: int) -> list[tuple[int, str]]:
         except OSError:
             continue
         children.setdefault(parent, []).append(int(folder.name))
-    found, waiting = [], [process]
+    result, waiting = [], [process]
     while waiting:
         for child in children.get(waiting.pop(0), []):
             waiting.append(child)
             try:
-                found.append((child, Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")))
+                result.append((child, Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")))
             except OSError:
                 continue
-    return found
+    return result
 
 
 def kill(process, what: str, command: str) -> None:

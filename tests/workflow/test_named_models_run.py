@@ -7,7 +7,7 @@ import shutil
 import pytest
 import yaml
 from tiny_models import model_folder
-from workflow_run import SETTINGS, Offline, cutsew, draw_photo
+from workflow_run import SETTINGS, Offline, cutsew, draw_image
 
 pytest.importorskip("transformers")
 pytestmark = pytest.mark.workflow
@@ -17,7 +17,7 @@ NAME = "local-dir:models/words"
 def test_a_folder_is_teacher_and_student(tmp_path):
     model_folder(tmp_path / "models/words")
     for i in range(9):
-        draw_photo(tmp_path / "photos" / (f"held-out/{i}.jpg" if i < 3 else f"{i}.jpg"), i)
+        draw_image(tmp_path / "images" / (f"held-out/{i}.jpg" if i < 3 else f"{i}.jpg"), i)
     settings = yaml.safe_load(yaml.safe_dump(SETTINGS))
     settings["dataset"].pop("truth")
     settings["teacher"] = {"open_clip": {"model": NAME, "image_size": None}}
@@ -32,7 +32,7 @@ def test_a_folder_is_teacher_and_student(tmp_path):
     done = cutsew(offline, "export", str(run), "exported")
     assert done.returncode == 0, done.stderr
     shutil.rmtree(tmp_path / "models")
-    done = cutsew(offline, "predict", "photos/held-out", "exported", "-", "--format", "json")
+    done = cutsew(offline, "predict", "images/held-out", "exported", "-", "--format", "json")
     assert done.returncode == 0 and json.loads(done.stdout), done.stderr
     assert not (tmp_path / "asked").exists(), (tmp_path / "asked").read_text()
     done = offline.snakemake("--forceall", "-n")

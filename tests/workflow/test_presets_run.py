@@ -1,4 +1,4 @@
-"""Every benchmark's preset runs to its end; only the weights, the photos and the sizes are swapped."""
+"""Every benchmark's preset runs to its end; only the weights, the images and the sizes are swapped."""
 
 import hashlib
 import tarfile
@@ -15,7 +15,7 @@ from cutsew.config import override
 pytestmark = pytest.mark.workflow
 
 SMALL = {
-    "dataset.reduced": True,
+    "dataset.allow_incomplete": True,
     "cut.passes": 1,
     "select.top_k": 1,
     "adapter": SETTINGS["adapter"],
@@ -51,17 +51,17 @@ def test_voc2007_and_its_protocols(tmp_path):
     runs_to_its_end(tmp_path, "voc2007", preset("voc2007", **{"dataset.root": "VOC2007"}), train=2, test=1)
     common = preset("voc2007", **{"dataset.root": "VOC2007", "dataset.protocol": "common", "dataset.name": "other"})
     Workflow(tmp_path, common).run("results/other/default/images.parquet")
-    photos = pd.read_parquet(tmp_path / "results" / "other" / "default" / "images.parquet")
-    assert photos["split"].value_counts().to_dict() == {"train": 3, "test": 2}
+    images = pd.read_parquet(tmp_path / "results" / "other" / "default" / "images.parquet")
+    assert images["split"].value_counts().to_dict() == {"train": 3, "test": 2}
 
 
 def test_voc2012_with_its_download(tmp_path):
-    made = tmp_path / "made" / "VOCdevkit" / "VOC2012"
-    make_voc(made, {"train": ["2008_000008", "2008_000015"], "val": ["2008_000002"]}, VOC_CLASSES.split())
+    result = tmp_path / "made" / "VOCdevkit" / "VOC2012"
+    make_voc(result, {"train": ["2008_000008", "2008_000015"], "val": ["2008_000002"]}, VOC_CLASSES.split())
     archive = tmp_path / "served" / "VOCtrainval_11-May-2012.tar"
     archive.parent.mkdir()
     with tarfile.open(archive, "w") as tar:
-        tar.add(made, "VOCdevkit/VOC2012")
+        tar.add(result, "VOCdevkit/VOC2012")
     settings = preset("voc2012", **{"explain.pairs": 2})
     (entry,) = settings["dataset"]["download"]["archives"]
     assert entry["url"].endswith(f"/{archive.name}") and entry["digest"].startswith("md5:")
@@ -72,7 +72,7 @@ def test_voc2012_with_its_download(tmp_path):
         jobs = runs_to_its_end(tmp_path, "voc2012", settings, train=2, test=1)
     assert jobs["download"] == 1
     assert "Nothing to be done" in Workflow(tmp_path, settings).snakemake().stderr
-    assert [wanted is None for _, wanted in server.requests] == [True, False]
+    assert [expected is None for _, expected in server.requests] == [True, False]
     assert not (tmp_path / "data" / "voc2012.archives").exists()
 
 

@@ -6,7 +6,7 @@ import os
 
 import pandas as pd
 import pytest
-from workflow_run import draw_photo
+from workflow_run import draw_image
 
 pytestmark = pytest.mark.workflow
 
@@ -14,7 +14,7 @@ AFTER_TRAIN = {"train": 1, "predict": 1, "thresholds": 1, "labels_table": 1, "ev
 AFTER_CORRECT = {"correct": 1, **AFTER_TRAIN}
 AFTER_FUSE = {"fuse": 1, **AFTER_CORRECT}
 AFTER_SCORE = {"score": 1, "select": 1, **AFTER_FUSE}
-ENCODE = {"encode_photos": 2, "encode_crops": 2, "seal": 1}
+ENCODE = {"encode_images": 2, "encode_crops": 2, "seal": 1}
 
 
 def test_everything_runs_once(workflow):
@@ -35,8 +35,8 @@ def test_nothing_edited_nothing_runs(workflow):
 
 def test_references_are_trained_beside_and_nothing_else(workflow):
     workflow.edit(references={"kinds": ["zero_shot", "single_positive"]})
-    beside = {"reference_labels": 1, "reference_train": 2, "reference_predict": 2}
-    assert workflow.run() == {**beside, "evaluate": 1, "report": 1}
+    sibling = {"reference_labels": 1, "reference_train": 2, "reference_predict": 2}
+    assert workflow.run() == {**sibling, "evaluate": 1, "report": 1}
     stages = list(pd.read_csv(workflow.results / "default" / "metrics.csv")["stage"])
     assert stages[-2:] == ["reference_zero_shot", "reference_single_positive"]
 
@@ -48,13 +48,13 @@ def test_true_labels_never_reach_training(workflow):
         made_from[row["output_file"]] = [name for name in row["input-file(s)"].split(",") if name]
 
     def ancestors(name):
-        found, waiting = set(), [name]
+        result, waiting = set(), [name]
         while waiting:
             name = waiting.pop()
-            if name not in found:
-                found.add(name)
+            if name not in result:
+                result.add(name)
                 waiting.extend(made_from.get(name, []))
-        return found
+        return result
 
     for adapter in (f"{run}/adapter.safetensors", f"{run}/references/zero_shot/adapter.safetensors"):
         before = ancestors(adapter)
@@ -130,19 +130,19 @@ def test_a_manifest_rebuilt_with_equal_content_reruns_nothing_else(workflow):
     assert workflow.run("--dry-run") == {}
 
 
-def test_touched_photos_rerun_the_manifest_alone(workflow):
-    for photo in (workflow.folder / "photos").rglob("*.jpg"):
-        os.utime(photo)
+def test_touched_images_rerun_the_manifest_alone(workflow):
+    for image in (workflow.folder / "images").rglob("*.jpg"):
+        os.utime(image)
     assert workflow.run() == {"manifest": 1}
     assert workflow.run("--dry-run") == {}
 
 
-def test_new_photos_encode_the_shards_that_they_fall_in(workflow):
+def test_new_images_encode_the_shards_that_they_fall_in(workflow):
     chunk = workflow.results / "default" / "views.zarr" / "crops" / "c" / "0" / "0" / "0"
     before = chunk.stat().st_mtime_ns
-    for i in range(1000, 1020):  # 29 photos in all: shard 1 is filled up, 2 and 3 are new
-        draw_photo(workflow.folder / "photos" / f"a{i}.jpg", i)
+    for i in range(1000, 1020):  # 29 images in all: shard 1 is filled up, 2 and 3 are new
+        draw_image(workflow.folder / "images" / f"a{i}.jpg", i)
     jobs = workflow.run()
-    assert jobs == {"manifest": 1, "truth": 1, "encode_photos": 3, "encode_crops": 3, "seal": 1, **AFTER_SCORE}
+    assert jobs == {"manifest": 1, "truth": 1, "encode_images": 3, "encode_crops": 3, "seal": 1, **AFTER_SCORE}
     assert chunk.stat().st_mtime_ns == before
     assert workflow.run() == {}

@@ -1,4 +1,4 @@
-"""A teacher trained with a sigmoid and a single class, from photos to report, and what reads the results."""
+"""A teacher trained with a sigmoid and a single class, from images to report, and what reads the results."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import pytest
 import torch
 import workflow_run
 
-from cutsew.config.networks import Teacher
+from cutsew.config.networks import TeacherConfig
 from cutsew.models import teachers
 from cutsew.storage.zarr_reader import array_of, open_group, read
 
@@ -26,7 +26,7 @@ def finished(workflow):
         teacher__open_clip__model="cutsew-tiny-sigmoid",
         predict={"tiles": True, "ensemble": "teacher"},
         explain__pairs=2,
-        runs={"soft": {"fuse.rule": "soft", "targets.count": "auto", "student.head": "linear", **PLAIN}},
+        runs={"soft": {"fuse.rule": "soft", "targets.labels_per_image": "auto", "student.head": "linear", **PLAIN}},
     )
     workflow.run()
     return workflow
@@ -46,7 +46,7 @@ def test_the_logits_are_the_models_own(finished):
     """Zero-shot logits of the stored embeddings: scale * cosine + bias, strongly negative and all different."""
     folder = finished.results / "default"
     chosen = {"model": "cutsew-tiny-sigmoid", "pretrained": "demo", "image_size": 96}
-    teacher = teachers.build(Teacher.model_validate({"open_clip": chosen}), "cpu")
+    teacher = teachers.build(TeacherConfig.model_validate({"open_clip": chosen}), "cpu")
     views = torch.from_numpy(z_of(folder, "views", "global").astype(np.float32))
     cosine = torch.nn.functional.normalize(views, dim=1) @ teacher.embed_texts([f"a photo of a {CLASS}"]).T
     expected = (teacher.logit_scale * cosine + teacher.logit_bias).numpy()
@@ -55,7 +55,7 @@ def test_the_logits_are_the_models_own(finished):
     assert z.shape == (9, 1) and z.max() < 0 and len(np.unique(z)) == 9
 
 
-def test_every_stage_keeps_photos_apart(finished):
+def test_every_stage_keeps_images_apart(finished):
     for run, name in (("default", "fused"), ("default", "pseudo"), ("soft", "fused"), ("soft", "targets")):
         z = z_of(finished.results / run, name)
         assert np.isfinite(z).all() and len(np.unique(z)) == 9, (run, name)
@@ -73,26 +73,26 @@ def test_every_table_and_tool_takes_one_class(finished):
     cutsew(finished, "audit", str(folder))
     cutsew(finished, "audit", str(folder), "--class", CLASS)
     cutsew(finished, "audit", str(folder), "--image", "held-out/1.jpg")
-    assert json.loads(cutsew(finished, "predict", "photos/held-out", str(folder), "-", "--format", "json"))
-    cutsew(finished, "predict", "photos/held-out", str(folder), "both.csv", "--ensemble")
-    cutsew(finished, "predict", "photos/held-out", str(folder), "tiles.csv", "--tiles")
+    assert json.loads(cutsew(finished, "predict", "images/held-out", str(folder), "-", "--format", "json"))
+    cutsew(finished, "predict", "images/held-out", str(folder), "both.csv", "--ensemble")
+    cutsew(finished, "predict", "images/held-out", str(folder), "tiles.csv", "--tiles")
     cutsew(finished, "export", str(folder), "exported")
     for kind, name in (("fiftyone", "f.json"), ("coco", "c.json"), ("cleanlab", "l.npz")):
         cutsew(finished, "labels", str(folder), name, "--format", kind)
-    cutsew(finished, "predict", "photos/held-out", "exported/model.onnx", "onnx.csv")
+    cutsew(finished, "predict", "images/held-out", "exported/model.onnx", "onnx.csv")
 
 
 def test_an_edit_of_the_activation_encodes_nothing(finished):
     finished.edit(score={"activation": "softmax"}, prompts={"background": ["sky", "wall"]}, runs={})
     finished.edit(student__kind="none", predict={"tiles": False, "ensemble": "none"})
     jobs = finished.run()
-    assert {"text", "score", "fuse"} <= set(jobs) and not {"encode_photos", "encode_crops", "seal"} & set(jobs)
+    assert {"text", "score", "fuse"} <= set(jobs) and not {"encode_images", "encode_crops", "seal"} & set(jobs)
     folder = finished.results / "default"
     p = 1 / (1 + np.exp(-z_of(folder, "logits", "zero_shot").astype(float)))
     assert (p < 1).all() and open_group(folder / "text.zarr")["word"][:].tolist() == ["sky", "wall"]
     finished.edit(prompts={"background": ["sky", "wall", "grass"]})
     jobs = finished.run()
-    assert {"text", "score", "fuse"} <= set(jobs) and not {"encode_photos", "encode_crops", "seal"} & set(jobs)
+    assert {"text", "score", "fuse"} <= set(jobs) and not {"encode_images", "encode_crops", "seal"} & set(jobs)
     finished.edit(prompts={"background": []})
     done = finished.snakemake()
     assert done.returncode != 0 and "cutsew: classes: one class needs something to compete with" in done.stderr

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from test_kills import content
-from workflow_run import ROOT, SETTINGS, Real, draw_photo
+from workflow_run import ROOT, SETTINGS, Real, draw_image
 
 pytestmark = pytest.mark.slurm
 
@@ -24,7 +24,7 @@ HOME = Path(os.environ.get("CUTSEW_SLURM_DIR", "/tmp/cutsew-slurm"))
 PROFILE = ["--profile", str(ROOT / "workflow" / "profiles" / "slurm")]
 SITE = ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "2"]
 SITE += ["--seconds-between-status-checks", "2", "--latency-wait", "10", "--set-threads"]
-SITE += [f"{rule}=1" for rule in ("encode_photos", "encode_crops", "train", "predict", "explain")]
+SITE += [f"{rule}=1" for rule in ("encode_images", "encode_crops", "train", "predict", "explain")]
 NODES = {"n1", "n2"}
 TRAINING = "cutsew --log .*{}.* train "  # the command line of a training on a node
 
@@ -32,8 +32,8 @@ TRAINING = "cutsew --log .*{}.* train "  # the command line of a training on a n
 def cannot(*more):
     if os.geteuid() != 0:
         return "starting Slurm needs root"
-    lost = [name for name in ("slurmctld", "slurmd", "munged", "sbatch", *more) if shutil.which(name) is None]
-    return f"not installed: {', '.join(lost)} (tests/slurm/cluster.sh install)" if lost else None
+    missing = [name for name in ("slurmctld", "slurmd", "munged", "sbatch", *more) if shutil.which(name) is None]
+    return f"not installed: {', '.join(missing)} (tests/slurm/cluster.sh install)" if missing else None
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +47,10 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory):
-    """The same photos and settings, run on this machine."""
+    """The same images and settings, run on this machine."""
     folder = tmp_path_factory.mktemp("local")
     for i in range(9):
-        draw_photo(folder / "photos" / (f"held-out/{i}.jpg" if i < 3 else f"{i}.jpg"), i)
+        draw_image(folder / "images" / (f"held-out/{i}.jpg" if i < 3 else f"{i}.jpg"), i)
     settings = json.loads(json.dumps(SETTINGS))
     settings["dataset"]["truth"] = None
     settings["train"] |= {"epochs": 120}
@@ -62,8 +62,8 @@ def local(tmp_path_factory):
 
 @pytest.fixture
 def workflow(local, cluster, tmp_path):
-    """A folder with the same photos and no results."""
-    shutil.copytree(local.folder / "photos", tmp_path / "photos")
+    """A folder with the same images and no results."""
+    shutil.copytree(local.folder / "images", tmp_path / "images")
     return Real(tmp_path, local.settings)
 
 
@@ -91,8 +91,8 @@ def starts(workflow, rule, *arguments):
     printed = []
     for line in process.stdout:
         printed.append(line)
-        if found := re.search(rf"submitted with SLURM jobid (\d+) \(log: \S+/rule_{rule}/", line):
-            job = found[1]
+        if result := re.search(rf"submitted with SLURM jobid (\d+) \(log: \S+/rule_{rule}/", line):
+            job = result[1]
             break
     while asked("squeue", "-h", "-j", job, "-o", "%T") != "RUNNING":
         time.sleep(0.1)
@@ -113,7 +113,7 @@ def wait_for(done, seconds=120):
 
 def test_the_heavy_stages_run_as_jobs_and_make_the_same(workflow, local):
     output = completes(workflow, local)
-    heavy = {"manifest": 1, "text": 1, "encode_photos": 2, "encode_crops": 2, "score": 1, "fuse": 1}
+    heavy = {"manifest": 1, "text": 1, "encode_images": 2, "encode_crops": 2, "score": 1, "fuse": 1}
     assert submitted(output) == {**heavy, "correct": 1, "train": 1, "predict": 1}
     for name in ("images", "logits", "adapter", "scores"):
         record = json.loads((workflow.results / "default" / f"{name}.json").read_text())
@@ -133,11 +133,11 @@ def test_encoding_as_a_job_array(workflow, local):
 
 def test_a_job_without_enough_memory_is_tried_again_with_more(workflow):
     target = "results/tiny/default/views.zarr/global/c/0/0"
-    more = ("--set-resources", "encode_photos:mem_mb=300 + (attempt - 1) * 2000")
+    more = ("--set-resources", "encode_images:mem_mb=300 + (attempt - 1) * 2000")
     status, output = on_cluster(workflow, target, *more, retries=1)
     assert status == 0, output
-    assert submitted(output)["encode_photos"] == 2 and "Trying to restart job" in output
-    asked_for = re.findall(r"rule encode_photos:.*?mem_mb=(\d+)", output, re.DOTALL)
+    assert submitted(output)["encode_images"] == 2 and "Trying to restart job" in output
+    asked_for = re.findall(r"rule encode_images:.*?mem_mb=(\d+)", output, re.DOTALL)
     assert asked_for == ["300", "2300"]
 
 

@@ -16,8 +16,8 @@ AFTER_FUSE = ("fuse", "correct", "train", "predict", "thresholds", "evaluate")
 def sweep_files(workflow):
     folder = workflow.folder / "sweeps"
     folder.mkdir()
-    made = {"title": "alpha", "grid": {"fuse.alpha": [0, 0.5]}, "seeds": [9, 10], "against": "alpha=0"}
-    (folder / "alpha.yaml").write_text(yaml.safe_dump(made))
+    result = {"title": "alpha", "grid": {"fuse.alpha": [0, 0.5]}, "seeds": [9, 10], "against": "alpha=0"}
+    (folder / "alpha.yaml").write_text(yaml.safe_dump(result))
     (folder / "bad.yaml").write_text(yaml.safe_dump({"title": "x", "grid": {"fuse.alhpa": [1]}}))
 
 
@@ -44,7 +44,7 @@ def test_shared_stages_run_once(workflow):
         "manifest": 1,
         "truth": 1,
         "text": 1,
-        "encode_photos": 2,
+        "encode_images": 2,
         "encode_crops": 2,
         "seal": 1,
         "score": 1,
@@ -91,12 +91,12 @@ def test_the_base_run_takes_what_the_sweep_has_made(workflow):
 
 def test_paper_and_released_side_by_side(workflow):
     workflow.edit(runs={"released": {"method": "released", "cut.passes": 4}})
-    own = "results/tiny/released"
-    jobs = workflow.run(f"{own}/patches.parquet")
+    local_values = "results/tiny/released"
+    jobs = workflow.run(f"{local_values}/patches.parquet")
     jobs.pop("manifest", None)
     assert jobs == {
         "text": 1,
-        "encode_photos": 2,
+        "encode_images": 2,
         "encode_crops": 4,
         "seal": 1,
         "score": 1,
@@ -106,5 +106,5 @@ def test_paper_and_released_side_by_side(workflow):
     }
     record = json.loads((workflow.results / "released" / "patches.json").read_text())
     assert "pseudo.zarr/zarr.json" in record["inputs"]
-    made = json.loads((workflow.results / "released" / "fused.json").read_text())
-    assert made["settings"]["fuse"] == {"rule": "gated", "gate": 0.01, "passes": None}
+    result = json.loads((workflow.results / "released" / "fused.json").read_text())
+    assert result["settings"]["fuse"] == {"rule": "gated", "gate": 0.01, "passes": None}

@@ -21,8 +21,8 @@ def test_both_in_one_run_share_all_but_the_scores(workflow, monkeypatch):
     done = workflow.snakemake("--dry-run")
     assert done.returncode == 0, done.stderr
     jobs = Counter(JOB.findall(done.stdout))
-    twice = ("fuse", "correct", "train", "predict", "thresholds", "labels_table", "evaluate", "report")
-    assert {rule: jobs[rule] for rule in twice} == dict.fromkeys(twice, 2)
+    duplicates = ("fuse", "correct", "train", "predict", "thresholds", "labels_table", "evaluate", "report")
+    assert {rule: jobs[rule] for rule in duplicates} == dict.fromkeys(duplicates, 2)
     assert (jobs["tagclip"], jobs["seal_tagclip"], jobs["encode_crops"]) == (2, 1, 2)
     assert jobs["text"] == jobs["seal"] == jobs["score"] == jobs["select"] == 1
     assert "--tagclip results/tiny/default/tagclip.zarr/zarr.json" in done.stdout

@@ -5,16 +5,16 @@ import re
 import subprocess
 
 import pytest
-from workflow_run import SETTINGS, Real, draw_photo
+from workflow_run import SETTINGS, Real, draw_image
 
 pytestmark = pytest.mark.workflow
 
 
 def of_dataset(folder, name):
     settings = json.loads(json.dumps(SETTINGS)) | {"student": {"kind": "none"}}
-    settings["dataset"] |= {"name": name, "root": f"photos-{name}", "truth": None, "test": {}}
+    settings["dataset"] |= {"name": name, "root": f"images-{name}", "truth": None, "test": {}}
     for i in range(3):
-        draw_photo(folder / f"photos-{name}" / f"{name}{i}.jpg", len(name) + i + 100 * (name == "two"))
+        draw_image(folder / f"images-{name}" / f"{name}{i}.jpg", len(name) + i + 100 * (name == "two"))
     (folder / f"{name}.yaml").write_text(json.dumps(settings))
     return Real(folder, settings)
 
@@ -31,11 +31,11 @@ def test_a_second_run_is_refused_and_another_dataset_runs_beside(tmp_path):
     assert errors == [line for line in errors if f"results/one: snakemake (process {first.pid} on " in line]
     assert len(errors) == 1 and errors[0].endswith("wait for it to finish, or give this run another dataset.name")
     assert one.snakemake("--configfile", "one.yaml", "--dry-run").returncode == 0
-    said = ["".join(lines), other.communicate()[0]]
-    assert [first.wait(), other.wait()] == [0, 0], said
+    stated = ["".join(lines), other.communicate()[0]]
+    assert [first.wait(), other.wait()] == [0, 0], stated
     for name in ("one", "two"):
         home = tmp_path / "results" / name / "default"
         assert home.joinpath("report.html").exists()
         assert one.snakemake("--configfile", f"{name}.yaml").stderr.count("Nothing to be done")
-        made = json.loads(home.joinpath("images.json").read_text())
-        assert made["settings"]["dataset"]["root"] == f"photos-{name}"
+        result = json.loads(home.joinpath("images.json").read_text())
+        assert result["settings"]["dataset"]["root"] == f"images-{name}"

@@ -16,10 +16,10 @@ REAL = Path(sys.executable)
 def both(folder, *words, **options):
     """Run words with both; return what ended how."""
     run = {"cwd": folder, "capture_output": True, "text": True, **options}
-    found = [
+    result = [
         subprocess.run([python, *words], check=False, **run) for python in (Workflow.warm.binaries / "python", REAL)
     ]
-    return [(done.returncode, done.stdout, done.stderr) for done in found]
+    return [(done.returncode, done.stdout, done.stderr) for done in result]
 
 
 def test_commands_end_and_print_as_they_do_in_a_process_of_their_own(tmp_path):
@@ -43,9 +43,9 @@ def test_anything_else_is_the_real_pythons(tmp_path):
 def test_a_killed_command_ends_by_its_signal(tmp_path):
     os.mkfifo(tmp_path / "log")
     words = [Workflow.warm.binaries / "python", "-P", "-m", "cutsew", "--log", "log", "verify", "nowhere"]
-    with subprocess.Popen(words, cwd=tmp_path) as asked:  # its process waits for a reader of the log
+    with subprocess.Popen(words, cwd=tmp_path) as requested:  # its process waits for a reader of the log
         children = Path(f"/proc/{Workflow.warm.server.pid}/task/{Workflow.warm.server.pid}/children")
         while not (numbers := children.read_text().split()):
-            assert asked.poll() is None
+            assert requested.poll() is None
         os.kill(int(numbers[0]), 9)
-        assert asked.wait() == -9
+        assert requested.wait() == -9

@@ -18,12 +18,16 @@ from cutsew.pipeline.snakemake_call import (
 )
 from cutsew.pipeline.workflow_plan import read_workflow_plan
 from cutsew.provenance.changes import ChangeReporter
-from cutsew.runtime.processes import announce, claim, snakemake_command
+from cutsew.runtime.processes import (
+    set_owner_process,
+    acquire_run_lock,
+    snakemake_command,
+)
 
 RULES = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
 
 # Jobs on nodes keep the command of the snakemake that submitted them.
-announce(
+set_owner_process(
     snakemake_command(
         workflow.main_snakefile,
         workflow.overwrite_configfiles,
@@ -103,7 +107,7 @@ def optional(stage, name):
 
 def manifest(wildcards):
     """Input: the manifest, after its checkpoint. Used as ancient(): params have digests of what it lists."""
-    owner = PLAN.owner(wildcards.run, "manifest")
+    owner = PLAN.source_run(wildcards.run, "manifest")
     return checkpoints.manifest.get(dataset=wildcards.dataset, run=owner).output.images
 
 

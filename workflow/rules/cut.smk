@@ -1,4 +1,4 @@
-# Cutting: score the whole photo and M crops with the teacher, and fuse the logits.
+# Cutting: score the whole image and M crops with the teacher, and fuse the logits.
 
 
 rule tiny_clip:
@@ -39,7 +39,7 @@ rule text:
         )
 
 
-rule encode_photos:
+rule encode_images:
     input:
         images=ancient(artifact("manifest", "images.parquet")),
         weights=optional("tiny_clip", "cutsew-tiny.safetensors"),

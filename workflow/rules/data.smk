@@ -1,4 +1,4 @@
-# The photos: what there is, in a stable order; and apart from it their true labels, where there are any.
+# The images: what there is, in a stable order; and apart from it their true labels, where there are any.
 
 
 rule demo_world:

@@ -1,4 +1,4 @@
-# What comes out: a table of every photo's labels, and one page that shows them and why.
+# What comes out: a table of every image's labels, and one page that shows them and why.
 
 
 rule labels_table:
@@ -61,7 +61,7 @@ rule report:
             caption="../report/scenes.rst",
             category="Runs",
             subcategory="{run}",
-            labels={"run": "{run}", "shows": "six photos"},
+            labels={"run": "{run}", "shows": "six images"},
         ),
         record="results/{dataset}/{run}/report.json",
     log:

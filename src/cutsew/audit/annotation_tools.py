@@ -14,7 +14,7 @@ from cutsew.audit.label_export import Labels
 from cutsew.audit.label_formats import json_file, refuse_without_files, said_of, shown, write_list
 from cutsew.errors import UserError
 from cutsew.method.correct import LEFT
-from cutsew.storage.atomic import replacing, write_text
+from cutsew.storage.atomic import atomic_path, write_text
 
 LOCAL_FILES = "/data/local-files/?d="
 """Where Label Studio serves the files below its LOCAL_FILES_DOCUMENT_ROOT."""
@@ -56,12 +56,12 @@ def write_label_studio(path: Path, labels: Labels, root: Path | None = None, url
 
 def _tasks(labels: Labels, root: Path, url: str) -> Iterator[tuple[dict[str, Any], int]]:
     """Give each task, and how many labels it has."""
-    said = said_of(labels)
+    stated = said_of(labels)
     for batch in shown(labels):
         model = f"cutsew {batch.stage}"
         for name, file, split, named, p in batch.rows(("id", "path", "split"), batch.named, batch.confidence):
             data = {"image": url + quote(_below(file, root)), "id": name, "split": split, "stage": batch.stage}
-            data["by_human"] = said.get(name, {})
+            data["by_human"] = stated.get(name, {})
             choices = {"choices": [labels.classes[c] for c in np.flatnonzero(named)]}
             result = {"from_name": TAG, "to_name": "image", "type": "choices", "value": choices}
             score = float(np.maximum(p, 1 - p).min())
@@ -93,10 +93,10 @@ def write_cvat(path: Path, labels: Labels, root: Path | None = None) -> int:
 
     """
     if root is None:
-        folders = {os.path.dirname(os.path.abspath(file)) for file in labels.photos["path"] if file}  # noqa: PTH100, PTH120
+        folders = {os.path.dirname(os.path.abspath(file)) for file in labels.images["path"] if file}  # noqa: PTH100, PTH120
         root = Path(os.path.commonpath(folders)) if folders else Path("/")
     root, count = root.resolve(), 0
-    with replacing(path) as draft, draft.open("w", encoding="utf-8") as out:
+    with atomic_path(path) as draft, draft.open("w", encoding="utf-8") as out:
         out.write(
             '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n<meta><task><labels>\n'
         )
@@ -107,11 +107,11 @@ def write_cvat(path: Path, labels: Labels, root: Path | None = None) -> int:
         number = 0
         for batch in shown(labels):
             columns = ("id", "path", "width", "height")
-            for name, file, width, height, named, said in batch.rows(columns, batch.named, batch.said):
+            for name, file, width, height, named, stated in batch.rows(columns, batch.named, batch.said):
                 image = _attribute(_below(file, root) if file else name, "image")
                 out.write(f'<image id="{number}" name={image} width="{width}" height="{height}">\n')
                 for c in np.flatnonzero(named):
-                    source = "auto" if said[c] == LEFT else "manual"
+                    source = "auto" if stated[c] == LEFT else "manual"
                     out.write(f'<tag label={_attribute(labels.classes[c], "class")} source="{source}"></tag>\n')
                 out.write("</image>\n")
                 number, count = number + 1, count + int(named.sum())
@@ -122,9 +122,9 @@ def write_cvat(path: Path, labels: Labels, root: Path | None = None) -> int:
 def _below(file: str, root: Path) -> str:
     """Return a path relative to a folder, with slashes; links of the file itself are not followed."""
     place = Path(os.path.abspath(file))  # noqa: PTH100
-    for found in (place, place.parent.resolve() / place.name):
-        if found.is_relative_to(root):
-            return found.relative_to(root).as_posix()
+    for result in (place, place.parent.resolve() / place.name):
+        if result.is_relative_to(root):
+            return result.relative_to(root).as_posix()
     raise UserError(f"--root: {file} does not lie below {root}; name a folder that holds all images")
 
 

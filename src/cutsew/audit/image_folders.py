@@ -22,7 +22,7 @@ from cutsew.audit.label_export import Labels
 from cutsew.audit.label_formats import refuse_without_files, shown
 from cutsew.errors import UserError, some
 from cutsew.method.correct import LEFT
-from cutsew.storage.atomic import replacing
+from cutsew.storage.atomic import atomic_path
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def write_huggingface(folder: Path, labels: Labels, *, copy: bool = False) -> in
     refuse_without_files("huggingface", labels)
     _refuse_filled(folder)
     place, count = _placing(copy), 0
-    with replacing(folder) as draft, ExitStack() as files:
+    with atomic_path(folder) as draft, ExitStack() as files:
         lists: dict[str, IO[str]] = {}
         for batch in shown(labels):
             values = (batch.named, batch.confidence, batch.said != LEFT)
@@ -66,10 +66,10 @@ def write_huggingface(folder: Path, labels: Labels, *, copy: bool = False) -> in
                     lists[split] = files.enter_context(out)
                 called = _numbered(row, file)
                 place(file, draft / split / called)
-                told = {"file_name": called, "id": name, "labels": [labels.classes[c] for c in np.flatnonzero(named)]}
-                told["probabilities"] = [float(value) for value in p[named]]
-                told["by_human"] = [labels.classes[c] for c in np.flatnonzero(by_human)]
-                lists[split].write(json.dumps(told | {"stage": batch.stage}, ensure_ascii=False) + "\n")
+                result = {"file_name": called, "id": name, "labels": [labels.classes[c] for c in np.flatnonzero(named)]}
+                result["probabilities"] = [float(value) for value in p[named]]
+                result["by_human"] = [labels.classes[c] for c in np.flatnonzero(by_human)]
+                lists[split].write(json.dumps(result | {"stage": batch.stage}, ensure_ascii=False) + "\n")
                 count += int(named.sum())
     return count
 
@@ -95,7 +95,7 @@ def write_yolo(folder: Path, labels: Labels, *, copy: bool = False) -> int:
     place, names = _placing(copy), folder_names(labels.classes)
     seen: dict[str, set[int]] = defaultdict(set)
     count = without = 0
-    with replacing(folder) as draft, ExitStack() as files:
+    with atomic_path(folder) as draft, ExitStack() as files:
         draft.mkdir(parents=True)
         with (draft / "classes.csv").open("w", encoding="utf-8", newline="") as out:
             csv.writer(out, lineterminator="\n").writerows(
@@ -108,15 +108,15 @@ def write_yolo(folder: Path, labels: Labels, *, copy: bool = False) -> int:
             for row, name, file, split, named in batch.rows(COLUMNS, batch.named):
                 called = _numbered(row, file)
                 images.writerow((called, name, split))
-                found = np.flatnonzero(named)
-                without += not len(found)
-                for c in map(int, found):
+                result = np.flatnonzero(named)
+                without += not len(result)
+                for c in map(int, result):
                     home = draft / YOLO_SPLITS[split] / names[c]
                     if c not in seen[split]:
                         home.mkdir(parents=True)
                         seen[split].add(c)
                     place(file, home / called)
-                count += len(found)
+                count += len(result)
     if without:
         log.warning("%d images have no label and are in no folder of a class", without)
     differ = seen["train"] ^ seen["test"] if all(split in labels.stages for split in YOLO_SPLITS) else set()
@@ -128,7 +128,7 @@ def write_yolo(folder: Path, labels: Labels, *, copy: bool = False) -> int:
 
 def folder_names(classes: list[str]) -> list[str]:
     """Name a folder after each class: slashes, control characters and a leading dot are replaced, long names cut."""
-    found: list[str] = []
+    result: list[str] = []
     taken: set[str] = set()
     for name in classes:
         plain = re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|]', "_", name.strip()).rstrip(". ")
@@ -137,8 +137,8 @@ def folder_names(classes: list[str]) -> list[str]:
         while called.casefold() in taken:
             number, called = number + 1, f"{plain}-{number}"
         taken.add(called.casefold())
-        found.append(called)
-    return found
+        result.append(called)
+    return result
 
 
 def _refuse_filled(folder: Path) -> None:

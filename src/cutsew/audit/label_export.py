@@ -1,4 +1,4 @@
-"""Labels for export: which stage's for which photos, read slice by slice."""
+"""Labels for export: which stage's for which images, read slice by slice."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from cutsew.errors import UserError
 from cutsew.method.correct import LEFT, PRESENT
 from cutsew.method.score import sigmoid
 from cutsew.storage.label_corrections import Corrections
-from cutsew.storage.manifest import SPLITS, slabs
-from cutsew.storage.predictions import FINAL, IMAGES_AT_ONCE, SPLIT_STAGES, Outcome
+from cutsew.storage.manifest import SPLITS, batched_slices
+from cutsew.storage.predictions import FINAL, IMAGES_AT_ONCE, SPLIT_STAGES, StagePredictions
 from cutsew.storage.result_tables import TABLE, read_thresholds
 
 Floats = npt.NDArray[np.float32]
@@ -28,11 +28,11 @@ STUDENT = ("student", "tiles", "ensemble")
 
 
 class Batch(NamedTuple):
-    """Some photos' labels.
+    """Some images' labels.
 
     Attributes:
         stage: whose labels they are.
-        photos: n rows of the manifest.
+        images: n rows of the manifest.
         named: (n, C) bool, the labels.
         proposed: (n, C) bool, the stage's own labels, whatever a human said.
         probabilities: (n, C) in [0, 1], the stage's own, whatever a human said.
@@ -41,7 +41,7 @@ class Batch(NamedTuple):
     """
 
     stage: str
-    photos: pd.DataFrame
+    images: pd.DataFrame
     named: npt.NDArray[np.bool_]
     proposed: npt.NDArray[np.bool_]
     probabilities: Floats
@@ -55,7 +55,7 @@ class Batch(NamedTuple):
 
     def rows(self, columns: Sequence[str], *arrays: npt.NDArray[Any]) -> Iterator[tuple[Any, ...]]:
         """Iterate over the images: their values of some columns of the manifest, then their rows of (n, C) arrays."""
-        return zip(*(self.photos[name] for name in columns), *arrays, strict=True)
+        return zip(*(self.images[name] for name in columns), *arrays, strict=True)
 
 
 @dataclass(frozen=True)
@@ -93,18 +93,18 @@ def thresholds_of(table: Path | None, classes: list[str], fixed: float) -> Thres
     """
     if table is None:
         return Thresholds(fixed)
-    found = read_thresholds(table, classes)
-    return Thresholds(fixed, found.choose(), found.rule)
+    result = read_thresholds(table, classes)
+    return Thresholds(fixed, result.choose(), result.rule)
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels of some photos.
+    """The labels of some images.
 
     Attributes:
-        outcomes: what each stage made of the photos.
-        stages: split -> stage whose labels its photos have.
-        photos: rows of the manifest, split after split; images without finite labels are excluded.
+        outcomes: what each stage made of the images.
+        stages: split -> stage whose labels its images have.
+        images: rows of the manifest, split after split; images without finite labels are excluded.
         left_out: how many those are.
         thresholds: from which probability a class is a label.
         sure: stage whose probabilities are exported with the labels; None for the labels' own.
@@ -112,20 +112,20 @@ class Labels:
 
     """
 
-    outcomes: Mapping[str, Outcome]
+    outcomes: Mapping[str, StagePredictions]
     stages: dict[str, str]
-    photos: pd.DataFrame
-    left_out: int
+    images: pd.DataFrame
+    num_excluded: int
     thresholds: Thresholds
-    sure: str | None = None
+    probability_stage: str | None = None
     corrections: Corrections | None = None
 
     @cached_property
     def corrected(self) -> Corrections | None:
-        """The corrections of the exported photos, or None."""
+        """The corrections of the exported images, or None."""
         if self.corrections is None:
             return None
-        rows = self.corrections.table["image"].isin(self.photos["id"])
+        rows = self.corrections.table["image"].isin(self.images["id"])
         return Corrections(self.corrections.table[rows], self.classes) or None
 
     @property
@@ -139,29 +139,31 @@ class Labels:
         return {stage: self.thresholds.told(stage) for stage in dict.fromkeys(self.stages.values())}
 
     def batches(self) -> Iterator[Batch]:
-        """Give the labels slice by slice, in the order of `photos`."""
+        """Give the labels slice by slice, in the order of `images`."""
         for split, stage in self.stages.items():
-            part = self.photos[self.photos["split"] == split]
+            part = self.images[self.images["split"] == split]
             thresholds = self.thresholds.of(stage, len(self.classes))
-            for rows in slabs(len(part), IMAGES_AT_ONCE):
-                here = part.iloc[rows]
-                p = self._probabilities(stage, here)
-                said = np.full(p.shape, LEFT, dtype=np.int8)
+            for rows in batched_slices(len(part), IMAGES_AT_ONCE):
+                rows_of_part = part.iloc[rows]
+                p = self._probabilities(stage, rows_of_part)
+                corrected = np.full(p.shape, LEFT, dtype=np.int8)
                 if self.corrections is not None:
-                    said = self.corrections.said(here["id"].tolist())
+                    corrected = self.corrections.said(rows_of_part["id"].tolist())
                 proposed = p >= thresholds
-                named = np.where(said == LEFT, proposed, said == PRESENT)
-                shown = p if self.sure is None else self._probabilities(self.sure, here)
-                yield Batch(stage, here, named, proposed, shown.astype(np.float32), said)
+                named = np.where(corrected == LEFT, proposed, corrected == PRESENT)
+                shown = (
+                    p if self.probability_stage is None else self._probabilities(self.probability_stage, rows_of_part)
+                )
+                yield Batch(stage, rows_of_part, named, proposed, shown.astype(np.float32), corrected)
 
     def shown(self, bar: "tqdm[Any]") -> Iterator[Batch]:
-        """Yield the batches and update a progress bar with their photos."""
+        """Yield the batches and update a progress bar with their images."""
         for batch in self.batches():
             yield batch
-            bar.update(len(batch.photos))
+            bar.update(len(batch.images))
 
-    def _probabilities(self, stage: str, photos: pd.DataFrame) -> npt.NDArray[np.float64]:
-        return sigmoid(self.outcomes[stage].read(photos["id"].tolist()).astype(np.float64)).astype(np.float64)
+    def _probabilities(self, stage: str, images: pd.DataFrame) -> npt.NDArray[np.float64]:
+        return sigmoid(self.outcomes[stage].read(images["id"].tolist()).astype(np.float64)).astype(np.float64)
 
 
 def choose(
@@ -184,46 +186,51 @@ def choose(
         by_hand: a human's corrections win over the stage.
 
     Raises:
-        UserError: no such stage, or it has no labels of those photos.
+        UserError: no such stage, or it has no labels of those images.
 
     """
     stages: dict[str, str] = {}
-    known = {name: _available(run, name) for name in SPLITS if run.ids(name)}
-    for name, there in known.items():
-        wanted = stage or (run.stages(name)[-1] if split is None or split == name else None)
-        if wanted in there and (sure is None or sure in there) and split in (None, name):
-            stages[name] = str(wanted)
+    stages_by_split = {name: _available(run, name) for name in SPLITS if run.ids(name)}
+    for name, available in stages_by_split.items():
+        requested = stage or (run.stages(name)[-1] if split is None or split == name else None)
+        if requested in available and (sure is None or sure in available) and split in (None, name):
+            stages[name] = str(requested)
     if not stages:
-        _refuse(run, stage, split, sure, known)
-    own = thresholds_of(run.path(TABLE), run.classes, run.threshold) if threshold is None else Thresholds(threshold)
-    photos, left_out = finite_photos(run.images, run.outcomes, stages, sure)
-    return Labels(run.outcomes, stages, photos, left_out, own, sure, run.corrections if by_hand else None)
+        _refuse(run, stage, split, sure, stages_by_split)
+    local_values = (
+        thresholds_of(run.path(TABLE), run.classes, run.threshold) if threshold is None else Thresholds(threshold)
+    )
+    image_rows, left_out = finite_images(run.images, run.outcomes, stages, sure)
+    return Labels(run.outcomes, stages, image_rows, left_out, local_values, sure, run.corrections if by_hand else None)
 
 
 def last_labels(
-    images: pd.DataFrame, outcomes: Mapping[str, Outcome], thresholds: Thresholds, corrections: Corrections | None
+    images: pd.DataFrame,
+    outcomes: Mapping[str, StagePredictions],
+    thresholds: Thresholds,
+    corrections: Corrections | None,
 ) -> Labels:
-    """Take every photo's last labels.
+    """Take every image's last labels.
 
     Args:
         images: the manifest.
-        outcomes: stage -> what it made of the photos.
+        outcomes: stage -> what it made of the images.
         thresholds: from which probability a class is a label.
         corrections: a human's; None for none.
 
     """
-    there = [split for split in SPLITS if (images["split"] == split).any()]
-    stages = {split: [name for name in SPLIT_STAGES[split] if name in outcomes][-1] for split in there}
-    photos, left_out = finite_photos(images, outcomes, stages, None)
-    return Labels(outcomes, stages, photos, left_out, thresholds, None, corrections)
+    available = [split for split in SPLITS if (images["split"] == split).any()]
+    stages = {split: [name for name in SPLIT_STAGES[split] if name in outcomes][-1] for split in available}
+    image_rows, left_out = finite_images(images, outcomes, stages, None)
+    return Labels(outcomes, stages, image_rows, left_out, thresholds, None, corrections)
 
 
-def finite_photos(
-    images: pd.DataFrame, outcomes: Mapping[str, Outcome], stages: Mapping[str, str], sure: str | None
+def finite_images(
+    images: pd.DataFrame, outcomes: Mapping[str, StagePredictions], stages: Mapping[str, str], sure: str | None
 ) -> tuple[pd.DataFrame, int]:
-    """Return the photos of some splits, and how many are left out.
+    """Return the images of some splits, and how many are left out.
 
-    Photos without finite labels are: held-out ones that a teacher of kind scores did not score.
+    Images without finite labels are: held-out ones that a teacher of kind scores did not score.
     """
     parts, count = [], 0
     for split, stage in stages.items():
@@ -234,21 +241,23 @@ def finite_photos(
             known &= np.concatenate(finite)
         parts.append(part[known])
         count += len(part)
-    photos = pd.concat(parts, ignore_index=True)
-    return photos, count - len(photos)
+    image_rows = pd.concat(parts, ignore_index=True)
+    return image_rows, count - len(image_rows)
 
 
 def _available(run: Run, split: str) -> list[str]:
-    """Name the stages that have labels of a split's photos; the teacher's are there of held-out ones too."""
+    """Name the stages that have labels of a split's images; the teacher's are there of held-out ones too."""
     named = [name for name, _ in stages_of(run, split) if name != FINAL]
     return [*named, *(name for name in ("pseudo",) if name in run.outcomes and name not in named)]
 
 
-def _refuse(run: Run, stage: str | None, split: str | None, sure: str | None, known: dict[str, list[str]]) -> None:
-    every = list(dict.fromkeys(name for there in known.values() for name in there))
-    for option, given in (("--stage", stage), ("--probabilities", sure)):
-        if given is not None and given not in every:
-            raise UserError(f"{option}: {given} is not a stage of {run.folder.name}{near(given, every)}")
-    here = f"{split} photos" if split else "photos that have both"
-    there = "; ".join(f"{name}: {', '.join(names)}" for name, names in known.items())
-    raise UserError(f"--stage: no labels of {stage or 'a stage'} for {here}; there are {there}")
+def _refuse(
+    run: Run, stage: str | None, split: str | None, sure: str | None, stages_by_split: dict[str, list[str]]
+) -> None:
+    every = list(dict.fromkeys(name for present in stages_by_split.values() for name in present))
+    for option, value in (("--stage", stage), ("--probabilities", sure)):
+        if value is not None and value not in every:
+            raise UserError(f"{option}: {value} is not a stage of {run.folder.name}{near(value, every)}")
+    scope = f"{split} images" if split else "images that have both"
+    available = "; ".join(f"{name}: {', '.join(names)}" for name, names in stages_by_split.items())
+    raise UserError(f"--stage: no labels of {stage or 'a stage'} for {scope}; there are {available}")

@@ -40,12 +40,12 @@ def queue(run: Run, count: int, split: str | None = None) -> pd.DataFrame:
         UserError: the run has no images of that split.
 
     """
-    wanted = [name for name in SPLITS if split in (None, name) and run.ids(name)]
-    if not wanted:
+    expected = [name for name in SPLITS if split in (None, name) and run.ids(name)]
+    if not expected:
         raise UserError(f"--split: {run.folder.name} has no {split} images; leave it out")
     thresholds = thresholds_of(run.path(TABLE), run.classes, run.threshold)
-    done = set(run.corrections.photos) if run.corrections is not None else set()
-    parts = [_scored(run, name, thresholds, done) for name in wanted]
+    done = set(run.corrections.images) if run.corrections is not None else set()
+    parts = [_scored(run, name, thresholds, done) for name in expected]
     scored = pd.concat(parts, ignore_index=True)
     pool = scored.sort_values("score", ascending=False, kind="stable").head(POOL * count).reset_index(drop=True)
     if pool.empty:
@@ -63,13 +63,13 @@ def _scored(run: Run, split: str, thresholds: Thresholds, done: set[str]) -> pd.
     """Score the images of a split, slice by slice."""
     ids = [name for name in run.ids(split) if name not in done]
     stages, classes = _stages(run, split), len(run.classes)
-    found: list[npt.NDArray[np.float64]] = [np.zeros((0, 2))]
-    with tqdm(total=len(ids), desc=f"next, {split}", unit="photo") as bar:
+    result: list[npt.NDArray[np.float64]] = [np.zeros((0, 2))]
+    with tqdm(total=len(ids), desc=f"next, {split}", unit="image") as bar:
         for blocks in zip(*(run.outcomes[stage].slices(ids) for stage in stages), strict=True):
             p = [decided(z, thresholds.of(stage, classes)) for stage, z in zip(stages, blocks, strict=True)]
-            found.append(np.stack([uncertainty(p[-1]), disagreement(p).sum(axis=1)], axis=1))
+            result.append(np.stack([uncertainty(p[-1]), disagreement(p).sum(axis=1)], axis=1))
             bar.update(len(blocks[0]))
-    values = np.concatenate(found)
+    values = np.concatenate(result)
     table = pd.DataFrame({"id": ids, "split": split, "uncertainty": values[:, 0], "disagreement": values[:, 1]})
     table["score"] = values.sum(axis=1)
     return table.dropna(subset=["score"])

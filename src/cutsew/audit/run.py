@@ -1,6 +1,6 @@
-"""A finished run to be audited: artefacts, settings, and its stages slice by slice.
+"""A finished run to be audited: artifacts, settings, and its stages slice by slice.
 
-- A run to be audited: its artefacts, wherever they are, and the settings they were made with.
+- A run to be audited: its artifacts, wherever they are, and the settings they were made with.
 - The stages of a split, read side by side slice by slice, so that memory is bounded whatever N.
 """
 
@@ -18,11 +18,11 @@ import pandas as pd
 import pydantic
 
 from cutsew.config.base import Section
-from cutsew.config.schema import Evaluate
+from cutsew.config.schema import EvaluateConfig
 from cutsew.errors import UserError
 from cutsew.method.fuse import WHOLE
 from cutsew.pipeline.graph import STAGES
-from cutsew.provenance.lineage import Made, Traces, plain, precedes
+from cutsew.provenance.lineage import ProvenanceIndex, StoredRecord, plain, precedes
 from cutsew.provenance.record import input_digest
 from cutsew.storage.label_corrections import FILE, Corrections, read_corrections
 from cutsew.storage.manifest import SPLITS, read_manifest
@@ -33,8 +33,8 @@ from cutsew.storage.predictions import (
     SPLIT_STAGES,
     ZARRS,
     Final,
-    Outcome,
-    open_outcomes,
+    StagePredictions,
+    open_predictions,
     read_truth,
 )
 from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read_rows
@@ -65,16 +65,16 @@ class Run:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder{_near_folders(folder)}; name a run's, results/<dataset>/<run>")
         self.folder = plain(folder)
-        self._traces = Traces()
+        self._traces = ProvenanceIndex()
         self._places = self._located()
         if self.path(MANIFEST) is None or self.path("logits.zarr") is None:
             raise UserError(f"{folder}: has no labels{_near_folders(folder)}; name a run's folder")
 
     def path(self, name: str) -> Path | None:
-        """Return where an artefact is, such as fused.zarr or references/smoothed/scores.zarr; None if nowhere."""
-        found = self._places.get(name, self.folder / name)
-        there = (found / "zarr.json").is_file() if found.suffix == ".zarr" else found.exists()
-        return found if there else None
+        """Return where an artifact is, such as fused.zarr or references/smoothed/scores.zarr; None if nowhere."""
+        result = self._places.get(name, self.folder / name)
+        available = (result / "zarr.json").is_file() if result.suffix == ".zarr" else result.exists()
+        return result if available else None
 
     def lost(self) -> list[Path]:
         """Return label Zarrs that a record names and that are not there."""
@@ -83,30 +83,30 @@ class Run:
 
     def elsewhere(self) -> dict[str, Path]:
         """Return what is read from the folders of other runs of the dataset: name -> path."""
-        found = ((name, self.path(name)) for name in sorted(self._places))
-        own, runs = self.folder, self.folder.parent
+        places = ((name, self.path(name)) for name in sorted(self._places))
+        local_values, runs = self.folder, self.folder.parent
         return {
             name: path
-            for name, path in found
-            if path is not None and path.is_relative_to(runs) and not path.is_relative_to(own)
+            for name, path in places
+            if path is not None and path.is_relative_to(runs) and not path.is_relative_to(local_values)
         }
 
-    def record(self, name: str) -> Made | None:
-        """Return the record of an artefact."""
+    def record(self, name: str) -> StoredRecord | None:
+        """Return the record of an artifact."""
         path = self.path(name)
-        return self._traces.maker(path) if path is not None else None
+        return self._traces.producer_of(path) if path is not None else None
 
     def settings(self, name: str, section: str, parse: Callable[[Any], Settings]) -> Settings:
-        """Return settings that an artefact was made with; the defaults where no record tells.
+        """Return settings that an artifact was made with; the defaults where no record tells.
 
         Raises:
             UserError: they are those of another version.
 
         """
-        made = self.record(name)
-        told = made.content.get("settings", {}).get(section, {}) if made is not None else {}
+        result = self.record(name)
+        values = result.content.get("settings", {}).get(section, {}) if result is not None else {}
         try:
-            return parse(told)
+            return parse(values)
         except pydantic.ValidationError:
             raise UserError(
                 f"{self.folder / name}: the {section} of its record is of another version; rerun the workflow"
@@ -118,20 +118,20 @@ class Run:
         return read_manifest(self._places.get(MANIFEST, self.folder / MANIFEST))
 
     @cached_property
-    def outcomes(self) -> dict[str, Outcome]:
-        """What each stage, and each reference student, made of the photos.
+    def outcomes(self) -> dict[str, StagePredictions]:
+        """What each stage, and each reference student, made of the images.
 
         Where a run was evaluated, what evaluate did not read was left in the folder by earlier settings.
         """
-        made = self.record("metrics.csv")
-        measured = {_name_in_run(path) for path in made.inputs} if made is not None else None
+        result = self.record("metrics.csv")
+        measured = {_name_in_run(path) for path in result.inputs} if result is not None else None
         students = {
             name.split("/")[1]: path
             for name in self._names_of_references()
             if (path := self.path(f"{name}/scores.zarr")) is not None and _is_in(f"{name}/scores.zarr", measured)
         }
         zarrs = [name for name in ZARRS.values() if _is_in(f"{name}.zarr", measured)]
-        return open_outcomes({name: self.path(f"{name}.zarr") for name in zarrs}, students)
+        return open_predictions({name: self.path(f"{name}.zarr") for name in zarrs}, students)
 
     @cached_property
     def corrections(self) -> Corrections | None:
@@ -147,21 +147,21 @@ class Run:
 
     def warn_of_edited_corrections(self) -> None:
         """Warn where the CSV of corrections was edited since the workflow read it."""
-        made = self.record(FILE) if self.corrections is not None else None
-        for path, digest in made.inputs.items() if made is not None else ():
+        result = self.record(FILE) if self.corrections is not None else None
+        for path, digest in result.inputs.items() if result is not None else ():
             if path.suffix != ".parquet" and (not path.is_file() or input_digest(path) != digest):
                 log.warning("%s has changed since these corrections were read; run snakemake to apply it", path)
 
     @cached_property
-    def final(self) -> Outcome | None:
+    def final(self) -> StagePredictions | None:
         """The labels in the end: each split's last stage with a human's corrections; None where there are none."""
         if self.corrections is None:
             return None
         last = {split: self.outcomes[self.stages(split)[-1]] for split in SPLITS if self.ids(split)}
         return Final(last, dict(zip(self.images["id"], self.images["split"], strict=True)), self.corrections)
 
-    def outcome(self, stage: str) -> Outcome:
-        """Return what a stage made of the photos, FINAL among the stages."""
+    def outcome(self, stage: str) -> StagePredictions:
+        """Return what a stage made of the images, FINAL among the stages."""
         return self.final if stage == FINAL and self.final is not None else self.outcomes[stage]
 
     @cached_property
@@ -172,33 +172,33 @@ class Run:
     @cached_property
     def threshold(self) -> float:
         """Decision threshold on the probability: that of evaluate."""
-        return self.settings("metrics.csv", "evaluate", Evaluate.model_validate).threshold
+        return self.settings("metrics.csv", "evaluate", EvaluateConfig.model_validate).threshold
 
     def stages(self, split: str) -> list[str]:
-        """Name the stages that a split's photos went through."""
+        """Name the stages that a split's images went through."""
         return [stage for stage in SPLIT_STAGES[split] if stage in self.outcomes]
 
     def ids(self, split: str) -> list[str]:
-        """Return the ids of a split's photos, in the order of the manifest."""
+        """Return the ids of a split's images, in the order of the manifest."""
         return [str(name) for name in self.images.loc[self.images["split"] == split, "id"]]
 
-    def photo(self, name: str) -> pd.Series:
-        """Return a photo's row of the manifest.
+    def image(self, name: str) -> pd.Series:
+        """Return an image's row of the manifest.
 
         Raises:
-            UserError: there is none of that id.
+            UserError: there is not one of that id.
 
         """
-        found = self.images[self.images["id"] == name]
-        if found.empty:
+        rows = self.images[self.images["id"] == name]
+        if rows.empty:
             raise UserError(f"--image: {name} is no image of {self.folder.name}{near(name, list(self.images['id']))}")
-        return found.iloc[0]
+        return rows.iloc[0]
 
     def class_number(self, name: str) -> int:
         """Return a class's place among the classes.
 
         Raises:
-            UserError: there is none of that name.
+            UserError: there is not one of that name.
 
         """
         if name not in self.classes:
@@ -211,24 +211,24 @@ class Run:
         return read_truth(path, ids, self.classes) if path is not None else None
 
     def _names_of_references(self) -> list[str]:
-        here = {f"{REFERENCES}/{path.name}" for path in (self.folder / REFERENCES).glob("*") if path.is_dir()}
+        present = {f"{REFERENCES}/{path.name}" for path in (self.folder / REFERENCES).glob("*") if path.is_dir()}
         recorded = {name.rpartition("/")[0] for name in self._places if name.startswith(f"{REFERENCES}/")}
-        return sorted(here | recorded)
+        return sorted(present | recorded)
 
     def _located(self) -> dict[str, Path]:
         order = {stage: number for number, stage in enumerate(STAGES)} | {"evaluate": len(STAGES)}
-        own = sorted(self._traces.of_folder(self.folder), key=lambda made: -order.get(made.stage, -1))
-        waiting, seen, places = deque(own), set[Path](), dict[str, Path]()
+        records = sorted(self._traces.of_folder(self.folder), key=lambda result: -order.get(result.stage, -1))
+        waiting, seen, places = deque(records), set[Path](), dict[str, Path]()
         while waiting:
-            made = waiting.popleft()
-            if made.record in seen:
+            output = waiting.popleft()
+            if output.record in seen:
                 continue
-            seen.add(made.record)
-            # The artefact named by its reader before the one that lies about: see the class.
-            for path in (*made.inputs, *made.outputs):
+            seen.add(output.record)
+            # The artifact named by its reader before the one that lies about: see the class.
+            for path in (*output.inputs, *output.outputs):
                 if all(parent.suffix != ".zarr" for parent in path.parents):  # a seal's outputs include chunk files
                     places.setdefault(_name_in_run(path), path)
-            waiting += [maker for path in made.inputs if (maker := self._traces.maker(path)) is not None]
+            waiting += [maker for path in output.inputs if (maker := self._traces.producer_of(path)) is not None]
         return places
 
 
@@ -243,8 +243,8 @@ def _name_in_run(path: Path) -> str:
 
 def near(name: str, names: Sequence[str]) -> str:
     """Suggest names that are nearly the one given."""
-    found = get_close_matches(name, names, n=3)
-    return f"; did you mean {' or '.join(found)}?" if found else f"; there are {', '.join(names[:3])}, ..."
+    matches = get_close_matches(name, names, n=3)
+    return f"; did you mean {' or '.join(matches)}?" if matches else f"; there are {', '.join(names[:3])}, ..."
 
 
 def _near_folders(folder: Path) -> str:
@@ -252,9 +252,9 @@ def _near_folders(folder: Path) -> str:
     folder = plain(folder)
     above = next(path for path in folder.parents if path.is_dir())
     globs = (root.glob(f"{depth}/logits.zarr") for root in (above, folder) for depth in ("*", "*/*"))
-    runs = {file.parent for found in globs for file in found}
-    found = get_close_matches(folder.name, sorted({run.name for run in runs}), n=2, cutoff=0.5)
-    named = [str(run) for run in sorted(runs) if run.name in found or run.is_relative_to(folder)][:2]
+    runs = {file.parent for result in globs for file in result}
+    matches = get_close_matches(folder.name, sorted({run.name for run in runs}), n=2, cutoff=0.5)
+    named = [str(run) for run in sorted(runs) if run.name in matches or run.is_relative_to(folder)][:2]
     return f" (did you mean {' or '.join(named)}?)" if named else ""
 
 
@@ -263,10 +263,10 @@ TEACHERS = ("fused", "pseudo", "overridden", "refined")
 
 
 class Slice(NamedTuple):
-    """Up to IMAGES_AT_ONCE photos of a stage.
+    """Up to IMAGES_AT_ONCE images of a stage.
 
     Attributes:
-        ids: of the n photos.
+        ids: of the n images.
         z: (n, C) logits.
         before: (n, C) logits of the stage before; None for the first and for reference students.
         from_crop: (n, C) bool, where a crop gave the fused value; None where that says nothing of the stage.
@@ -285,19 +285,19 @@ def stages_of(run: Run, split: str) -> list[tuple[str, str | None]]:
     Where a human corrected labels, FINAL is the last stage of the method.
     """
     stages = run.stages(split) + ([FINAL] if run.final is not None else [])
-    found: list[tuple[str, str | None]] = list(zip(stages, [None, *stages], strict=False))
+    edges: list[tuple[str, str | None]] = list(zip(stages, [None, *stages], strict=False))
     if split == "test":
-        found += [(stage, None) for stage in run.outcomes if stage.startswith(REFERENCE)]
-    return found
+        edges += [(stage, None) for stage in run.outcomes if stage.startswith(REFERENCE)]
+    return edges
 
 
 def slices(run: Run, stage: str, before: str | None, ids: list[str]) -> Iterator[Slice]:
-    """Yield a stage's labels of some photos with those of the previous stage."""
+    """Yield a stage's labels of some images with those of the previous stage."""
     winners = _winners(run, ids) if stage in TEACHERS and run.path("fused.zarr") is not None else None
     earlier = run.outcome(before).slices(ids) if before is not None else None
     for number, z in enumerate(run.outcome(stage).slices(ids)):
-        here = ids[number * IMAGES_AT_ONCE :][: len(z)]
-        yield Slice(here, z, next(earlier) if earlier else None, next(winners) if winners else None)
+        ids_of_slice = ids[number * IMAGES_AT_ONCE :][: len(z)]
+        yield Slice(ids_of_slice, z, next(earlier) if earlier else None, next(winners) if winners else None)
 
 
 def _winners(run: Run, ids: list[str]) -> Iterator[npt.NDArray[np.bool_]]:

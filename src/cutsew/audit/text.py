@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from cutsew.audit.summary import LISTS, MEASURED, Content
+from cutsew.audit.summary import LISTS, MEASURED, JsonDict
 from cutsew.storage.predictions import FINAL, REFERENCE
 
 NOTHING = "-"
@@ -26,46 +26,48 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:
         yield "  ".join(line).rstrip()
 
 
-def summary_lines(told: Content) -> Iterator[str]:
+def summary_lines(content: JsonDict) -> Iterator[str]:
     """Draw the summary of a run."""
-    classes = "1 class" if told["classes"] == 1 else f"{told['classes']} classes"
-    yield f"{told['run']}: {classes}; a class is predicted from probability {told['threshold']:g} on"
+    classes = "1 class" if content["classes"] == 1 else f"{content['classes']} classes"
+    yield f"{content['run']}: {classes}; a class is predicted from probability {content['threshold']:g} on"
     yield ""
-    measured = [name for name in MEASURED if any(row.get(name) is not None for row in told["stages"])]
-    columns = [*("stage", "split", "photos"), *measured, *("labels_per_photo", "confidence", "added", "removed")]
+    measured = [name for name in MEASURED if any(row.get(name) is not None for row in content["stages"])]
+    columns = [*("stage", "split", "images"), *measured, *("labels_per_image", "confidence", "added", "removed")]
     columns += ["from_crops", "without_labels"]
     yield from table(
-        [name.replace("_", " ") for name in columns], [[r.get(n) for n in columns] for r in told["stages"]]
+        [name.replace("_", " ") for name in columns], [[r.get(n) for n in columns] for r in content["stages"]]
     )
     if measured:
         yield ""
         yield f"{', '.join(measured)} in %, against true labels that were read for measuring only"
-    if told["corrections"] is not None:
+    if content["corrections"] is not None:
         yield ""
-        yield f"{FINAL}: the last stage's labels with manual corrections, excluded from metrics; {told['corrections']}"
-    if told["elsewhere"]:
+        yield (
+            f"{FINAL}: the last stage's labels with manual corrections, excluded from metrics; {content['corrections']}"
+        )
+    if content["elsewhere"]:
         yield ""
         yield "read from other runs' folders:"
-        yield from (f"  {path}" for path in told["elsewhere"].values())
-    if told["warnings"]:
+        yield from (f"  {path}" for path in content["elsewhere"].values())
+    if content["warnings"]:
         yield ""
-        yield from (f"warning: {text}" for text in told["warnings"])
+        yield from (f"warning: {text}" for text in content["warnings"])
 
 
-def class_lines(told: Content) -> Iterator[str]:
+def class_lines(content: JsonDict) -> Iterator[str]:
     """Draw the audit of a class."""
-    yield f"{told['class']}; a photo is labelled from probability {told['threshold']:g} on"
-    counts = ("stage", "split", "photos", "labelled", "added", "removed", "from_crops")
+    yield f"{content['class']}; an image is labeled from probability {content['threshold']:g} on"
+    counts = ("stage", "split", "images", "labeled", "added", "removed", "from_crops")
     yield ""
-    yield from table([name.replace("_", " ") for name in counts], [[r[n] for n in counts] for r in told["stages"]])
-    with_truth = any("truth" in photo for row in told["stages"] for kind in LISTS for photo in row[kind])
-    for row in told["stages"]:
+    yield from table([name.replace("_", " ") for name in counts], [[r[n] for n in counts] for r in content["stages"]])
+    with_truth = any("truth" in image for row in content["stages"] for kind in LISTS for image in row[kind])
+    for row in content["stages"]:
         yield ""
         yield f"{row['stage']}, {row['split']}"
-        lists = [[_ranked(photo) for photo in row[kind]] for kind in LISTS]
+        lists = [[_ranked(image) for image in row[kind]] for kind in LISTS]
         rows = list(zip_longest(*lists, fillvalue=""))
-        yield from (f"  {line}" for line in table(("strongest", "weakest labelled", "strongest not labelled"), rows))
-    if any("by_hand" in photo for row in told["stages"] for kind in LISTS for photo in row[kind]):
+        yield from (f"  {line}" for line in table(("strongest", "weakest labeled", "strongest not labeled"), rows))
+    if any("by_hand" in image for row in content["stages"] for kind in LISTS for image in row[kind]):
         yield ""
         yield f"! {SET_BY_HAND}"
     if with_truth:
@@ -73,55 +75,58 @@ def class_lines(told: Content) -> Iterator[str]:
         yield "+ true, x not true, ? not counted: true labels, read for this audit only"
 
 
-def photo_lines(told: Content) -> Iterator[str]:
-    """Draw the audit of a photo."""
-    image, sewn = told["image"], told["sewn"]
+def image_lines(content: JsonDict) -> Iterator[str]:
+    """Draw the audit of an image."""
+    image, sewn = content["image"], content["sewn"]
     yield f"{image['id']}: {image['split']}, {image['width']} x {image['height']} pixels, {image['path'] or 'no file'}"
     yield ""
-    stages = [[stage, ", ".join(names) or NOTHING] for stage, names in told["labels"].items()]
+    stages = [[stage, ", ".join(names) or NOTHING] for stage, names in content["labels"].items()]
     yield from table(("stage", "labels"), stages)
-    if told["truth"] is not None:
-        yield f"true labels: {', '.join(told['truth']['present']) or NOTHING} (read for {told['truth']['read_for']})"
-    yield from _views(told)
-    yield from _fusion(told)
-    yield from _stages(told)
+    if content["truth"] is not None:
+        yield (
+            f"true labels: {', '.join(content['truth']['present']) or NOTHING} (read for "
+            f"{content['truth']['read_for']})"
+        )
+    yield from _views(content)
+    yield from _fusion(content)
+    yield from _stages(content)
     yield ""
-    places = [f"{place['class']} (rank {place['rank'] + 1} of {place['of']})" for place in told["patches"]]
+    places = [f"{place['class']} (rank {place['rank'] + 1} of {place['of']})" for place in content["patches"]]
     yield f"patch set: {'in it for ' + ', '.join(places) if places else 'not in it'}"
     if sewn is not None:
         yield from _sewing(sewn)
 
 
-def _views(told: Content) -> Iterator[str]:
+def _views(content: JsonDict) -> Iterator[str]:
     yield ""
-    if not told["views"]:
-        yield "views: the teacher did not score this photo"
+    if not content["views"]:
+        yield "views: the teacher did not score this image"
         return
-    yield "views: what each is surest of (probability); boxes are left, top, right, bottom in pixels"
+    yield "top predictions per view (probability); boxes are left, top, right, bottom in pixels"
     rows = [
         [
             str(view["view"]) + ("" if view["fused"] else " (not fused)"),
             _box(view["box"]) + (" flipped" if view["flipped"] else ""),
             ", ".join(f"{best['class']} {best['probability']:.2f}" for best in view["top"]),
         ]
-        for view in told["views"]
+        for view in content["views"]
     ]
-    boxes = any(view["box"] for view in told["views"])
-    heads = ("view", "box", "surest of")
+    boxes = any(view["box"] for view in content["views"])
+    heads = ("view", "box", "top predictions")
     kept = [0, 1, 2] if boxes else [0, 2]
     yield from table([heads[i] for i in kept], [[row[i] for i in kept] for row in rows])
 
 
-def _fusion(told: Content) -> Iterator[str]:
-    if not told["classes"] or not told["views"]:
+def _fusion(content: JsonDict) -> Iterator[str]:
+    if not content["classes"] or not content["views"]:
         return
     yield ""
-    if told["fusion"]["rule"] == "tagclip":
-        yield from _patches(told)
+    if content["fusion"]["rule"] == "tagclip":
+        yield from _patches(content)
         return
-    yield f"fusion: logit (probability); {_rule(told['fusion'])}"
+    yield f"fusion: logit (probability); {_rule(content['fusion'])}"
     rows = []
-    for row in told["classes"]:
+    for row in content["classes"]:
         best = row["best_crop"]
         rows.append(
             [
@@ -135,28 +140,28 @@ def _fusion(told: Content) -> Iterator[str]:
                 ", ".join(map(str, row.get("held_back", []))) or NOTHING,
             ]
         )
-    lost = "lost to the gate" if told["fusion"]["rule"] == "gated" else "lost to alpha"
-    yield from table(("class", "whole photo", "best crop", "said", "counts as", "fused", "winner", lost), rows)
+    heading = "lost to the gate" if content["fusion"]["rule"] == "gated" else "lost to alpha"
+    yield from table(("class", "whole image", "best crop", "said", "counts as", "fused", "winner", heading), rows)
 
 
-def _counts_as(row: Content) -> str:
-    """Show what the best crop counts as; with rule standard the whole photo's standardized answer and the crop's."""
+def _counts_as(row: JsonDict) -> str:
+    """Show what the best crop counts as; with rule standard the whole image's standardized answer and the crop's."""
     if standard := row.get("standardized"):
         return f"{standard['whole']:+.2f}, {standard['best_crop']:+.2f}"
     return _answer(row["best_crop"]["suppressed"]) if row["best_crop"] else NOTHING
 
 
-def _patches(told: Content) -> Iterator[str]:
+def _patches(content: JsonDict) -> Iterator[str]:
     """Draw how TagCLIP's two answers were fused."""
-    yield f"TagCLIP: probabilities; the region's score has weight {told['fusion']['weight']:g}; no crop was fused"
+    yield f"TagCLIP: probabilities; the region's score has weight {content['fusion']['weight']:g}; no crop was fused"
     rows = [
         [row["class"], _answer(row["zero_shot"]), row["best_patch"], row["second_look"], _answer(row.get("fused"))]
-        for row in told["classes"]
+        for row in content["classes"]
     ]
-    yield from table(("class", "whole photo", "best patch", "second look", "fused"), rows)
+    yield from table(("class", "whole image", "best patch", "second look", "fused"), rows)
 
 
-def _rule(rule: Content) -> str:
+def _rule(rule: JsonDict) -> str:
     """Describe how views were fused."""
     match rule["rule"]:
         case "gated":
@@ -170,31 +175,31 @@ def _rule(rule: Content) -> str:
             how = f"{', '.join(named)}; all views as softened"
         case "standard":
             tau = rule["tau"]
-            parts = "whole photo plus best crop" if tau is None else f"soft maximum of all views, tau {tau:g}"
-            how = f"{parts}; counts as: whole photo and best crop in deviations from the mean of the classes"
+            parts = "whole image plus best crop" if tau is None else f"soft maximum of all views, tau {tau:g}"
+            how = f"{parts}; counts as: whole image and best crop in deviations from the mean of the classes"
         case _:
             how = f"alpha {rule['alpha']:g} on {rule['space']}s"
     return f"rule {rule['rule']}, {how}"
 
 
-def _stages(told: Content) -> Iterator[str]:
+def _stages(content: JsonDict) -> Iterator[str]:
     """Draw what came after the fusion; the correction's classes are starred."""
     known = ("fused", "pseudo", "targets", "overridden", "refined", "student", "tiles", "ensemble", FINAL)
-    stages = [stage for stage in known if any(row.get(stage) for row in told["classes"])]
-    stages += [stage for row in told["classes"][:1] for stage in row if stage.startswith(REFERENCE)]
+    stages = [stage for stage in known if any(row.get(stage) for row in content["classes"])]
+    stages += [stage for row in content["classes"][:1] for stage in row if stage.startswith(REFERENCE)]
     if not stages:
         return
     rows, heads = [], ["class", *stages]
-    for row in told["classes"]:
+    for row in content["classes"]:
         marks = {"pseudo": "*" if row.get("corrected") else ""}
         marks |= dict.fromkeys(("overridden", FINAL), "!" if row.get("by_hand") else "")
         cells = [row["class"], *(_answer(row.get(stage)) + marks.get(stage, "") for stage in stages)]
         cells += [f"{row['em']['moved_logit']:+.3f}"] if "em" in row else []
-        rows.append([*cells, row["truth"]] if told["truth"] is not None else cells)
-    if em := told["classes"][0].get("em"):
+        rows.append([*cells, row["truth"]] if content["truth"] is not None else cells)
+    if em := content["classes"][0].get("em"):
         heads.append("moved by EM and corrected again" if em["corrected_again"] else "moved by EM")
-    heads += ["truth (audit only)"] if told["truth"] is not None else []
-    rule = told["correction"]
+    heads += ["truth (audit only)"] if content["truth"] is not None else []
+    rule = content["correction"]
     yield ""
     by_hand = f"; ! {SET_BY_HAND}" if FINAL in stages else ""
     corrected = f"* changed by the correction ({rule['rule']}, beta {rule['beta']})"
@@ -202,9 +207,9 @@ def _stages(told: Content) -> Iterator[str]:
     yield from table(heads, rows)
 
 
-def _sewing(sewn: Content) -> Iterator[str]:
+def _sewing(sewn: JsonDict) -> Iterator[str]:
     if not sewn["enabled"]:
-        yield "sewing: none, photos were trained on as they are"
+        yield "sewing: none, images were trained on as they are"
         return
     looked, epochs = sewn["epochs_looked_through"], sewn["epochs"]
     many = f"{epochs} epochs" if looked == epochs else f"the first {looked} of {epochs} epochs"
@@ -214,7 +219,7 @@ def _sewing(sewn: Content) -> Iterator[str]:
     rows = [[epoch, "background", other["image"], _box(other["box"])] for epoch, other in pasted]
     rows += [[row["epoch"], "overlay", row["background"], _box(row["box"])] for row in sewn["as_overlay"]]
     if rows:
-        yield from table(("epoch", "this photo is", "the other photo", "box on the background"), rows)
+        yield from table(("epoch", "this image is", "the other image", "box on the background"), rows)
 
 
 def _cell(value: Any) -> str:  # noqa: ANN401
@@ -223,8 +228,8 @@ def _cell(value: Any) -> str:  # noqa: ANN401
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
-def _answer(told: Content | None) -> str:
-    return NOTHING if told is None else f"{told['logit']:.2f} ({told['probability']:.2f})"
+def _answer(content: JsonDict | None) -> str:
+    return NOTHING if content is None else f"{content['logit']:.2f} ({content['probability']:.2f})"
 
 
 def _winner(view: int | str) -> str:
@@ -235,6 +240,6 @@ def _box(box: Sequence[float] | None) -> str:
     return NOTHING if box is None else " ".join(f"{edge:g}" for edge in box)
 
 
-def _ranked(photo: Content) -> str:
-    mark = {"present": " +", "absent": " x", "not counted": " ?"}.get(photo.get("truth", ""), "")
-    return f"{photo['image']} {photo['probability']:.3f}{'!' if 'by_hand' in photo else ''}{mark}"
+def _ranked(image: JsonDict) -> str:
+    mark = {"present": " +", "absent": " x", "not counted": " ?"}.get(image.get("truth", ""), "")
+    return f"{image['image']} {image['probability']:.3f}{'!' if 'by_hand' in image else ''}{mark}"

@@ -1,4 +1,4 @@
-"""What every view of one photo said, and which of them won."""
+"""What every view of one image said, and which of them won."""
 
 from dataclasses import dataclass
 
@@ -6,12 +6,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cutsew.audit.run import Run
-from cutsew.audit.summary import Content, answer
-from cutsew.config.method import Fuse, MaxFusion, Score, SoftFusion, TagClip, parse_fuse
-from cutsew.method.fuse import WHOLE, held_back, standardized
+from cutsew.audit.summary import JsonDict, format_score
+from cutsew.config.method import Fuse, MaxFusionConfig, ScoreConfig, SoftFusionConfig, TagClipConfig, parse_fuse
+from cutsew.method.fuse import WHOLE, standardized, suppressed_crops
 from cutsew.method.score import logit, sigmoid
 from cutsew.pipeline.fusing import similarities, softened_by
-from cutsew.storage.zarr_layout import TAGCLIP_AGAIN, TAGCLIP_LOCAL, Answers
+from cutsew.storage.zarr_layout import TAGCLIP_GLOBAL, TAGCLIP_LOCAL, Answers
 from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read
 
 Floats = npt.NDArray[np.float32]
@@ -30,15 +30,15 @@ class Patches:
 
     local: Floats
     again: Floats
-    settings: TagClip
+    settings: TagClipConfig
 
 
 @dataclass(frozen=True)
 class Cutting:
-    """One photo's answers; only its own rows are read.
+    """One image's answers; only its own rows are read.
 
     Attributes:
-        zero_shot: (C,) logits of the whole photo; NaN throughout where the teacher did not score it. With rule soft
+        zero_shot: (C,) logits of the whole image; NaN throughout where the teacher did not score it. With rule soft
             these and the crops' are the softened ones that were fused.
         crops: (M, C) logits of the crops; M is 0 where they are not kept.
         boxes: (M, 5) left, top, right, bottom in pixels and flipped or not; None for scores made elsewhere.
@@ -47,7 +47,7 @@ class Cutting:
         rule: how they were fused.
         epsilon: clamp of probabilities; None where the logits are a sigmoid's.
         patches: TagCLIP's answers, which were fused and no view's; None where views were fused.
-        standard: (1 + M, C) answers as rule standard compares them, the whole photo first; None with other rules.
+        standard: (1 + M, C) answers as rule standard compares them, the whole image first; None with other rules.
 
     """
 
@@ -67,46 +67,50 @@ class Cutting:
         return self.crops[: 0 if self.patches else self.rule.passes]
 
     @property
-    def fusion(self) -> Content:
+    def fusion(self) -> JsonDict:
         """How the answers were fused."""
         if self.patches is not None:
             return {"rule": "tagclip", "weight": self.patches.settings.weight}
         return self.rule.model_dump(mode="json")
 
-    def views(self, classes: list[str], top: int) -> list[Content]:
-        """List the top predictions of each view, the whole photo first."""
+    def views(self, classes: list[str], top: int) -> list[JsonDict]:
+        """List the top predictions of each view, the whole image first."""
         if not np.isfinite(self.zero_shot).all():
             return []
-        found: list[Content] = []
+        result: list[JsonDict] = []
         for number, z in enumerate([self.zero_shot, *self.crops], start=WHOLE):
             box = self.boxes[number].tolist() if self.boxes is not None and number != WHOLE else None
             order = np.argsort(-z, kind="stable")[:top]
-            found.append(
+            result.append(
                 {
                     "view": "whole" if number == WHOLE else number,
                     "box": box[:4] if box else None,
                     "flipped": bool(box[4]) if box else None,
                     "fused": number < len(self.counted) and self.patches is None,
-                    "top": [{"class": classes[c], **(answer(z[c]) or {})} for c in order],
+                    "top": [{"class": classes[c], **(format_score(z[c]) or {})} for c in order],
                 }
             )
-        return found
+        return result
 
-    def of_class(self, c: int) -> Content:
+    def of_class(self, c: int) -> JsonDict:
         """Return how the views produced one class's fused value."""
         best = self._best_crop(c) if len(self.counted) and np.isfinite(self.zero_shot[c]) else None
-        content: Content = {"zero_shot": answer(self.zero_shot[c]), "best_crop": None}
+        content: JsonDict = {"zero_shot": format_score(self.zero_shot[c]), "best_crop": None}
         if best is not None and self.standard is not None:
             content["standardized"] = {"whole": self.standard[0, c], "best_crop": self.standard[1 + best, c]}
         if best is not None:
             z = self.counted[best, c]
-            content["best_crop"] = {"pass": best, **(answer(z) or {}), "suppressed": answer(self._suppressed(z))}
+            content["best_crop"] = {
+                "pass": best,
+                **(format_score(z) or {}),
+                "suppressed": format_score(self._suppressed(z)),
+            }
         if self.patches is not None:
             again = self.patches.again[c]
             content["best_patch"] = float(self.patches.local[c])
             content["second_look"] = None if np.isnan(again) else float(again)
         if self.fused is not None and self.winner is not None:
-            content["fused"] = answer(self.fused[c])
+            content["fused"] = format_score(self.fused[c])
         if self.fused is not None and self.winner is not None and self.patches is None:
             content["winner"] = "whole" if self.winner[c] == WHOLE else int(self.winner[c])
             content["held_back"] = self._held_back(c, int(self.winner[c]))
@@ -119,9 +123,9 @@ class Cutting:
 
     def _suppressed(self, z: np.float32) -> float:
         """Return what counts of a crop's logit in the fusion, as a logit."""
-        if isinstance(self.rule, MaxFusion) and self.rule.space == "probability":
+        if isinstance(self.rule, MaxFusionConfig) and self.rule.space == "probability":
             return float(logit(sigmoid(np.array(z)) - self.rule.alpha, self.epsilon))
-        if isinstance(self.rule, (MaxFusion, SoftFusion)):  # rule soft: softened already
+        if isinstance(self.rule, (MaxFusionConfig, SoftFusionConfig)):  # rule soft: softened already
             return float(z - np.float32(self.rule.alpha))
         return float(z)
 
@@ -130,12 +134,12 @@ class Cutting:
         if self.rule.rule not in ("max", "gated"):
             return []
         column = self.counted[:, c]
-        held = held_back(self.zero_shot[None, [c]], column[:, None, None], np.array([[winner]]))[:, 0, 0]
+        held = suppressed_crops(self.zero_shot[None, [c]], column[:, None, None], np.array([[winner]]))[:, 0, 0]
         return [int(k) for k in np.argsort(-column, kind="stable") if held[k]]
 
 
 def cutting(run: Run, name: str) -> Cutting:
-    """Read what the views of one photo said."""
+    """Read what the views of one image said."""
     logits = run.path("logits.zarr")
     assert logits is not None  # noqa: S101  # Run refuses a folder without it
     scored = open_group(logits)
@@ -154,11 +158,11 @@ def cutting(run: Run, name: str) -> Cutting:
         place = labels_of(labels, "image").index(name)
         fused, winner = read(array_of(labels, "z"), place), read(array_of(labels, "winner"), place)
     rule = run.settings("fused.zarr", "fuse", parse_fuse)
-    scoring = run.settings("fused.zarr", "score", Score.model_validate)
+    scoring = run.settings("fused.zarr", "score", ScoreConfig.model_validate)
     answers = Answers.of(scored)
     epsilon = scoring.epsilon if answers.activation == "softmax" else None
-    if rule.rule == "soft" and (made := run.record("fused.zarr")) is not None:
-        factor = float(made.content["facts"]["soften"])
+    if rule.rule == "soft" and (result := run.record("fused.zarr")) is not None:
+        factor = float(result.content["facts"]["soften"])
         zero_shot, crops = (
             softened_by(z, factor, scoring.epsilon, answers).astype(np.float32) for z in (zero_shot, crops)
         )
@@ -170,11 +174,11 @@ def cutting(run: Run, name: str) -> Cutting:
     return Cutting(zero_shot, crops, boxes, fused, winner, rule, epsilon, patches, standard)
 
 
-def _patches(run: Run, name: str, settings: TagClip) -> Patches | None:
-    """Read what the patches of one photo said; None where that is not there any more."""
+def _patches(run: Run, name: str, settings: TagClipConfig) -> Patches | None:
+    """Read what the patches of one image said; None where that is not there any more."""
     path = run.path("tagclip.zarr")
     if path is None:
         return None
     scored = open_group(path)
     row = labels_of(scored, "image").index(name)
-    return Patches(read(array_of(scored, TAGCLIP_LOCAL), row), read(array_of(scored, TAGCLIP_AGAIN), row), settings)
+    return Patches(read(array_of(scored, TAGCLIP_LOCAL), row), read(array_of(scored, TAGCLIP_GLOBAL), row), settings)

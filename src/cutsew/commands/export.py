@@ -10,8 +10,8 @@ import typer
 from jinja2 import Environment, PackageLoader
 from torch import Tensor
 
-from cutsew.config.networks import Student as StudentSettings
-from cutsew.data.csv_file import PhotoNames
+from cutsew.config.networks import StudentConfig as StudentSettings
+from cutsew.data.csv_file import ImageNames
 from cutsew.data.truth import adopt, to_table
 from cutsew.data.truth_csv import from_csv
 from cutsew.errors import UserError
@@ -19,11 +19,11 @@ from cutsew.inference import model_files
 from cutsew.inference.classifier import ONNX, thresholds_of
 from cutsew.method.thresholds import FIXED, best_f1
 from cutsew.models.backbones import Backbone
-from cutsew.models.student import MODEL, WHOLE, Build, Student, build_backbone, load, read_description
+from cutsew.models.student import MERGED_WEIGHTS, MODEL, BackboneFactory, Student, build_backbone, load, read_model_spec
 from cutsew.provenance.record import Record
 from cutsew.storage import result_tables as table
-from cutsew.storage.atomic import replacing, write_text
-from cutsew.storage.predictions import Outcome
+from cutsew.storage.atomic import atomic_path, write_text
+from cutsew.storage.predictions import StagePredictions
 from cutsew.storage.result_tables import LABELS, Thresholds
 from cutsew.storage.tables import label_column
 from cutsew.storage.zarr_reader import labels_of, open_group
@@ -43,7 +43,7 @@ def export(
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(help="CSV of true labels, as dataset.truth: adds thresholds of best F1 on the held-out photos."),
+        typer.Option(help="CSV of true labels, as dataset.truth: adds thresholds of best F1 on the held-out images."),
     ] = None,
     *,
     onnx: Annotated[bool, typer.Option(help="Write model.onnx too; needs the extra `export`.")] = True,
@@ -53,7 +53,13 @@ def export(
 
 
 def write(
-    run: Path, folder: Path, rule: str | None, labels: Path | None, *, onnx: bool, build: Build = build_backbone
+    run: Path,
+    folder: Path,
+    rule: str | None,
+    labels: Path | None,
+    *,
+    onnx: bool,
+    build: BackboneFactory = build_backbone,
 ) -> None:
     """Export with a backbone that `build` makes; otherwise as `export`.
 
@@ -68,7 +74,7 @@ def write(
         model_files.require()
     student = load(run, "cpu", partial(_in_float32, build))
     home = run if run.is_dir() else run.parent
-    description = read_description(home / MODEL)
+    description = read_model_spec(home / MODEL)
     record = Record("export", VERSION, {"rule": rule, "onnx": onnx}, [home / MODEL, home / _weights(description)])
     thresholds = thresholds_of(home, student.classes)
     if home.joinpath(table.TABLE).is_file():
@@ -79,7 +85,7 @@ def write(
     thresholds = Thresholds(rule or (LABELS if labels else thresholds.rule), thresholds.by_rule)
     thresholds.choose()  # refuses a rule that is not there before anything is written
     record.facts = {"thresholds_use_labels": thresholds.rule == LABELS}
-    with replacing(folder) as draft:
+    with atomic_path(folder) as draft:
         draft.mkdir()
         model_files.save(draft, student, description, thresholds)
         if onnx:
@@ -91,12 +97,12 @@ def write(
 
 
 def _tell(folder: Path) -> None:
-    written = [path for path in (folder / ONNX, folder / WHOLE) if path.exists()]
+    written = [path for path in (folder / ONNX, folder / MERGED_WEIGHTS) if path.exists()]
     sizes = ", ".join(f"{path.name} {path.stat().st_size / 1e6:.1f} MB" for path in written)
     log.info("%s: %s; how to use them: %s", folder, sizes, README)
 
 
-def _in_float32(build: Build, settings: StudentSettings, device: str, *state: dict[str, Tensor]) -> Backbone:
+def _in_float32(build: BackboneFactory, settings: StudentSettings, device: str, *state: dict[str, Tensor]) -> Backbone:
     """Build a backbone that any machine runs: neither of half precision nor compiled, as no CPU does float16."""
     precision = settings.precision if settings.precision in ("float32", "tf32") else "tf32"
     return build(settings.model_copy(update={"precision": precision, "compiled": False}), device, *state)
@@ -106,19 +112,21 @@ def _weights(description: dict[str, Any]) -> str:
     return str(description.get("weights", "adapter.safetensors"))
 
 
-def _with_labels(given: Thresholds, path: Path, scores: Path) -> Thresholds:
-    """Add thresholds that maximise F1 on held-out photos whose labels a CSV holds."""
-    outcome = Outcome("student", scores)
+def _with_labels(thresholds: Thresholds, path: Path, scores: Path) -> Thresholds:
+    """Add thresholds that maximise F1 on held-out images whose labels a CSV holds."""
+    outcome = StagePredictions("student", scores)
     ids = labels_of(open_group(scores), "image")
-    truth = from_csv(path, PhotoNames(ids), outcome.classes, "--labels")
+    truth = from_csv(path, ImageNames(ids), outcome.classes, "--labels")
     adopt(truth, outcome.classes)
-    labelled = to_table(truth, ids, outcome.classes)
-    values = labelled[[label_column(name) for name in outcome.classes]].to_numpy(np.int8)
-    found = best_f1(values, outcome.read(labelled["id"].tolist()))
-    if np.isnan(found).any():
+    labeled = to_table(truth, ids, outcome.classes)
+    values = labeled[[label_column(name) for name in outcome.classes]].to_numpy(np.int8)
+    fitted = best_f1(values, outcome.read(labeled["id"].tolist()))
+    if np.isnan(fitted).any():
         log.warning("some classes have no labeled held-out image; they keep the thresholds of %s", FIXED)
-    log.info("thresholds fitted to the labels of %d held-out images", len(labelled))
-    return Thresholds(given.rule, {**given.by_rule, LABELS: np.where(np.isnan(found), FIXED, found).tolist()})
+    log.info("thresholds fitted to the labels of %d held-out images", len(labeled))
+    return Thresholds(
+        thresholds.rule, {**thresholds.by_rule, LABELS: np.where(np.isnan(fitted), FIXED, fitted).tolist()}
+    )
 
 
 def _readme(student: Student, thresholds: Thresholds, *, onnx: bool) -> str:

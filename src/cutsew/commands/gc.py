@@ -11,7 +11,7 @@ from cutsew.config.sweep import add_runs, read_sweep, sweep_files, variants_of
 from cutsew.config.yaml_file import read_config
 from cutsew.errors import UserError
 from cutsew.pipeline.plan import Plan
-from cutsew.provenance.unreferenced import delete, garbage, made_with
+from cutsew.provenance.unreferenced import delete, find_unreferenced, made_with
 from cutsew.runtime.processes import DEFAULT_CONFIGFILE
 
 BASE = Path(DEFAULT_CONFIGFILE)
@@ -42,21 +42,21 @@ def gc(
     """
     read = set(configfile or [BASE])
     plans = [plan for file in configfile or [BASE] for plan in _plans(_read(file), sweep or [], read)]
-    found, unjudged = garbage(plans, Path("results"), read)
+    unreferenced, unjudged = find_unreferenced(plans, Path("results"), read)
     for left in unjudged:
         typer.echo(f"left alone: {left.path}: {left.why}{_advice(left.path, read)}")
-    for item in found:
+    for item in unreferenced:
         typer.echo(f"{_size(item.bytes):>10}  {item.path}  ({item.why})")
-    total = _size(sum(item.bytes for item in found))
-    if not found:
+    total = _size(sum(item.bytes for item in unreferenced))
+    if not unreferenced:
         rest = " else" if unjudged else ""
         typer.echo(f"nothing{rest} to delete: a configured run refers to all there is{rest}")
     elif not yes:
-        typer.echo(f"{total:>10}  in {len(found)} places; nothing was deleted, --yes deletes them")
+        typer.echo(f"{total:>10}  in {len(unreferenced)} places; nothing was deleted, --yes deletes them")
     else:
-        for item in tqdm(found, desc="gc", unit="place"):
+        for item in tqdm(unreferenced, desc="gc", unit="place"):
             delete(item, Path("results"))
-        typer.echo(f"{total:>10}  in {len(found)} places deleted")
+        typer.echo(f"{total:>10}  in {len(unreferenced)} places deleted")
 
 
 def _advice(path: Path, read: set[Path]) -> str:
@@ -64,9 +64,9 @@ def _advice(path: Path, read: set[Path]) -> str:
     if path.parent != Path("results"):
         return "; add it"
     here = Path.cwd().resolve()
-    made = {file for run in path.iterdir() if run.is_dir() for file in made_with(run)}
-    own = [file.relative_to(here) if file.is_relative_to(here) else file for file in sorted(made)]
-    for file in [*own, *sorted(BASE.parent.glob("*.yaml"))]:
+    configs = {file for run in path.iterdir() if run.is_dir() for file in made_with(run)}
+    shown_configs = [file.relative_to(here) if file.is_relative_to(here) else file for file in sorted(configs)]
+    for file in [*shown_configs, *sorted(BASE.parent.glob("*.yaml"))]:
         try:
             named = _read(file).get("dataset", {}).get("name", "demo")
         except (UserError, AttributeError):

@@ -14,7 +14,7 @@ from cutsew.audit.image_folders import write_huggingface, write_yolo
 from cutsew.audit.label_export import Labels, choose
 from cutsew.audit.label_formats import shown, write_cleanlab, write_coco, write_csv, write_fiftyone, write_parquet
 from cutsew.audit.run import Run
-from cutsew.data.csv_file import PHOTO_COLUMNS, PhotoNames, find_photos, read_csv
+from cutsew.data.csv_file import IMAGE_COLUMNS, ImageNames, find_images, read_csv
 from cutsew.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Format(StrEnum):
 
 
 class Split(StrEnum):
-    """Which photos."""
+    """Which images."""
 
     train = "train"
     test = "test"
@@ -68,7 +68,7 @@ def labels(
     stage: Annotated[
         str | None, typer.Option(help="Whose labels; default: those of the last stage, refined and student.")
     ] = None,
-    split: Annotated[Split | None, typer.Option(help="Only training or only held-out photos.")] = None,
+    split: Annotated[Split | None, typer.Option(help="Only training or only held-out images.")] = None,
     only: Annotated[Path | None, typer.Option(help="Only the images of this CSV, such as that of cutsew next.")] = None,
     threshold: Annotated[
         float | None,
@@ -97,21 +97,21 @@ def labels(
     suffix = SUFFIX.get(form)
     if suffix is not None and (file.is_dir() or file.suffix != suffix):
         raise UserError(f"{file}: the name must end in {suffix}, as readers of {form} files expect")
-    found = Run(run)
-    found.warn_of_edited_corrections()
-    chosen = choose(found, stage, split, threshold, probabilities, by_hand=corrections)
+    run_read = Run(run)
+    run_read.warn_of_edited_corrections()
+    chosen = choose(run_read, stage, split, threshold, probabilities, by_hand=corrections)
     if only is not None:
-        chosen = replace(chosen, photos=chosen.photos[chosen.photos["id"].isin(_named_in(only, chosen))])
+        chosen = replace(chosen, images=chosen.images[chosen.images["id"].isin(_named_in(only, chosen))])
     count = _write(form, file, chosen, root, url, copy=images is Images.copy)
-    if chosen.left_out:
-        log.warning("%d images without finite labels are excluded", chosen.left_out)
+    if chosen.num_excluded:
+        log.warning("%d images without finite labels are excluded", chosen.num_excluded)
         if chosen.corrections is not None:
-            lost = {name for part in chosen.stages for name in found.ids(part)} - set(chosen.photos["id"])
-            unwritten = int(chosen.corrections.table["image"].isin(lost).sum())
+            missing = {name for part in chosen.stages for name in run_read.ids(part)} - set(chosen.images["id"])
+            unwritten = int(chosen.corrections.table["image"].isin(missing).sum())
             log.warning("%d corrections of those images are excluded with them", unwritten)
-    stages = ", ".join(f"{name}: {given}" for name, given in chosen.stages.items())
+    stages = ", ".join(f"{name}: {stage_of_split}" for name, stage_of_split in chosen.stages.items())
     corrected = f"; {len(chosen.corrected)} set or crossed out by a human" if chosen.corrected is not None else ""
-    typer.echo(f"{file}: {len(chosen.photos)} photos, {count} labels ({stages}){corrected}")
+    typer.echo(f"{file}: {len(chosen.images)} images, {count} labels ({stages}){corrected}")
 
 
 def _refuse_options(
@@ -135,10 +135,10 @@ def _refuse_options(
 def _named_in(path: Path, chosen: Labels) -> set[str | None]:
     """Return the images that a CSV names."""
     table = read_csv(path, "--only")
-    if not set(PHOTO_COLUMNS) & set(table.columns):
+    if not set(IMAGE_COLUMNS) & set(table.columns):
         raise UserError(f"--only: {path} has no column id; name a CSV that has one, such as that of cutsew next")
-    names = PhotoNames(chosen.photos["id"].tolist(), chosen.photos["path"].tolist())
-    return set(find_photos(table, names, path, "--only"))
+    names = ImageNames(chosen.images["id"].tolist(), chosen.images["path"].tolist())
+    return set(find_images(table, names, path, "--only"))
 
 
 def _write(form: Format, file: Path, chosen: Labels, root: Path | None, url: str | None, *, copy: bool) -> int:

@@ -41,9 +41,9 @@ def next(  # noqa: A001 - as it is called on the command line
     Labels close to their decision threshold and stages that disagree count; of such images, unlike ones are chosen by
     their embeddings. True labels are not read. Images that were corrected already are left out.
     """
-    found = Run(run)
-    found.warn_of_edited_corrections()
-    chosen = queue(found, number, split)
+    result = Run(run)
+    result.warn_of_edited_corrections()
+    chosen = queue(result, number, split)
     if form is Form.json:
         typer.echo(json.dumps(chosen.to_dict("records"), indent=1, ensure_ascii=False, allow_nan=False))
         return

@@ -7,20 +7,20 @@ import typer
 from tqdm import tqdm
 
 from cutsew.errors import UserError
-from cutsew.provenance.lineage import Made, Traces, plain, shown
-from cutsew.provenance.verification import MOST_TARGETS, Verifier, reach, rebuild
+from cutsew.provenance.lineage import ProvenanceIndex, StoredRecord, plain, shown
+from cutsew.provenance.verification import MOST_TARGETS, Verifier, rebuild, transitive_records
 
 
 def verify(folder: Annotated[Path, typer.Argument(help="A run's folder, results/<dataset>/<run>.")]) -> None:
-    """Check that a run's artefacts, and all they were made from, are as they were made.
+    """Check that a run's artifacts, and all they were made from, are as they were made.
 
     Recomputes every file's digest, names what is damaged, lost, stale or from elsewhere, prints the command that
     rebuilds it, and exits with status 1 if there is any.
     """
-    traces = Traces()
+    traces = ProvenanceIndex()
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; name a run's, results/<dataset>/<run>")
-    records = reach(plain(folder), traces)
+    records = transitive_records(plain(folder), traces)
     if not records and not traces.bad:
         raise UserError(f"{folder}: has no records; name a run's folder, results/<dataset>/<run>")
     with tqdm(total=_count(records), desc="verify", unit="file") as bar:
@@ -39,9 +39,9 @@ def verify(folder: Annotated[Path, typer.Argument(help="A run's folder, results/
     typer.echo(f"{folder}: all is as it was made: {len(records)} records, {verifier.checked} files")
 
 
-def _count(records: list[Made]) -> int:
+def _count(records: list[StoredRecord]) -> int:
     """Count the files that are going to be digested, for the progress bar alone."""
     files: set[Path] = set()
-    for path in {path for made in records for path in made.outputs}:
+    for path in {path for record in records for path in record.outputs}:
         files.update(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else files.add(path)
     return len(files)

@@ -45,11 +45,11 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def no_truth_value_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401
+    def reject_bool_for_number(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401
         """Refuse `yes`, `on` and `true` where a number is wanted: they would pass for 1."""
         if isinstance(value, bool) and info.field_name is not None:
-            wanted = cls.model_fields[info.field_name].annotation
-            if bool not in (wanted, *get_args(wanted)):
+            expected = cls.model_fields[info.field_name].annotation
+            if bool not in (expected, *get_args(expected)):
                 raise ValueError(f"is {str(value).lower()}; write a value of its kind, not true, false, yes or no")
         return value
 
@@ -150,21 +150,23 @@ Spread = Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=3
 """A number in (0, 1] for each of red, green and blue."""
 
 
-class Preprocessing(Section):
-    """How photos are made into a model's input; what is null comes with the weights."""
+class PreprocessingConfig(Section):
+    """How images are made into a model's input; what is null comes with the weights."""
 
-    mean: Channels | None = Field(None, description="of red, green and blue, for pixels in [0, 1]")
-    std: Spread | None = Field(None, description="likewise")
-    interpolation: Literal["bicubic", "bilinear"] | None = Field(None, description="how photos are resized")
+    mean: Channels | None = Field(None, description="per channel (red, green, blue), for pixels in [0, 1]")
+    std: Spread | None = Field(None, description="per channel (red, green, blue), for pixels in [0, 1]")
+    interpolation: Literal["bicubic", "bilinear"] | None = Field(
+        None, description="interpolation used to resize images"
+    )
 
 
 MODEL_NAME = (
     "open_clip model name, hf-hub:<org>/<name> or local-dir:<folder with open_clip_config.json>; cutsew-tiny and "
-    "cutsew-tiny-sigmoid are the demo's own"
+    "cutsew-tiny-sigmoid are the demo's"
 )
 
 
-class OpenClipModel(Section):
+class OpenClipModelConfig(Section):
     """An open_clip model and its weights, which teacher and student name alike."""
 
     model: str = Field(description=MODEL_NAME)
@@ -176,14 +178,16 @@ class OpenClipModel(Section):
     image_size: Size | None = Field(None, description="side of the square input in pixels; null for the model's own")
     tag: str | None = Field(
         None,
-        description="for a local checkpoint: the tag of the weights it holds, where those that open_clip has of the "
-        "model differ in preprocessing or QuickGELU",
+        description="for a local checkpoint: the tag of the weights it holds, if open_clip's weights of the model "
+        "differ in preprocessing or QuickGELU",
     )
     quick_gelu: bool | None = Field(
-        None, description="whether the weights were trained with QuickGELU; null takes it from where preprocessing is"
+        None,
+        description="whether the weights were trained with QuickGELU; null takes it from the same source as "
+        "the preprocessing",
     )
-    preprocessing: Preprocessing = Field(
-        default_factory=Preprocessing,
+    preprocessing: PreprocessingConfig = Field(
+        default_factory=PreprocessingConfig,
         description="null takes it from the tag, from open_clip_config.json next to the checkpoint, or from all tags "
         "of the model where they agree",
     )
@@ -202,5 +206,5 @@ class OpenClipModel(Section):
         if is_named(self.model) and self.pretrained is not None:
             raise ValueError(f"pretrained: {self.model} brings its weights; set pretrained: null")
         if not is_named(self.model) and not self.pretrained:
-            raise ValueError(f"pretrained: names no weights of {self.model}; give a tag or a local file")
+            raise ValueError(f"pretrained: has no weights of {self.model}; give a tag or a local file")
         return self

@@ -1,8 +1,8 @@
 """Settings of the dataset: where images and labels are, and where benchmarks come from.
 
-- The published benchmarks: which lists a protocol reads, and how many classes and photos it has.
+- The published benchmarks: which lists a protocol reads, and how many classes and images it has.
 - Settings that say where a benchmark's archives come from.
-- Settings that say where the photos and, if there are any, their true labels are.
+- Settings that say where the images and, if there are any, their true labels are.
 """
 
 import re
@@ -18,20 +18,20 @@ from cutsew.config.base import Section, Size
 
 Benchmark = Literal["voc2007", "voc2012", "coco2014", "nuswide"]
 Protocol = Literal["paper", "common"]
-Unlabelled = Literal["keep", "drop"]
+Unannotated = Literal["keep", "drop"]
 
 
 @dataclass(frozen=True)
-class Known:
+class BenchmarkSpec:
     """What is published of a benchmark under one protocol.
 
     Attributes:
         kind: layout on disk, as in `dataset.kind`; its section of the settings names the lists.
-        train: list of the photos to label and to train on; None where the release holds no such list.
-        test: list of the held-out photos; None as above.
+        train: list of the images to label and to train on; None where the release holds no such list.
+        test: list of the held-out images; None as above.
         classes: how many.
-        totals: `dataset.unlabelled` -> photos of both lists; without those whose number is not published.
-        unlabelled: how the protocol treats photos without any label.
+        totals: `dataset.unannotated` -> images of both lists; without those whose number is not published.
+        unannotated: how the protocol treats images without any label.
 
     """
 
@@ -39,20 +39,20 @@ class Known:
     train: str | None
     test: str | None
     classes: int
-    totals: dict[Unlabelled, tuple[int, int]] = field(default_factory=dict)
-    unlabelled: Unlabelled = "keep"
+    totals: dict[Unannotated, tuple[int, int]] = field(default_factory=dict)
+    unannotated: Unannotated = "keep"
 
 
-KNOWN: dict[tuple[Benchmark, Protocol], Known] = {
-    ("voc2007", "paper"): Known("voc", "train", "val", 20, {"keep": (2501, 2510)}),
-    ("voc2007", "common"): Known("voc", "trainval", "test", 20, {"keep": (5011, 4952)}),
-    ("voc2012", "paper"): Known("voc", "train", "val", 20, {"keep": (5717, 5823)}),
-    ("coco2014", "paper"): Known(
+BENCHMARK_SPECS: dict[tuple[Benchmark, Protocol], BenchmarkSpec] = {
+    ("voc2007", "paper"): BenchmarkSpec("voc", "train", "val", 20, {"keep": (2501, 2510)}),
+    ("voc2007", "common"): BenchmarkSpec("voc", "trainval", "test", 20, {"keep": (5011, 4952)}),
+    ("voc2012", "paper"): BenchmarkSpec("voc", "train", "val", 20, {"keep": (5717, 5823)}),
+    ("coco2014", "paper"): BenchmarkSpec(
         "coco", "train2014", "val2014", 80, {"drop": (82081, 40137), "keep": (82783, 40504)}, "drop"
     ),
-    # The paper's lists of about 150,000 and 60,000 photos are no part of the release; others drew them before.
-    ("nuswide", "paper"): Known("nus", None, None, 81, {"keep": (150000, 60260)}),
-    ("nuswide", "common"): Known("nus", "TrainImagelist", "TestImagelist", 81, {"keep": (161789, 107859)}),
+    # The paper's lists of about 150,000 and 60,000 images are no part of the release; others drew them before.
+    ("nuswide", "paper"): BenchmarkSpec("nus", None, None, 81, {"keep": (150000, 60260)}),
+    ("nuswide", "common"): BenchmarkSpec("nus", "TrainImagelist", "TestImagelist", 81, {"keep": (161789, 107859)}),
 }
 """Everingham et al. (VOC), Lin et al. 2014 (COCO; Abdelfattah et al., ICCV 2023, without images that nothing is
 annotated in), Chua et al. 2009 (NUS-WIDE)."""
@@ -60,19 +60,21 @@ annotated in), Chua et al. 2009 (NUS-WIDE)."""
 
 def protocols_of(benchmark: str) -> list[str]:
     """Name the protocols of a benchmark."""
-    return [protocol for name, protocol in KNOWN if name == benchmark]
+    return [protocol for name, protocol in BENCHMARK_SPECS if name == benchmark]
 
 
 LENGTHS = {"md5": 32, "sha1": 40, "sha256": 64}
 """Hex digits of the digests that an archive may be checked with."""
 
 
-class Archive(Section):
+class ArchiveConfig(Section):
     """One archive, and what it must digest to."""
 
     url: str = Field(description="where it is: http or https")
     digest: str | None = Field(
-        None, description="md5:, sha1: or sha256: and hex digits; null takes what comes, warns and tells its digest"
+        None,
+        description="md5:, sha1: or sha256: and hex digits; null accepts any file, with a warning that states "
+        "its digest",
     )
 
     @field_validator("url")
@@ -99,14 +101,14 @@ class Archive(Section):
         return PurePosixPath(urlsplit(self.url).path).name
 
 
-class Download(Section):
+class DownloadConfig(Section):
     """Archives that are fetched and unpacked where `dataset.root` is not there yet."""
 
     folder: Path | None = Field(
         None, description="folder to unpack into, which holds `dataset.root`; null downloads nothing"
     )
-    archives: list[Archive] = Field([], description="what to fetch: url and digest of each archive")
-    mirror: str | None = Field(None, description="a URL that the archives' file names are looked for under instead")
+    archives: list[ArchiveConfig] = Field([], description="archives to download: URL and digest of each")
+    mirror: str | None = Field(None, description="base URL to download the archives from instead")
     keep_archives: bool = Field(False, description="keep the archives, in <folder>.archives, once they are unpacked")
 
     @model_validator(mode="after")
@@ -120,13 +122,13 @@ class Download(Section):
         return self
 
 
-class TestSplit(Section):
-    """Which photos are held out for evaluation; name one of the three, or none."""
+class TestSplitConfig(Section):
+    """Which images are held out for evaluation; name one of the three, or none."""
 
-    folder: str | None = Field(None, description="a folder below `dataset.root` whose photos are all held out")
-    list: Path | None = Field(None, description="a text file with one photo path (relative to `dataset.root`) a line")
+    folder: str | None = Field(None, description="a folder below `dataset.root` whose images are all held out")
+    list: Path | None = Field(None, description="a text file with one image path per line, relative to `dataset.root`")
     fraction: float | None = Field(
-        None, gt=0, lt=1, description="a share of the photos, chosen by their content digest"
+        None, gt=0, lt=1, description="fraction of the images to hold out, chosen by content digest"
     )
 
     @model_validator(mode="after")
@@ -137,83 +139,88 @@ class TestSplit(Section):
         return self
 
 
-class VocLayout(Section):
+class VocLayoutConfig(Section):
     """Which lists of ImageSets/Main to read."""
 
-    train: str = Field("train", description="list of the photos to label and to train on")
-    test: str | None = Field("val", description="list of the held-out photos; null for none")
+    train: str = Field("train", description="list of the images to label and to train on")
+    test: str | None = Field("val", description="list of the held-out images; null for none")
 
 
-class CocoLayout(Section):
-    """Which annotations/instances_<list>.json to read; the photos lie in <list>/, images/<list>/ or images/."""
+class CocoLayoutConfig(Section):
+    """Which annotations/instances_<list>.json to read; the images lie in <list>/, images/<list>/ or images/."""
 
-    train: str = Field("train2014", description="list of the photos to label and to train on")
-    test: str | None = Field("val2014", description="list of the held-out photos; null for none")
+    train: str = Field("train2014", description="list of the images to label and to train on")
+    test: str | None = Field("val2014", description="list of the held-out images; null for none")
 
 
-class NusLayout(Section):
+class NusLayoutConfig(Section):
     """Which lists of ImageList/ to read, without `.txt`, or paths of lists of the same form."""
 
-    train: str = Field("TrainImagelist", description="list of the photos to label and to train on")
-    test: str | None = Field("TestImagelist", description="list of the held-out photos; null for none")
+    train: str = Field("TrainImagelist", description="list of the images to label and to train on")
+    test: str | None = Field("TestImagelist", description="list of the held-out images; null for none")
 
 
-class Dataset(Section):
-    """Where the photos and their true labels (where there are any) are."""
+class DatasetConfig(Section):
+    """Where the images and their true labels (where there are any) are."""
 
     name: str = Field(
         "demo", pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$", description="name of the folder under results/"
     )
     kind: Literal["demo", "folder", "voc", "coco", "nus", "ids"] = Field(
         "demo",
-        description="demo: the embedded world; folder: any folder of photos; voc: PASCAL VOC layout; coco: COCO layout "
+        description="demo: the synthetic world; folder: any folder of images; voc: PASCAL VOC layout; coco: COCO "
+        "layout "
         "(instances JSON); nus: NUS-WIDE layout (image lists, ground-truth text files); "
-        "ids: no photos, only the ids that a `scores` teacher brings (labels without a student)",
+        "ids: no images, only the ids that a `scores` teacher brings (labels without a student)",
     )
-    root: Path | None = Field(None, description="folder of the photos (not for demo and ids)")
+    root: Path | None = Field(None, description="folder of the images (not for demo and ids)")
     truth: Path | None = Field(
         None,
         description="CSV of true labels for evaluation only: columns path (or id) and labels, separated by ; (other "
         "forms: config/README.md)",
     )
     difficult: Literal["negative", "ignore", "positive"] = Field(
-        "negative", description="voc: how an object seen only as difficult counts in the truth"
+        "negative", description="voc: how an object marked only as difficult counts in the ground truth"
     )
     on_bad_image: Literal["stop", "skip"] = Field(
-        "stop", description="stop at an unreadable photo, folder or listed name, or skip it and list it in skipped.csv"
+        "stop",
+        description="whether an unreadable image, folder or listed name is an error, or is skipped and "
+        "listed in skipped.csv",
     )
-    unlabelled: Unlabelled = Field(
+    unannotated: Unannotated = Field(
         "keep",
-        description="coco, nus: photos that nothing is annotated in are kept, or dropped and counted; drop reads "
-        "whether a photo has a label, as published numbers do, and no label itself",
+        description="coco, nus: whether images without any annotation are kept or dropped; drop reads whether a "
+        "image has a label, as published protocols do, but not which",
     )
     benchmark: Benchmark | None = Field(
-        None, description="the benchmark that this is a copy of: sets the lists, asserts classes and counts"
+        None, description="the benchmark that this is a copy of: sets the lists and checks classes and counts"
     )
     protocol: Protocol = Field(
         "paper",
         description="whose splits of the benchmark; voc2007: train / val (paper) or trainval / test (common); "
         "nuswide: lists of your own (paper) or the official ones (common)",
     )
-    reduced: bool = Field(False, description="let through a copy of the benchmark that lacks photos or classes")
-    test: TestSplit = Field(default_factory=TestSplit, description="kind folder: the held-out photos")
-    voc: VocLayout = Field(default_factory=VocLayout, description="kind voc: which lists to read")
-    coco: CocoLayout = Field(default_factory=CocoLayout, description="kind coco: which lists to read")
-    nus: NusLayout = Field(default_factory=NusLayout, description="kind nus: which lists to read")
-    download: Download = Field(default_factory=Download, description="where to get the photos if they are not there")
-    shard_size: Size = Field(4096, description="photos per shard, the unit of one encoding job and one Zarr chunk")
+    allow_incomplete: bool = Field(False, description="accept a copy of the benchmark that lacks images or classes")
+    test: TestSplitConfig = Field(default_factory=TestSplitConfig, description="kind folder: the held-out images")
+    voc: VocLayoutConfig = Field(default_factory=VocLayoutConfig, description="kind voc: which lists to read")
+    coco: CocoLayoutConfig = Field(default_factory=CocoLayoutConfig, description="kind coco: which lists to read")
+    nus: NusLayoutConfig = Field(default_factory=NusLayoutConfig, description="kind nus: which lists to read")
+    download: DownloadConfig = Field(
+        default_factory=DownloadConfig, description="where to get the images if they are not there"
+    )
+    shard_size: Size = Field(4096, description="images per shard, the unit of one encoding job and one Zarr chunk")
 
     @model_validator(mode="before")
     @classmethod
     def benchmark_sets_the_rest(cls, raw: Any) -> Any:  # noqa: ANN401
-        """Fill in the lists that a benchmark's protocol reads, and how it treats photos without labels."""
+        """Fill in the lists that a benchmark's protocol reads, and how it treats images without labels."""
         if not isinstance(raw, Mapping):
             return raw
         named = (raw.get("benchmark"), raw.get("protocol", "paper"))
-        known = KNOWN.get(named) if all(isinstance(part, str) for part in named) else None  # type: ignore[arg-type]
+        known = BENCHMARK_SPECS.get(named) if all(isinstance(part, str) for part in named) else None  # type: ignore[arg-type]
         if known is None:
             return raw
-        filled = {"unlabelled": known.unlabelled, **raw}
+        filled = {"unannotated": known.unannotated, **raw}
         lists = filled.get(known.kind, {})
         if isinstance(lists, Mapping) and known.train is not None:
             filled[known.kind] = {"train": known.train, "test": known.test, **lists}
@@ -221,11 +228,11 @@ class Dataset(Section):
 
     @model_validator(mode="after")
     def root_is_named(self) -> Self:
-        """Photos on disk need a folder."""
+        """Images on disk need a folder."""
         if self.kind not in ("demo", "ids") and self.root is None:
-            raise ValueError(f"kind {self.kind} needs `root`, the folder of the photos")
-        if self.unlabelled == "drop" and self.kind not in ("coco", "nus"):
-            raise ValueError(f"unlabelled: drop is for the kinds coco and nus, not {self.kind}; leave it out")
+            raise ValueError(f"kind {self.kind} needs `root`, the folder of the images")
+        if self.unannotated == "drop" and self.kind not in ("coco", "nus"):
+            raise ValueError(f"unannotated: drop is for the kinds coco and nus, not {self.kind}; leave it out")
         return self
 
     @model_validator(mode="after")
@@ -235,8 +242,10 @@ class Dataset(Section):
             return self
         known = self.known()
         if known is None:
-            found = " and ".join(protocols_of(self.benchmark))
-            raise ValueError(f"benchmark {self.benchmark} has no protocol {self.protocol}; set `protocol` to {found}")
+            protocols = " and ".join(protocols_of(self.benchmark))
+            raise ValueError(
+                f"benchmark {self.benchmark} has no protocol {self.protocol}; set `protocol` to {protocols}"
+            )
         if self.kind != known.kind:
             raise ValueError(f"benchmark {self.benchmark} has layout {known.kind}; set `kind: {known.kind}`")
         lists = self.lists()
@@ -252,12 +261,12 @@ class Dataset(Section):
             )
         return self
 
-    def known(self) -> Known | None:
+    def known(self) -> BenchmarkSpec | None:
         """Return what is published of this benchmark and protocol; None where there is nothing."""
-        return None if self.benchmark is None else KNOWN.get((self.benchmark, self.protocol))
+        return None if self.benchmark is None else BENCHMARK_SPECS.get((self.benchmark, self.protocol))
 
     def lists(self) -> tuple[str, str | None]:
-        """Name the lists of the photos to label and of the held-out ones, of kind voc, demo, coco or nus."""
+        """Name the lists of the images to label and of the held-out ones, of kind voc, demo, coco or nus."""
         if self.kind == "coco":
             return self.coco.train, self.coco.test
         if self.kind == "nus":
@@ -266,20 +275,20 @@ class Dataset(Section):
 
     @property
     def downloaded(self) -> bool:
-        """Whether the workflow fetches the photos where they are not there; false for a copy that lies elsewhere."""
+        """Whether the workflow fetches the images where they are not there; false for a copy that lies elsewhere."""
         folder = self.download.folder
         return bool(self.download.archives) and self.root is not None and self.root.is_relative_to(folder or "")
 
     @property
     def annotated(self) -> bool:
-        """Whether the photos' layout holds true labels."""
+        """Whether the images' layout holds true labels."""
         return self.kind in ("demo", "voc", "coco", "nus")
 
 
-class Demo(Section):
-    """The embedded world of emoji photos."""
+class DemoConfig(Section):
+    """The embedded world of emoji images."""
 
-    train: Size = Field(1200, description="unlabelled photos")
-    test: Size = Field(400, description="held-out photos")
-    seed: int = Field(0, description="seed of the world")
-    rebuild_teacher: bool = Field(False, description="train the tiny CLIP anew instead of using the shipped weights")
+    train: Size = Field(1200, description="unlabeled images")
+    test: Size = Field(400, description="held-out images")
+    seed: int = Field(0, description="seed of the synthetic world")
+    rebuild_teacher: bool = Field(False, description="retrain the tiny CLIP instead of using the shipped weights")

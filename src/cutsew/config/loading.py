@@ -40,15 +40,15 @@ def load_runs(raw: Mapping[str, Any]) -> dict[str, Config]:
     if not isinstance(raw, Mapping):
         raise UserError("classes: is not set, nor is any other setting; name a config file with settings")
     try:
-        runs = {BASE: Config.model_validate(fill_in(raw))}
+        runs = {BASE: Config.model_validate(apply_preset(raw))}
     except ValidationError as error:
-        raise UserError(one_line(error, Config)) from None
+        raise UserError(format_validation_error(error, Config)) from None
     for name, changes in runs[BASE].runs.items():
         check_run_name(name)
         try:
-            runs[name] = Config.model_validate(fill_in(override(raw, changes)))
+            runs[name] = Config.model_validate(apply_preset(override(raw, changes)))
         except ValidationError as error:
-            raise UserError(f"runs.{name}: {one_line(error, Config)}") from None
+            raise UserError(f"runs.{name}: {format_validation_error(error, Config)}") from None
     return runs
 
 
@@ -60,14 +60,14 @@ def override(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     """
     merged, nested = _merged(raw, changes), _merged({}, changes)
     merged.pop("runs", None)
-    chosen = fill_in(merged)
+    chosen = apply_preset(merged)
     for section, kinds in kinds_of(Config).items():
         ours, theirs = merged.get(section), nested.get(section, {})
         selects = "method" in nested or (isinstance(theirs, Mapping) and kinds.by in theirs)
         model = kinds.models.get(kinds.of(chosen.get(section)))
         if selects and model is not None and isinstance(ours, Mapping):
-            own = {*model.model_fields, *theirs}
-            merged[section] = {key: value for key, value in ours.items() if key in own}
+            local_values = {*model.model_fields, *theirs}
+            merged[section] = {key: value for key, value in ours.items() if key in local_values}
     return merged
 
 
@@ -82,7 +82,7 @@ def with_command_line(raw: Mapping[str, Any], given: Mapping[str, Any]) -> dict[
     return {**override(raw, given), **({"runs": raw["runs"]} if "runs" in raw else {})}
 
 
-def fill_in(raw: Mapping[str, Any]) -> dict[str, Any]:
+def apply_preset(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings in which `method` has set what the user has not.
 
     Args:
@@ -95,13 +95,13 @@ def fill_in(raw: Mapping[str, Any]) -> dict[str, Any]:
     filled = dict(raw)
     kinds = kinds_of(Config)
     for section, values in _merged({}, preset).items():
-        own = raw.get(section, {})
-        if not isinstance(own, Mapping):
+        local_values = raw.get(section, {})
+        if not isinstance(local_values, Mapping):
             continue
-        filled[section] = {**values, **own}
+        filled[section] = {**values, **local_values}
         model = kinds[section].models.get(kinds[section].of(filled[section])) if section in kinds else None
         if model is not None:  # the user may have selected another kind than the method does
-            unused = {key for key in values if key not in model.model_fields} - own.keys()
+            unused = {key for key in values if key not in model.model_fields} - local_values.keys()
             filled[section] = {key: value for key, value in filled[section].items() if key not in unused}
     return filled
 
@@ -125,18 +125,18 @@ def check_run_name(name: str) -> None:
 
 
 def is_folder_name(name: str) -> bool:
-    """Tell whether a name is safe as a folder's, in a path and in a shell."""
+    """Check whether a name is safe as a folder's, in a path and in a shell."""
     return bool(name) and name[0] not in ".-" and all(c.isalnum() or c in "._=+-" for c in name)
 
 
-def one_line(error: ValidationError, model: type[BaseModel]) -> str:
+def format_validation_error(error: ValidationError, model: type[BaseModel]) -> str:
     """Word the first of pydantic's errors; say how many settings more are wrong."""
     by_setting: dict[str, list[ErrorDetails]] = {}
     for one in error.errors():
         by_setting.setdefault(_setting(one, model), []).append(one)
-    where, errors = next(iter(by_setting.items()))
+    location, errors = next(iter(by_setting.items()))
     more = f" (and {len(by_setting) - 1} more)" if len(by_setting) > 1 else ""
-    return f"{where}: {_what(errors, model)}{more}" if where else f"{_what(errors, model)}{more}"
+    return f"{location}: {_what(errors, model)}{more}" if location else f"{_what(errors, model)}{more}"
 
 
 def _setting(error: ErrorDetails, model: type[BaseModel]) -> str:
@@ -171,7 +171,7 @@ def _annotation_of(annotation: Any, key: str) -> Any:  # noqa: ANN401 - types an
 
 
 def _what(errors: Sequence[ErrorDetails], model: type[BaseModel]) -> str:
-    """Word what is wrong with one setting: several errors are the members of a union that it is none of."""
+    """Word what is wrong with one setting: several errors are the members of a union that it is not one of."""
     error = next((one for one in errors if one["type"] != "literal_error"), errors[0])
     words = [one["ctx"]["expected"] for one in errors if one["type"] == "literal_error" and one is not error]
     if error["type"] == "extra_forbidden":
@@ -183,12 +183,12 @@ def _what(errors: Sequence[ErrorDetails], model: type[BaseModel]) -> str:
         return f"input should be {', '.join(others)} or {last}, not {error['ctx']['tag']!r}"
     message = error["msg"].removeprefix("Value error, ").partition(" for <class ")[0]
     allowed = "".join(f", or {word}" for word in words)
-    given = error["input"]
-    shown = isinstance(given, (str, int, float, bool)) and error["type"] != "value_error"
+    value = error["input"]
+    shown = isinstance(value, (str, int, float, bool)) and error["type"] != "value_error"
     quotes = (
-        "; put quotes around it" if error["type"] == "string_type" and not isinstance(given, (Mapping, list)) else ""
+        "; put quotes around it" if error["type"] == "string_type" and not isinstance(value, (Mapping, list)) else ""
     )
-    return message[0].lower() + message[1:] + allowed + (f", not {given!r}" if shown else "") + quotes
+    return message[0].lower() + message[1:] + allowed + (f", not {value!r}" if shown else "") + quotes
 
 
 def _unknown(loc: tuple[int | str, ...], model: type[BaseModel]) -> str:

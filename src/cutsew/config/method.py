@@ -18,7 +18,7 @@ STRIDE = 32
 """Pixels of a cell in the last grid of the convolutional towers that windows are for."""
 
 
-class Tiles(Section):
+class TilesConfig(Section):
     """One level of tiles."""
 
     grid: Size = Field(3, description="n of n x n tiles")
@@ -39,11 +39,11 @@ def not_whole_cells(side: int, cell: int, model: str) -> str | None:
     return f"cut.tiles: side {side} is not a multiple of the {cell} pixels of a cell of {model}'s grid; set {fitting}"
 
 
-class Windows(Section):
-    """Windows of the last grid of a convolutional teacher, which looks once at a larger photo."""
+class WindowsConfig(Section):
+    """Windows of the last grid of a convolutional teacher, which looks once at a larger image."""
 
-    scale: float = Field(2.0, ge=1, description="side of the photo as the tower sees it, against its image_size")
-    share: Area = Field(0.33, description="share of both sides of the grid that a window covers")
+    scale: float = Field(2.0, ge=1, description="side of the tower's input, relative to its image_size")
+    share: Area = Field(0.33, description="fraction of each side of the grid that a window covers")
     per_side: Size = Field(6, description="n of n x n windows, spread evenly over the grid")
 
     def cells(self, image_size: int) -> tuple[int, int]:
@@ -63,7 +63,7 @@ class Windows(Section):
         )
 
 
-class Cutting(Section):
+class CuttingConfig(Section):
     """What all layouts of the regions have in common (Eq. 5)."""
 
     layout: str
@@ -106,7 +106,7 @@ class Cutting(Section):
         raise NotImplementedError
 
 
-class CropsPerJob(Cutting):
+class CropsPerJobConfig(CuttingConfig):
     """Layouts that cut crops from images, a block of them in each job."""
 
     passes_per_job: Size = Field(10, description="passes in one encoding job and one Zarr chunk")
@@ -117,19 +117,19 @@ class CropsPerJob(Cutting):
         return self.passes_per_job
 
 
-class RandomCrops(CropsPerJob):
+class RandomCropsConfig(CropsPerJobConfig):
     """Crops of random shape and place: the paper's, or spread evenly."""
 
     layout: Literal["random", "spread"] = Field(
         "random",
         description="random: size, shape and place are drawn independently (the paper's); spread: low-discrepancy "
-        "sequences with centers over the whole photo, so that borders and corners are seen as often as the middle",
+        "sequences with centers over the whole image, so that borders and corners are covered as often as the middle",
     )
-    passes: int = Field(20, ge=0, description="M, crops per photo")
+    passes: int = Field(20, ge=0, description="M, crops per image")
     area: tuple[Area, Area] = Field(
-        (0.1, 0.2), description="rho, share of the photo's area that a crop keeps: from, to"
+        (0.1, 0.2), description="rho, fraction of the image's area that a crop covers: min, max"
     )
-    aspect: tuple[float, float] = Field((3 / 4, 4 / 3), description="width / height of a crop: from, to")
+    aspect: tuple[float, float] = Field((3 / 4, 4 / 3), description="aspect ratio (width / height) of a crop: min, max")
     flip: Fraction = Field(0.5, description="probability of a horizontal flip")
     seed: int = Field(9, description="seed of the crops")
 
@@ -151,12 +151,12 @@ class RandomCrops(CropsPerJob):
         return self.model_dump(include={"layout", "seed", "area", "aspect", "flip"})
 
 
-class TileGrid(CropsPerJob):
+class TileGridConfig(CropsPerJobConfig):
     """Fixed grids of tiles."""
 
     layout: Literal["tiles"] = Field("tiles", description="fixed grids, which need no seed")
-    tiles: list[Tiles] = Field(
-        [Tiles(grid=3, share=0.4)], min_length=1, description="levels of the grid, e.g. 2 x 2 and 3 x 3"
+    tiles: list[TilesConfig] = Field(
+        [TilesConfig(grid=3, share=0.4)], min_length=1, description="levels of the grid, e.g. 2 x 2 and 3 x 3"
     )
 
     @property
@@ -179,14 +179,14 @@ class TileGrid(CropsPerJob):
         return {"layout": self.layout, "tiles": [(level.grid, level.share) for level in self.tiles]}
 
 
-class WindowGrid(Cutting):
+class WindowGridConfig(CuttingConfig):
     """Windows of the teacher's last grid; all of them come from one pass of the tower."""
 
     layout: Literal["windows"] = Field(
         "windows",
-        description="one look at a larger photo, regions of whose last grid are pooled, for convolutional teachers",
+        description="one look at a larger image, regions of whose last grid are pooled, for convolutional teachers",
     )
-    windows: Windows = Field(default_factory=Windows, description="size and number of the windows")
+    windows: WindowsConfig = Field(default_factory=WindowsConfig, description="size and number of the windows")
 
     @property
     def num_passes(self) -> int:
@@ -203,7 +203,7 @@ class WindowGrid(Cutting):
         return [image_size, self.windows.cells(image_size)[0] * STRIDE]
 
 
-class AutoLayout(CropsPerJob):
+class AutoLayoutConfig(CropsPerJobConfig):
     """Windows or tiles, whichever suits the teacher."""
 
     layout: Literal["auto"] = Field(
@@ -212,17 +212,19 @@ class AutoLayout(CropsPerJob):
         "else tiles (always for hf-hub: models, whose tower is not known in advance): for a vision transformer, unless "
         "tiles are set, 3 x 3 that do not overlap, each at 0.88 of the side of its grid",
     )
-    tiles: list[Tiles] | None = Field(None, min_length=1, description="levels of the tiles; null: what suits the tower")
-    windows: Windows = Field(default_factory=Windows, description="size and number of the windows")
+    tiles: list[TilesConfig] | None = Field(
+        None, min_length=1, description="levels of the tiles; null: what suits the tower"
+    )
+    windows: WindowsConfig = Field(default_factory=WindowsConfig, description="size and number of the windows")
 
 
-Cut = Annotated[RandomCrops | TileGrid | WindowGrid | AutoLayout, OneOf("layout")]
+Cut = Annotated[RandomCropsConfig | TileGridConfig | WindowGridConfig | AutoLayoutConfig, OneOf("layout")]
 """The regions that the teacher is asked about, by `cut.layout`."""
 
 parse_cut = TypeAdapter[Cut](Cut).validate_python
 """Return the settings of a layout from a mapping."""
 
-PAPER = RandomCrops()
+PAPER = RandomCropsConfig()
 """The paper's cutting."""
 
 
@@ -247,61 +249,63 @@ BACKGROUND = (
 """What TagCLIP's authors add to the classes of PASCAL VOC."""
 
 
-class TagClip(Section):
+class TagClipConfig(Section):
     """TagCLIP's local-to-global scoring (Lin et al., AAAI 2024)."""
 
     background: list[str] = Field(
         BACKGROUND.split(),
-        description="what else fills photos: it takes part in the softmax over each patch and is no class; words that "
-        "name a class are left out",
+        description="background words that take part in the softmax over each patch; words that name a class are "
+        "ignored",
     )
     patches: Size = Field(
-        1600, description="most patches of a photo: it is read at its own size and shape, and made smaller beyond"
+        1600,
+        description="maximum number of patches per image, which is read at its own size and aspect ratio and "
+        "shrunk only beyond this",
     )
     blocks: int = Field(
-        3, ge=0, description="blocks before the last whose attention refines the patches' scores; 0 leaves that out"
+        3, ge=0, description="blocks before the last whose attention refines the patches' scores; 0 disables it"
     )
     votes: Size = Field(
-        4, description="blocks, of all, that have to attend more than on average for one patch to speak for another"
+        4, description="number of blocks whose attention must be above average for one patch to contribute to another"
     )
     candidates: Fraction = Field(
         0.5,
-        description="how far up from the photo's lowest to its highest score a class has to be for its region to be "
-        "asked again; 1 leaves the second look out",
+        description="position of a class between the image's lowest (0) and highest (1) score from which its region "
+        "is scored again; 1 disables the second score",
     )
-    weight: Fraction = Field(0.5, description="weight of the second look against the best patch")
+    weight: Fraction = Field(0.5, description="weight of the region's score relative to the best patch's")
 
 
-class Score(Section):
+class ScoreConfig(Section):
     """From what the teacher sees to logits (Eq. 3-4, or TagCLIP's)."""
 
     rule: Literal["softmax", "tagclip"] = Field(
         "softmax",
-        description="softmax: Eq. 3-4 of whole photo and crops, which are fused; tagclip: in their place patches, "
-        "their refinement and a second look (Lin et al., AAAI 2024), for ViT teachers of open_clip",
+        description="softmax: Eq. 3-4 on the whole image and crops, which are then fused; tagclip: refined patch "
+        "scores and a second score per class region instead (Lin et al., AAAI 2024), for open_clip ViT teachers",
     )
     activation: Literal["auto", "softmax", "sigmoid"] = Field(
         "auto",
-        description="softmax: the classes compete (CLIP); sigmoid: each is judged on its own, scale * cosine + bias "
+        description="softmax over the classes (CLIP); sigmoid: each class on its own, scale * cosine + bias "
         "(SigLIP, SigLIP2); auto: what the teacher was trained with",
     )
-    tagclip: TagClip = Field(default_factory=TagClip, description="rule tagclip")
+    tagclip: TagClipConfig = Field(default_factory=TagClipConfig, description="rule tagclip")
     epsilon: float = Field(
         1e-6, gt=0, lt=0.5, description="probabilities of a softmax are clamped to [epsilon, 1 - epsilon]"
     )
 
 
-ALPHA = "suppression of the crops against the whole photo"
+ALPHA = "suppression of the crops relative to the whole image"
 
 
-class Fusion(Section):
+class FusionConfig(Section):
     """What all fusion rules share: from the logits of all views to one per class (Eq. 7)."""
 
     rule: str
-    passes: int | None = Field(None, ge=0, description="how many of the M passes are fused; null for all")
+    passes: int | None = Field(None, ge=0, description="number of the M passes that are fused; null for all")
 
 
-class MaxFusion(Fusion):
+class MaxFusionConfig(FusionConfig):
     """The paper's rule."""
 
     rule: Literal["max"] = Field("max", description="Eq. 7")
@@ -311,7 +315,7 @@ class MaxFusion(Fusion):
     alpha: float = Field(0.1, ge=0, description=ALPHA)
 
 
-class GatedFusion(Fusion):
+class GatedFusionConfig(FusionConfig):
     """The released code's rule."""
 
     rule: Literal["gated"] = Field(
@@ -320,105 +324,113 @@ class GatedFusion(Fusion):
     gate: Fraction = Field(0.01, description="least gain in probability")
 
 
-class MeanFusion(Fusion):
+class MeanFusionConfig(FusionConfig):
     """A plain mean."""
 
     rule: Literal["mean"] = Field("mean", description="the mean probability of all views")
 
 
-class CdulFusion(Fusion):
+class CdulFusionConfig(FusionConfig):
     """CDUL's aggregation (Abdelfattah et al., ICCV 2023)."""
 
     rule: Literal["cdul"] = Field(
-        "cdul", description="CDUL's aggregation of whole photo and crops (Abdelfattah et al., ICCV 2023)"
+        "cdul", description="CDUL's aggregation of whole image and crops (Abdelfattah et al., ICCV 2023)"
     )
     zeta: Fraction = Field(
         0.5, description="the crops' greatest probability counts where it is at least this, else their least"
     )
 
 
-class SoftFusion(Fusion):
+class SoftFusionConfig(FusionConfig):
     """A soft maximum (not the paper's)."""
 
     rule: Literal["soft"] = Field("soft", description="a soft, anchored maximum of softened logits (not the paper's)")
     alpha: float = Field(0.1, ge=0, description=ALPHA)
     soften: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
         0.5,
-        description="factor of the teacher's logit scale before the softmax, or of a sigmoid's logits; auto (softmax "
-        "only): that at which the mean probability of a whole photo's likeliest class is 0.6",
+        description="factor of the teacher's logit scale before the softmax, or of a sigmoid's logits; auto "
+        "(softmax only): the factor at which the mean top-1 probability of whole images is 0.6",
     )
-    tau: float = Field(0.25, gt=0, description="temperature of the maximum; near 0 it is the plain one")
-    anchor: Fraction = Field(0.1, description="weight of the whole photo's own logits")
+    tau: float = Field(0.25, gt=0, description="temperature of the soft maximum; near 0 it is the plain maximum")
+    anchor: Fraction = Field(0.1, description="weight of the whole image's own logits")
 
 
-class StandardFusion(Fusion):
+class StandardFusionConfig(FusionConfig):
     """Standardized views (not the paper's)."""
 
     rule: Literal["standard"] = Field(
         "standard",
-        description="each view's similarities standardized over the classes (at least three), whole photo and best "
+        description="each view's similarities standardized over the classes (at least three), whole image and best "
         "crop together (not the paper's)",
     )
     tau: float | None = Field(
         None,
         gt=0,
-        description="null adds the whole photo and the best crop; a number takes the soft maximum of all views at this "
+        description="null adds the whole image and the best crop; a number takes the soft maximum of all views at this "
         "temperature",
     )
 
 
-Fuse = Annotated[MaxFusion | GatedFusion | MeanFusion | CdulFusion | SoftFusion | StandardFusion, OneOf("rule")]
+Fuse = Annotated[
+    MaxFusionConfig | GatedFusionConfig | MeanFusionConfig | CdulFusionConfig | SoftFusionConfig | StandardFusionConfig,
+    OneOf("rule"),
+]
 """The settings of a fusion rule, by `fuse.rule`."""
 
 parse_fuse = TypeAdapter[Fuse](Fuse).validate_python
 """Return the settings of a fusion rule from a mapping."""
 
 
-class Correct(Section):
+class CorrectConfig(Section):
     """Order-persistent correction (Eq. 9; alternatives Eq. 21-22)."""
 
     rule: Literal["sqrt", "linear", "hard", "identity"] = Field(
-        "sqrt", description="sqrt is the paper's; identity is none"
+        "sqrt", description="sqrt is the paper's; identity disables correction"
     )
-    beta: Size = Field(1, description="how many classes per photo are lifted")
+    beta: Size = Field(1, description="number of classes per image that are lifted")
     linear_alpha: Fraction = Field(0.1, description="rule linear: p becomes a + (1 - a) p")
 
 
-class Targets(Section):
+class TargetsConfig(Section):
     """Total mass of the labels that training starts from (not the paper's)."""
 
-    count: Annotated[float, Field(gt=0)] | Literal["auto"] | None = Field(
+    labels_per_image: Annotated[float, Field(gt=0)] | Literal["auto"] | None = Field(
         None,
-        description="labels per photo that the targets sum to on average; auto estimates it without labels; null "
-        "leaves the labels as they are",
+        description="mean number of labels per image in the training targets; auto estimates it without labels; "
+        "null leaves the labels unchanged",
     )
-    sharpen: float = Field(1.0, gt=0, description="factor of the targets' logits; 2 makes them more certain")
+    sharpen: float = Field(
+        1.0, gt=0, description="factor on the targets' logits (an inverse temperature); values above 1 sharpen them"
+    )
 
 
-class Select(Section):
-    """Salient photos to paste (Eq. 10)."""
+class SelectConfig(Section):
+    """Salient images to paste (Eq. 10)."""
 
     labels: Literal["zero_shot", "pseudo"] = Field(
-        "zero_shot", description="what salience is read from; pseudo is the released code's"
+        "zero_shot", description="labels from which salience is computed; pseudo is the released code's"
     )
     top_k: Size | Literal["auto"] = Field(
         200,
-        description="k, most salient training photos per class; auto: 1.3 N / C, of N training photos and C classes, "
-        "up to 1,000 photos, falling to the paper's 0.7 N / C at 5,717",
+        description="k, number of most salient training images per class; auto: 1.3 N / C, of N training images and "
+        "C classes, "
+        "up to 1,000 images, falling to the paper's 0.7 N / C at 5,717",
     )
 
 
-class Sew(Section):
-    """Pasting salient photos onto others (Eq. 11-13, Algorithm 1)."""
+class SewConfig(Section):
+    """Pasting salient images onto others (Eq. 11-13, Algorithm 1)."""
 
-    enabled: bool = Field(True, description="false trains on the photos as they are")
-    p: float = Field(0.6, ge=0, lt=1, description="probability of one more overlay")
-    q: float = Field(0.6, gt=0, le=1, description="size of all overlays together against the photo")
+    enabled: bool = Field(True, description="false trains on unmodified images")
+    p: float = Field(0.6, ge=0, lt=1, description="probability of adding another overlay")
+    q: float = Field(0.6, gt=0, le=1, description="total size of all overlays relative to the image")
     ratio: Literal["area", "side"] = Field(
         "area", description="what q measures: area (paper's text) or side length (released code)"
     )
-    max_overlays: Size = Field(2, description="L, most overlays on one photo")
-    at_least_one: bool = Field(False, description="always paste at least one (released code); the paper may paste none")
+    max_overlays: Size = Field(2, description="L, maximum number of overlays per image")
+    at_least_one: bool = Field(
+        False, description="always paste at least one overlay (released code); the paper may paste none"
+    )
 
 
 RELEASED: dict[str, Any] = {
@@ -433,7 +445,7 @@ RELEASED: dict[str, Any] = {
     "train.lr_decoder": 5e-5,
     "train.strong_weight": 0.7,
     "train.em_weight": 0.5,
-    "train.correct_after": True,
+    "train.correct_refined": True,
 }
 """The authors' released code, where it differs from the paper.
 
@@ -444,16 +456,16 @@ position embeddings and its decay of the rows of Z outside a batch are not offer
 CUTSEW: dict[str, Any] = {
     "cut.layout": "auto",
     "correct.rule": "identity",
-    "targets.count": "auto",
+    "targets.labels_per_image": "auto",
     "select.top_k": "auto",
     "student.head": "linear",
     "train.epochs": "auto",
     "train.schedule": "cosine",
     "train.em_weight": 0.0,
 }
-"""What was found better than the paper without labels, at less cost: regions that reach a photo's borders, targets that
-sum to the estimated number of labels (for which the correction would be in the way), a linear head, and as many steps
-and salient photos as the folder needs. The E-step made labels better and students worse wherever it was tried."""
+"""What was found better than the paper without labels, at less cost: regions that reach an image's borders, targets
+that sum to the estimated number of labels (for which the correction would be in the way), a linear head, and as many
+steps and salient images as the folder needs. The E-step made labels better and students worse wherever it was tried."""
 
 METHODS = {"paper": {}, "released": RELEASED, "cutsew": CUTSEW}
 """Value of `method` -> dotted setting -> value, where it differs from the default."""

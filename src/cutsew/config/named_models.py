@@ -36,7 +36,7 @@ _described: dict[str, dict[str, Any]] = {}
 
 
 def is_named(model: str) -> bool:
-    """Tell whether a model's name is a folder or a repository, whose weights come with it."""
+    """Check whether a model's name is a folder or a repository, whose weights come with it."""
     return model.startswith((FOLDER, HUB))
 
 
@@ -64,14 +64,14 @@ def read_config(model: str, setting: str) -> dict[str, Any]:
             " and give the weights as pretrained"
         )
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        described = found["model_cfg"]
+        content = json.loads(path.read_text(encoding="utf-8"))
+        described = content["model_cfg"]
         sound = all(isinstance(described[part], dict) for part in ("vision_cfg", "text_cfg")) and described["embed_dim"]
     except (OSError, ValueError, KeyError, TypeError):
         sound = False
     if not sound:
         raise UserError(f"{setting}: {path}: describes no model of open_clip (model_cfg); restore the file")
-    return dict(found)
+    return dict(content)
 
 
 def known_config(model: str) -> dict[str, Any]:
@@ -82,17 +82,17 @@ def known_config(model: str) -> dict[str, Any]:
         else cached(model.removeprefix(HUB), [OPEN_CLIP_CONFIG])
     )
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["model_cfg"] if path is not None else {}
+        config = json.loads(path.read_text(encoding="utf-8"))["model_cfg"] if path is not None else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return config if isinstance(config, dict) else {}
 
 
 def weights_file(model: str, setting: str) -> Path:
     """Return the file of a model's weights.
 
     Raises:
-        UserError: there is none, or several of which none has a usual name; or the hub cannot be reached.
+        UserError: there is none, or several, none with a standard name; or the hub cannot be reached.
 
     """
     if not model.startswith(FOLDER):
@@ -101,11 +101,11 @@ def weights_file(model: str, setting: str) -> Path:
     for name in _USUAL:
         if (folder / name).is_file():
             return folder / name
-    found = sorted(path.name for path in folder.iterdir() if path.suffix in _SUFFIXES)
-    if len(found) != 1:
-        what = f"several files of weights ({', '.join(found)[:200]}), none" if found else "no file of weights"
+    candidates = sorted(path.name for path in folder.iterdir() if path.suffix in _SUFFIXES)
+    if len(candidates) != 1:
+        what = f"several files of weights ({', '.join(candidates)[:200]}), none" if candidates else "no file of weights"
         raise UserError(f"{setting}: {folder}: holds {what} named {HUB_WEIGHTS[0]}; name the one that is meant so")
-    return folder / found[0]
+    return folder / candidates[0]
 
 
 def local_files(model: str) -> list[Path]:
@@ -117,8 +117,8 @@ def local_files(model: str) -> list[Path]:
         except UserError:
             return []
         return [weights, *(path for name in (OPEN_CLIP_CONFIG, *_TOKENIZER) if (path := folder / name).is_file())]
-    found = [cached(model.removeprefix(HUB), names) for names in ([OPEN_CLIP_CONFIG], HUB_WEIGHTS)]
-    return [path for path in found if path is not None]
+    paths = [cached(model.removeprefix(HUB), names) for names in ([OPEN_CLIP_CONFIG], HUB_WEIGHTS)]
+    return [path for path in paths if path is not None]
 
 
 def tokenizer_folder(model: str, weights: str | None) -> Path | None:
@@ -167,8 +167,8 @@ def check(model: str, config: Mapping[str, Any], weights: str | None, setting: s
 
     """
     text = config.get("text_cfg") or {}
-    asked = text.get("hf_tokenizer_name") or text.get("hf_model_name")
-    if not asked:
+    tokenizer = text.get("hf_tokenizer_name") or text.get("hf_model_name")
+    if not tokenizer:
         return
     if find_spec("transformers") is None:
         raise UserError(
@@ -178,16 +178,16 @@ def check(model: str, config: Mapping[str, Any], weights: str | None, setting: s
         return
     if model.startswith(FOLDER):
         files = " or ".join(_TOKENIZER[:2])
-        raise UserError(f"{setting}: {model}: holds no tokenizer ({files}); copy the files of {asked} there")
-    if hub_is_off() and cached(asked, _TOKENIZER) is None:
+        raise UserError(f"{setting}: {model}: holds no tokenizer ({files}); copy the files of {tokenizer} there")
+    if hub_is_off() and cached(tokenizer, _TOKENIZER) is None:
         raise UserError(
-            f"{setting}: {model}: its tokenizer, {asked}, is not in the hub's cache, and HF_HUB_OFFLINE is set; put"
+            f"{setting}: {model}: its tokenizer, {tokenizer}, is not in the hub's cache, and HF_HUB_OFFLINE is set; put"
             f" the tokenizer's files next to a local checkpoint, or take {FOLDER}<folder>; {OFFLINE}"
         )
 
 
 def hub_is_off() -> bool:
-    """Tell whether the environment forbids the hub's client to use the network."""
+    """Check whether the environment forbids the hub's client to use the network."""
     names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
     return any(os.environ.get(name, "").upper() in _SWITCHED_ON for name in names)
 
@@ -238,9 +238,9 @@ def _fetched(model: str, names: list[str] | tuple[str, ...], setting: str) -> Pa
     repository = model.removeprefix(HUB)
     if _REPOSITORY.fullmatch(repository) is None:
         raise UserError(f"{setting}: {model}: names no repository; write {HUB}<organization>/<name>")
-    found = cached(repository, names)
-    if found is not None:
-        return found
+    files = cached(repository, names)
+    if files is not None:
+        return files
     if hub_is_off():
         raise UserError(f"{setting}: {model}: {names[0]} is not in the hub's cache, and HF_HUB_OFFLINE is set; {_COPY}")
     reasons = []

@@ -1,6 +1,6 @@
 """Settings of the two networks: the teacher, and the student with its training.
 
-- Settings of the teacher: the model that is asked about whole photos and crops.
+- Settings of the teacher: the model that scores whole images and crops.
 - Settings of the student: frozen backbone, adapter and training.
 """
 
@@ -11,10 +11,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from cutsew.config.base import MODEL_NAME, Fraction, OpenClipModel, Precision, Preprocessing, Section, Size
+from cutsew.config.base import MODEL_NAME, Fraction, OpenClipModelConfig, Precision, PreprocessingConfig, Section, Size
 
 
-class Prompts(Section):
+class PromptsConfig(Section):
     """How a class name becomes the text that the teacher reads."""
 
     templates: list[str] = Field(
@@ -32,8 +32,8 @@ class Prompts(Section):
     )
     background: list[str] = Field(
         [],
-        description="words for what fills photos and is no class, e.g. [sky, grass, wall]: they take part in the "
-        "softmax over each view and are dropped after it; words that name a class are left out",
+        description="background words, e.g. [sky, grass, wall]: they take part in the softmax over each view and "
+        "are dropped after it; words that name a class are ignored",
     )
 
     @model_validator(mode="after")
@@ -68,8 +68,8 @@ class Prompts(Section):
 
     def background_beside(self, classes: Sequence[str]) -> list[str]:
         """Return the background words that name no class: neither its name nor a wording of it, in any case."""
-        own = {_plain(word) for words in (classes, *self.wordings_of(classes)) for word in words}
-        return [word for word in self.background if _plain(word) not in own]
+        class_words = {_plain(word) for words in (classes, *self.wordings_of(classes)) for word in words}
+        return [word for word in self.background if _plain(word) not in class_words]
 
 
 def _plain(word: str) -> str:
@@ -79,54 +79,59 @@ def _plain(word: str) -> str:
 def _refuse_empty_or_twice(words: list[str], what: str) -> None:
     if not words or any(not word.strip() for word in words):
         raise ValueError(f"{what}: one is empty; remove it")
-    twice = sorted({word for word in words if words.count(word) > 1})
-    if twice:
-        raise ValueError(f"{what}: {', '.join(twice)} is given more than once; keep one")
+    duplicates = sorted({word for word in words if words.count(word) > 1})
+    if duplicates:
+        raise ValueError(f"{what}: {', '.join(duplicates)} is given more than once; keep one")
 
 
-class OpenClipTeacher(OpenClipModel):
+class OpenClipTeacherConfig(OpenClipModelConfig):
     """Any open_clip model."""
 
     model: str = Field("RN50x64", description=MODEL_NAME)
     image_size: Size | None = Field(448, description="side of the square view in pixels; null for the model's own")
 
 
-class ConseTeacher(Section):
+class ConseTeacherConfig(Section):
     """A convex combination of class-name embeddings under an ImageNet classifier (Norouzi et al., ICLR 2014)."""
 
     encoder: Literal["efficientnet_lite0"] = Field("efficientnet_lite0", description="the ImageNet classifier")
-    top: Size = Field(50, description="T, how many ImageNet classes are mixed")
+    top: Size = Field(50, description="T, number of ImageNet classes that are combined")
     scale: float = Field(20.0, gt=0, description="logit scale of the softmax over the classes")
 
 
-class ScoresTeacher(Section):
+class ScoresTeacherConfig(Section):
     """Probabilities or logits made elsewhere."""
 
     file: Path | None = Field(None, description="npz, Zarr or parquet file with ids, classes and the scores")
-    zero_shot: str = Field("zero_shot", description="name of the (N, C) array of whole-photo scores")
+    zero_shot: str = Field("zero_shot", description="name of the (N, C) array of whole-image scores")
     crops: list[str] = Field(["crops"], description="names of (N, C) or (M, N, C) arrays, each one or M passes")
-    values: Literal["probabilities", "logits"] = Field("probabilities", description="what the numbers are")
-    missing: Literal["error", "drop"] = Field("error", description="photos without scores: an error, or dropped")
+    values: Literal["probabilities", "logits"] = Field("probabilities", description="type of the scores")
+    missing: Literal["error", "drop"] = Field(
+        "error", description="whether images without scores are an error or are dropped"
+    )
 
 
-class Teacher(Section):
-    """The model that is asked about whole photos and crops."""
+class TeacherConfig(Section):
+    """The model that scores whole images and crops."""
 
     kind: Literal["open_clip", "conse", "scores"] = Field(
-        "open_clip", description="which of the sections below is used"
+        "open_clip", description="which of the sections below applies"
     )
     precision: Precision = Field(
         "tf32",
         description="number format: float32; tf32, the same with a GPU's TF32 tensor cores; bfloat16; float16 (GPU)",
     )
-    compiled: bool = Field(False, description="compile it with torch.compile; a minute per job, then faster")
+    compiled: bool = Field(False, description="use torch.compile: takes about a minute per job, then runs faster")
     runtime: Literal["torch", "openvino"] = Field(
         "torch",
-        description="what embeds views: torch; openvino (its extra), faster on a CPU, other last digits",
+        description="inference runtime: torch; or openvino (extra `openvino`), faster on a CPU, with results that "
+        "differ in the last digits",
     )
-    open_clip: OpenClipTeacher = Field(default_factory=OpenClipTeacher, description="kind open_clip")
-    conse: ConseTeacher = Field(default_factory=ConseTeacher, description="kind conse (runs without any model hub)")
-    scores: ScoresTeacher = Field(default_factory=ScoresTeacher, description="kind scores")
+    open_clip: OpenClipTeacherConfig = Field(default_factory=OpenClipTeacherConfig, description="kind open_clip")
+    conse: ConseTeacherConfig = Field(
+        default_factory=ConseTeacherConfig, description="kind conse (runs without any model hub)"
+    )
+    scores: ScoresTeacherConfig = Field(default_factory=ScoresTeacherConfig, description="kind scores")
 
     @model_validator(mode="after")
     def one_compiler_at_most(self) -> Self:
@@ -143,14 +148,14 @@ class Teacher(Section):
         return self
 
 
-class OpenClipStudent(OpenClipModel):
+class OpenClipStudentConfig(OpenClipModelConfig):
     """Any open_clip visual tower without its pooling."""
 
     model: str = Field("RN101", description=MODEL_NAME)
     image_size: Size = Field(448, description="side of the square input in pixels")
 
 
-class TimmStudent(Section):
+class TimmStudentConfig(Section):
     """Any timm model that gives a feature map."""
 
     model: str = Field(
@@ -160,18 +165,18 @@ class TimmStudent(Section):
         "package", description="package: from extra `offline`; pretrained: from the hub; or the path of a local file"
     )
     image_size: Size = Field(288, description="side of the square input in pixels")
-    preprocessing: Preprocessing = Field(
-        default_factory=Preprocessing,
+    preprocessing: PreprocessingConfig = Field(
+        default_factory=PreprocessingConfig,
         description="null takes it from the tag, from config.json next to the local file, or from all tags of the "
         "model where they agree",
     )
 
 
-class Student(Section):
+class StudentConfig(Section):
     """The frozen backbone under the adapter."""
 
     kind: Literal["open_clip", "timm", "none"] = Field(
-        "open_clip", description="which of the sections below is used; none stops at the pseudo-labels"
+        "open_clip", description="which of the sections below applies; none stops at the pseudo-labels"
     )
     head: Literal["adapter", "linear"] = Field(
         "adapter",
@@ -182,15 +187,15 @@ class Student(Section):
         "tf32",
         description="number format: float32; tf32, the same with a GPU's TF32 tensor cores; bfloat16; float16 (GPU)",
     )
-    compiled: bool = Field(False, description="compile it with torch.compile; a minute per job, then faster")
-    open_clip: OpenClipStudent = Field(default_factory=OpenClipStudent, description="kind open_clip")
-    timm: TimmStudent = Field(default_factory=TimmStudent, description="kind timm")
+    compiled: bool = Field(False, description="use torch.compile: takes about a minute per job, then runs faster")
+    open_clip: OpenClipStudentConfig = Field(default_factory=OpenClipStudentConfig, description="kind open_clip")
+    timm: TimmStudentConfig = Field(default_factory=TimmStudentConfig, description="kind timm")
 
 
-class Adapter(Section):
+class AdapterConfig(Section):
     """The trained part of the student (Eq. 14-16)."""
 
-    reduction: Size = Field(16, description="the bottleneck's narrowing")
+    reduction: Size = Field(16, description="bottleneck reduction ratio")
     width: Size = Field(256, description="width of the decoder")
     layers: Size = Field(2, description="decoder layers")
     heads: Size = Field(8, description="attention heads")
@@ -198,51 +203,53 @@ class Adapter(Section):
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout in the decoder")
 
 
-class Linear(Section):
+class LinearConfig(Section):
     """Training of the linear head (not the paper's): it learns from the labels as they are, without an E-step."""
 
-    steps: Size = Field(800, description="optimizer steps; the learning rate falls to 0 by a cosine")
+    steps: Size = Field(800, description="optimizer steps, with cosine decay of the learning rate to 0")
     batch_size: Size = Field(64, description="images per step")
     lr: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
         "auto",
-        description="AdamW's learning rate; auto chooses one of `rates` without labels: heads trained on one half of "
-        "the images are asked about the other half",
+        description="AdamW's learning rate; auto chooses one of `rates` without labels: heads trained on one half "
+        "of the images are evaluated on the other half",
     )
     rates: list[Annotated[float, Field(gt=0)]] = Field(
         [3e-4, 1e-3, 3e-3], min_length=1, description="learning rates that `lr: auto` tries"
     )
-    weight_decay: float = Field(0.01, ge=0, description="AdamW's")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay")
     sewn_epochs: Size = Field(
-        8, description="epochs of sewn images whose features are made; the steps go through them again and again"
+        8, description="epochs of sewn images whose features are computed; the steps cycle through them"
     )
 
 
-class Train(Section):
+class TrainConfig(Section):
     """Interactive cutting and sewing (Eq. 17-20, Algorithm 1)."""
 
-    labels: Literal["pseudo", "fused", "zero_shot"] = Field("pseudo", description="which labels to start from")
+    labels: Literal["pseudo", "fused", "zero_shot"] = Field("pseudo", description="initial training labels")
     epochs: Size | Literal["auto"] = Field(
-        1, description="passes over the training photos; auto: as many as give at least 800 steps"
+        1, description="passes over the training images; auto: as many as needed for at least 800 steps"
     )
-    batch_size: Size = Field(16, description="photos per step")
+    batch_size: Size = Field(16, description="images per step")
     lr_adapter: float = Field(1e-3, gt=0, description="learning rate of the adapter")
-    lr_decoder: float | None = Field(None, gt=0, description="learning rate of its decoder; null for lr_adapter")
-    lr_estimator: float = Field(1e-2, gt=0, description="learning rate of the pseudo-labels in the E-step")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW's, for all groups")
-    schedule: Literal["constant", "cosine"] = Field(
-        "constant", description="constant is the paper's; cosine falls to 0"
+    lr_decoder: float | None = Field(
+        None, gt=0, description="learning rate of the adapter's decoder; null uses lr_adapter"
     )
-    warmup: Fraction = Field(0.0, description="share of the steps in which the rate rises from 0")
+    lr_estimator: float = Field(1e-2, gt=0, description="learning rate of the pseudo-labels in the E-step")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay, for all parameter groups")
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="constant is the paper's; cosine decays to 0"
+    )
+    warmup: Fraction = Field(0.0, description="fraction of the steps for linear warmup from 0")
     strong_weight: float = Field(
         0.0, ge=0, description="weight of the loss on a flipped, RandAugmented view (released code: 0.7)"
     )
     em_weight: float = Field(1.0, ge=0, description="weight of the E-step's loss (Eq. 19); 0 keeps the labels fixed")
-    correct_after: bool = Field(False, description="apply the correction once more after training (released code)")
-    seed: int = Field(9, description="seed of initial weights, order, overlays, augmentations and dropout")
+    correct_refined: bool = Field(False, description="apply the correction again after training (released code)")
+    seed: int = Field(9, description="seed of weight initialization, order, overlays, augmentations and dropout")
 
     @property
     def num_epochs(self) -> int:
-        """The number of epochs, once `auto` has been resolved by the number of training photos."""
+        """The number of epochs, once `auto` has been resolved by the number of training images."""
         if self.epochs == "auto":
             raise ValueError("train.epochs is still auto")
         return self.epochs

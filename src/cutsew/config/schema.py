@@ -8,43 +8,53 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from cutsew.config.base import Fraction, Section, Size
-from cutsew.config.dataset import Dataset, Demo
-from cutsew.config.method import Correct, Cut, Fuse, MaxFusion, RandomCrops, Score, Select, Sew, Targets
-from cutsew.config.networks import Adapter, Linear, Prompts, Student, Teacher, Train
+from cutsew.config.dataset import DatasetConfig, DemoConfig
+from cutsew.config.method import (
+    CorrectConfig,
+    Cut,
+    Fuse,
+    MaxFusionConfig,
+    RandomCropsConfig,
+    ScoreConfig,
+    SelectConfig,
+    SewConfig,
+    TargetsConfig,
+)
+from cutsew.config.networks import AdapterConfig, LinearConfig, PromptsConfig, StudentConfig, TeacherConfig, TrainConfig
 
 STANDARD_CLASSES = 3
 """Least classes for fuse.rule standard: of two, standardized, one is always 1 and the other -1."""
 
 
-class Evaluate(Section):
+class EvaluateConfig(Section):
     """What is measured where there is truth."""
 
     threshold: Fraction = Field(0.5, description="decision threshold: the probability from which a class is predicted")
-    top: Size = Field(3, description="classes named per photo for the top-n measures")
+    top: Size = Field(3, description="n, number of predicted classes per image for the top-n metrics")
 
 
-class Predict(Section):
-    """What is said of held-out photos in the end."""
+class PredictConfig(Section):
+    """What is said of held-out images in the end."""
 
     ensemble: Literal["none", "teacher"] = Field(
         "none",
-        description="teacher: the student's answer and the fused teacher's are combined too (ensemble.zarr, a row of "
-        "its own in every table); better than either, at M + 1 questions to the teacher for every photo",
+        description="teacher: also combine the student's logits with the fused teacher's (ensemble.zarr, a separate "
+        "row in every table); better than either alone, at M + 1 teacher views per image",
     )
     tiles: bool = Field(
         False,
-        description="the student looks at four overlapping tiles of each photo too (tiles.zarr, a row of its own in "
-        "every table); better where objects are small, at five views of the student instead of one",
+        description="test-time tiling: the student also scores four overlapping tiles of each image (tiles.zarr, a "
+        "separate row in every table); better for small objects, at five student views per image instead of one",
     )
 
 
-class Thresholds(Section):
+class ThresholdsConfig(Section):
     """Per-class decision thresholds of the student on new images."""
 
     rule: Literal["fixed", "count", "mixture"] = Field(
         "count",
-        description="fixed: 0.5; count: names a class in as many photos as the pseudo-labels let expect; mixture: "
-        "parts two Gaussians fitted to the logits. thresholds.csv holds all three",
+        description="fixed: 0.5; count: predicts each class in as many images as the pseudo-labels suggest; "
+        "mixture: separates two Gaussians fitted to the logits. thresholds.csv holds all three",
     )
 
 
@@ -52,55 +62,62 @@ Reference = Literal["zero_shot", "supervised", "smoothed", "single_positive"]
 """A student to hold the method's against; all but the first need true labels."""
 
 
-class Labels(Section):
+class LabelsConfig(Section):
     """A human's audit of the labels, kept apart from the label-free path."""
 
     overrides: Path | None = Field(
         None,
         description="corrected labels: a CSV (image, class, present 1 or 0; by and at are kept), as the report's page "
         "writes it; an edited copy of labels.csv; or Label Studio's export as JSON. They win in exports, audit and "
-        "report; training starts from those of training photos, and those of held-out photos train nothing",
+        "report; training starts from those of training images, and those of held-out images train nothing",
     )
 
 
-class References(Section):
+class ReferencesConfig(Section):
     """Students without cutting and sewing, to place the method between its floor and its ceiling."""
 
     kinds: list[Reference] = Field(
         [],
-        description="students trained on other labels, without sewing and E-step: zero_shot (naive distillation), "
-        "supervised (true labels), smoothed (true labels, smoothed), single_positive (one random true label per photo)",
+        description="baseline students trained on other labels, without sewing and E-step: zero_shot (naive "
+        "distillation), "
+        "supervised (true labels), smoothed (true labels, smoothed), single_positive (one random true label per image)",
     )
     smoothing: float = Field(0.1, gt=0, lt=1, description="label smoothing of kind smoothed")
 
 
-class Explain(Section):
+class ExplainConfig(Section):
     """What the report shows of how teacher and student see (paper, Figures 8, 11 and 12), chosen without truth."""
 
     pairs: int = Field(
         40,
         ge=0,
-        description="maximum number of class activation maps: each class in the photo with its highest logit, and that "
-        "photo's second predicted class; 0 leaves the whole stage out",
+        description="maximum number of class activation maps: each class in the image with its highest logit, and that "
+        "image's second predicted class; 0 leaves the whole stage out",
     )
-    sample: Size = Field(600, description="photos whose features are kept, before and after, to be drawn as a map")
+    sample: Size = Field(
+        600, description="number of images whose features are stored before and after training, for the t-SNE plot"
+    )
 
 
-class Compute(Section):
+class ComputeConfig(Section):
     """How the work is done; none of it changes a result beyond float tolerance, so none of it reruns a job."""
 
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto uses a GPU if available")
     batch_size: Size = Field(32, description="views per forward pass when encoding and predicting")
     train_processes: Size = Field(
-        1, description="processes that train together on one node, each with a GPU of its own; they train alike"
+        1, description="number of training processes on one node, one GPU each; the result does not depend on it"
     )
     checkpoint_seconds: float = Field(
-        30, ge=0, description="least seconds between checkpoints, from which a killed training goes on; 0: every step"
+        30,
+        ge=0,
+        description="minimum interval between checkpoints in seconds, from which an interrupted training "
+        "resumes; 0 writes one every step",
     )
     cache_features: Literal["auto", "off"] | Annotated[float, Field(ge=0)] = Field(
         "auto",
-        description="GB of sewn photos' features that may lie in results/<dataset>/features, so that another learning "
-        "rate, loss weight, beta or EM setting is trained without the backbone; auto: 20, and at most half of the free "
+        description="size limit in GB of the feature cache results/<dataset>/features, which lets training with "
+        "another learning rate, loss weight, beta or EM setting skip the backbone; auto: 20, and at most half "
+        "of the free "
         "disk; features that would not fit are not kept",
     )
 
@@ -118,33 +135,39 @@ class Config(Section):
     method: Literal["paper", "released", "cutsew"] = Field(
         "paper",
         description="released: what is not set here is set as in the authors' released code, not as in the paper; "
-        "cutsew: as trials found better than the paper, without labels and at less cost",
+        "cutsew: settings that our trials found to be better than the paper's, without labels and at lower cost",
     )
-    dataset: Dataset = Field(default_factory=Dataset, description="where the photos are")
-    demo: Demo = Field(default_factory=Demo, description="dataset kind demo")
-    prompts: Prompts = Field(default_factory=Prompts, description="how class names become texts")
-    teacher: Teacher = Field(default_factory=Teacher, description="the model that is asked")
-    cut: Cut = Field(default_factory=RandomCrops, description="cutting: the crops (Eq. 5)")
-    score: Score = Field(default_factory=Score, description="from what is seen to logits (Eq. 3-4, or TagCLIP)")
-    fuse: Fuse = Field(default_factory=MaxFusion, description="cutting: many answers to one (Eq. 7)")
-    correct: Correct = Field(default_factory=Correct, description="sewing: the correction (Eq. 9)")
-    select: Select = Field(default_factory=Select, description="sewing: salient photos (Eq. 10)")
-    targets: Targets = Field(default_factory=Targets, description="sewing: labels per photo (beyond the paper)")
-    labels: Labels = Field(default_factory=Labels, description="corrections by hand; none by default")
-    sew: Sew = Field(default_factory=Sew, description="sewing: pasting (Eq. 11-13)")
-    student: Student = Field(default_factory=Student, description="the frozen backbone")
-    adapter: Adapter = Field(default_factory=Adapter, description="the trained head (Eq. 14-16)")
-    linear: Linear = Field(default_factory=Linear, description="the linear head in its place (beyond the paper)")
-    train: Train = Field(default_factory=Train, description="the EM loop (Eq. 17-20)")
-    predict: Predict = Field(default_factory=Predict, description="the answer for held-out photos")
-    evaluate: Evaluate = Field(default_factory=Evaluate, description="what is measured")
-    thresholds: Thresholds = Field(
-        default_factory=Thresholds,
+    dataset: DatasetConfig = Field(default_factory=DatasetConfig, description="where the images are")
+    demo: DemoConfig = Field(default_factory=DemoConfig, description="dataset kind demo")
+    prompts: PromptsConfig = Field(default_factory=PromptsConfig, description="how class names become texts")
+    teacher: TeacherConfig = Field(default_factory=TeacherConfig, description="the model that scores views")
+    cut: Cut = Field(default_factory=RandomCropsConfig, description="cutting: the crops (Eq. 5)")
+    score: ScoreConfig = Field(
+        default_factory=ScoreConfig, description="from what is seen to logits (Eq. 3-4, or TagCLIP)"
+    )
+    fuse: Fuse = Field(default_factory=MaxFusionConfig, description="cutting: many answers to one (Eq. 7)")
+    correct: CorrectConfig = Field(default_factory=CorrectConfig, description="sewing: the correction (Eq. 9)")
+    select: SelectConfig = Field(default_factory=SelectConfig, description="sewing: salient images (Eq. 10)")
+    targets: TargetsConfig = Field(
+        default_factory=TargetsConfig, description="sewing: labels per image (beyond the paper)"
+    )
+    labels: LabelsConfig = Field(default_factory=LabelsConfig, description="corrections by hand; none by default")
+    sew: SewConfig = Field(default_factory=SewConfig, description="sewing: pasting (Eq. 11-13)")
+    student: StudentConfig = Field(default_factory=StudentConfig, description="the frozen backbone")
+    adapter: AdapterConfig = Field(default_factory=AdapterConfig, description="the trained head (Eq. 14-16)")
+    linear: LinearConfig = Field(
+        default_factory=LinearConfig, description="the linear head in its place (beyond the paper)"
+    )
+    train: TrainConfig = Field(default_factory=TrainConfig, description="the EM loop (Eq. 17-20)")
+    predict: PredictConfig = Field(default_factory=PredictConfig, description="the answer for held-out images")
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig, description="what is measured")
+    thresholds: ThresholdsConfig = Field(
+        default_factory=ThresholdsConfig,
         description="from which probability `cutsew predict` and exported models name a class",
     )
-    references: References = Field(default_factory=References, description="students to compare with")
-    explain: Explain = Field(default_factory=Explain, description="maps of what is seen where")
-    compute: Compute = Field(default_factory=Compute, description="how the work is done")
+    references: ReferencesConfig = Field(default_factory=ReferencesConfig, description="students to compare with")
+    explain: ExplainConfig = Field(default_factory=ExplainConfig, description="maps of what is seen where")
+    compute: ComputeConfig = Field(default_factory=ComputeConfig, description="how the work is done")
     runs: dict[str, dict[str, Any]] = Field({}, description="variants: name -> settings that differ from the base run")
 
     @field_validator("classes", mode="before")
@@ -162,9 +185,9 @@ class Config(Section):
         """At least one class, none empty, none twice; whether one is enough depends on the teacher (checks.py)."""
         if any(not name.strip() for name in classes):
             raise ValueError("holds an empty name; remove it")
-        twice = sorted({name for name in classes if classes.count(name) > 1})
-        if twice:
-            raise ValueError(f"names {', '.join(twice)} more than once; keep one")
+        duplicates = sorted({name for name in classes if classes.count(name) > 1})
+        if duplicates:
+            raise ValueError(f"names {', '.join(duplicates)} more than once; keep one")
         alike = _alike(classes, lambda name: unicodedata.normalize("NFC", " ".join(name.split())))
         if alike:
             raise ValueError(f"names {alike[0]!r} and {alike[1]!r}, which differ in spaces or accents alone; keep one")
@@ -174,7 +197,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def classes_differ_in_more_than_case(self) -> Self:
-        """Refuse classes that a text tower cannot tell apart: CLIP's tokenizers read lower case."""
+        """Reject classes that a text tower cannot distinguish: CLIP's tokenizers read lower case."""
         alike = _alike([name for name in self.classes if name not in self.prompts.names], str.casefold)
         if alike and self.teacher.kind != "scores":
             raise ValueError(
@@ -198,8 +221,8 @@ class Config(Section):
             "predict.ensemble: needs a student; set student.kind, or set it to none": self.predict.ensemble != "none",
             "predict.tiles: needs a student; set student.kind, or set it to false": self.predict.tiles,
         }
-        for message, asked in needing.items():
-            if asked and self.student.kind == "none":
+        for message, requested in needing.items():
+            if requested and self.student.kind == "none":
                 raise ValueError(message)
         return self
 
@@ -207,9 +230,9 @@ class Config(Section):
     def settings_fit_together(self) -> Self:
         """Refuse what only shows across sections."""
         if self.dataset.kind == "ids" and self.teacher.kind != "scores":
-            raise ValueError("dataset.kind: ids has no photos, so set teacher.kind: scores")
+            raise ValueError("dataset.kind: ids has no images, so set teacher.kind: scores")
         if self.dataset.kind == "ids" and self.student.kind != "none":
-            raise ValueError("dataset.kind: ids has no photos, so set student.kind: none")
+            raise ValueError("dataset.kind: ids has no images, so set student.kind: none")
         if self.correct.beta > len(self.classes):
             raise ValueError(
                 f"correct.beta: {self.correct.beta} is more than the {len(self.classes)} classes; lower it"
@@ -220,21 +243,24 @@ class Config(Section):
                 f"there are {len(self.classes)}; set max or soft, or add classes"
             )
         if self.correct.rule == "hard" and len(self.classes) == 1:
-            raise ValueError("correct.rule: hard would set the only class in every photo; set another rule")
-        if isinstance(self.targets.count, float) and self.targets.count >= len(self.classes):
-            raise ValueError(f"targets.count: {self.targets.count:g} is not less than the number of classes; lower it")
+            raise ValueError("correct.rule: hard would set the only class in every image; set another rule")
+        if isinstance(self.targets.labels_per_image, float) and self.targets.labels_per_image >= len(self.classes):
+            raise ValueError(
+                f"targets.labels_per_image: {self.targets.labels_per_image:g} is not less than the number of "
+                f"classes; lower it"
+            )
         if self.teacher.kind == "scores" or self.cut.layout == "auto":
             pass  # M is known when the scores have been read, or the teacher's tower is
         elif excess := more_passes_than_cut(self.fuse, self.cut):
             raise ValueError(excess)
-        labelled = [kind for kind in self.references.kinds if kind != "zero_shot"]
-        if labelled and not self.dataset.annotated and self.dataset.truth is None:
-            raise ValueError(f"references.kinds: {labelled[0]} needs true labels; set dataset.truth, or leave it out")
+        labeled = [kind for kind in self.references.kinds if kind != "zero_shot"]
+        if labeled and not self.dataset.annotated and self.dataset.truth is None:
+            raise ValueError(f"references.kinds: {labeled[0]} needs true labels; set dataset.truth, or leave it out")
         known = self.dataset.known()
-        if known is not None and not self.dataset.reduced and len(self.classes) != known.classes:
+        if known is not None and not self.dataset.allow_incomplete and len(self.classes) != known.classes:
             raise ValueError(
                 f"classes: {len(self.classes)} of the {known.classes} of {self.dataset.benchmark}; name them all, "
-                "or set dataset.reduced: true, and its numbers are not the benchmark's"
+                "or set dataset.allow_incomplete: true, and its numbers are not the benchmark's"
             )
         unknown = sorted(set(self.prompts.names) - set(self.classes))
         if unknown:

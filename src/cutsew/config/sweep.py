@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from cutsew.config.base import Section, kinds_of
-from cutsew.config.loading import BASE, check_run_name, is_folder_name, load, one_line, override
+from cutsew.config.loading import BASE, check_run_name, format_validation_error, is_folder_name, load, override
 from cutsew.config.schema import Config
 from cutsew.config.yaml_file import read_yaml
 from cutsew.errors import UserError
@@ -28,7 +28,7 @@ LONGEST = 120
 """Characters of a run's name; a longer one is cut and ends in a digest."""
 
 
-class Sweep(Section):
+class SweepConfig(Section):
     """A sweep file: the product of `grid`, `variants` and `seeds`."""
 
     title: str = Field(description="what the table and the plot are headed with")
@@ -76,16 +76,16 @@ def sweep_files(asked: str, folder: Path) -> list[Path]:
         return sorted(folder.glob("*.yaml"))
     names = [name.strip() for name in asked.split(",")]
     files = [Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml" for name in names]
-    twice = [file.stem for i, file in enumerate(files) if file.stem in {other.stem for other in files[:i]}]
-    if twice:
-        raise UserError(f"sweep: {twice[0]} is named twice; name it once")
+    duplicates = [file.stem for i, file in enumerate(files) if file.stem in {other.stem for other in files[:i]}]
+    if duplicates:
+        raise UserError(f"sweep: {duplicates[0]} is named twice; name it once")
     for file in files:
         if not is_folder_name(file.stem):
             raise UserError(f"sweep: {file} cannot name a folder of results; use letters, digits and . _ = + - alone")
     return files
 
 
-def read_sweep(path: Path) -> Sweep:
+def read_sweep(path: Path) -> SweepConfig:
     """Read a sweep file.
 
     Raises:
@@ -97,9 +97,9 @@ def read_sweep(path: Path) -> Sweep:
         hint = f"there are {near}" if near else "name an existing YAML file"
         raise UserError(f"sweep: {path} does not exist; {hint}")
     try:
-        sweep = Sweep.model_validate(read_yaml(path, "a sweep file"))
+        sweep = SweepConfig.model_validate(read_yaml(path, "a sweep file"))
     except ValidationError as error:
-        raise UserError(f"{path}: {one_line(error, Sweep)}") from None
+        raise UserError(f"{path}: {format_validation_error(error, SweepConfig)}") from None
     for dotted, values in sweep.grid.items():
         if not values:
             raise UserError(f"{path}: grid.{dotted}: holds no value; give at least one")
@@ -108,7 +108,7 @@ def read_sweep(path: Path) -> Sweep:
     return sweep
 
 
-def expand(sweep: Sweep, raw: Raw, source: str = "sweep") -> dict[str, dict[str, Any]]:
+def expand(sweep: SweepConfig, raw: Raw, source: str = "sweep") -> dict[str, dict[str, Any]]:
     """Return run name -> dotted settings that differ from the base run, the base run itself as `default`: {}.
 
     Args:
@@ -123,9 +123,9 @@ def expand(sweep: Sweep, raw: Raw, source: str = "sweep") -> dict[str, dict[str,
     return {variant.run: variant.changes for variant in variants_of(sweep, raw, source)}
 
 
-def variants_of(sweep: Sweep, raw: Raw, source: str = "sweep") -> list[Variant]:
+def variants_of(sweep: SweepConfig, raw: Raw, source: str = "sweep") -> list[Variant]:
     """List the runs of a sweep in its order, each once; arguments and errors as in `expand`."""
-    found: dict[str, Variant] = {}
+    variants: dict[str, Variant] = {}
     configs: dict[str, Config] = {}
     combined = list(_combinations(sweep, source))
     varied = [name for name in _in_order({k for _, changes, _ in combined for k in changes}) if name != SEED]
@@ -142,11 +142,11 @@ def variants_of(sweep: Sweep, raw: Raw, source: str = "sweep") -> list[Variant]:
         trained = config.student.kind != "none"
         values = {dotted: _value(config, dotted) for dotted in varied}
         title = label or run_name({k: v for k, v in kept.items() if k != SEED}, config)
-        found.setdefault(name, Variant(name, title, kept, values, config.train.seed if trained else None))
-    labels = dict.fromkeys(variant.label for variant in found.values())
+        variants.setdefault(name, Variant(name, title, kept, values, config.train.seed if trained else None))
+    labels = dict.fromkeys(variant.label for variant in variants.values())
     if sweep.against is not None and sweep.against not in labels:
-        raise UserError(f"{source}: against: {sweep.against} is none of the variants; there are {', '.join(labels)}")
-    return list(found.values())
+        raise UserError(f"{source}: against: {sweep.against} is not one of the variants {', '.join(labels)}")
+    return list(variants.values())
 
 
 def add_runs(raw: Raw, runs: Mapping[str, dict[str, Any]], source: str = "sweep") -> dict[str, Any]:
@@ -156,13 +156,13 @@ def add_runs(raw: Raw, runs: Mapping[str, dict[str, Any]], source: str = "sweep"
         UserError: the config file has a run of the same name and other settings.
 
     """
-    own = raw.get("runs") or {}
-    if not isinstance(own, Mapping):
+    configured = raw.get("runs") or {}
+    if not isinstance(configured, Mapping):
         return dict(raw)
-    for name in set(own) & set(runs):
-        if load(override(raw, own[name])) != load(override(raw, runs[name])):
+    for name in set(configured) & set(runs):
+        if load(override(raw, configured[name])) != load(override(raw, runs[name])):
             raise UserError(f"{source}: its run {name} is another than runs.{name} of the config file; rename that")
-    return {**raw, "runs": {**own, **{name: changes for name, changes in runs.items() if name != BASE}}}
+    return {**raw, "runs": {**configured, **{name: changes for name, changes in runs.items() if name != BASE}}}
 
 
 def run_name(changes: Raw, config: Config) -> str:
@@ -218,7 +218,7 @@ def _flat(changes: Raw, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _combinations(sweep: Sweep, source: str) -> Iterator[tuple[str, dict[str, Any], int | None]]:
+def _combinations(sweep: SweepConfig, source: str) -> Iterator[tuple[str, dict[str, Any], int | None]]:
     """Yield label ('' to name it after its changes), settings and seed of every run, doubles included."""
     lists = {label: _flat(changes) for label, changes in (sweep.variants or {"": {}}).items()}
     for dotted in {*sweep.grid, *(name for changes in lists.values() for name in changes)}:

@@ -85,14 +85,14 @@ def _read_json(path: Path) -> dict[str, Any] | None:
         text = path.read_text(encoding="utf-8-sig")
         if not text.lstrip().startswith("{"):
             return None
-        found = json.loads(text, object_pairs_hook=lambda pairs: _once(pairs, path))
+        content = json.loads(text, object_pairs_hook=lambda pairs: _once(pairs, path))
     except json.JSONDecodeError as error:
         if path.suffix.lower() != ".json":
             return None
         raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg}); fix this and rerun") from None
     except (OSError, ValueError, RecursionError):  # read as YAML, which says what is wrong
         return None
-    return found if isinstance(found, dict) else None
+    return content if isinstance(content, dict) else None
 
 
 def _once(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
@@ -146,8 +146,8 @@ def plain_items(path: Path, key: str) -> list[PlainText]:
         return []
     if not isinstance(root, MappingNode):
         return []
-    found = [value for name, value in root.value if getattr(name, "value", None) == key]
-    nodes = [node for value in found if isinstance(value, SequenceNode) for node in value.value]
+    values = [value for name, value in root.value if getattr(name, "value", None) == key]
+    nodes = [node for value in values if isinstance(value, SequenceNode) for node in value.value]
     return [
         PlainText(node.value, node.start_mark.line + 1, node.end_mark.line - node.start_mark.line + 1)
         for node in nodes

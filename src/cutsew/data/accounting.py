@@ -1,7 +1,7 @@
 """Checking many images at once, and counting what became of every file.
 
-- What became of every file of a folder of photos: counts by suffix and reason, in words for the log and the report.
-- Checking many photos at once, and giving each its lasting row.
+- What became of every file of a folder of images: counts by suffix and reason, in words for the log and the report.
+- Checking many images at once, and giving each its lasting row.
 """
 
 from collections import Counter
@@ -45,7 +45,7 @@ REPAIRS = {
     "broken link": "restore what it points to, or remove it",
     **REMEDIES,
 }
-"""Reason why a photo cannot be read -> what to do about it."""
+"""Reason why an image cannot be read -> what to do about it."""
 
 
 def explain(leftover: Leftover) -> Leftover:
@@ -63,8 +63,8 @@ def explain(leftover: Leftover) -> Leftover:
 
 def rows(bad: Iterable[BadImage], leftovers: Iterable[Leftover]) -> list[tuple[str, str]]:
     """List (path, reason) of everything that is no row of the manifest, sorted; one row per file or folder."""
-    found = [(str(error.path), error.reason) for error in bad] + [(left.path, left.reason) for left in leftovers]
-    return sorted((_plain(path), reason) for path, reason in found)
+    entries = [(str(error.path), error.reason) for error in bad] + [(left.path, left.reason) for left in leftovers]
+    return sorted((_plain(path), reason) for path, reason in entries)
 
 
 def groups(bad: Iterable[BadImage], leftovers: Iterable[Leftover]) -> list[dict[str, Any]]:
@@ -83,21 +83,21 @@ def groups(bad: Iterable[BadImage], leftovers: Iterable[Leftover]) -> list[dict[
         label = PurePosixPath(left.path).name if left.kind == "folder" else left.suffix
         counted[left.kind, _plain(label), left.reason] += 1
     ordered = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
-    found = [
+    grouped = [
         {"kind": kind, "label": label, "reason": reason, "count": count}
         for (kind, label, reason), count in ordered[:MOST_GROUPS]
     ]
     for kind in sorted({key[0] for key, _ in ordered[MOST_GROUPS:]}):
         rest = sum(count for key, count in ordered[MOST_GROUPS:] if key[0] == kind)
-        found.append({"kind": kind, "label": "further suffixes", "reason": "see skipped.csv", "count": rest})
-    return found
+        grouped.append({"kind": kind, "label": "further suffixes", "reason": "see skipped.csv", "count": rest})
+    return grouped
 
 
 def summary(facts: Mapping[str, Any]) -> str:
     """Say in one line what became of all files.
 
     Args:
-        facts: of the manifest's record: train, test, listed (how the photos were found) and left (see `groups`).
+        facts: of the manifest's record: train, test, listed (how the images were found) and left (see `groups`).
 
     """
     left = facts["left"]
@@ -105,23 +105,23 @@ def summary(facts: Mapping[str, Any]) -> str:
         facts["train"] + facts["test"] + sum(row["count"] for row in left if row["kind"] not in ("folder", "missing"))
     )
     parts = [f"{facts['train']:,} training", f"{facts['test']:,} held out", *counts(left)]
-    what = "file" if facts["listed"] == "folder" else "listed photo"
+    what = "file" if facts["listed"] == "folder" else "listed image"
     return f"{files:,} {what}{'' if files == 1 else 's'}: {', '.join(parts)}"
 
 
 def counts(left: Sequence[Mapping[str, Any]]) -> list[str]:
     """Word the counts of `groups`, one text per kind: `4 of other kinds (.txt 3, .mov 1)`."""
-    found = []
+    parts = []
     for kind, words in _KINDS.items():
         total = sum(row["count"] for row in left if row["kind"] == kind)
         if total:
             named = _labels(left, kind) if kind in ("other", "folder") else ""
-            found.append(f"{total:,} {words[total != 1]}{named}")
-    return found
+            parts.append(f"{total:,} {words[total != 1]}{named}")
+    return parts
 
 
 def advice(facts: Mapping[str, Any]) -> list[str]:
-    """Say of each suffix and reason how many photos are lost for it, and what to do about it.
+    """Say of each suffix and reason how many images are lost for it, and what to do about it.
 
     Files of other kinds are named where they may show something; at most `MOST_SHOWN` lines.
     """
@@ -147,7 +147,7 @@ _KINDS = {
     "other": ("of another kind", "of other kinds"),
     "hidden": ("hidden", "hidden"),
     "folder": ("folder not searched", "folders not searched"),
-    "missing": ("name of a list without a photo", "names of a list without a photo"),
+    "missing": ("name of a list without an image", "names of a list without an image"),
 }
 
 
@@ -170,16 +170,16 @@ def _plain(text: str) -> str:
 
 
 BLOCK = 1024
-"""Photos handed to the threads at a time, so that what waits stays small however many there are."""
+"""Images handed to the threads at a time, so that what waits stays small however many there are."""
 
 
 def inspect_all(paths: Sequence[str], workers: int) -> Iterator[Inspection | BadImage]:
-    """Inspect photos in order; a bad one gives its error instead of raising it.
+    """Inspect images in order; a bad one gives its error instead of raising it.
 
     Args:
-        paths: of the photos.
+        paths: of the images.
         workers: threads (decoding and digesting leave Python's lock alone); 0 to use only this one. At most this
-            many photos are in memory.
+            many images are in memory.
 
     """
     if workers < 2:
@@ -194,7 +194,7 @@ def explain_all(leftovers: Sequence[Leftover], workers: int) -> list[Leftover]:
     """Say of files of other kinds what they are; the first bytes of some are read.
 
     Args:
-        leftovers: what a walk took for no photo.
+        leftovers: what a walk took for no image.
         workers: threads that read; 0 to use only this one.
 
     """
@@ -204,8 +204,8 @@ def explain_all(leftovers: Sequence[Leftover], workers: int) -> list[Leftover]:
         return list(pool.map(explain, leftovers))
 
 
-def places(listed: Sequence[str], known: Sequence[str]) -> list[int]:
-    """Order listed photos so that known ones keep their order and new ones follow.
+def stable_order(listed: Sequence[str], known: Sequence[str]) -> list[int]:
+    """Order listed images so that known ones keep their order and new ones follow.
 
     Args:
         listed: ids, unique.

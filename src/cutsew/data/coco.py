@@ -1,4 +1,4 @@
-"""COCO layout: annotations/instances_<list>.json, and the photos in <list>/, images/<list>/ or images/."""
+"""COCO layout: annotations/instances_<list>.json, and the images in <list>/, images/<list>/ or images/."""
 
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Iterator, Sequence
@@ -21,11 +21,11 @@ STEPS[list(b"[{")], STEPS[list(b"]}")] = 1, -1
 """Byte -> how it changes the nesting."""
 
 SAMPLE = 200
-"""Photos that are looked for to find out which folder the file names start from."""
+"""Images that are looked for to find out which folder the file names start from."""
 
 Key = int | str
 Instances = dict[str, Counter[str]]
-"""File name of a photo -> how often each category is annotated in it; photos without any are not in it."""
+"""File name of an image -> how often each category is annotated in it; images without any are not in it."""
 
 
 def instances_path(root: Path, name: str) -> Path:
@@ -33,8 +33,8 @@ def instances_path(root: Path, name: str) -> Path:
     return root / "annotations" / f"instances_{name}.json"
 
 
-def photo_folder(root: Path, name: str) -> Path:
-    """Return where the photos of a list lie: `<list>/` as unpacked, `images/<list>/` or `images/` as others keep them.
+def image_folder(root: Path, name: str) -> Path:
+    """Return where the images of a list lie: `<list>/` as unpacked, `images/<list>/` or `images/` as others keep them.
 
     Raises:
         UserError: none of them is a folder.
@@ -44,32 +44,32 @@ def photo_folder(root: Path, name: str) -> Path:
         if folder.is_dir():
             return folder
     raise UserError(
-        f"dataset.root: {root} holds neither {name} nor images/{name} nor images, a folder of photos; unpack it there"
+        f"dataset.root: {root} holds neither {name} nor images/{name} nor images, a folder of images; unpack it there"
     )
 
 
-def list_photos(root: Path, name: str, setting: str, *, drop: bool) -> tuple[list[str], list[str], int]:
-    """List the photos of a list.
+def list_images(root: Path, name: str, setting: str, *, drop: bool) -> tuple[list[str], list[str], int]:
+    """List the images of a list.
 
     Args:
         root: folder of the layout.
         name: of the list, such as `train2014`.
         setting: dotted setting to name when the list is missing.
-        drop: leave out photos that nothing is annotated in. Which photos have an annotation is then read, but of
+        drop: leave out images that nothing is annotated in. Which images have an annotation is then read, but of
             the annotations nothing else.
 
     Returns:
-        Ids (file names without suffix, or with it where two photos differ in it alone) and paths, both in the order of
-        the file, and how many photos were left out.
+        Ids (file names without suffix, or with it where two images differ in it alone) and paths, both in the order of
+        the file, and how many images were left out.
 
     Raises:
-        UserError: the list or the folder of photos is missing, or the file is not an instances JSON.
+        UserError: the list or the folder of images is missing, or the file is not an instances JSON.
 
     """
-    path, folder = instances_path(root, name), photo_folder(root, name)
+    path, folder = instances_path(root, name), image_folder(root, name)
     files = _files(path, setting)
     if not files:
-        raise UserError(f"{setting}: {path} names no photo; name another list")
+        raise UserError(f"{setting}: {path} names no image; name another list")
     kept = files
     if drop:
         named = {_number(item.get("image_id")) for item in _annotations(path, setting)}
@@ -83,38 +83,38 @@ def list_photos(root: Path, name: str, setting: str, *, drop: bool) -> tuple[lis
 
 
 def file_names(root: Path, name: str, paths: Sequence[str], instances: Container[str]) -> list[str]:
-    """Return the file names by which a list's JSON calls photos, from their paths as `list_photos` gives them."""
+    """Return the file names by which a list's JSON calls images, from their paths as `list_images` gives them."""
     starts = [f"{folder}/" for folder in (*_folders(root, name), root)]
-    found = []
+    result = []
     for path in paths:
         names = [path.removeprefix(start) for start in starts if path.startswith(start)]
-        found.append(next((file for file in names if file in instances), names[0] if names else path))
-    return found
+        result.append(next((file for file in names if file in instances), names[0] if names else path))
+    return result
 
 
 def read_instances(root: Path, name: str, setting: str) -> tuple[Instances, list[str]]:
-    """Read what is annotated in each photo of a list, crowds (`iscrowd`) included; and the names of all categories.
+    """Read what is annotated in each image of a list, crowds (`iscrowd`) included; and the names of all categories.
 
     Raises:
-        UserError: as `list_photos`, or an annotation is of an unknown photo or category.
+        UserError: as `list_images`, or an annotation is of an unknown image or category.
 
     """
     path = instances_path(root, name)
     files = _files(path, setting)
     categories = _categories(path, setting)
-    found: Instances = defaultdict(Counter)
+    instances: Instances = defaultdict(Counter)
     for item in _annotations(path, setting):
         image, kind = _number(item.get("image_id")), _number(item.get("category_id"))
-        photo = None if image is None else files.get(image)
+        image_name = None if image is None else files.get(image)
         category = None if kind is None else categories.get(kind)
-        if photo is None or category is None:
-            lost = "image_id" if photo is None else "category_id"
+        if image_name is None or category is None:
+            missing_key = "image_id" if image_name is None else "category_id"
             raise UserError(
-                f"{path}: annotation {item.get('id')} is of a photo or category that the file does not list "
-                f"({lost} {item.get(lost)!r}); remove that annotation, or download the file again"
+                f"{path}: annotation {item.get('id')} is of an image or category that the file does not list "
+                f"({missing_key} {item.get(missing_key)!r}); remove that annotation, or download the file again"
             )
-        found[photo][category] += 1
-    return dict(found), list(categories.values())
+        instances[image_name][category] += 1
+    return dict(instances), list(categories.values())
 
 
 def _folders(root: Path, name: str) -> tuple[Path, ...]:
@@ -130,7 +130,7 @@ def _start(root: Path, name: str, files: Sequence[str]) -> Path | None:
 
 
 def _ids(names: Sequence[str], every: Iterable[str]) -> list[str]:
-    """Call photos by their file names without suffix, but where two of the list differ in it alone."""
+    """Call images by their file names without suffix, but where two of the list differ in it alone."""
     counts = Counter(map(_stem, every))
     return [_stem(name) if counts[_stem(name)] == 1 else name for name in names]
 
@@ -140,7 +140,7 @@ def _stem(name: str) -> str:
 
 
 def _files(path: Path, setting: str) -> dict[Key, str]:
-    """Return id -> file name of a list's photos, refusing names that would lead out of their folder."""
+    """Return id -> file name of a list's images, refusing names that would lead out of their folder."""
     files: dict[Key, str] = {}
     names: set[str] = set()
     for item in _items(path, "images.item", setting):
@@ -148,14 +148,14 @@ def _files(path: Path, setting: str) -> dict[Key, str]:
         parts = name.split("/")
         if any(not part or part.startswith(".") for part in parts):
             raise UserError(
-                f"{path}: photo {item.get('id')} has no file name below its folder ({name!r}); correct its file_name"
+                f"{path}: image {item.get('id')} has no file name below its folder ({name!r}); correct its file_name"
             )
         number = _number(item.get("id"))
         if number is None:
             raise UserError(f"{path}: not an instances JSON of COCO (an image without an id); download it again")
         if number in files or name in names:
-            twice = f"photo {number}, {name}, stands twice"
-            raise UserError(f"{path}: not an instances JSON of COCO ({twice}); remove one")
+            duplicate = f"image {number}, {name}, stands twice"
+            raise UserError(f"{path}: not an instances JSON of COCO ({duplicate}); remove one")
         files[number] = name
         names.add(name)
     return files

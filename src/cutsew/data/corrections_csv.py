@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from cutsew.data import csv_file
-from cutsew.data.csv_file import PhotoNames, nfc
+from cutsew.data.csv_file import ImageNames, nfc
 from cutsew.errors import UserError
 from cutsew.storage.label_table import BY_HUMAN, LABELS, MODEL_LABELS, names_in
 from cutsew.storage.tables import read_parquet
@@ -35,7 +35,7 @@ def read_overrides(path: Path, classes: Sequence[str]) -> pd.DataFrame:
         at; the last two are empty where the file lacks them. A row that repeats another is dropped.
 
     Raises:
-        UserError: the file is missing, is none of these, or says two things of one label.
+        UserError: the file is missing, is not one of these, or says two things of one label.
 
     """
     if path.suffix.lower() == ".json":
@@ -43,9 +43,11 @@ def read_overrides(path: Path, classes: Sequence[str]) -> pd.DataFrame:
     table = csv_file.read_csv(path, SETTING, (*NEEDED, "by", "at", LABELS, MODEL_LABELS, BY_HUMAN))
     if {LABELS, MODEL_LABELS} <= set(table.columns):
         return _without_repeats(_table(_of_labels(table, path)), path)
-    lost = [name for name in NEEDED if name not in table.columns]
-    if lost:
-        raise UserError(f"{SETTING}: {path} has no column {lost[0]!r}; its first line needs image, class and present")
+    missing = [name for name in NEEDED if name not in table.columns]
+    if missing:
+        raise UserError(
+            f"{SETTING}: {path} has no column {missing[0]!r}; its first line needs image, class and present"
+        )
     table = table.reset_index()
     for name in ("by", "at"):
         if name not in table:
@@ -94,14 +96,14 @@ def _of_label_studio(path: Path, classes: Sequence[str]) -> Iterator[tuple[Any, 
 
 def _tasks(path: Path) -> list[dict[str, Any]]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
+        result = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{SETTING}: {path} does not exist; name an existing file, or null for none") from None
     except OSError as error:
         raise UserError(f"{SETTING}: {path} cannot be read ({error.strerror}); name a readable file") from None
     except (ValueError, RecursionError):
         raise UserError(f"{SETTING}: {path} is not readable JSON; export the project again") from None
-    for number, task in enumerate(found if isinstance(found, list) else [None], start=1):
+    for number, task in enumerate(result if isinstance(result, list) else [None], start=1):
         if not (isinstance(task, dict) and isinstance(task.get("data"), dict) and _are_annotations(task)):
             raise UserError(
                 f"{SETTING}: {path}, task {number}: not of a Label Studio export with annotations; export the project "
@@ -112,12 +114,12 @@ def _tasks(path: Path) -> list[dict[str, Any]]:
                 f"{SETTING}: {path}, task {number}: its data has no id of an image; annotate the tasks that "
                 "cutsew labels --format labelstudio writes"
             )
-    return list(found)
+    return list(result)
 
 
 def _are_annotations(task: dict[str, Any]) -> bool:
-    found = task.get("annotations")
-    return isinstance(found, list) and all(isinstance(a, dict) and isinstance(a.get("result"), list) for a in found)
+    result = task.get("annotations")
+    return isinstance(result, list) and all(isinstance(a, dict) and isinstance(a.get("result"), list) for a in result)
 
 
 def _choices(annotation: dict[str, Any]) -> list[str]:
@@ -132,8 +134,8 @@ def _author(person: Any) -> str:  # noqa: ANN401  # a number, or a mapping with 
 
 
 def corrections_of(path: Path, ids: Sequence[str], classes: Sequence[str]) -> pd.DataFrame:
-    """Read the corrections of a run: `read_overrides`, `match_classes` and `match_photos` in turn."""
-    return match_photos(match_classes(read_overrides(path, classes), classes, path), ids, path)
+    """Read the corrections of a run: `read_overrides`, `match_classes` and `match_images` in turn."""
+    return match_images(match_classes(read_overrides(path, classes), classes, path), ids, path)
 
 
 def match_classes(table: pd.DataFrame, classes: Sequence[str], path: Path) -> pd.DataFrame:
@@ -144,40 +146,40 @@ def match_classes(table: pd.DataFrame, classes: Sequence[str], path: Path) -> pd
 
     """
     exact, composed = set(classes), {nfc(name): name for name in classes}
-    found = []
+    matched = []
     for line, name in zip(table["line"], table["class"], strict=True):
-        known = name if name in exact else composed.get(nfc(name))
-        if known is None:
+        match = name if name in exact else composed.get(nfc(name))
+        if match is None:
             raise UserError(
                 f"{SETTING}: {path}, {_place(path)} {line}, column class: {name!r} is not one of classes"
                 f"{_near(name, classes)}; correct it, or remove the row"
             )
-        found.append(known)
-    return table.assign(**{"class": found})
+        matched.append(match)
+    return table.assign(**{"class": matched})
 
 
-def match_photos(table: pd.DataFrame, ids: Sequence[str], path: Path) -> pd.DataFrame:
-    """Give the photos of corrections as the run calls them; see `csv_file.PhotoNames` for what fits.
+def match_images(table: pd.DataFrame, ids: Sequence[str], path: Path) -> pd.DataFrame:
+    """Give the images of corrections as the run calls them; see `csv_file.ImageNames` for what fits.
 
     Raises:
-        UserError: a photo is not among `ids`, or two rows say two things of one label.
+        UserError: an image is not among `ids`, or two rows say two things of one label.
 
     """
-    photos = PhotoNames(ids)
-    fits = [photos.find(name) for name in table["image"]]
+    images = ImageNames(ids)
+    fits = [images.find(name) for name in table["image"]]
     if fits and not any(fits):
         raise UserError(
-            f"{SETTING}: {path} names none of this dataset's photos: {_place(path)} {table['line'].iloc[0]} has image "
-            f"{table['image'].iloc[0]!r}, and a photo here is called {ids[0]!r}; name this run's corrections"
+            f"{SETTING}: {path} names none of this dataset's images: {_place(path)} {table['line'].iloc[0]} has image "
+            f"{table['image'].iloc[0]!r}, and an image here is called {ids[0]!r}; name this run's corrections"
         )
-    for line, name, found in zip(table["line"], table["image"], fits, strict=True):
-        if len(found) != 1:
-            wrong = f"fits {len(found)} photos" if found else f"is no image of this run{_near(name, ids)}"
+    for line, name, matches in zip(table["line"], table["image"], fits, strict=True):
+        if len(matches) != 1:
+            wrong = f"fits {len(matches)} images" if matches else f"is no image of this run{_near(name, ids)}"
             raise UserError(
                 f"{SETTING}: {path}, {_place(path)} {line}, column image: {name!r} {wrong}; correct it, or remove "
                 "the row"
             )
-    return _without_repeats(table.assign(image=[found[0] for found in fits]), path)
+    return _without_repeats(table.assign(image=[result[0] for result in fits]), path)
 
 
 def _place(path: Path) -> str:
@@ -196,8 +198,8 @@ def _near(name: str, known: Sequence[str]) -> str:
 def _without_repeats(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Drop rows that repeat a label's correction; refuse two that contradict each other."""
     table = table.drop_duplicates(subset=list(NEEDED))
-    twice = table[table.duplicated(subset=["image", "class"])].head(1)
-    for line, image, name in zip(twice["line"], twice["image"], twice["class"], strict=True):
+    duplicates = table[table.duplicated(subset=["image", "class"])].head(1)
+    for line, image, name in zip(duplicates["line"], duplicates["image"], duplicates["class"], strict=True):
         first = table.loc[(table["image"] == image) & (table["class"] == name), "line"].iloc[0]
         raise UserError(
             f"{SETTING}: {path}, {_place(path)}s {first} and {line}, column present: {name!r} of {image!r} is both 1 "
@@ -207,7 +209,7 @@ def _without_repeats(table: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 
 def split_of_corrections(path: Path, manifest: Path, classes: Sequence[str]) -> pd.DataFrame:
-    """Read corrections and the split of each one's photo, as a manifest says now.
+    """Read corrections and the split of each one's image, as a manifest says now.
 
     Args:
         path: the file.
@@ -215,7 +217,7 @@ def split_of_corrections(path: Path, manifest: Path, classes: Sequence[str]) -> 
         classes: C names.
 
     Returns:
-        Columns as `read_overrides`, and split; photos that the manifest does not hold are left out.
+        Columns as `read_overrides`, and split; images that the manifest does not hold are left out.
 
     """
     changed = path.stat().st_mtime_ns, manifest.stat().st_mtime_ns
@@ -226,9 +228,9 @@ def split_of_corrections(path: Path, manifest: Path, classes: Sequence[str]) -> 
 def _split_of_corrections(path: Path, manifest: Path, classes: tuple[str, ...], _: tuple[int, int]) -> pd.DataFrame:
     table = read_overrides(path, classes)
     named = set(table["image"])
-    photos = read_parquet(manifest, ["id", "split"], [("id", "in", sorted(named))] if named else None)
-    if len(photos) < len(named):  # some are called otherwise: see PhotoNames
-        photos = read_parquet(manifest, ["id", "split"])
-    names = PhotoNames([str(name) for name in photos["id"]])
+    images = read_parquet(manifest, ["id", "split"], [("id", "in", sorted(named))] if named else None)
+    if len(images) < len(named):  # some are called otherwise: see ImageNames
+        images = read_parquet(manifest, ["id", "split"])
+    names = ImageNames([str(name) for name in images["id"]])
     table["image"] = [fits[0] if len(fits := names.find(name)) == 1 else None for name in table["image"]]
-    return table.merge(photos, left_on="image", right_on="id").drop(columns="id")
+    return table.merge(images, left_on="image", right_on="id").drop(columns="id")

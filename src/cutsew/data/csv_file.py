@@ -1,4 +1,4 @@
-"""Reading a CSV that a person made: its encoding, separator and line ends, and which photos its rows name."""
+"""Reading a CSV that a person made: its encoding, separator and line ends, and which images its rows name."""
 
 import codecs
 import csv
@@ -27,8 +27,8 @@ SEPARATORS = ",;\t"
 ENCODINGS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 """Byte order mark -> encoding; without a mark a file is UTF-8."""
 
-PHOTO_COLUMNS = ("id", "path", "image", "file", "filename", "file_name", "image_path", "image_id", "photo")
-"""Columns that may name a row's photo."""
+IMAGE_COLUMNS = ("id", "path", "image", "file", "filename", "file_name", "image_path", "image_id", "photo")
+"""Columns that may name a row's image."""
 
 
 def read_csv(path: Path, setting: str, columns: Iterable[str] = ()) -> pd.DataFrame:
@@ -41,7 +41,7 @@ def read_csv(path: Path, setting: str, columns: Iterable[str] = ()) -> pd.DataFr
     Args:
         path: the file, UTF-8, or UTF-16 with a byte order mark.
         setting: dotted name of the setting that names it, for messages.
-        columns: names, in lower case, that the first line may write in any case; PHOTO_COLUMNS always are.
+        columns: names, in lower case, that the first line may write in any case; IMAGE_COLUMNS always are.
 
     Returns:
         One column of text per field of the first line, empty where a row is too short; the index, named `line`, holds
@@ -54,8 +54,8 @@ def read_csv(path: Path, setting: str, columns: Iterable[str] = ()) -> pd.DataFr
     """
     text = _decode(path, setting)
     first = text.lstrip("\r\n").split("\n", 1)[0].split("\r", 1)[0]
-    told = re.fullmatch(r"sep=(.)", first.strip(" "), re.IGNORECASE)
-    separator = told[1] if told else max(SEPARATORS, key=re.sub(r'"[^"]*"', "", first).count)
+    declared = re.fullmatch(r"sep=(.)", first.strip(" "), re.IGNORECASE)
+    separator = declared[1] if declared else max(SEPARATORS, key=re.sub(r'"[^"]*"', "", first).count)
     lines: list[int] = []
     rows: list[list[str]] = []
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
@@ -63,7 +63,7 @@ def read_csv(path: Path, setting: str, columns: Iterable[str] = ()) -> pd.DataFr
     try:
         for row in reader:
             fields = [field.strip() for field in row]
-            if any(fields) and not (told and not rows and fields[0].lower() == "sep="):
+            if any(fields) and not (declared and not rows and fields[0].lower() == "sep="):
                 lines.append(start)
                 rows.append(fields)
             start = reader.line_num + 1
@@ -73,17 +73,17 @@ def read_csv(path: Path, setting: str, columns: Iterable[str] = ()) -> pd.DataFr
         ) from None
     if not rows:
         raise UserError(f"{setting}: {path} is not a readable CSV (it is empty); write a first line of column names")
-    known = {*PHOTO_COLUMNS, *columns}
-    heads = [name.lower() if name.lower() in known else name for name in map(nfc, rows[0])]
+    known_columns = {*IMAGE_COLUMNS, *columns}
+    heads = [name.lower() if name.lower() in known_columns else name for name in map(nfc, rows[0])]
     while heads and not heads[-1]:
         heads.pop()
     return _table(heads, rows[1:], lines[1:], path, setting)
 
 
 def _table(heads: list[str], rows: list[list[str]], lines: list[int], path: Path, setting: str) -> pd.DataFrame:
-    twice = next((name for name, count in Counter(heads).items() if name and count > 1), None)
-    if twice is not None:
-        raise UserError(f"{setting}: {path} names the column {twice!r} twice; rename one in its first line")
+    duplicate = next((name for name, count in Counter(heads).items() if name and count > 1), None)
+    if duplicate is not None:
+        raise UserError(f"{setting}: {path} names the column {duplicate!r} twice; rename one in its first line")
     width = len(heads)
     for line, row in zip(lines, rows, strict=True):
         if any(row[width:]):
@@ -109,8 +109,8 @@ def _decode(path: Path, setting: str) -> str:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         line = len((data[: error.start] + b"x").splitlines())
-        where = f", line {line}" if encoding != "utf-16" else ""
-        raise UserError(f"{setting}: {path}{where}: not a readable CSV (not {encoding.upper()}); {save}") from None
+        location = f", line {line}" if encoding != "utf-16" else ""
+        raise UserError(f"{setting}: {path}{location}: not a readable CSV (not {encoding.upper()}); {save}") from None
     if "\0" in text:
         raise UserError(f"{setting}: {path} is not a readable CSV (it holds NUL characters); {save}")
     return text
@@ -121,17 +121,17 @@ def nfc(text: str) -> str:
     return unicodedata.normalize("NFC", text.strip())
 
 
-class PhotoNames:
-    """The names that a person may call photos by.
+class ImageNames:
+    """The names that a person may call images by.
 
-    A photo is found by its id, or by its path as in the manifest, absolute, or below the root or its parent.
+    An image is found by its id, or by its path as in the manifest, absolute, or below the root or its parent.
     Backslashes, a leading `./` and decomposed accents (macOS) do not matter; nor do upper and lower case and a left-out
-    suffix, where only one photo fits.
+    suffix, where only one image fits.
 
     Args:
-        ids: of all photos.
-        paths: of the same photos, as in the manifest; empty for photos without files.
-        root: folder of the photos.
+        ids: of all images.
+        paths: of the same images, as in the manifest; empty for images without files.
+        root: folder of the images.
 
     """
 
@@ -141,17 +141,17 @@ class PhotoNames:
         self._roots = [] if root is None else [f"{place}/" for place in _spellings(root)]
 
     def find(self, name: str) -> list[str]:
-        """Return the ids of the photos that a name fits best: none, one, or several where it is ambiguous."""
+        """Return the ids of the images that a name fits best: none, one, or several where it is ambiguous."""
         if name in self._known:
             return [name]
         plain = self._below_root(_plain(name))
         for index, key in ((self._plain, plain), (self._folded, plain.casefold())):
             if key in index:
                 return sorted(index[key])
-        found = self._stems.get(_stem(plain), ())
-        if _stem(plain) != plain.casefold():  # a.png is not a.jpg, but may be the photo whose id is a
-            found = tuple(fit for fit in found if _stem(_plain(fit)) == _plain(fit).casefold())
-        return sorted(found)
+        matches = self._stems.get(_stem(plain), ())
+        if _stem(plain) != plain.casefold():  # a.png is not a.jpg, but may be the image whose id is a
+            matches = tuple(fit for fit in matches if _stem(_plain(fit)) == _plain(fit).casefold())
+        return sorted(matches)
 
     @cached_property
     def _known(self) -> set[str]:
@@ -170,71 +170,72 @@ class PhotoNames:
         return self._index(_stem)
 
     def _index(self, key: Callable[[str], str]) -> dict[str, tuple[str, ...]]:
-        found: dict[str, tuple[str, ...]] = {}
+        index: dict[str, tuple[str, ...]] = {}
         for name, path in itertools.zip_longest(self.ids, self._paths, fillvalue=""):
             for called in {_plain(name), self._below_root(_plain(path))} if path else {_plain(name)}:
-                fits = found.setdefault(key(called), (name,))
+                fits = index.setdefault(key(called), (name,))
                 if name not in fits:
-                    found[key(called)] = (*fits, name)
-        return found
+                    index[key(called)] = (*fits, name)
+        return index
 
     def _below_root(self, name: str) -> str:
         return next((name[len(root) :] for root in self._roots if name.startswith(root)), name)
 
 
-def find_photos(
+def find_images(
     table: pd.DataFrame,
-    photos: PhotoNames,
+    images: ImageNames,
     path: Path,
     setting: str,
-    columns: Iterable[str] = PHOTO_COLUMNS,
+    columns: Iterable[str] = IMAGE_COLUMNS,
     *,
     warn: bool = True,
 ) -> list[str | None]:
-    """Find the photo of each row, by the column that names the most photos.
+    """Find the image of each row, by the column that names the most images.
 
     Args:
         table: as `read_csv` returns it; has at least one of `columns`.
-        photos: what photos are called.
+        images: what images are called.
         path: the file, for messages.
         setting: dotted name of the setting that names it, for messages.
-        columns: columns that may name the photo, preferred first.
-        warn: say how many rows name no photo of this dataset.
+        columns: columns that may name the image, preferred first.
+        warn: say how many rows name no image of this dataset.
 
     Returns:
-        Id of each row's photo, None where the row names no photo of this dataset.
+        Id of each row's image, None where the row names no image of this dataset.
 
     Raises:
-        UserError: a name fits several photos, or no row names a photo.
+        UserError: a name fits several images, or no row names an image.
 
     """
-    tried = {column: [photos.find(name) for name in table[column]] for column in columns if column in table.columns}
-    column, found = max(tried.items(), key=lambda item: sum(map(bool, item[1])))
-    for line, name, fits in zip(table.index, table[column], found, strict=True):
+    tried = {column: [images.find(name) for name in table[column]] for column in columns if column in table.columns}
+    column, matches = max(tried.items(), key=lambda item: sum(map(bool, item[1])))
+    for line, name, fits in zip(table.index, table[column], matches, strict=True):
         if len(fits) > 1:
             raise UserError(
-                f"{setting}: {path}, line {line}, column {column}: {name!r} fits {len(fits)} photos, {fits[0]!r} and "
-                f"{fits[1]!r} among them; write the photo's id"
+                f"{setting}: {path}, line {line}, column {column}: {name!r} fits {len(fits)} images, {fits[0]!r} and "
+                f"{fits[1]!r} among them; write the image's id"
             )
-    if len(table) and not any(found):
+    if len(table) and not any(matches):
         raise UserError(
-            f"{setting}: {path} names none of the photos: line {table.index[0]}, column {column}, has "
-            f"{table[column].iloc[0]!r}, where a photo is called {photos.ids[0]!r}; write the photos' ids"
+            f"{setting}: {path} names none of the images: line {table.index[0]}, column {column}, has "
+            f"{table[column].iloc[0]!r}, where an image is called {images.ids[0]!r}; write the images' ids"
         )
-    strange = [row for row, fits in enumerate(found) if not fits]
-    if strange and warn:
+    unmatched = [row for row, fits in enumerate(matches) if not fits]
+    if unmatched and warn:
         log.warning(
-            "%s: %d of %d rows of %s name photos that this dataset does not have, line %d %r for one (a photo of it is "
+            "%s: %d of %d rows of %s name images that this dataset does not have, line %d %r for one (an image of "
+            "it is "
             "called %r); ignored",
             setting,
-            len(strange),
+            len(unmatched),
             len(table),
             path,
-            table.index[strange[0]],
-            table[column].iloc[strange[0]],
-            photos.ids[0],
+            table.index[unmatched[0]],
+            table[column].iloc[unmatched[0]],
+            images.ids[0],
         )
-    return [fits[0] if fits else None for fits in found]
+    return [fits[0] if fits else None for fits in matches]
 
 
 def _plain(name: str) -> str:
@@ -244,7 +245,7 @@ def _plain(name: str) -> str:
 
 
 def _stem(name: str) -> str:
-    """Fold case and drop the suffix of a photo."""
+    """Fold case and drop the suffix of an image."""
     folded = name.casefold()
     return next((folded[: -len(suffix)] for suffix in SUFFIXES if folded.endswith(suffix)), folded)
 

@@ -42,7 +42,7 @@ UNFIT = (errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EI
 BROKEN = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
 
 
-class _Again(Exception):  # noqa: N818
+class _RestartDownload(Exception):  # noqa: N818
     """What is there cannot be gone on with: fetch it from its beginning."""
 
 
@@ -68,16 +68,16 @@ def fetch(url: str, path: Path, digest: str | None = None) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         _fetch_whole(url, part)
     whole = path if path.exists() else part
-    found = digest_of(whole, (digest or "sha256:").partition(":")[0])
-    if digest is not None and found != digest:
+    actual = digest_of(whole, (digest or "sha256:").partition(":")[0])
+    if digest is not None and actual != digest:
         whole.unlink()
         _source(part).unlink(missing_ok=True)
         raise UserError(
-            f"{url}: digests to {found}, not to {digest}; the file was removed; try again, or use another mirror"
+            f"{url}: digests to {actual}, not to {digest}; the file was removed; try again, or use another mirror"
         )
     whole.replace(path)
     _source(part).unlink(missing_ok=True)
-    return found
+    return actual
 
 
 def digest_of(path: Path, kind: str) -> str:
@@ -118,7 +118,7 @@ def _fetch_whole(url: str, part: Path) -> None:
             if _fetch_rest(url, part):
                 return
             reason = "the connection broke off"
-        except _Again:
+        except _RestartDownload:
             part.unlink(missing_ok=True)
             continue
         except urllib.error.HTTPError as error:
@@ -148,7 +148,7 @@ def _fetch_rest(url: str, part: Path) -> bool:
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and start:
             if (error.headers.get("Content-Range") or "").endswith(f"/{start}"):
                 return True
-            raise _Again from None
+            raise _RestartDownload from None
         raise
     with answer:
         if start and answer.status != http.HTTPStatus.PARTIAL_CONTENT:

@@ -1,4 +1,4 @@
-"""Photos of any nested folder, and which of them are held out."""
+"""Images of any nested folder, and which of them are held out."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +14,7 @@ SYSTEM_FOLDERS = frozenset(
     ["@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "__macosx"]
     + ["lost+found"]
 )
-"""Folders of operating systems and of network storage: thumbnails, waste, metadata. Their photos are nobody's."""
+"""Folders of operating systems and of network storage: thumbnails, waste, metadata. Their images are nobody's."""
 
 NO_SUFFIX = "no suffix"
 LINKED = "link to a folder that is searched anyway"
@@ -22,12 +22,12 @@ LINKED = "link to a folder that is searched anyway"
 
 @dataclass(frozen=True)
 class Leftover:
-    """What a walk of a folder found and took for no photo.
+    """What a walk of a folder found and took for no image.
 
     Attributes:
         path: the file or folder.
         kind: `other` for a file of another kind, `hidden` for a hidden file, `folder` for a folder (or a link to one)
-            that was not searched, `missing` for a listed name without a photo, `dropped` for a photo that a setting
+            that was not searched, `missing` for a listed name without an image, `dropped` for an image that a setting
             leaves out.
         reason: a few plain words.
 
@@ -51,9 +51,9 @@ def suffix_of(path: str) -> str:
 def walk(root: Path, *, tolerant: bool = False) -> Iterator[str | Leftover]:
     """Walk all files below a folder in no promised order, quickly and without opening any.
 
-    Photos are recognized by suffix, upper or lower case, and are yielded as paths; everything else as a `Leftover`.
-    Hidden folders and `SYSTEM_FOLDERS` are not searched. Links are followed: to a photo always (a broken one is
-    yielded, for the manifest to complain about); to a folder unless it lies in `root`, whose photos are found there
+    Images are recognized by suffix, upper or lower case, and are yielded as paths; everything else as a `Leftover`.
+    Hidden folders and `SYSTEM_FOLDERS` are not searched. Links are followed: to an image always (a broken one is
+    yielded, for the manifest to complain about); to a folder unless it lies in `root`, whose images are found there
     anyway, or was seen before. So a loop of links ends.
 
     Args:
@@ -61,22 +61,22 @@ def walk(root: Path, *, tolerant: bool = False) -> Iterator[str | Leftover]:
         tolerant: give a folder that cannot be listed as a `Leftover` instead of raising; `root` itself always raises.
 
     Raises:
-        UserError: a folder is missing or unreadable, or the name of a photo or folder is not UTF-8.
+        UserError: a folder is missing or unreadable, or the name of an image or folder is not UTF-8.
 
     """
     home = root.resolve()
     seen: set[tuple[int, int]] = set()
     waiting = [str(root)]
     if not root.is_dir():
-        raise UserError(f"dataset.root: {root} is not a folder; set it to the folder of the photos")
+        raise UserError(f"dataset.root: {root} is not a folder; set it to the folder of the images")
     while waiting:
         folder = waiting.pop()
         try:
-            here = os.stat(folder)  # noqa: PTH116  # no Path objects: there may be a million of them
-            if (here.st_dev, here.st_ino) in seen:
+            status = os.stat(folder)  # noqa: PTH116  # no Path objects: there may be a million of them
+            if (status.st_dev, status.st_ino) in seen:
                 yield Leftover(folder, "folder", LINKED)
                 continue
-            seen.add((here.st_dev, here.st_ino))
+            seen.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as listed:
                 entries = list(listed)
         except OSError as error:
@@ -84,26 +84,26 @@ def walk(root: Path, *, tolerant: bool = False) -> Iterator[str | Leftover]:
             if tolerant and folder != str(root):
                 yield Leftover(folder, "folder", reason)
                 continue
-            raise UserError(f"{folder}: {reason}; make it readable, or move it out of the folder of photos") from None
+            raise UserError(f"{folder}: {reason}; make it readable, or move it out of the folder of images") from None
         real: list[str] = []
         links: list[str] = []
         for entry in entries:
-            found = _sort(entry, home)
-            if isinstance(found, list):
-                (links if entry.is_symlink() else real).extend(found)
+            entry_or_error = _sort(entry, home)
+            if isinstance(entry_or_error, list):
+                (links if entry.is_symlink() else real).extend(entry_or_error)
             else:
-                yield found
-        # Links are taken last and in order, so that the place of a photo reachable in two ways is always the same.
+                yield entry_or_error
+        # Links are taken last and in order, so that the place of an image reachable in two ways is always the same.
         waiting = sorted(links, reverse=True) + waiting + sorted(real, reverse=True)
 
 
 def scan(root: Path, *, tolerant: bool = False) -> Iterator[str]:
-    """Walk the paths of a folder's photos alone (see `walk`)."""
-    return (found for found in walk(root, tolerant=tolerant) if isinstance(found, str))
+    """Walk the paths of a folder's images alone (see `walk`)."""
+    return (name for name in walk(root, tolerant=tolerant) if isinstance(name, str))
 
 
-def list_photos(root: Path, leftovers: list[Leftover] | None = None, *, tolerant: bool = False) -> list[str]:
-    """List a folder's photos as sorted POSIX paths relative to it, which are their ids.
+def list_images(root: Path, leftovers: list[Leftover] | None = None, *, tolerant: bool = False) -> list[str]:
+    """List a folder's images as sorted POSIX paths relative to it, which are their ids.
 
     Args:
         root: the folder.
@@ -115,93 +115,93 @@ def list_photos(root: Path, leftovers: list[Leftover] | None = None, *, tolerant
 
     """
     start = len(str(root).rstrip("/")) + 1
-    photos: list[str] = []
-    for found in walk(root, tolerant=tolerant):
-        if isinstance(found, str):
-            photos.append(found[start:])
+    images: list[str] = []
+    for entry in walk(root, tolerant=tolerant):
+        if isinstance(entry, str):
+            images.append(entry[start:])
         elif leftovers is not None:
-            leftovers.append(found)
-    return sorted(photos)
+            leftovers.append(entry)
+    return sorted(images)
 
 
 def in_folder(ids: Sequence[str], folder: str, root: Path | None = None) -> set[str]:
-    """Pick the photos at any depth below a folder of the root.
+    """Pick the images at any depth below a folder of the root.
 
     Args:
-        ids: of all photos.
+        ids: of all images.
         folder: relative to the root, or absolute and below it.
-        root: the folder of all photos.
+        root: the folder of all images.
 
     Raises:
         UserError: there is none.
 
     """
-    asked = PurePosixPath(folder)
-    if root is not None and asked.is_absolute() and Path(folder).resolve().is_relative_to(root.resolve()):
-        asked = PurePosixPath(Path(folder).resolve().relative_to(root.resolve()))
-    if asked == PurePosixPath():
+    prefix = PurePosixPath(folder)
+    if root is not None and prefix.is_absolute() and Path(folder).resolve().is_relative_to(root.resolve()):
+        prefix = PurePosixPath(Path(folder).resolve().relative_to(root.resolve()))
+    if prefix == PurePosixPath():
         raise UserError(f"dataset.test.folder: {folder} is dataset.root itself; name a folder below it")
-    start = f"{asked}/"
+    start = f"{prefix}/"
     chosen = {name for name in ids if name.startswith(start)}
     if not chosen:
-        raise UserError(f"dataset.test.folder: no photos in {folder}; name a folder below dataset.root that holds some")
+        raise UserError(f"dataset.test.folder: no images in {folder}; name a folder below dataset.root that holds some")
     return chosen
 
 
 def in_list(ids: Sequence[str], path: Path, root: Path | None = None) -> tuple[set[str], list[str]]:
-    """Pick the photos that a text file names, one path relative to the root a line; empty lines are skipped.
+    """Pick the images that a text file names, one path relative to the root a line; empty lines are skipped.
 
     Names are also found written as absolute paths below the root, with backslashes, and with accents composed in
     another way (NFC, NFD).
 
     Args:
-        ids: of all photos.
+        ids: of all images.
         path: the file.
-        root: the folder of all photos.
+        root: the folder of all images.
 
     Returns:
-        The photos, and the lines that name none of `ids`, in order.
+        The images, and the lines that name none of `ids`, in order.
 
     Raises:
-        UserError: the file is missing or not text, or none of its lines names a photo.
+        UserError: the file is missing or not text, or none of its lines names an image.
 
     """
     lines = [line.strip() for line in read_lines(path, "dataset.test.list")]
     known = set(ids)
     composed: dict[str, str] = {}
     chosen: set[str] = set()
-    strange: list[str] = []
+    unmatched: list[str] = []
     for line in filter(None, lines):
         name = _relative(line, root)
         if name not in known:
-            composed = composed or {normalize("NFC", photo): photo for photo in ids}
+            composed = composed or {normalize("NFC", image): image for image in ids}
             name = composed.get(normalize("NFC", name)) or composed.get(normalize("NFC", name.replace("\\", "/"))) or ""
         if name:
             chosen.add(name)
         else:
-            strange.append(line)
+            unmatched.append(line)
     if not chosen:
-        raise UserError(_none_of(path, strange, ids))
-    return chosen, strange
+        raise UserError(_none_of(path, unmatched, ids))
+    return chosen, unmatched
 
 
 def hint(line: str, ids: Sequence[str]) -> str:
-    """Say how a listed name has to be written, where a photo of nearly that name is there; else, what to do."""
+    """Say how a listed name has to be written, where an image of nearly that name is there; else, what to do."""
     parts = PurePosixPath(line.replace("\\", "/")).parts
     for start in range(len(parts)):
         tail = "/".join(parts[start:])
-        found = next((name for name in ids if name.lower() == tail.lower()), None)
-        if found is not None:
-            return f"paths are relative to dataset.root and exact, so write {found}"
+        match = next((name for name in ids if name.lower() == tail.lower()), None)
+        if match is not None:
+            return f"paths are relative to dataset.root and exact, so write {match}"
     return "correct the list"
 
 
 def in_fraction(digest: str, fraction: float) -> bool:
-    """Tell whether a photo is held out, from its content alone, so that new photos never move old ones.
+    """Check whether an image is held out, from its content alone, so that new images never move old ones.
 
     Args:
         digest: SHA-256 of the file, as hexadecimal text.
-        fraction: share of the photos to hold out, in (0, 1).
+        fraction: share of the images to hold out, in (0, 1).
 
     """
     return int(digest[:13], 16) < fraction * 16**13  # 52 bits, which a float holds exactly
@@ -225,7 +225,7 @@ def read_lines(path: Path, setting: str) -> list[str]:
 
 
 def _is(kind: Callable[[], bool]) -> bool:
-    """Tell whether an entry is of a kind; a link to itself is of none."""
+    """Check whether an entry is of a kind; a link to itself is of none."""
     try:
         return kind()
     except OSError:
@@ -233,7 +233,7 @@ def _is(kind: Callable[[], bool]) -> bool:
 
 
 def _sort(entry: os.DirEntry[str], home: Path) -> str | Leftover | list[str]:
-    """Tell what an entry of a folder is: the path of a photo, something else, or (in a list) a folder to search."""
+    """Tell what an entry of a folder is: the path of an image, something else, or (in a list) a folder to search."""
     hidden = entry.name.startswith(".")
     if _is(entry.is_dir):
         if hidden or entry.name.lower() in SYSTEM_FOLDERS:
@@ -249,7 +249,7 @@ def _sort(entry: os.DirEntry[str], home: Path) -> str | Leftover | list[str]:
 
 
 def _text(entry: os.DirEntry[str]) -> str:
-    """Return the path of a photo or folder, whose name becomes part of an id."""
+    """Return the path of an image or folder, whose name becomes part of an id."""
     try:
         entry.name.encode()
     except UnicodeEncodeError:
@@ -272,10 +272,10 @@ def _relative(line: str, root: Path | None) -> str:
     return str(name)
 
 
-def _none_of(path: Path, strange: list[str], ids: Sequence[str]) -> str:
-    if not strange:
-        return f"dataset.test.list: {path} is empty; name the held-out photos in it, one path a line"
+def _none_of(path: Path, unmatched: list[str], ids: Sequence[str]) -> str:
+    if not unmatched:
+        return f"dataset.test.list: {path} is empty; name the held-out images in it, one path a line"
     return (
-        f"dataset.test.list: {path} names {len(strange)} photos, and none is a photo below dataset.root, "
-        f"{strange[0]} first; {hint(strange[0], ids)}"
+        f"dataset.test.list: {path} names {len(unmatched)} images, and none is an image below dataset.root, "
+        f"{unmatched[0]} first; {hint(unmatched[0], ids)}"
     )

@@ -1,4 +1,4 @@
-"""Opening photos of any common kind as 8-bit RGB, the way up that a viewer shows them."""
+"""Opening images of any common kind as 8-bit RGB, the way up that a viewer shows them."""
 
 import hashlib
 import io
@@ -23,7 +23,7 @@ SUFFIXES = (
     *(".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp"),
     *(".j2k", ".jp2", ".jpf", ".jpx", ".avif", ".heic", ".heif", ".hif"),
 )
-"""Names of photos end so, in upper or lower case."""
+"""Names of images end so, in upper or lower case."""
 
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 HEIF_BRANDS = frozenset([b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"])
@@ -34,10 +34,10 @@ REMEDIES = {
     NO_HEIF: "install it with pip install 'cutsew[heic]'",
     NO_AVIF: "install one that can with pip install --upgrade 'pillow>=11.3'",
 }
-"""Reason why a photo cannot be read -> what to do, where that is not to replace or remove the photo."""
+"""Reason why an image cannot be read -> what to do, where that is not to replace or remove the image."""
 
 MAX_PIXELS = 178_956_970
-"""Photos with more pixels are refused before they are decoded; Pillow's own limit against decompression bombs."""
+"""Images with more pixels are refused before they are decoded; Pillow's own limit against decompression bombs."""
 
 ORIENTATION_TAG = 0x0112
 TURNS = {
@@ -49,7 +49,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation -> what puts the photo upright."""
+"""EXIF orientation -> what puts the image upright."""
 
 MAGIC = {
     b"\xff\xd8\xff": "JPEG",
@@ -68,7 +68,7 @@ HEAD = 64
 
 
 class BadImage(UserError):  # noqa: N818  # named for what it is about
-    """A photo that cannot be read.
+    """An image that cannot be read.
 
     Attributes:
         path: the file.
@@ -79,7 +79,7 @@ class BadImage(UserError):  # noqa: N818  # named for what it is about
     def __init__(self, path: Path, reason: str) -> None:
         self.path = path
         self.reason = reason
-        super().__init__(f"{path}: {reason}; {REMEDIES.get(reason, 'replace or remove this photo')}")
+        super().__init__(f"{path}: {reason}; {REMEDIES.get(reason, 'replace or remove this image')}")
 
     def __reduce__(self) -> tuple[type["BadImage"], tuple[Path, str]]:
         return BadImage, (self.path, self.reason)
@@ -87,7 +87,7 @@ class BadImage(UserError):  # noqa: N818  # named for what it is about
 
 @dataclass(frozen=True)
 class Inspection:
-    """What the manifest keeps of a photo.
+    """What the manifest keeps of an image.
 
     Attributes:
         width: pixels, after EXIF orientation.
@@ -104,12 +104,12 @@ class Inspection:
 
 
 def read_image(path: Path) -> Image.Image:
-    """Decode a photo to 8-bit RGB, EXIF orientation applied.
+    """Decode an image to 8-bit RGB, EXIF orientation applied.
 
     - Of an animated or many-paged file, the first frame; of a HEIC with several images, the primary one.
-    - Transparent pixels (alpha, palette or colour key) lie on white, as on a page.
+    - Transparent pixels (alpha, palette or color key) lie on white, as on a page.
     - 16-bit grey: [0, 65535] is scaled to [0, 255]. 32-bit integers and floats: see `to_eight_bits`.
-    - CMYK is converted without its colour profile; profiles are not applied to any photo.
+    - CMYK is converted without its color profile; profiles are not applied to any image.
 
     Raises:
         BadImage: missing, empty, truncated, damaged, not an image, more than `MAX_PIXELS`, or of a format whose reader
@@ -120,7 +120,7 @@ def read_image(path: Path) -> Image.Image:
 
 
 def inspect(path: Path) -> Inspection:
-    """Read a photo's bytes once, decode it fully, so that damage shows, and digest it.
+    """Read an image's bytes once, decode it fully, so that damage shows, and digest it.
 
     Raises:
         BadImage: as `read_image`.
@@ -158,7 +158,7 @@ def kind_of(path: Path) -> str | None:
 
 @cache
 def reads_heif() -> bool:
-    """Tell whether HEIC photos can be read here."""
+    """Check whether HEIC images can be read here."""
     return find_spec("pillow_heif") is not None
 
 
@@ -239,7 +239,7 @@ def _register_heif() -> None:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ORIENTATION_TAG, 1))
-    except Exception:  # damaged EXIF with intact pixels: the photo is used as is
+    except Exception:  # damaged EXIF with intact pixels: the image is used as is
         return 1
 
 

@@ -1,4 +1,4 @@
-"""Which photos there are, before any is opened."""
+"""Which images there are, before any is opened."""
 
 import hashlib
 import logging
@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from cutsew.config import Config
-from cutsew.config.dataset import Dataset
-from cutsew.config.networks import ScoresTeacher, Teacher
+from cutsew.config.dataset import DatasetConfig
+from cutsew.config.networks import ScoresTeacherConfig, TeacherConfig
 from cutsew.data import folder, images, layouts
 from cutsew.errors import UserError
 
@@ -19,35 +19,35 @@ log = logging.getLogger(__name__)
 
 
 def list_images(
-    dataset: Dataset,
+    dataset: DatasetConfig,
     root: Path | None = None,
-    scores: ScoresTeacher | None = None,
+    scores: ScoresTeacherConfig | None = None,
     leftovers: list[folder.Leftover] | None = None,
 ) -> pd.DataFrame:
-    """List the photos of a dataset without opening any.
+    """List the images of a dataset without opening any.
 
     Args:
         dataset: its settings.
         root: replaces `dataset.root`; the demo's world has no other.
-        scores: settings of the scores that kind `ids` takes its ids from; of other kinds, with `missing: drop`, photos
+        scores: settings of the scores that kind `ids` takes its ids from; of other kinds, with `missing: drop`, images
             without scores are left out. None where the teacher is of another kind.
-        leftovers: everything below a folder of photos that is not listed is added to it, and photos without scores.
+        leftovers: everything below a folder of images that is not listed is added to it, and images without scores.
 
     Returns:
-        Columns id (text, unique), path (text; empty for kind `ids`) and split: train, test, or None where the photo's
+        Columns id (text, unique), path (text; empty for kind `ids`) and split: train, test, or None where the image's
         content will decide (`dataset.test.fraction`). Kinds folder and ids: in the order of the ids or of the scores;
-        others: the training list, then the test list, and how many photos without labels were left out in
+        others: the training list, then the test list, and how many images without labels were left out in
         `attrs["dropped"]`.
 
     Raises:
-        UserError: a folder, list or photo is missing, or there are no photos.
+        UserError: a folder, list or image is missing, or there are no images.
 
     """
     if dataset.kind == "ids":
         return _ids(scores)
     root = root or dataset.root
     if root is None:
-        raise UserError(f"dataset.root: not set; kind {dataset.kind} needs --root, the folder of its photos")
+        raise UserError(f"dataset.root: not set; kind {dataset.kind} needs --root, the folder of its images")
     listed = _folder(dataset, root, leftovers) if dataset.kind == "folder" else _of_lists(dataset, root)
     if scores is None or scores.file is None or scores.missing != "drop":
         return listed
@@ -62,7 +62,7 @@ def last_listed(config: Config) -> dict[str, int | None] | None:
     """Return what the last `listing_fingerprint` of these settings saw, so that nothing is listed twice.
 
     Returns:
-        Path (kinds folder and coco) or name of each photo and list -> its size in bytes, None where it is missing; None
+        Path (kinds folder and coco) or name of each image and list -> its size in bytes, None where it is missing; None
         where nothing was listed in this process.
 
     """
@@ -74,10 +74,10 @@ def last_listed(config: Config) -> dict[str, int | None] | None:
 
 
 def listing_fingerprint(config: Config) -> str:
-    """Digest names, sizes and times of the photos and the text of the lists, without opening a photo.
+    """Digest names, sizes and times of the images and the text of the lists, without opening an image.
 
-    The workflow keeps it in the params of the manifest's rule, so that new, removed and edited photos are noticed.
-    The file of scores counts where it decides on the photos; photos that a rule makes or downloads do not.
+    The workflow keeps it in the params of the manifest's rule, so that new, removed and edited images are noticed.
+    The file of scores counts where it decides on the images; images that a rule makes or downloads do not.
 
     Raises:
         UserError: a folder or list is missing.
@@ -91,7 +91,7 @@ def listing_fingerprint(config: Config) -> str:
         lines = _last[dataset.model_dump_json()] = sorted(_line(path, path) for path in paths)
         digest.update("\n".join(lines).encode())
         if images.reads_heif() and any(path.lower().endswith(images.HEIF_SUFFIXES) for path in paths):
-            digest.update(b"heif")  # installing the extra makes these photos readable
+            digest.update(b"heif")  # installing the extra makes these images readable
         if dataset.test.list is not None:
             digest.update("\n".join(folder.read_lines(dataset.test.list, "dataset.test.list")).encode())
     elif dataset.kind not in ("demo", "ids") and root is not None and not dataset.downloaded:
@@ -104,7 +104,7 @@ def listing_fingerprint(config: Config) -> str:
 
 
 def truth_fingerprint(config: Config) -> str:
-    """Digest names, sizes and times of the annotations in the photos' layout, for the params of the truth's rule alone.
+    """Digest names, sizes and times of the annotations in the images' layout, for the params of the truth's rule alone.
 
     The CSV `dataset.truth` is that rule's input and not counted here; nor are annotations that a rule downloads.
     """
@@ -116,29 +116,29 @@ def truth_fingerprint(config: Config) -> str:
     return digest.hexdigest()[:16]
 
 
-def _listed_lines(dataset: Dataset, root: Path) -> Iterator[str]:
-    """Word names, sizes and times of listed photos; of COCO's, of its lists and all files in its folders of photos."""
+def _listed_lines(dataset: DatasetConfig, root: Path) -> Iterator[str]:
+    """Word names, sizes and times of listed images; of COCO's, of its lists and all files in its folders of images."""
     if dataset.kind == "coco":
         yield from (_line(file.name, file) for file in layouts.list_files(dataset, root))
-        yield from sorted(_line(entry.path, entry.path) for entry in layouts.photos_on_disk(dataset, root))
+        yield from sorted(_line(entry.path, entry.path) for entry in layouts.images_on_disk(dataset, root))
         return
-    whole = dataset.model_copy(update={"unlabelled": "keep", "reduced": True})
+    whole = dataset.model_copy(update={"unannotated": "keep", "allow_incomplete": True})
     for listing in layouts.read_lists(whole, root).values():
         yield from map(_line, listing.names, listing.paths)
         yield "\n"
-    if dataset.unlabelled == "drop" and dataset.kind == "nus":
+    if dataset.unannotated == "drop" and dataset.kind == "nus":
         yield from (_line(file.name, file) for file in layouts.label_files(dataset, root))
 
 
 def _line(name: str, path: str | Path) -> str:
     try:
-        found = os.stat(path)  # noqa: PTH116  # 100,000 times: no Path objects
+        status = os.stat(path)  # noqa: PTH116  # 100,000 times: no Path objects
     except OSError:
         return f"{name}\tmissing"
-    return f"{name}\t{found.st_size}\t{found.st_mtime_ns}"
+    return f"{name}\t{status.st_size}\t{status.st_mtime_ns}"
 
 
-def _ids(scores: ScoresTeacher | None) -> pd.DataFrame:
+def _ids(scores: ScoresTeacherConfig | None) -> pd.DataFrame:
     if scores is None or scores.file is None:
         raise UserError("teacher.scores.file: not set; dataset.kind ids takes its ids from there")
     from cutsew.data.scores import read_ids  # noqa: PLC0415  # only this kind needs it
@@ -147,36 +147,40 @@ def _ids(scores: ScoresTeacher | None) -> pd.DataFrame:
     if not names:
         raise UserError(f"teacher.scores.file: {scores.file} holds no ids")
     if len(set(names)) < len(names):
-        twice = pd.Series(names)[pd.Series(names).duplicated()].iloc[0]
-        raise UserError(f"teacher.scores.file: {scores.file} holds the id {twice} more than once; keep one")
+        duplicate = pd.Series(names)[pd.Series(names).duplicated()].iloc[0]
+        raise UserError(f"teacher.scores.file: {scores.file} holds the id {duplicate} more than once; keep one")
     return _table(names, [""] * len(names), ["train"] * len(names))
 
 
-def _drops(teacher: Teacher) -> bool:
+def _drops(teacher: TeacherConfig) -> bool:
     return teacher.kind == "scores" and teacher.scores.missing == "drop"
 
 
-def _with_scores(listed: pd.DataFrame, scores: ScoresTeacher, leftovers: list[folder.Leftover] | None) -> pd.DataFrame:
-    """Leave out the photos to label that have no scores; held-out ones may lack them."""
+def _with_scores(
+    listed: pd.DataFrame, scores: ScoresTeacherConfig, leftovers: list[folder.Leftover] | None
+) -> pd.DataFrame:
+    """Leave out the images to label that have no scores; held-out ones may lack them."""
     from cutsew.data.scores import usable_ids  # noqa: PLC0415  # only this teacher needs it
 
     usable = listed["id"].isin(usable_ids(listed["id"].tolist(), scores)) | (listed["split"] == "test")
     kept = listed[usable].reset_index(drop=True)
     if kept.empty:
-        raise UserError(f"teacher.scores.file: {scores.file} has no scores of any of the photos; choose another file")
+        raise UserError(f"teacher.scores.file: {scores.file} has no scores of any of the images; choose another file")
     if len(kept) < len(listed):
-        log.warning("%d of %d photos have no scores and are dropped", len(listed) - len(kept), len(listed))
+        log.warning("%d of %d images have no scores and are dropped", len(listed) - len(kept), len(listed))
         if leftovers is not None:
             reason = "no scores (teacher.scores.missing: drop)"
             leftovers += [folder.Leftover(path, "dropped", reason) for path in listed.loc[~usable, "path"]]
     return kept
 
 
-def _folder(dataset: Dataset, root: Path, leftovers: list[folder.Leftover] | None) -> pd.DataFrame:
-    found: list[folder.Leftover] = [] if leftovers is None else leftovers
-    names = folder.list_photos(root, found, tolerant=dataset.on_bad_image == "skip")
+def _folder(dataset: DatasetConfig, root: Path, leftovers: list[folder.Leftover] | None) -> pd.DataFrame:
+    leftovers_found: list[folder.Leftover] = [] if leftovers is None else leftovers
+    names = folder.list_images(root, leftovers_found, tolerant=dataset.on_bad_image == "skip")
     if not names:
-        raise UserError(f"dataset.root: no photos below {root}{_instead(found)}; set it to the folder of the photos")
+        raise UserError(
+            f"dataset.root: no images below {root}{_instead(leftovers_found)}; set it to the folder of the images"
+        )
     paths = [str(root / name) for name in names]
     test = dataset.test
     if test.fraction is not None:
@@ -185,36 +189,36 @@ def _folder(dataset: Dataset, root: Path, leftovers: list[folder.Leftover] | Non
     if test.folder is not None:
         held_out = folder.in_folder(names, test.folder, root)
     elif test.list is not None:
-        held_out, strange = folder.in_list(names, test.list, root)
-        if strange and dataset.on_bad_image == "stop":
-            more = f" (and {len(strange) - 1} more)" if len(strange) > 1 else ""
+        held_out, unmatched = folder.in_list(names, test.list, root)
+        if unmatched and dataset.on_bad_image == "stop":
+            more = f" (and {len(unmatched) - 1} more)" if len(unmatched) > 1 else ""
             raise UserError(
-                f"dataset.test.list: {test.list} names {strange[0]}{more}, not a photo below dataset.root; "
-                f"{folder.hint(strange[0], names)}, or set dataset.on_bad_image: skip"
+                f"dataset.test.list: {test.list} names {unmatched[0]}{more}, not an image below dataset.root; "
+                f"{folder.hint(unmatched[0], names)}, or set dataset.on_bad_image: skip"
             )
-        reason = f"named in {test.list} (dataset.test.list), but no such photo"
-        found += [folder.Leftover(str(root / line), "missing", reason) for line in strange]
+        reason = f"named in {test.list} (dataset.test.list), but no such image"
+        leftovers_found += [folder.Leftover(str(root / line), "missing", reason) for line in unmatched]
     return _table(names, paths, ["test" if name in held_out else "train" for name in names])
 
 
 def _instead(leftovers: list[folder.Leftover]) -> str:
-    """Say what is in a folder without photos: counts by suffix, or that nothing is."""
+    """Say what is in a folder without images: counts by suffix, or that nothing is."""
     counts = Counter(left.suffix for left in leftovers if left.kind == "other").most_common(5)
     if not counts:
         return f" ({' '.join(images.SUFFIXES)})"
     return f" ({' '.join(images.SUFFIXES)}), only {', '.join(f'{count} {suffix}' for suffix, count in counts)}"
 
 
-def _of_lists(dataset: Dataset, root: Path) -> pd.DataFrame:
+def _of_lists(dataset: DatasetConfig, root: Path) -> pd.DataFrame:
     if not root.is_dir():
-        raise UserError(f"dataset.root: {root} is not a folder; set it to the folder that holds the lists and photos")
-    found = layouts.read_lists(dataset, root)
-    paths = [path for listing in found.values() for path in listing.paths]
+        raise UserError(f"dataset.root: {root} is not a folder; set it to the folder that holds the lists and images")
+    listings = layouts.read_lists(dataset, root)
+    paths = [path for listing in listings.values() for path in listing.paths]
     if dataset.on_bad_image == "stop":
         _refuse_missing(paths, root)
-    names = [name for listing in found.values() for name in listing.names]
-    table = _table(names, paths, [split for split, listing in found.items() for _ in listing.names])
-    table.attrs["dropped"] = sum(listing.dropped for listing in found.values())
+    names = [name for listing in listings.values() for name in listing.names]
+    table = _table(names, paths, [split for split, listing in listings.items() for _ in listing.names])
+    table.attrs["dropped"] = sum(listing.dropped for listing in listings.values())
     return table
 
 
@@ -223,7 +227,7 @@ def _refuse_missing(paths: list[str], root: Path) -> None:
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise UserError(
-            f"{missing[0]}{more}: no such photo, but a list in {root} names it; "
+            f"{missing[0]}{more}: no such image, but a list in {root} names it; "
             "add it, or set dataset.on_bad_image: skip"
         )
 

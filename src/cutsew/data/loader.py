@@ -1,4 +1,4 @@
-"""Reading photos for the student: a bounded cache, errors that survive worker processes, photos in batches."""
+"""Reading images for the student: a bounded cache, errors that survive worker processes, images in batches."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,19 +14,19 @@ from torch.utils.data import DataLoader, Dataset
 from cutsew.data.images import read_image
 from cutsew.errors import UserError
 from cutsew.method.crops import Square
-from cutsew.method.student_views import LOOKS, Pixels, looks, whole_look
-from cutsew.storage.manifest import slabs
+from cutsew.method.student_views import NUM_VIEWS, Pixels, resized_view, tile_views
+from cutsew.storage.manifest import batched_slices
 
 T = TypeVar("T")
 Look = Callable[[Image.Image, int, str], Pixels]
-"""Cuts views of a photo, of a side in pixels and by an interpolation; picklable."""
+"""Cuts views of an image, of a side in pixels and by an interpolation; picklable."""
 
 CACHE_BYTES = 512 * 2**20
-"""Decoded photos kept in memory, over all workers together."""
+"""Decoded images kept in memory, over all workers together."""
 
 
-class Photos:
-    """Decoded photos by path; those used last are kept while they fit.
+class Images:
+    """Decoded images by path; those used last are kept while they fit.
 
     Args:
         budget: bytes of decoded pixels to keep.
@@ -39,7 +39,7 @@ class Photos:
         self._kept: OrderedDict[str, Image.Image] = OrderedDict()
 
     def read(self, path: str) -> Image.Image:
-        """Return a photo as RGB; callers must not change it.
+        """Return an image as RGB; callers must not change it.
 
         Raises:
             BadImage: it cannot be read.
@@ -126,51 +126,51 @@ def batches(
         yield batch
 
 
-class PlainPhoto:
-    """Makes what the student sees of a photo that is not sewn, as `look` cuts it: (..., 3, S, S) uint8."""
+class PlainImage:
+    """Makes what the student sees of an image that is not sewn, as `look` cuts it: (..., 3, S, S) uint8."""
 
-    def __init__(self, paths: Sequence[str], square: Square, look: Look = whole_look) -> None:
+    def __init__(self, paths: Sequence[str], square: Square, look: Look = resized_view) -> None:
         self._paths = paths
         self._square = square
         self._look = look
 
     def __call__(self, index: int) -> Tensor:
-        """Read and cut photo number `index`."""
+        """Read and cut image number `index`."""
         return torch.from_numpy(self._look(read_image(Path(self._paths[index])), *self._square))
 
 
 def plain_batches(paths: Sequence[str], square: Square, batch_size: int, workers: int) -> Iterator[Tensor]:
-    """Give the weak views of photos in order, (B, 3, S, S) uint8.
+    """Give the weak views of images in order, (B, 3, S, S) uint8.
 
     Args:
-        paths: of the photos.
+        paths: of the images.
         square: the student's.
-        batch_size: photos in a batch.
+        batch_size: images in a batch.
         workers: processes that decode.
 
     Raises:
-        BadImage: a photo cannot be read.
+        BadImage: an image cannot be read.
 
     """
-    return batches(PlainPhoto(paths, square), len(paths), in_order(len(paths), batch_size), torch.stack, workers)
+    return batches(PlainImage(paths, square), len(paths), in_order(len(paths), batch_size), torch.stack, workers)
 
 
 def tiled_batches(paths: Sequence[str], square: Square, batch_size: int, workers: int) -> Iterator[Tensor]:
-    """Give the wholes and the tiles of photos in order, (B, 5, 3, S, S) uint8.
+    """Give the wholes and the tiles of images in order, (B, 5, 3, S, S) uint8.
 
-    A batch holds `batch_size` views at most, and one photo at least.
+    A batch holds `batch_size` views at most, and one image at least.
 
     Raises:
-        BadImage: a photo cannot be read.
+        BadImage: an image cannot be read.
 
     """
-    keys = in_order(len(paths), max(1, batch_size // LOOKS))
-    return batches(PlainPhoto(paths, square, looks), len(paths), keys, torch.stack, workers)
+    keys = in_order(len(paths), max(1, batch_size // NUM_VIEWS))
+    return batches(PlainImage(paths, square, tile_views), len(paths), keys, torch.stack, workers)
 
 
-def in_order(photos: int, size: int) -> list[list[int]]:
-    """Cut n photos, by their numbers, into batches of `size`."""
-    return [list(range(part.start, part.stop)) for part in slabs(photos, size)]
+def in_order(images: int, size: int) -> list[list[int]]:
+    """Cut n images, by their numbers, into batches of `size`."""
+    return [list(range(part.start, part.stop)) for part in batched_slices(images, size)]
 
 
 def _bytes(image: Image.Image) -> int:

@@ -1,6 +1,6 @@
 """NUS-WIDE layout: ImageList/*.txt, Groundtruth/*/Labels_<concept>*.txt, ConceptsList/Concepts81.txt, Flickr/<tag>/.
 
-The files may also lie in the root itself, as some copies keep them, and the photos in one of several layouts.
+The files may also lie in the root itself, as some copies keep them, and the images in one of several layouts.
 """
 
 from collections import Counter
@@ -16,12 +16,12 @@ from cutsew.data.folder import read_lines
 from cutsew.errors import UserError
 
 ALL, OFFICIAL = "Imagelist", {"TrainImagelist": "Train", "TestImagelist": "Test"}
-"""The list of all photos; the lists of the two splits, and how their files of labels end."""
+"""The list of all images; the lists of the two splits, and how their files of labels end."""
 
 SAMPLE = 200
-"""Photos that are looked for to find out how a copy keeps them."""
+"""Images that are looked for to find out how a copy keeps them."""
 
-HELP = "run cutsew check to see the required layout"
+HELP = "run cutsew check_dataset to see the required layout"
 
 
 def _tagged(name: str) -> str:
@@ -42,18 +42,18 @@ NAMINGS: dict[str, Callable[[str], str]] = {
     "0001_<number>.jpg": _plain,
     "<number>.jpg": _number,
 }
-"""How copies name a photo that the lists call `<tag>/0001_<number>.jpg`: as the release, without the tag's folder, or
+"""How copies name an image that the lists call `<tag>/0001_<number>.jpg`: as the release, without the tag's folder, or
 by its Flickr number alone."""
 
 
 @dataclass(frozen=True)
 class Labels:
-    """True labels of listed photos.
+    """True labels of listed images.
 
     Attributes:
         rows: id -> row of `values`.
         concepts: names of the columns, in the order of the list of concepts.
-        values: (photos, concepts) int8: 1 positive, 0 negative, -1 not counted (a damaged entry of the file).
+        values: (images, concepts) int8: 1 positive, 0 negative, -1 not counted (a damaged entry of the file).
 
     """
 
@@ -62,25 +62,25 @@ class Labels:
     values: npt.NDArray[np.int8]
 
     def any(self, names: Sequence[str]) -> npt.NDArray[np.bool_]:
-        """Return for each photo whether any concept is positive.
+        """Return for each image whether any concept is positive.
 
         Raises:
-            UserError: a photo has no labels.
+            UserError: an image has no labels.
 
         """
         positive = (self.values == 1).any(axis=1)
         return positive[self.rows_of(names)]  # type: ignore[no-any-return]
 
     def rows_of(self, names: Sequence[str]) -> list[int]:
-        """Return the row of each photo.
+        """Return the row of each image.
 
         Raises:
-            UserError: a photo has no labels.
+            UserError: an image has no labels.
 
         """
-        lost = next((name for name in names if name not in self.rows), None)
-        if lost is not None:
-            raise UserError(f"dataset.nus: {lost} is on a list, but none that comes with labels; fix the list")
+        missing = next((name for name in names if name not in self.rows), None)
+        if missing is not None:
+            raise UserError(f"dataset.nus: {missing} is on a list, but none that comes with labels; fix the list")
         return [self.rows[name] for name in names]
 
 
@@ -93,13 +93,13 @@ def read_list(root: Path, name: str, setting: str) -> list[str]:
         setting: dotted setting to name when the list is missing.
 
     Raises:
-        UserError: the list is missing, not text, or names no photo.
+        UserError: the list is missing, not text, or names no image.
 
     """
     path = list_path(root, name)
-    names = dict.fromkeys(_photo_id(line) for line in read_lines(path, setting) if line.strip())
+    names = dict.fromkeys(_image_id(line) for line in read_lines(path, setting) if line.strip())
     if not names:
-        raise UserError(f"{setting}: {path} names no photo; name another list")
+        raise UserError(f"{setting}: {path} names no image; name another list")
     return list(names)
 
 
@@ -110,8 +110,8 @@ def list_path(root: Path, name: str) -> Path:
     return _first(root / "ImageList" / f"{name}.txt", root / f"{name}.txt")
 
 
-def photo_paths(root: Path, names: Sequence[str]) -> list[str]:
-    """Return where the photos of ids lie, in the layout in which most of some hundred of them are found.
+def image_paths(root: Path, names: Sequence[str]) -> list[str]:
+    """Return where the images of ids lie, in the layout in which most of some hundred of them are found.
 
     Raises:
         UserError: none of those is found in any known layout.
@@ -121,12 +121,12 @@ def photo_paths(root: Path, names: Sequence[str]) -> list[str]:
     best, most = None, 0
     for folder in FOLDERS:
         for naming in NAMINGS.values():
-            found = sum((root / folder / naming(name)).is_file() for name in sample)
-            if found > most:
-                best, most = (root / folder, naming), found
+            present = sum((root / folder / naming(name)).is_file() for name in sample)
+            if present > most:
+                best, most = (root / folder, naming), present
     if best is None:
         known = ", ".join(f"{folder}/{naming}" for folder in FOLDERS[:2] for naming in NAMINGS)
-        raise UserError(f"dataset.root: no listed photo is found below {root} in a known layout ({known}); {HELP}")
+        raise UserError(f"dataset.root: no listed image is found below {root} in a known layout ({known}); {HELP}")
     start, naming = best
     return [f"{start}/{naming(name)}" for name in names]
 
@@ -142,9 +142,9 @@ def read_concepts(root: Path) -> list[str]:
     names = [line.strip() for line in read_lines(path, "dataset.root") if line.strip()]
     if not names:
         raise UserError(f"dataset.root: {path} names no concept; download it again")
-    strange = next((name for i, name in enumerate(names) if "/" in name or name in names[:i]), None)
-    if strange is not None:
-        raise UserError(f"dataset.root: {path} names the concept {strange}, twice or as a path; download it again")
+    invalid = next((name for i, name in enumerate(names) if "/" in name or name in names[:i]), None)
+    if invalid is not None:
+        raise UserError(f"dataset.root: {path} names the concept {invalid}, twice or as a path; download it again")
     return names
 
 
@@ -155,7 +155,7 @@ def label_files(root: Path) -> list[Path]:
 
 
 def read_labels(root: Path) -> Labels:
-    """Read the labels of all listed photos: those of all where they are there, else of the two splits.
+    """Read the labels of all listed images: those of all where they are there, else of the two splits.
 
     AllLabels is preferred since one line of the other (78,372 of Labels_lake_Train.txt) is damaged in the release; what
     is neither 0 nor 1 is not counted.
@@ -169,21 +169,21 @@ def read_labels(root: Path) -> Labels:
     parts: list[npt.NDArray[np.int8]] = []
     start = 0
     for name, files in _tables(root, concepts):
-        lines = [_photo_id(line) for line in read_lines(list_path(root, name), "dataset.root") if line.strip()]
+        lines = [_image_id(line) for line in read_lines(list_path(root, name), "dataset.root") if line.strip()]
         if len(set(lines)) < len(lines):
-            twice = next(line for line, count in Counter(lines).items() if count > 1)
-            raise UserError(f"dataset.root: {list_path(root, name)} names {twice} twice; download it again")
+            duplicate = next(line for line, count in Counter(lines).items() if count > 1)
+            raise UserError(f"dataset.root: {list_path(root, name)} names {duplicate} twice; download it again")
         part = np.empty((len(lines), len(concepts)), dtype=np.int8)
         for column, file in enumerate(tqdm(files, desc=f"labels of {name}", unit="concept")):
             part[:, column] = _read_column(file, len(lines))
-        rows |= {photo: start + row for row, photo in enumerate(lines)}
+        rows |= {image: start + row for row, image in enumerate(lines)}
         parts.append(part)
         start += len(lines)
     return Labels(rows, concepts, np.concatenate(parts))
 
 
 def _tables(root: Path, concepts: list[str]) -> list[tuple[str, list[Path]]]:
-    """Pair lists of photos with their files of labels, one per concept."""
+    """Pair lists of images with their files of labels, one per concept."""
     whole = _first(root / "Groundtruth" / "AllLabels", root / "AllLabels")
     if whole.is_dir() and list_path(root, ALL).is_file():
         return [(ALL, [whole / f"Labels_{concept}.txt" for concept in concepts])]
@@ -192,23 +192,23 @@ def _tables(root: Path, concepts: list[str]) -> list[tuple[str, list[Path]]]:
         raise UserError(f"dataset.root: {root}/Groundtruth holds neither AllLabels nor TrainTestLabels; {HELP}")
     present = {name: end for name, end in OFFICIAL.items() if list_path(root, name).is_file()}
     if not present:
-        raise UserError(f"dataset.root: {root} holds no list of the photos that its labels are of; {HELP}")
+        raise UserError(f"dataset.root: {root} holds no list of the images that its labels are of; {HELP}")
     return [(name, [split / f"Labels_{c}_{end}.txt" for c in concepts]) for name, end in present.items()]
 
 
-def _read_column(path: Path, photos: int) -> npt.NDArray[np.int8]:
+def _read_column(path: Path, images: int) -> npt.NDArray[np.int8]:
     try:
         entries = np.array(path.read_bytes().split())
     except FileNotFoundError:
         raise UserError(f"dataset.root: {path} does not exist; {HELP}") from None
     except OSError as error:
         raise UserError(f"dataset.root: {path} cannot be read ({error.strerror}); make it readable") from None
-    if len(entries) != photos:
-        raise UserError(f"dataset.root: {path} has {len(entries)} entries for {photos} photos; download it again")
+    if len(entries) != images:
+        raise UserError(f"dataset.root: {path} has {len(entries)} entries for {images} images; download it again")
     return np.where(entries == b"1", 1, np.where(entries == b"0", 0, -1)).astype(np.int8)
 
 
-def _photo_id(line: str) -> str:
+def _image_id(line: str) -> str:
     r"""Bring a line such as `C:\ImageData\Flickr\actor\0001_2124494179.jpg` to `actor/0001_2124494179.jpg`."""
     parts = [part for part in line.strip().replace("\\", "/").split("/") if part not in ("", ".", "..")]
     return "/".join(parts[-2:])

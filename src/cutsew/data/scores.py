@@ -1,14 +1,14 @@
 """Scores made elsewhere, read by slices: the answers of any other model, taken instead of encoding.
 
-Three layouts, each with ids of the photos, names of the classes and one or more arrays of shape (N, C), or (M, N, C)
+Three layouts, each with ids of the images, names of the classes and one or more arrays of shape (N, C), or (M, N, C)
 for M passes:
 
 - `.npz`: arrays `ids` (N,) and `classes` (C,), text, and the named arrays. An array is read whole, one at a time.
 - Zarr v3 (a folder): arrays `ids` and `classes`, or coordinates `image` and `class`, and the named arrays, read by
   slices. Every chunk must be there, those of equal values too (`write_empty_chunks`), so that none can be lost unseen.
-- `.parquet`: one row per photo, column `id`, and columns `<array>/<class>`, each array (N, C).
+- `.parquet`: one row per image, column `id`, and columns `<array>/<class>`, each array (N, C).
 
-An id stands for the photo with that manifest id, or else for the one whose file name without suffix it is.
+An id stands for the image with that manifest id, or else for the one whose file name without suffix it is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ import pyarrow.lib
 import pyarrow.parquet as pq
 import zarr
 
-from cutsew.config.networks import ScoresTeacher
+from cutsew.config.networks import ScoresTeacherConfig
 from cutsew.errors import UserError
 
 Array = npt.NDArray[Any]
@@ -41,7 +41,7 @@ class Source(Protocol):
     classes: list[str]
 
     def shape(self, name: str) -> tuple[int, ...] | None:
-        """Shape of an array, None if there is none of that name."""
+        """Shape of an array, None if there is not one of that name."""
 
     def read(self, name: str, k: int | None, rows: Array) -> Array:
         """Rows of an (N, C) array, or of pass k of an (M, N, C) array: (len(rows), C)."""
@@ -55,7 +55,7 @@ class Scores:
         classes: wanted classes, in order; None for the file's own.
 
     Attributes:
-        ids: of its photos, distinct.
+        ids: of its images, distinct.
         passes: M, over all arrays of crops.
 
     Raises:
@@ -63,7 +63,7 @@ class Scores:
 
     """
 
-    def __init__(self, settings: ScoresTeacher, classes: Sequence[str] | None = None) -> None:
+    def __init__(self, settings: ScoresTeacherConfig, classes: Sequence[str] | None = None) -> None:
         if settings.file is None:
             raise UserError(f"{SETTING}: not set; name the file of the scores")
         self._file = settings.file
@@ -73,9 +73,9 @@ class Scores:
         self.ids = self._source.ids
         _refuse_twice(self.ids, "id", settings.file)
         _refuse_twice(self._source.classes, "class", settings.file)
-        wanted = self._source.classes if classes is None else list(classes)
-        self._columns = self._find(wanted)
-        self._classes = wanted
+        class_names = self._source.classes if classes is None else list(classes)
+        self._columns = self._find(class_names)
+        self._classes = class_names
         self._passes: list[tuple[str, int | None]] = []
         if self._check(settings.zero_shot, "zero_shot") is not None:
             raise UserError(f"teacher.scores.zero_shot: {settings.zero_shot} holds passes; name an (N, C) array")
@@ -89,28 +89,28 @@ class Scores:
         return len(self._passes)
 
     def zero_shot(self, rows: Array) -> Array:
-        """Read the whole photos' scores of some rows of the file: (len(rows), C) float64."""
+        """Read the whole images' scores of some rows of the file: (len(rows), C) float64."""
         return self._read(self._zero_shot, None, rows)
 
     def crops(self, k: int, rows: Array) -> Array:
         """Read pass k's scores of some rows of the file: (len(rows), C) float64."""
         return self._read(*self._passes[k], rows)
 
-    def rows_of(self, photos: Sequence[str]) -> Array:
-        """Return the row of each photo by its id, or else by its file's stem; -1 where the file has none."""
+    def rows_of(self, images: Sequence[str]) -> Array:
+        """Return the row of each image by its id, or else by its file's stem; -1 where the file has none."""
         known = {name: row for row, name in enumerate(self.ids)}
-        return np.array([known.get(photo, known.get(PurePath(photo).stem, -1)) for photo in photos], dtype=np.int64)
+        return np.array([known.get(image, known.get(PurePath(image).stem, -1)) for image in images], dtype=np.int64)
 
     def _damaged(self, name: str) -> UserError:
         return UserError(f"{SETTING}: {self._file}: array {name} is damaged or holds no numbers; fix it")
 
-    def _find(self, wanted: list[str]) -> Array:
+    def _find(self, class_names: list[str]) -> Array:
         known = {name: column for column, name in enumerate(self._source.classes)}
-        missing = [name for name in wanted if name not in known]
+        missing = [name for name in class_names if name not in known]
         if missing:
             has = ", ".join(self._source.classes[:8])
             raise UserError(f"{SETTING}: {self._file} has no class {missing[0]} (it has: {has}, ...); fix classes")
-        return np.array([known[name] for name in wanted], dtype=np.int64)
+        return np.array([known[name] for name in class_names], dtype=np.int64)
 
     def _check(self, name: str, setting: str) -> int | None:
         """Return M of an (M, N, C) array, None for an (N, C) array."""
@@ -120,20 +120,20 @@ class Scores:
             raise self._damaged(name) from None
         if shape is None:
             raise UserError(f"teacher.scores.{setting}: {self._file} has no array {name}; name one that it has")
-        wanted = (len(self.ids), len(self._source.classes))
-        if shape[-2:] != wanted or len(shape) not in (2, 3):
+        expected = (len(self.ids), len(self._source.classes))
+        if shape[-2:] != expected or len(shape) not in (2, 3):
             raise UserError(
-                f"teacher.scores.{setting}: array {name} of {self._file} is {shape}, should end in {wanted}, its ids"
+                f"teacher.scores.{setting}: array {name} of {self._file} is {shape}, should end in {expected}, its ids"
                 " by its classes; fix the file"
             )
         return shape[0] if len(shape) == 3 else None
 
     def _read(self, name: str, k: int | None, rows: Array) -> Array:
         try:
-            found = self._source.read(name, k, rows)[:, self._columns]
-            if found.dtype.kind in "cmM":
+            result = self._source.read(name, k, rows)[:, self._columns]
+            if result.dtype.kind in "cmM":
                 raise TypeError("complex numbers or dates")  # noqa: TRY301
-            values = np.asarray(found, dtype=np.float64)
+            values = np.asarray(result, dtype=np.float64)
         except DAMAGE:
             raise self._damaged(name) from None
         bad = ~np.isfinite(values)
@@ -144,12 +144,12 @@ class Scores:
         if bad.any():
             row, column = np.argwhere(bad)[0]
             which = name if k is None else f"{name}, pass {k}"
-            where = f"array {which}, photo {self.ids[rows[row]]}, class {self._classes[column]}"
-            raise UserError(f"{SETTING}: {self._file}: {where}: {values[row, column]:.6g} is {why}")
+            location = f"array {which}, image {self.ids[rows[row]]}, class {self._classes[column]}"
+            raise UserError(f"{SETTING}: {self._file}: {location}: {values[row, column]:.6g} is {why}")
         return values
 
 
-def read_ids(path: Path, settings: ScoresTeacher) -> list[str]:
+def read_ids(path: Path, settings: ScoresTeacherConfig) -> list[str]:
     """Read the ids of a file of scores, in its order.
 
     Raises:
@@ -161,15 +161,15 @@ def read_ids(path: Path, settings: ScoresTeacher) -> list[str]:
     return ids
 
 
-def usable_ids(photos: Sequence[str], settings: ScoresTeacher) -> list[str]:
-    """Return those of the photos' ids that have scores: what `missing: drop` leaves in the manifest.
+def usable_ids(images: Sequence[str], settings: ScoresTeacherConfig) -> list[str]:
+    """Return those of the images' ids that have scores: what `missing: drop` leaves in the manifest.
 
     Raises:
         UserError: as `Scores`.
 
     """
-    rows = Scores(settings).rows_of(photos)
-    return [photo for photo, row in zip(photos, rows, strict=True) if row >= 0]
+    rows = Scores(settings).rows_of(images)
+    return [image for image, row in zip(images, rows, strict=True) if row >= 0]
 
 
 def _open(path: Path, zero_shot: str) -> Source:
@@ -196,8 +196,8 @@ def _texts(values: Array) -> list[str]:
 def _refuse_twice(names: list[str], what: str, path: Path) -> None:
     if len(set(names)) < len(names):
         seen: set[str] = set()
-        twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise UserError(f"{SETTING}: {path} holds the {what} {twice} more than once; keep one")
+        duplicate = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise UserError(f"{SETTING}: {path} holds the {what} {duplicate} more than once; keep one")
 
 
 class _Npz:
@@ -228,26 +228,26 @@ class _Zarr:
         self.ids, self.classes = self._labels("ids", "image"), self._labels("classes", "class")
 
     def shape(self, name: str) -> tuple[int, ...] | None:
-        found = self._group.get(name)
-        if not isinstance(found, zarr.Array):
+        array = self._group.get(name)
+        if not isinstance(array, zarr.Array):
             return None
-        lost = found.nchunks - found.nchunks_initialized
-        if lost:
+        missing = array.nchunks - array.nchunks_initialized
+        if missing:
             raise UserError(
-                f"{SETTING}: {self._path}: array {name} lacks {lost} of its {found.nchunks} chunks;"
+                f"{SETTING}: {self._path}: array {name} lacks {missing} of its {array.nchunks} chunks;"
                 " rewrite it with write_empty_chunks"
             )
-        return found.shape
+        return array.shape
 
     def read(self, name: str, k: int | None, rows: Array) -> Array:
         array: Any = self._group[name]
         return np.asarray(array.oindex[rows] if k is None else array.oindex[k, rows])
 
     def _labels(self, name: str, coordinate: str) -> list[str]:
-        found = self._group.get(name, self._group.get(coordinate))
-        if not isinstance(found, zarr.Array):
+        array = self._group.get(name, self._group.get(coordinate))
+        if not isinstance(array, zarr.Array):
             raise KeyError(name)
-        return _texts(np.asarray(found[...]))
+        return _texts(np.asarray(array[...]))
 
 
 class _Parquet:
@@ -267,10 +267,10 @@ class _Parquet:
 
     def read(self, name: str, k: int | None, rows: Array) -> Array:  # noqa: ARG002  # its arrays hold one pass
         if self._last is None or self._last[0] != name:
-            wanted = [f"{name}/{label}" for label in self.classes]
-            missing = [column for column in wanted if column not in self._columns]
+            expected = [f"{name}/{label}" for label in self.classes]
+            missing = [column for column in expected if column not in self._columns]
             if missing:
                 raise UserError(f"{SETTING}: {self._path} has no column {missing[0]}; add it")
-            table = pq.read_table(self._path, columns=wanted)
-            self._last = (name, np.stack([table[column].to_numpy() for column in wanted], axis=1))
+            table = pq.read_table(self._path, columns=expected)
+            self._last = (name, np.stack([table[column].to_numpy() for column in expected], axis=1))
         return self._last[1][rows]

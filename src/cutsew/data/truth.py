@@ -23,14 +23,14 @@ COUNTS = {"negative": 0, "ignore": -1, "positive": 1}
 
 @dataclass
 class Truth:
-    """Labels of photos.
+    """Labels of images.
 
     Attributes:
         labels: id -> class -> 1 positive, 0 negative or -1 not known.
         named: every label name met, those outside the classes included, and how often.
-        strange: rows whose photo is not in the manifest (CSV only).
-        known: names that the annotations may use, also those that no photo has.
-        exhaustive: a known class that a photo's labels do not name is negative there, and not unknown.
+        strange: rows whose image is not in the manifest (CSV only).
+        known: names that the annotations may use, also those that no image has.
+        exhaustive: a known class that an image's labels do not name is negative there, and not unknown.
 
     """
 
@@ -46,8 +46,8 @@ def from_voc(root: Path, names: Iterable[str], difficult: str) -> Truth:
 
     Args:
         root: folder of the layout.
-        names: ids of the photos.
-        difficult: negative, ignore or positive: how a class counts whose objects in a photo are all marked difficult.
+        names: ids of the images.
+        difficult: negative, ignore or positive: how a class counts whose objects in an image are all marked difficult.
 
     Raises:
         UserError: an annotation is missing or damaged.
@@ -70,20 +70,20 @@ def from_coco(root: Path, lists: Mapping[str, Mapping[str, str]]) -> Truth:
 
     Args:
         root: folder of the layout.
-        lists: name of each list -> id -> path of its photos that are in the manifest.
+        lists: name of each list -> id -> path of its images that are in the manifest.
 
     Raises:
         UserError: a file is missing or damaged.
 
     """
     truth = Truth()
-    for name, photos in lists.items():
+    for name, images in lists.items():
         instances, categories = coco.read_instances(root, name, "dataset.coco")
         truth.known.update(categories)
-        for photo, file in zip(photos, coco.file_names(root, name, list(photos.values()), instances), strict=True):
-            found = instances.get(file, Counter())
-            truth.named.update(found)
-            truth.labels[photo] = dict.fromkeys(found, 1)
+        for image, file in zip(images, coco.file_names(root, name, list(images.values()), instances), strict=True):
+            counts = instances.get(file, Counter())
+            truth.named.update(counts)
+            truth.labels[image] = dict.fromkeys(counts, 1)
     return truth
 
 
@@ -91,14 +91,14 @@ def from_nus(root: Path, ids: Sequence[str]) -> Truth:
     """Read NUS-WIDE's files of labels.
 
     Raises:
-        UserError: a file is missing or damaged, or a photo has no labels.
+        UserError: a file is missing or damaged, or an image has no labels.
 
     """
     labels = nus.read_labels(root)
     truth = Truth(known=set(labels.concepts))
-    for photo, row in zip(ids, labels.rows_of(ids), strict=True):
+    for image, row in zip(ids, labels.rows_of(ids), strict=True):
         values = labels.values[row]
-        truth.labels[photo] = {labels.concepts[i]: int(values[i]) for i in np.flatnonzero(values)}
+        truth.labels[image] = {labels.concepts[i]: int(values[i]) for i in np.flatnonzero(values)}
     positives = (labels.values[labels.rows_of(ids)] == 1).sum(axis=0)
     truth.named = Counter(dict(zip(labels.concepts, positives.tolist(), strict=True)))
     return truth
@@ -117,14 +117,14 @@ def meant_by(names: Iterable[str], classes: Sequence[str]) -> dict[str, str]:
     exact = {nfc(name): name for name in classes}
     folds = Counter(map(_fold, classes))
     loose = {_fold(name): name for name in classes if folds[_fold(name)] == 1}
-    found = {name: exact.get(nfc(name)) or loose.get(_fold(name)) for name in names}
-    return {name: meant for name, meant in found.items() if meant is not None}
+    matched = {name: exact.get(nfc(name)) or loose.get(_fold(name)) for name in names}
+    return {name: class_name for name, class_name in matched.items() if class_name is not None}
 
 
 def adopt(truth: Truth, classes: Sequence[str]) -> None:
     """Call labels as `classes` do, where their spelling differs (see `meant_by`), and say so."""
-    meant = meant_by({*truth.named, *truth.known}, classes)
-    changed = {name: own for name, own in meant.items() if name != own}
+    class_of = meant_by({*truth.named, *truth.known}, classes)
+    changed = {name: local_values for name, local_values in class_of.items() if name != local_values}
     if not changed:
         return
     pairs = [f"{name!r} as {own!r}" for name, own in sorted(changed.items()) if nfc(name) != nfc(own)]
@@ -135,22 +135,24 @@ def adopt(truth: Truth, classes: Sequence[str]) -> None:
     for name, count in truth.named.items():
         named[changed.get(name, name)] += count
     truth.named = named
-    for photo, labels in truth.labels.items():
+    for image, labels in truth.labels.items():
         if not changed.keys().isdisjoint(labels):
-            own: dict[str, int] = {}
+            own_values: dict[str, int] = {}
             for name, value in labels.items():
                 called = changed.get(name, name)
-                own[called] = max(value, own.get(called, value))
-            truth.labels[photo] = own
+                own_values[called] = max(value, own_values.get(called, value))
+            truth.labels[image] = own_values
 
 
-def absent_classes(classes: Sequence[str], known: Iterable[str], where: str, *, benchmark: bool = False) -> list[str]:
+def absent_classes(
+    classes: Sequence[str], known: Iterable[str], location: str, *, benchmark: bool = False
+) -> list[str]:
     """Name the classes that truth knows nothing of.
 
     Args:
         classes: C names.
         known: names that the truth uses.
-        where: setting and file, for messages.
+        location: setting and file, for messages.
         benchmark: the truth is a benchmark's, which knows all of its classes.
 
     Raises:
@@ -158,12 +160,12 @@ def absent_classes(classes: Sequence[str], known: Iterable[str], where: str, *, 
 
     """
     names = set(known)
-    meant = set(meant_by(names, classes).values())
-    absent = [name for name in classes if name not in meant]
-    if not absent or (meant and not benchmark):
+    matched = set(meant_by(names, classes).values())
+    absent = [name for name in classes if name not in matched]
+    if not absent or (matched and not benchmark):
         return absent
     raise UserError(
-        f"classes: {where} names {'not all' if meant else 'none'} of the {len(classes)} classes, and not "
+        f"classes: {location} names {'not all' if matched else 'none'} of the {len(classes)} classes, and not "
         f"{some(absent)}; correct the spelling in classes or there (its other names: "
         f"{some(sorted(names - set(classes))) or 'none'})"
     )
@@ -172,15 +174,15 @@ def absent_classes(classes: Sequence[str], known: Iterable[str], where: str, *, 
 def to_table(truth: Truth, ids: Sequence[str], classes: Sequence[str]) -> pd.DataFrame:
     """Convert labels to column id and one int8 column per class, in the order of `ids`.
 
-    A class is 1 positive, 0 negative, or -1 not known, as it is throughout where the truth does not know it. Photos
+    A class is 1 positive, 0 negative, or -1 not known, as it is throughout where the truth does not know it. Images
     that the truth does not hold are left out.
     """
     held = [name for name in ids if name in truth.labels]
     column = {name: i for i, name in enumerate(classes)}
     values = np.zeros((len(held), len(classes)), dtype=np.int8)
     values[:, [not truth.exhaustive or name not in truth.known for name in classes]] = -1
-    for row, photo in enumerate(held):
-        for name, value in truth.labels[photo].items():
+    for row, image in enumerate(held):
+        for name, value in truth.labels[image].items():
             if name in column:
                 values[row, column[name]] = value
     return pd.DataFrame({"id": held} | {label_column(name): values[:, i] for name, i in column.items()})

@@ -12,12 +12,12 @@ from cutsew.data.images import SUFFIXES
 from cutsew.errors import UserError
 
 SAMPLE = 100
-"""Photos that are looked for to find out whether the lines of a list end in a label."""
+"""Images that are looked for to find out whether the lines of a list end in a label."""
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One annotated object of a photo."""
+    """One annotated object of an image."""
 
     name: str
     difficult: bool
@@ -32,19 +32,19 @@ class _Builder(ET.TreeBuilder):
         raise _Doctype
 
 
-def photo_paths(root: Path, names: Sequence[str]) -> list[str]:
-    """Return where the photos of ids lie; as text, since there may be a great many.
+def image_paths(root: Path, names: Sequence[str]) -> list[str]:
+    """Return where the images of ids lie; as text, since there may be a great many.
 
-    A photo that is not there with the suffix .jpg is looked for with any other, in any case.
+    An image that is not there with the suffix .jpg is looked for with any other, in any case.
     """
     start = root / "JPEGImages"
-    there = {entry.name for entry in os.scandir(start)} if start.is_dir() else set()
+    available = {entry.name for entry in os.scandir(start)} if start.is_dir() else set()
     others: dict[str, str] = {}
-    for file in sorted(there):
+    for file in sorted(available):
         stem, dot, suffix = file.rpartition(".")
         if f".{suffix}".lower() in SUFFIXES and dot:
             others.setdefault(stem, file)
-    files = (f"{name}.jpg" if f"{name}.jpg" in there else others.get(name, f"{name}.jpg") for name in names)
+    files = (f"{name}.jpg" if f"{name}.jpg" in available else others.get(name, f"{name}.jpg") for name in names)
     return [f"{start}/{file}" for file in files]
 
 
@@ -70,21 +70,21 @@ def read_list(root: Path, name: str, setting: str) -> list[str]:
         setting: dotted setting to name when the list is missing.
 
     Raises:
-        UserError: the list is missing, not text or names no photo.
+        UserError: the list is missing, not text or names no image.
 
     """
     path = list_path(root, name)
     lines = [line for line in map(str.strip, read_lines(path, setting)) if line]
     with_labels = [re.fullmatch(r"(.*\S)\s+(?:-1|0|1)", line) for line in lines]
-    # "my photo 1" is an id of its own where not all lines end so, or where there is such a photo.
-    if all(with_labels) and not any(map(os.path.exists, photo_paths(root, lines[:SAMPLE]))):
-        lines = [found[1] for found in with_labels if found]
+    # "my photo 1" is an id of its own where not all lines end so, or where there is such an image.
+    if all(with_labels) and not any(map(os.path.exists, image_paths(root, lines[:SAMPLE]))):
+        lines = [class_id[1] for class_id in with_labels if class_id]
     ids = list(dict.fromkeys(lines))
     outside = next((name for name in ids if name.startswith("/") or ".." in name.split("/")), None)
     if outside is not None:
         raise UserError(f"{setting}: {path} names {outside}, which would lie outside dataset.root; fix the list")
     if not ids:
-        raise UserError(f"{setting}: {path} names no photo; name another list")
+        raise UserError(f"{setting}: {path} names no image; name another list")
     return ids
 
 

@@ -1,1 +1,1 @@
-"""The embedded demo: a self-made world of emoji photos and a tiny CLIP that has looked at it."""
+"""The embedded demo: a self-made world of emoji images and a tiny CLIP that has looked at it."""

@@ -36,12 +36,12 @@ def background(rng: np.random.Generator, width: int, height: int) -> Image.Image
 
 
 def _wash(rng: np.random.Generator, hues: np.ndarray, width: int, height: int) -> Image.Image:
-    """Blend a coarse grid of colours smoothly over the whole area."""
-    grid = [[_colour(rng, float(rng.choice(hues))) for _ in range(4)] for _ in range(4)]
+    """Blend a coarse grid of colors smoothly over the whole area."""
+    grid = [[_color(rng, float(rng.choice(hues))) for _ in range(4)] for _ in range(4)]
     return Image.fromarray(np.array(grid, dtype=np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def _colour(rng: np.random.Generator, hue: float) -> tuple[int, int, int]:
+def _color(rng: np.random.Generator, hue: float) -> tuple[int, int, int]:
     red, green, blue = colorsys.hsv_to_rgb(hue % 1.0, float(rng.uniform(0.12, 0.5)), float(rng.uniform(0.6, 0.97)))
     return round(red * 255), round(green * 255), round(blue * 255)
 
@@ -50,7 +50,7 @@ def _shape(rng: np.random.Generator, pen: ImageDraw.ImageDraw, hues: np.ndarray,
     """Draw one disc, ring, block, triangle or stroke, sized like the small objects of a scene."""
     extent = float(rng.uniform(0.04, 0.28)) * min(size)
     x, y = (float(rng.uniform(0, side)) for side in size)
-    fill = (*_colour(rng, float(rng.choice(hues))), int(rng.integers(110, 230)))
+    fill = (*_color(rng, float(rng.choice(hues))), int(rng.integers(110, 230)))
     line = int(rng.integers(3, 9))
     angles = rng.uniform(0, 2 * np.pi) + np.sort(rng.uniform(0, 2 * np.pi, size=int(rng.integers(3, 6))))
     corners = [(x + extent / 2 * float(np.cos(a)), y + extent / 2 * float(np.sin(a))) for a in angles]
@@ -162,7 +162,7 @@ def all_captions() -> list[str]:
 
 
 MAIN_SIDE = (0.5, 0.75)
-"""Longer side of the main object, as a share of the photo's shorter side."""
+"""Longer side of the main object, as a share of the image's shorter side."""
 
 OTHER_SIDE = (0.17, 0.32)
 """The same for the other objects."""
@@ -187,20 +187,20 @@ def scene(rng: np.random.Generator, others: tuple[float, ...]) -> tuple[Image.Im
         others: probability of 0, 1, 2, ... smaller objects next to the main one.
 
     Returns:
-        The RGB photo and its objects, the main one first.
+        The RGB image and its objects, the main one first.
 
     """
     width, height = int(rng.integers(250, 291)), int(rng.integers(230, 271))
-    photo = background(rng, width, height)
+    image = background(rng, width, height)
     things: list[Thing] = []
     for number in range(1 + int(rng.choice(len(others), p=others))):
         name = CLASSES[int(rng.integers(len(CLASSES)))]
         low, high = MAIN_SIDE if number == 0 else OTHER_SIDE
         sprite = _vary(rng, name, float(rng.uniform(low, high)) * min(width, height))
-        box = _place(rng, sprite.size, photo.size, things)
-        photo.paste(sprite, box[:2], sprite)
+        box = _place(rng, sprite.size, image.size, things)
+        image.paste(sprite, box[:2], sprite)
         things.append(Thing(name, (max(0, box[0]), max(0, box[1]), min(width, box[2]), min(height, box[3]))))
-    return photo, things
+    return image, things
 
 
 def _vary(rng: np.random.Generator, name: str, side: float) -> Image.Image:
@@ -220,7 +220,7 @@ def _vary(rng: np.random.Generator, name: str, side: float) -> Image.Image:
 
 
 def _tint(rng: np.random.Generator) -> tuple[float, ...]:
-    """Draw a 3 x 4 colour matrix: a turn of the hue by up to 20 degrees, and a gain for each channel."""
+    """Draw a 3 x 4 color matrix: a turn of the hue by up to 20 degrees, and a gain for each channel."""
     angle = np.deg2rad(rng.uniform(-20, 20))
     axis = np.full((3, 3), 1 / 3)
     cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
@@ -230,12 +230,12 @@ def _tint(rng: np.random.Generator) -> tuple[float, ...]:
 
 
 def _place(
-    rng: np.random.Generator, size: tuple[int, int], photo: tuple[int, int], things: list[Thing]
+    rng: np.random.Generator, size: tuple[int, int], image: tuple[int, int], things: list[Thing]
 ) -> tuple[int, int, int, int]:
-    """Choose the place, among a few, that covers least of the objects already there; all of it lies in the photo."""
+    """Choose the place, among a few, that covers least of the objects already there; all of it lies in the image."""
     best, least = (0, 0, *size), float("inf")
     for _ in range(_PLACES):
-        left, top = (int(rng.integers(max(1, room - own + 1))) for room, own in zip(photo, size, strict=True))
+        left, top = (int(rng.integers(max(1, room - extent + 1))) for room, extent in zip(image, size, strict=True))
         box = (left, top, left + size[0], top + size[1])
         covered = sum(_overlap(box, thing.box) for thing in things)
         if covered < least:

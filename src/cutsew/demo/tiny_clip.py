@@ -1,10 +1,10 @@
 """The demo's tiny CLIP: the model, and its training.
 
 - The tiny CLIP: open_clip's own model class at a size that two cores train in six minutes.
-- Training the tiny CLIP on scenes whose captions name the main object: that is what makes it see one thing a photo.
+- Training the tiny CLIP on scenes whose captions name the main object: that is what makes it see one thing an image.
 
 Its weights ship packed: float16, and of the token embedding only the rows that captions use. `state_dict` expands them.
-Photos are normalised with CLIP's standard mean and standard deviation (`open_clip.OPENAI_DATASET_MEAN` and `_STD`).
+Images are normalized with CLIP's standard mean and standard deviation (`open_clip.OPENAI_DATASET_MEAN` and `_STD`).
 """
 
 import json
@@ -23,9 +23,9 @@ from tqdm import tqdm
 from cutsew.demo.scenes import all_captions
 from cutsew.demo.world import SIDE, examples
 from cutsew.errors import UserError
-from cutsew.method.random import generator, torch_seed
+from cutsew.method.random import keyed_rng, torch_seed
 from cutsew.runtime.lazy_imports import import_torchvision
-from cutsew.storage.atomic import replacing
+from cutsew.storage.atomic import atomic_path
 
 import_torchvision()
 import open_clip  # noqa: E402
@@ -44,7 +44,7 @@ CONFIG = Path(__file__).with_name(f"{MODEL}.json")
 SHIPPED = Path(__file__).with_name(f"{MODEL}.safetensors")
 """The weights that come with the package; `cutsew tiny_clip` with its defaults makes them."""
 
-NORMALISATION = (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+NORMALIZATION = (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
 """Mean and standard deviation of the three channels, for pixels in [0, 1]."""
 
 _EMBEDDING = "token_embedding.weight"
@@ -76,8 +76,8 @@ def build(path: Path | None = SHIPPED) -> nn.Module:
 
 def tokens(texts: list[str]) -> Tensor:
     """Return the tokens of texts, (n, 16) int64, padded with zeros."""
-    found: Tensor = _tokenizer()(texts)
-    return found
+    token_ids: Tensor = _tokenizer()(texts)
+    return token_ids
 
 
 def pack(model: nn.Module, path: Path) -> None:
@@ -91,7 +91,7 @@ def pack(model: nn.Module, path: Path) -> None:
     packed[_EMBEDDING] = packed[_EMBEDDING][rows]
     packed = {name: (value.half() if _is_big_float(value) else value).contiguous() for name, value in packed.items()}
     packed[_ROWS] = rows.to(torch.int32)
-    with replacing(path) as draft:
+    with atomic_path(path) as draft:
         draft.write_bytes(save(packed, metadata={"model": MODEL}))
 
 
@@ -146,7 +146,7 @@ def train(*, steps: int, images: int, seed: int, workers: int) -> nn.Module:
     """Draw the training scenes and train a tiny CLIP with the plain contrastive loss; return it in eval mode.
 
     Args:
-        steps: optimiser steps of 128 pairs.
+        steps: optimizer steps of 128 pairs.
         images: captioned scenes, drawn once and kept in memory (27 kB each).
         seed: of the scenes, the initial weights and the order.
         workers: processes that draw scenes; the result does not depend on it.
@@ -155,15 +155,15 @@ def train(*, steps: int, images: int, seed: int, workers: int) -> nn.Module:
     pixels, texts = _examples(images, seed, workers)
     torch.manual_seed(torch_seed("tiny_clip", "weights", seed))
     model = build(None).train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = torch.optim.AdamW(model.parameters(), lr=_RATE, weight_decay=_DECAY)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, partial(rate, steps=steps))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=_RATE, weight_decay=_DECAY)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(rate, steps=steps))
     bar = tqdm(batches(images, steps, seed), total=steps, desc="training", unit="step")
     for chosen in bar:
-        features = model(normalise(pixels[chosen]), texts[chosen])
+        features = model(normalize_images(pixels[chosen]), texts[chosen])
         loss = contrastive(*features)
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         with torch.no_grad():
             model.logit_scale.clamp_(0, _MAX_LOG_SCALE)
@@ -176,15 +176,15 @@ def _examples(images: int, seed: int, workers: int) -> tuple[Tensor, Tensor]:
     pixels = torch.empty(images, 3, SIDE, SIDE, dtype=torch.uint8)
     captions = []
     bar = tqdm(examples(images, seed, workers), total=images, desc="drawing", unit="scene")
-    for index, (photo, caption) in enumerate(bar):
-        pixels[index] = torch.from_numpy(photo).permute(2, 0, 1)
+    for index, (image, caption) in enumerate(bar):
+        pixels[index] = torch.from_numpy(image).permute(2, 0, 1)
         captions.append(caption)
     return pixels, tokens(captions)
 
 
-def normalise(pixels: Tensor) -> Tensor:
+def normalize_images(pixels: Tensor) -> Tensor:
     """Turn pixels, (B, 3, 96, 96) uint8, into what the visual tower reads: float32 with CLIP's mean and deviation."""
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in NORMALISATION)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in NORMALIZATION)
     return ((pixels.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
@@ -195,7 +195,7 @@ def batches(images: int, steps: int, seed: int) -> Iterator[Tensor]:
     rows = (
         chunk
         for number in range(passes)
-        for chunk in generator("tiny_clip", "order", seed, number)
+        for chunk in keyed_rng("tiny_clip", "order", seed, number)
         .permutation(images)[: images // size * size]
         .reshape(-1, size)
     )
@@ -207,14 +207,14 @@ def contrastive(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
     """CLIP's loss: the mean cross-entropy of each image among all texts and of each text among all images.
 
     Args:
-        images: (B, D), L2-normalised.
-        texts: (B, D), L2-normalised; row i belongs to image i.
+        images: (B, D), L2-normalized.
+        texts: (B, D), L2-normalized; row i belongs to image i.
         scale: a number that multiplies the similarities.
 
     """
     logits = scale * images @ texts.T
-    own = torch.arange(len(logits))
-    return (nn.functional.cross_entropy(logits, own) + nn.functional.cross_entropy(logits.T, own)) / 2
+    targets = torch.arange(len(logits))
+    return (nn.functional.cross_entropy(logits, targets) + nn.functional.cross_entropy(logits.T, targets)) / 2
 
 
 def rate(step: int, steps: int) -> float:

@@ -15,7 +15,7 @@ from torch import Tensor
 from cutsew.errors import UserError
 from cutsew.inference.model_files import INPUT, OUTPUTS
 from cutsew.method.crops import Square
-from cutsew.models.student import MODEL, Build, build_backbone, load, read_description
+from cutsew.models.student import MODEL, BackboneFactory, build_backbone, load, read_model_spec
 from cutsew.runtime.device import pick_device
 from cutsew.runtime.lazy_imports import optional_package
 from cutsew.storage import result_tables as table
@@ -31,7 +31,7 @@ class OnnxStudent:
 
     Attributes:
         classes: C names, in the order of the logits.
-        image_size: S, side of the square input in pixels; photos are squashed to it.
+        image_size: S, side of the square input in pixels; images are squashed to it.
         square: that size, and the interpolation.
         thresholds: per-class decision thresholds.
 
@@ -49,11 +49,11 @@ class OnnxStudent:
             raise UserError("--device: this onnxruntime has no cuda; install onnxruntime-gpu, or set --device cpu")
         try:
             self._session = runtime.InferenceSession(path, providers=[provider])
-            kept = self._session.get_modelmeta().custom_metadata_map
-            self.classes = [str(name) for name in json.loads(kept["classes"])]
-            self.image_size = int(kept["image_size"])
-            self.square = Square(self.image_size, kept["interpolation"])
-            self.thresholds = Thresholds(kept["threshold_rule"], json.loads(kept["thresholds_by_rule"]))
+            metadata = self._session.get_modelmeta().custom_metadata_map
+            self.classes = [str(name) for name in json.loads(metadata["classes"])]
+            self.image_size = int(metadata["image_size"])
+            self.square = Square(self.image_size, metadata["interpolation"])
+            self.thresholds = Thresholds(metadata["threshold_rule"], json.loads(metadata["thresholds_by_rule"]))
         except Exception:  # onnxruntime raises a different exception for each kind of damage
             raise UserError(f"{path}: not a complete ONNX file of cutsew export; export the student again") from None
 
@@ -68,12 +68,12 @@ ONNX = "model.onnx"
 
 @dataclass(frozen=True)
 class Classifier:
-    """A student, ready for photos.
+    """A student, ready for images.
 
     Attributes:
         logits: from (B, 3, S, S) uint8 to (B, C) float32, on the CPU.
         classes: C names.
-        square: how it takes photos.
+        square: how it takes images.
         thresholds: per-class decision thresholds.
 
     """
@@ -84,7 +84,7 @@ class Classifier:
     thresholds: Thresholds
 
 
-def open_classifier(path: Path, device: str, build: Build = build_backbone) -> Classifier:
+def open_classifier(path: Path, device: str, build: BackboneFactory = build_backbone) -> Classifier:
     """Open a student.
 
     Args:
@@ -103,10 +103,10 @@ def open_classifier(path: Path, device: str, build: Build = build_backbone) -> C
         return _onnx(path, device)
     if not path.exists():
         raise UserError(f"{path}: no such model; name a run's folder, an exported folder or its model.onnx")
-    where = pick_device(device)
-    student = load(path, where, build)
+    torch_device = pick_device(device)
+    student = load(path, torch_device, build)
     return Classifier(
-        lambda images: student(images.to(where)).cpu(),
+        lambda images: student(images.to(torch_device)).cpu(),
         student.classes,
         student.square,
         thresholds_of(path, student.classes),
@@ -116,9 +116,9 @@ def open_classifier(path: Path, device: str, build: Build = build_backbone) -> C
 def thresholds_of(path: Path, classes: list[str]) -> Thresholds:
     """Return the thresholds of a student on disk: those of an export, else those of the run, else 0.5."""
     folder = path if path.is_dir() else path.parent
-    kept = read_description(folder / MODEL).get("thresholds")
-    if kept is not None:
-        return Thresholds(kept["rule"], {rule: values for rule, values in kept.items() if rule != "rule"})
+    stored = read_model_spec(folder / MODEL).get("thresholds")
+    if stored is not None:
+        return Thresholds(stored["rule"], {rule: values for rule, values in stored.items() if rule != "rule"})
     if folder.joinpath(table.TABLE).is_file():
         return table.read_thresholds(folder / table.TABLE, classes)
     return table.plain(len(classes))

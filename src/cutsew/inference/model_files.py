@@ -1,6 +1,6 @@
 """The student as files that need no run: an ONNX graph, or all weights in one safetensors file.
 
-- The student as one ONNX graph: normalisation, backbone and adapter, from pixels to probabilities.
+- The student as one ONNX graph: normalization, backbone and adapter, from pixels to probabilities.
 - The whole student, backbone included, in one safetensors file: no package or hub is needed for weights.
 """
 
@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import save as serialised
+from safetensors.torch import save as serialized
 from torch import Tensor, nn
 
 from cutsew.errors import UserError
-from cutsew.models.student import MODEL, WHOLE, Student
+from cutsew.models.student import MERGED_WEIGHTS, MODEL, Student
 from cutsew.runtime.lazy_imports import optional_package
-from cutsew.storage.atomic import replacing, write_text
+from cutsew.storage.atomic import atomic_path, write_text
 from cutsew.storage.result_tables import Thresholds
 from cutsew.storage.zarr_writer import file_digest
 
@@ -29,7 +29,7 @@ OPSET = 18
 """Operators of 2022, which every runtime of today knows."""
 
 INPUT, OUTPUTS = "pixels", ("logits", "probabilities")
-PREPROCESSING = "RGB, squashed to S x S by Pillow's {}, channels first, 0 to 255; normalised in the graph"
+PREPROCESSING = "RGB, squashed to S x S by Pillow's {}, channels first, 0 to 255; normalized in the graph"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-3
 """Logits of torch and onnxruntime may differ by no more; 1e-6 is typical."""
@@ -69,7 +69,7 @@ def export(path: Path, student: Student, thresholds: Thresholds) -> float:
         thresholds: kept in the file's metadata.
 
     Returns:
-        The largest difference of a logit of random photos, in batches of 1 and 3, between torch and onnxruntime.
+        The largest difference of a logit of random images, in batches of 1 and 3, between torch and onnxruntime.
 
     Raises:
         UserError: a package is missing, the backbone cannot be exported, or the two do not agree.
@@ -146,10 +146,10 @@ def difference(path: Path, student: Student) -> float:
     for count in (1, 3):
         shape = (count, 3, student.image_size, student.image_size)
         images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-        (found,) = session.run([OUTPUTS[0]], {INPUT: images.numpy()})
+        (actual,) = session.run([OUTPUTS[0]], {INPUT: images.numpy()})
         with torch.inference_mode():
-            wanted, _ = Graph(student)(images)
-        most = max(most, float((torch.from_numpy(found) - wanted).abs().max()))
+            expected, _ = Graph(student)(images)
+        most = max(most, float((torch.from_numpy(actual) - expected).abs().max()))
     if not most <= TOLERANCE:
         raise UserError(f"{path.name}: its logits differ from torch's by {most:.3g}; add --no-onnx")
     return most
@@ -186,10 +186,10 @@ def save(folder: Path, student: Student, description: dict[str, Any], thresholds
         for part in PARTS
         for name, value in modules[part].state_dict().items()
     }
-    with replacing(folder / WHOLE) as draft:
-        draft.write_bytes(serialised(state))
+    with atomic_path(folder / MERGED_WEIGHTS) as draft:
+        draft.write_bytes(serialized(state))
     model = {name: value for name, value in description.items() if name not in ("adapter_digest", "digest")}
     model["backbone"] = student.backbone.describe()
-    model |= {"weights": WHOLE, "digest": file_digest(folder / WHOLE)}
+    model |= {"weights": MERGED_WEIGHTS, "digest": file_digest(folder / MERGED_WEIGHTS)}
     model["thresholds"] = {"rule": thresholds.rule, **thresholds.by_rule}
     write_text(folder / MODEL, yaml.safe_dump(model, sort_keys=False, allow_unicode=True))

@@ -1,8 +1,8 @@
 """Predicting labels of new images, and writing them as they come.
 
-- Photos that no manifest lists: found in a folder or given by path, read one after the other, with bad ones reported.
-- What is found in each photo, written as it comes: CSV, wide or long, and JSON, as one array or one line a photo.
-- Photos in, labels and probabilities out: a student at work, however it is kept.
+- Images that no manifest lists: found in a folder or given by path, read one after the other, with bad ones reported.
+- What is found in each image, written as it comes: CSV, wide or long, and JSON, as one array or one line an image.
+- Images in, labels and probabilities out: a student at work, however it is kept.
 """
 
 import csv
@@ -25,21 +25,21 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from cutsew.data import accounting, folder
 from cutsew.data.images import SUFFIXES, BadImage
-from cutsew.data.loader import PlainPhoto, batches, in_order
+from cutsew.data.loader import PlainImage, batches, in_order
 from cutsew.errors import UserError, printable
 from cutsew.inference.classifier import Classifier
 from cutsew.method.crops import Square
 from cutsew.method.score import sigmoid
-from cutsew.runtime.batching import refuse_not_finite
-from cutsew.storage.atomic import replacing
+from cutsew.runtime.batching import require_finite
+from cutsew.storage.atomic import atomic_path
 
 
 @dataclass(frozen=True)
-class Found:
-    """Photos, and the other files next to them.
+class ImageSet:
+    """Images, and the other files next to them.
 
     Attributes:
-        names: one per photo: its path relative to the folder; of a single photo, the path as given.
+        names: one per image: its path relative to the folder; of a single image, the path as given.
         paths: of the files.
         leftovers: all else that is there.
 
@@ -50,49 +50,49 @@ class Found:
     leftovers: list[folder.Leftover] = field(default_factory=list)
 
 
-def find(where: Path) -> Found:
-    """Find the photos of a folder, at any depth and in the order of their names, or take the one that is named.
+def find_images(path: Path) -> ImageSet:
+    """Find the images of a folder, at any depth and in the order of their names, or take the one that is named.
 
     Raises:
         UserError: there is none.
 
     """
-    if where.is_file():
-        return Found([str(where)], [str(where)])
-    if not where.is_dir():
-        raise UserError(f"{where}: no such file or folder; check the path")
+    if path.is_file():
+        return ImageSet([str(path)], [str(path)])
+    if not path.is_dir():
+        raise UserError(f"{path}: no such file or folder; check the path")
     leftovers: list[folder.Leftover] = []
-    names = folder.list_photos(where, leftovers, tolerant=True)
+    names = folder.list_images(path, leftovers, tolerant=True)
     if not names:
-        raise UserError(f"{where}: has no images ({' '.join(SUFFIXES)}); choose a folder that has some")
-    return Found(names, [str(where / name) for name in names], leftovers)
+        raise UserError(f"{path}: has no images ({' '.join(SUFFIXES)}); choose a folder that has some")
+    return ImageSet(names, [str(path / name) for name in names], leftovers)
 
 
-def readable(paths: Sequence[str], square: Square, batch_size: int, workers: int) -> Iterator[list[Tensor | str]]:
-    """Read photos in batches, in order.
+def load_batches(paths: Sequence[str], square: Square, batch_size: int, workers: int) -> Iterator[list[Tensor | str]]:
+    """Read images in batches, in order.
 
     Args:
-        paths: of the photos.
+        paths: of the images.
         square: the student's.
-        batch_size: photos in a batch.
+        batch_size: images in a batch.
         workers: processes that decode; 0 to use only this one.
 
     Yields:
-        For each photo of a batch, its (3, S, S) uint8 pixels, or why it cannot be read.
+        For each image of a batch, its (3, S, S) uint8 pixels, or why it cannot be read.
 
     """
-    yield from batches(_Photo(paths, square), len(paths), in_order(len(paths), batch_size), list, workers)
+    yield from batches(_Image(paths, square), len(paths), in_order(len(paths), batch_size), list, workers)
 
 
-class _Photo:
-    """Makes one photo's pixels, or the reason why it has none."""
+class _Image:
+    """Makes one image's pixels, or the reason why it has none."""
 
     def __init__(self, paths: Sequence[str], square: Square) -> None:
-        self._photo = PlainPhoto(paths, square)
+        self._image = PlainImage(paths, square)
 
     def __call__(self, index: int) -> Tensor | str:
         try:
-            return self._photo(index)
+            return self._image(index)
         except BadImage as error:
             return error.reason
 
@@ -102,17 +102,17 @@ SEPARATOR = ";"
 """Between the labels of a CSV's field, as in a CSV of true labels."""
 
 Writer = Callable[[str, npt.NDArray[np.float64], npt.NDArray[np.bool_]], None]
-"""Writes a photo's name, its (C,) probabilities and which classes are named."""
+"""Writes an image's name, its (C,) probabilities and which classes are named."""
 
 
-def format_of(out: Path, wanted: str | None, classes: Sequence[str], *, long: bool) -> str:
+def format_of(out: Path, requested: str | None, classes: Sequence[str], *, long: bool) -> str:
     """Return the format of a file, from its suffix if none is requested; CSV on standard output.
 
     Raises:
         UserError: no known format, or one that these classes cannot be written in.
 
     """
-    chosen = wanted or ("csv" if str(out) == "-" else out.suffix.removeprefix(".").lower())
+    chosen = requested or ("csv" if str(out) == "-" else out.suffix.removeprefix(".").lower())
     if chosen not in FORMATS:
         raise UserError(f"{out}: not a .csv, .json or .jsonl file; name one, or - for standard output")
     if long and chosen != "csv":
@@ -125,18 +125,18 @@ def format_of(out: Path, wanted: str | None, classes: Sequence[str], *, long: bo
 
 
 @contextmanager
-def writing(out: Path, chosen: str, classes: Sequence[str], *, long: bool) -> Iterator[Writer]:
+def open_prediction_writer(out: Path, chosen: str, classes: Sequence[str], *, long: bool) -> Iterator[Writer]:
     """Give a writer of rows; the file takes its place when all are written, and not before.
 
     Args:
         out: the file, or `-` for standard output, where a reader that stops early ends the program quietly.
         chosen: one of FORMATS.
         classes: C names.
-        long: of CSV, a row per photo and class.
+        long: of CSV, a row per image and class.
 
     """
     if str(out) != "-":
-        with replacing(out) as draft, draft.open("w", encoding="utf-8", newline="") as stream:
+        with atomic_path(out) as draft, draft.open("w", encoding="utf-8", newline="") as stream:
             yield from _rows(stream, chosen, classes, long=long)
         return
     try:
@@ -179,7 +179,7 @@ def _long(stream: IO[str], classes: Sequence[str]) -> Writer:
 
 
 class _Json:
-    """A line a photo; as an array, with brackets and commas around."""
+    """A line an image; as an array, with brackets and commas around."""
 
     def __init__(self, stream: IO[str], classes: Sequence[str], *, array: bool) -> None:
         self._stream = stream
@@ -206,17 +206,17 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class How:
-    """How new photos are looked at.
+class PredictOptions:
+    """How new images are looked at.
 
     Attributes:
         threshold: decision threshold for every class; None for the student's own thresholds.
         rule: whose thresholds; None for the student's default ones.
         format: csv, json or jsonl; None to infer it from the file's suffix.
-        long: of CSV, a row per photo and class.
-        batch_size: photos per forward pass.
+        long: of CSV, a row per image and class.
+        batch_size: images per forward pass.
         workers: processes that decode.
-        together: combines logits of photos, by their paths, with another model's; None for the student alone.
+        together: combines logits of images, by their paths, with another model's; None for the student alone.
 
     """
 
@@ -229,17 +229,17 @@ class How:
     together: Callable[[Sequence[str], npt.NDArray[np.float32]], npt.NDArray[np.float32]] | None = None
 
 
-def predict(photos: Path, student: Classifier, out: Path, how: How) -> int:
-    """Name the classes in a photo or in all photos of a folder; return how many were read.
+def predict(images: Path, student: Classifier, out: Path, how: PredictOptions) -> int:
+    """Name the classes in an image or in all images of a folder; return how many were read.
 
     Args:
-        photos: a photo or a folder.
+        images: an image or a folder.
         student: the classifier.
         out: a file, or `-` for standard output.
         how: thresholds, format, speed.
 
     Raises:
-        UserError: there are no photos, or none can be read.
+        UserError: there are no images, or none can be read.
 
     """
     if how.threshold is not None and how.rule is not None:
@@ -248,23 +248,25 @@ def predict(photos: Path, student: Classifier, out: Path, how: How) -> int:
     thresholds = student.thresholds.choose(how.rule)
     if how.threshold is not None:
         thresholds = np.full(len(student.classes), how.threshold)
-    found = find(photos)
-    with logging_redirect_tqdm(), writing(out, chosen, student.classes, long=how.long) as write:
-        bad = _predict(found, student, thresholds, how, write)
-        if bad == len(found.names):
-            raise UserError(f"{photos}: of {bad} images none can be read; nothing is written")
-    _tell(len(found.names), bad, found)
-    return len(found.names) - bad
+    image_set = find_images(images)
+    with logging_redirect_tqdm(), open_prediction_writer(out, chosen, student.classes, long=how.long) as write:
+        bad = _predict(image_set, student, thresholds, how, write)
+        if bad == len(image_set.names):
+            raise UserError(f"{images}: of {bad} images none can be read; nothing is written")
+    _tell(len(image_set.names), bad, image_set)
+    return len(image_set.names) - bad
 
 
-def _predict(found: Found, student: Classifier, thresholds: npt.NDArray[np.float64], how: How, write: Writer) -> int:
-    """Write a row for each photo that can be read; return how many cannot."""
-    bad, photos = 0, zip(found.names, found.paths, strict=True)
-    with tqdm(total=len(found.names), desc="predict", unit="photo") as bar:
-        for batch in readable(found.paths, student.square, how.batch_size, how.workers):
+def _predict(
+    image_set: ImageSet, student: Classifier, thresholds: npt.NDArray[np.float64], how: PredictOptions, write: Writer
+) -> int:
+    """Write a row for each image that can be read; return how many cannot."""
+    bad, images = 0, zip(image_set.names, image_set.paths, strict=True)
+    with tqdm(total=len(image_set.names), desc="predict", unit="image") as bar:
+        for batch in load_batches(image_set.paths, student.square, how.batch_size, how.workers):
             kept = []
             for item in batch:
-                name, path = next(photos)
+                name, path = next(images)
                 if isinstance(item, str):
                     bad += 1
                     log.warning("skipped %s: %s", printable(name), item)
@@ -274,15 +276,15 @@ def _predict(found: Found, student: Classifier, thresholds: npt.NDArray[np.float
                 logits = student.logits(torch.stack([item for _, _, item in kept])).numpy()
                 if how.together is not None:
                     logits = how.together([path for _, path, _ in kept], logits)
-                refuse_not_finite(logits, [name for name, _, _ in kept], "the model's output")
+                require_finite(logits, [name for name, _, _ in kept], "the model's output")
                 for (name, _, _), probabilities in zip(kept, sigmoid(logits.astype(np.float64)), strict=True):
                     write(name, probabilities, probabilities >= thresholds)
             bar.update(len(batch))
     return bad
 
 
-def _tell(photos: int, bad: int, found: Found) -> None:
+def _tell(images: int, bad: int, image_set: ImageSet) -> None:
     skipped = ([f"{bad} that cannot be read"] if bad else []) + accounting.counts(
-        accounting.groups([], found.leftovers)
+        accounting.groups([], image_set.leftovers)
     )
-    log.info("%d images classified%s", photos - bad, f"; skipped: {printable(', '.join(skipped))}" if skipped else "")
+    log.info("%d images classified%s", images - bad, f"; skipped: {printable(', '.join(skipped))}" if skipped else "")

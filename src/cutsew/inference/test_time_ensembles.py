@@ -1,7 +1,7 @@
 """Two ensembles on new images: test-time tiling, and student with teacher.
 
-- A student that looks at two scales, on new photos.
-- Student and fused teacher together on new photos: the run's cutting and fusion again, one photo at a time.
+- A student that looks at two scales, on new images.
+- Student and fused teacher together on new images: the run's cutting and fusion again, one image at a time.
 """
 
 import logging
@@ -16,21 +16,21 @@ from PIL import Image
 from torch import Tensor
 
 from cutsew.audit.run import Run
-from cutsew.config.method import Score, parse_cut, parse_fuse
-from cutsew.config.networks import Teacher
+from cutsew.config.method import ScoreConfig, parse_cut, parse_fuse
+from cutsew.config.networks import TeacherConfig
 from cutsew.data.images import read_image
 from cutsew.errors import UserError
 from cutsew.inference.classifier import Classifier
 from cutsew.method.crops import crop_boxes, whole_box
 from cutsew.method.ensemble import ensemble
-from cutsew.method.resample import cut_all
-from cutsew.method.student_views import looks, on_whole_scale
+from cutsew.method.resample import crop_resize_all
+from cutsew.method.student_views import on_whole_scale, tile_views
 from cutsew.models import teachers
-from cutsew.pipeline.fusing import FOUND, fuse_by
+from cutsew.pipeline.fusing import FOUND, fuse_by_rule
 from cutsew.runtime.device import pick_device
 from cutsew.storage import result_tables as table
-from cutsew.storage.manifest import slabs
-from cutsew.storage.tables import read_record, said
+from cutsew.storage.manifest import batched_slices
+from cutsew.storage.tables import read_record, require_keys
 from cutsew.storage.zarr_layout import CROPS
 from cutsew.storage.zarr_reader import array_of, attribute, open_group, read_texts
 from cutsew.storage.zarr_writer import file_digest
@@ -38,8 +38,8 @@ from cutsew.storage.zarr_writer import file_digest
 Floats = npt.NDArray[np.floating[Any]]
 
 
-class Tiled:
-    """Combines the student's logits of whole photos with its own of their tiles.
+class TileEnsemble:
+    """Combines the student's logits of whole images with its own of their tiles.
 
     Args:
         folder: the run's, with tiles.csv.
@@ -57,20 +57,20 @@ class Tiled:
         self._student = student
 
     def __call__(self, paths: Sequence[str], whole: Floats) -> npt.NDArray[np.float32]:
-        """Combine (n, C) logits of n whole photos with those of their tiles, on the scale of the whole photos'."""
+        """Combine (n, C) logits of n whole images with those of their tiles, on the scale of the whole images'."""
         z = np.stack([np.concatenate([z[None], self._tiles(path)]) for path, z in zip(paths, whole, strict=True)])
         return on_whole_scale(z, self._usual["student"], self._usual["tiles"])
 
     def _tiles(self, path: str) -> Floats:
-        views = looks(read_image(Path(path)), *self._student.square)[1:]
-        found: Floats = self._student.logits(torch.from_numpy(views)).numpy()
-        return found
+        views = tile_views(read_image(Path(path)), *self._student.square)[1:]
+        result: Floats = self._student.logits(torch.from_numpy(views)).numpy()
+        return result
 
 
 log = logging.getLogger(__name__)
 
 
-class Together:
+class TeacherEnsemble:
     """Combines the student's logits with those of its run's teacher.
 
     Args:
@@ -80,7 +80,7 @@ class Together:
         batch_size: views per forward pass.
 
     Attributes:
-        views: of the teacher, for each photo.
+        views: of the teacher, for each image.
 
     Raises:
         UserError: the run has no ensemble, or no teacher that can be run.
@@ -92,7 +92,7 @@ class Together:
             raise UserError(f"--ensemble: {folder} has no {table.ENSEMBLE}; run it with predict.ensemble: teacher")
         self._usual = table.read_score_statistics(folder / table.ENSEMBLE, classes)
         run = Run(folder)
-        scoring = run.settings("fused.zarr", "score", Score.model_validate)
+        scoring = run.settings("fused.zarr", "score", ScoreConfig.model_validate)
         if scoring.rule != "softmax":
             raise UserError(
                 f"--ensemble: {folder} fused {scoring.rule}'s scores, and new images are scored by crops; omit it"
@@ -103,7 +103,7 @@ class Together:
             raise UserError(f"--ensemble: {folder} has no teacher that can score new images; omit it")
         settings = read_record(records[0], "settings")
         self._cut = parse_cut(settings["cut"])
-        self._teacher = teachers.build(Teacher.model_validate(settings["teacher"]), pick_device(device))
+        self._teacher = teachers.build(TeacherConfig.model_validate(settings["teacher"]), pick_device(device))
         self._texts = read_texts(text)
         if self._texts.weights != self._teacher.weights_digest:
             raise UserError(f"{text}: made by a teacher with other weights; run the workflow again")
@@ -113,10 +113,10 @@ class Together:
             )
         self._fuse = run.settings("fused.zarr", "fuse", parse_fuse)
         self._epsilon = scoring.epsilon
-        made, name = run.record("fused.zarr"), FOUND.get(self._fuse.rule)
+        result, name = run.record("fused.zarr"), FOUND.get(self._fuse.rule)
         self._found = 0.0
-        if made is not None and name is not None:
-            self._found = float(said(made.content, made.record, "facts", name))
+        if result is not None and name is not None:
+            self._found = float(require_keys(result.content, result.record, "facts", name))
         passes = array_of(open_group(views), CROPS).shape[0]
         self._passes = range(passes if self._fuse.passes is None else self._fuse.passes)
         self._windows = self._teacher.windows(self._cut.windows) if self._cut.layout == "windows" else None
@@ -126,7 +126,7 @@ class Together:
         log.info("the teacher scores %d views per image", self.views)
 
     def __call__(self, paths: Sequence[str], student: Floats) -> npt.NDArray[np.float32]:
-        """Combine (n, C) logits of the student with the fused teacher's of the same n photos."""
+        """Combine (n, C) logits of the student with the fused teacher's of the same n images."""
         teacher = np.stack([self._fused(Path(path)) for path in paths])
         return ensemble(student, teacher, self._usual["student"], self._usual["teacher"])
 
@@ -136,26 +136,28 @@ class Together:
         return [(passes, side, self._teacher.at_side(side)) for passes, side in runs]
 
     def _embed(
-        self, photo: Image.Image, boxes: Floats, side: int, embed: Callable[[Tensor], Tensor]
+        self, image: Image.Image, boxes: Floats, side: int, embed: Callable[[Tensor], Tensor]
     ) -> list[npt.NDArray[np.float32]]:
-        """Embed the views of a photo at one side, batch by batch."""
-        views = cut_all(photo, boxes, side, self._teacher.preprocessing.interpolation)
-        return [embed(views[part]).numpy() for part in slabs(len(views), self._batch_size)]
+        """Embed the views of an image at one side, batch by batch."""
+        views = crop_resize_all(image, boxes, side, self._teacher.preprocessing.interpolation)
+        return [embed(views[part]).numpy() for part in batched_slices(len(views), self._batch_size)]
 
     def _fused(self, path: Path) -> npt.NDArray[np.float32]:
-        """Score the whole photo and its crops, which depend only on its content: (C,) fused logits."""
-        photo = read_image(path)
-        whole, look = whole_box(*photo.size)[None], self._teacher.preprocessing.interpolation
-        found = self._embed(photo, whole, self._teacher.image_size, self._teacher.embed_images)
+        """Score the whole image and its crops, which depend only on its content: (C,) fused logits."""
+        image = read_image(path)
+        whole, look = whole_box(*image.size)[None], self._teacher.preprocessing.interpolation
+        embeddings = self._embed(image, whole, self._teacher.image_size, self._teacher.embed_images)
         for passes, side, embed in self._parts:
-            boxes = crop_boxes(file_digest(path), *photo.size, passes, **self._cut.placement())
-            found += self._embed(photo, boxes, side, embed)
-        embedded = np.concatenate(found)
+            boxes = crop_boxes(file_digest(path), *image.size, passes, **self._cut.placement())
+            embeddings += self._embed(image, boxes, side, embed)
+        embedded = np.concatenate(embeddings)
         if self._windows is not None:
-            windows = self._windows.embed_images(cut_all(photo, whole, self._windows.image_size, look))[0].numpy()
+            windows = self._windows.embed_images(crop_resize_all(image, whole, self._windows.image_size, look))[
+                0
+            ].numpy()
             embedded = np.concatenate([embedded, windows[self._passes]])
         stored = embedded.astype(np.float16)  # as views.zarr keeps them
         z = self._texts.score(stored, self._epsilon)
         fused: npt.NDArray[np.float32]
-        fused, _ = fuse_by(self._fuse, z[:1], z[1:, None], self._found, self._epsilon, self._texts.answers)
+        fused, _ = fuse_by_rule(self._fuse, z[:1], z[1:, None], self._found, self._epsilon, self._texts.answers)
         return fused[0]  # type: ignore[no-any-return]

@@ -50,7 +50,7 @@ class Adapter(nn.Module):
     Args:
         channels: D, of the grid features.
         classes: C.
-        reduction: the bottleneck's narrowing.
+        reduction: bottleneck reduction ratio.
         width: of the decoder; divisible by `heads`.
         layers: decoder layers (post-norm, leaky ReLU).
         heads: attention heads.
@@ -107,7 +107,7 @@ class Adapter(nn.Module):
         return self.read_out(self.decode(features))
 
     def pool(self, features: Tensor) -> Tensor:
-        """Describe photos by the mean of their decoded classes, each weighted by its probability.
+        """Describe images by the mean of their decoded classes, each weighted by its probability.
 
         Args:
             features: as of `forward`.

@@ -1,4 +1,4 @@
-"""Where in a photo a model sees a class: class activation maps from gradients.
+"""Where in an image a model sees a class: class activation maps from gradients.
 
 Grad-CAM: Selvaraju et al., ICCV 2017. HiResCAM: Draelos and Carin, arXiv 2011.08891.
 """
@@ -17,7 +17,7 @@ def grad_cam(features: Tensor, gradients: Tensor) -> Tensor:
 
     Args:
         features: (B, K, H, W) of a grid.
-        gradients: of each photo's score of its class with respect to its features, of the same shape.
+        gradients: of each image's score of its class with respect to its features, of the same shape.
 
     Returns:
         (B, H, W) in [0, 1]: the largest value of each map is 1, or all are 0 where nothing speaks for the class.
@@ -42,7 +42,7 @@ def to_unit(maps: Tensor) -> Tensor:
     return torch.where(peak > 0, positive / peak, 0.0)
 
 
-class Tap:
+class ActivationHook:
     """Takes what a layer gives while a model runs, and how much a score would change with it.
 
     What lies before the layer is computed without gradient, so only the model's end is kept in memory. One tap serves

@@ -77,13 +77,13 @@ LEFT, ABSENT, PRESENT = 0, -1, 1
 
 
 def override(
-    z: npt.NDArray[np.float32], said: npt.NDArray[np.int8], epsilon: float
+    z: npt.NDArray[np.float32], corrections: npt.NDArray[np.int8], epsilon: float
 ) -> tuple[npt.NDArray[np.float32], int]:
     """Set the labels that a human is certain of.
 
     Args:
         z: (N, C) logits.
-        said: (N, C) int8: PRESENT, ABSENT, or LEFT where nothing was said.
+        corrections: (N, C) int8: PRESENT, ABSENT, or LEFT where nothing was said.
         epsilon: clamp of probabilities, in (0, 0.5): a present class gets the logit of 1 - epsilon, an absent one that
             of epsilon, as a teacher's most confident output would.
 
@@ -92,5 +92,5 @@ def override(
 
     """
     sure = np.float32(logit(np.array(1 - epsilon), epsilon))
-    made = np.where(said == LEFT, z, said * sure).astype(np.float32)
-    return made, int(np.count_nonzero(said))
+    corrected = np.where(corrections == LEFT, z, corrections * sure).astype(np.float32)
+    return corrected, int(np.count_nonzero(corrections))

@@ -1,4 +1,4 @@
-"""Cutting: the crops of a photo (paper, Eq. 5). Which crop is taken depends on content alone."""
+"""Cutting: the crops of an image (paper, Eq. 5). Which crop is taken depends on content alone."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cutsew.method.random import generator
+from cutsew.method.random import keyed_rng
 
 EDGES = ("left", "top", "right", "bottom", "flip")
 """Names of the five numbers of a box: four edges in pixels, and 1 for a horizontal flip, else 0."""
@@ -18,14 +18,14 @@ RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.
 
 
 class Square(NamedTuple):
-    """How a model takes a photo or a crop: squashed to a square of `size` pixels, by bicubic or bilinear resampling."""
+    """How a model's input is resized: to a square of `size` pixels, with bicubic or bilinear resampling."""
 
     size: int
     interpolation: str
 
 
 TRIES = 10
-"""Draws of size and shape before the whole photo's centre is taken, as in torchvision's RandomResizedCrop."""
+"""Draws of size and shape before the whole image's center is taken, as in torchvision's RandomResizedCrop."""
 
 
 Layout = Literal["random", "spread", "tiles"]
@@ -50,21 +50,21 @@ def crop_boxes(
     layout: Layout = "random",
     tiles: Sequence[tuple[int, float]] = (),
 ) -> npt.NDArray[np.float32]:
-    """Place the crops C(x; rho) of one photo (Eq. 5).
+    """Place the crops C(x; rho) of one image (Eq. 5).
 
-    Crop k depends only on (seed, digest, k) and the photo's size, so more passes add crops and change none.
+    Crop k depends only on (seed, digest, k) and the image's size, so more passes add crops and change none.
 
     Args:
-        digest: of the photo's bytes.
-        width: of the photo, in pixels.
-        height: of the photo, in pixels.
+        digest: of the image's bytes.
+        width: of the image, in pixels.
+        height: of the image, in pixels.
         passes: the k's.
         seed: of the crops.
-        area: smallest and largest share rho of the photo's area, in (0, 1].
+        area: smallest and largest share rho of the image's area, in (0, 1].
         aspect: smallest and largest width / height; the logarithm is uniform.
         flip: probability of a horizontal flip, in [0, 1].
         layout: `random` draws size, shape and place independently, as the paper does; `spread` takes them from
-            low-discrepancy sequences with centers over the whole photo; `tiles` is a fixed grid, without flips.
+            low-discrepancy sequences with centers over the whole image; `tiles` is a fixed grid, without flips.
         tiles: layout tiles: (n, share) of each level, coarsest first: n x n tiles of `share` of both sides.
 
     Returns:
@@ -75,18 +75,18 @@ def crop_boxes(
         grid = [_tile_box(width, height, n, share, i) for n, share in tiles for i in range(n * n)]
         boxes: list[tuple[float, ...]] = [grid[k] for k in passes]
     elif layout == "spread":
-        shift = generator(seed, digest, "spread").random(4)
+        shift = keyed_rng(seed, digest, "spread").random(4)
         boxes = [
-            (*_spread_box(shift, k, width, height, area, aspect), float(generator(seed, digest, k).random() < flip))
+            (*_spread_box(shift, k, width, height, area, aspect), float(keyed_rng(seed, digest, k).random() < flip))
             for k in passes
         ]
     else:
-        boxes = [_crop_box(generator(seed, digest, k), width, height, area, aspect, flip) for k in passes]
+        boxes = [_crop_box(keyed_rng(seed, digest, k), width, height, area, aspect, flip) for k in passes]
     return np.array(boxes, dtype=np.float32).reshape(-1, len(EDGES))
 
 
 def whole_box(width: int, height: int) -> npt.NDArray[np.float32]:
-    """Return the box of the whole photo, (5,), not flipped."""
+    """Return the box of the whole image, (5,), not flipped."""
     return np.array([0, 0, width, height, 0], dtype=np.float32)
 
 
@@ -96,7 +96,7 @@ def cut(
     """Crop, squash to a square, flip: the plain implementation. `method.resample.cut_all` is the fast one.
 
     Args:
-        image: RGB photo.
+        image: RGB image.
         box: (5,) as from `crop_boxes`.
         size: side of the square view, in pixels.
         interpolation: bicubic or bilinear.
@@ -112,7 +112,7 @@ def cut(
 
 
 def whole(image: Image.Image, width: int, height: int, interpolation: str = "bicubic") -> npt.NDArray[np.uint8]:
-    """Resize a whole RGB photo: (3, height, width) pixels, 0 to 255."""
+    """Resize a whole RGB image: (3, height, width) pixels, 0 to 255."""
     resized = image.resize((width, height), RESAMPLING[interpolation])
     return np.ascontiguousarray(np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1))
 
@@ -148,9 +148,9 @@ def _spread_box(
     area: tuple[float, float],
     aspect: tuple[float, float],
 ) -> tuple[int, int, int, int]:
-    """Place crop k by the shifted R2 sequence; centers cover the whole photo, and boxes are moved inside.
+    """Place crop k by the shifted R2 sequence; centers cover the whole image, and boxes are moved inside.
 
-    A uniform left edge, as in layout random, hardly ever shows a photo's border: its outermost pixel column lies in a
+    A uniform left edge, as in layout random, hardly ever shows an image's border: its outermost pixel column lies in a
     crop with probability 1 / (width - crop width + 1).
     """
     steps = np.array([1 / PLASTIC, 1 / PLASTIC**2, AREA_STEP, ASPECT_STEP])
@@ -158,7 +158,7 @@ def _spread_box(
     share = (area[0] + (area[1] - area[0]) * size) * (width * height)
     shape = math.exp(math.log(aspect[0]) + (math.log(aspect[1]) - math.log(aspect[0])) * form)
     wide, high = math.sqrt(share * shape), math.sqrt(share / shape)
-    shrink = min(1.0, width / wide, height / high)  # a very narrow photo: the shape is kept, not the share
+    shrink = min(1.0, width / wide, height / high)  # a very narrow image: the shape is kept, not the share
     w, h = max(1, round(wide * shrink)), max(1, round(high * shrink))
     left = min(max(0, round(across * width - w / 2)), width - w)
     top = min(max(0, round(down * height - h / 2)), height - h)
@@ -182,7 +182,7 @@ def _tile_edges(length: int, n: int, share: float, index: int) -> tuple[int, int
 
 
 def _central(width: int, height: int, aspect: tuple[float, float]) -> tuple[int, int]:
-    """Size of the largest allowed shape, where no drawn crop fits: a very narrow photo."""
+    """Size of the largest allowed shape, where no drawn crop fits: a very narrow image."""
     shape = min(max(width / height, aspect[0]), aspect[1])
     if width / height > shape:
         return max(1, min(width, round(height * shape))), height

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from cutsew.method.score import Floats, logit, sigmoid
 
 WHOLE = -1
-"""The winner's index where the whole photo's own answer stands."""
+"""The winner's index where the whole image's own answer stands."""
 
 Space = Literal["logit", "probability"]
 
@@ -23,7 +23,7 @@ def fuse_gated(
     """z <- z_k where S(z_k) - S(z) >= gate, for k = 1..M, from z = z_0: the released code's rule, without alpha.
 
     Args:
-        zero_shot: (N, C) logits Z0 of the whole photos.
+        zero_shot: (N, C) logits Z0 of the whole images.
         crops: (M, N, C) logits Z^k of the crops.
         gate: least gain in probability, in [0, 1]; 0 is the plain maximum.
 
@@ -46,13 +46,13 @@ def fuse_mean(
     """S(z) = mean of S(z_0), S(z_1), ..., S(z_M): the plain average of all views' probabilities.
 
     Args:
-        zero_shot: (N, C) logits Z0 of the whole photos.
+        zero_shot: (N, C) logits Z0 of the whole images.
         crops: (M, N, C) logits Z^k of the crops.
         epsilon: clamp of probabilities on the way back to logits; None where the logits are not clamped either.
 
     Returns:
         (N, C) fused logits, and the index of the view of highest logit per class: 0..M-1, or WHOLE (-1). Of equal
-        views the first counts, the whole photo before all.
+        views the first counts, the whole image before all.
 
     """
     best = zero_shot
@@ -72,7 +72,7 @@ def fuse_cdul(
     the class. Else it is the least, beta: no crop does, and the one with the lowest probability is used.
 
     Args:
-        zero_shot: (N, C) logits Z0 of the whole photos, S_global.
+        zero_shot: (N, C) logits Z0 of the whole images, S_global.
         crops: (M, N, C) logits Z^k of the crops, S_local.
         zeta: probability from which a crop is taken to show a class, in [0, 1].
         epsilon: as of `fuse_mean`.
@@ -116,14 +116,14 @@ def fuse_soft(
     """z = (1 - a) tau log mean{exp(z_0 / tau), exp((z_k - alpha) / tau), k = 1..M} + a z_0: a soft, anchored maximum.
 
     Not the paper's; for tau -> 0 and a = 0 it is Eq. 7. Where many views agree it says more than their maximum alone,
-    and the whole photo keeps a say.
+    and the whole image keeps a say.
 
     Args:
-        zero_shot: (N, C) logits Z0 of the whole photos.
+        zero_shot: (N, C) logits Z0 of the whole images.
         crops: (M, N, C) logits Z^k of the crops.
         alpha: suppression of the crops, at least 0.
         tau: temperature of the maximum, above 0, in logits.
-        anchor: a, weight of the whole photo's own answer, in [0, 1].
+        anchor: a, weight of the whole image's own logits, in [0, 1].
 
     Returns:
         (N, C) fused logits, and the view of the largest term as in `fuse`.
@@ -150,7 +150,7 @@ def standardized(similarities: Floats) -> npt.NDArray[np.float64]:
     """
     centered = similarities.astype(np.float64) - similarities.mean(axis=-1, keepdims=True, dtype=np.float64)
     deviation = np.sqrt((centered**2).mean(axis=-1, keepdims=True))
-    # NaN (photos without scores) stays NaN
+    # NaN (images without scores) stays NaN
     return np.where(deviation < MIN_DEVIATION, 0.0, centered / np.maximum(deviation, MIN_DEVIATION))
 
 
@@ -163,14 +163,14 @@ def fuse_standard(
     differences between the results mean something: see `method.label_count.standard_shift`.
 
     Args:
-        zero_shot: (N, C) similarities of the whole photos, C at least 3: two standardized classes are always 1 and -1.
-        crops: (M, N, C) of the crops. Without any, the whole photo takes the place of the best one.
+        zero_shot: (N, C) similarities of the whole images, C at least 3: two standardized classes are always 1 and -1.
+        crops: (M, N, C) of the crops. Without any, the whole image takes the place of the best one.
         tau: temperature of the soft maximum, above 0; None takes the sum. The soft maximum is doubled, since the
             sum is of two views.
 
     Returns:
         (N, C), NaN in the rows where `zero_shot` is; and the index of the best crop, 0..M-1, of equal ones the first.
-        With a tau the whole photo competes too and is WHOLE (-1), as it is without crops.
+        With a tau the whole image competes too and is WHOLE (-1), as it is without crops.
 
     """
     whole = standardized(zero_shot)
@@ -219,7 +219,7 @@ def fuse(
     """z <- max(z, z_k - alpha) for k = 1..M, from z = z_0 (Eq. 7).
 
     Args:
-        zero_shot: (N, C) logits Z0 of the whole photos.
+        zero_shot: (N, C) logits Z0 of the whole images.
         crops: (M, N, C) logits Z^k of the crops.
         alpha: suppression of the crops, at least 0.
         space: `logit` subtracts alpha from logits (paper), `probability` from their sigmoid.
@@ -227,7 +227,7 @@ def fuse(
 
     Returns:
         (N, C) fused logits, nowhere below `zero_shot`, and the index of the view that gave each: 0..M-1, or
-        WHOLE (-1). Of equal views the first wins, the whole photo before all.
+        WHOLE (-1). Of equal views the first wins, the whole image before all.
 
     """
 
@@ -248,19 +248,19 @@ def fuse(
     return z.astype(np.float32), winner
 
 
-def held_back(
+def suppressed_crops(
     zero_shot: npt.NDArray[np.floating[Any]],
     crops: npt.NDArray[np.floating[Any]],
     winner: npt.NDArray[np.integer[Any]],
 ) -> npt.NDArray[np.bool_]:
     """Which crops are surer than the view that won, and lost to alpha or to the gate alone.
 
-    Alpha suppresses all crops alike, so it can only keep them all from beating the whole photo: where a crop won, no
+    Alpha suppresses all crops alike, so it can only keep them all from beating the whole image: where a crop won, no
     other is surer. A gate also keeps a crop from beating an earlier one. Without alpha or gate the most confident would
     win.
 
     Args:
-        zero_shot: (N, C) logits of the whole photos.
+        zero_shot: (N, C) logits of the whole images.
         crops: (M, N, C) logits of the crops that were fused.
         winner: (N, C) as `fuse` gives it.
 

@@ -1,7 +1,7 @@
-"""The total mass of the labels that a student learns: how many labels a photo has on average (not the paper's).
+"""The total mass of the labels that a student learns: how many labels an image has on average (not the paper's).
 
 Labels fused by a maximum over many views sum to more than the truth does, and a student learns that too. The order of
-the photos of a class, and with it the labels' average precision, is left as it is.
+the images of a class, and with it the labels' average precision, is left as it is.
 """
 
 import warnings
@@ -22,7 +22,7 @@ LOW, HIGH = 0.2, 0.98
 
 
 def targets(z: Logits, shift: float, sharpen: float) -> npt.NDArray[np.float32]:
-    """sharpen (z - t): logits of the same order, whose mean sum of probabilities `found_shift` sets.
+    """sharpen (z - t): logits of the same order, whose mean sum of probabilities `fit_logit_shift` sets.
 
     Args:
         z: (n, C) logits.
@@ -33,12 +33,12 @@ def targets(z: Logits, shift: float, sharpen: float) -> npt.NDArray[np.float32]:
     return (sharpen * (z - shift)).astype(np.float32)
 
 
-def found_shift(z: Logits, count: float, sharpen: float) -> float:
-    """Find t at which the mean over photos of sum_c sigmoid(sharpen (z_c - t)) is `count`, by bisection.
+def fit_logit_shift(z: Logits, count: float, sharpen: float) -> float:
+    """Find t at which the mean over images of sum_c sigmoid(sharpen (z_c - t)) is `count`, by bisection.
 
     Args:
         z: (n, C) logits, n > 0.
-        count: labels per photo, in (0, C).
+        count: labels per image, in (0, C).
         sharpen: above 0.
 
     """
@@ -54,13 +54,13 @@ def found_shift(z: Logits, count: float, sharpen: float) -> float:
 
 
 def automatic_count(z: Logits, *, sum_to_one: bool = True) -> float:
-    """Return what `estimated_count` says, but never more than the labels already sum to on average.
+    """Return what `estimate_label_count` says, but never more than the labels already sum to on average.
 
-    Where the estimate raised the mass of the labels, students became worse (60.5 to 59.3 % mAP on 300 photos of VOC).
+    Where the estimate raised the mass of the labels, students became worse (60.5 to 59.3 % mAP on 300 images of VOC).
 
     Args:
         z: (n, C) logits, n at least 2.
-        sum_to_one: whether the zero-shot probabilities of a photo do; a sigmoid's do not, nor those of a softmax in
+        sum_to_one: whether the zero-shot probabilities of an image do; a sigmoid's do not, nor those of a softmax in
             which background words took part. One label is then no estimate, and the labels' own sum takes its place.
 
     """
@@ -73,40 +73,40 @@ def standard_shift(u: Logits, labels: Logits, *, sum_to_one: bool = True) -> tup
 
     Args:
         u: (n, C) as `method.fuse.fuse_standard` returns them.
-        labels: (n, C) logits fused by the plain maximum: their mean sum of probabilities is the most labels per photo.
+        labels: (n, C) logits fused by the plain maximum: their mean sum of probabilities is the most labels per image.
         sum_to_one: as of `automatic_count`.
 
     Returns:
-        Labels per photo, estimated from `u` where there are two photos, and t at which the mean sum of sigmoid(u - t)
-        is that many. 0 and 0 without photos.
+        Labels per image, estimated from `u` where there are two images, and t at which the mean sum of sigmoid(u - t)
+        is that many. 0 and 0 without images.
 
     """
     if not len(u):
         return 0.0, 0.0
     mass = float(sigmoid(labels.astype(np.float64)).sum(axis=1).mean())
     count = _count_below(mass, u, sum_to_one=sum_to_one) if len(u) > 1 else mass
-    return count, found_shift(u, count, 1.0)
+    return count, fit_logit_shift(u, count, 1.0)
 
 
 def _count_below(mass: float, z: Logits, *, sum_to_one: bool) -> float:
-    """Estimate the labels per photo, `mass` at most."""
-    return min(estimated_count(z) if sum_to_one else estimated_count(z, mass, 1 / len(z)), mass)
+    """Estimate the labels per image, `mass` at most."""
+    return min(estimate_label_count(z) if sum_to_one else estimate_label_count(z, mass, 1 / len(z)), mass)
 
 
-def estimated_count(z: Logits, least: float = 1.0, rarest: float = 0.0) -> float:
-    """Estimate the labels per photo without labels: between one, and what two Gaussians per class say.
+def estimate_label_count(z: Logits, least: float = 1.0, rarest: float = 0.0) -> float:
+    """Estimate the labels per image without labels: between one, and what two Gaussians per class say.
 
-    Two Gaussians are fitted to each class's logits, and the upper one is taken for the photos that show the class. The
+    Two Gaussians are fitted to each class's logits, and the upper one is taken for the images that show the class. The
     sum of its weights over the classes is too much, and far too much where logits do not fall into two groups: 1.9
-    on 5,640 photos of VOC 2012 with RN50x64 where the truth is 1.55, 2.7 on the embedded demo where it is 2.37, 4.6
-    on 547 photos with the `conse` teacher where it is 2.0. One label, which zero-shot names in every photo, is too
+    on 5,640 images of VOC 2012 with RN50x64 where the truth is 1.55, 2.7 on the embedded demo where it is 2.37, 4.6
+    on 547 images with the `conse` teacher where it is 2.0. One label, which zero-shot names in every image, is too
     little. The geometric mean of both errs less, and rather to the side that harms a student less: 1.4, 1.7, 2.2.
 
     Args:
         z: (n, C) logits, n at least 2.
-        least: labels per photo that are too few: one where zero-shot probabilities sum to one in every photo. Of
+        least: labels per image that are too few: one where zero-shot probabilities sum to one in every image. Of
             teachers whose probabilities do not (a sigmoid, a softmax with background words) it is the labels' own sum.
-        rarest: least share of the photos that a class is taken to be in: the upper Gaussian may be almost empty, which
+        rarest: least share of the images that a class is taken to be in: the upper Gaussian may be almost empty, which
             matters where there are few classes.
 
     Returns:

@@ -2,7 +2,7 @@
 
 - Measures against true labels: average precision, precision and recall, inversions.
 - What can be said without truth: how much a stage names, how sure it is, and how far two stages agree.
-- Paired bootstrap over photos: how sure a difference in mAP is (Efron and Tibshirani, 1993, chapter 13).
+- Paired bootstrap over images: how sure a difference in mAP is (Efron and Tibshirani, 1993, chapter 13).
 
 Truth is an (N, C) array of int8: 1 positive, 0 negative, -1 not counted. Scores are (N, C), higher for more likely.
 Only their order matters to average precision and inversions; logits are the better choice, since probabilities near 1
@@ -18,14 +18,14 @@ import numpy.typing as npt
 import pandas as pd
 from tqdm import tqdm
 
-from cutsew.method.random import generator
+from cutsew.method.random import keyed_rng
 
 Floats = npt.NDArray[np.floating[Any]]
 Truth = npt.NDArray[np.int8]
-Named = npt.NDArray[np.bool_]
+Predicted = npt.NDArray[np.bool_]
 
 FEW = 10
-"""Positives below which a class's AP jumps by tens of points with one photo more or less: `mAP_10` leaves it out."""
+"""Positives below which a class's AP jumps by tens of points with one image more or less: `mAP_10` leaves it out."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class PrecisionRecall:
         CP: precision per class, mean over classes; a class that is never named has precision 0.
         CR: recall per class, mean over classes.
         CF1: harmonic mean of CP and CR (not the mean of the classes' F1).
-        OP: precision over all pairs of photo and class.
+        OP: precision over all pairs of image and class.
         OR: recall over all pairs.
         OF1: harmonic mean of OP and OR.
 
@@ -56,7 +56,7 @@ class PrecisionRecall:
 def average_precision(truth: Truth, scores: Floats) -> Floats:
     """Non-interpolated average precision per class: sum over ranks of (R_n - R_(n-1)) P_n.
 
-    Equal scores make one rank, so that the order of photos does not matter.
+    Equal scores make one rank, so that the order of images does not matter.
 
     Returns:
         (C,) float64 in percent; NaN for a class without a counted positive.
@@ -78,8 +78,8 @@ def mean_average_precision(ap: Floats) -> float:
     return float(np.nanmean(ap)) if np.isfinite(ap).any() else float("nan")
 
 
-def precision_recall(truth: Truth, named: Named) -> PrecisionRecall:
-    """CP, CR, CF1, OP, OR, OF1 of the classes named per photo.
+def precision_recall(truth: Truth, named: Predicted) -> PrecisionRecall:
+    """CP, CR, CF1, OP, OR, OF1 of the classes named per image.
 
     Args:
         truth: (N, C); pairs marked -1 count neither as right nor as wrong.
@@ -100,8 +100,8 @@ def precision_recall(truth: Truth, named: Named) -> PrecisionRecall:
     return PrecisionRecall(*per_class, *overall)
 
 
-def f1(truth: Truth, named: Named) -> Floats:
-    """F1 of each class, the harmonic mean of its precision and recall, from the (N, C) classes named per photo.
+def f1(truth: Truth, named: Predicted) -> Floats:
+    """F1 of each class, the harmonic mean of its precision and recall, from the (N, C) classes named per image.
 
     Returns:
         (C,) float64 in percent; NaN for a class without a counted positive.
@@ -113,13 +113,13 @@ def f1(truth: Truth, named: Named) -> Floats:
     return np.where(positives > 0, 200 * right / np.maximum(positives + claimed, 1), np.nan)
 
 
-def named_at(probabilities: Floats, threshold: float) -> Named:
+def predict_threshold(probabilities: Floats, threshold: float) -> Predicted:
     """Return which classes of (N, C) are named: those with a probability of at least `threshold`."""
     return probabilities >= threshold
 
 
-def named_top(scores: Floats, n: int) -> Named:
-    """Name the n classes of highest score in each photo of (N, C) (all if n > C); of equal scores the earlier class."""
+def predict_top_k(scores: Floats, n: int) -> Predicted:
+    """Name the n classes of highest score in each image of (N, C) (all if n > C); of equal scores the earlier class."""
     order = np.argsort(-scores, axis=1, kind="stable")[:, :n]
     named = np.zeros(scores.shape, dtype=bool)
     np.put_along_axis(named, order, True, axis=1)
@@ -127,9 +127,9 @@ def named_top(scores: Floats, n: int) -> Named:
 
 
 def inversions(truth: Truth, scores: Floats) -> npt.NDArray[np.int64]:
-    """Count per class the pairs of photos whose negative one scores above the positive one (paper, 4.3.4, Table 6).
+    """Count per class the pairs of images whose negative one scores above the positive one (paper, 4.3.4, Table 6).
 
-    The pairs are photos of one class, not classes of one photo: the square root keeps the order of a photo's own
+    The pairs are images of one class, not classes of one image: the square root keeps the order of an image's own
     classes exactly, while the paper finds its inversions "almost unchanged". Equal scores are no inversion.
 
     Returns:
@@ -157,15 +157,15 @@ BINS = 20
 
 
 @dataclass(frozen=True)
-class Naming:
-    """How a stage names, over the photos of one split.
+class LabelStats:
+    """How a stage names, over the images of one split.
 
     Attributes:
-        labels: (C,) photos that each class is named in.
-        labels_per_image: mean number of classes named in a photo.
-        confidence: mean probability of a photo's most likely class.
-        top1: (BINS,) photos by the probability of their most likely class.
-        every: (BINS,) pairs of photo and class by their probability.
+        labels: (C,) images that each class is named in.
+        labels_per_image: mean number of classes named in an image.
+        confidence: mean probability of an image's most likely class.
+        top1: (BINS,) images by the probability of their most likely class.
+        every: (BINS,) pairs of image and class by their probability.
 
     """
 
@@ -176,11 +176,11 @@ class Naming:
     every: npt.NDArray[np.int64]
 
 
-def naming(probabilities: Floats, threshold: float) -> Naming:
+def label_stats(probabilities: Floats, threshold: float) -> LabelStats:
     """Describe the (N, C) probabilities of one stage, N > 0; a class is predicted from `threshold` on."""
     labels = (probabilities >= threshold).sum(axis=0)
     best = probabilities.max(axis=1)
-    return Naming(
+    return LabelStats(
         labels=labels,
         labels_per_image=float(labels.sum() / len(probabilities)),
         confidence=float(best.mean(dtype=np.float64)),
@@ -189,23 +189,23 @@ def naming(probabilities: Floats, threshold: float) -> Naming:
     )
 
 
-def degenerate(labels: npt.NDArray[np.int64], photos: int, classes: Sequence[str]) -> str:
+def describe_degenerate(labels: npt.NDArray[np.int64], images: int, classes: Sequence[str]) -> str:
     """Describe how a stage's labels are degenerate; empty if they are not.
 
     Args:
-        labels: (C,) photos that each class is named in.
-        photos: N, more than one.
+        labels: (C,) images that each class is named in.
+        images: N, more than one.
         classes: C names.
 
     """
-    if photos < 2:
+    if images < 2:
         return ""
     if not labels.any():
-        return "no photo has a label"
-    if np.isin(labels, (0, photos)).all():
+        return "no image has a label"
+    if np.isin(labels, (0, images)).all():
         named = ", ".join(name for name, count in zip(classes, labels, strict=True) if count)
         return (
-            f"every photo has the same labels ({named if len(named) <= LONGEST else f'{(labels > 0).sum()} classes'})"
+            f"every image has the same labels ({named if len(named) <= LONGEST else f'{(labels > 0).sum()} classes'})"
         )
     if (labels > 0).sum() == 1 < len(labels):
         return f"{classes[int(labels.argmax())]} is the only class that is named"
@@ -213,9 +213,9 @@ def degenerate(labels: npt.NDArray[np.int64], photos: int, classes: Sequence[str
 
 
 def agreement(first: Floats, second: Floats, threshold: float) -> Floats:
-    """Compare two stages' (N, C) probabilities photo by photo.
+    """Compare two stages' (N, C) probabilities image by image.
 
-    Photo by photo, so that the means over many photos can be taken slice by slice.
+    Image by image, so that the means over many images can be taken slice by slice.
 
     Returns:
         (N, 3) float64: 1 where both have the same most likely class (the earlier of equal ones), else 0; Jaccard index
@@ -254,9 +254,9 @@ class Difference(NamedTuple):
 def difference(
     truth: Truth, first: Sequence[Floats], second: Sequence[Floats], draws: int = 1000, seed: int = 0
 ) -> Difference:
-    """Mean mAP of the second runs less that of the first, with an interval over photos drawn with replacement.
+    """Mean mAP of the second runs less that of the first, with an interval over images drawn with replacement.
 
-    Both are measured on the same draws, so that what makes a photo easy for both does not widen the interval. Runs of
+    Both are measured on the same draws, so that what makes an image easy for both does not widen the interval. Runs of
     several seeds are averaged within each draw.
 
     Args:
@@ -267,24 +267,24 @@ def difference(
         seed: of the draws.
 
     """
-    rng = generator(seed, "bootstrap")
-    photos = len(truth)
-    found = [_means(truth, first, second, np.ones((1, photos), dtype=np.float32))]
+    rng = keyed_rng(seed, "bootstrap")
+    images = len(truth)
+    samples = [_means(truth, first, second, np.ones((1, images), dtype=np.float32))]
     for start in tqdm(range(0, draws, AT_ONCE), desc="bootstrap", unit="draws", unit_scale=AT_ONCE):
         count = min(AT_ONCE, draws - start)
-        weights = rng.multinomial(photos, np.full(photos, 1 / photos), size=count).astype(np.float32)
-        found.append(_means(truth, first, second, weights))
-    low, high = np.nanquantile(np.concatenate(found[1:]), [0.025, 0.975])
-    return Difference(float(found[0][0]), float(low), float(high))
+        weights = rng.multinomial(images, np.full(images, 1 / images), size=count).astype(np.float32)
+        samples.append(_means(truth, first, second, weights))
+    low, high = np.nanquantile(np.concatenate(samples[1:]), [0.025, 0.975])
+    return Difference(float(samples[0][0]), float(low), float(high))
 
 
 def weighted_map(truth: Truth, scores: Floats, weights: Floats) -> Floats:
-    """MAP of photos that count several times or not at all.
+    """MAP of images that count several times or not at all.
 
     Args:
         truth: (N, C).
-        scores: (N, C); of equal ones the earlier photo comes first.
-        weights: (R, N), how often each photo counts in each of R draws.
+        scores: (N, C); of equal ones the earlier image comes first.
+        weights: (R, N), how often each image counts in each of R draws.
 
     Returns:
         (R,) in percent, the mean over the classes that have a counted positive in the draw.
@@ -303,5 +303,5 @@ def weighted_map(truth: Truth, scores: Floats, weights: Floats) -> Floats:
 
 
 def _means(truth: Truth, first: Sequence[Floats], second: Sequence[Floats], weights: Floats) -> Floats:
-    one, other = (np.mean([weighted_map(truth, z, weights) for z in runs], axis=0) for runs in (first, second))
-    return other - one  # type: ignore[no-any-return]
+    one, second_mean = (np.mean([weighted_map(truth, z, weights) for z in runs], axis=0) for runs in (first, second))
+    return second_mean - one  # type: ignore[no-any-return]

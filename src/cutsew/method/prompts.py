@@ -22,13 +22,13 @@ def fill(templates: Sequence[str], words: Sequence[Sequence[str]]) -> list[list[
 
 
 def average(embeddings: Tensor) -> Tensor:
-    """Average the embeddings of each class's texts: normalised, averaged, normalised again.
+    """Average the embeddings of each class's texts: normalized, averaged, normalized again.
 
     Args:
         embeddings: (C, T, D), T texts per class.
 
     Returns:
-        (C, D) float32, L2-normalised.
+        (C, D) float32, L2-normalized.
 
     """
     return normalize(normalize(embeddings.float(), dim=-1).mean(dim=1), dim=-1)
@@ -42,7 +42,7 @@ def average_of(embeddings: Tensor, sizes: Sequence[int]) -> Tensor:
         sizes: texts of each group.
 
     Returns:
-        (number of groups, D) float32, L2-normalised.
+        (number of groups, D) float32, L2-normalized.
 
     """
     if not sizes:
@@ -63,6 +63,6 @@ def _split(values: Tensor, sizes: Sequence[int], dim: int) -> tuple[Tensor, ...]
 
 
 def coinciding(embeddings: Tensor, cosine: float) -> list[tuple[int, int]]:
-    """Return the pairs of rows (i < j) of (C, D) L2-normalised embeddings whose cosine is above a bound."""
+    """Return the pairs of rows (i < j) of (C, D) L2-normalized embeddings whose cosine is above a bound."""
     close = torch.triu(embeddings @ embeddings.T > cosine, diagonal=1)
     return [(int(i), int(j)) for i, j in close.nonzero()]

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 
 
-def generator(*parts: str | int) -> np.random.Generator:
+def keyed_rng(*parts: str | int) -> np.random.Generator:
     """Return a generator keyed by its parts, such as (seed, image digest, pass).
 
     Equal parts give equal draws on every machine; different parts give independent ones.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cutsew.method.random import generator
+from cutsew.method.random import keyed_rng
 
 Truth = npt.NDArray[np.integer[Any]]
 Logits = npt.NDArray[np.float32]
@@ -46,11 +46,11 @@ def smoothed(truth: Truth, smoothing: float) -> Logits:
 
 
 def single_positive(truth: Truth, digests: Sequence[str], seed: int) -> Logits:
-    """Logits of one random true label per photo, all else assumed negative (Cole et al. 2021, "assume negative").
+    """Logits of one random true label per image, all else assumed negative (Cole et al. 2021, "assume negative").
 
     Args:
-        truth: (n, C): 1 positive. A photo without one has no positive label.
-        digests: n digests of the photos' content: a photo's draw depends on it and on the seed alone.
+        truth: (n, C): 1 positive. An image without one has no positive label.
+        digests: n digests of the images' content: an image's draw depends on it and on the seed alone.
         seed: of the draws.
 
     Returns:
@@ -61,5 +61,5 @@ def single_positive(truth: Truth, digests: Sequence[str], seed: int) -> Logits:
     for row, digest in enumerate(digests):
         positives = np.flatnonzero(truth[row] == 1)
         if len(positives):
-            chosen[row, generator(seed, "single positive", digest).choice(positives)] = 1
+            chosen[row, keyed_rng(seed, "single positive", digest).choice(positives)] = 1
     return supervised(chosen)

@@ -1,4 +1,4 @@
-"""Cutting all views of a photo from pixels that were decoded once.
+"""Cutting all views of an image from pixels that were decoded once.
 
 torch's resampling operators are called directly, with a place for the result: 0.7 ms of CPU time a view instead of
 1.5 ms by `torch.nn.functional.interpolate`, bits equal. On a CPU that is 0.4 % of encoding by an RN50. On a GPU the
@@ -19,7 +19,9 @@ _RESIZE = {
 }
 
 
-def cut_all(photo: Image.Image, boxes: npt.NDArray[np.float32], size: int, interpolation: str = "bicubic") -> Tensor:
+def crop_resize_all(
+    image: Image.Image, boxes: npt.NDArray[np.float32], size: int, interpolation: str = "bicubic"
+) -> Tensor:
     """Crop, flip and squash to squares, as `method.crops.cut` does one by one, in a fifth to a third of its time.
 
     The resampling is Pillow's (antialiased, two passes, eight bits between them) with weights of 16 bits instead of 22:
@@ -28,7 +30,7 @@ def cut_all(photo: Image.Image, boxes: npt.NDArray[np.float32], size: int, inter
     plain code give the same.
 
     Args:
-        photo: RGB.
+        image: RGB.
         boxes: (P, 5) as from `method.crops.crop_boxes`.
         size: S, side of the square views, in pixels.
         interpolation: bicubic or bilinear.
@@ -37,20 +39,20 @@ def cut_all(photo: Image.Image, boxes: npt.NDArray[np.float32], size: int, inter
         (P, 3, S, S) uint8, laid out channels last.
 
     """
-    pixels = torch.from_numpy(np.array(photo, dtype=np.uint8)).permute(2, 0, 1)[None]
+    pixels = torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1)[None]
     views = _empty(len(boxes), size, size)
     for index, box in enumerate(boxes):
         left, top, right, bottom, flip = (int(value) for value in box)
         if size == 1 or right - left == 1:  # torch's code for AVX2 is wrong where a row is one pixel
-            views[index] = torch.from_numpy(cut(photo, box, size, interpolation).copy())
+            views[index] = torch.from_numpy(cut(image, box, size, interpolation).copy())
             continue
         crop = pixels[:, :, top:bottom, left:right]
-        _squash(crop.flip(3) if flip else crop, views[index : index + 1], interpolation)
+        _resize_to_square(crop.flip(3) if flip else crop, views[index : index + 1], interpolation)
     return views
 
 
-def _squash(crop: Tensor, view: Tensor, interpolation: str) -> None:
-    """Resize into a place of `cut_all`'s result.
+def _resize_to_square(crop: Tensor, view: Tensor, interpolation: str) -> None:
+    """Resize into a place of `crop_resize_all`'s result.
 
     What overshoots black or white is cut off after each pass, so that the order of the two shows: it is that of Pillow
     13, which goes down first where that leaves much less to do. Before 13, Pillow always went across first.

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 LEAST_STEPS = 800
-"""Steps of `train.epochs: auto`. On 300 photos of the demo 19 steps, one epoch, gave 41 % mAP, 400 gave 83, 800 84."""
+"""Steps of `train.epochs: auto`. On 300 images of the demo 19 steps, one epoch, gave 41 % mAP, 400 gave 83, 800 84."""
 
 
 def automatic_epochs(steps_per_epoch: int) -> int:
@@ -19,7 +19,7 @@ def rate_factors(steps: int, schedule: Literal["constant", "cosine"], warmup: fl
     """Give the factor in [0, 1] of the learning rate at each step.
 
     Args:
-        steps: number of optimiser steps.
+        steps: number of optimizer steps.
         schedule: `constant` (paper) stays at 1 after the warm-up; `cosine` falls from 1 towards 0 at the end.
         warmup: share of the steps, in [0, 1], in which the factor rises linearly from near 0 to 1.
 

@@ -51,13 +51,13 @@ def score(
     is: no class competes with another, and no clamp makes strongly negative ones equal.
 
     Args:
-        embeddings: (..., D) of views; normalised here, since float16 storage moves their length a little.
-        text: (W, D) of the classes' wordings, class by class, L2-normalised; of the classes where W = C.
+        embeddings: (..., D) of views; normalized here, since float16 storage moves their length a little.
+        text: (W, D) of the classes' wordings, class by class, L2-normalized; of the classes where W = C.
         scale: logit scale, 100 for CLIP.
         epsilon: probabilities are clamped to [epsilon, 1 - epsilon]; not used with a bias.
         bias: logit bias of a model trained with a sigmoid loss; None takes the softmax.
         wordings: (C,) how many rows of `text` each class has; its best one counts, view by view. None for one each.
-        background: (B, D) texts of no class, L2-normalised, that take part in the softmax and are dropped after it;
+        background: (B, D) texts of no class, L2-normalized, that take part in the softmax and are dropped after it;
             not used with a bias.
 
     Returns:
@@ -65,10 +65,10 @@ def score(
 
     """
     texts = text if background is None or bias is not None else np.concatenate([text, background])
-    others = len(texts) - len(text)
+    num_background = len(texts) - len(text)
     rows = embeddings.reshape(-1, embeddings.shape[-1])
     words = np.ascontiguousarray(texts.T, dtype=np.float32)
-    starts = None if wordings is None else np.cumsum([0, *wordings, *[1] * others])[:-1]
+    starts = None if wordings is None else np.cumsum([0, *wordings, *[1] * num_background])[:-1]
     classes = len(text) if wordings is None else len(wordings)
     views = np.zeros((BLOCK, rows.shape[1]), np.float32)
     z = np.empty((len(rows), classes), np.float32)

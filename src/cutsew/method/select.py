@@ -1,7 +1,7 @@
 """Choosing images by score: patches to paste (paper, Eq. 10), and examples for the report.
 
-- Sewing: the salient photos that are pasted onto others (paper, Eq. 10).
-- Which photos show best what a student learned: chosen by its own answers, without truth.
+- Sewing: the salient images that are pasted onto others (paper, Eq. 10).
+- Which images show best what a student learned: chosen by its own answers, without truth.
 """
 
 import math
@@ -26,8 +26,8 @@ def automatic_k(images: int, classes: int) -> int:
 
     The share is SMALL_SHARE up to SMALL images and LARGE_SHARE from LARGE on; between them it falls with log N.
     """
-    way = math.log(min(max(images, SMALL), LARGE) / SMALL) / math.log(LARGE / SMALL)
-    share = SMALL_SHARE + (LARGE_SHARE - SMALL_SHARE) * way
+    fraction = math.log(min(max(images, SMALL), LARGE) / SMALL) / math.log(LARGE / SMALL)
+    share = SMALL_SHARE + (LARGE_SHARE - SMALL_SHARE) * fraction
     return min(images, max(1, math.ceil(round(share * images / classes, 9))))
 
 
@@ -68,35 +68,35 @@ Logits = npt.NDArray[np.float32]
 
 
 def argmax_per_class(slabs: Iterable[Logits], classes: int) -> tuple[npt.NDArray[np.int64], Logits]:
-    """Find for each class the photo with its highest logit; of equals the first.
+    """Find for each class the image with its highest logit; of equals the first.
 
     Args:
-        slabs: (n, C) logits, slab after slab of N photos, N at least 1.
+        slabs: (n, C) logits, slab after slab of N images, N at least 1.
         classes: C.
 
     Returns:
-        (C,) rows of these photos, and their (C, C) logits of all classes.
+        (C,) rows of these images, and their (C, C) logits of all classes.
 
     """
     rows = np.zeros(classes, dtype=np.int64)
     logits = np.full((classes, classes), -np.inf, dtype=np.float32)
-    own = np.arange(classes)
+    local_values = np.arange(classes)
     start = 0
     for slab in slabs:
         first = slab.argmax(axis=0)
-        better = slab[first, own] > logits[own, own]
+        better = slab[first, local_values] > logits[local_values, local_values]
         rows[better] = start + first[better]
         logits[better] = slab[first[better]]
         start += len(slab)
     return rows, logits
 
 
-def choose_pairs(rows: npt.NDArray[np.int64], logits: Logits, most: int) -> list[tuple[int, int]]:
-    """Pair each class with its most confident photo, and that photo with its second predicted class, if any.
+def select_explanations(rows: npt.NDArray[np.int64], logits: Logits, most: int) -> list[tuple[int, int]]:
+    """Pair each class with its most confident image, and that image with its second predicted class, if any.
 
     Args:
         rows: as of `argmax_per_class`.
-        logits: of the same photos. A class is predicted from probability 1/2, logit 0.
+        logits: of the same images. A class is predicted from probability 1/2, logit 0.
         most: pairs to keep; classes come in order of their highest logit.
 
     Returns:
@@ -105,11 +105,11 @@ def choose_pairs(rows: npt.NDArray[np.int64], logits: Logits, most: int) -> list
     """
     chosen: dict[tuple[int, int], None] = {}
     for name in np.argsort(-logits.diagonal(), kind="stable"):
-        photo = int(rows[name])
-        chosen[photo, int(name)] = None
-        others = logits[name].copy()
-        others[name] = -np.inf
-        second = int(others.argmax())
-        if others[second] >= 0:
-            chosen[photo, second] = None
+        image = int(rows[name])
+        chosen[image, int(name)] = None
+        masked = logits[name].copy()
+        masked[name] = -np.inf
+        second = int(masked.argmax())
+        if masked[second] >= 0:
+            chosen[image, second] = None
     return list(chosen)[:most]

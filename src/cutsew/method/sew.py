@@ -1,4 +1,4 @@
-"""Sewing salient photos onto others and blending their labels (paper, Eq. 11-13 and Algorithm 1)."""
+"""Sewing salient images onto others and blending their labels (paper, Eq. 11-13 and Algorithm 1)."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -7,16 +7,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cutsew.method.random import generator
+from cutsew.method.random import keyed_rng
 
 Rows = npt.NDArray[np.int64]
 
 
 class Plan(NamedTuple):
-    """What is pasted onto one photo, and where.
+    """What is pasted onto one image, and where.
 
     Attributes:
-        overlays: (k,) int64, manifest rows of the photos pasted, bottom first; k may be 0.
+        overlays: (k,) int64, manifest rows of the images pasted, bottom first; k may be 0.
         boxes: (k, 4) int64, left, top, right, bottom in pixels of the background.
 
     """
@@ -39,7 +39,7 @@ def plan(
     max_overlays: int,
     at_least_one: bool,
 ) -> Plan:
-    """Draw which photos are pasted onto one background, and where (Eq. 11-12, Algorithm 1).
+    """Draw which images are pasted onto one background, and where (Eq. 11-12, Algorithm 1).
 
     The draws depend on `seed`, `epoch` and `digest` alone; nothing is decoded. Overlays are drawn from the pool
     without replacement (P' is a set) and without the background itself; each position is uniform.
@@ -48,7 +48,7 @@ def plan(
         row: manifest row of the background.
         digest: of the background's content.
         pool: (n,) int64, ascending and distinct manifest rows of the patch set P (Eq. 10).
-        sizes: (N, 2) int64, width and height in pixels of every photo of the manifest.
+        sizes: (N, 2) int64, width and height in pixels of every image of the manifest.
         seed: of the training.
         epoch: from 0.
         p: see `overlay_count`.
@@ -58,15 +58,17 @@ def plan(
         at_least_one: see `overlay_count`.
 
     Returns:
-        A plan of at most L overlays; fewer where the pool has fewer other photos.
+        A plan of at most L overlays; fewer where the pool has fewer other images.
 
     """
-    rng = generator(seed, "sew", epoch, digest)
+    rng = keyed_rng(seed, "sew", epoch, digest)
     count = overlay_count(rng, p, max_overlays, at_least_one)
     place = int(np.searchsorted(pool, row))
     inside = place < len(pool) and int(pool[place]) == row
-    others = len(pool) - inside
-    picks = rng.choice(others, size=min(count, others), replace=False) if others else np.zeros(0, np.int64)
+    num_outside = len(pool) - inside
+    picks = (
+        rng.choice(num_outside, size=min(count, num_outside), replace=False) if num_outside else np.zeros(0, np.int64)
+    )
     if inside:
         picks = picks + (picks >= place)  # step over the background itself
     overlays = pool[picks.astype(np.int64)]
@@ -109,7 +111,7 @@ def overlay_size(
 
     Args:
         overlay: its own width and height.
-        background: width and height of the photo that it is pasted onto.
+        background: width and height of the image that it is pasted onto.
         q: size of all overlays together against the background, in (0, 1].
         count: k, how many overlays share it.
         ratio: `area` (paper's text): each overlay has the area q / k of the background. `side` (Algorithm 1's formula

@@ -18,7 +18,7 @@ LEAST = 1e-7
 """Least probability that is taken to be left for the background: the others are known to as many digits."""
 
 
-def soften(z: Logits, factor: float, epsilon: float, *, rest: bool = False) -> Logits:
+def rescale_temperature(z: Logits, factor: float, epsilon: float, *, rest: bool = False) -> Logits:
     """S^-1(softmax(s log S(z))): with z = S^-1(softmax(x)) this is S^-1(softmax(s x)).
 
     So embeddings need not be read again to evaluate the teacher at another scale. Probabilities that were clamped on
@@ -38,11 +38,11 @@ def soften(z: Logits, factor: float, epsilon: float, *, rest: bool = False) -> L
     return logit(_softened(z, factor, rest=rest)[..., : z.shape[-1]], epsilon)
 
 
-def found_softening(z: Logits, certainty: float, *, rest: bool = False) -> float:
-    """Find, without labels, the softening at which the mean probability of a photo's likeliest class is `certainty`.
+def fit_temperature(z: Logits, certainty: float, *, rest: bool = False) -> float:
+    """Find, without labels, the softening at which the mean probability of an image's likeliest class is `certainty`.
 
     Args:
-        z: (n, C) logits of whole photos, n > 0.
+        z: (n, C) logits of whole images, n > 0.
         certainty: in (1 / C, 1).
         rest: as of `soften`; the rest may be the likeliest.
 

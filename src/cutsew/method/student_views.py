@@ -1,9 +1,9 @@
 """Views of a training or test image that the student sees.
 
-- The two views of a sewn photo that the student sees: weak (resized) and strong (flipped and RandAugmented).
-- A student that looks at two scales: at the whole photo, and closer at its four corners (not the paper's).
+- The two views of a sewn image that the student sees: weak (resized) and strong (flipped and RandAugmented).
+- A student that looks at two scales: at the whole image, and closer at its four corners (not the paper's).
 
-It learns from whole photos, in which small objects are few pixels wide; a tile shows them larger.
+It learns from whole images, in which small objects are few pixels wide; a tile shows them larger.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageOps
 
 from cutsew.method.crops import RESAMPLING
-from cutsew.method.ensemble import Reference, on_scale, standardised
+from cutsew.method.ensemble import ScoreStats, rescale, standardize
 
 Pixels = npt.NDArray[np.uint8]
 OPERATIONS = 2
@@ -24,7 +24,7 @@ OPERATIONS = 2
 
 
 def weak_view(image: Image.Image, size: int, interpolation: str = "bicubic") -> Image.Image:
-    """Resize an RGB photo to a square, its aspect squashed, by Pillow's bicubic or bilinear."""
+    """Resize an RGB image to a square, its aspect squashed, by Pillow's bicubic or bilinear."""
     return image.resize((size, size), RESAMPLING[interpolation])
 
 
@@ -43,9 +43,9 @@ def strong_view(weak: Image.Image, seed: int) -> Image.Image:
         return _rand_augment()(flipped)
 
 
-def whole_look(photo: Image.Image, size: int, interpolation: str = "bicubic") -> Pixels:
-    """Pixels of a photo's weak view, which is all that the student sees of one that is not sewn: (3, size, size)."""
-    return pixels(weak_view(photo, size, interpolation))
+def resized_view(image: Image.Image, size: int, interpolation: str = "bicubic") -> Pixels:
+    """Pixels of an image's weak view, which is all that the student sees of one that is not sewn: (3, size, size)."""
+    return pixels(weak_view(image, size, interpolation))
 
 
 def pixels(image: Image.Image) -> Pixels:
@@ -67,18 +67,18 @@ def _rand_augment() -> Callable[[Image.Image], Image.Image]:
 Floats = npt.NDArray[np.floating[Any]]
 
 SHARE = 0.6
-"""Side of a tile against the photo's, so that neighbours share a third of a tile."""
+"""Side of a tile against the image's, so that neighbors share a third of a tile."""
 
-LOOKS = 5
-"""Views of a photo: itself and four tiles."""
+NUM_VIEWS = 5
+"""Views of an image: itself and four tiles."""
 
 
 def tile_boxes(width: int, height: int) -> list[tuple[int, int, int, int]]:
     """Return the tiles at the four corners as (left, top, right, bottom) in whole pixels.
 
     Args:
-        width: of the photo, at least 1 pixel.
-        height: of the photo, in pixels.
+        width: of the image, at least 1 pixel.
+        height: of the image, in pixels.
 
     """
     across, down = max(1, round(SHARE * width)), max(1, round(SHARE * height))
@@ -86,17 +86,17 @@ def tile_boxes(width: int, height: int) -> list[tuple[int, int, int, int]]:
     return [(left, top, left + across, top + down) for left, top in corners]
 
 
-def looks(photo: Image.Image, size: int, interpolation: str = "bicubic") -> Pixels:
-    """Cut the whole photo and its tiles, squashed to squares as the student sees a photo: (5, 3, size, size) uint8."""
-    views = [photo, *(photo.crop(box) for box in tile_boxes(*photo.size))]
-    return np.stack([whole_look(view, size, interpolation) for view in views])
+def tile_views(image: Image.Image, size: int, interpolation: str = "bicubic") -> Pixels:
+    """Cut the whole image and its tiles, squashed to squares as the student sees an image: (5, 3, size, size) uint8."""
+    views = [image, *(image.crop(box) for box in tile_boxes(*image.size))]
+    return np.stack([resized_view(view, size, interpolation) for view in views])
 
 
 def tiled(z: Floats) -> Floats:
-    """Combine what the student says of each view: the mean of the whole photo's logit and its best tile's.
+    """Combine what the student says of each view: the mean of the whole image's logit and its best tile's.
 
     Args:
-        z: (n, 5, C) logits, the whole photo's first.
+        z: (n, 5, C) logits, the whole image's first.
 
     Returns:
         (n, C) of the same type.
@@ -106,18 +106,18 @@ def tiled(z: Floats) -> Floats:
     return (z[:, 0] + best) / 2
 
 
-def on_whole_scale(z: Floats, of_whole: Reference, of_tiled: Reference) -> npt.NDArray[np.float32]:
-    """Combine as `tiled` does, and set it on the scale of the whole photos' logits.
+def on_whole_scale(z: Floats, of_whole: ScoreStats, of_tiled: ScoreStats) -> npt.NDArray[np.float32]:
+    """Combine as `tiled` does, and set it on the scale of the whole images' logits.
 
-    The best of four tiles lies higher than the whole photo; thresholds and probabilities are the whole photo's.
+    The best of four tiles lies higher than the whole image; thresholds and probabilities are the whole image's.
 
     Args:
-        z: (n, 5, C) logits, the whole photo's first.
-        of_whole: score statistics of whole photos.
+        z: (n, 5, C) logits, the whole image's first.
+        of_whole: score statistics of whole images.
         of_tiled: score statistics of what `tiled` returns.
 
     Returns:
         (n, C).
 
     """
-    return on_scale(standardised(tiled(z), of_tiled), of_whole)
+    return rescale(standardize(tiled(z), of_tiled), of_whole)

@@ -1,6 +1,6 @@
 """TagCLIP's local-to-global scores (Lin et al., AAAI 2024): patches scored and refined, then class regions.
 
-Names and formulas are the paper's; where its text leaves a choice, its authors' code decides. A photo has T patches in
+Names and formulas are the paper's; where its text leaves a choice, its authors' code decides. An image has T patches in
 a grid of H rows and W columns, in row-major order. K texts are the C classes followed by background words.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from cutsew.method.prompts import best_wording
 
 Grid = tuple[int, int]
-"""Rows and columns of a photo's patches."""
+"""Rows and columns of an image's patches."""
 
 Box = tuple[int, int, int, int]
 """First row, first column, and the row and column after the last, in patches."""
@@ -23,21 +23,21 @@ Box = tuple[int, int, int, int]
 HALF = 0.5
 """Share of the way from a class's lowest to its highest patch from which patches belong to its region."""
 
-NEIGHBOURS = np.ones((3, 3), dtype=bool)
+NEIGHBORS = np.ones((3, 3), dtype=bool)
 """Patches that touch at an edge or a corner are connected."""
 
 
 def grid_of(width: int, height: int, patch: int, most: int) -> Grid:
-    """Return how many patches a photo is read in.
+    """Return how many patches an image is read in.
 
     Args:
-        width: of the photo, in pixels.
-        height: of the photo, in pixels.
+        width: of the image, in pixels.
+        height: of the image, in pixels.
         patch: side of a patch, in pixels.
-        most: patches; a photo of more is made smaller, its shape kept as far as whole patches allow.
+        most: patches; an image of more is made smaller, its shape kept as far as whole patches allow.
 
     Returns:
-        Rows and columns, each side rounded up to whole patches where the photo keeps its size.
+        Rows and columns, each side rounded up to whole patches where the image keeps its size.
 
     """
     own_rows, own_columns = -(-height // patch), -(-width // patch)
@@ -52,8 +52,8 @@ def coarse_scores(patches: Tensor, texts: Tensor, scale: float, sizes: Sequence[
     """P_coarse: what each patch shows, a softmax over all texts.
 
     Args:
-        patches: (T, D), L2-normalised.
-        texts: (K, D), L2-normalised; with `sizes` (W, D).
+        patches: (T, D), L2-normalized.
+        texts: (K, D), L2-normalized; with `sizes` (W, D).
         scale: logit scale, 100 for CLIP.
         sizes: (K,) wordings of each text, whose best one counts, patch by patch; None for one each.
 
@@ -95,8 +95,8 @@ def class_masks(scores: Tensor, grid: Grid) -> Tensor:
     high = scores >= torch.minimum(scores.mean(dim=0), scores.amax(dim=0))  # the mean of equal numbers may be above all
     maps = high.T.reshape(-1, *grid).cpu().numpy()
     boxed = np.zeros_like(maps)
-    for of_class, found in zip(boxed, maps, strict=True):
-        for box in ndimage.find_objects(ndimage.label(found, NEIGHBOURS)[0]):
+    for of_class, maps_of_image in zip(boxed, maps, strict=True):
+        for box in ndimage.find_objects(ndimage.label(maps_of_image, NEIGHBORS)[0]):
             of_class[box] = True
     return torch.from_numpy(boxed.reshape(len(maps), -1).T).to(scores.device)
 
@@ -153,8 +153,8 @@ def region(scores: Tensor, grid: Grid) -> tuple[Box, Tensor]:
 
     """
     low, high = scores.min(), scores.max()
-    mine = (scores >= low + HALF * (high - low)).reshape(grid)
-    rows, columns = mine.any(dim=1).nonzero()[:, 0], mine.any(dim=0).nonzero()[:, 0]
+    mask = (scores >= low + HALF * (high - low)).reshape(grid)
+    rows, columns = mask.any(dim=1).nonzero()[:, 0], mask.any(dim=0).nonzero()[:, 0]
     top, bottom = int(rows[0]), int(rows[-1]) + 1
     left, right = int(columns[0]), int(columns[-1]) + 1
-    return (top, left, bottom, right), mine[top:bottom, left:right]
+    return (top, left, bottom, right), mask[top:bottom, left:right]

@@ -1,8 +1,8 @@
 """Decision thresholds: one per class, chosen without labels or, for one rule, with them.
 
-Logits are (N, C), a student's on N photos; their sigmoid is the probability. A threshold is a probability in (0, 1):
-a class is named in a photo whose probability is at least it. It stands halfway, in logits, between two photos that
-differ, so that rounding does not move a photo across.
+Logits are (N, C), a student's on N images; their sigmoid is the probability. A threshold is a probability in (0, 1):
+a class is named in an image whose probability is at least it. It stands halfway, in logits, between two images that
+differ, so that rounding does not move an image across.
 """
 
 import warnings
@@ -21,44 +21,44 @@ FIXED = 0.5
 """The threshold of rule `fixed`, and of classes for which another rule finds none."""
 
 FEWEST = 20
-"""Photos below which two Gaussians are not fitted."""
+"""Images below which two Gaussians are not fitted."""
 
 
 def expected_share(zero_shot: Floats, refined: Floats) -> Floats:
-    """Expect a share of photos per class, without labels: between a floor and a ceiling.
+    """Expect a share of images per class, without labels: between a floor and a ceiling.
 
-    Zero-shot probabilities are a softmax, so that they sum to one label a photo however many there are: mostly too few.
-    Refined labels stem from the best of many crops and keep each one's false alarms: mostly too many. The geometric
-    mean of the two is taken. Not for labels whose number the user set (`targets.count`): they are what is expected. An
-    estimated number is no better a guess than this one: on the demo (three students, 2.34 true labels a photo) the mean
-    gives 1.64 and a mean F1 of 68.9, the estimate 2.73 and 67.4.
+    Zero-shot probabilities are a softmax, so that they sum to one label an image however many there are: mostly too
+    few. Refined labels stem from the best of many crops and keep each one's false alarms: mostly too many. The
+    geometric mean of the two is taken. Not for labels whose number the user set (`targets.labels_per_image`): they are
+    what is expected. An estimated number is no better a guess than this one: on the demo (three students, 2.34 true
+    labels an image) the mean gives 1.64 and a mean F1 of 68.9, the estimate 2.73 and 67.4.
 
     Args:
-        zero_shot: (C,) mean probabilities over the training photos, in [0, 1].
+        zero_shot: (C,) mean probabilities over the training images, in [0, 1].
         refined: (C,) the same for refined labels.
 
     Returns:
-        (C,) shares in [0, 1]. Measured error: over all classes 2.1 labels a photo where 2.4 are true (the demo), 1.1
-        where 1.6 are (5,640 photos of VOC 2012, CLIP RN50x64, fused labels in place of refined ones).
+        (C,) shares in [0, 1]. Measured error: over all classes 2.1 labels an image where 2.4 are true (the demo), 1.1
+        where 1.6 are (5,640 images of VOC 2012, CLIP RN50x64, fused labels in place of refined ones).
 
     """
     return np.sqrt(zero_shot * refined)
 
 
 def count(logits: Floats, share: Floats) -> Floats:
-    """Name each class in as many photos as expected: thresholds between the last photo named and the first not.
+    """Name each class in as many images as expected: thresholds between the last image named and the first not.
 
     Args:
         logits: (N, C), N > 0.
-        share: (C,) expected share of photos, in [0, 1].
+        share: (C,) expected share of images, in [0, 1].
 
     Returns:
-        (C,) thresholds. Of round(share N) photos; photos that tie with the last of them are named too. Where that is
+        (C,) thresholds. Of round(share N) images; images that tie with the last of them are named too. Where that is
         none, halfway between the highest probability and 1.
 
     """
-    wanted = np.rint(share * len(logits)).astype(int)
-    return np.array([_below(np.sort(z)[::-1], k) for z, k in zip(logits.T, wanted, strict=True)])
+    target = np.rint(share * len(logits)).astype(int)
+    return np.array([_below(np.sort(z)[::-1], k) for z, k in zip(logits.T, target, strict=True)])
 
 
 def mixture(logits: Floats) -> Floats:
@@ -68,7 +68,7 @@ def mixture(logits: Floats) -> Floats:
         logits: (N, C).
 
     Returns:
-        (C,) thresholds; NaN where fewer than FEWEST photos are there, all logits are equal, or neither Gaussian
+        (C,) thresholds; NaN where fewer than FEWEST images are there, all logits are equal, or neither Gaussian
         overtakes the other between their means (one is so wide or so heavy that it covers the other).
 
     """

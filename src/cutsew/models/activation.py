@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from cutsew import demo
-from cutsew.config.method import Score
+from cutsew.config.method import ScoreConfig
 from cutsew.config.named_models import is_named, known_config
-from cutsew.config.networks import Teacher
+from cutsew.config.networks import TeacherConfig
 from cutsew.storage.zarr_layout import Activation
 
 ONE_CLASS = (
@@ -31,10 +31,10 @@ def described(model: str) -> dict[str, Any] | None:
 @cache
 def _shipped(model: str) -> dict[str, Any] | None:
     """Read the description that a package has of a model by its name."""
-    found = importlib.util.find_spec("open_clip")
-    places = [Path(place, "model_configs") for place in (found.submodule_search_locations or [])] if found else []
-    known = [place / f"{model.replace('/', '-')}.json" for place in [*places, Path(demo.__path__[0])]]
-    return next((_json(path) for path in known if path.is_file()), None)
+    spec = importlib.util.find_spec("open_clip")
+    places = [Path(place, "model_configs") for place in (spec.submodule_search_locations or [])] if spec else []
+    candidates = [place / f"{model.replace('/', '-')}.json" for place in [*places, Path(demo.__path__[0])]]
+    return next((_json(path) for path in candidates if path.is_file()), None)
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def _json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def trained_with(teacher: Teacher) -> Activation | None:
+def trained_with(teacher: TeacherConfig) -> Activation | None:
     """Return what a teacher was trained with; None if only loading it can tell, and for imported scores."""
     if teacher.kind == "conse":
         return "softmax"
@@ -55,7 +55,7 @@ def trained_with(teacher: Teacher) -> Activation | None:
     return "softmax" if model.get("init_logit_bias") is None else "sigmoid"
 
 
-def activation_of(score: Score, teacher: Teacher, classes: int) -> Activation | None:
+def activation_of(score: ScoreConfig, teacher: TeacherConfig, classes: int) -> Activation | None:
     """Return the configured activation; None if it depends on loading the teacher.
 
     Scores made elsewhere are taken for a softmax, as in the paper, but of a single class, which no softmax can score.
@@ -84,7 +84,7 @@ SOFTMAX_OVER_PATCHES = (
     "score.activation: softmax, or score.rule: softmax"
 )
 NO_LIKELIEST = (
-    "fuse.soften: auto looks at each photo's likeliest class, and with a sigmoid a photo may show none; give a number"
+    "fuse.soften: auto looks at each image's likeliest class, and with a sigmoid an image may show none; give a number"
 )
 ONE_CLASS_OF_SCORES = (
     "score.activation: a softmax over one class is always 1; set it to sigmoid or auto, or score a second class"

@@ -6,7 +6,7 @@
 
 from torch import Tensor, nn
 
-from cutsew.config.networks import Student
+from cutsew.config.networks import StudentConfig
 from cutsew.models import checkpoints
 from cutsew.models.frozen_backbone import Backbone
 
@@ -20,12 +20,12 @@ class GridOfFeatures(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Encode (B, 3, S, S) to (B, D, H, W)."""
-        found = self.visual.forward_intermediates(pixels, indices=[-1], intermediates_only=True)  # type: ignore[operator]
-        features: Tensor = found["image_intermediates"][0]
+        result = self.visual.forward_intermediates(pixels, indices=[-1], intermediates_only=True)  # type: ignore[operator]
+        features: Tensor = result["image_intermediates"][0]
         return features
 
 
-def open_clip_backbone(student: Student, device: str, state: dict[str, Tensor] | None = None) -> Backbone:
+def open_clip_backbone(student: StudentConfig, device: str, state: dict[str, Tensor] | None = None) -> Backbone:
     """Build the backbone; only the visual tower is kept in memory.
 
     Args:
@@ -40,19 +40,19 @@ def open_clip_backbone(student: Student, device: str, state: dict[str, Tensor] |
     from cutsew.models import clip as clip_models  # noqa: PLC0415 - a timm student needs no open_clip
 
     settings = student.open_clip
-    clip = clip_models.build(settings, "student.open_clip", weights=state is None)
+    clip = clip_models.load_clip(settings, "student.open_clip", weights=state is None)
     tower = GridOfFeatures(clip.model.visual)  # type: ignore[arg-type]
     if state is not None:
         checkpoints.load(tower, state, settings.model, "student.open_clip.model")
-    known = settings.model_copy(update={"quick_gelu": clip.quick_gelu})
-    rebuilt = student.model_copy(update={"open_clip": known})
+    resolved = settings.model_copy(update={"quick_gelu": clip.quick_gelu})
+    rebuilt = student.model_copy(update={"open_clip": resolved})
     return Backbone(tower, clip.preprocessing, clip.image_size, rebuilt, device, clip.architecture)
 
 
 __all__ = ["Backbone", "build"]
 
 
-def build(student: Student, device: str, state: dict[str, Tensor] | None = None) -> Backbone:
+def build(student: StudentConfig, device: str, state: dict[str, Tensor] | None = None) -> Backbone:
     """Build the backbone that is set.
 
     Args:

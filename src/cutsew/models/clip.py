@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from cutsew.config import named_models
-from cutsew.config.base import OpenClipModel
+from cutsew.config.base import OpenClipModelConfig
 from cutsew.config.method import STRIDE, not_whole_cells
 from cutsew.config.named_models import OFFLINE, OPEN_CLIP_CONFIG, first_line
 from cutsew.errors import UserError
@@ -131,12 +131,12 @@ _POSITIONS = ("visual.positional_embedding", "visual.attnpool.positional_embeddi
 
 
 @dataclass(frozen=True)
-class Clip:
+class LoadedClip:
     """An open_clip model with what its input needs.
 
     Attributes:
         model: in eval mode, float32, on the CPU, without gradients.
-        preprocessing: of photos.
+        preprocessing: of images.
         quick_gelu: whether its towers compute QuickGELU instead of GELU.
         image_size: side of its square input in pixels.
         width: D, of its embeddings.
@@ -155,7 +155,7 @@ class Clip:
     logit_bias: float | None
 
 
-def build(settings: OpenClipModel, section: str, *, weights: bool = True) -> Clip:
+def load_clip(settings: OpenClipModelConfig, section: str, *, weights: bool = True) -> LoadedClip:
     """Build an open_clip model.
 
     Args:
@@ -164,23 +164,23 @@ def build(settings: OpenClipModel, section: str, *, weights: bool = True) -> Cli
         weights: load them; False leaves random ones, for a caller that has its own.
 
     Raises:
-        UserError: an unknown model or tag, weights that cannot be fetched or do not fit, or nothing says how photos are
+        UserError: an unknown model or tag, weights that cannot be fetched or do not fit, or nothing says how images are
             preprocessed for them.
 
     """
     model, pretrained = settings.model, settings.pretrained
-    known, config, source = _described(settings, section)
-    wanted = of_open_clip(settings, section, source)
-    image_size = settings.image_size or wanted.image_size
+    name, config, source = _described(settings, section)
+    expected = of_open_clip(settings, section, source)
+    image_size = settings.image_size or expected.image_size
     state = _state_dict(settings, section) if weights else None
     is_timm = "timm_model_name" in config["vision_cfg"]  # timm's towers change size after loading
-    with _quiet(), torch.random.fork_rng(devices=[]), checkpoints.left_empty() if weights else nullcontext():
+    with _quiet(), torch.random.fork_rng(devices=[]), checkpoints.skip_weight_init() if weights else nullcontext():
         try:
             built = open_clip.create_model(
-                known,
+                name,
                 load_weights=False,
                 pretrained_text=False,
-                quick_gelu=wanted.quick_gelu,
+                quick_gelu=expected.quick_gelu,
                 force_image_size=None if is_timm else image_size,
             )
         except (OSError, RuntimeError, ImportError, ValueError, TypeError, LookupError, AssertionError) as error:
@@ -202,10 +202,12 @@ def build(settings: OpenClipModel, section: str, *, weights: bool = True) -> Cli
     frozen = built.eval().requires_grad_(False)
     architecture = _visual_only(config) if source is not None else None
     bias = float(built.logit_bias.item()) if state is not None and "logit_bias" in state else None
-    return Clip(frozen, wanted.preprocessing, wanted.quick_gelu, side, int(config["embed_dim"]), architecture, bias)
+    return LoadedClip(
+        frozen, expected.preprocessing, expected.quick_gelu, side, int(config["embed_dim"]), architecture, bias
+    )
 
 
-def tokenizer(settings: OpenClipModel, section: str) -> Callable[[list[str]], Tensor]:
+def tokenizer(settings: OpenClipModelConfig, section: str) -> Callable[[list[str]], Tensor]:
     """Return the model's own tokenizer: from n texts to their (n, L) tokens.
 
     Args:
@@ -216,10 +218,10 @@ def tokenizer(settings: OpenClipModel, section: str) -> Callable[[list[str]], Te
         UserError: it cannot be had; the tokenizer, when it gives tokens that the model's text tower has not.
 
     """
-    known, config, _ = _described(settings, section)
+    name, config, _ = _described(settings, section)
     try:
         with _quiet():
-            found: Callable[[list[str]], Tensor] = open_clip.get_tokenizer(known)
+            result: Callable[[list[str]], Tensor] = open_clip.get_tokenizer(name)
     except Exception as error:  # transformers and the hub's client raise dozens of kinds
         raise UserError(
             f"{section}.model: the tokenizer of {settings.model} cannot be loaded ({first_line(error)}); put its files"
@@ -228,7 +230,7 @@ def tokenizer(settings: OpenClipModel, section: str) -> Callable[[list[str]], Te
     size = config["text_cfg"].get("vocab_size")
 
     def tokenize(texts: list[str]) -> Tensor:
-        tokens = found(texts)
+        tokens = result(texts)
         if size is not None and int(tokens.max()) >= size:
             raise UserError(
                 f"{section}.model: the tokenizer of {settings.model} gives token {int(tokens.max())} of {size} that"
@@ -239,12 +241,12 @@ def tokenizer(settings: OpenClipModel, section: str) -> Callable[[list[str]], Te
     return tokenize
 
 
-def _described(settings: OpenClipModel, section: str) -> tuple[str, dict[str, Any], Source | None]:
+def _described(settings: OpenClipModelConfig, section: str) -> tuple[str, dict[str, Any], Source | None]:
     """Find the description of a model.
 
     Returns:
         The name by which open_clip builds it, its description (model_cfg), and what the configuration of a model by
-        name says about photos.
+        name says about images.
 
     """
     model, source = settings.model, None
@@ -253,8 +255,8 @@ def _described(settings: OpenClipModel, section: str) -> tuple[str, dict[str, An
 
         tiny_clip.register()
     if named_models.is_named(model):
-        found = named_models.read_config(model, f"{section}.model")
-        original, source = found["model_cfg"], from_config(found, f"{model}/{OPEN_CLIP_CONFIG}")
+        content = named_models.read_config(model, f"{section}.model")
+        original, source = content["model_cfg"], from_config(content, f"{model}/{OPEN_CLIP_CONFIG}")
     else:
         original = open_clip.get_model_config(model)
         if original is None:
@@ -262,14 +264,16 @@ def _described(settings: OpenClipModel, section: str) -> tuple[str, dict[str, An
     local = settings.pretrained if settings.pretrained and checkpoints.is_path(settings.pretrained) else None
     named_models.check(model, original, local, f"{section}.model")
     config = named_models.localized(original, named_models.tokenizer_folder(model, local))
-    known = model if config == original and source is None else _registered(config)
-    return known, config, source
+    name = model if config == original and source is None else _registered(config)
+    return name, config, source
 
 
 def _visual_only(config: dict[str, Any]) -> dict[str, Any]:
     """Describe a model with the smallest text tower, for a student, which has none."""
-    kept: dict[str, Any] = {name: config[name] for name in ("embed_dim", "vision_cfg", "quick_gelu") if name in config}
-    return {**kept, "text_cfg": {"context_length": 1, "vocab_size": 1, "width": 1, "heads": 1, "layers": 1}}
+    reduced: dict[str, Any] = {
+        name: config[name] for name in ("embed_dim", "vision_cfg", "quick_gelu") if name in config
+    }
+    return {**reduced, "text_cfg": {"context_length": 1, "vocab_size": 1, "width": 1, "heads": 1, "layers": 1}}
 
 
 def _registered(config: dict[str, Any]) -> str:
@@ -284,7 +288,7 @@ def _registered(config: dict[str, Any]) -> str:
     return name
 
 
-def _state_dict(settings: OpenClipModel, section: str) -> dict[str, Tensor]:
+def _state_dict(settings: OpenClipModelConfig, section: str) -> dict[str, Tensor]:
     model, pretrained, setting = settings.model, settings.pretrained, f"{section}.pretrained"
     if pretrained is None:
         setting = f"{section}.model"
@@ -316,17 +320,17 @@ def _fitted(state: dict[str, Tensor], model: nn.Module, source: str, section: st
     state = convert_state_dict(model, state)
     if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
         state = convert_to_custom_text_state_dict(state)
-    wanted = model.state_dict()
+    expected = model.state_dict()
     state.pop("text.transformer.embeddings.position_ids", None)
-    if "logit_bias" in wanted:
-        state.setdefault("logit_bias", torch.zeros_like(wanted["logit_bias"]))
+    if "logit_bias" in expected:
+        state.setdefault("logit_bias", torch.zeros_like(expected["logit_bias"]))
     for name in ("logit_scale", "logit_bias"):
-        if name in state and name in wanted:
-            state[name] = state[name].reshape(wanted[name].shape)
+        if name in state and name in expected:
+            state[name] = state[name].reshape(expected[name].shape)
     resize_text_pos_embed(state, model)
     for name in _POSITIONS:
-        if name in state and name in wanted and len(state[name]) != len(wanted[name]):
-            side = round((len(wanted[name]) - 1) ** 0.5)
+        if name in state and name in expected and len(state[name]) != len(expected[name]):
+            side = round((len(expected[name]) - 1) ** 0.5)
             try:
                 state[name] = resize_position_embedding(state[name], (side, side))
             except ValueError as error:

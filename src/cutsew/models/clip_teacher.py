@@ -7,20 +7,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from cutsew.config.method import Windows
-from cutsew.config.networks import Teacher as Settings
+from cutsew.config.method import WindowsConfig
+from cutsew.config.networks import TeacherConfig as Settings
 from cutsew.models import clip as clip_models
 from cutsew.models.checkpoints import weights_digest
 from cutsew.models.clip import at_side
-from cutsew.models.image_encoder import Pixels, count_gflop, image_encoder
+from cutsew.models.image_encoder import Normalize, count_gflop, image_encoder
 from cutsew.models.teacher_grid import ClipWindows, WindowEmbedder, class_maps, last_grid
-from cutsew.runtime.batching import steadily
+from cutsew.runtime.batching import run_batch_invariant
 
 
 class _Images(nn.Module):
-    """The image tower behind its normalisation."""
+    """The image tower behind its normalization."""
 
-    def __init__(self, model: nn.Module, pixels: Pixels) -> None:
+    def __init__(self, model: nn.Module, pixels: Normalize) -> None:
         super().__init__()
         self.model, self.pixels = model, pixels
 
@@ -35,7 +35,7 @@ class OpenClipTeacher:
 
     def __init__(self, settings: Settings, device: str) -> None:
         named, self._settings = settings.open_clip, settings
-        clip = clip_models.build(named, "teacher.open_clip")
+        clip = clip_models.load_clip(named, "teacher.open_clip")
         self.device = device
         self.image_size = clip.image_size
         self.preprocessing = clip.preprocessing
@@ -43,7 +43,7 @@ class OpenClipTeacher:
         self.logit_bias = clip.logit_bias
         self.weights_digest = weights_digest(clip.model)
         self._model = clip.model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._pixels = Pixels(clip.preprocessing.mean, clip.preprocessing.std).to(device)
+        self._pixels = Normalize(clip.preprocessing.mean, clip.preprocessing.std).to(device)
         self._tokenizer = clip_models.tokenizer(named, "teacher.open_clip")
         self._encoder = _Images(self._model, self._pixels)
         self._encode_image = image_encoder(self._encoder, self.image_size, settings, device)
@@ -56,13 +56,13 @@ class OpenClipTeacher:
         return tower
 
     @property
-    def pixels(self) -> Pixels:
-        """The normalisation of photos, on the device."""
+    def pixels(self) -> Normalize:
+        """The normalization of images, on the device."""
         return self._pixels
 
     def embed_images(self, images: Tensor) -> Tensor:
-        """Embed (B, 3, S, S) uint8 views: (B, D) float32 on the CPU, L2-normalised."""
-        return steadily(self._embed_images, images, self.device).cpu()
+        """Embed (B, 3, S, S) uint8 views: (B, D) float32 on the CPU, L2-normalized."""
+        return run_batch_invariant(self._embed_images, images, self.device).cpu()
 
     def gflop(self) -> float:
         """Count the GFLOP of one view; a multiply-add counts as two."""
@@ -74,7 +74,9 @@ class OpenClipTeacher:
             return self.embed_images
         tower = _Images(at_side(self._model, side, self._settings.open_clip.model), self._pixels)
         encode = image_encoder(tower, side, self._settings, self.device)
-        return lambda images: steadily(lambda part: normalize(encode(part), dim=-1), images, self.device).cpu()
+        return lambda images: run_batch_invariant(
+            lambda part: normalize(encode(part), dim=-1), images, self.device
+        ).cpu()
 
     def maps(self, images: Tensor, texts: Tensor, classes: Tensor) -> Tensor:
         """Show where in each view its class is seen: (B, H, W) float32 in [0, 1] on the CPU.
@@ -85,16 +87,16 @@ class OpenClipTeacher:
         """
         return class_maps(self._embed_plainly, last_grid(self._model.visual), images, texts, classes, self.device)
 
-    def windows(self, settings: Windows) -> WindowEmbedder:
-        """Return what embeds the windows of a photo's last grid; see `models.teachers.Teacher`."""
+    def windows(self, settings: WindowsConfig) -> WindowEmbedder:
+        """Return what embeds the windows of an image's last grid; see `models.teachers.Teacher`."""
         windows = WindowEmbedder(settings, self.image_size)
         tower = ClipWindows(self._model.get_submodule("visual"), self._pixels, windows)
         encode = image_encoder(tower, windows.image_size, self._settings, self.device)
         return windows.run_with(lambda images: normalize(encode(images), dim=-1), self.device)
 
     def embed_texts(self, texts: list[str]) -> Tensor:
-        """Embed n texts: (n, D) float32 on the CPU, L2-normalised."""
-        return steadily(self._embed_tokens, self._tokenizer(texts), self.device).cpu()
+        """Embed n texts: (n, D) float32 on the CPU, L2-normalized."""
+        return run_batch_invariant(self._embed_tokens, self._tokenizer(texts), self.device).cpu()
 
     def _embed_images(self, images: Tensor) -> Tensor:
         return normalize(self._encode_image(images), dim=-1)

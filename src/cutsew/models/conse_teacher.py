@@ -4,7 +4,7 @@ An ImageNet classifier looks at a view; the embedding of the view is the sum, ov
 probability times the sentence embedding of that class's text; a class to look for is embedded by the same sentence
 encoder. Both models come from registry packages (extra `offline`).
 
-It needs no label of the user's photos, but its image encoder was trained on ImageNet's labels, so it is not
+It needs no label of the user's images, but its image encoder was trained on ImageNet's labels, so it is not
 label-free in the sense that CLIP is; and CLIP is far better wherever its weights can be had.
 """
 
@@ -15,15 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from cutsew.config.method import Windows
-from cutsew.config.networks import Teacher as Settings
+from cutsew.config.method import WindowsConfig
+from cutsew.config.networks import TeacherConfig as Settings
 from cutsew.method.windows import Pool, pool_windows
 from cutsew.models.checkpoints import weights_digest
-from cutsew.models.image_encoder import Pixels, count_gflop, image_encoder
+from cutsew.models.image_encoder import Normalize, count_gflop, image_encoder
 from cutsew.models.offline_models import IMAGE_SIZE, WIDTH, Sentences, efficientnet_lite0
 from cutsew.models.preprocessing import EFFICIENTNET
 from cutsew.models.teacher_grid import Grid, WindowEmbedder, class_maps
-from cutsew.runtime.batching import steadily
+from cutsew.runtime.batching import run_batch_invariant
 
 SETTING = "teacher.kind: conse"
 
@@ -37,7 +37,7 @@ def mix(probabilities: Tensor, texts: Tensor, top: int) -> Tensor:
         top: T, how many classes are mixed; K where it is larger.
 
     Returns:
-        (B, D), L2-normalised.
+        (B, D), L2-normalized.
 
     """
     likeliest, classes = probabilities.topk(min(top, probabilities.shape[1]), dim=1)
@@ -45,7 +45,7 @@ def mix(probabilities: Tensor, texts: Tensor, top: int) -> Tensor:
 
 
 class _Windows(nn.Module):
-    """The classifier's answers to all windows of a photo: (B, 3, S, S) uint8 to (B, M, 1000) logits."""
+    """The classifier's answers to all windows of an image: (B, 3, S, S) uint8 to (B, M, 1000) logits."""
 
     def __init__(self, classifier: nn.Module, pixels: nn.Module, windows: WindowEmbedder) -> None:
         super().__init__()
@@ -74,14 +74,16 @@ class ConseTeacher:
         self._sentences = Sentences(SETTING, device)
         self.weights_digest = weights_digest(classifier, self._sentences.bert)
         self._classifier = classifier.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._pixels = Pixels(EFFICIENTNET.mean, EFFICIENTNET.std).to(device)
+        self._pixels = Normalize(EFFICIENTNET.mean, EFFICIENTNET.std).to(device)
         self._encoder = nn.Sequential(self._pixels, self._classifier)
         self._classify = image_encoder(self._encoder, IMAGE_SIZE, settings, device)
 
     def embed_images(self, images: Tensor) -> Tensor:
-        """Embed (B, 3, 224, 224) uint8 views: (B, 384) float32 on the CPU, L2-normalised."""
+        """Embed (B, 3, 224, 224) uint8 views: (B, 384) float32 on the CPU, L2-normalized."""
         texts = self._imagenet
-        return steadily(lambda views: mix(self._probabilities(views), texts, self._top), images, self.device).cpu()
+        return run_batch_invariant(
+            lambda views: mix(self._probabilities(views), texts, self._top), images, self.device
+        ).cpu()
 
     def gflop(self) -> float:
         """Count the GFLOP of one view; a multiply-add counts as two."""
@@ -93,7 +95,7 @@ class ConseTeacher:
             return self.embed_images
         classify = image_encoder(nn.Sequential(self._pixels, self._classifier), side, self._settings, self.device)
         texts = self._imagenet
-        return lambda images: steadily(
+        return lambda images: run_batch_invariant(
             lambda part: mix(classify(part).softmax(dim=-1), texts, self._top), images, self.device
         ).cpu()
 
@@ -106,8 +108,8 @@ class ConseTeacher:
 
         return class_maps(embed, grid, images, texts, classes, self.device)
 
-    def windows(self, settings: Windows) -> WindowEmbedder:
-        """Return what embeds the windows of a photo's last grid; see `models.teachers.Teacher`."""
+    def windows(self, settings: WindowsConfig) -> WindowEmbedder:
+        """Return what embeds the windows of an image's last grid; see `models.teachers.Teacher`."""
         windows, texts = WindowEmbedder(settings, self.image_size), self._imagenet
         tower = _Windows(self._classifier, self._pixels, windows)
         classify = image_encoder(tower, windows.image_size, self._settings, self.device)
@@ -120,7 +122,7 @@ class ConseTeacher:
         return windows.run_with(embed, self.device)
 
     def embed_texts(self, texts: list[str]) -> Tensor:
-        """Embed n texts: (n, 384) float32 on the CPU, L2-normalised."""
+        """Embed n texts: (n, 384) float32 on the CPU, L2-normalized."""
         return self._sentences.embed(texts)
 
     def _probabilities(self, images: Tensor) -> Tensor:

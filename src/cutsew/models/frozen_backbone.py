@@ -5,13 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cutsew.config.networks import Student
+from cutsew.config.networks import StudentConfig
 from cutsew.method.crops import Square
 from cutsew.models.checkpoints import weights_digest
-from cutsew.models.image_encoder import Pixels
+from cutsew.models.image_encoder import Normalize
 from cutsew.models.preprocessing import Preprocessing
-from cutsew.runtime.batching import each_steadily, steadily
-from cutsew.runtime.device import tuned
+from cutsew.runtime.batching import map_images, run_batch_invariant
+from cutsew.runtime.device import with_precision
 
 
 class Backbone(nn.Module):
@@ -21,8 +21,8 @@ class Backbone(nn.Module):
     no gradient, and on a CPU gives an image the same features bit for bit whatever batch it comes in.
 
     Args:
-        tower: from normalised (B, 3, S, S) float32 to (B, D, H, W).
-        preprocessing: of photos.
+        tower: from normalized (B, 3, S, S) float32 to (B, D, H, W).
+        preprocessing: of images.
         image_size: S, side of the square input in pixels.
         settings: what builds it again.
         device: cpu or cuda.
@@ -32,7 +32,7 @@ class Backbone(nn.Module):
         width: D, channels of the features.
         grid: (H, W) of the features.
         image_size: S.
-        preprocessing: of photos.
+        preprocessing: of images.
         weights_digest: SHA-256 of its weights.
 
     """
@@ -42,7 +42,7 @@ class Backbone(nn.Module):
         tower: nn.Module,
         preprocessing: Preprocessing,
         image_size: int,
-        settings: Student,
+        settings: StudentConfig,
         device: str,
         architecture: dict[str, Any] | None = None,
     ) -> None:
@@ -54,10 +54,10 @@ class Backbone(nn.Module):
         self._architecture = architecture
         self._device = device
         self.tower = tower.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.pixels = Pixels(preprocessing.mean, preprocessing.std).to(device)
+        self.pixels = Normalize(preprocessing.mean, preprocessing.std).to(device)
         self.requires_grad_(False)
         self.eval()
-        self._encode = tuned(
+        self._encode = with_precision(
             lambda images: self.tower(self.pixels(images)),
             settings.precision,
             device,
@@ -65,13 +65,13 @@ class Backbone(nn.Module):
             setting="student",
         )
         blank = torch.zeros(1, 3, image_size, image_size, dtype=torch.uint8)
-        (seen,) = each_steadily(lambda image: self.tower(self.pixels(image)), [blank], device)
+        (seen,) = map_images(lambda image: self.tower(self.pixels(image)), [blank], device)
         _, self.width, *grid = seen.shape
         self.grid = (int(grid[0]), int(grid[1]))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Encode (B, 3, S, S) uint8 photos: (B, D, H, W) float32 on the backbone's device, without gradient."""
-        return steadily(self._encode, images, self._device)
+        """Encode (B, 3, S, S) uint8 images: (B, D, H, W) float32 on the backbone's device, without gradient."""
+        return run_batch_invariant(self._encode, images, self._device)
 
     def train(self, mode: bool = True) -> "Backbone":  # noqa: ARG002, FBT001, FBT002
         """Stay in eval mode: it is frozen."""
@@ -79,7 +79,7 @@ class Backbone(nn.Module):
 
     @property
     def square(self) -> Square:
-        """How it takes photos."""
+        """How it takes images."""
         return Square(self.image_size, self.preprocessing.interpolation)
 
     def describe(self) -> dict[str, Any]:

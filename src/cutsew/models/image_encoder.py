@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from cutsew.config.networks import Teacher as Settings
+from cutsew.config.networks import TeacherConfig as Settings
 from cutsew.errors import UserError
 from cutsew.runtime import batching
-from cutsew.runtime.device import tuned
+from cutsew.runtime.device import with_precision
 
 
-class Pixels(nn.Module):
-    """Normalise photos: (x / 255 - mean) / std per channel, laid out channels last, which convolutions like best.
+class Normalize(nn.Module):
+    """Normalize images: (x / 255 - mean) / std per channel, laid out channels last, which convolutions like best.
 
     Args:
         mean: of the three channels, for pixels in [0, 1].
@@ -64,14 +64,15 @@ def image_encoder(encoder: nn.Module, image_size: int, settings: Settings, devic
         device: cpu or cuda.
 
     Returns:
-        The encoder, whose results are float32. OpenVINO's takes steady.GROUP views at a time, as `steadily` gives them.
+        The encoder, whose results are float32. OpenVINO's takes steady.GROUP views at a time, as `run_batch_invariant`
+        gives them.
 
     Raises:
         UserError: the device does not have the precision or the runtime, or OpenVINO is missing or cannot do it.
 
     """
     if settings.runtime == "torch":
-        return tuned(encoder, settings.precision, device, compiled=settings.compiled, setting="teacher")
+        return with_precision(encoder, settings.precision, device, compiled=settings.compiled, setting="teacher")
     if device != "cpu":
         raise UserError("teacher.runtime: openvino computes on the CPU; set it to torch, or compute.device: cpu")
     if settings.precision == "float16":
@@ -91,7 +92,7 @@ def count_gflop(encoder: nn.Module, image_size: int, device: str) -> float:
 
     """
     if device == "cpu":
-        batching.threads()
+        batching.worker_pool()
     view = torch.zeros((1, 3, image_size, image_size), dtype=torch.uint8, device=device)
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(value=False)
@@ -109,8 +110,8 @@ def _on_openvino(encoder: nn.Module, image_size: int, precision: str) -> Callabl
     The model is traced by torch first: OpenVINO's own tracing takes ten seconds of an RN50, this takes one.
     """
     openvino = _import()
-    views = torch.zeros((batching.GROUP, 3, image_size, image_size), dtype=torch.uint8)
-    count = batching.count()
+    views = torch.zeros((batching.MICROBATCH_SIZE, 3, image_size, image_size), dtype=torch.uint8)
+    count = batching.num_workers()
     hints = {"INFERENCE_PRECISION_HINT": precision, "ENABLE_CPU_PINNING": False}
     hints |= {"NUM_STREAMS": count, "INFERENCE_NUM_THREADS": count}
     try:
@@ -121,13 +122,13 @@ def _on_openvino(encoder: nn.Module, image_size: int, precision: str) -> Callabl
     except Exception as error:  # what it lacks for a model comes as any kind
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(f"teacher.runtime: openvino cannot run this model ({first}); set it to torch") from None
-    own = threading.local()
+    per_thread = threading.local()
 
     def run(images: Tensor) -> Tensor:
-        if not hasattr(own, "request"):
-            own.request = compiled.create_infer_request()
-        (found,) = own.request.infer([images.contiguous().numpy()]).values()
-        return torch.from_numpy(found.copy())
+        if not hasattr(per_thread, "request"):
+            per_thread.request = compiled.create_infer_request()
+        (output,) = per_thread.request.infer([images.contiguous().numpy()]).values()
+        return torch.from_numpy(output.copy())
 
     return run
 

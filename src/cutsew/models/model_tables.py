@@ -13,7 +13,7 @@ from typing import Any
 from cutsew.config.named_models import HUB_WEIGHTS, cached
 from cutsew.models.activation import described
 
-PHOTOS = ("mean", "std", "interpolation")
+IMAGES = ("mean", "std", "interpolation")
 
 
 @cache
@@ -23,16 +23,16 @@ def open_clip_tags(model: str) -> dict[str, dict[str, Any]]:
     tags = tables.list_pretrained_tags_by_model(model)
     says: dict[str, dict[str, Any]] = {}
     for tag in tags:
-        found = tables.get_pretrained_cfg(model, tag)
-        says[tag] = {name: found[name] for name in PHOTOS if found.get(name) is not None}
-        says[tag]["quick_gelu"] = bool(found.get("quick_gelu", False))
+        entry = tables.get_pretrained_cfg(model, tag)
+        says[tag] = {name: entry[name] for name in IMAGES if entry.get(name) is not None}
+        says[tag]["quick_gelu"] = bool(entry.get("quick_gelu", False))
     return says
 
 
 def is_at_hand(model: str, tag: str) -> bool:
     """Check whether a tag's weights need no hub: they are in its cache, come with this package, or from elsewhere."""
-    found = _open_clip_tables().get_pretrained_cfg(model, tag)
-    repository, _, name = found.get("hf_hub", "").rpartition("/")
+    entry = _open_clip_tables().get_pretrained_cfg(model, tag)
+    repository, _, name = entry.get("hf_hub", "").rpartition("/")
     names = [*([name, Path(name).with_suffix(".safetensors").name] if name else []), *HUB_WEIGHTS]
     return not repository or cached(repository, names) is not None
 
@@ -46,17 +46,17 @@ def timm_tags(model: str) -> dict[str, dict[str, Any]]:
 
     arch, _, tag = model.partition(".")
     return {
-        name: {key: getattr(found, key) for key in PHOTOS}
-        for name, found in get_arch_pretrained_cfgs(arch).items()
-        if found.has_weights and (not tag or name == model)
+        name: {key: getattr(entry, key) for key in IMAGES}
+        for name, entry in get_arch_pretrained_cfgs(arch).items()
+        if entry.has_weights and (not tag or name == model)
     }
 
 
 def model_config(model: str) -> dict[str, Any]:
     """Return open_clip's description of a model: of one registered in this process too; empty where there is none."""
     loaded = sys.modules.get("open_clip")
-    known = loaded.get_model_config(model) if loaded is not None and ":" not in model else None
-    return dict(known or described(model) or {})
+    config = loaded.get_model_config(model) if loaded is not None and ":" not in model else None
+    return dict(config or described(model) or {})
 
 
 @cache
@@ -91,5 +91,5 @@ def _hidden(package: str) -> Iterator[None]:
 
 
 def _open_clip_folders() -> list[str]:
-    found = find_spec("open_clip")
-    return list(found.submodule_search_locations or []) if found is not None else []
+    spec = find_spec("open_clip")
+    return list(spec.submodule_search_locations or []) if spec is not None else []

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from cutsew.models import checkpoints
-from cutsew.runtime.batching import steadily
+from cutsew.runtime.batching import run_batch_invariant
 from cutsew.runtime.lazy_imports import gc_frozen, import_torchvision, optional_package
 
 import_torchvision()
@@ -52,7 +52,7 @@ PADDED = 16
 
 
 class Sentences(nn.Module):
-    """The sentence encoder: mean of the last layer over a text's tokens, L2-normalised.
+    """The sentence encoder: mean of the last layer over a text's tokens, L2-normalized.
 
     Args:
         setting: dotted name of the setting that asks for it, for messages.
@@ -76,17 +76,17 @@ class Sentences(nn.Module):
         self.bert = bert.to(device).eval().requires_grad_(False)
 
     def embed(self, texts: list[str]) -> Tensor:
-        """Embed n texts: (n, 384) float32 on the CPU, L2-normalised; each row depends on its own text alone."""
-        found = self._tokenizer(texts, truncation=True, max_length=MOST_TOKENS)["input_ids"]
+        """Embed n texts: (n, 384) float32 on the CPU, L2-normalized; each row depends on its own text alone."""
+        token_ids = self._tokenizer(texts, truncation=True, max_length=MOST_TOKENS)["input_ids"]
         embedded = torch.empty(len(texts), WIDTH)
-        lengths = torch.tensor([-(-len(ids) // PADDED) * PADDED for ids in found])
+        lengths = torch.tensor([-(-len(ids) // PADDED) * PADDED for ids in token_ids])
         for length in sorted(set(lengths.tolist())):
             rows = (lengths == length).nonzero().flatten()
             tokens = torch.zeros(len(rows), 2, length, dtype=torch.int64)
             for row, padded in zip(rows.tolist(), tokens, strict=True):
-                padded[0, : len(found[row])] = torch.tensor(found[row])
-                padded[1, : len(found[row])] = 1
-            embedded[rows] = steadily(self._embed_tokens, tokens, self.device).cpu()
+                padded[0, : len(token_ids[row])] = torch.tensor(token_ids[row])
+                padded[1, : len(token_ids[row])] = 1
+            embedded[rows] = run_batch_invariant(self._embed_tokens, tokens, self.device).cpu()
         return embedded
 
     def _embed_tokens(self, tokens: Tensor) -> Tensor:

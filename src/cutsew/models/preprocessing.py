@@ -1,4 +1,4 @@
-"""How a model's authors make photos into its input, and where that is written down.
+"""How a model's authors make images into its input, and where that is written down.
 
 Mean, standard deviation and interpolation belong to weights, not to a model: open_clip has ViT-L-14 with two means. A
 local checkpoint does not hold them. Each comes from the first of these places that gives it:
@@ -11,8 +11,8 @@ local checkpoint does not hold them. Each comes from the first of these places t
 
 What none of them gives is refused: there is no default.
 
-The authors' resize mode is not followed. Most cut the middle square out of a photo. Here every view is squashed to a
-square, as in the paper: a photo must be seen to its edges, and a crop must show all of its box.
+The authors' resize mode is not followed. Most cut the middle square out of an image. Here every view is squashed to a
+square, as in the paper: an image must be seen to its edges, and a crop must show all of its box.
 
 Nothing here imports torch for open_clip models, so that a refusal comes before the first job.
 """
@@ -26,12 +26,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cutsew.config.base import OpenClipModel
-from cutsew.config.base import Preprocessing as Settings
+from cutsew.config.base import OpenClipModelConfig
+from cutsew.config.base import PreprocessingConfig as Settings
 from cutsew.config.named_models import OPEN_CLIP_CONFIG
-from cutsew.config.networks import TimmStudent
+from cutsew.config.networks import TimmStudentConfig
 from cutsew.errors import UserError
-from cutsew.models.model_tables import PHOTOS, model_config, open_clip_tags, timm_tags
+from cutsew.models.model_tables import IMAGES, model_config, open_clip_tags, timm_tags
 
 RESIZE = "squash"
 INTERPOLATIONS = ("bicubic", "bilinear")
@@ -54,10 +54,10 @@ _EXAMPLE = "{mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5], interpolation: bicubic
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What turns a photo into a model's input: resized to a square, then (x / 255 - mean) / std per channel.
+    """What turns an image into a model's input: resized to a square, then (x / 255 - mean) / std per channel.
 
     Attributes:
-        mean: of red, green and blue, for pixels in [0, 1].
+        mean: per channel (red, green, blue), for pixels in [0, 1].
         std: standard deviation per channel.
         interpolation: bicubic or bilinear, both antialiased.
         source: where it is written down.
@@ -89,7 +89,7 @@ class ModelInput:
     """What must be known of an open_clip model's weights besides their tensors.
 
     Attributes:
-        preprocessing: of photos.
+        preprocessing: of images.
         quick_gelu: whether the towers compute QuickGELU instead of GELU.
         image_size: side of the square input that a configuration next to the weights gives; None for the model's own.
 
@@ -114,7 +114,7 @@ class Source:
     says: Mapping[str, Any]
 
 
-def of_open_clip(settings: OpenClipModel, section: str, config: Source | None = None) -> ModelInput:
+def of_open_clip(settings: OpenClipModelConfig, section: str, config: Source | None = None) -> ModelInput:
     """Find preprocessing and activation of an open_clip model's weights.
 
     Args:
@@ -143,16 +143,18 @@ def of_open_clip(settings: OpenClipModel, section: str, config: Source | None = 
         else:
             yield from _of_local_file(settings, tags, section)
 
-    found = _resolve(places(), (*PHOTOS, "quick_gelu"))
-    if found.missing:
+    resolved = _resolve(places(), (*IMAGES, "quick_gelu"))
+    if resolved.missing:
         if config is None and tags:
             raise UserError(
                 f"{section}.pretrained: {pretrained}: open_clip's weights of {model} differ in"
-                f" {_listed(found.missing)}; set {section}.tag to the tag of those that this file holds"
-                f" ({_few(tags)}), or {section}.{_settings_of(found.missing)}"
+                f" {_listed(resolved.missing)}; set {section}.tag to the tag of those that this file holds"
+                f" ({_few(tags)}), or {section}.{_settings_of(resolved.missing)}"
             )
-        raise UserError(_nothing_says(f"{section}.pretrained: {pretrained or model}", found.missing, section))
-    return ModelInput(found.preprocessing(section), bool(found.values["quick_gelu"]), found.values.get("image_size"))
+        raise UserError(_nothing_says(f"{section}.pretrained: {pretrained or model}", resolved.missing, section))
+    return ModelInput(
+        resolved.preprocessing(section), bool(resolved.values["quick_gelu"]), resolved.values.get("image_size")
+    )
 
 
 def from_config(config: Mapping[str, Any], name: str) -> Source:
@@ -166,22 +168,22 @@ def from_config(config: Mapping[str, Any], name: str) -> Source:
         UserError: what it says cannot be used.
 
     """
-    photos, model = config.get("preprocess_cfg") or {}, config.get("model_cfg") or {}
+    images, model = config.get("preprocess_cfg") or {}, config.get("model_cfg") or {}
     vision = model.get("vision_cfg") or {} if isinstance(model, Mapping) else None
-    if not isinstance(photos, Mapping) or not isinstance(vision, Mapping):
+    if not isinstance(images, Mapping) or not isinstance(vision, Mapping):
         raise UserError(f"{name}: preprocess_cfg or model_cfg is not an object; restore the file of the model")
-    says = _of_photos(photos, name)
+    says = _of_images(images, name)
     if "mean" in says and "std" in says:
         says.setdefault("interpolation", "bicubic")  # open_clip's own default for such a file
     if model:
         says["quick_gelu"] = bool(model.get("quick_gelu", False))
-    size = vision.get("image_size", photos.get("size"))
+    size = vision.get("image_size", images.get("size"))
     if size is not None:
         says["image_size"] = _side(size, name)
     return Source(name, says)
 
 
-def of_timm(settings: TimmStudent, section: str = "student.timm") -> Preprocessing:
+def of_timm(settings: TimmStudentConfig, section: str = "student.timm") -> Preprocessing:
     """Find the preprocessing of a timm model's weights.
 
     Args:
@@ -204,19 +206,19 @@ def of_timm(settings: TimmStudent, section: str = "student.timm") -> Preprocessi
             yield Source(f"tag {next(iter(tags))}", next(iter(tags.values())))
             return
         yield from _of_timm_config(Path(weights).with_name(TIMM_CONFIG), model)
-        yield _of_all(tags, PHOTOS, f"all weights that timm has of {model}")
+        yield _of_all(tags, IMAGES, f"all weights that timm has of {model}")
 
-    found = _resolve(places(), PHOTOS)
-    if found.missing:
+    resolved = _resolve(places(), IMAGES)
+    if resolved.missing:
         tags = timm_tags(model)
         if tags:
             raise UserError(
-                f"{section}.weights: {weights}: timm's weights of {model} differ in {_listed(found.missing)}; set"
+                f"{section}.weights: {weights}: timm's weights of {model} differ in {_listed(resolved.missing)}; set"
                 f" {section}.model to the name with the tag of those that this file holds ({_few(tags)}), or"
-                f" {section}.{_settings_of(found.missing)}"
+                f" {section}.{_settings_of(resolved.missing)}"
             )
-        raise UserError(_nothing_says(f"{section}.weights: {weights}", found.missing, section))
-    return found.preprocessing(section)
+        raise UserError(_nothing_says(f"{section}.weights: {weights}", resolved.missing, section))
+    return resolved.preprocessing(section)
 
 
 @dataclass(frozen=True)
@@ -231,14 +233,14 @@ class _Found:
         interpolation = str(self.values["interpolation"])
         if interpolation not in INTERPOLATIONS:
             raise UserError(
-                f"{self.names['interpolation']}: resizes photos by {interpolation}, which is not among"
+                f"{self.names['interpolation']}: resizes images by {interpolation}, which is not among"
                 f" {', '.join(INTERPOLATIONS)}; set {section}.preprocessing.interpolation to the nearest of them"
             )
         mean, std = (tuple(float(value) for value in self.values[name]) for name in ("mean", "std"))
-        return Preprocessing(mean, std, interpolation, ", ".join(dict.fromkeys(self.names[name] for name in PHOTOS)))
+        return Preprocessing(mean, std, interpolation, ", ".join(dict.fromkeys(self.names[name] for name in IMAGES)))
 
 
-def _resolve(places: Iterable[Source], wanted: tuple[str, ...]) -> _Found:
+def _resolve(places: Iterable[Source], keys: tuple[str, ...]) -> _Found:
     """Take each thing from the first place that gives it; places after that are not opened."""
     values: dict[str, Any] = {}
     names: dict[str, str] = {}
@@ -246,19 +248,19 @@ def _resolve(places: Iterable[Source], wanted: tuple[str, ...]) -> _Found:
         for key, value in place.says.items():
             if key not in values:
                 values[key], names[key] = value, place.name
-        if all(key in values for key in wanted):
+        if all(key in values for key in keys):
             break
-    return _Found(values, names, [key for key in wanted if key not in values])
+    return _Found(values, names, [key for key in keys if key not in values])
 
 
-def _of_settings(settings: OpenClipModel | TimmStudent, section: str) -> Source:
-    own: Settings = settings.preprocessing
-    says = own.model_dump(exclude_none=True)
+def _of_settings(settings: OpenClipModelConfig | TimmStudentConfig, section: str) -> Source:
+    explicit: Settings = settings.preprocessing
+    says = explicit.model_dump(exclude_none=True)
     quick_gelu = getattr(settings, "quick_gelu", None)
     return Source(f"{section}.preprocessing", says if quick_gelu is None else says | {"quick_gelu": quick_gelu})
 
 
-def _of_tag(settings: OpenClipModel, tags: Mapping[str, Mapping[str, Any]], section: str) -> Source:
+def _of_tag(settings: OpenClipModelConfig, tags: Mapping[str, Mapping[str, Any]], section: str) -> Source:
     setting, named = ("pretrained", settings.pretrained or "") if settings.tag is None else ("tag", settings.tag)
     tag = named.lower().replace("-", "_")  # as open_clip reads it
     if tag not in tags:
@@ -267,26 +269,30 @@ def _of_tag(settings: OpenClipModel, tags: Mapping[str, Mapping[str, Any]], sect
         raise UserError(
             f"{section}.{setting}: {settings.model} has no weights {named} (it has: {has}); give one of them{rest}"
         )
-    own = bool(model_config(settings.model).get("quick_gelu"))  # open_clip's models of that name have it whatever
-    return Source(f"tag {tag}", {**tags[tag], "quick_gelu": own or tags[tag]["quick_gelu"]})
+    quick_gelu = bool(
+        model_config(settings.model).get("quick_gelu")
+    )  # open_clip's models of that name have it whatever
+    return Source(f"tag {tag}", {**tags[tag], "quick_gelu": quick_gelu or tags[tag]["quick_gelu"]})
 
 
-def _of_local_file(settings: OpenClipModel, tags: Mapping[str, Mapping[str, Any]], section: str) -> Iterator[Source]:
+def _of_local_file(
+    settings: OpenClipModelConfig, tags: Mapping[str, Mapping[str, Any]], section: str
+) -> Iterator[Source]:
     path, model = Path(settings.pretrained or ""), settings.model
     if not path.is_file():
         raise UserError(f"{section}.pretrained: {path}: no such file; give the path of a checkpoint that is there")
     if _is_openais(path):
         yield Source("OpenAI's archive", OPENAI | {"quick_gelu": True})
-    own = model_config(model)
-    beside = path.with_name(OPEN_CLIP_CONFIG)
-    if beside.is_file():
-        found = _read(beside)
-        says = from_config(found, str(beside))
-        _refuse_another_model(found.get("model_cfg") or {}, own, beside, settings.model, section)
+    expected = model_config(model)
+    config_path = path.with_name(OPEN_CLIP_CONFIG)
+    if config_path.is_file():
+        content = _read(config_path)
+        says = from_config(content, str(config_path))
+        _refuse_another_model(content.get("model_cfg") or {}, expected, config_path, settings.model, section)
         yield says
-    if own.get("quick_gelu") or not tags:
-        yield Source(f"open_clip's {model}", {"quick_gelu": bool(own.get("quick_gelu", False))})
-    yield _of_all(tags, (*PHOTOS, "quick_gelu"), f"all weights that open_clip has of {model}")
+    if expected.get("quick_gelu") or not tags:
+        yield Source(f"open_clip's {model}", {"quick_gelu": bool(expected.get("quick_gelu", False))})
+    yield _of_all(tags, (*IMAGES, "quick_gelu"), f"all weights that open_clip has of {model}")
 
 
 def _is_openais(path: Path) -> bool:
@@ -300,38 +306,38 @@ def _is_openais(path: Path) -> bool:
     return all(name.encode() in names for name in OPENAI_SIZES)
 
 
-def _of_timm_config(beside: Path, model: str) -> Iterator[Source]:
+def _of_timm_config(config_path: Path, model: str) -> Iterator[Source]:
     """Read the config.json of timm's hub format; that of another library is passed over."""
-    if not beside.is_file():
+    if not config_path.is_file():
         return
-    found = _read(beside)
-    photos = found.get("pretrained_cfg")
-    if not isinstance(photos, Mapping):
+    content = _read(config_path)
+    images = content.get("pretrained_cfg")
+    if not isinstance(images, Mapping):
         return
-    arch = found.get("architecture", model)
+    arch = content.get("architecture", model)
     if arch != model:
         raise UserError(
-            f"{beside}: describes {arch}, not {model}; keep each checkpoint in a folder of its own, with its own"
+            f"{config_path}: describes {arch}, not {model}; keep each checkpoint in a folder of its own, with its own"
             f" {TIMM_CONFIG}"
         )
-    yield Source(str(beside), _of_photos(photos, str(beside)))
+    yield Source(str(config_path), _of_images(images, str(config_path)))
 
 
 def _of_all(tags: Mapping[str, Mapping[str, Any]], keys: Iterable[str], name: str) -> Source:
     """Give what all tags agree on."""
     says = {}
     for key in keys:
-        given = {str(tag.get(key)): tag.get(key) for tag in tags.values()}
-        if len(given) == 1:
-            says[key] = next(iter(given.values()))
+        by_text = {str(tag.get(key)): tag.get(key) for tag in tags.values()}
+        if len(by_text) == 1:
+            says[key] = next(iter(by_text.values()))
     return Source(name, {key: value for key, value in says.items() if value is not None})
 
 
-def _of_photos(found: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _of_images(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Take mean, std and interpolation from a JSON object, as far as it gives them."""
     says: dict[str, Any] = {}
     for key in ("mean", "std"):
-        value = found.get(key)
+        value = values.get(key)
         if value is None:
             continue
         numbers = value if isinstance(value, list) else [value] * 3
@@ -339,8 +345,8 @@ def _of_photos(found: Mapping[str, Any], name: str) -> dict[str, Any]:
         if len(numbers) != 3 or not all(sound):
             raise UserError(f"{name}: {key} is {value!r}, not three numbers; restore the file of the model")
         says[key] = numbers
-    if found.get("interpolation") is not None:
-        says["interpolation"] = found["interpolation"]
+    if values.get("interpolation") is not None:
+        says["interpolation"] = values["interpolation"]
     return says
 
 
@@ -353,25 +359,25 @@ def _side(size: object, name: str) -> int:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise UserError(f"{path}: cannot be read as JSON; restore the file of the model, or remove it") from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise UserError(f"{path}: holds no object; restore the file of the model, or remove it")
-    return found
+    return content
 
 
 def _refuse_another_model(
-    theirs: Mapping[str, Any], own: Mapping[str, Any], beside: Path, model: str, section: str
+    theirs: Mapping[str, Any], expected_config: Mapping[str, Any], config_path: Path, model: str, section: str
 ) -> None:
     """Refuse a configuration of another architecture: in a folder of many checkpoints it describes one of them."""
-    pairs = [("embed_dim", theirs.get("embed_dim"), own.get("embed_dim"))]
-    tower, wanted_tower = theirs.get("vision_cfg") or {}, own.get("vision_cfg") or {}
+    pairs = [("embed_dim", theirs.get("embed_dim"), expected_config.get("embed_dim"))]
+    tower, wanted_tower = theirs.get("vision_cfg") or {}, expected_config.get("vision_cfg") or {}
     pairs += [(f"vision_cfg.{name}", tower.get(name), wanted_tower.get(name)) for name in _SAME]
-    for name, there, wanted in pairs:
-        if there is not None and wanted is not None and there != wanted:
+    for name, actual, expected in pairs:
+        if actual is not None and expected is not None and actual != expected:
             raise UserError(
-                f"{beside}: describes another model than {model} ({name} is {there}, not {wanted}); correct"
+                f"{config_path}: describes another model than {model} ({name} is {actual}, not {expected}); correct"
                 f" {section}.model, or keep each checkpoint in a folder of its own, with its {OPEN_CLIP_CONFIG}"
             )
 
@@ -390,8 +396,8 @@ def _nothing_says(what: str, missing: list[str], section: str) -> str:
 
 def _settings_of(missing: list[str]) -> str:
     """Name the settings that give what is missing."""
-    photos, activation = set(missing) & set(PHOTOS), "quick_gelu" in missing
-    return " and ".join([*(["preprocessing"] if photos else []), *(["quick_gelu"] if activation else [])])
+    images, activation = set(missing) & set(IMAGES), "quick_gelu" in missing
+    return " and ".join([*(["preprocessing"] if images else []), *(["quick_gelu"] if activation else [])])
 
 
 def _listed(names: list[str]) -> str:

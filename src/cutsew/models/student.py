@@ -15,20 +15,20 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from safetensors.torch import save as serialised
+from safetensors.torch import save as serialized
 from torch import Tensor, nn
 
-from cutsew.config.base import Channels, Preprocessing, Spread
-from cutsew.config.loading import one_line
+from cutsew.config.base import Channels, PreprocessingConfig, Spread
+from cutsew.config.loading import format_validation_error
 from cutsew.config.named_models import described_as
-from cutsew.config.networks import Student as StudentSettings
+from cutsew.config.networks import StudentConfig as StudentSettings
 from cutsew.config.yaml_file import read_yaml
 from cutsew.errors import UserError
 from cutsew.method.adapter import Adapter
 from cutsew.method.cam import hires_cam
 from cutsew.method.linear_head import LinearHead
-from cutsew.runtime.batching import refuse_not_finite, steadily
-from cutsew.storage.atomic import replacing, write_text
+from cutsew.runtime.batching import require_finite, run_batch_invariant
+from cutsew.storage.atomic import atomic_path, write_text
 from cutsew.storage.zarr_writer import file_digest
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class _Preprocessing(BaseModel):
     std: Spread
 
 
-class Description(BaseModel):
+class ModelSpec(BaseModel):
     """What a student's description holds at least."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
@@ -71,7 +71,7 @@ class Description(BaseModel):
     def weights_are_named(self) -> Self:
         """Refuse one without the digest of its weights: others could be taken for them."""
         if self.adapter_digest is None and (self.weights is None or self.digest is None):
-            raise ValueError("names no weights")
+            raise ValueError("has no weights")
         return self
 
     @model_validator(mode="after")
@@ -86,7 +86,7 @@ class Description(BaseModel):
         return self
 
 
-def read_description(path: Path) -> dict[str, Any]:
+def read_model_spec(path: Path) -> dict[str, Any]:
     """Read model.yaml.
 
     Raises:
@@ -97,9 +97,9 @@ def read_description(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: no such file; it belongs next to the student's weights, so copy both")
     model: dict[str, Any] = read_yaml(path, "a student's description")
     try:
-        Description.model_validate(model)
+        ModelSpec.model_validate(model)
     except ValidationError as error:
-        reason = one_line(error, Description)
+        reason = format_validation_error(error, ModelSpec)
         raise UserError(f"{path}: not a valid model description ({reason}); retrain the student") from None
     return model
 
@@ -107,10 +107,10 @@ def read_description(path: Path) -> dict[str, Any]:
 Logits = npt.NDArray[np.float32]
 
 WEIGHTS = "adapter.safetensors"
-WHOLE = "student.safetensors"
+MERGED_WEIGHTS = "student.safetensors"
 """Backbone and adapter in one file, as `cutsew export` writes them."""
 
-Build = Callable[..., "Backbone"]
+BackboneFactory = Callable[..., "Backbone"]
 """Makes a backbone of its settings, a device and, with a whole student, the tower's tensors."""
 
 
@@ -126,7 +126,7 @@ class Student(nn.Module):
 
     Attributes:
         classes: C names, in the order of the logits.
-        image_size: S, side of the square input in pixels; photos are squashed to it.
+        image_size: S, side of the square input in pixels; images are squashed to it.
         square: that size, and the interpolation.
 
     """
@@ -144,12 +144,12 @@ class Student(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map (B, 3, S, S) uint8 RGB pixels to (B, C) float32 logits; their sigmoid is each class's probability."""
         features = self.backbone(images)
-        return steadily(self.adapter, features, features.device)
+        return run_batch_invariant(self.adapter, features, features.device)
 
     def maps(self, images: Tensor, classes: Tensor) -> Tensor:
-        """Show where each photo's class is seen: HiResCAM on the grid features.
+        """Show where each image's class is seen: HiResCAM on the grid features.
 
-        On the demo's held-out photos the map's peak lies on the class's object in 70 %; with Grad-CAM on the same
+        On the demo's held-out images the map's peak lies on the class's object in 70 %; with Grad-CAM on the same
         features in 44 %, with the last layer's cross-attention, the mean over its heads, in 63 %, by chance in 16 %.
         Attention also marks where a class was searched without success; a gradient only the evidence for it.
 
@@ -170,23 +170,23 @@ class Student(nn.Module):
             (gradients,) = torch.autograd.grad(total, [grid])
             return hires_cam(grid.detach(), gradients)
 
-        return steadily(of, torch.arange(len(images)), features.device).cpu()
+        return run_batch_invariant(of, torch.arange(len(images)), features.device).cpu()
 
     @torch.inference_mode()
     def embed(self, images: Tensor) -> Tensor:
-        """Describe (B, 3, S, S) uint8 photos by what the head pools, (B, width) float32 on the CPU."""
+        """Describe (B, 3, S, S) uint8 images by what the head pools, (B, width) float32 on the CPU."""
         features = self.backbone(images)
-        return steadily(self.adapter.pool, features, features.device).cpu()
+        return run_batch_invariant(self.adapter.pool, features, features.device).cpu()
 
 
-def scored(student: Student, batches: Iterable[Tensor], paths: Sequence[str], bar: "tqdm[Any]") -> Logits:
-    """Score photos batch by batch.
+def predict_batches(student: Student, batches: Iterable[Tensor], paths: Sequence[str], bar: "tqdm[Any]") -> Logits:
+    """Score images batch by batch.
 
     Args:
         student: the classifier.
         batches: in the order of the paths, (B, 3, S, S) uint8, or (B, V, 3, S, S) of V views each.
-        paths: of the n photos, n > 0, to name one by.
-        bar: is moved by every photo.
+        paths: of the n images, n > 0, to name one by.
+        bar: is moved by every image.
 
     Returns:
         (n, C) or (n, V, C) float32 logits.
@@ -195,13 +195,13 @@ def scored(student: Student, batches: Iterable[Tensor], paths: Sequence[str], ba
         UserError: an answer is not finite.
 
     """
-    found: list[Logits] = []
+    logits: list[Logits] = []
     for batch in batches:
         z = student(batch.flatten(0, -4)).cpu().numpy().reshape(*batch.shape[:-3], -1)
-        refuse_not_finite(z, paths[sum(map(len, found)) :], "the student's logits")
-        found.append(z)
+        require_finite(z, paths[sum(map(len, logits)) :], "the student's logits")
+        logits.append(z)
         bar.update(len(batch))
-    return np.concatenate(found)
+    return np.concatenate(logits)
 
 
 def save(
@@ -217,9 +217,9 @@ def save(
         classes: C names.
 
     """
-    with replacing(weights) as draft:
+    with atomic_path(weights) as draft:
         state = {name: value.detach().cpu().contiguous() for name, value in adapter.state_dict().items()}
-        draft.write_bytes(serialised(state))  # save_file would make a file that only its owner can read
+        draft.write_bytes(serialized(state))  # save_file would make a file that only its owner can read
     more = {} if isinstance(adapter, LinearHead) else {"max_grid": adapter.max_grid}
     model = {
         "format": 1,
@@ -234,12 +234,12 @@ def save(
     write_text(weights.with_name(MODEL), yaml.safe_dump(model, sort_keys=False, allow_unicode=True))
 
 
-def load(path: Path | str, device: str = "cpu", build: Build = build_backbone) -> Student:
+def load(path: Path | str, device: str = "cpu", build: BackboneFactory = build_backbone) -> Student:
     """Load a student from model.yaml and the weights next to it.
 
     Args:
-        path: the folder of both, or the file of weights in it: a run's adapter.safetensors, whose backbone is built
-            anew, or the student.safetensors of `cutsew export`, which holds the backbone too.
+        path: the folder of both, or the file of weights in it: a run's adapter.safetensors, whose backbone is rebuilt,
+        or the student.safetensors of `cutsew export`, which holds the backbone too.
         device: cpu or cuda.
         build: makes the backbone from its settings.
 
@@ -250,9 +250,9 @@ def load(path: Path | str, device: str = "cpu", build: Build = build_backbone) -
     """
     path = Path(path)
     folder = path if path.is_dir() else path.parent
-    model = read_description(folder / MODEL)
-    whole = model.get("weights") == WHOLE
-    weights = folder / (WHOLE if whole else WEIGHTS) if path.is_dir() else path
+    model = read_model_spec(folder / MODEL)
+    whole = model.get("weights") == MERGED_WEIGHTS
+    weights = folder / (MERGED_WEIGHTS if whole else WEIGHTS) if path.is_dir() else path
     state = _read_weights(weights, model["digest" if whole else "adapter_digest"])
     described = model["backbone"]
     try:
@@ -260,7 +260,9 @@ def load(path: Path | str, device: str = "cpu", build: Build = build_backbone) -
         settings = StudentSettings.model_validate(named)
         settings = trained_with(settings, model["preprocessing"])
     except ValidationError as error:
-        raise UserError(f"{folder / MODEL}: backbone: {one_line(error, StudentSettings)}; train again") from None
+        raise UserError(
+            f"{folder / MODEL}: backbone: {format_validation_error(error, StudentSettings)}; train again"
+        ) from None
     if whole:
         with described_as(settings.open_clip.model, described.get("architecture")):
             backbone = build(settings, device, _part(state, "backbone."))
@@ -284,8 +286,10 @@ def trained_with(settings: StudentSettings, preprocessing: Mapping[str, Any]) ->
         ValidationError: it says nothing that can be used.
 
     """
-    own = Preprocessing.model_validate({name: preprocessing.get(name) for name in Preprocessing.model_fields})
-    section = getattr(settings, settings.kind).model_copy(update={"preprocessing": own})
+    preprocessing_used = PreprocessingConfig.model_validate(
+        {name: preprocessing.get(name) for name in PreprocessingConfig.model_fields}
+    )
+    section = getattr(settings, settings.kind).model_copy(update={"preprocessing": preprocessing_used})
     return settings.model_copy(update={settings.kind: section})
 
 

@@ -1,7 +1,7 @@
 """TagCLIP (Lin et al., AAAI 2024) on a CLIP vision transformer.
 
 - Looking into a CLIP vision transformer: what each patch shows, and which patches attend to which.
-- TagCLIP (Lin et al., AAAI 2024): a teacher scores the patches of a photo, and then each class's region.
+- TagCLIP (Lin et al., AAAI 2024): a teacher scores the patches of an image, and then each class's region.
 
 Its authors' boxes lose their last row and column of patches, and one box without area ends the second look for all
 classes left; both are taken for slips and not followed here. Position embeddings are resized bicubically, as everywhere
@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, linear, normalize
 
-from cutsew.config.method import TagClip as Settings
+from cutsew.config.method import TagClipConfig as Settings
 from cutsew.errors import UserError, no_patches
 from cutsew.method.tagclip import candidates, coarse_scores, refined_scores, region
 from cutsew.models.clip import resize_position_embedding
 from cutsew.models.clip_teacher import OpenClipTeacher
-from cutsew.runtime.device import number_format
+from cutsew.runtime.device import autocast_factory
 
 
 class PatchTower:
@@ -49,44 +49,44 @@ class PatchTower:
         self.side = teacher.image_size
         self.blocks = len(visual.transformer.resblocks)
         self._visual, self._pixels = visual, teacher.pixels
-        self._computing = number_format(precision, teacher.device, "teacher")
+        self._computing = autocast_factory(precision, teacher.device, "teacher")
 
-    def look(self, photo: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode each patch of a photo, with the last block's attention replaced by its value path.
+    def encode_patches(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode each patch of an image, with the last block's attention replaced by its value path.
 
         Args:
-            photo: (3, H * P, W * P) uint8, P = `patch`, on the teacher's device.
+            image: (3, H * P, W * P) uint8, P = `patch`, on the teacher's device.
 
         Returns:
-            (T, D) features of the T = H * W patches, L2-normalised, and (L - 1, T, T) what they attend to in the
+            (T, D) features of the T = H * W patches, L2-normalized, and (L - 1, T, T) what they attend to in the
             blocks before the last, over heads averaged.
 
         """
         *before, last = self._visual.transformer.resblocks
         seen = []
         with self._computing():
-            tokens = self._tokens(self._pixels(photo[None]))
+            tokens = self._tokens(self._pixels(image[None]))
             for block in before:
                 tokens, attention = _attend(block, tokens, weights=True)
                 seen.append(attention[0, 1:, 1:].float())
             features = self._project(_values_alone(last, tokens)[0, 1:])
         return normalize(features.float(), dim=-1), torch.stack(seen)
 
-    def ask(self, views: Tensor, mine: Tensor) -> Tensor:
+    def encode_masked(self, views: Tensor, masks: Tensor) -> Tensor:
         """Embed views, the class token attending to some patches only; patches attend as always.
 
         Args:
             views: (B, 3, S, S) pixels from 0 to 255, S = `side`, on the teacher's device.
-            mine: (B, T) bool, patches that the class token of each view may attend to.
+            masks: (B, T) bool, patches that the class token of each view may attend to.
 
         Returns:
-            (B, D) features of the class tokens, L2-normalised.
+            (B, D) features of the class tokens, L2-normalized.
 
         """
         blocks = self._visual.transformer.resblocks
-        views_, patches = mine.shape
+        views_, patches = masks.shape
         hidden = views.new_zeros(views_, patches + 1, patches + 1, dtype=torch.float32)
-        hidden[:, 0, 1:].masked_fill_(~mine, -torch.inf)
+        hidden[:, 0, 1:].masked_fill_(~masks, -torch.inf)
         hidden = hidden.repeat_interleave(blocks[0].attn.num_heads, dim=0)
         with self._computing():
             tokens = self._tokens(self._pixels(views))
@@ -96,7 +96,7 @@ class PatchTower:
         return normalize(features.float(), dim=-1)
 
     def _tokens(self, pixels: Tensor) -> Tensor:
-        """Cut normalised (B, 3, height, width) pixels into tokens (B, 1 + T, K), the class token first."""
+        """Cut normalized (B, 3, height, width) pixels into tokens (B, 1 + T, K), the class token first."""
         visual = self._visual
         grid = visual.conv1(pixels)
         cells = grid.flatten(2).transpose(1, 2)
@@ -138,15 +138,15 @@ def _after_attention(block: Any, tokens: Tensor, attended: Tensor) -> Tensor:  #
 
 
 AT_ONCE = 16
-"""Regions of a photo in one call, whatever the batch: the last bits of an answer may depend on it."""
+"""Regions of an image in one call, whatever the batch: the last bits of an answer may depend on it."""
 
 
 class TagClip:
-    """Scores of one photo after another.
+    """Scores of one image after another.
 
     Args:
         tower: that is run.
-        texts: (K, D) embeddings, L2-normalised: the C classes, and behind them what else fills photos; with `sizes`
+        texts: (K, D) embeddings, L2-normalized: the C classes, and behind them what else fills images; with `sizes`
             a row per wording.
         classes: C.
         scale: logit scale.
@@ -169,28 +169,28 @@ class TagClip:
         device: str,
         sizes: Sequence[int] | None = None,
     ) -> None:
-        for name, wanted, there in (
+        for name, requested, available in (
             ("blocks", settings.blocks, tower.blocks - 1),
             ("votes", settings.votes, tower.blocks),
         ):
-            if settings.blocks and wanted > there:
-                raise UserError(f"score.tagclip.{name}: {wanted} of the {there} blocks; lower it")
+            if settings.blocks and requested > available:
+                raise UserError(f"score.tagclip.{name}: {requested} of the {available} blocks; lower it")
         self._tower, self._settings = tower, settings
         self._texts, self._classes, self._scale, self._sizes = texts.to(device), classes, scale, sizes
 
-    def __call__(self, photo: Tensor) -> Tensor:
-        """Score one photo.
+    def __call__(self, image: Tensor) -> Tensor:
+        """Score one image.
 
         Args:
-            photo: (3, H * P, W * P) uint8 of whole patches, on the device.
+            image: (3, H * P, W * P) uint8 of whole patches, on the device.
 
         Returns:
             (2, C) float32: each class's best patch after refinement, in [0, 1], and its probability in the second
             look; NaN where there was none.
 
         """
-        patches, attention = self._tower.look(photo)
-        grid = (photo.shape[1] // self._tower.patch, photo.shape[2] // self._tower.patch)
+        patches, attention = self._tower.encode_patches(image)
+        grid = (image.shape[1] // self._tower.patch, image.shape[2] // self._tower.patch)
         coarse = coarse_scores(patches, self._texts, self._scale, self._sizes)
         refined = refined_scores(coarse, attention, grid, self._settings.blocks, self._settings.votes)
         local, chosen = candidates(refined, self._classes, self._settings.candidates)
@@ -198,17 +198,17 @@ class TagClip:
         rows = chosen.nonzero()[:, 0]
         for start in range(0, len(rows), AT_ONCE):
             part = rows[start : start + AT_ONCE]
-            asked = [self._cut_out(photo, *region(refined[:, c], grid)) for c in part.tolist()]
-            views, mine = (torch.stack(each) for each in zip(*asked, strict=True))
-            answers = coarse_scores(self._tower.ask(views, mine), self._texts, self._scale, self._sizes)
+            regions = [self._cut_out(image, *region(refined[:, c], grid)) for c in part.tolist()]
+            views, masks = (torch.stack(each) for each in zip(*regions, strict=True))
+            answers = coarse_scores(self._tower.encode_masked(views, masks), self._texts, self._scale, self._sizes)
             again[part] = answers[torch.arange(len(part), device=part.device), part]
         return torch.stack([local, again])
 
-    def _cut_out(self, photo: Tensor, box: tuple[int, int, int, int], mine: Tensor) -> tuple[Tensor, Tensor]:
+    def _cut_out(self, image: Tensor, box: tuple[int, int, int, int], mask: Tensor) -> tuple[Tensor, Tensor]:
         """Resize a region to the tower's square view, and the patches in it that are the class's own to its patches."""
         side, patch = self._tower.side, self._tower.patch
         top, left, bottom, right = (edge * patch for edge in box)
-        pixels = photo[None, :, top:bottom, left:right].float()
+        pixels = image[None, :, top:bottom, left:right].float()
         view = interpolate(pixels, size=(side, side), mode="bilinear", align_corners=False)[0]
-        kept = interpolate(mine[None, None].float(), size=(side // patch, side // patch), mode="nearest")
-        return view, kept.flatten() > 0
+        resized = interpolate(mask[None, None].float(), size=(side // patch, side // patch), mode="nearest")
+        return view, resized.flatten() > 0

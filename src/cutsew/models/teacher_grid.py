@@ -13,11 +13,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from cutsew.config.method import STRIDE, Windows
+from cutsew.config.method import STRIDE, WindowsConfig
 from cutsew.errors import UserError
-from cutsew.method.cam import Tap, grad_cam
+from cutsew.method.cam import ActivationHook, grad_cam
 from cutsew.method.windows import WindowAttentionPool, pool_windows, window_boxes
-from cutsew.runtime.batching import steadily
+from cutsew.runtime.batching import run_batch_invariant
 
 
 @dataclass(frozen=True)
@@ -77,14 +77,14 @@ def class_maps(
 ) -> Tensor:
     """Show where in each view its class is seen: Grad-CAM of the cosine with the class less its mean over all classes.
 
-    What all classes have in common ("a photo of") would otherwise lead: on the demo's held-out photos the map's peak
+    What all classes have in common ("a photo of") would otherwise lead: on the demo's held-out images the map's peak
     lies on the class's object in 28 % with this score, in 20 % with the logit of Eq. 4 and in 4 % with the cosine.
 
     Args:
-        embed: from (b, 3, S, S) uint8 views on the device to (b, D), L2-normalised, differentiable.
+        embed: from (b, 3, S, S) uint8 views on the device to (b, D), L2-normalized, differentiable.
         grid: of the model that `embed` runs.
         images: (B, 3, S, S) uint8.
-        texts: (C, D) embeddings of all classes, and of background words where there are any, L2-normalised. Of a
+        texts: (C, D) embeddings of all classes, and of background words where there are any, L2-normalized. Of a
             single text the cosine itself is taken.
         classes: (B,) int64, one class of each view.
         device: cpu or cuda.
@@ -96,25 +96,25 @@ def class_maps(
     common = texts.mean(dim=0) if len(texts) > 1 else torch.zeros_like(texts[0])
     directions = (texts - common)[classes]
 
-    with Tap(grid.layer, entering=grid.entering) as tap:
+    with ActivationHook(grid.layer, entering=grid.entering) as tap:
 
         def of(rows: Tensor) -> Tensor:
-            views, wanted = images[rows.cpu()].to(device), directions[rows.cpu()].to(device)
-            features, gradients = tap.gradients(lambda: (embed(views) * wanted).sum(dim=-1))
+            views, expected = images[rows.cpu()].to(device), directions[rows.cpu()].to(device)
+            features, gradients = tap.gradients(lambda: (embed(views) * expected).sum(dim=-1))
             return grad_cam(grid.lay_out(features), grid.lay_out(gradients))
 
-        return steadily(of, torch.arange(len(images)), device).cpu()
+        return run_batch_invariant(of, torch.arange(len(images)), device).cpu()
 
 
 class WindowEmbedder:
-    """Embeds all windows of photos in one pass of the tower.
+    """Embeds all windows of images in one pass of the tower.
 
     Attributes:
-        image_size: side of the photo as the tower sees it, in pixels.
+        image_size: side of the image as the tower sees it, in pixels.
 
     """
 
-    def __init__(self, windows: Windows, image_size: int) -> None:
+    def __init__(self, windows: WindowsConfig, image_size: int) -> None:
         refusal = windows.lacks_places(image_size)
         if refusal is not None:
             raise UserError(refusal)
@@ -125,22 +125,22 @@ class WindowEmbedder:
         self._device = "cpu"
 
     def run_with(self, embed: Callable[[Tensor], Tensor], device: str) -> "WindowEmbedder":
-        """Set what maps (B, 3, S, S) uint8 photos on `device` to (B, M, D) embeddings, L2-normalized."""
+        """Set what maps (B, 3, S, S) uint8 images on `device` to (B, M, D) embeddings, L2-normalized."""
         self._embed, self._device = embed, device
         return self
 
     def embed_images(self, images: Tensor) -> Tensor:
-        """Embed the windows of (B, 3, S, S) uint8 photos: (B, M, D) float32 on the CPU."""
+        """Embed the windows of (B, 3, S, S) uint8 images: (B, M, D) float32 on the CPU."""
         assert self._embed is not None
-        return steadily(self._embed, images, self._device).cpu()
+        return run_batch_invariant(self._embed, images, self._device).cpu()
 
     def boxes(self, width: int, height: int) -> npt.NDArray[np.float32]:
-        """Return the region of a photo under each window, (M, 5), in pixels of the photo."""
+        """Return the region of an image under each window, (M, 5), in pixels of the image."""
         return window_boxes(width, height, self.grid, self.size, self.count)
 
 
 class ClipWindows(nn.Module):
-    """The windows of an open_clip visual tower behind its preprocessing: uint8 photos to (B, M, D)."""
+    """The windows of an open_clip visual tower behind its preprocessing: uint8 images to (B, M, D)."""
 
     def __init__(self, visual: Any, pixels: nn.Module, windows: WindowEmbedder) -> None:  # noqa: ANN401
         super().__init__()
@@ -156,7 +156,7 @@ class ClipWindows(nn.Module):
             )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map (B, 3, S, S) uint8 photos to (B, M, D)."""
+        """Map (B, 3, S, S) uint8 images to (B, M, D)."""
         visual, x = self.visual, self.pixels(images)
         if self.attention is not None:
             x = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(x)))))
@@ -171,9 +171,9 @@ class ClipWindows(nn.Module):
 
 
 def is_convolutional(trunk: Any) -> bool:  # noqa: ANN401 - timm's classes share no type
-    """Tell whether a timm model is convolutional throughout and pools its last (B, K, H, W) grid by the mean.
+    """Check whether a timm model is convolutional throughout and pools its last (B, K, H, W) grid by the mean.
 
-    Where anything attends, every cell has seen the whole photo, and windows all say what the whole says.
+    Where anything attends, every cell has seen the whole image, and windows all say what the whole says.
     """
     attends = any("attention" in type(module).__name__.lower() for module in trunk.modules())
     pools = [module for module in trunk.modules() if type(module).__name__ == "SelectAdaptivePool2d"]

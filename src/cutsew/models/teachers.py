@@ -1,7 +1,7 @@
 """Vision-language models that score classes in an image.
 
 - What every teacher can do.
-- Vision-language models that name what a photo shows.
+- Vision-language models that name what an image shows.
 """
 
 from collections.abc import Callable
@@ -9,8 +9,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from cutsew.config.method import Windows
-from cutsew.config.networks import Teacher as Settings
+from cutsew.config.method import WindowsConfig
+from cutsew.config.networks import TeacherConfig as Settings
 from cutsew.models.preprocessing import Preprocessing
 from cutsew.models.teacher_grid import WindowEmbedder
 
@@ -21,7 +21,7 @@ class Teacher(Protocol):
     Attributes:
         width: D, of an embedding.
         image_size: side of its square views, in pixels.
-        preprocessing: of photos; its interpolation is what views must be cut with.
+        preprocessing: of images; its interpolation is what views must be cut with.
         logit_scale: factor of the cosine before the softmax over the classes (Eq. 3), or before the sigmoid.
         logit_bias: added to scale * cosine by a model trained with a sigmoid loss; None for one trained with a softmax.
         weights_digest: SHA-256 of its weights.
@@ -42,7 +42,7 @@ class Teacher(Protocol):
             images: (B, 3, S, S) uint8 with S = `image_size`.
 
         Returns:
-            (B, D) float32 on the CPU, L2-normalised. On a CPU a row depends on its own view alone, bit for bit.
+            (B, D) float32 on the CPU, L2-normalized. On a CPU a row depends on its own view alone, bit for bit.
 
         """
 
@@ -63,7 +63,7 @@ class Teacher(Protocol):
 
         Args:
             images: (B, 3, S, S) uint8 with S = `image_size`.
-            texts: (C, D) embeddings of all classes, and of background words where there are any, L2-normalised.
+            texts: (C, D) embeddings of all classes, and of background words where there are any, L2-normalized.
             classes: (B,) int64, one class of each view.
 
         Returns:
@@ -72,10 +72,10 @@ class Teacher(Protocol):
         """
 
     def embed_texts(self, texts: list[str]) -> Tensor:
-        """Embed texts: (n, D) float32 on the CPU, L2-normalised."""
+        """Embed texts: (n, D) float32 on the CPU, L2-normalized."""
 
-    def windows(self, settings: Windows) -> WindowEmbedder:
-        """Return what embeds the windows of a photo's last grid in one pass of the tower.
+    def windows(self, settings: WindowsConfig) -> WindowEmbedder:
+        """Return what embeds the windows of an image's last grid in one pass of the tower.
 
         Raises:
             UserError: the tower's pooling is not known for windows, or the grid has too few places.

@@ -139,17 +139,17 @@ def state_of(module: Record, registered: dict[str, set[str]] | None = None) -> d
     state: dict[str, Tensor] = {}
     pending, visited = [("", module)], 0
     while pending:
-        prefix, found = pending.pop()
+        prefix, result = pending.pop()
         visited += 1
         if visited > _MOST_MODULES or prefix.count(".") > _DEEPEST:
             raise UnreadableError("is damaged; download it again")
-        values = found.values
-        if found.is_module:
+        values = result.values
+        if result.is_module:
             transient = values.get("_non_persistent_buffers_set") or ()
             kinds = [values.get(kind) for kind in ("_parameters", "_buffers", "_modules")]
             values = {name: part for kind in kinds if isinstance(kind, dict) for name, part in kind.items()}
             values = {name: part for name, part in values.items() if name not in transient}
-        names = (registered or {}).get(found.kind, values.keys())
+        names = (registered or {}).get(result.kind, values.keys())
         for name, value in values.items():
             if isinstance(value, Tensor) and name in names:
                 state[f"{prefix}{name}"] = value
@@ -246,29 +246,29 @@ def _read_zip(stream: BinaryIO) -> object:
             raise UnreadableError("is a zip archive, but not one by torch.save; give the file of weights itself")
         if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
             raise UnreadableError("was saved on a big-endian machine; save it again on a little-endian one")
-        known: dict[tuple[str, torch.dtype], Tensor] = {}
+        storages: dict[tuple[str, torch.dtype], Tensor] = {}
 
         def storage(key: str, dtype: torch.dtype, count: int) -> Tensor:
-            if (key, dtype) not in known:
+            if (key, dtype) not in storages:
                 content = bytearray(archive.read(f"{root}data/{key}"))  # writable, so that torch takes it as it is
-                known[key, dtype] = torch.frombuffer(content, dtype=dtype, count=count) if count else _empty(dtype)
-            return known[key, dtype]
+                storages[key, dtype] = torch.frombuffer(content, dtype=dtype, count=count) if count else _empty(dtype)
+            return storages[key, dtype]
 
-        found = _Unpickler(io.BytesIO(archive.read(f"{root}data.pkl")), storage).load()
-        if f"{root}constants.pkl" in names and isinstance(found, Record):
-            return state_of(found, _registered(archive, f"{root}code/"))
-        return found
+        result = _Unpickler(io.BytesIO(archive.read(f"{root}data.pkl")), storage).load()
+        if f"{root}constants.pkl" in names and isinstance(result, Record):
+            return state_of(result, _registered(archive, f"{root}code/"))
+        return result
 
 
 def _registered(archive: zipfile.ZipFile, root: str) -> dict[str, set[str]]:
     """Read from TorchScript's source which attributes of each class are parameters or buffers."""
-    found = {}
+    objects = {}
     for path in archive.namelist():
         if path.startswith(root) and path.endswith(".py"):
             module = path.removeprefix(root).removesuffix(".py").replace("/", ".")
             for name, *lists in _SCRIPTED.findall(archive.read(path).decode()):
-                found[f"{module}.{name}"] = {part for text in lists for part in re.findall(r'"([^"]*)"', text)}
-    return found
+                objects[f"{module}.{name}"] = {part for text in lists for part in re.findall(r'"([^"]*)"', text)}
+    return objects
 
 
 class _Bounded:
@@ -285,14 +285,14 @@ class _Bounded:
 def _read_stream(stream: io.BufferedReader, size: int) -> object:
     """Read the format before torch 1.6: pickles, the last of which lists the storages that follow it."""
     stream.seek(0)
-    bounded, known = _Bounded(stream, size), dict[str, Tensor]()
+    bounded, storages = _Bounded(stream, size), dict[str, Tensor]()
 
     def storage(key: str, dtype: torch.dtype, count: int) -> Tensor:
-        if key not in known:
-            if count * dtype.itemsize + sum(values.nbytes for values in known.values()) > size:
+        if key not in storages:
+            if count * dtype.itemsize + sum(values.nbytes for values in storages.values()) > size:
                 raise EOFError
-            known[key] = torch.empty(count, dtype=dtype)
-        return known[key]
+            storages[key] = torch.empty(count, dtype=dtype)
+        return storages[key]
 
     first = _Unpickler(bounded).load()
     if first != _LEGACY_MAGIC:  # a pickle by itself
@@ -300,16 +300,16 @@ def _read_stream(stream: io.BufferedReader, size: int) -> object:
     _Unpickler(bounded).load()  # version of the protocol
     if not _Unpickler(bounded).load()["little_endian"]:
         raise UnreadableError("was saved on a big-endian machine; save it again on a little-endian one")
-    found = _Unpickler(bounded, storage).load()
+    result = _Unpickler(bounded, storage).load()
     listed = _Unpickler(bounded).load()
-    if set(map(str, listed)) != known.keys():
+    if set(map(str, listed)) != storages.keys():
         raise EOFError
     for key in listed:
-        values = known[str(key)]
+        values = storages[str(key)]
         content = memoryview(values.view(torch.uint8).numpy().data)
         if int.from_bytes(stream.read(8), "little") != values.numel() or stream.readinto(content) != len(content):
             raise EOFError
-    return found
+    return result
 
 
 def _empty(dtype: torch.dtype) -> Tensor:

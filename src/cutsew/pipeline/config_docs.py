@@ -237,11 +237,11 @@ def _documented(values: Mapping[str, Any], rows: list[Setting], prefix: str, kin
 def _other_kinds(section: Setting, kind: str, rows: list[Setting], indent: str) -> Iterator[str]:
     """Write the settings and defaults of a section's other kinds as comments."""
     here = [row for row in rows if row.name.rpartition(".")[0] == section.name and row.only]
-    own = {
+    local_values = {
         one: {row.name.rpartition(".")[2]: _default(row, rows) for row in here if one in row.only}
         for one in section.kinds
     }
-    others = {one: settings for one, settings in own.items() if one == kind or settings != own[kind]}
+    others = {one: settings for one, settings in local_values.items() if one == kind or settings != local_values[kind]}
     if len(others) > 1:
         yield f"{indent}# what each {section.by} has of its own, with its defaults:"
         yield from (f"{indent}#   {_inline({section.by: one, **settings})}" for one, settings in others.items())

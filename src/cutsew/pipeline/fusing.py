@@ -3,27 +3,35 @@
 import numpy as np
 import numpy.typing as npt
 
-from cutsew.config.method import CdulFusion, Fuse, GatedFusion, MaxFusion, MeanFusion, SoftFusion, StandardFusion
+from cutsew.config.method import (
+    CdulFusionConfig,
+    Fuse,
+    GatedFusionConfig,
+    MaxFusionConfig,
+    MeanFusionConfig,
+    SoftFusionConfig,
+    StandardFusionConfig,
+)
 from cutsew.method.fuse import fuse as fuse_views
 from cutsew.method.fuse import fuse_cdul, fuse_gated, fuse_mean, fuse_soft, fuse_standard
 from cutsew.method.score import Floats
-from cutsew.method.soften import soften
+from cutsew.method.soften import rescale_temperature
 from cutsew.storage.zarr_layout import Answers
 
 FOUND = {"soft": "soften", "standard": "shift"}
-"""Rule -> the number that it needs and that is found from many photos, as fused.zarr's record names it."""
+"""Rule -> the number that it needs and that is found from many images, as fused.zarr's record names it."""
 
 
-def fuse_by(
-    rule: Fuse, whole: Floats, crops: Floats, found: float, epsilon: float, answers: Answers
+def fuse_by_rule(
+    rule: Fuse, whole: Floats, crops: Floats, temperature: float, epsilon: float, answers: Answers
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
     """Fuse the answers of all views by the rule of the settings.
 
     Args:
         rule: settings; `passes` and `soften` are not read.
-        whole: (n, C) logits of the whole photos.
+        whole: (n, C) logits of the whole images.
         crops: (M, n, C) of those crops that are fused.
-        found: softening of rule soft, or what rule standard subtracts from its sum; see FOUND.
+        temperature: softening of rule soft, or what rule standard subtracts from its sum; see FOUND.
         epsilon: clamp of a softmax's probabilities.
         answers: what kind of logits they are.
 
@@ -33,21 +41,24 @@ def fuse_by(
     """
     clamp = epsilon if answers.activation == "softmax" else None
     match rule:
-        case MaxFusion():
+        case MaxFusionConfig():
             return fuse_views(whole, crops, rule.alpha, rule.space, clamp)
-        case GatedFusion():
+        case GatedFusionConfig():
             return fuse_gated(whole, crops, rule.gate)
-        case MeanFusion():
+        case MeanFusionConfig():
             return fuse_mean(whole, crops, clamp)
-        case CdulFusion():
+        case CdulFusionConfig():
             return fuse_cdul(whole, crops, rule.zeta, clamp)
-        case SoftFusion():
-            softened = softened_by(whole, found, epsilon, answers), softened_by(crops, found, epsilon, answers)
+        case SoftFusionConfig():
+            softened = (
+                softened_by(whole, temperature, epsilon, answers),
+                softened_by(crops, temperature, epsilon, answers),
+            )
             return fuse_soft(*softened, rule.alpha, rule.tau, rule.anchor)
-        case StandardFusion():
+        case StandardFusionConfig():
             compared = similarities(whole, answers), similarities(crops, answers)
             z, winner = fuse_standard(*compared, rule.tau)
-            return z - np.float32(found), winner
+            return z - np.float32(temperature), winner
 
 
 def similarities(z: Floats, answers: Answers) -> Floats:
@@ -59,4 +70,4 @@ def softened_by(z: Floats, factor: float, epsilon: float, answers: Answers) -> F
     """Soften (..., C) logits: a softmax is computed at another logit scale, a sigmoid's logits are multiplied."""
     if answers.activation == "sigmoid":
         return factor * z.astype(np.float64)
-    return soften(z, factor, epsilon, rest=answers.background > 0)
+    return rescale_temperature(z, factor, epsilon, rest=answers.background > 0)

@@ -9,9 +9,9 @@ class Stage:
 
     Attributes:
         summary: one line for the command line's help.
-        version: raised when the stage's numbers change, so that its artefacts are made again; guarded by a golden test.
+        version: raised when the stage's numbers change, so that its artifacts are made again; guarded by a golden test.
         reads: dotted names of the settings that it reads; they stand in its rule's params.
-        after: stages whose artefacts it reads.
+        after: stages whose artifacts it reads.
         command: the stage whose command its rule calls, where that is not its own.
 
     """
@@ -31,8 +31,8 @@ STAGES: dict[str, Stage] = {
         "List, check and shard the images.",
         2,
         ("dataset.kind", "dataset.root", "dataset.on_bad_image", "dataset.test", "dataset.shard_size")
-        + ("dataset.voc", "dataset.coco", "dataset.nus", "dataset.unlabelled")
-        + ("dataset.benchmark", "dataset.protocol", "dataset.reduced", "teacher.scores"),
+        + ("dataset.voc", "dataset.coco", "dataset.nus", "dataset.unannotated")
+        + ("dataset.benchmark", "dataset.protocol", "dataset.allow_incomplete", "teacher.scores"),
         ("demo_world", "download"),
     ),
     "truth": Stage(
@@ -71,7 +71,7 @@ STAGES: dict[str, Stage] = {
     ),
     "tagclip": Stage(
         "Score the patches of one shard's images and re-score each class's region (TagCLIP).",
-        2,
+        3,
         ("teacher.kind", "teacher.precision", "teacher.open_clip", "dataset.shard_size")
         + tuple(f"score.tagclip.{name}" for name in ("background", "patches", "blocks", "votes", "candidates")),
         ("manifest", "text", "tiny_clip"),
@@ -116,21 +116,21 @@ STAGES: dict[str, Stage] = {
     "predict": Stage(
         "Classify images with a trained student: files, folders or the held-out split.", 2, (), ("train",)
     ),
-    "tiles": Stage("Score the held-out images with test-time tiling.", 1, (), ("train",)),
+    "tiles": Stage("Score the held-out images with test-time tiling.", 2, (), ("train",)),
     "ensemble": Stage(
         "Ensemble the student's logits with the fused teacher's.",
-        1,
+        2,
         ("fuse.passes", "score.rule"),
         ("score", "import_scores", "fuse", "train", "predict"),
     ),
     "thresholds": Stage(
         "Suggest per-class decision thresholds.",
-        1,
-        ("thresholds", "targets.count"),
+        2,
+        ("thresholds", "targets.labels_per_image"),
         ("score", "import_scores", "train", "predict"),
     ),
     "labels_table": Stage(
-        "Write every photo's labels and probabilities as CSV and Parquet.",
+        "Write every image's labels and probabilities as CSV and Parquet.",
         1,
         ("evaluate.threshold",),
         ("corrections", "correct", "fuse", "train", "predict", "tiles", "ensemble", "thresholds"),
@@ -159,7 +159,7 @@ STAGES: dict[str, Stage] = {
     ),
     "evaluate": Stage(
         "Evaluate every stage.",
-        3,
+        4,
         ("evaluate", "predict"),
         ("truth", "predict", "tiles", "ensemble", "thresholds", "reference_predict"),
     ),

@@ -46,17 +46,17 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
 LAST_FILES = {"report": "report.html", "labels_table": "labels.csv"}
 """By stage, the files of a run that its target names: no other file depends on them."""
 
-SEALED_BY = {"encode": "seal", "tagclip": "seal_tagclip"}
+FINALIZED_BY = {"encode": "seal", "tagclip": "seal_tagclip"}
 """Stage whose jobs write one shard's chunk files each -> the stage that writes their Zarr's metadata last."""
 
 
 SWEEPS = "sweeps"
 """Folder of a dataset that holds tables over many runs."""
 FEATURES = "features"
-"""Folder of a dataset that holds kept features of trainings: a cache, no artefact."""
+"""Folder of a dataset that holds cached features of trainings: a cache, no artifact."""
 
 
-def needed(config: Config) -> set[str]:
+def required_stages(config: Config) -> set[str]:
     """Name the stages that a run of these settings needs."""
     stages = {"manifest", "fuse", "correct", "labels_table", "evaluate", "report"}
     stages |= {"import_scores"} if config.teacher.kind == "scores" else {"text", "encode", "seal", "score"}
@@ -64,7 +64,7 @@ def needed(config: Config) -> set[str]:
     if config.student.kind != "none":
         stages |= {"train", "predict", "thresholds"} | ({"select"} if config.sew.enabled else set())
         stages |= {"explain"} if config.explain.pairs and config.teacher.kind != "scores" else set()
-        stages |= {"targets"} if config.targets.count is not None else set()
+        stages |= {"targets"} if config.targets.labels_per_image is not None else set()
         stages |= {"override"} if config.labels.overrides is not None else set()
         stages |= {"tiles"} if config.predict.tiles else set()
         stages |= {"ensemble"} if config.predict.ensemble == "teacher" else set()

@@ -1,4 +1,4 @@
-"""Which settings made an artefact of a run, and so which run's folder holds it.
+"""Which settings made an artifact of a run, and so which run's folder holds it.
 
 Runs share what they have in common: a stage whose settings, its ancestors' included, equal those of an earlier run is
 read from that run's folder.
@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from cutsew.config import Config, load_runs, override
 from cutsew.config.loading import BASE
-from cutsew.config.method import CropsPerJob, Cut, RandomCrops, TileGrid, Tiles, WindowGrid
+from cutsew.config.method import (
+    CropsPerJobConfig,
+    Cut,
+    RandomCropsConfig,
+    TileGridConfig,
+    TilesConfig,
+    WindowGridConfig,
+)
 from cutsew.config.named_models import HUB, OPEN_CLIP_CONFIG, local_files
 from cutsew.config.schema import more_passes_than_cut
 from cutsew.errors import UserError, printable
@@ -34,11 +41,11 @@ SHIPPED = "demo"
 """What `pretrained` says for the tiny CLIP that the package carries."""
 
 REBUILT = "cutsew-tiny.safetensors"
-"""File of the tiny CLIP that the workflow trains anew, in the base run's folder."""
+"""File of the tiny CLIP that the workflow retrains, in the base run's folder."""
 
 
-PLAIN = {"sew.enabled": False, "train.em_weight": 0.0, "train.correct_after": False}
-"""Settings of a reference student's training: on plain photos, its labels left as they are."""
+REFERENCE_OVERRIDES = {"sew.enabled": False, "train.em_weight": 0.0, "train.correct_refined": False}
+"""Settings of a reference student's training: on plain images, its labels left as they are."""
 
 LABELED_BY = {"pseudo": "correct", "fused": "fuse"}
 """`train.labels` -> the stage that makes them; zero-shot labels are scored or imported."""
@@ -51,7 +58,7 @@ CONVOLUTIONAL = ("convnext", "efficientnet")
 
 SMALL = 0.88
 """Side of a tile against that of a vision transformer's own grid where the layout is automatic: nine such tiles that do
-not overlap, and the whole photo, take about 8 views' work, and made better labels than 20 random crops."""
+not overlap, and the whole image, take about 8 views' work, and made better labels than 20 random crops."""
 
 WEIGHTS_OF: dict[str, tuple[str, ...]] = {
     "text": ("teacher",),
@@ -63,12 +70,12 @@ WEIGHTS_OF: dict[str, tuple[str, ...]] = {
 }
 """Stage -> sections of the settings whose weights it loads; others read them from what these made."""
 
-APART = {"encode": ("cut.passes",)}
-"""Settings that part two runs' artefacts of a stage although no job reads them: each views.zarr has one M."""
+CACHE_KEY_EXTRAS = {"encode": ("cut.passes",)}
+"""Settings that part two runs' artifacts of a stage although no job reads them: each views.zarr has one M."""
 
 
 class Plan:
-    """Where every run's artefacts are and what settings made them.
+    """Where every run's artifacts are and what settings made them.
 
     Args:
         raw: settings as read from the config file.
@@ -92,7 +99,7 @@ class Plan:
 
     def settings(self, run: str, stage: str) -> dict[str, Any]:
         """Return the settings that a stage reads, nested as in the config file."""
-        return self._chosen(run, STAGES[stage].reads, PLAIN if stage == "reference_train" else {})
+        return self._chosen(run, STAGES[stage].reads, REFERENCE_OVERRIDES if stage == "reference_train" else {})
 
     def _chosen(self, run: str, names: tuple[str, ...], replaced: Mapping[str, Any]) -> dict[str, Any]:
         dumped = override(self.runs[run].model_dump(mode="json"), replaced)
@@ -114,12 +121,12 @@ class Plan:
         """Return a stage's version and settings as the JSON that its rule's params hold and its command is given."""
         return json.dumps({"version": STAGES[stage].version, **self.settings(run, stage)}, ensure_ascii=False)
 
-    def owner(self, run: str, stage: str) -> str:
-        """Name the first run whose artefact of a stage is made with the same settings, ancestors' included."""
+    def source_run(self, run: str, stage: str) -> str:
+        """Name the first run whose artifact of a stage is made with the same settings, ancestors' included."""
         key = (run, stage)
         if key not in self._owners:
-            wanted = self.signature(run, stage)
-            self._owners[key] = next(r for r in self.runs if self.signature(r, stage) == wanted)
+            expected = self.signature(run, stage)
+            self._owners[key] = next(r for r in self.runs if self.signature(r, stage) == expected)
         return self._owners[key]
 
     def signature(self, run: str, stage: str) -> str:
@@ -132,8 +139,8 @@ class Plan:
         content = [self.params(run, stage), *(self.signature(run, earlier) for earlier in self._after(run, stage))]
         if stage == "override":
             content.append(self._corrections_trained_on(run))
-        if stage in APART:
-            content.append(json.dumps(self._chosen(run, APART[stage], {})))
+        if stage in CACHE_KEY_EXTRAS:
+            content.append(json.dumps(self._chosen(run, CACHE_KEY_EXTRAS[stage], {})))
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def _after(self, run: str, stage: str) -> tuple[str, ...]:
@@ -150,7 +157,7 @@ class Plan:
         if stage == "train" and not config.sew.enabled:
             unread.add("select")
         if stage == "override":
-            unread.add("corrections")  # those of held-out photos make no difference: see _digest
+            unread.add("corrections")  # those of held-out images make no difference: see _digest
         return tuple(earlier for earlier in STAGES[stage].after if earlier not in unread)
 
     def labels_read(self, run: str, stage: str, corrected: bool) -> str:
@@ -159,13 +166,13 @@ class Plan:
         Args:
             run: a run.
             stage: the stage that reads.
-            corrected: whether a human's corrections change labels of training photos.
+            corrected: whether a human's corrections change labels of training images.
 
         """
         config = self.runs[run]
         if stage == "train" and corrected:
             return "override"
-        if stage != "targets" and config.targets.count is not None:
+        if stage != "targets" and config.targets.labels_per_image is not None:
             return "targets"
         return LABELED_BY.get(config.train.labels) or self.scored_by(run)
 
@@ -174,39 +181,39 @@ class Plan:
         return "import_scores" if self.runs[run].teacher.kind == "scores" else "score"
 
     def _corrections_trained_on(self, run: str) -> str:
-        """Tell training on corrections apart from other such trainings and from training without; empty for the latter.
+        """Return what distinguishes training on these corrections from other trainings; empty without corrections.
 
-        Asked once, so that the folders of one plan agree. Where the photos are yet to be listed, the file stands for
+        Computed once, so that the folders of one plan agree. Where the images are yet to be listed, the file stands for
         what is in it.
         """
         if run not in self._trained_on:
             file = self.runs[run].labels.overrides
-            known = file is None or self._lists_photos(run)
+            known = file is None or self._lists_images(run)
             self._trained_on[run] = self.training_corrections(run) if known else f"{file}"
         return self._trained_on[run]
 
-    def _lists_photos(self, run: str) -> bool:
-        """Tell whether there is a manifest, made with the run's settings."""
+    def _lists_images(self, run: str) -> bool:
+        """Check whether there is a manifest, made with the run's settings."""
         manifest = self.on_disk(run, "manifest") / "images.parquet"
         record = manifest.with_suffix(".json")
         if not (manifest.is_file() and record.is_file()):
             return False
-        made = read_record(record, "settings")
-        return bool(made == json.loads(self.params(run, "manifest")))
+        result = read_record(record, "settings")
+        return bool(result == json.loads(self.params(run, "manifest")))
 
     def training_corrections(self, run: str) -> str:
-        """Digest a run's corrections of training photos; empty where there are none, or no manifest yet."""
+        """Digest a run's corrections of training images; empty where there are none, or no manifest yet."""
         table = self.corrections(run)
         return "" if table is None else digest_of(table[table["split"] == "train"])
 
     def trains_on_corrections(self, run: str) -> bool:
-        """Tell whether a human corrected labels of training photos; assumed as long as there is no manifest."""
+        """Check whether a human corrected labels of training images; assumed as long as there is no manifest."""
         if self.runs[run].labels.overrides is None:
             return False
         return self.corrections(run) is None or bool(self.training_corrections(run))
 
     def corrections(self, run: str) -> "pd.DataFrame | None":
-        """Read a run's corrections with the split of their photos; None where there are none, or no manifest yet."""
+        """Read a run's corrections with the split of their images; None where there are none, or no manifest yet."""
         file, manifest = self.runs[run].labels.overrides, self.on_disk(run, "manifest") / "images.parquet"
         if file is None or not (file.is_file() and manifest.is_file()):
             return None
@@ -220,8 +227,8 @@ class Plan:
         if table is None:
             return ""
         train = int((table["split"] == "train").sum())
-        told = in_words(train, len(table) - train, student=config.student.kind != "none")
-        return f"labels.overrides: {printable(str(config.labels.overrides))}: {told}"
+        message = in_words(train, len(table) - train, student=config.student.kind != "none")
+        return f"labels.overrides: {printable(str(config.labels.overrides))}: {message}"
 
     def weights(self, run: str, stage: str) -> list[Path]:
         """Name the files on this machine that a stage reads weights and their preprocessing from.
@@ -229,20 +236,20 @@ class Plan:
         Those that the workflow makes are left out.
         """
         config = self.runs[run]
-        found: list[Path] = []
+        paths: list[Path] = []
         for section in WEIGHTS_OF.get(stage, ()):
             model = getattr(config, section)
             if model.kind == "timm":
-                found += _local(model.timm.weights, TIMM_CONFIG)
+                paths += _local(model.timm.weights, TIMM_CONFIG)
             elif model.kind == "open_clip" and model.open_clip.pretrained is None:
-                found += local_files(model.open_clip.model)
+                paths += local_files(model.open_clip.model)
             elif model.kind == "open_clip" and Path(model.open_clip.pretrained).name != REBUILT:
-                found += _local(model.open_clip.pretrained, OPEN_CLIP_CONFIG)
-        return [*found, *(shard for file in found if file.name.endswith(".index.json") for shard in _shards(file))]
+                paths += _local(model.open_clip.pretrained, OPEN_CLIP_CONFIG)
+        return [*paths, *(shard for file in paths if file.name.endswith(".index.json") for shard in _shards(file))]
 
     def folder(self, run: str, stage: str) -> Path:
-        """Return the folder that holds a stage's artefacts for a run."""
-        return Path("results", self.runs[run].dataset.name, self.owner(run, stage))
+        """Return the folder that holds a stage's artifacts for a run."""
+        return Path("results", self.runs[run].dataset.name, self.source_run(run, stage))
 
     @property
     def dataset_folder(self) -> Path:
@@ -251,7 +258,7 @@ class Plan:
 
     def on_disk(self, run: str, stage: str) -> Path:
         """Return where that folder lies: below the prefix of a module, which the paths of rules do not have."""
-        return self._results / self.runs[run].dataset.name / self.owner(run, stage)
+        return self._results / self.runs[run].dataset.name / self.source_run(run, stage)
 
 
 def _local(weights: str, config: str) -> list[Path]:
@@ -303,7 +310,7 @@ def _drop_idle(chosen: dict[str, Any]) -> None:
     train = chosen.get("train", {})
     if train.get("em_weight") == 0:
         train.pop("lr_estimator")
-    if train.get("correct_after") is False:
+    if train.get("correct_refined") is False:
         chosen.pop("correct", None)
 
 
@@ -315,8 +322,8 @@ def _without_idle_crops(config: Config, runs: Iterable[Config]) -> Config:
         same = (other.dataset, other.teacher, other.cut) == (config.dataset, config.teacher, config.cut)
         if same and other.score.rule != "tagclip":
             return config
-    per_job = {"passes_per_job": config.cut.passes_per_job} if isinstance(config.cut, CropsPerJob) else {}
-    cut = config.cut if isinstance(config.cut, RandomCrops) else RandomCrops(**per_job)
+    per_job = {"passes_per_job": config.cut.passes_per_job} if isinstance(config.cut, CropsPerJobConfig) else {}
+    cut = config.cut if isinstance(config.cut, RandomCropsConfig) else RandomCropsConfig(**per_job)
     none = cut.model_copy(update={"layout": "random", "passes": 0})
     return config.model_copy(update={"cut": none, "fuse": config.fuse.model_copy(update={"passes": None})})
 
@@ -349,13 +356,13 @@ def _with_layout(config: Config) -> Config:
         convolutional, patch = config.teacher.kind == "conse", None
     side = teacher_side(config)
     if convolutional and cut.windows.lacks_places(side) is None:
-        return _laid_out(config, WindowGrid(windows=cut.windows))
-    tiles = cut.tiles or TileGrid().tiles
+        return _laid_out(config, WindowGridConfig(windows=cut.windows))
+    tiles = cut.tiles or TileGridConfig().tiles
     if patch is not None and cut.tiles is None:
         grid = side // patch
         small = max(1, round(SMALL * grid))
-        tiles = [Tiles(grid=3, share=1 / 3, side=None if small >= grid else small * patch)]
-    return _laid_out(config, TileGrid(tiles=tiles, passes_per_job=cut.passes_per_job))
+        tiles = [TilesConfig(grid=3, share=1 / 3, side=None if small >= grid else small * patch)]
+    return _laid_out(config, TileGridConfig(tiles=tiles, passes_per_job=cut.passes_per_job))
 
 
 def _laid_out(config: Config, cut: Cut) -> Config:
@@ -381,7 +388,7 @@ def patch_of(vision: Mapping[str, Any]) -> int | None:
 
 
 def _with_rebuilt_weights(config: Config, results: Path) -> Config:
-    """Point teacher and student at the tiny CLIP that the workflow trains, where it is to be trained anew."""
+    """Point teacher and student at the tiny CLIP that the workflow trains, if it is to be retrained."""
     if not config.demo.rebuild_teacher:
         return config
     rebuilt = str(results / config.dataset.name / DEFAULT / REBUILT)

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cutsew.config import Config
-from cutsew.config.dataset import Dataset
-from cutsew.config.networks import ScoresTeacher
+from cutsew.config.dataset import DatasetConfig
+from cutsew.config.networks import ScoresTeacherConfig
 from cutsew.data import layouts
-from cutsew.data.corrections_csv import match_classes, match_photos, read_overrides
-from cutsew.data.csv_file import PhotoNames
+from cutsew.data.corrections_csv import match_classes, match_images, read_overrides
+from cutsew.data.csv_file import ImageNames
 from cutsew.data.images import HEIF_SUFFIXES, NO_HEIF, REMEDIES, kind_of, reads_heif
 from cutsew.data.listing import list_images
 from cutsew.data.truth_csv import check_csv
 from cutsew.errors import UserError
 from cutsew.pipeline import sizing
-from cutsew.pipeline.outputs import needed
+from cutsew.pipeline.outputs import required_stages
 from cutsew.pipeline.plan import DEFAULT
 from cutsew.pipeline.preflight_models import check_activation, check_preprocessing, check_tower, check_weights
 
@@ -45,10 +45,10 @@ def check_open_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
 
 
-def check_before_start(*configs: Config) -> None:
-    """Check that what the settings of one or more runs name is there; no photo is opened.
+def validate_inputs(*configs: Config) -> None:
+    """Check that what the settings of one or more runs name is there; no image is opened.
 
-    Runs with equal datasets cost one listing of the photos together, and one reading of their truth.
+    Runs with equal datasets cost one listing of the images together, and one reading of their truth.
 
     Raises:
         UserError: one line with the dotted setting, what is wrong and what to do.
@@ -62,51 +62,51 @@ def check_before_start(*configs: Config) -> None:
         check_preprocessing(config)
         check_activation(config)
         _check_scores(config)
-        said = _check_overrides(config)
+        corrections = _check_overrides(config)
         scores = config.teacher.scores if config.teacher.kind == "scores" else None
         key = config.dataset.model_dump_json() + (scores.model_dump_json() if scores is not None else "")
         if config.dataset.kind not in ("demo", "ids") and key not in listings and not _to_come(config):
             _check_root(config.dataset)
-            listings[key] = _training_photos(config.dataset, scores, config.classes)
+            listings[key] = _training_images(config.dataset, scores, config.classes)
         elif config.dataset.truth is not None and (key, *config.classes) not in checked:
             of_ids = config.dataset.kind == "ids"
-            names = PhotoNames(list_images(config.dataset, scores=scores)["id"].tolist()) if of_ids else None
+            names = ImageNames(list_images(config.dataset, scores=scores)["id"].tolist()) if of_ids else None
             check_csv(config.dataset.truth, config.classes, names)
         checked.add((key, *config.classes))
         if config.dataset.kind == "demo":
             train = config.demo.train
             _check_top_k(config, Count(train, train, f"the {train} of demo.train"))
         elif key in listings:
-            found = listings[key]
-            _check_top_k(config, found.train)
-            if said is not None and found.ids is not None and config.labels.overrides is not None:
-                match_photos(said, found.ids, config.labels.overrides)
+            listing = listings[key]
+            _check_top_k(config, listing.train)
+            if corrections is not None and listing.ids is not None and config.labels.overrides is not None:
+                match_images(corrections, listing.ids, config.labels.overrides)
         _check_passes(config)
 
 
 @dataclass(frozen=True)
 class Count:
-    """How many photos there are to train on.
+    """How many images there are to train on.
 
     Attributes:
-        photos: the number, or its expectation where their content will decide.
+        images: the number, or its expectation where their content will decide.
         surely: a number that there will be.
         what: how both are called in a message.
 
     """
 
-    photos: int
+    images: int
     surely: int
     what: str
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The photos of a dataset, as far as they can be listed in seconds.
+    """The images of a dataset, as far as they can be listed in seconds.
 
     Attributes:
         train: how many there are to train on.
-        ids: of all photos, unreadable ones too; None where only the manifest lists them.
+        ids: of all images, unreadable ones too; None where only the manifest lists them.
 
     """
 
@@ -134,31 +134,32 @@ def check_memory(config: Config, job: sizing.Job, machine: int) -> str | None:
         lacking = sizing.lacks(config, stage, job, machine)
         if lacking is not None:
             raise UserError(lacking)
-    asked, stage = max((sizing.megabytes(config, stage, job), stage) for stage in stages)
-    if asked <= machine:
+    requested, stage = max((sizing.estimate_memory_mb(config, stage, job), stage) for stage in stages)
+    if requested <= machine:
         return None
     return (
-        f"{stage} may need up to {asked / 1000:,.1f} GB of memory, and this machine has {machine / 1000:,.1f} GB; if "
+        f"{stage} may need up to {requested / 1000:,.1f} GB of memory, and this machine has {machine / 1000:,.1f} "
+        f"GB; if "
         "it is killed, set train.batch_size or compute.batch_size lower, or student.head: linear"
     )
 
 
-def _training_photos(dataset: Dataset, scores: ScoresTeacher | None, classes: list[str]) -> Listing:
-    """Count the photos that are not known to be held out, in seconds; a CSV of truth has to name some photos.
+def _training_images(dataset: DatasetConfig, scores: ScoresTeacherConfig | None, classes: list[str]) -> Listing:
+    """Count the images that are not known to be held out, in seconds; a CSV of truth has to name some images.
 
-    Labels that decide on photos (`dataset.unlabelled`) are left to the manifest, which reads them once.
+    Labels that decide on images (`dataset.unannotated`) are left to the manifest, which reads them once.
     """
     if dataset.kind == "coco" and dataset.root is not None:
         if dataset.truth is not None:
             check_csv(dataset.truth, classes)
         count = layouts.count_on_disk(dataset, dataset.root)
-        return Listing(Count(count, count, f"the {count} of the training photos below dataset.root"), None)
-    if dataset.unlabelled == "drop":
-        dataset = dataset.model_copy(update={"unlabelled": "keep"})
+        return Listing(Count(count, count, f"the {count} of the training images below dataset.root"), None)
+    if dataset.unannotated == "drop":
+        dataset = dataset.model_copy(update={"unannotated": "keep"})
     listed = list_images(dataset, scores=scores)
     ids = listed["id"].tolist()
     if dataset.truth is not None:
-        check_csv(dataset.truth, classes, PhotoNames(ids, listed["path"].tolist(), dataset.root))
+        check_csv(dataset.truth, classes, ImageNames(ids, listed["path"].tolist(), dataset.root))
     if dataset.on_bad_image == "stop":
         _check_heif(listed["path"].tolist())
     train = int((listed["split"] != "test").sum())
@@ -166,8 +167,8 @@ def _training_photos(dataset: Dataset, scores: ScoresTeacher | None, classes: li
         raise UserError("dataset.test: leaves no image to train on; hold out fewer")
     fraction = dataset.test.fraction if dataset.kind == "folder" else None
     if fraction is None:
-        return Listing(Count(train, train, f"the {train} of the training photos below dataset.root"), ids)
-    # Each photo's digest decides on its own, so the number is binomial; four deviations below its mean are safe.
+        return Listing(Count(train, train, f"the {train} of the training images below dataset.root"), ids)
+    # Each image's digest decides on its own, so the number is binomial; four deviations below its mean are safe.
     expected = round(train * (1 - fraction))
     surely = math.floor(train * (1 - fraction) - 4 * math.sqrt(train * fraction * (1 - fraction)))
     left = Count(expected, max(1, surely), f"the about {expected} that dataset.test.fraction leaves to train on")
@@ -175,20 +176,20 @@ def _training_photos(dataset: Dataset, scores: ScoresTeacher | None, classes: li
 
 
 def _check_heif(paths: list[str]) -> None:
-    """Refuse HEIC photos where they cannot be read; of one that is named so, the first bytes are looked at."""
+    """Refuse HEIC images where they cannot be read; of one that is named so, the first bytes are looked at."""
     if reads_heif():
         return
     named = [path for path in paths if path.lower().endswith(HEIF_SUFFIXES)]
     first = next((path for path in named if kind_of(Path(path)) == "HEIF"), None)
     if first is not None:
         raise UserError(
-            f"{first}: {NO_HEIF}, as {len(named)} photos are named; {REMEDIES[NO_HEIF]}, "
+            f"{first}: {NO_HEIF}, as {len(named)} images are named; {REMEDIES[NO_HEIF]}, "
             "or set dataset.on_bad_image: skip to skip them"
         )
 
 
 def _to_come(config: Config) -> bool:
-    """Tell whether the photos are downloaded first; refuse where they were downloaded once and are gone."""
+    """Check whether the images are downloaded first; refuse where they were downloaded once and are gone."""
     dataset = config.dataset
     if not dataset.downloaded or dataset.root is None or dataset.root.is_dir():
         return False
@@ -198,14 +199,14 @@ def _to_come(config: Config) -> bool:
     return True
 
 
-def _check_root(dataset: Dataset) -> None:
+def _check_root(dataset: DatasetConfig) -> None:
     if dataset.root is None or not dataset.root.is_dir():
-        raise UserError(f"dataset.root: {dataset.root} is not a folder; set it to the folder of the photos")
+        raise UserError(f"dataset.root: {dataset.root} is not a folder; set it to the folder of the images")
 
 
 def _check_top_k(config: Config, train: Count) -> None:
     k = config.select.top_k
-    if "select" in needed(config) and k != "auto" and k > train.photos:
+    if "select" in required_stages(config) and k != "auto" and k > train.images:
         raise UserError(f"select.top_k: {k} is more than {train.what}; set it to {train.surely} or less, or to auto")
 
 

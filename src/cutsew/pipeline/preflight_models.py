@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cutsew.config import Config, named_models
-from cutsew.config.base import OpenClipModel
+from cutsew.config.base import OpenClipModelConfig
 from cutsew.config.method import STRIDE, not_whole_cells
 from cutsew.config.named_models import OPEN_CLIP_CONFIG, is_named
 from cutsew.errors import UserError, no_patches
@@ -38,12 +38,12 @@ def check_weights(config: Config) -> None:
 
 
 def check_preprocessing(config: Config) -> None:
-    """Refuse weights of which nothing says how photos are preprocessed, and tags that open_clip does not have."""
+    """Refuse weights of which nothing says how images are preprocessed, and tags that open_clip does not have."""
     for name, named in _open_clip_models(config):
         if is_named(named.model):
             if _is_here(named.model):
-                found = named_models.read_config(named.model, f"{name}.model")
-                of_open_clip(named, name, from_config(found, f"{named.model}/{OPEN_CLIP_CONFIG}"))
+                content = named_models.read_config(named.model, f"{name}.model")
+                of_open_clip(named, name, from_config(content, f"{named.model}/{OPEN_CLIP_CONFIG}"))
         elif model_config(named.model):
             of_open_clip(named, name)
     timm = config.student.timm
@@ -51,7 +51,7 @@ def check_preprocessing(config: Config) -> None:
         of_timm(timm)
 
 
-def _open_clip_models(config: Config) -> Iterator[tuple[str, OpenClipModel]]:
+def _open_clip_models(config: Config) -> Iterator[tuple[str, OpenClipModelConfig]]:
     """Give the sections that name open_clip models, but for weights that the workflow makes first."""
     for name, section in (("teacher", config.teacher), ("student", config.student)):
         to_be_made = config.demo.rebuild_teacher and Path(section.open_clip.pretrained or "").name == REBUILT
@@ -60,11 +60,11 @@ def _open_clip_models(config: Config) -> Iterator[tuple[str, OpenClipModel]]:
 
 
 def _is_here(model: str) -> bool:
-    """Tell whether a model by name must be on this machine: a folder, or a repository without the hub."""
+    """Check whether a model by name must be on this machine: a folder, or a repository without the hub."""
     return model.startswith(named_models.FOLDER) or named_models.hub_is_off()
 
 
-def _check_open_clip(settings: OpenClipModel, section: str) -> None:
+def _check_open_clip(settings: OpenClipModelConfig, section: str) -> None:
     """Refuse weights, tokenizers and packages that are known to be missing; nothing is downloaded."""
     model, weights = settings.model, settings.pretrained
     if not is_named(model):
@@ -76,9 +76,9 @@ def _check_open_clip(settings: OpenClipModel, section: str) -> None:
                 f" give a local file; {named_models.OFFLINE}"
             )
     elif _is_here(model):
-        found = named_models.read_config(model, f"{section}.model")
+        content = named_models.read_config(model, f"{section}.model")
         named_models.weights_file(model, f"{section}.model")
-        named_models.check(model, found["model_cfg"], None, f"{section}.model")
+        named_models.check(model, content["model_cfg"], None, f"{section}.model")
 
 
 def check_tower(config: Config) -> None:
@@ -115,7 +115,7 @@ def check_tower(config: Config) -> None:
 
 
 def _says_its_side(config: Config) -> bool:
-    """Tell whether the side of an open_clip teacher's views is known here."""
+    """Check whether the side of an open_clip teacher's views is known here."""
     named = config.teacher.open_clip
     return bool(named.image_size or model_config(named.model))
 

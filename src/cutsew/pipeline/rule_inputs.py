@@ -15,13 +15,13 @@ from typing import Protocol
 
 from cutsew.data.listing import listing_fingerprint, truth_fingerprint
 from cutsew.pipeline.graph import STAGES
-from cutsew.pipeline.outputs import OUTPUTS, needed
+from cutsew.pipeline.outputs import OUTPUTS, required_stages
 from cutsew.pipeline.plan import Plan
 from cutsew.storage.zarr_layout import (
     BOXES,
     CROPS,
     GLOBAL,
-    TAGCLIP_AGAIN,
+    TAGCLIP_GLOBAL,
     TAGCLIP_LOCAL,
     tagclip_chunk_file,
     tagclip_chunk_record,
@@ -85,7 +85,7 @@ def artifact(plan: Plan, wildcards: Wildcards, stage: str, name: str) -> str:
 
 def optional_artifact(plan: Plan, wildcards: Wildcards, stage: str, name: str) -> list[str]:
     """Return an artifact as `artifact` does; empty where the run does not need the stage that writes it."""
-    return [artifact(plan, wildcards, stage, name)] if stage in needed(plan.runs[wildcards.run]) else []
+    return [artifact(plan, wildcards, stage, name)] if stage in required_stages(plan.runs[wildcards.run]) else []
 
 
 def logits(plan: Plan, wildcards: Wildcards) -> str:
@@ -128,7 +128,7 @@ def overridden(plan: Plan, wildcards: Wildcards) -> list[str]:
 
 def last_labels(plan: Plan, wildcards: Wildcards) -> list[str]:
     """Return the final labels of the training images and those of the held-out ones."""
-    stages = needed(plan.runs[wildcards.run])
+    stages = required_stages(plan.runs[wildcards.run])
     train = ("train", "refined.zarr") if "train" in stages else ("correct", "pseudo.zarr")
     order = {"ensemble": "ensemble.zarr", "tiles": "tiles.zarr", "predict": "scores.zarr", "fuse": "fused.zarr"}
     held_out = next((stage, name) for stage, name in order.items() if stage in stages)
@@ -155,7 +155,7 @@ def tagclip_chunks(plan: Plan, wildcards: Wildcards) -> Iterator[str]:
     for row in shards(plan, wildcards.run):
         shard = int(row["shard"])
         yield str(tagclip_chunk_file(group, TAGCLIP_LOCAL, shard))
-        yield str(tagclip_chunk_file(group, TAGCLIP_AGAIN, shard))
+        yield str(tagclip_chunk_file(group, TAGCLIP_GLOBAL, shard))
         yield str(tagclip_chunk_record(group, shard))
 
 
@@ -175,8 +175,8 @@ def version(_plan: Plan, _wildcards: Wildcards, stage: str) -> int:
 def options(inputs: JobInputs, positional: Iterable[str]) -> list[str]:
     """Return a job's inputs as options of its command: `--name path`, an option for each of several paths.
 
-    Paths of input `reference` are preceded by the kind of reference student (`--reference kind=path`), those of `stage`
-    by the stage's name in metrics.csv.
+    Paths of input `score_stats` are preceded by the kind of reference student (`--reference kind=path`), those of
+    `stage` by the stage's name in metrics.csv.
 
     Args:
         inputs: the job's.

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from cutsew.config import Config
 from cutsew.config.method import teacher_cost
 from cutsew.pipeline import sizing
-from cutsew.pipeline.outputs import needed
+from cutsew.pipeline.outputs import required_stages
 from cutsew.pipeline.plan import Plan
 from cutsew.pipeline.preflight import check_memory
 from cutsew.pipeline.rule_inputs import Wildcards, shards
-from cutsew.runtime.gpus import visible
+from cutsew.runtime.gpus import list_visible_gpus
 
 
 @dataclass(frozen=True)
@@ -48,17 +48,21 @@ class Site:
 
 def visible_gpus(device: str) -> int:
     """Count this machine's GPUs, which takes a call of the driver; 0 where `compute.device` is cpu."""
-    return 0 if device == "cpu" else len(visible())
+    return 0 if device == "cpu" else len(list_visible_gpus())
 
 
 def megabytes(plan: Plan, wildcards: Wildcards, stage: str, threads: int, attempt: int, site: Site) -> int:
     """Return the memory of a stage's job in MB, more on each attempt."""
-    return attempt * sizing.megabytes(plan.runs[wildcards.run], stage, _job(plan, wildcards, stage, threads, site))
+    return attempt * sizing.estimate_memory_mb(
+        plan.runs[wildcards.run], stage, _job(plan, wildcards, stage, threads, site)
+    )
 
 
 def minutes(plan: Plan, wildcards: Wildcards, stage: str, threads: int, attempt: int, site: Site) -> int:
     """Return the time limit of a stage's job in minutes, more on each attempt."""
-    return attempt * sizing.minutes(plan.runs[wildcards.run], stage, _job(plan, wildcards, stage, threads, site))
+    return attempt * sizing.estimate_runtime_min(
+        plan.runs[wildcards.run], stage, _job(plan, wildcards, stage, threads, site)
+    )
 
 
 def _job(plan: Plan, wildcards: Wildcards, stage: str, threads: int, site: Site) -> sizing.Job:
@@ -125,7 +129,7 @@ def check_training_memory(plan: Plan, runs: Iterable[str], site: Site) -> list[s
     warnings = []
     for run in runs:
         trained = plan.on_disk(run, "train") / "adapter.safetensors"
-        if "train" in needed(plan.runs[run]) and not trained.exists():
+        if "train" in required_stages(plan.runs[run]) and not trained.exists():
             job = workload(plan, run, "train", threads=2, gpu=site.computes_on_gpu)
             warnings.append(check_memory(plan.runs[run], job, machine))
     return list(dict.fromkeys(filter(None, warnings)))
@@ -139,6 +143,6 @@ def fits_login_node(plan: Plan) -> bool:
     """Return whether `LOGIN_NODE_STAGES` of all runs need little memory."""
     for run, config in plan.runs.items():
         job = workload(plan, run, "report", threads=1, gpu=False)
-        if any(sizing.megabytes(config, stage, job) > sizing.LOCAL_MB for stage in LOGIN_NODE_STAGES):
+        if any(sizing.estimate_memory_mb(config, stage, job) > sizing.LOCAL_MB for stage in LOGIN_NODE_STAGES):
             return False
     return True

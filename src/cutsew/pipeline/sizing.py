@@ -1,4 +1,4 @@
-"""What a job requests from a cluster: memory and time, from the settings and the number of photos.
+"""What a job requests from a cluster: memory and time, from the settings and the number of images.
 
 Estimates on the generous side: a model's work per view is a published figure, the speed of devices a cautious guess,
 and both are multiplied when a failed job is retried. Nothing here changes a result.
@@ -37,22 +37,22 @@ UNKNOWN = (200, 224, 2500)
 """Taken for a model that WORK does not name."""
 
 GPU_GFLOPS = 30_000
-"""Of one data-centre GPU in TF32 or bfloat16, as far as convolutions of this kind reach it."""
+"""Of one data-center GPU in TF32 or bfloat16, as far as convolutions of this kind reach it."""
 CPU_GFLOPS = 15
 """Of one core."""
-PHOTO_SECONDS = 0.02
-"""Decoding one photo and cutting its views, on one core."""
+IMAGE_SECONDS = 0.02
+"""Decoding one image and cutting its views, on one core."""
 
 PYTHON_MB, WORKER_MB, CACHE_MB, FEATURES_MB = 1200, 500, 600, 2048
-"""An interpreter with torch; a decoding worker; decoded photos; most features that a training keeps."""
+"""An interpreter with torch; a decoding worker; decoded images; most features that a training keeps."""
 LIGHT_MB, WIDEST = 600, 4096
 """A stage without a network: an interpreter with zarr and pandas; the widest embedding that is reckoned with."""
 GPU_MB = 2000
 """What CUDA takes of a job's host memory."""
 PATCH, REGIONS, BLOCKS, HEADS = 16, 5, 24, 16
-"""Of TagCLIP: pixels of a patch's side, regions scored again per photo; blocks and heads of a large transformer."""
+"""Of TagCLIP: pixels of a patch's side, regions scored again per image; blocks and heads of a large transformer."""
 TILED = 5
-"""Views of a photo for a student that looks at tiles too (method/student_views.py, which would bring torch)."""
+"""Views of an image for a student that looks at tiles too (method/student_views.py, which would bring torch)."""
 SLACK_MINUTES = 10
 GROUP = 4
 """Images that one thread decodes at a time on a CPU (`steady.GROUP`, whose module would bring torch)."""
@@ -71,20 +71,20 @@ class Job:
     """How much work a job has.
 
     Attributes:
-        photos: photos that it reads.
+        images: images that it reads.
         passes: views of each, or passes whose numbers it reads.
         threads: cores that it has.
         gpu: whether it has a GPU.
 
     """
 
-    photos: int
+    images: int
     passes: int
     threads: int
     gpu: bool
 
 
-def megabytes(config: Config, stage: str, job: Job) -> int:
+def estimate_memory_mb(config: Config, stage: str, job: Job) -> int:
     """Estimate the host memory of a stage's job, in MB."""
     if stage not in ("encode", "tagclip", "train", "predict", "explain", "tiny_clip"):
         return LIGHT_MB + _light_bytes(config, stage, job) // 10**6
@@ -98,7 +98,7 @@ def megabytes(config: Config, stage: str, job: Job) -> int:
         needed += head_megabytes(config, stage, job)
     if stage == "train":
         cells, channels = _grid(config)
-        features = min(FEATURES_MB, job.photos * channels * cells * 4 // 10**6)
+        features = min(FEATURES_MB, job.images * channels * cells * 4 // 10**6)
         needed += CACHE_MB + features
     return needed
 
@@ -112,8 +112,8 @@ def head_megabytes(config: Config, stage: str, job: Job) -> int:
     The table of labels, its two moments and two copies of it are on top of that in training.
     """
     classes, adapter = len(config.classes), config.adapter
-    table = job.photos * classes * 20 if stage == "train" else 0
-    batch = min(job.photos, config.train.batch_size if stage == "train" else config.compute.batch_size)
+    table = job.images * classes * 20 if stage == "train" else 0
+    batch = min(job.images, config.train.batch_size if stage == "train" else config.compute.batch_size)
     cells, channels = _grid(config)
     held = batch * cells * channels * 4 * (10 if stage == "train" else 2)
     if stage != "train":
@@ -150,8 +150,8 @@ def lacks(config: Config, stage: str, job: Job, machine: int) -> str | None:
         return None
     ways = ["name fewer classes", "set student.head: linear, whose memory grows with the classes alone"]
     if stage == "train":
-        table = job.photos * len(config.classes) * 20 // 10**6
-        batch = min(job.photos, config.train.batch_size)
+        table = job.images * len(config.classes) * 20 // 10**6
+        batch = min(job.images, config.train.batch_size)
         fits = int((NO_ROOM * machine - table) / max(1, needed - table) * batch)
         ways = [f"set train.batch_size to {fits} or less", *ways] if fits > 0 else ways
     setting = f"train.batch_size {config.train.batch_size}" if stage == "train" else f"{job.threads} threads"
@@ -171,10 +171,10 @@ def machine_megabytes() -> int:
 def _swap(meminfo: Path) -> int:
     """Read the bytes of swap space; 0 where that is not known."""
     try:
-        found = re.search(r"^SwapTotal:\s+(\d+) kB", meminfo.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        match = re.search(r"^SwapTotal:\s+(\d+) kB", meminfo.read_text(encoding="utf-8"), flags=re.MULTILINE)
     except OSError:
         return 0
-    return int(found[1]) * 1024 if found else 0
+    return int(match[1]) * 1024 if match else 0
 
 
 def _limits(groups: Path, mounted: Path) -> list[str]:
@@ -183,7 +183,7 @@ def _limits(groups: Path, mounted: Path) -> list[str]:
         lines = groups.read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
-    found = []
+    limits = []
     for line in lines:
         _, kinds, path = line.split(":", 2)
         if kinds not in ("", "memory"):
@@ -192,65 +192,65 @@ def _limits(groups: Path, mounted: Path) -> list[str]:
         inner = top / path.lstrip("/")
         for folder in (inner, *(parent for parent in inner.parents if parent.is_relative_to(top))):
             try:
-                found.append((folder / name).read_text(encoding="utf-8").strip())
+                limits.append((folder / name).read_text(encoding="utf-8").strip())
             except OSError:
                 continue
-    return found
+    return limits
 
 
 def _light_bytes(config: Config, stage: str, job: Job) -> int:
     """Estimate the bytes of arrays that a stage without a network holds at a time."""
-    photos, classes, rows = job.photos, len(config.classes), max(ROWS, config.dataset.shard_size)
+    images, classes, rows = job.images, len(config.classes), max(ROWS, config.dataset.shard_size)
     texts = sum(map(len, config.prompts.wordings_of(config.classes))) + len(config.prompts.background)
     plain = config.fuse.rule == "max" and config.fuse.space == "logit"  # other rules compute in float64
     return {
         # a pass of one slab per thread: embeddings as stored, read and in a block; its logits
         "score": job.threads * ROWS * (6 * WIDEST + 16 * texts),
         # an array of a file may have to be read whole
-        "import_scores": 8 * photos * job.passes * classes,
+        "import_scores": 8 * images * job.passes * classes,
         # all passes of one slab, and what is computed of them
         "fuse": (12 if plain else 32) * rows * classes * (2 + job.passes),
         "correct": 48 * rows * classes,
         "select": 28 * rows * classes,
         # a stage's logits, probabilities and truth, and what is sorted of them
-        "evaluate": 40 * photos * classes,
-        "report": 28 * photos * classes + 8 * TALLIES * classes**2,
+        "evaluate": 40 * images * classes,
+        "report": 28 * images * classes + 8 * TALLIES * classes**2,
         # the manifest's texts; a slice's logits, probabilities and rows of text
-        "labels_table": 600 * photos + 120 * rows * classes,
-        "thresholds": (24 * min(photos, SAMPLE) + 32 * rows) * classes,
+        "labels_table": 600 * images + 120 * rows * classes,
+        "thresholds": (24 * min(images, SAMPLE) + 32 * rows) * classes,
     }[stage]
 
 
-def minutes(config: Config, stage: str, job: Job) -> int:
+def estimate_runtime_min(config: Config, stage: str, job: Job) -> int:
     """Estimate the time of a stage's job, twice over, in minutes."""
-    reading = job.photos * PHOTO_SECONDS / job.threads
+    reading = job.images * IMAGE_SECONDS / job.threads
     if stage in ("encode", "tagclip", "train", "predict", "tiles", "explain"):
-        work = _work(*_model(config, stage))[0] * job.photos * job.passes
+        work = _work(*_model(config, stage))[0] * job.images * job.passes
         if stage == "tagclip":
-            work = job.photos * _work_of_patches(config)
+            work = job.images * _work_of_patches(config)
         if stage == "tiles":
             work *= TILED
         if stage == "explain":
-            work += _work(*_model(config, "encode"))[0] * job.photos
+            work += _work(*_model(config, "encode"))[0] * job.images
         computing = work / (GPU_GFLOPS if job.gpu else CPU_GFLOPS * job.threads)
-        epochs = _epochs(config, job.photos) if stage == "train" else 1
+        epochs = _epochs(config, job.images) if stage == "train" else 1
         seconds = epochs * (computing + reading * (3 if stage == "train" else 1))
     elif stage in ("score", "import_scores", "fuse"):
-        seconds = job.photos * job.passes * 1e-4
+        seconds = job.images * job.passes * 1e-4
     elif stage in ("evaluate", "report", "labels_table", "thresholds", "correct", "select"):
-        seconds = len(config.classes) + 1e-5 * job.photos * len(config.classes)
+        seconds = len(config.classes) + 1e-5 * job.images * len(config.classes)
     else:
         seconds = 2 * reading
     return SLACK_MINUTES + int(2 * seconds / 60)
 
 
-def _epochs(config: Config, photos: int) -> int:
-    """Count the epochs of sewn photos that a training makes features of."""
+def _epochs(config: Config, images: int) -> int:
+    """Count the epochs of sewn images that a training makes features of."""
     if config.student.head == "linear":
-        needed = math.ceil(config.linear.steps * config.linear.batch_size / max(1, photos))
+        needed = math.ceil(config.linear.steps * config.linear.batch_size / max(1, images))
         return min(needed, config.linear.sewn_epochs)
     if config.train.epochs == "auto":
-        return automatic_epochs(max(1, photos // config.train.batch_size))
+        return automatic_epochs(max(1, images // config.train.batch_size))
     return config.train.epochs
 
 
@@ -274,13 +274,13 @@ def _grid(config: Config) -> tuple[int, int]:
 
 
 def _work_of_patches(config: Config) -> float:
-    """Return GFLOP for the patches of one photo and the regions that are scored again."""
+    """Return GFLOP for the patches of one image and the regions that are scored again."""
     model, side = _model(config, "tagclip")
     return _work(model, round(PATCH * config.score.tagclip.patches**0.5))[0] + REGIONS * _work(model, side)[0]
 
 
 def _attention(config: Config) -> int:
-    """Return MB of the attention among a photo's patches: kept of all blocks, and of one block's heads."""
+    """Return MB of the attention among an image's patches: kept of all blocks, and of one block's heads."""
     return (BLOCKS + HEADS) * config.score.tagclip.patches**2 * 4 // 10**6
 
 
@@ -288,8 +288,10 @@ def views(config: Config, passes: range) -> int:
     """Count the work of crops in views of the teacher's own side, rounded up; 0 for a teacher without a model."""
     if config.teacher.kind == "scores":
         return 0
-    own = teacher_side(config)
-    return math.ceil(sum(len(run) * (side / own) ** 2 for run, side in config.cut.by_side(passes, own)))
+    teacher_size = teacher_side(config)
+    return math.ceil(
+        sum(len(run) * (side / teacher_size) ** 2 for run, side in config.cut.by_side(passes, teacher_size))
+    )
 
 
 def teacher_side(config: Config) -> int:
@@ -310,8 +312,8 @@ def _work(model: str, side: int) -> tuple[float, int]:
     """Return GFLOP per view of that side, and MB of weights."""
     if is_named(model):
         return _described_work(known_config(model), side)
-    work, usual, weights = WORK.get(model.removesuffix("-quickgelu"), UNKNOWN)
-    return work * (side / usual) ** 2, weights
+    work, native_side, weights = WORK.get(model.removesuffix("-quickgelu"), UNKNOWN)
+    return work * (side / native_side) ** 2, weights
 
 
 def _described_work(config: Mapping[str, Any], side: int) -> tuple[float, int]:

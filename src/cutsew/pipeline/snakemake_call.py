@@ -119,7 +119,7 @@ def refuse_swallowed_targets(words: Sequence[str]) -> None:
 
 
 def _swallowed(option: str, word: str) -> bool:
-    """Tell whether a word that an option took is a target."""
+    """Check whether a word that an option took is a target."""
     target = word in TARGETS or word.startswith("results/")
     if option in CONFIG_FILES:
         return target or (Path(word).suffix.lower() not in SUFFIXES and not Path(word).is_file())
@@ -130,17 +130,17 @@ def _swallowed(option: str, word: str) -> bool:
 
 def _values(words: Sequence[str]) -> list[tuple[str, int, str]]:
     """List the words that each option took: option, place, word. An option takes words until the next one."""
-    found = []
+    values = []
     option = ""
     for place, word in enumerate(words):
         if _is_option(word):
             option, equals, value = word.partition("=")
             if equals:
-                found.append((option, place, value))
+                values.append((option, place, value))
                 option = ""
             continue
-        found.append((option, place, word))
-    return found
+        values.append((option, place, word))
+    return values
 
 
 def _is_option(word: str) -> bool:

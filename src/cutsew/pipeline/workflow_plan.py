@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from cutsew.config.sweep import Sweep, Variant, add_runs, read_sweep, sweep_files, variants_of
+from cutsew.config.sweep import SweepConfig, Variant, add_runs, read_sweep, sweep_files, variants_of
 from cutsew.config.yaml_file import class_list_hints, read_config
 from cutsew.errors import UserError
 from cutsew.pipeline.graph import STAGES
-from cutsew.pipeline.outputs import LAST_FILES, needed
+from cutsew.pipeline.outputs import LAST_FILES, required_stages
 from cutsew.pipeline.plan import DEFAULT, Plan
-from cutsew.pipeline.preflight import check_before_start, check_open_files
+from cutsew.pipeline.preflight import check_open_files, validate_inputs
 
 
 class SweepWildcards(Protocol):
@@ -37,7 +37,7 @@ class WorkflowPlan:
 
     plan: Plan
     own_runs: tuple[str, ...]
-    sweeps: Mapping[str, Sweep]
+    sweeps: Mapping[str, SweepConfig]
     variants: Mapping[str, list[Variant]]
     sweep_folder: Path
 
@@ -48,7 +48,7 @@ class WorkflowPlan:
 
     def labels(self) -> list[str]:
         """Return the pseudo-labels of the config file's runs, and the manual corrections where there are any."""
-        corrected = [run for run in self.own_runs if "corrections" in needed(self.plan.runs[run])]
+        corrected = [run for run in self.own_runs if "corrections" in required_stages(self.plan.runs[run])]
         return [
             *(str(self.plan.folder(run, "correct") / "pseudo.zarr" / "zarr.json") for run in self.own_runs),
             *(str(self.plan.folder(run, "corrections") / "corrections.parquet") for run in corrected),
@@ -125,7 +125,7 @@ def read_workflow_plan(
         UserError: a setting is wrong, or an input that can be checked before the first job.
 
     """
-    own = {key: value for key, value in raw.items() if key != "sweep"}
+    local_values = {key: value for key, value in raw.items() if key != "sweep"}
     requested = raw.get("sweep")
     check_open_files()
     for path in filter(Path.is_file, config_files):
@@ -136,10 +136,10 @@ def read_workflow_plan(
     sweeps, variants = {}, {}
     for path in files:
         sweeps[path.stem] = read_sweep(path)
-        variants[path.stem] = variants_of(sweeps[path.stem], own, str(path))
-    extended = own
-    for name, found in variants.items():
-        extended = add_runs(extended, {variant.run: variant.changes for variant in found}, name)
+        variants[path.stem] = variants_of(sweeps[path.stem], local_values, str(path))
+    extended = local_values
+    for name, result in variants.items():
+        extended = add_runs(extended, {variant.run: variant.changes for variant in result}, name)
     plan = Plan(extended, results)
-    check_before_start(*plan.runs.values())
-    return WorkflowPlan(plan, (DEFAULT, *(own.get("runs") or {})), sweeps, variants, sweep_folder)
+    validate_inputs(*plan.runs.values())
+    return WorkflowPlan(plan, (DEFAULT, *(local_values.get("runs") or {})), sweeps, variants, sweep_folder)

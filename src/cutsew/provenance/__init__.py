@@ -1,1 +1,1 @@
-"""Records of how each artefact was made, and what is done with them: verify, explain, find what changed."""
+"""Records of how each artifact was made, and what is done with them: verify, explain, find what changed."""

@@ -1,6 +1,6 @@
-"""What has changed since the artefacts were made, and which stages a run will repeat, in words.
+"""What has changed since the artifacts were made, and which stages a run will repeat, in words.
 
-Snakemake says of each job that its params have changed. Here the records next to the artefacts are compared with the
+Snakemake says of each job that its params have changed. Here the records next to the artifacts are compared with the
 plan, so that one reads `fuse.alpha 0.1 -> 0.3`.
 """
 
@@ -16,11 +16,11 @@ from typing import Any
 from cutsew.errors import UserError, printable
 from cutsew.pipeline.graph import STAGES
 from cutsew.pipeline.outputs import OUTPUTS
-from cutsew.pipeline.outputs import needed as stages_of
+from cutsew.pipeline.outputs import required_stages as stages_of
 from cutsew.pipeline.plan import Plan
-from cutsew.provenance.lineage import BadRecord, Made, Traces, plain, read_record
+from cutsew.provenance.lineage import BadRecord, ProvenanceIndex, StoredRecord, plain, read_record
 from cutsew.provenance.record import input_digest
-from cutsew.provenance.setting_changes import MOST_ITEMS, command, photo_differences, setting_differences, touch
+from cutsew.provenance.setting_changes import MOST_ITEMS, command, image_differences, setting_differences, touch
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ def jobs_of(dag: Any, plan: Plan) -> Iterator[Job]:  # noqa: ANN401  # snakemake
 
 def _stage_of(rule: str) -> str | None:
     """Name a rule's stage; a rule of a module may have a prefix."""
-    names = {**{stage: stage for stage in STAGES}, "encode_photos": "encode", "encode_crops": "encode"}
+    names = {**{stage: stage for stage in STAGES}, "encode_images": "encode", "encode_crops": "encode"}
     fitting = [name for name in names if rule == name or rule.endswith(f"_{name}")]
     return names[max(fitting, key=len)] if fitting else None
 
@@ -154,17 +154,17 @@ def describe(plan: Plan, jobs: Sequence[Job]) -> list[str]:
 
 def _unnoticed(plan: Plan, jobs: Sequence[Job]) -> list[str]:
     """Say which results that are kept were made with other settings, where snakemake has lost its own notes."""
-    found: dict[str, None] = {}
+    changes: dict[str, None] = {}
     targets: dict[str, None] = {}
     for job in jobs:
         record = _record(plan, job) if job.unknown else None
         for line in _made_otherwise(plan, job, record) if record is not None else ():
-            found[line] = None
+            changes[line] = None
             targets[str(job.makes[0]) if job.makes else job.stage] = None
-    if not found:
+    if not changes:
         return []
     return [
-        *(f"changed, but not rerun: {printable(line)}" for line in list(found)[:MOST_LINES]),
+        *(f"changed, but not rerun: {printable(line)}" for line in list(changes)[:MOST_LINES]),
         "snakemake's notes on how these results were made (.snakemake) are lost, so it keeps them. To rerun them: "
         f"{command()} --forcerun {' '.join(list(targets)[:MOST_TARGETS])}",
     ]
@@ -174,18 +174,18 @@ def _of_needed(plan: Plan, jobs: Sequence[Job], needed: Sequence[Job], old: set[
     """Say why jobs are going to run, and which."""
     if not old or not needed:
         return []
-    found: dict[str, set[str]] = {}
+    stages: dict[str, set[str]] = {}
     for job in [*needed, *_not_in_the_graph(plan, needed)]:
         for line in _differences(plan, job) if job.run in old else ():
-            found.setdefault(line, set()).add(job.run)
-    if not found and (lines := _newer(plan, [job for job in needed if job.run in old])):
+            stages.setdefault(line, set()).add(job.run)
+    if not stages and (lines := _newer(plan, [job for job in needed if job.run in old])):
         return [*lines, _will_run(jobs)]
     for run in sorted({job.run for job in needed} - old):
-        found.setdefault(f"run {run}: new", set())
-    if not found:
+        stages.setdefault(f"run {run}: new", set())
+    if not stages:
         return []
     several = len({job.run for job in jobs}) > 1
-    lines = [f"{line}{_of_runs(runs) if several and runs else ''}" for line, runs in found.items()]
+    lines = [f"{line}{_of_runs(runs) if several and runs else ''}" for line, runs in stages.items()]
     rest = [f"and {len(lines) - MOST_LINES} more differences"] if len(lines) > MOST_LINES else []
     return [f"changed: {printable(line)}" for line in lines[:MOST_LINES]] + rest + [_will_run(jobs)]
 
@@ -195,7 +195,7 @@ def _not_in_the_graph(plan: Plan, jobs: Sequence[Job]) -> list[Job]:
     if not any(job.stage == "manifest" for job in jobs):
         return []
     known = {(job.stage, job.run) for job in jobs}
-    stages = {(stage, plan.owner(run, stage)) for run, config in plan.runs.items() for stage in stages_of(config)}
+    stages = {(stage, plan.source_run(run, stage)) for run, config in plan.runs.items() for stage in stages_of(config)}
     return [Job(stage, run, needed=True) for stage, run in sorted(stages - known)]
 
 
@@ -213,7 +213,7 @@ def _will_run(jobs: Sequence[Job]) -> str:
         total = counts.total()
         parts[needed] = f"{', '.join(named)} ({total} job{'' if total == 1 else 's'})" if named else ""
     if any(job.stage == "manifest" and job.needed for job in jobs):
-        return f"will run: {parts[True]}, then what depends on photos whose content changed"
+        return f"will run: {parts[True]}, then what depends on images whose content changed"
     return f"will run: {parts[True]}" + (f"; kept: {parts[False]}" if parts[False] else "")
 
 
@@ -225,26 +225,26 @@ def _differences(plan: Plan, job: Job) -> Iterator[str]:
         yield f"corrections added ({overrides})"
     if record is None:
         return
-    told = False
+    reported = False
     for line in _made_otherwise(plan, job, record):
-        told = True
+        reported = True
         yield line
-    if job.stage == "manifest" and not told:
-        told = True
-        yield from photo_differences(plan.runs[job.run], record.record.with_name("images.parquet"), record)
+    if job.stage == "manifest" and not reported:
+        reported = True
+        yield from image_differences(plan.runs[job.run], record.record.with_name("images.parquet"), record)
     files = [path for path in job.updated if not _is_result(path) and _edited(record, path)]
     for path in files:
         yield f"{USER_FILES.get(job.stage, f'{job.stage}: input edited')} ({path})"
-    if job.stage == "truth" and job.other_params and not told and not files and not _photos_differ(record):
+    if job.stage == "truth" and job.other_params and not reported and not files and not _images_differ(record):
         yield "annotations edited (true labels)"
-    if job.other_params and not told:
+    if job.other_params and not reported:
         yield from (f"weights replaced ({path})" for path in plan.weights(job.run, job.stage) if _since(record, path))
     if job.other_inputs:
         yield from _other_inputs(job, record)
 
 
-def _edited(record: Made, path: Path) -> bool:
-    """Tell whether a file of the user, which is newer, has another content than a record names."""
+def _edited(record: StoredRecord, path: Path) -> bool:
+    """Check whether a file of the user, which is newer, has another content than a record names."""
     before = record.inputs.get(plain(path))
     try:
         return before is None or before != input_digest(path)
@@ -252,17 +252,17 @@ def _edited(record: Made, path: Path) -> bool:
         return True
 
 
-def _since(record: Made, path: Path) -> bool:
-    """Tell whether a file is newer than a record; weights replaced by older ones are, by the time of their inode."""
+def _since(record: StoredRecord, path: Path) -> bool:
+    """Check whether a file is newer than a record; weights replaced by older ones are, by the time of their inode."""
     try:
-        made = datetime.fromisoformat(str(record.content.get("start"))).timestamp()
+        started = datetime.fromisoformat(str(record.content.get("start"))).timestamp()
     except ValueError:
         return False
-    found = path.stat()
-    return max(found.st_mtime, found.st_ctime) > made
+    status = path.stat()
+    return max(status.st_mtime, status.st_ctime) > started
 
 
-def _made_otherwise(plan: Plan, job: Job, record: Made) -> Iterator[str]:
+def _made_otherwise(plan: Plan, job: Job, record: StoredRecord) -> Iterator[str]:
     """Word how a stage's version and settings differ from those of its record."""
     version = record.content.get("version")
     if version != STAGES[job.stage].version:
@@ -270,18 +270,18 @@ def _made_otherwise(plan: Plan, job: Job, record: Made) -> Iterator[str]:
     yield from setting_differences(record.content.get("settings") or {}, plan.settings(job.run, job.stage))
 
 
-def _photos_differ(record: Made) -> bool:
-    """Check whether a stage's photos differ from the manifest's, which explains a changed param."""
+def _images_differ(record: StoredRecord) -> bool:
+    """Check whether a stage's images differ from the manifest's, which explains a changed param."""
     path = record.record.with_name("images.parquet")
-    return any(found == path for found in record.inputs) and record.inputs[path] != _digest(path, record)
+    return any(entry == path for entry in record.inputs) and record.inputs[path] != _digest(path, record)
 
 
-def _digest(manifest: Path, record: Made) -> str | None:
-    made = _read(manifest.with_name("images.json"))
-    return made.outputs.get(manifest) if made is not None else record.inputs.get(manifest)
+def _digest(manifest: Path, record: StoredRecord) -> str | None:
+    result = _read(manifest.with_name("images.json"))
+    return result.outputs.get(manifest) if result is not None else record.inputs.get(manifest)
 
 
-def _other_inputs(job: Job, record: Made) -> Iterator[str]:
+def _other_inputs(job: Job, record: StoredRecord) -> Iterator[str]:
     """Say which results or files a stage reads instead of others; chunks of one Zarr count once."""
     now = {_name(path) for path in job.reads}
     before = {_name(path) for path in record.inputs}
@@ -300,16 +300,16 @@ def _name(path: Path) -> str:
 
 def _newer(plan: Plan, jobs: Sequence[Job]) -> list[str]:
     """Say why results are older than what they were made from, where nothing has changed: recomputed, or copied."""
-    from cutsew.provenance.lineage import suspects  # noqa: PLC0415  # a run without this question starts faster
-    from cutsew.provenance.verification import reach  # noqa: PLC0415
+    from cutsew.provenance.lineage import find_inconsistencies  # noqa: PLC0415  # a run without this question starts faster
+    from cutsew.provenance.verification import transitive_records  # noqa: PLC0415
 
     touched = [job for job in jobs if job.updated]
     if not touched:
         return []
-    traces = Traces()
+    traces = ProvenanceIndex()
     stale: dict[Path, str] = {}
     for folder in sorted({plain(_folder(plan, job.run)) for job in jobs}):
-        for path, why, _ in suspects(reach(folder, traces), traces):
+        for path, why, _ in find_inconsistencies(transitive_records(folder, traces), traces):
             stale.setdefault(path, why)
     if stale:
         return [f"changed: {os.path.relpath(path)}: {why}" for path, why in list(stale.items())[:MOST_ITEMS]]
@@ -332,13 +332,13 @@ def _is_result(path: Path) -> bool:
     return bool(path.parts) and (path.parts[0] == "results" or path.is_relative_to(Path("results").absolute()))
 
 
-def _record(plan: Plan, job: Job) -> Made | None:
+def _record(plan: Plan, job: Job) -> StoredRecord | None:
     """Read the record of what a job made last, if it is there."""
     folder = _folder(plan, job.run)
     names: Iterable[Path]
     if job.stage in ("encode", "tagclip"):  # of thousands of jobs, so that the folder is not listed for each
-        own = [path for path in job.makes if path.parent.name == OUTPUTS[job.stage][1]]
-        names = own or sorted(folder.joinpath(OUTPUTS[job.stage][1]).glob("*.json"))[:1]
+        records = [path for path in job.makes if path.parent.name == OUTPUTS[job.stage][1]]
+        names = records or sorted(folder.joinpath(OUTPUTS[job.stage][1]).glob("*.json"))[:1]
     elif job.stage.startswith("reference_"):
         name = {"reference_labels": "labels", "reference_train": "adapter", "reference_predict": "scores"}[job.stage]
         names = sorted(folder.glob(f"references/*/{name}.json"))[:1]
@@ -347,7 +347,7 @@ def _record(plan: Plan, job: Job) -> Made | None:
     return next(filter(None, map(_read, names)), None)
 
 
-def _read(path: Path) -> Made | None:
+def _read(path: Path) -> StoredRecord | None:
     try:
         return read_record(plain(path)) if path.is_file() else None
     except (BadRecord, UserError):

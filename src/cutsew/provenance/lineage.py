@@ -1,7 +1,7 @@
-"""Reading records back, and checking that artefacts are mutually consistent.
+"""Reading records back, and checking that artifacts are mutually consistent.
 
-- Reading records back: which artefact was made by what, from what.
-- Were neighbouring artefacts made from one another? Records' inputs, held against what their inputs' records say.
+- Reading records back: which artifact was made by what, from what.
+- Were neighboring artifacts made from one another? Records' inputs, held against what their inputs' records say.
 - How tools print paths.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cutsew.errors import UserError
-from cutsew.pipeline.outputs import SEALED_BY
+from cutsew.pipeline.outputs import FINALIZED_BY
 from cutsew.provenance.record import input_digest, listing_digests
 from cutsew.storage.label_corrections import COLUMNS, FILE, digest_of
 from cutsew.storage.manifest import read_manifest, shard_digests
@@ -27,14 +27,14 @@ RECORDS = ".records"
 
 
 @dataclass(frozen=True)
-class Made:
+class StoredRecord:
     """One record, its paths resolved.
 
     Attributes:
         record: the record's file.
         content: all that it holds.
         inputs: file or Zarr folder -> digest that it had.
-        outputs: file, Zarr folder, chunk file or folder of photos -> digest that it had.
+        outputs: file, Zarr folder, chunk file or folder of images -> digest that it had.
 
     """
 
@@ -49,8 +49,8 @@ class Made:
         return str(self.content["stage"])
 
     @property
-    def artefact(self) -> Path:
-        """The artefact that the record is named after: the first of what was written."""
+    def artifact(self) -> Path:
+        """The artifact that the record is named after: the first of what was written."""
         return next(iter(self.outputs), self.record)
 
 
@@ -59,29 +59,29 @@ class BadRecord(Exception):  # noqa: N818
 
 
 @dataclass
-class Traces:
+class ProvenanceIndex:
     """Records, read lazily folder by folder."""
 
     bad: dict[Path, str] = field(default_factory=dict)
-    _folders: dict[Path, list[Made]] = field(default_factory=dict)
-    _makers: dict[Path, Made] = field(default_factory=dict)
+    _folders: dict[Path, list[StoredRecord]] = field(default_factory=dict)
+    _makers: dict[Path, StoredRecord] = field(default_factory=dict)
 
-    def of_folder(self, folder: Path) -> list[Made]:
+    def of_folder(self, folder: Path) -> list[StoredRecord]:
         """Return the records of a run's folder; those that cannot be read are kept in `bad`."""
         folder = plain(folder)
         if folder not in self._folders:
-            self._folders[folder] = found = list(self._read(_record_files(folder)))
-            for made in found:
-                for path in made.outputs:
+            self._folders[folder] = records = list(self._read(_record_files(folder)))
+            for record in records:
+                for path in record.outputs:
                     known = self._makers.get(path)
                     # Both the shard's job and the seal name a chunk file; the job is what made it.
-                    if known is None or made.stage in SEALED_BY:
-                        self._makers[path] = made
+                    if known is None or record.stage in FINALIZED_BY:
+                        self._makers[path] = record
         return self._folders[folder]
 
-    def maker(self, artefact: Path) -> Made | None:
+    def producer_of(self, artifact: Path) -> StoredRecord | None:
         """Return the record of what made a file, a Zarr group or a file within either; None where there is none."""
-        path = folder_of(plain(artefact))
+        path = folder_of(plain(artifact))
         for folder in path.parents:
             self.of_folder(folder)
             if path in self._makers:
@@ -93,20 +93,20 @@ class Traces:
                 return self._makers[parent]
         return None
 
-    def jobs_of(self, seal: Made) -> list[Made]:
+    def jobs_of(self, seal: StoredRecord) -> list[StoredRecord]:
         """Return the records of the jobs whose chunk files a seal names."""
         makers = (self._makers[path] for path in seal.outputs)
-        return list({made.record: made for made in makers if made.stage in SEALED_BY}.values())
+        return list({result.record: result for result in makers if result.stage in FINALIZED_BY}.values())
 
-    def _read(self, files: Iterable[Path]) -> Iterator[Made]:
+    def _read(self, files: Iterable[Path]) -> Iterator[StoredRecord]:
         for file in files:
             try:
-                made = read_record(file)
+                record = read_record(file)
             except BadRecord as error:
                 self.bad[file] = str(error)
                 continue
-            if made is not None:
-                yield made
+            if record is not None:
+                yield record
 
 
 def plain(path: Path) -> Path:
@@ -114,7 +114,7 @@ def plain(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100
 
 
-def read_record(file: Path) -> Made | None:
+def read_record(file: Path) -> StoredRecord | None:
     """Read a record; None for JSON that is none.
 
     Raises:
@@ -131,7 +131,7 @@ def read_record(file: Path) -> Made | None:
     if not isinstance(inputs, dict) or not isinstance(outputs, dict):
         raise BadRecord("a record without inputs or outputs")
     base = file.parent.with_suffix(".zarr") if file.parent.suffix == RECORDS else file.parent
-    return Made(
+    return StoredRecord(
         file,
         content,
         {folder_of(plain(file.parent / name)): str(digest) for name, digest in inputs.items()},
@@ -145,49 +145,57 @@ def _record_files(folder: Path) -> list[Path]:
     ]
 
 
-Suspect = tuple[Path, str, bool]
+Inconsistency = tuple[Path, str, bool]
 """What is stale or foreign, why, and whether a rule makes it."""
 
 
-def suspects(records: Sequence[Made], traces: Traces) -> Iterator[Suspect]:
-    """Name artefacts that were made from others than those that are there.
+def find_inconsistencies(records: Sequence[StoredRecord], traces: ProvenanceIndex) -> Iterator[Inconsistency]:
+    """Name artifacts that were made from others than those that are there.
 
     A reader that started before its present input was finished is stale: the input was recomputed and the reader was
     not. Where the input is older than its reader, one of them came from elsewhere: the input if all its readers
     disagree with it, the reader if the input agrees with others or the reader disagrees with several of its inputs.
     Rebuilding what is named also rebuilds all that depends on it.
     """
-    readers: dict[Path, list[Made]] = defaultdict(list)
+    readers: dict[Path, list[StoredRecord]] = defaultdict(list)
     for made in records:
         for path in made.inputs:
             readers[path].append(made)
-    wrong: dict[Path, list[Made]] = {}
-    for path, those in readers.items():
+    wrong: dict[Path, list[StoredRecord]] = {}
+    for path, inconsistent in readers.items():
         now = _now(path, traces)
         if now is None:
-            yield path, f"missing, and {_names(those)} was made from it", traces.maker(path) is not None
+            yield path, f"missing, and {_names(inconsistent)} was made from it", traces.producer_of(path) is not None
             continue
-        maker = traces.maker(path)
-        odd = [(made, precedes(made, maker)) for made in those if made.inputs[path] != now and not _same(made, path)]
-        yield from ((made.artefact, f"stale: made from an earlier {path.name}", True) for made, stale in odd if stale)
-        wrong[path] = [made for made, stale in odd if not stale]
+        maker = traces.producer_of(path)
+        odd = [
+            (output, precedes(output, maker))
+            for output in inconsistent
+            if output.inputs[path] != now and not _same(output, path)
+        ]
+        yield from ((made.artifact, f"stale: made from an earlier {path.name}", True) for made, stale in odd if stale)
+        wrong[path] = [result for result, stale in odd if not stale]
     counts: dict[Path, int] = defaultdict(int)
-    for those in wrong.values():
-        for made in those:
+    for inconsistent in wrong.values():
+        for made in inconsistent:
             counts[made.record] += 1
-    for path, those in wrong.items():
-        several = [made for made in those if counts[made.record] > 1]
-        if not those:
+    for path, inconsistent in wrong.items():
+        several = [produced for produced in inconsistent if counts[produced.record] > 1]
+        if not inconsistent:
             continue
-        if traces.maker(path) is None or len(those) < len(readers[path]) or len(several) == len(those):
-            for made in those:
-                yield made.artefact, f"stale or from elsewhere: made from another {path.name}", True
+        if (
+            traces.producer_of(path) is None
+            or len(inconsistent) < len(readers[path])
+            or len(several) == len(inconsistent)
+        ):
+            for made in inconsistent:
+                yield made.artifact, f"stale or from elsewhere: made from another {path.name}", True
         else:
-            yield path, f"from elsewhere: not the one that {_names(those)} was made from", True
+            yield path, f"from elsewhere: not the one that {_names(inconsistent)} was made from", True
 
 
-def precedes(reader: Made, maker: Made | None) -> bool:
-    """Tell whether a stage started before its present input was finished; where a time is missing, not."""
+def precedes(reader: StoredRecord, maker: StoredRecord | None) -> bool:
+    """Check whether a stage started before its present input was finished; where a time is missing, not."""
     if maker is None:
         return False
     try:
@@ -196,9 +204,9 @@ def precedes(reader: Made, maker: Made | None) -> bool:
         return False
 
 
-def _now(path: Path, traces: Traces) -> str | None:
+def _now(path: Path, traces: ProvenanceIndex) -> str | None:
     """Return the digest that an input has now: as its own record says, else of its bytes; None where it is lost."""
-    maker = traces.maker(path)
+    maker = traces.producer_of(path)
     if maker is not None and path in maker.outputs:
         return maker.outputs[path]
     try:
@@ -207,35 +215,35 @@ def _now(path: Path, traces: Traces) -> str | None:
         return None
 
 
-def _same(made: Made, path: Path) -> bool:
-    """Tell whether a stage would read the same from an input whose bytes have changed."""
-    if path.name == FILE and made.stage == "override":
-        # Where no training photo is corrected any more, what was made of earlier corrections is left over and unread.
-        return path.is_file() and _trained_on(path) in ("", made.content.get("facts", {}).get("digest"))
-    return _same_photos(made, path)
+def _same(record: StoredRecord, path: Path) -> bool:
+    """Check whether a stage would read the same from an input whose bytes have changed."""
+    if path.name == FILE and record.stage == "override":
+        # Where no training image is corrected any more, what was made of earlier corrections is left over and unread.
+        return path.is_file() and _trained_on(path) in ("", record.content.get("facts", {}).get("digest"))
+    return _same_images(record, path)
 
 
 def _trained_on(corrections: Path) -> str:
-    """Digest the corrections of training photos."""
+    """Digest the corrections of training images."""
     table = read_parquet(corrections, COLUMNS)
     return digest_of(table[table["split"] == "train"])
 
 
-def _same_photos(made: Made, manifest: Path) -> bool:
+def _same_images(record: StoredRecord, manifest: Path) -> bool:
     """Check whether a new manifest is equal in all that a stage reads, so that the stage need not rerun."""
     if manifest.name != "images.parquet" or not manifest.is_file():
         return False
-    if made.stage in SEALED_BY:
-        shard = int(made.artefact.parts[-2])
+    if record.stage in FINALIZED_BY:
+        shard = int(record.artifact.parts[-2])
         rows = shard_digests(read_manifest(manifest)).get(shard)
-        return rows is not None and bool(rows == made.content.get("facts", {}).get("rows"))
-    part = "digest" if made.stage in SEALED_BY.values() else "listed"
-    then = made.content.get("listing", {}).get(part)
+        return rows is not None and bool(rows == record.content.get("facts", {}).get("rows"))
+    part = "digest" if record.stage in FINALIZED_BY.values() else "listed"
+    then = record.content.get("listing", {}).get(part)
     return then is not None and bool(then == listing_digests(manifest).get(part))
 
 
-def _names(those: Sequence[Made]) -> str:
-    names = sorted({folder_of(made.artefact).name for made in those})
+def _names(records: Sequence[StoredRecord]) -> str:
+    names = sorted({folder_of(record.artifact).name for record in records})
     return names[0] if len(names) == 1 else f"{names[0]} (and {len(names) - 1} more)"
 
 

@@ -1,6 +1,6 @@
-"""The record next to each artefact, and the merging of many jobs' records.
+"""The record next to each artifact, and the merging of many jobs' records.
 
-- The record next to each artefact: how it was made.
+- The record next to each artifact: how it was made.
 - What the records of a group's many jobs say together, before one job seals the group.
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 from cutsew.errors import UserError
 from cutsew.runtime.processes import COMMAND
 from cutsew.storage.atomic import write_text
-from cutsew.storage.tables import read_record, said
+from cutsew.storage.tables import read_record, require_keys
 from cutsew.storage.zarr_layout import folder_of
 from cutsew.storage.zarr_writer import file_digest
 
@@ -34,7 +34,7 @@ def _now() -> str:
 
 @dataclass
 class Record:
-    """How an artefact is being made; made at a stage's start, written at its end.
+    """How an artifact is being made; made at a stage's start, written at its end.
 
     Attributes:
         stage: name of the stage.
@@ -52,16 +52,16 @@ class Record:
     facts: dict[str, Any] = field(default_factory=dict)
     start: str = field(default_factory=_now)
 
-    def write_beside(self, artefact: Path) -> None:
+    def write_beside(self, artifact: Path) -> None:
         """Write the record of one file or Zarr group as `<its name>.json` next to it."""
-        made = folder_of(artefact)
-        self.write(made.with_suffix(".json"), {made.name: input_digest(made)})
+        folder = folder_of(artifact)
+        self.write(folder.with_suffix(".json"), {folder.name: input_digest(folder)})
 
     def write(self, path: Path, outputs: Mapping[str, str]) -> None:
         """Write the record.
 
         Args:
-            path: the `.json` next to the artefact.
+            path: the `.json` next to the artifact.
             outputs: name of what was written (relative to the record's folder) -> digest of its content.
 
         """
@@ -98,7 +98,7 @@ def input_digest(path: Path) -> str:
 
 
 def listing_digests(manifest: Path) -> dict[str, str]:
-    """Digest what shards.csv next to a manifest says: which photos there are (`digest`), and in which split (`listed`).
+    """Digest what shards.csv next to a manifest says: which images there are (`digest`), and in which split (`listed`).
 
     Stages take the manifest as it was then, so its bytes may change and they still stand: these two are what counts.
     """
@@ -116,13 +116,13 @@ def _listing(inputs: list[Path]) -> dict[str, str]:
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
     """Return the versions of the installed packages among them."""
-    found = {}
+    installed = {}
     for name in packages:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 @cache
@@ -133,15 +133,19 @@ def _packages() -> dict[str, str]:
 @cache
 def _commit() -> str | None:
     """Commit of the checkout that the package is imported from, None for an installed wheel."""
-    here = Path(__file__).parent
+    folder = Path(__file__).parent
     try:
-        out = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        out = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return out.stdout.strip()
 
 
-def agreed(records: Iterable[Path], names: Sequence[str], refusal: str) -> tuple[dict[str, str], dict[str, Any]]:
+def require_consistent_records(
+    records: Iterable[Path], names: Sequence[str], refusal: str
+) -> tuple[dict[str, str], dict[str, Any]]:
     """Read records of jobs that each wrote chunk files of one group.
 
     Args:
@@ -160,9 +164,9 @@ def agreed(records: Iterable[Path], names: Sequence[str], refusal: str) -> tuple
     facts: dict[str, Any] = {}
     for path in records:
         content = read_record(path)
-        known |= said(content, path, "outputs")
-        mine = {name: said(content, path, "facts", name) for name in names}
-        facts = facts or mine
-        if mine != facts:
+        known |= require_keys(content, path, "outputs")
+        facts_of_record = {name: require_keys(content, path, "facts", name) for name in names}
+        facts = facts or facts_of_record
+        if facts_of_record != facts:
             raise UserError(f"{path}: {refusal}")
     return known, facts

@@ -10,7 +10,7 @@ from typing import Any
 
 from cutsew.config import Config
 from cutsew.data.listing import last_listed
-from cutsew.provenance.lineage import Made
+from cutsew.provenance.lineage import StoredRecord
 from cutsew.runtime.processes import COMMAND, SNAKEMAKE
 from cutsew.storage.manifest import read_manifest
 
@@ -41,10 +41,10 @@ def setting_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> It
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in settings.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return found
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
 
 
 def _change(name: str, old: Any, new: Any) -> str:  # noqa: ANN401
@@ -62,33 +62,33 @@ def _short(value: Any) -> str:  # noqa: ANN401
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
-def photo_differences(config: Config, manifest: Path, record: Made) -> Iterator[str]:
-    """Count photos added, removed and changed in size, by the listing that the manifest's rule made for its params."""
+def image_differences(config: Config, manifest: Path, record: StoredRecord) -> Iterator[str]:
+    """Count images added, removed and changed in size, by the listing that the manifest's rule made for its params."""
     listed = last_listed(config)
     if listed is None or not manifest.is_file():
         return
     key = "path" if config.dataset.kind in ("folder", "coco") else "id"
     table = read_manifest(manifest, columns=("id", "path", "bytes"))
-    known = dict(zip(table[key], table["bytes"], strict=True))
+    recorded = dict(zip(table[key], table["bytes"], strict=True))
     ignored = _skipped(manifest.with_name("skipped.csv"))
-    there = {name: size for name, size in listed.items() if size is not None}
-    # Photos without scores or labels may be left out, and a folder may hold photos that COCO's lists do not name.
+    present = {name: size for name, size in listed.items() if size is not None}
+    # Images without scores or labels may be left out, and a folder may hold images that COCO's lists do not name.
     counts = record.content.get("facts", {})
     partial = config.dataset.kind == "coco" or counts.get("dropped") or config.teacher.scores.missing == "drop"
-    added = 0 if partial else len(there.keys() - known.keys() - ignored)
-    removed = len(known.keys() - there.keys())
-    resized = sum(known[name] != size for name, size in there.items() if name in known)
+    added = 0 if partial else len(present.keys() - recorded.keys() - ignored)
+    removed = len(recorded.keys() - present.keys())
+    resized = sum(recorded[name] != size for name, size in present.items() if name in recorded)
     parts = [(added, "added"), (removed, "removed"), (resized, "edited")]
     counted = [f"{count} {what}" for count, what in parts if count]
     if counted:
         first, *others = counted
         number, _, verb = first.partition(" ")
-        yield ", ".join([f"{number} photo{'' if number == '1' else 's'} {verb}", *others])
+        yield ", ".join([f"{number} image{'' if number == '1' else 's'} {verb}", *others])
     elif partial:
-        yield "photos or their lists edited"
+        yield "images or their lists edited"
     else:
         yield (
-            "photos have other times, but the same names and sizes: they are read again, and only edited ones count "
+            "images have other times, but the same names and sizes: they are read again, and only edited ones count "
             f"(copied or touched? To keep all results without reading them: {touch()})"
         )
 

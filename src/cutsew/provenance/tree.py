@@ -1,4 +1,4 @@
-"""What an artefact was made from, as a tree that ends at the photos and the user's own files."""
+"""What an artifact was made from, as a tree that ends at the images and the user's own files."""
 
 import json
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from cutsew.pipeline.outputs import SEALED_BY
-from cutsew.provenance.lineage import Made, Traces, plain
+from cutsew.pipeline.outputs import FINALIZED_BY
+from cutsew.provenance.lineage import ProvenanceIndex, StoredRecord, plain
 from cutsew.storage.zarr_layout import folder_of
 
 LONGEST = 110
@@ -20,13 +20,13 @@ SHOWN = 4
 
 
 @dataclass
-class Cause:
-    """An artefact, how it was made and from what.
+class ProvenanceNode:
+    """An artifact, how it was made and from what.
 
     Attributes:
-        path: the artefact, the user's file or the folder of photos.
+        path: the artifact, the user's file or the folder of images.
         kind: "made", "given" (no stage made it), "above" (already shown) or "lost" (neither present nor recorded).
-        facts: stage, version, settings, start and end; for photos and given files, what is known of them.
+        facts: stage, version, settings, start and end; for images and given files, what is known of them.
         causes: what it was made from.
 
     """
@@ -34,7 +34,7 @@ class Cause:
     path: Path
     kind: str
     facts: dict[str, Any] = field(default_factory=dict)
-    causes: list["Cause"] = field(default_factory=list)
+    causes: list["ProvenanceNode"] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the tree as plain JSON values."""
@@ -46,57 +46,59 @@ class Cause:
         }
 
 
-def explain(artefact: Path, traces: Traces, told: set[Path] | None = None) -> Cause:
-    """Return the provenance of an artefact, with each source shown once.
+def explain(artifact: Path, traces: ProvenanceIndex, visited: set[Path] | None = None) -> ProvenanceNode:
+    """Return the provenance of an artifact, with each source shown once.
 
     Args:
-        artefact: a file, a Zarr group or a chunk file of one.
+        artifact: a file, a Zarr group or a chunk file of one.
         traces: the records.
-        told: records that were already visited.
+        visited: records that were already visited.
 
     """
-    told = set() if told is None else told
-    path = folder_of(plain(artefact))
-    made = traces.maker(path)
-    if made is None:
-        return Cause(path, "given" if path.exists() else "lost")
-    if made.record in told:
-        return Cause(path, "above")
-    told.add(made.record)
-    content = made.content
+    visited = set() if visited is None else visited
+    path = folder_of(plain(artifact))
+    result = traces.producer_of(path)
+    if result is None:
+        return ProvenanceNode(path, "given" if path.exists() else "lost")
+    if result.record in visited:
+        return ProvenanceNode(path, "above")
+    visited.add(result.record)
+    content = result.content
     facts = {name: content.get(name) for name in ("stage", "version", "settings", "commit", "start", "end")}
-    facts |= {"record": str(made.record), "facts": content.get("facts", {})}
-    causes = [explain(source, traces, told) for source in made.inputs]
-    if made.stage in SEALED_BY.values():
-        causes += [explain(job.artefact, traces, told) for job in traces.jobs_of(made)]
-    causes += _photos(made, traces)
-    return Cause(path, "made", facts, causes)
+    facts |= {"record": str(result.record), "facts": content.get("facts", {})}
+    causes = [explain(source, traces, visited) for source in result.inputs]
+    if result.stage in FINALIZED_BY.values():
+        causes += [explain(job.artifact, traces, visited) for job in traces.jobs_of(result)]
+    causes += _images(result, traces)
+    return ProvenanceNode(path, "made", facts, causes)
 
 
-def _photos(made: Made, traces: Traces) -> list[Cause]:
-    """Return the folder of photos that a manifest lists, made by a download where one fetched them."""
-    facts, dataset = made.content.get("facts", {}), made.content.get("settings", {}).get("dataset", {})
-    if made.stage != "manifest" or dataset.get("kind") == "ids":
+def _images(record: StoredRecord, traces: ProvenanceIndex) -> list[ProvenanceNode]:
+    """Return the folder of images that a manifest lists, made by a download where one fetched them."""
+    facts, dataset = record.content.get("facts", {}), record.content.get("settings", {}).get("dataset", {})
+    if record.stage != "manifest" or dataset.get("kind") == "ids":
         return []
     counts = {name: facts[name] for name in ("train", "test", "skipped") if name in facts}
     return [
-        Cause(Path(facts.get("root") or "."), "photos", counts, list(_downloads(made, dataset.get("root"), traces)))
+        ProvenanceNode(
+            Path(facts.get("root") or "."), "images", counts, list(_downloads(record, dataset.get("root"), traces))
+        )
     ]
 
 
-def _downloads(manifest: Made, root: str | None, traces: Traces) -> Iterator[Cause]:
-    """Find the download of a manifest's photos, in whichever run's folder; a copy that was there is none."""
+def _downloads(manifest: StoredRecord, root: str | None, traces: ProvenanceIndex) -> Iterator[ProvenanceNode]:
+    """Find the download of a manifest's images, in whichever run's folder; a copy that was there is none."""
     for record in sorted(manifest.record.parent.parent.glob("*/download.json")):
-        for made in traces.of_folder(record.parent):
-            same = made.content.get("settings", {}).get("dataset", {}).get("root") == root
-            if made.record == record and same and made.content.get("facts", {}).get("downloaded"):
+        for result in traces.of_folder(record.parent):
+            same = result.content.get("settings", {}).get("dataset", {}).get("root") == root
+            if result.record == record and same and result.content.get("facts", {}).get("downloaded"):
                 facts = {
-                    name: made.content.get(name) for name in ("stage", "version", "settings", "start", "end", "facts")
+                    name: result.content.get(name) for name in ("stage", "version", "settings", "start", "end", "facts")
                 }
-                yield Cause(record, "made", {**facts, "record": str(record)})
+                yield ProvenanceNode(record, "made", {**facts, "record": str(record)})
 
 
-def lines(cause: Cause, show: Any = str, first: str = "", rest: str = "") -> Iterator[str]:  # noqa: ANN401
+def lines(cause: ProvenanceNode, show: Any = str, first: str = "", rest: str = "") -> Iterator[str]:  # noqa: ANN401
     """Draw the tree.
 
     Args:
@@ -106,43 +108,43 @@ def lines(cause: Cause, show: Any = str, first: str = "", rest: str = "") -> Ite
         rest: what stands before the lines below it.
 
     """
-    made = f": {cause.facts['stage']} v{cause.facts['version']}" if cause.kind == "made" else _other(cause)
-    yield f"{first}{show(cause.path)}{made}"
+    origin = f": {cause.facts['stage']} v{cause.facts['version']}" if cause.kind == "made" else _other(cause)
+    yield f"{first}{show(cause.path)}{origin}"
     below = list(_merged(cause.causes))
-    told = _settings(cause)
-    if told:
-        yield f"{rest}{'|  ' if below else '   '}{told}"
-    for number, (source, alike) in enumerate(below):
+    settings_text = _settings(cause)
+    if settings_text:
+        yield f"{rest}{'|  ' if below else '   '}{settings_text}"
+    for number, (source, jobs) in enumerate(below):
         last = number == len(below) - 1
         branch = list(lines(source, show, f"{rest}{'`- ' if last else '|- '}", f"{rest}{'   ' if last else '|  '}"))
-        if alike:
-            branch[0] += f" (and {alike} more jobs with the same settings)"
+        if jobs:
+            branch[0] += f" (and {jobs} more jobs with the same settings)"
         yield from branch
 
 
-def _other(cause: Cause) -> str:
-    if cause.kind == "photos":
+def _other(cause: ProvenanceNode) -> str:
+    if cause.kind == "images":
         counts = ", ".join(f"{count} {name}" for name, count in cause.facts.items())
-        return f": photos ({counts})"
+        return f": images ({counts})"
     return {"given": ": given, no stage made it", "above": ": see above", "lost": ": lost, and without a record"}[
         cause.kind
     ]
 
 
-def _merged(causes: list[Cause]) -> Iterator[tuple[Cause, int]]:
+def _merged(causes: list[ProvenanceNode]) -> Iterator[tuple[ProvenanceNode, int]]:
     """Draw the jobs of shards with the same settings as one; give how many more there are."""
-    jobs: dict[str, list[Cause]] = {}
+    jobs: dict[str, list[ProvenanceNode]] = {}
     for cause in causes:
-        if cause.facts.get("stage") in SEALED_BY:
+        if cause.facts.get("stage") in FINALIZED_BY:
             key = json.dumps([cause.facts["stage"], cause.facts["version"], cause.facts["settings"]], sort_keys=True)
             jobs.setdefault(key, []).append(cause)
         else:
             yield cause, 0
-    for alike in jobs.values():
-        yield alike[0], len(alike) - 1
+    for group in jobs.values():
+        yield group[0], len(group) - 1
 
 
-def _settings(cause: Cause) -> str:
+def _settings(cause: ProvenanceNode) -> str:
     """Return settings, and the digest of the weights, as one short line of YAML."""
     settings = dict(cause.facts.get("settings") or {})
     settings.pop("version", None)

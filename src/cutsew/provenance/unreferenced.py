@@ -10,9 +10,9 @@ from pathlib import Path
 
 from cutsew.config import Config
 from cutsew.errors import UserError
-from cutsew.pipeline.outputs import FEATURES, OUTPUTS, SWEEPS, needed
+from cutsew.pipeline.outputs import FEATURES, OUTPUTS, SWEEPS, required_stages
 from cutsew.pipeline.plan import Plan
-from cutsew.provenance.lineage import RECORDS, Traces
+from cutsew.provenance.lineage import RECORDS, ProvenanceIndex
 from cutsew.provenance.verification import OF_SHARDS
 from cutsew.runtime.processes import settings_files
 from cutsew.storage import zarr_layout
@@ -21,7 +21,7 @@ KNOWN = {name for names in OUTPUTS.values() for name in names}
 
 
 @dataclass(frozen=True)
-class Garbage:
+class UnreferencedPath:
     """A file or folder that no configured run refers to.
 
     Attributes:
@@ -50,7 +50,9 @@ class Unjudged:
     why: str
 
 
-def garbage(plans: Sequence[Plan], results: Path, read: Collection[Path] = ()) -> tuple[list[Garbage], list[Unjudged]]:
+def find_unreferenced(
+    plans: Sequence[Plan], results: Path, read: Collection[Path] = ()
+) -> tuple[list[UnreferencedPath], list[Unjudged]]:
     """List what none of the plans' runs refers to, in the folders of the plans' datasets.
 
     Args:
@@ -63,30 +65,30 @@ def garbage(plans: Sequence[Plan], results: Path, read: Collection[Path] = ()) -
         settings or a sweep that is there but was not read.
 
     """
-    found: list[Garbage] = []
+    unreferenced: list[UnreferencedPath] = []
     datasets = sorted({run.dataset.name for plan in plans for run in plan.runs.values()})
     unjudged = [
         Unjudged(home, "no config file that was read covers this dataset")
         for home in _folders(results)
         if home.name not in datasets and any(map(_is_run, _folders(home)))
     ]
-    known = {path.resolve() for path in read}
+    configs = {path.resolve() for path in read}
     for home in (results / dataset for dataset in datasets if _is_folder(results / dataset)):
-        kept = _kept(plans, home.name)
+        referenced = _kept(plans, home.name)
         runs = [folder for folder in _folders(home) if folder.name not in (SWEEPS, FEATURES)]
-        others = {folder: made_with(folder) - known for folder in runs} if known else {}
+        others = {folder: made_with(folder) - configs for folder in runs} if configs else {}
         for folder in runs:
             if others.get(folder):
                 unjudged.append(
                     Unjudged(folder, f"made with {_from(results, min(others[folder]))}, which was not read")
                 )
-            elif folder.name in kept:
-                found += _of_run(folder, kept[folder.name])
-                found += _of_shards(folder, plans)
+            elif folder.name in referenced:
+                unreferenced += _of_run(folder, referenced[folder.name])
+                unreferenced += _of_shards(folder, plans)
             elif _is_run(folder):
-                found.append(Garbage(folder, "no configured run", size_of(folder)))
-        found += _of_features(home, {*kept, *(folder.name for folder in runs if others.get(folder))})
-    return found, unjudged
+                unreferenced.append(UnreferencedPath(folder, "no configured run", size_of(folder)))
+        unreferenced += _of_features(home, {*referenced, *(folder.name for folder in runs if others.get(folder))})
+    return unreferenced, unjudged
 
 
 def _folders(path: Path) -> list[Path]:
@@ -99,7 +101,9 @@ def _folders(path: Path) -> list[Path]:
 def made_with(run: Path) -> set[Path]:
     """Name the files of settings and of sweeps, of those that are still there, that a run's records were made with."""
     home = run.parents[2]
-    commands = {str(made.content["command"]) for made in Traces().of_folder(run) if made.content.get("command")}
+    commands = {
+        str(record.content["command"]) for record in ProvenanceIndex().of_folder(run) if record.content.get("command")
+    }
     named = {Path(home, name) for command in commands for name in settings_files(command)}
     return {path.resolve() for path in named if path.is_file()}
 
@@ -109,7 +113,7 @@ def _from(results: Path, path: Path) -> str:
     return str(path.relative_to(home) if path.is_relative_to(home) else path)
 
 
-def delete(item: Garbage, results: Path) -> None:
+def delete(item: UnreferencedPath, results: Path) -> None:
     """Delete what was listed, and folders of chunk files that it leaves empty.
 
     Raises:
@@ -141,31 +145,31 @@ def size_of(path: Path) -> int:
 
 def _kept(plans: Sequence[Plan], dataset: str) -> dict[str, set[str]]:
     """Return each configured run's folder and the names in it that some run refers to."""
-    kept: dict[str, set[str]] = {}
+    referenced: dict[str, set[str]] = {}
     for plan in plans:
         for run, config in plan.runs.items():
             if config.dataset.name != dataset:
                 continue
-            kept.setdefault(run, set())
-            for stage in needed(config) & OUTPUTS.keys():
-                kept.setdefault(plan.owner(run, stage), set()).update(OUTPUTS[stage])
-    return kept
+            referenced.setdefault(run, set())
+            for stage in required_stages(config) & OUTPUTS.keys():
+                referenced.setdefault(plan.source_run(run, stage), set()).update(OUTPUTS[stage])
+    return referenced
 
 
-def _of_run(folder: Path, kept: set[str]) -> Iterator[Garbage]:
-    """List artefacts that are now read from another run's folder or that no run needs."""
+def _of_run(folder: Path, referenced: set[str]) -> Iterator[UnreferencedPath]:
+    """List artifacts that are now read from another run's folder or that no run needs."""
     for path in sorted(folder.iterdir()):
-        if path.name in KNOWN - kept and not path.is_symlink():
-            yield Garbage(path, "no configured run reads it from here", size_of(path))
+        if path.name in KNOWN - referenced and not path.is_symlink():
+            yield UnreferencedPath(path, "no configured run reads it from here", size_of(path))
 
 
-def _of_features(home: Path, kept: Iterable[str]) -> Iterator[Garbage]:
-    """List kept features that the training of no configured run names in its record."""
-    records = (path for run in kept for path in _training_records(home / run))
+def _of_features(home: Path, referenced: Iterable[str]) -> Iterator[UnreferencedPath]:
+    """List cached features that the training of no configured run names in its record."""
+    records = (path for run in referenced for path in _training_records(home / run))
     used = {_features_of(record) for record in records}
     for folder in sorted(filter(_is_folder, (home / FEATURES).glob("*.zarr"))):
         if folder.name not in used:
-            yield Garbage(folder, "features that no configured run was trained on", size_of(folder))
+            yield UnreferencedPath(folder, "features that no configured run was trained on", size_of(folder))
 
 
 def _training_records(run: Path) -> Iterator[Path]:
@@ -182,24 +186,26 @@ def _features_of(record: Path) -> str | None:
         return None
 
 
-def _of_shards(folder: Path, plans: Sequence[Plan]) -> Iterator[Garbage]:
+def _of_shards(folder: Path, plans: Sequence[Plan]) -> Iterator[UnreferencedPath]:
     """List chunk files, and their records, of passes and shards beyond those of all runs that read them here."""
     for stage, files_of in SHARDED.items():
         group = folder / OUTPUTS[stage][0]
-        wanted: set[Path] = set()
+        expected: set[Path] = set()
         for plan in plans:
             for run, config in plan.runs.items():
-                if config.dataset.name != folder.parent.name or stage not in needed(config):
+                if config.dataset.name != folder.parent.name or stage not in required_stages(config):
                     continue
-                if plan.owner(run, stage) != folder.name:
+                if plan.source_run(run, stage) != folder.name:
                     continue
-                shards = _shards(folder.parent / plan.owner(run, "manifest") / "shards.csv")
+                shards = _shards(folder.parent / plan.source_run(run, "manifest") / "shards.csv")
                 if shards is None:
                     return
-                wanted.update(path for shard in shards for path in files_of(group, config, shard))
-        for path in _chunks(group) if wanted else ():
-            if path not in wanted:
-                yield Garbage(path, "beyond the passes and photos of all configured runs", path.lstat().st_size)
+                expected.update(path for shard in shards for path in files_of(group, config, shard))
+        for path in _chunks(group) if expected else ():
+            if path not in expected:
+                yield UnreferencedPath(
+                    path, "beyond the passes and images of all configured runs", path.lstat().st_size
+                )
 
 
 def _of_encoding(group: Path, config: Config, shard: int) -> Iterator[Path]:
@@ -219,7 +225,7 @@ def _of_tagclip(group: Path, config: Config, shard: int) -> Iterator[Path]:  # n
     """Name the files of one shard's TagCLIP job."""
     yield from (
         zarr_layout.tagclip_chunk_file(group, array, shard)
-        for array in (zarr_layout.TAGCLIP_LOCAL, zarr_layout.TAGCLIP_AGAIN)
+        for array in (zarr_layout.TAGCLIP_LOCAL, zarr_layout.TAGCLIP_GLOBAL)
     )
     yield zarr_layout.tagclip_chunk_record(group, shard)
 

@@ -1,7 +1,7 @@
-"""Checking that a run's artefacts are those that their records describe.
+"""Checking that a run's artifacts are those that their records describe.
 
-- The demo's folders of photos and annotations, digested as their writer did.
-- Checking that a run's artefacts are those that their records describe, and were made from one another.
+- The demo's folders of images and annotations, digested as their writer did.
+- Checking that a run's artifacts are those that their records describe, and were made from one another.
 """
 
 import hashlib
@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cutsew.pipeline.outputs import LAST_FILES, OUTPUTS, SEALED_BY
-from cutsew.provenance.lineage import Made, Traces, plain, precedes, suspects
+from cutsew.pipeline.outputs import FINALIZED_BY, LAST_FILES, OUTPUTS
+from cutsew.provenance.lineage import ProvenanceIndex, StoredRecord, find_inconsistencies, plain, precedes
 from cutsew.runtime.processes import SNAKEMAKE
-from cutsew.storage.zarr_layout import BOXES, CROPS, GLOBAL, TAGCLIP_AGAIN, TAGCLIP_LOCAL
+from cutsew.storage.zarr_layout import BOXES, CROPS, GLOBAL, TAGCLIP_GLOBAL, TAGCLIP_LOCAL
 from cutsew.storage.zarr_writer import chunk_files, content_digest, file_digest
 
 SUFFIXES = {"JPEGImages": ".jpg", "Annotations": ".xml"}
@@ -23,7 +23,7 @@ LISTS = ("train", "val")
 
 
 def is_world(path: Path) -> bool:
-    """Tell whether a record's output is a folder of the demo's files."""
+    """Check whether a record's output is a folder of the demo's files."""
     return path.name in SUFFIXES and path.parent.name == "world"
 
 
@@ -32,13 +32,13 @@ def folder_digest(folder: Path, digest: Callable[[Path], str]) -> tuple[list[Pat
     lists = [folder.parent / "ImageSets" / "Main" / f"{name}.txt" for name in LISTS]
     names = [name for path in lists if path.is_file() for name in path.read_text(encoding="utf-8").split()]
     files = [folder / f"{name}{SUFFIXES[folder.name]}" for name in names]
-    lost = [path for path in files if not path.is_file()]
-    if lost:
-        return lost, ""
+    missing = [path for path in files if not path.is_file()]
+    if missing:
+        return missing, ""
     return [], hashlib.sha256("\n".join(digest(path) for path in files).encode()).hexdigest()
 
 
-OF_SHARDS = {"views.zarr": (GLOBAL, CROPS, BOXES), "tagclip.zarr": (TAGCLIP_LOCAL, TAGCLIP_AGAIN)}
+OF_SHARDS = {"views.zarr": (GLOBAL, CROPS, BOXES), "tagclip.zarr": (TAGCLIP_LOCAL, TAGCLIP_GLOBAL)}
 """Zarr -> its arrays of which the job of a shard writes a chunk file each."""
 
 JOB_OF = {"seal": "encoding", "seal_tagclip": "TagCLIP"}
@@ -54,7 +54,7 @@ class Finding:
     """Something that is not as it was made.
 
     Attributes:
-        path: the artefact, or the very file of it.
+        path: the artifact, or the very file of it.
         wrong: what is wrong with it.
         target: what the workflow is to make again; None where no rule makes it.
         damaged: its bytes are not those that were recorded; otherwise it is whole, but stale or from elsewhere.
@@ -68,40 +68,40 @@ class Finding:
 
 
 def _record_names() -> dict[str, str]:
-    """Map each artefact's name to that of its record: the one of its own name, else the first of its stage."""
-    found: dict[str, str] = {}
+    """Map each artifact's name to that of its record: the one of its own name, else the first of its stage."""
+    result: dict[str, str] = {}
     for names in OUTPUTS.values():
         records = [name for name in names if name.endswith(".json")]
         for name in names if records else ():
-            own = f"{Path(name).stem}.json"
-            found[name] = own if own in records else records[0]
-    found["labels.zarr"] = "labels.json"  # of a reference student, in a folder below references/
-    return {name: record for name, record in found.items() if not name.endswith(".json")}
+            record_name = f"{Path(name).stem}.json"
+            result[name] = record_name if record_name in records else records[0]
+    result["labels.zarr"] = "labels.json"  # of a reference student, in a folder below references/
+    return {name: record for name, record in result.items() if not name.endswith(".json")}
 
 
 RECORD_OF = _record_names()
 
 
-def reach(folder: Path, traces: Traces) -> list[Made]:
+def transitive_records(folder: Path, traces: ProvenanceIndex) -> list[StoredRecord]:
     """Return a run's records and those of all that it was made from, in whatever run's folder they are."""
-    found: dict[Path, Made] = {}
+    records: dict[Path, StoredRecord] = {}
     waiting = _current(folder, traces)
     while waiting:
-        made = waiting.pop()
-        if made.record in found:
+        output = waiting.pop()
+        if output.record in records:
             continue
-        found[made.record] = made
-        waiting += [maker for path in made.inputs if (maker := traces.maker(path)) is not None]
-        if made.stage in SEALED_BY.values():
-            waiting += traces.jobs_of(made)
-    return sorted(found.values(), key=lambda made: made.record)
+        records[output.record] = output
+        waiting += [maker for path in output.inputs if (maker := traces.producer_of(path)) is not None]
+        if output.stage in FINALIZED_BY.values():
+            waiting += traces.jobs_of(output)
+    return sorted(records.values(), key=lambda result: result.record)
 
 
-def _current(folder: Path, traces: Traces) -> list[Made]:
+def _current(folder: Path, traces: ProvenanceIndex) -> list[StoredRecord]:
     """Leave out jobs that their seal does not name: passes of earlier settings, kept for going back to them."""
     records = traces.of_folder(folder)
-    stages = {made.stage for made in records}
-    return [made for made in records if SEALED_BY.get(made.stage) not in stages]
+    stages = {record.stage for record in records}
+    return [result for result in records if FINALIZED_BY.get(result.stage) not in stages]
 
 
 @dataclass
@@ -114,24 +114,24 @@ class Verifier:
 
     """
 
-    traces: Traces
+    traces: ProvenanceIndex
     tick: Callable[[Path], object] = lambda _: None
     _digests: dict[Path, str] = field(default_factory=dict)
 
     def findings(self, folder: Path) -> list[Finding]:
         """Return all that is wrong with a run, each path once, in the order of paths."""
         folder = plain(folder)
-        records = reach(folder, self.traces)
-        found: dict[Path, Finding] = {}
+        records = transitive_records(folder, self.traces)
+        result: dict[Path, Finding] = {}
         for finding in (
             *self._bad_records(),
-            *(finding for made in records for finding in self._bytes(made)),
+            *(finding for output in records for finding in self._bytes(output)),
             *(finding for home in sorted({m.record.parent for m in records}) for finding in self._unrecorded(home)),
         ):
-            found.setdefault(finding.path, finding)
-        for path, wrong, ruled in suspects(records, self.traces):
-            found.setdefault(path, Finding(path, wrong, target_of(path) if ruled else None, damaged=False))
-        return [found[path] for path in sorted(found)]
+            result.setdefault(finding.path, finding)
+        for path, wrong, ruled in find_inconsistencies(records, self.traces):
+            result.setdefault(path, Finding(path, wrong, target_of(path) if ruled else None, damaged=False))
+        return [result[path] for path in sorted(result)]
 
     @property
     def checked(self) -> int:
@@ -149,59 +149,59 @@ class Verifier:
                     folder / name, f"has no record that says how it was made ({record})", target_of(folder / name)
                 )
 
-    def _bytes(self, made: Made) -> Iterator[Finding]:
+    def _bytes(self, record: StoredRecord) -> Iterator[Finding]:
         """Compare what a record says was written with what is there."""
-        if made.stage in SEALED_BY.values():
-            yield from self._unrecorded_chunks(made)
-        for path, digest in made.outputs.items():
+        if record.stage in FINALIZED_BY.values():
+            yield from self._unrecorded_chunks(record)
+        for path, digest in record.outputs.items():
             if path.suffix == ".zarr":
-                yield from self._group(made, path, digest)
+                yield from self._group(record, path, digest)
             elif is_world(path):
                 yield from self._world(path, digest)
             elif not path.is_file():
                 yield Finding(path, "missing", target_of(path))
             elif self._digest(path) != digest:
-                yield self._other_bytes(made, path)
+                yield self._other_bytes(record, path)
 
-    def _other_bytes(self, made: Made, path: Path) -> Finding:
+    def _other_bytes(self, result: StoredRecord, path: Path) -> Finding:
         """Name the file whose bytes a record does not name, or the seal as stale where a later job wrote the file."""
-        job = self.traces.maker(path)
-        if job is not None and precedes(made, job) and job.outputs[path] == self._digest(path):
+        job = self.traces.producer_of(path)
+        if job is not None and precedes(result, job) and job.outputs[path] == self._digest(path):
             group = next(parent for parent in path.parents if parent.suffix == ".zarr")
             wrong = f"stale: sealed before {path.relative_to(group)} was made"
             return Finding(group, wrong, target_of(group), damaged=False)
-        return Finding(path, f"its bytes are not those that {made.record.name} names", target_of(path))
+        return Finding(path, f"its bytes are not those that {result.record.name} names", target_of(path))
 
-    def _unrecorded_chunks(self, seal: Made) -> Iterator[Finding]:
+    def _unrecorded_chunks(self, seal: StoredRecord) -> Iterator[Finding]:
         for path in seal.outputs:
-            maker = self.traces.maker(path)
-            if path.suffix != ".zarr" and path.is_file() and (maker is None or maker.stage not in SEALED_BY):
+            maker = self.traces.producer_of(path)
+            if path.suffix != ".zarr" and path.is_file() and (maker is None or maker.stage not in FINALIZED_BY):
                 yield Finding(path, f"has no record of its {JOB_OF[seal.stage]} job", target_of(path))
 
-    def _group(self, made: Made, group: Path, digest: str) -> Iterator[Finding]:
+    def _group(self, record: StoredRecord, group: Path, digest: str) -> Iterator[Finding]:
         seal = group / "zarr.json"
         if not seal.is_file():
             yield Finding(group, "missing, or not finished: it has no zarr.json", target_of(group))
             return
-        known: dict[str, str] = {}
+        digests: dict[str, str] = {}
         broken = False
         for array in sorted(path for path in group.iterdir() if path.is_dir()):
-            for finding in self._array(made, array, known):
+            for finding in self._array(record, array, digests):
                 broken = True
                 yield finding
         if broken:
             return
-        content = content_digest(group, known)
+        content = content_digest(group, digests)
         if content != digest:
             whole = content == _sealed(seal)
             wrong = "is not the one that its record describes" if whole else "its bytes are not those that were sealed"
             yield Finding(group, wrong, target_of(group))
-        elif _sealed(seal) != digest or self._digest(seal) != made.content.get("seals", {}).get(
+        elif _sealed(seal) != digest or self._digest(seal) != record.content.get("seals", {}).get(
             group.name, self._digest(seal)
         ):
             yield Finding(seal, "its bytes are not those that were sealed", target_of(group))
 
-    def _array(self, made: Made, array: Path, known: dict[str, str]) -> Iterator[Finding]:
+    def _array(self, record: StoredRecord, array: Path, digests: dict[str, str]) -> Iterator[Finding]:
         """Digest an array's files; name those that are lost, unreadable or other than recorded one by one."""
         try:
             files = ["zarr.json", *chunk_files(array)]
@@ -214,15 +214,15 @@ class Verifier:
             if not path.is_file():
                 yield Finding(path, "this chunk is missing", target_of(path))
                 continue
-            known[f"{array.name}/{name}"] = self._digest(path)
-            if self._digest(path) != made.outputs.get(path, self._digest(path)):
-                yield self._other_bytes(made, path)
+            digests[f"{array.name}/{name}"] = self._digest(path)
+            if self._digest(path) != record.outputs.get(path, self._digest(path)):
+                yield self._other_bytes(record, path)
 
     def _world(self, path: Path, digest: str) -> Iterator[Finding]:
-        lost, found = folder_digest(path, self._digest)
-        for photo in lost:
-            yield Finding(photo, "missing", target_of(path))
-        if not lost and found != digest:
+        missing, result = folder_digest(path, self._digest)
+        for image in missing:
+            yield Finding(image, "missing", target_of(path))
+        if not missing and result != digest:
             yield Finding(path, "a file in it is not as it was drawn", target_of(path))
 
     def _digest(self, path: Path) -> str:
@@ -244,7 +244,7 @@ def target_of(path: Path) -> Path:
     return path
 
 
-def rebuild(findings: Sequence[Finding], folder: Path, records: Iterable[Made]) -> str | None:
+def rebuild(findings: Sequence[Finding], folder: Path, records: Iterable[StoredRecord]) -> str | None:
     """Return the shell command that rebuilds all that was found, and what depends on it up to the run's last files.
 
     Args:
@@ -257,19 +257,19 @@ def rebuild(findings: Sequence[Finding], folder: Path, records: Iterable[Made]) 
 
     """
     home = next((parent.parent for parent in folder.parents if parent.name == "results"), Path.cwd())
-    made = [finding for finding in findings if finding.target is not None][:MOST_TARGETS]
-    targets = list(dict.fromkeys(os.path.relpath(f.target, home) for f in made if f.target is not None))
+    result = [finding for finding in findings if finding.target is not None][:MOST_TARGETS]
+    targets = list(dict.fromkeys(os.path.relpath(f.target, home) for f in result if f.target is not None))
     if not targets:
         return None
-    stale = {finding.path for finding in made}
+    stale = {finding.path for finding in result}
     last_files = [path for path in (folder / name for name in LAST_FILES.values()) if path.exists() or path in stale]
     goals = [os.path.relpath(path, home) for path in last_files] or targets
     last = max(records, key=lambda record: str(record.content.get("end")), default=None)
     command = str(last.content.get("command") or SNAKEMAKE) if last is not None else SNAKEMAKE
     # `--` ends the list of --forcerun, which would otherwise swallow the goals.
     command += f" --forcerun {shlex.join(targets)} -- {shlex.join(goals)}"
-    # The manifest reads the earlier one to keep photos in their places, so a damaged one has to go first.
-    damaged = [os.path.relpath(f.path, home) for f in made if f.path.name == "images.parquet" and f.damaged]
+    # The manifest reads the earlier one to keep images in their places, so a damaged one has to go first.
+    damaged = [os.path.relpath(f.path, home) for f in result if f.path.name == "images.parquet" and f.damaged]
     command = f"rm -f {shlex.join(damaged)} && {command}" if damaged else command
     return command if home == Path.cwd() else f"cd {shlex.quote(str(home))} && {command}"
 

@@ -1,1 +1,1 @@
-"""What the report is made of: charts, photos, provenance, and the page that holds them."""
+"""What the report is made of: charts, images, provenance, and the page that holds them."""

@@ -1,7 +1,7 @@
 """The gallery's cards and their thumbnails.
 
-- Photos, small, as they stand in the page.
-- The gallery's cards: a photo, what every stage says about it, and the crops that made the difference.
+- Images, small, as they stand in the page.
+- The gallery's cards: an image, what every stage says about it, and the crops that made the difference.
 """
 
 import base64
@@ -31,19 +31,19 @@ QUALITY = 78
 
 
 def thumbnail(path: Path, side: int = SIDE) -> Image.Image | None:
-    """Read a photo, small; None where it is not there or damaged: a report is made without it."""
+    """Read an image, small; None where it is not there or damaged: a report is made without it."""
     try:
-        photo = read_image(path)
+        image = read_image(path)
     except BadImage:
         return None
-    photo.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return photo
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return image
 
 
-def data_uri(photo: Image.Image) -> str:
-    """Encode a photo as a JPEG that stands in the page itself."""
+def data_uri(image: Image.Image) -> str:
+    """Encode an image as a JPEG that stands in the page itself."""
     stream = io.BytesIO()
-    photo.save(stream, "JPEG", quality=QUALITY, optimize=True)
+    image.save(stream, "JPEG", quality=QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
@@ -58,8 +58,8 @@ class Crop:
     Attributes:
         number: of the pass.
         score: the probability that it gave, in [0, 1]; None where only the fused answer is known.
-        whole: the probability that the whole photo gave.
-        box: left, top, width and height in pixels of the photo; None where the teacher looked elsewhere.
+        whole: the probability that the whole image gave.
+        box: left, top, width and height in pixels of the image; None where the teacher looked elsewhere.
         flipped: whether it was seen mirrored.
 
     """
@@ -81,7 +81,7 @@ class Label:
         probabilities: in [0, 1], one per stage.
         named: per stage, whether it is at or above the threshold.
         truth: 1 present, 0 absent, -1 not known.
-        crop: that won, None where the whole photo did.
+        crop: that won, None where the whole image did.
         by_hand: what a human said: PRESENT, ABSENT, or LEFT for nothing.
 
     """
@@ -107,14 +107,14 @@ class Label:
 
 @dataclass(frozen=True)
 class Card:
-    """One photo.
+    """One image.
 
     Attributes:
-        id: of the photo.
+        id: of the image.
         split: train or test.
-        width: of the photo in pixels.
-        height: of the photo in pixels.
-        photo: small, None where it cannot be read.
+        width: of the image in pixels.
+        height: of the image in pixels.
+        image: small, None where it cannot be read.
         stages: names of the stages.
         labels: those that a human corrected first, then the likeliest at the last stage.
         why: it was chosen.
@@ -126,7 +126,7 @@ class Card:
     split: str
     width: int
     height: int
-    photo: Image.Image | None
+    image: Image.Image | None
     stages: tuple[str, ...]
     labels: tuple[Label, ...]
     why: tuple[str, ...] = ()
@@ -134,8 +134,8 @@ class Card:
 
     @property
     def source(self) -> str:
-        """The photo as a data URI, empty where there is none."""
-        return data_uri(self.photo) if self.photo is not None else ""
+        """The image as a data URI, empty where there is none."""
+        return data_uri(self.image) if self.image is not None else ""
 
     @property
     def framed(self) -> list[Label]:
@@ -170,11 +170,11 @@ class Crops:
         self._boxes = array_of(open_group(views), "boxes") if views is not None else None
 
     def read(self, ids: Sequence[str], zero_shot: npt.NDArray[Any]) -> list[dict[int, Crop]]:
-        """Return, for each of n photos, class index -> the crop that won; (n, C) `zero_shot` are probabilities."""
+        """Return, for each of n images, class index -> the crop that won; (n, C) `zero_shot` are probabilities."""
         rows = self._rows.get_indexer(pd.Index(ids))
         winners = read_rows(self._winner, rows)
         scores = sigmoid(read_rows(self._scores, slice(None), rows)) if self._scores is not None else None
-        found = []
+        result = []
         for i, (row, won) in enumerate(zip(rows, winners, strict=True)):
             boxes = read(self._boxes, (slice(None), int(row))) if self._boxes is not None else None
             crops = {}
@@ -184,16 +184,16 @@ class Crops:
                 box = (left, top, right - left, bottom - top) if boxes is not None else None
                 score = float(scores[k, i, c]) if scores is not None else None
                 crops[int(c)] = Crop(k, score, float(zero_shot[i, c]), box, bool(flip))
-            found.append(crops)
-        return found
+            result.append(crops)
+        return result
 
 
 def gather(run: Run, ids: Sequence[str], crops: Crops, about: Mapping[str, dict[str, Any]] | None = None) -> list[Card]:
-    """Gather what is said about some photos.
+    """Gather what is said about some images.
 
     Args:
         run: the run.
-        ids: of the photos.
+        ids: of the images.
         crops: that won.
         about: id -> further attributes of its card.
 
@@ -209,7 +209,7 @@ def gather(run: Run, ids: Sequence[str], crops: Crops, about: Mapping[str, dict[
         p = np.stack([sigmoid(values) for values in z], axis=1)  # (n, stages, C)
         won = crops.read(names, p[:, 0]) if stages[0] == "zero_shot" else [{} for _ in names]
         everything = zip(rows.to_dict("records"), p, run.truth(names), won, run.said(names), strict=True)
-        for row, told, truth, mine, said in everything:
+        for row, probabilities, truth, marks, corrected in everything:
             cards[row["id"]] = Card(
                 row["id"],
                 row["split"],
@@ -217,7 +217,7 @@ def gather(run: Run, ids: Sequence[str], crops: Crops, about: Mapping[str, dict[
                 int(row["height"]),
                 thumbnail(Path(str(row["path"]))),
                 stages,
-                _labels(run, told, truth, mine, said),
+                _labels(run, probabilities, truth, marks, corrected),
                 **(about or {}).get(row["id"], {}),
             )
     return [cards[name] for name in ids if name in cards]
@@ -228,12 +228,12 @@ def _labels(
     p: npt.NDArray[np.floating[Any]],
     truth: npt.NDArray[np.int8],
     crops: Mapping[int, Crop],
-    said: npt.NDArray[np.int8],
+    corrected: npt.NDArray[np.int8],
 ) -> tuple[Label, ...]:
     """List classes that a stage names, that are true or that a human corrected; the last come first."""
     named = p >= run.threshold
-    shown = np.flatnonzero(named.any(axis=0) | (truth == 1) | (said != LEFT))
-    order = shown[np.lexsort((-p[-1, shown], said[shown] == LEFT))]
+    shown = np.flatnonzero(named.any(axis=0) | (truth == 1) | (corrected != LEFT))
+    order = shown[np.lexsort((-p[-1, shown], corrected[shown] == LEFT))]
     return tuple(
         Label(
             run.classes[c],
@@ -242,7 +242,7 @@ def _labels(
             tuple(bool(x) for x in named[:, c]),
             int(truth[c]),
             crops.get(int(c)),
-            int(said[c]),
+            int(corrected[c]),
         )
         for c in order
     )

@@ -1,7 +1,7 @@
 """The report's charts of labels, values, classes, calibration and losses.
 
-- How many labels a photo has, before, after and in truth (paper, Figure 7a).
-- Which values a stage's answers take: logits (paper, Figure 7b) and each photo's confidence.
+- How many labels an image has, before, after and in truth (paper, Figure 7a).
+- Which values a stage's answers take: logits (paper, Figure 7b) and each image's confidence.
 - Average precision per class, before and after.
 - Whether a probability of 0.8 is right in 8 of 10 cases.
 - The losses of the training.
@@ -35,7 +35,7 @@ from cutsew.reporting.style import (
 
 
 @dataclass(frozen=True)
-class Ends:
+class BeforeAfter:
     """The first and the last stage of a split, counted, and the truth where there is any."""
 
     first: str
@@ -45,72 +45,72 @@ class Ends:
     truth: Labels | None
 
 
-def labels_per_photo(splits: Mapping[str, Ends]) -> Chart:
-    """Draw the distributions of the number of labels per photo, one panel per split."""
+def labels_per_image(splits: Mapping[str, BeforeAfter]) -> Chart:
+    """Draw the distributions of the number of labels per image, one panel per split."""
     with page_style():
         figure = Figure(figsize=(WIDTH, 0.3 + 1.7 * len(splits)), layout="constrained")
         for axes, (split, ends) in zip(figure.subplots(len(splits), squeeze=False)[:, 0], splits.items(), strict=True):
             _panel(axes, ends)
-            axes.set_title(f"{split} photos, percent", color=MUTED)
+            axes.set_title(f"{split} images, percent", color=MUTED)
         svg = inline(figure, "labels")
     legend = [("before", "zero-shot"), ("after", last_names(splits))]
     with_truth = any(ends.truth for ends in splits.values())
-    said = "; ".join(
+    caption = "; ".join(
         f"{split}: {STAGE_TITLES[e.first]} {e.before.labels.mean:.2f}, {STAGE_TITLES[e.last]} {e.after.labels.mean:.2f}"
         + (f", truth {e.truth.mean:.2f}" if e.truth else "")
         for split, e in splits.items()
     )
     return Chart(
-        "Labels per photo",
+        "Labels per image",
         svg,
-        f"Distributions of the number of classes named per photo. Means: {said}.",
-        f"Share of the photos with so many labels. Means: {said}.",
+        f"Distributions of the number of classes named per image. Means: {caption}.",
+        f"Share of the images with so many labels. Means: {caption}.",
         (*legend, ("ink", "truth")) if with_truth else tuple(legend),
     )
 
 
-def _panel(axes: Axes, ends: Ends) -> None:
+def _panel(axes: Axes, ends: BeforeAfter) -> None:
     shown = [(ends.before.labels, BEFORE), (ends.after.labels, AFTER)] + ([(ends.truth, INK)] if ends.truth else [])
     most = max(int(np.flatnonzero(labels.sizes).max(initial=0)) for labels, _ in shown) + 1
     width = 0.84 / len(shown)
-    for i, (labels, colour) in enumerate(shown):
+    for i, (labels, color) in enumerate(shown):
         places = np.arange(most) + (i - (len(shown) - 1) / 2) * width
-        axes.bar(places, 100 * labels.sizes[:most] / max(labels.photos, 1), width=width, color=colour)
+        axes.bar(places, 100 * labels.sizes[:most] / max(labels.images, 1), width=width, color=color)
     named = [str(n) for n in range(MOST_COUNTED + 1)] + [f"{MOST_COUNTED + 1}+"]
     axes.set_xticks(range(most), named[:most])
     axes.tick_params(axis="x", length=0)
     axes.grid(axis="y")
 
 
-def last_names(splits: Mapping[str, Ends]) -> str:
+def last_names(splits: Mapping[str, BeforeAfter]) -> str:
     """Name the last stages of some splits."""
     return " / ".join(dict.fromkeys(STAGE_TITLES[ends.last] for ends in splits.values()))
 
 
-def values(splits: Mapping[str, Ends]) -> Chart:
+def values(splits: Mapping[str, BeforeAfter]) -> Chart:
     """Draw the distributions of all logits before and after, one panel per split; a line marks the mean."""
     with page_style():
         figure = Figure(figsize=(WIDTH, 0.3 + 1.5 * len(splits)), layout="constrained")
         drawn = figure.subplots(len(splits), sharex=True, squeeze=False)[:, 0]
         for axes, (split, ends) in zip(drawn, splits.items(), strict=True):
-            for tally, colour, filled in ((ends.before, BEFORE, True), (ends.after, AFTER, False)):
+            for tally, color, filled in ((ends.before, BEFORE, True), (ends.after, AFTER, False)):
                 share = 100 * tally.values / max(int(tally.values.sum()), 1)
-                axes.stairs(share, EDGES, color=colour, fill=filled, linewidth=1.6)
-                axes.axvline(tally.mean_value, color=colour, linewidth=1, linestyle=(0, (3, 2)))
-            axes.set_title(f"{split} photos, percent", color=MUTED)
+                axes.stairs(share, EDGES, color=color, fill=filled, linewidth=1.6)
+                axes.axvline(tally.mean_value, color=color, linewidth=1, linestyle=(0, (3, 2)))
+            axes.set_title(f"{split} images, percent", color=MUTED)
             axes.set_xlim(EDGES[0], EDGES[-1])
             axes.grid(axis="y")
         axes.set_xlabel("logit")
         svg = inline(figure, "values")
-    said = "; ".join(
+    caption = "; ".join(
         f"{split}: {STAGE_TITLES[e.first]} {_number(e.before)}, {STAGE_TITLES[e.last]} {_number(e.after)}"
         for split, e in splits.items()
     )
     return Chart(
         "Values",
         svg,
-        f"Histograms of the logits of all pairs of photo and class. Mean logits: {said}.",
-        "Logits of all pairs of photo and class; a dashed line marks the mean. 0 is a probability of one half.",
+        f"Histograms of the logits of all pairs of image and class. Mean logits: {caption}.",
+        "Logits of all pairs of image and class; a dashed line marks the mean. 0 is a probability of one half.",
         (("before", "zero-shot"), ("after", last_names(splits))),
     )
 
@@ -120,7 +120,7 @@ def _number(tally: Tally) -> str:
 
 
 def confidence(table: pd.DataFrame, split: str) -> Chart:
-    """Draw the histograms of each photo's highest probability, one panel per stage (confidence.csv)."""
+    """Draw the histograms of each image's highest probability, one panel per stage (confidence.csv)."""
     here = table[table["split"] == split]
     stages = list(dict.fromkeys(here["stage"]))
     columns = 2
@@ -141,10 +141,10 @@ def confidence(table: pd.DataFrame, split: str) -> Chart:
             axes.set_visible(False)
         svg = inline(figure, f"confidence-{split}")
     return Chart(
-        f"Confidence, {split} photos",
+        f"Confidence, {split} images",
         svg,
-        f"Histograms of the highest probability per {split} photo for {listed(stages)}.",
-        "Probability of each photo's most likely class; percent of the photos per bin.",
+        f"Histograms of the highest probability per {split} image for {listed(stages)}.",
+        "Probability of each image's most likely class; percent of the images per bin.",
     )
 
 
@@ -162,8 +162,8 @@ def gains(table: pd.DataFrame, split: str, first: str, last: str) -> pd.DataFram
         last: stage after.
 
     """
-    here = table[table["split"] == split]
-    ap = pd.DataFrame({stage: here[here["stage"] == stage].set_index("class")["AP"] for stage in (first, last)})
+    rows = table[table["split"] == split]
+    ap = pd.DataFrame({stage: rows[rows["stage"] == stage].set_index("class")["AP"] for stage in (first, last)})
     ap = ap.dropna()
     return ap.assign(gain=ap[last] - ap[first]).sort_values("gain", kind="stable")
 
@@ -184,9 +184,9 @@ def per_class(table: pd.DataFrame, split: str, first: str, last: str) -> Chart |
     return Chart(
         "Average precision per class",
         svg,
-        f"Average precision of {len(ap)} classes on {split} photos, {listed((first, last))}. "
+        f"Average precision of {len(ap)} classes on {split} images, {listed((first, last))}. "
         f"Largest gain: {best.name}, {best['gain']:+.1f}; smallest: {worst.name}, {worst['gain']:+.1f} points.",
-        f"{split.capitalize()} photos, in percent, largest gain on top."
+        f"{split.capitalize()} images, in percent, largest gain on top."
         + (f" {hidden} classes between the largest gains and losses are left out." if hidden else ""),
         (("before", STAGE_TITLES[first]), ("after", f"{STAGE_TITLES[last]}, gained"), ("worse", "lost")),
     )
@@ -194,9 +194,9 @@ def per_class(table: pd.DataFrame, split: str, first: str, last: str) -> Chart |
 
 def _bars(axes: Axes, ap: pd.DataFrame, first: str, last: str) -> None:
     rows = np.arange(len(ap))
-    colours = [AFTER if gain >= 0 else WORSE for gain in ap["gain"]]
+    colors = [AFTER if gain >= 0 else WORSE for gain in ap["gain"]]
     axes.barh(rows, np.minimum(ap[first], ap[last]), height=0.62, color=BEFORE)
-    axes.barh(rows, ap["gain"].abs(), left=np.minimum(ap[first], ap[last]), height=0.62, color=colours)
+    axes.barh(rows, ap["gain"].abs(), left=np.minimum(ap[first], ap[last]), height=0.62, color=colors)
     axes.set_yticks(rows, [short(str(name)) for name in ap.index], color=INK)
     axes.set_ylim(-0.7, len(ap) - 0.3)
     axes.set_xlim(0, 100)
@@ -223,7 +223,7 @@ def calibration(tallies: Mapping[str, Tally], split: str) -> Chart | None:
 
     Args:
         tallies: stage -> its answers, counted; the first stage first, the last one last.
-        split: of the photos.
+        split: of the images.
 
     """
     if not any(tally.counted.any() for tally in tallies.values()):
@@ -247,14 +247,14 @@ def calibration(tallies: Mapping[str, Tally], split: str) -> Chart | None:
         "Calibration",
         svg,
         f"Share of true labels over the probability given to them. Expected calibration error in percent: {errors}.",
-        f"{split.capitalize()} photos. On the grey line, probabilities are what they say; below it, a stage is too "
-        f"sure. Expected calibration error over all pairs of photo and class, in percent: {errors}.",
+        f"{split.capitalize()} images. On the grey line, probabilities are what they say; below it, a stage is too "
+        f"sure. Expected calibration error over all pairs of image and class, in percent: {errors}.",
         tuple((styles[stage][0], STAGE_TITLES[stage]) for stage in tallies),
     )
 
 
 def _styles(stages: list[str]) -> dict[str, tuple[str, str]]:
-    """Give stages (style class, colour): the first and the last those of before and after."""
+    """Give stages (style class, color): the first and the last those of before and after."""
     styles = {stage: (f"c{i}", CATEGORIES[i - 1]) for i, stage in enumerate(stages[1:-1], 2)}
     return styles | {stages[0]: ("before", BEFORE), stages[-1]: ("after", AFTER)}
 
@@ -275,10 +275,10 @@ def training(history: pd.DataFrame) -> Chart | None:
     with page_style():
         figure = Figure(figsize=(WIDTH, 0.3 + 1.5 * len(drawn)), layout="constrained")
         for axes, name in zip(figure.subplots(len(drawn), sharex=True, squeeze=False)[:, 0], drawn, strict=True):
-            title, colour = LOSSES[name]
+            title, color = LOSSES[name]
             smooth = history[name].rolling(window, center=True, min_periods=1).mean()
             axes.plot(history["step"][thinned], history[name][thinned], color=LINE, linewidth=0.8)
-            axes.plot(history["step"][thinned], smooth[thinned], color=colour, linewidth=1.6)
+            axes.plot(history["step"][thinned], smooth[thinned], color=color, linewidth=1.6)
             axes.set_title(title, color=MUTED)
             axes.grid(axis="y")
         axes.set_xlabel("step")

@@ -1,4 +1,4 @@
-"""Everything that the page shows about a run, gathered from its artefacts."""
+"""Everything that the page shows about a run, gathered from its artifacts."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from cutsew.reporting.cards import Card, Crops, gather
-from cutsew.reporting.charts import Ends, calibration, confidence, labels_per_photo, per_class, training, values
+from cutsew.reporting.charts import BeforeAfter, calibration, confidence, labels_per_image, per_class, training, values
 from cutsew.reporting.heatmaps import Maps, activation_maps, cooccurrence, features
 from cutsew.reporting.run_data import Run, Tally, tally, tally_truth
-from cutsew.reporting.selection import Changes, Ranked, changes, easiest_and_hardest, worth_looking_at
+from cutsew.reporting.selection import Changes, Ranked, changes, easiest_and_hardest, select_examples
 from cutsew.reporting.style import Chart
 
 
@@ -29,14 +29,14 @@ class Tables:
 
 
 @dataclass
-class Findings:
+class ReportContent:
     """What the page shows besides its tables.
 
     Attributes:
         charts: in the order of the page.
-        easiest: classes that the whole photo shows best.
+        easiest: classes that the whole image shows best.
         hardest: classes that it shows worst.
-        by_truth: whether a photo's classes are the true ones there, not the last stage's.
+        by_truth: whether an image's classes are the true ones there, not the last stage's.
         maps: where teacher and student look.
         cards: of the gallery.
 
@@ -53,7 +53,9 @@ class Findings:
 Counted = dict[str, dict[str, Tally]]
 
 
-def find(run: Run, tables: Tables, crops: Crops, maps: Path | None, done: Callable[[], object]) -> Findings:
+def build_report_content(
+    run: Run, tables: Tables, crops: Crops, maps: Path | None, done: Callable[[], object]
+) -> ReportContent:
     """Gather everything.
 
     Args:
@@ -64,26 +66,26 @@ def find(run: Run, tables: Tables, crops: Crops, maps: Path | None, done: Callab
         done: called after each of PARTS parts.
 
     """
-    found = Findings()
+    content = ReportContent()
     with _part(done):
         counted = {split: _count(run, split, stages) for split, stages in run.stages.items()}
     with _part(done):
         changed = {split: _change(run, split) for split in run.stages}
-        found.by_truth = bool((run.truth(list(run.photos(run.main)["id"])) == 1).any())
+        content.by_truth = bool((run.truth(list(run.images_of(run.main)["id"])) == 1).any())
     with _part(done):
-        found.cards = gallery(run, crops, counted, changed)
+        content.cards = gallery(run, crops, counted, changed)
     with _part(done):
-        decided = _change(run, run.main, by_truth=True) if found.by_truth else changed[run.main]
+        decided = _change(run, run.main, by_truth=True) if content.by_truth else changed[run.main]
         if len(run.stages[run.main]) > 1:
-            found.easiest, found.hardest = easiest_and_hardest(run, run.main, decided)
+            content.easiest, content.hardest = easiest_and_hardest(run, run.main, decided)
     with _part(done):
-        found.charts = _charts(run, tables, counted, decided)
+        content.charts = _charts(run, tables, counted, decided)
     with _part(done):
         if maps is not None:
-            found.maps = activation_maps(maps, run)
+            content.maps = activation_maps(maps, run)
             drawn = features(maps, run)
-            found.charts += [drawn] if drawn else []
-    return found
+            content.charts += [drawn] if drawn else []
+    return content
 
 
 PARTS = 6
@@ -97,17 +99,17 @@ def _part(done: Callable[[], object]) -> Iterator[None]:
 
 
 def gallery(run: Run, crops: Crops, counted: Counted, changed: dict[str, Changes]) -> list[Card]:
-    """Choose photos worth looking at, those of the main split first, and gather what is said about them."""
+    """Choose images worth looking at, those of the main split first, and gather what is said about them."""
     about: dict[str, dict[str, object]] = {}
     for split in sorted(run.stages, key=lambda split: split != run.main):
-        stages, photos, change = run.stages[split], run.photos(split), changed[split]
+        stages, images, change = run.stages[split], run.images_of(split), changed[split]
         named = [np.diag(counted[split][stage].labels.together) for stage in (stages[0], stages[-1])]
         moved = np.abs(named[1] - named[0])
-        corrected = np.flatnonzero(photos["id"].isin(run.corrections.photos if run.corrections else [])).tolist()
-        chosen = worth_looking_at(change, list(photos["digest"]), moved, 1 / len(run.stages), corrected)
+        corrected = np.flatnonzero(images["id"].isin(run.corrections.images if run.corrections else [])).tolist()
+        chosen = select_examples(change, list(images["digest"]), moved, 1 / len(run.stages), corrected)
         for i, why in chosen.items():
             figures = (("gained", change.gained[i]), ("lost", change.lost[i]), ("bits", round(change.bits[i], 2)))
-            about[str(photos["id"][i])] = {
+            about[str(images["id"][i])] = {
                 "why": tuple(why),
                 "figures": tuple((name, float(value)) for name, value in figures),
             }
@@ -115,26 +117,26 @@ def gallery(run: Run, crops: Crops, counted: Counted, changed: dict[str, Changes
 
 
 def most_gained(run: Run, count: int, split: str) -> list[str]:
-    """Return the photos in which the last stage names most classes that the first does not; `split`'s come first.
+    """Return the images in which the last stage names most classes that the first does not; `split`'s come first.
 
-    Truth plays no part. Equal photos come in the order of their digests.
+    Truth plays no part. Equal images come in the order of their digests.
     """
-    found: list[str] = []
+    names: list[str] = []
     for name in sorted(run.stages, key=lambda other: other != split):
-        photos = run.photos(name).assign(gained=_change(run, name).gained)
-        ordered = photos.sort_values(["gained", "digest"], ascending=[False, True], kind="stable")
-        found += list(ordered["id"].head(count - len(found)))
-    return found
+        images = run.images_of(name).assign(gained=_change(run, name).gained)
+        ordered = images.sort_values(["gained", "digest"], ascending=[False, True], kind="stable")
+        names += list(ordered["id"].head(count - len(names)))
+    return names
 
 
 def _count(run: Run, split: str, stages: tuple[str, ...]) -> dict[str, Tally]:
-    ids = list(run.photos(split)["id"])
+    ids = list(run.images_of(split)["id"])
     truth = run.truth(ids)
     return {stage: tally(run.slices(stage, ids), truth, run.threshold) for stage in stages}
 
 
 def _change(run: Run, split: str, by_truth: bool = False) -> Changes:
-    ids = list(run.photos(split)["id"])
+    ids = list(run.images_of(split)["id"])
     first, last = run.stages[split][0], run.stages[split][-1]
     pairs = zip(run.slices(first, ids), run.slices(last, ids), strict=True)
     return changes(pairs, run.threshold, run.truth(ids) if by_truth else None)
@@ -143,14 +145,14 @@ def _change(run: Run, split: str, by_truth: bool = False) -> Changes:
 def _charts(run: Run, tables: Tables, counted: Counted, changed: Changes) -> list[Chart]:
     main = run.main
     stages = run.stages[main]
-    truths = {split: tally_truth(run.truth(list(run.photos(split)["id"]))) for split in run.stages}
+    truths = {split: tally_truth(run.truth(list(run.images_of(split)["id"]))) for split in run.stages}
     ends = {
-        split: Ends(told[0], told[-1], counted[split][told[0]], counted[split][told[-1]], truths[split])
-        for split, told in run.stages.items()
-        if len(told) > 1
+        split: BeforeAfter(result[0], result[-1], counted[split][result[0]], counted[split][result[-1]], truths[split])
+        for split, result in run.stages.items()
+        if len(result) > 1
     }
     drawn: list[Chart | None] = [per_class(tables.per_class, main, stages[0], stages[-1])]
-    drawn += [labels_per_photo(ends), values(ends)] if ends else []
+    drawn += [labels_per_image(ends), values(ends)] if ends else []
     drawn.append(calibration(counted[main], main))
     drawn += [confidence(tables.confidence, split) for split in run.stages]
     drawn.append(training(tables.history) if tables.history is not None else None)

@@ -1,8 +1,8 @@
 """The report's images: co-occurrence, activation maps, embeddings.
 
-- Features of a sample of photos before and after, laid out in the plane by t-SNE (paper, Figure 12).
+- Features of a sample of images before and after, laid out in the plane by t-SNE (paper, Figure 12).
 - Which classes are named together (paper, Figure 9).
-- Class activation maps of teacher and student over photos (paper, Figures 8 and 11), and features before and after.
+- Class activation maps of teacher and student over images (paper, Figures 8 and 11), and features before and after.
 """
 
 from collections import Counter
@@ -30,11 +30,11 @@ from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read
 Floats = npt.NDArray[np.floating[Any]]
 
 LEAST_POINTS, MOST_POINTS = 10, 1000
-"""Photos: fewer say nothing, more take too long and are left out."""
+"""Images: fewer say nothing, more take too long and are left out."""
 
 PERPLEXITY = 30.0
 STEPS = 500
-"""Half of scikit-learn's default: enough for so few photos."""
+"""Half of scikit-learn's default: enough for so few images."""
 
 DIMENSIONS = 50
 """Features are brought to so many principal components first, as the method's authors do."""
@@ -45,7 +45,7 @@ OTHERS = "other classes"
 def layout(features: Floats) -> npt.NDArray[np.float64]:
     """Lay (m, D) features out in the plane, the same way each time.
 
-    Directions count, not lengths: features are normalised first, as the teacher compares them.
+    Directions count, not lengths: features are normalized first, as the teacher compares them.
 
     Returns:
         (m, 2), each axis scaled to [0, 1].
@@ -69,27 +69,27 @@ def layout(features: Floats) -> npt.NDArray[np.float64]:
 
 
 def tsne(before: Floats, after: Floats, classes: Sequence[str]) -> Chart | None:
-    """Draw two sets of features of the same m photos side by side; None for too few photos.
+    """Draw two sets of features of the same m images side by side; None for too few images.
 
     Args:
         before: (m, D).
         after: (m, W).
-        classes: (m,) the class of each photo; the most frequent ones have colours of their own.
+        classes: (m,) the class of each image; the most frequent ones have colors of their own.
 
     """
     if len(before) < LEAST_POINTS:
         return None
     before, after, classes = before[:MOST_POINTS], after[:MOST_POINTS], classes[:MOST_POINTS]
-    coloured = [name for name, _ in Counter(classes).most_common(len(CATEGORIES))]
-    order = [*coloured, OTHERS] if len(set(classes)) > len(coloured) else coloured
-    belongs = np.array([order.index(name) if name in coloured else len(coloured) for name in classes])
+    colored = [name for name, _ in Counter(classes).most_common(len(CATEGORIES))]
+    order = [*colored, OTHERS] if len(set(classes)) > len(colored) else colored
+    belongs = np.array([order.index(name) if name in colored else len(colored) for name in classes])
     with page_style():
         figure = Figure(figsize=(9, 4.4), layout="constrained")
         for axes, title, features in zip(figure.subplots(1, 2), ("before", "after"), (before, after), strict=True):
             places = layout(features)
             for i in range(len(order)):
-                colour = CATEGORIES[i] if i < len(coloured) else MUTED
-                axes.plot(*places[belongs == i].T, "o", color=colour, markersize=3, markeredgewidth=0)
+                color = CATEGORIES[i] if i < len(colored) else MUTED
+                axes.plot(*places[belongs == i].T, "o", color=color, markersize=3, markeredgewidth=0)
             axes.set_title(title, color=INK)
             axes.set_xticks([])
             axes.set_yticks([])
@@ -98,10 +98,10 @@ def tsne(before: Floats, after: Floats, classes: Sequence[str]) -> Chart | None:
     return Chart(
         "Features before and after",
         svg,
-        f"t-SNE of the features of {len(before)} photos, before and after, coloured by their first class.",
-        f"{len(before)} photos by t-SNE of the teacher's (before) and the student's (after) features; colour is the "
+        f"t-SNE of the features of {len(before)} images, before and after, colored by their first class.",
+        f"{len(before)} images by t-SNE of the teacher's (before) and the student's (after) features; color is the "
         "most likely class at the last stage. Distances between far groups mean nothing.",
-        tuple((f"c{i}" if i <= len(coloured) else "muted", short(name)) for i, name in enumerate(order, 1)),
+        tuple((f"c{i}" if i <= len(colored) else "muted", short(name)) for i, name in enumerate(order, 1)),
         wide=True,
     )
 
@@ -137,7 +137,7 @@ def chosen(labels: Labels, ease: Floats) -> tuple[list[int], list[int]]:
 def cooccurrence(
     named: Labels, truth: Labels | None, ease: Floats, classes: Sequence[str], stage: str, split: str
 ) -> Chart | None:
-    """Draw the share of the photos with a row's class that also have the column's, and the ground truth's if known.
+    """Draw the share of the images with a row's class that also have the column's, and the ground truth's if known.
 
     None where no two classes are ever named together.
     """
@@ -159,22 +159,22 @@ def cooccurrence(
     return Chart(
         "Classes named together",
         svg,
-        f"Heat map of how often classes are named together on {split} photos. Most often: {classes[a]} and "
-        f"{classes[b]}, on {pairs[a, b]} photos, {100 * named.given()[a, b]:.0f} percent of those with {classes[a]}.",
-        f"{split.capitalize()} photos: of those with the row's class, the share that has the column's class too; full "
-        "colour is all of them. Rows from the easiest class to the hardest.",
+        f"Heat map of how often classes are named together on {split} images. Most often: {classes[a]} and "
+        f"{classes[b]}, on {pairs[a, b]} images, {100 * named.given()[a, b]:.0f} percent of those with {classes[a]}.",
+        f"{split.capitalize()} images: of those with the row's class, the share that has the column's class too; full "
+        "color is all of them. Rows from the easiest class to the hardest.",
         wide=True,
     )
 
 
 def _cells(axes: Axes, share: Floats, rows: Sequence[int], columns: Sequence[int], classes: Sequence[str]) -> None:
-    cells, colours = [], []
+    cells, colors = [], []
     for y, a in enumerate(rows):
         for x, b in enumerate(columns):
             if a != b and share[a, b] >= FAINTEST:
                 cells.append(Rectangle((x - 0.5, y - 0.5), 1, 1))
-                colours.append(to_rgba(AFTER, round(float(share[a, b]), 2)))
-    axes.add_collection(PatchCollection(cells, facecolors=colours, edgecolors="none"))
+                colors.append(to_rgba(AFTER, round(float(share[a, b]), 2)))
+    axes.add_collection(PatchCollection(cells, facecolors=colors, edgecolors="none"))
     axes.set_xlim(-0.5, len(columns) - 0.5)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xticks(range(len(columns)), [short(classes[c], 16) for c in columns], rotation=90, color=INK)
@@ -183,39 +183,39 @@ def _cells(axes: Axes, share: Floats, rows: Sequence[int], columns: Sequence[int
 
 
 MOST_MAPS = 12
-"""Pairs of photo and class whose maps are shown."""
+"""Pairs of image and class whose maps are shown."""
 
 SIDE = 260
-"""Longest side of the photos, in pixels."""
+"""Longest side of the images, in pixels."""
 
 FAINT, STRONG = 0.15, 0.75
-"""How much of a map's colour covers the photo where it is 0 and where it is 1."""
+"""How much of a map's color covers the image where it is 0 and where it is 1."""
 
 
 @dataclass(frozen=True)
 class Maps:
-    """Where teacher and student look for a class in a photo; each picture is a data URI."""
+    """Where teacher and student look for a class in an image; each picture is a data URI."""
 
-    photo: str
+    image: str
     name: str
     plain: str
     teacher: str
     student: str
 
 
-def overlaid(photo: Image.Image, activation: Floats) -> Image.Image:
-    """Lay a map over a photo.
+def overlaid(image: Image.Image, activation: Floats) -> Image.Image:
+    """Lay a map over an image.
 
     Args:
-        photo: RGB.
-        activation: (g, g) in [0, 1], of the whole photo, its first row at the top.
+        image: RGB.
+        activation: (g, g) in [0, 1], of the whole image, its first row at the top.
 
     """
-    wide = Image.fromarray(np.nan_to_num(activation).astype(np.float32)).resize(photo.size, Image.Resampling.BICUBIC)
+    wide = Image.fromarray(np.nan_to_num(activation).astype(np.float32)).resize(image.size, Image.Resampling.BICUBIC)
     strength = np.clip(np.asarray(wide), 0, 1)
-    colours = mpl.colormaps["inferno"](strength)[..., :3] * 255
+    colors = mpl.colormaps["inferno"](strength)[..., :3] * 255
     share = (FAINT + (STRONG - FAINT) * strength)[..., None]
-    mixed = (1 - share) * np.asarray(photo, dtype=np.float32) + share * colours
+    mixed = (1 - share) * np.asarray(image, dtype=np.float32) + share * colors
     return Image.fromarray(np.rint(mixed).astype(np.uint8))
 
 
@@ -230,7 +230,7 @@ def spread(classes: Sequence[str], count: int) -> list[int]:
 
 
 def activation_maps(path: Path, run: Run) -> list[Maps]:
-    """Lay the maps of some pairs over their photos; photos that cannot be read are left out.
+    """Lay the maps of some pairs over their images; images that cannot be read are left out.
 
     Args:
         path: maps.zarr: `teacher` (n, g, g) and `student` (n, h, h) in [0, 1], coordinates `image` (n), `class` (n).
@@ -244,17 +244,17 @@ def activation_maps(path: Path, run: Run) -> list[Maps]:
     teacher, student = array_of(group, "teacher"), array_of(group, "student")
     ids, classes = labels_of(group, "image"), labels_of(group, "class")
     paths = dict(zip(run.images["id"], run.images["path"], strict=True))
-    found = []
+    maps = []
     for i in spread(classes, MOST_MAPS):
-        photo = thumbnail(Path(str(paths[ids[i]])), SIDE) if ids[i] in paths else None
-        if photo is not None:
-            shown = [overlaid(photo, read(array, i)) for array in (teacher, student)]
-            found.append(Maps(ids[i], classes[i], *(data_uri(picture) for picture in (photo, *shown))))
-    return found
+        image = thumbnail(Path(str(paths[ids[i]])), SIDE) if ids[i] in paths else None
+        if image is not None:
+            shown = [overlaid(image, read(array, i)) for array in (teacher, student)]
+            maps.append(Maps(ids[i], classes[i], *(data_uri(picture) for picture in (image, *shown))))
+    return maps
 
 
 def features(path: Path, run: Run) -> Chart | None:
-    """Draw the features of the photos of maps.zarr: `before` (m, D), `after` (m, W), coordinate `sample` (m ids).
+    """Draw the features of the images of maps.zarr: `before` (m, D), `after` (m, W), coordinate `sample` (m ids).
 
     Raises:
         UserError: not such a Zarr.
@@ -264,18 +264,18 @@ def features(path: Path, run: Run) -> Chart | None:
     sample = labels_of(group, "sample")[:MOST_POINTS]
     before, after = (read(array_of(group, name), slice(len(sample))) for name in ("before", "after"))
     first = first_classes(run, sample)
-    kept = [i for i, name in enumerate(sample) if name in first]
-    return tsne(before[kept], after[kept], [first[sample[i]] for i in kept])
+    indices = [i for i, name in enumerate(sample) if name in first]
+    return tsne(before[indices], after[indices], [first[sample[i]] for i in indices])
 
 
 def first_classes(run: Run, ids: Sequence[str]) -> dict[str, str]:
-    """Name the most likely class of photos at their last stage; photos that the run does not hold are left out."""
-    found: dict[str, str] = {}
+    """Name the most likely class of images at their last stage; images that the run does not hold are left out."""
+    result: dict[str, str] = {}
     images = run.images[run.images["id"].isin(list(ids))]
     for split, rows in images.groupby("split", sort=False):
         stages = run.stages.get(str(split), ())
         if stages:
             names = list(rows["id"])
             best = sigmoid(run.read(stages[-1], names)).argmax(axis=1)
-            found |= {name: run.classes[int(c)] for name, c in zip(names, best, strict=True)}
-    return found
+            result |= {name: run.classes[int(c)] for name, c in zip(names, best, strict=True)}
+    return result

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from cutsew.config.dataset import Dataset
+from cutsew.config.dataset import DatasetConfig
 from cutsew.errors import UserError
 
 KEY = ["split", "stage"]
@@ -35,7 +35,7 @@ class Measured:
 def published() -> pd.DataFrame:
     """Read the published numbers.
 
-    A protocol is named if the source states its photos: CDUL in its section on datasets, TagCLIP in the list that its
+    A protocol is named if the source states its images: CDUL in its section on datasets, TagCLIP in the list that its
     code evaluates on VOC 2007.
 
     Returns:
@@ -48,7 +48,7 @@ def published() -> pd.DataFrame:
         return pd.read_csv(file, dtype={"mAP": float}, keep_default_na=False)
 
 
-def compare(metrics: pd.DataFrame, known: pd.DataFrame, measured: Measured) -> tuple[pd.DataFrame, pd.DataFrame]:
+def join_published(metrics: pd.DataFrame, known: pd.DataFrame, measured: Measured) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Join published numbers of one benchmark and protocol with a run's.
 
     Args:
@@ -64,9 +64,9 @@ def compare(metrics: pd.DataFrame, known: pd.DataFrame, measured: Measured) -> t
     """
     of_benchmark = known[known["benchmark"] == measured.benchmark]
     same = of_benchmark["protocol"] == measured.protocol
-    beside = of_benchmark[same].drop(columns=["benchmark", "protocol"]).rename(columns={"mAP": "published"})
-    own = metrics.loc[metrics["mAP"].notna(), [*KEY, "mAP"]]
-    table = own.merge(beside, on=KEY, how="left")
+    published_map = of_benchmark[same].drop(columns=["benchmark", "protocol"]).rename(columns={"mAP": "published"})
+    own_map = metrics.loc[metrics["mAP"].notna(), [*KEY, "mAP"]]
+    table = own_map.merge(published_map, on=KEY, how="left")
     table["difference"] = table["mAP"] - table["published"]
     first = [*KEY, "mAP", "published", "difference"]
     table = table[first + [name for name in table.columns if name not in first]]
@@ -80,15 +80,15 @@ def protocol_of(run: Path) -> Measured:
         UserError: the run was not evaluated, or not on a benchmark as published, so its numbers are not comparable.
 
     """
-    made = _record(run / "metrics.json")
-    photos = _record(_beside(run, made, "images.parquet"))
-    truth = _record(_beside(run, made, "truth.parquet"))
-    settings = photos["settings"]["dataset"]
-    dataset = Dataset.model_validate({"difficult": truth["settings"]["dataset"]["difficult"], **settings})
+    record = _record(run / "metrics.json")
+    images = _record(_beside(run, record, "images.parquet"))
+    truth = _record(_beside(run, record, "truth.parquet"))
+    settings = images["settings"]["dataset"]
+    dataset = DatasetConfig.model_validate({"difficult": truth["settings"]["dataset"]["difficult"], **settings})
     known = dataset.known()
     if dataset.benchmark is None or known is None:
         raise UserError(f"{run}: dataset.benchmark is not set, so there are no published numbers for these images")
-    if dataset.reduced:
+    if dataset.allow_incomplete:
         raise UserError(f"{run}: made on an incomplete copy of {dataset.benchmark}; its numbers are not comparable")
     absent = truth.get("facts", {}).get("classes_without_truth", [])
     if absent:
@@ -96,30 +96,30 @@ def protocol_of(run: Path) -> Measured:
             f"{run}: the ground truth lacks {len(absent)} classes, {absent[0]!r} among them; its mAP is not of the "
             f"classes of {dataset.benchmark}"
         )
-    if dataset.unlabelled != known.unlabelled:
+    if dataset.unannotated != known.unannotated:
         raise UserError(
-            f"{run}: dataset.unlabelled is {dataset.unlabelled}, where protocol {dataset.protocol} of "
-            f"{dataset.benchmark} has {known.unlabelled}; numbers of different protocols are not comparable"
+            f"{run}: dataset.unannotated is {dataset.unannotated}, where protocol {dataset.protocol} of "
+            f"{dataset.benchmark} has {known.unannotated}; numbers of different protocols are not comparable"
         )
     if dataset.kind == "voc" and dataset.difficult != "negative":
         raise UserError(
             f"{run}: dataset.difficult is {dataset.difficult}, where the published numbers have negative; "
             "numbers of different protocols are not comparable"
         )
-    return Measured(dataset.benchmark, dataset.protocol, _caveats(photos["facts"]))
+    return Measured(dataset.benchmark, dataset.protocol, _caveats(images["facts"]))
 
 
 def _caveats(facts: Mapping[str, Any]) -> list[str]:
     skipped = facts.get("skipped", 0)
-    return [f"{skipped} listed photos could not be read and are not among those measured"] if skipped else []
+    return [f"{skipped} listed images could not be read and are not among those measured"] if skipped else []
 
 
-def _beside(run: Path, made: dict[str, Any], name: str) -> Path:
-    """Return the record of an artefact that a record names among its inputs."""
-    found = next((str(path) for path in made["inputs"] if Path(path).name == name), None)
-    if found is None:
+def _beside(run: Path, record: dict[str, Any], name: str) -> Path:
+    """Return the record of an artifact that a record names among its inputs."""
+    result = next((str(path) for path in record["inputs"] if Path(path).name == name), None)
+    if result is None:
         raise UserError(f"{run}: was evaluated without ground truth; there is nothing to compare")
-    return (run / found).with_suffix(".json")
+    return (run / result).with_suffix(".json")
 
 
 def _record(path: Path) -> dict[str, Any]:

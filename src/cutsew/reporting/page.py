@@ -14,7 +14,7 @@ from markupsafe import Markup
 from cutsew.data import accounting
 from cutsew.reporting import page_tables
 from cutsew.reporting.cards import Card
-from cutsew.reporting.content import Findings, Tables
+from cutsew.reporting.content import ReportContent, Tables
 from cutsew.reporting.page_tables import Grid, agreement_grid, headlines, left_grid, rules_grid, stage_grids
 from cutsew.reporting.run_data import Run
 from cutsew.reporting.selection import REASONS
@@ -26,7 +26,7 @@ MOST_OUTPUTS = 8
 """Outputs of one record that are listed; a sealed Zarr names each of its chunk files."""
 
 MOST_LABELS = 12
-"""Labels of a photo that are listed."""
+"""Labels of an image that are listed."""
 
 STAGES_IN_A_COLUMN = 5
 """Stages whose probabilities fit a narrow card; with more, cards are wider."""
@@ -36,7 +36,7 @@ def render(
     names: tuple[str, str],
     run: Run,
     tables: Tables,
-    found: Findings,
+    report_content: ReportContent,
     thresholds: Grid | None,
     records: Mapping[Path, dict[str, Any]],
     digest: str,
@@ -47,7 +47,7 @@ def render(
         names: of dataset and run.
         run: that the page is about.
         tables: what evaluate wrote.
-        found: charts, classes, maps and photos.
+        report_content: charts, classes, maps and images.
         thresholds: suggested ones, None where nobody suggested any.
         records: how everything was made.
         digest: of the labels shown; corrections that a browser keeps belong to it.
@@ -61,7 +61,7 @@ def render(
     return environment.get_template("report.html.j2").render(
         dataset=names[0],
         run=names[1],
-        photos=metrics.groupby("split", sort=False)["images"].first().to_dict(),
+        images=metrics.groupby("split", sort=False)["images"].first().to_dict(),
         with_truth=int(metrics.groupby("split")["with_truth"].first().sum()),
         classes=run.classes,
         threshold=run.threshold,
@@ -72,16 +72,16 @@ def render(
         agreement=agreement_grid(tables.agreement),
         thresholds=thresholds,
         rules=rules_grid(tables.rules),
-        found=found,
+        report_content=report_content,
         **files_of(records.values()),
         cost=cost_of(records.values()),
         with_corrections="by_hand" in metrics.columns,
         corrected=_told_of_corrections(run, student=tables.history is not None),
-        **options(run, found.cards),
+        **options(run, report_content.cards),
         most_labels=MOST_LABELS,
-        roomy=max((len(card.stages) for card in found.cards), default=0) > STAGES_IN_A_COLUMN,
+        roomy=max((len(card.stages) for card in report_content.cards), default=0) > STAGES_IN_A_COLUMN,
         titles=STAGE_TITLES,
-        data=gallery_data(names, run, found.cards, digest),
+        data=gallery_data(names, run, report_content.cards, digest),
         style=Markup(source("report.css")),  # noqa: S704  # our own file
         script=Markup(script),  # noqa: S704  # our own file
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -95,29 +95,29 @@ def render(
 
 
 def files_of(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what became of every file of the folder of photos: a line, and a table of what the run does not hold.
+    """Return what became of every file of the folder of images: a line, and a table of what the run does not hold.
 
     None where no record of the manifest says so.
     """
-    found = [content.get("facts", {}) for content in records if content["stage"] == "manifest"]
-    if not found or "left" not in found[0]:
+    facts = [content.get("facts", {}) for content in records if content["stage"] == "manifest"]
+    if not facts or "left" not in facts[0]:
         return {"files": None, "left": None}
-    return {"files": accounting.summary(found[0]), "left": left_grid(found[0]["left"])}
+    return {"files": accounting.summary(facts[0]), "left": left_grid(facts[0]["left"])}
 
 
 def cost_of(records: Iterable[Mapping[str, Any]]) -> str | None:
-    """Say what the teacher's answers cost per photo; None where no record of its views says so."""
-    found = [content.get("facts", {}) for content in records if content["stage"] == "seal"]
-    if not found or "views_per_image" not in found[0]:
+    """Say what the teacher's answers cost per image; None where no record of its views says so."""
+    facts_of_records = [content.get("facts", {}) for content in records if content["stage"] == "seal"]
+    if not facts_of_records or "views_per_image" not in facts_of_records[0]:
         return None
-    facts = found[0]
+    facts = facts_of_records[0]
 
     def work(views: float) -> str:
         gflop = facts["gflop_per_view"]
         return f"{views:.3g} views" + ("" if gflop is None else f" ({views * gflop:,.3g} GFLOP)")
 
-    own, paper = facts["views_per_image"], facts["paper_views_per_image"]
-    return f"The teacher's work per photo: {work(own)}; the paper's cutting takes {work(paper)}"
+    own_views, paper = facts["views_per_image"], facts["paper_views_per_image"]
+    return f"The teacher's work per image: {work(own_views)}; the paper's cutting takes {work(paper)}"
 
 
 def options(run: Run, cards: list[Card]) -> dict[str, list[tuple[str, str]]]:

@@ -1,7 +1,7 @@
 """The page's tables of numbers and of provenance.
 
 - The page's tables.
-- How the artefacts of a report were made, from their records.
+- How the artifacts of a report were made, from their records.
 """
 
 import json
@@ -23,7 +23,7 @@ MAIN = ("images", "mAP", "mAP_10", "CF1", "OF1", "labels_per_image", "confidence
 """Columns of metrics.csv that the page shows first."""
 
 AT_THRESHOLD = ("CP", "CR", "CF1", "OP", "OR", "OF1")
-HEADS = {"images": "photos", "mAP_10": "mAP, 10+ positives", "labels_per_image": "labels per photo"}
+HEADS = {"images": "images", "mAP_10": "mAP, 10+ positives", "labels_per_image": "labels per image"}
 
 RULE_MEASURES = ("labels_per_image", "mean_F1", "CP", "CR", "CF1", "OP", "OR", "OF1")
 """Columns of thresholds_f1.csv that the page shows."""
@@ -59,7 +59,7 @@ def stage_grids(metrics: pd.DataFrame) -> list[Grid]:
     parts = [
         ("Every stage, in percent where not said otherwise", [name for name in MAIN if name in names]),
         ("Precision and recall of the classes at or above the threshold", [n for n in AT_THRESHOLD if n in names]),
-        (f"Precision and recall of the {few} likeliest classes of a photo", top),
+        (f"Precision and recall of the {few} likeliest classes of an image", top),
         ("Further measures", rest),
     ]
     return [_of_stages(caption, known, columns) for caption, columns in parts if columns]
@@ -82,7 +82,7 @@ def agreement_grid(agreement: pd.DataFrame) -> Grid:
         for _, row in agreement.iterrows()
     )
     heads = ("stages", "split", "same first class", "shared labels (Jaccard)", "order of classes (Spearman)")
-    return Grid("How far two stages agree on a photo, on average", heads, rows, 2)
+    return Grid("How far two stages agree on an image, on average", heads, rows, 2)
 
 
 def thresholds_grid(path: Path) -> Grid:
@@ -119,7 +119,7 @@ def rules_grid(rules: pd.DataFrame) -> Grid | None:
         for _, row in rules.iterrows()
     )
     heads = ("rule", *(HEADS.get(name, name.replace("_", " ")) for name in names))
-    return Grid("What the student names on test photos by each rule of thresholds, in percent", heads, rows, 1)
+    return Grid("What the student names on test images by each rule of thresholds, in percent", heads, rows, 1)
 
 
 def left_grid(left: Sequence[Mapping[str, Any]]) -> Grid | None:
@@ -127,14 +127,14 @@ def left_grid(left: Sequence[Mapping[str, Any]]) -> Grid | None:
     if not left:
         return None
     rows = tuple((str(row["label"]), str(row["reason"]), f"{row['count']:,}") for row in left)
-    return Grid("Files that are not among these photos; skipped.csv names each", ("suffix", "reason", "files"), rows, 2)
+    return Grid("Files that are not among these images; skipped.csv names each", ("suffix", "reason", "files"), rows, 2)
 
 
 def headlines(metrics: pd.DataFrame, split: str) -> list[tuple[str, str, str]]:
     """Return (what, from, to) of the first and last stage of a split."""
     rows = metrics[(metrics["split"] == split) & ~metrics["stage"].str.startswith(REFERENCE)]
     first, last = rows.iloc[0], rows.iloc[-1]
-    shown = [("mAP", "mAP", 1), ("OF1", "OF1", 1), ("labels_per_image", "labels per photo", 2)]
+    shown = [("mAP", "mAP", 1), ("OF1", "OF1", 1), ("labels_per_image", "labels per image", 2)]
     return [
         (f"{title}, {split}", f"{first[name]:.{places}f}", f"{last[name]:.{places}f}")
         for name, title, places in shown
@@ -153,26 +153,26 @@ def _number(name: str, value: float) -> str:
 Json = dict[str, Any]
 
 
-def records(artefacts: Iterable[Path]) -> dict[Path, Json]:
-    """Read the records of some artefacts and of all that they were made from.
+def records(artifacts: Iterable[Path]) -> dict[Path, Json]:
+    """Read the records of some artifacts and of all that they were made from.
 
     Args:
-        artefacts: files and Zarrs (folder or `zarr.json`).
+        artifacts: files and Zarrs (folder or `zarr.json`).
 
     Returns:
-        Path of each record -> its content, in the order of the pipeline. An artefact without a record is passed over.
+        Path of each record -> its content, in the order of the pipeline. An artifact without a record is passed over.
 
     """
-    found: dict[Path, Json] = {}
-    waiting = [folder_of(path) for path in artefacts]
+    result: dict[Path, Json] = {}
+    waiting = [folder_of(path) for path in artifacts]
     while waiting:
-        artefact = waiting.pop()
-        for path, content in _records_of(artefact):
-            if path not in found:
-                found[path] = content
+        artifact = waiting.pop()
+        for path, content in _records_of(artifact):
+            if path not in result:
+                result[path] = content
                 waiting.extend(folder_of((path.parent / name).resolve()) for name in content["inputs"])
     order = {stage: place for place, stage in enumerate(STAGES)}
-    return dict(sorted(found.items(), key=lambda item: (order.get(item[1]["stage"], len(order)), str(item[0]))))
+    return dict(sorted(result.items(), key=lambda item: (order.get(item[1]["stage"], len(order)), str(item[0]))))
 
 
 def flat_settings(contents: Iterable[Json]) -> dict[str, Any]:
@@ -194,12 +194,12 @@ def packages(contents: Iterable[Json]) -> dict[str, str]:
     return {name: ", ".join(versions) for name, versions in sorted(seen.items())}
 
 
-def _records_of(artefact: Path) -> list[tuple[Path, Json]]:
-    """Find the record of an artefact: of the same stem, or any that lists it as an output."""
-    beside = artefact.with_suffix(".json")
-    candidates = [beside] if beside.is_file() else sorted(artefact.parent.glob("*.json"))
-    read = [(path.resolve(), _read(path)) for path in candidates if path != artefact]
-    return [(path, content) for path, content in read if content and artefact.name in content["outputs"]]
+def _records_of(artifact: Path) -> list[tuple[Path, Json]]:
+    """Find the record of an artifact: of the same stem, or any that lists it as an output."""
+    record = artifact.with_suffix(".json")
+    candidates = [record] if record.is_file() else sorted(artifact.parent.glob("*.json"))
+    read = [(path.resolve(), _read(path)) for path in candidates if path != artifact]
+    return [(path, content) for path, content in read if content and artifact.name in content["outputs"]]
 
 
 def _read(path: Path) -> Json | None:

@@ -1,7 +1,7 @@
 """A finished run as the report reads it, and its counts.
 
-- A finished run as the report sees it: its photos, its stages split by split, its truth.
-- What the charts count over all photos of a split, slice by slice, so that only a slice is in memory.
+- A finished run as the report sees it: its images, its stages split by split, its truth.
+- What the charts count over all images of a split, slice by slice, so that only a slice is in memory.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ import pandas as pd
 from cutsew.method.correct import LEFT, override
 from cutsew.method.score import sigmoid
 from cutsew.storage.label_corrections import read_corrections
-from cutsew.storage.predictions import EPSILON, FINAL, REFERENCE, Outcome, read_truth
+from cutsew.storage.predictions import EPSILON, FINAL, REFERENCE, StagePredictions, read_truth
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -37,7 +37,7 @@ class Run:
     def __init__(
         self,
         images: pd.DataFrame,
-        outcomes: Mapping[str, Outcome],
+        outcomes: Mapping[str, StagePredictions],
         metrics: pd.DataFrame,
         threshold: float,
         labels: Path | None = None,
@@ -53,46 +53,46 @@ class Run:
 
     @property
     def main(self) -> str:
-        """The split that charts are about: the held-out photos where more than one stage was measured on them."""
+        """The split that charts are about: the held-out images where more than one stage was measured on them."""
         return max(self.stages, key=lambda split: (len(self.stages[split]) > 1, split == "test"))
 
     def shown_stages(self, split: str) -> tuple[str, ...]:
-        """Name the stages that are shown of a photo: those measured, or FINAL for what a human corrected."""
+        """Name the stages that are shown of an image: those measured, or FINAL for what a human corrected."""
         stages = self.stages.get(split, ())
         if not stages or not self.corrections:
             return stages
         return (*(stage for stage in stages if stage != "overridden"), FINAL)
 
     def said(self, ids: Sequence[str]) -> npt.NDArray[np.int8]:
-        """Return (n, C) int8, what a human said of n photos: PRESENT, ABSENT, or LEFT for nothing."""
+        """Return (n, C) int8, what a human said of n images: PRESENT, ABSENT, or LEFT for nothing."""
         if self.corrections is None:
             return np.full((len(ids), len(self.classes)), LEFT, dtype=np.int8)
         return self.corrections.said(ids)
 
-    def photos(self, split: str) -> pd.DataFrame:
+    def images_of(self, split: str) -> pd.DataFrame:
         """Return the manifest's rows of one split."""
         return self.images[self.images["split"] == split].reset_index(drop=True)
 
     def read(self, stage: str, ids: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Return one stage's (n, C) logits of n photos."""
+        """Return one stage's (n, C) logits of n images."""
         return self._outcomes[stage].read(ids)
 
     def final(self, split: str, ids: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Return (n, C) logits of n photos of a split: those of its last stage, with a human's corrections."""
+        """Return (n, C) logits of n images of a split: those of its last stage, with a human's corrections."""
         return override(self.read(self.stages[split][-1], ids), self.said(ids), EPSILON)[0]
 
     def slices(self, stage: str, ids: Sequence[str]) -> Iterator[npt.NDArray[np.float32]]:
-        """Give one stage's logits of n photos slice by slice."""
+        """Give one stage's logits of n images slice by slice."""
         return self._outcomes[stage].slices(ids)
 
     def truth(self, ids: Sequence[str]) -> npt.NDArray[np.int8]:
-        """Return the (n, C) truth of n photos: 1, 0, or -1 for not known, which is all of it where there is none."""
+        """Return the (n, C) truth of n images: 1, 0, or -1 for not known, which is all of it where there is none."""
         if self._labels is None:
             return np.full((len(ids), len(self.classes)), -1, dtype=np.int8)
         return read_truth(self._labels, ids, self.classes)
 
 
-def stages_of(metrics: pd.DataFrame, outcomes: Mapping[str, Outcome]) -> dict[str, tuple[str, ...]]:
+def stages_of(metrics: pd.DataFrame, outcomes: Mapping[str, StagePredictions]) -> dict[str, tuple[str, ...]]:
     """Name the stages that were measured on each split, in the order of the pipeline, reference students left out."""
     rows = metrics[~metrics["stage"].str.startswith(REFERENCE) & metrics["stage"].isin(list(outcomes))]
     return {str(split): tuple(part["stage"]) for split, part in rows.groupby("split", sort=False)}
@@ -102,7 +102,7 @@ Truth = npt.NDArray[np.int8]
 Ints = npt.NDArray[np.int64]
 
 MOST_COUNTED = 10
-"""Labels per photo that are counted one by one; photos with more share a last bin."""
+"""Labels per image that are counted one by one; images with more share a last bin."""
 
 EDGES: Floats = np.linspace(-14, 14, 57)
 """Edges of the logits' histogram; what lies beyond falls into the outer bins (clamped probabilities end at 13.8)."""
@@ -116,9 +116,9 @@ class Labels:
     """Sets of labels, counted.
 
     Attributes:
-        sizes: (MOST_COUNTED + 2,) photos with 0, 1, ... labels; the last bin holds those with more.
-        together: (C, C) photos that have both classes; the diagonal, photos that have the class.
-        total: labels of all photos.
+        sizes: (MOST_COUNTED + 2,) images with 0, 1, ... labels; the last bin holds those with more.
+        together: (C, C) images that have both classes; the diagonal, images that have the class.
+        total: labels of all images.
 
     """
 
@@ -132,27 +132,27 @@ class Labels:
         return cls(np.zeros(MOST_COUNTED + 2, dtype=np.int64), np.zeros((classes, classes), dtype=np.int64))
 
     def add(self, has: npt.NDArray[np.bool_]) -> None:
-        """Count the (n, C) sets of n photos."""
+        """Count the (n, C) sets of n images."""
         sizes = has.sum(axis=1)
         self.sizes += np.bincount(np.minimum(sizes, MOST_COUNTED + 1), minlength=MOST_COUNTED + 2)
         self.together += (has.T.astype(np.float32) @ has.astype(np.float32)).astype(np.int64)
         self.total += int(sizes.sum())
 
     @property
-    def photos(self) -> int:
-        """Photos counted."""
+    def images(self) -> int:
+        """Images counted."""
         return int(self.sizes.sum())
 
     @property
     def mean(self) -> float:
-        """Labels per photo; NaN for no photos."""
-        return self.total / self.photos if self.photos else float("nan")
+        """Labels per image; NaN for no images."""
+        return self.total / self.images if self.images else float("nan")
 
     def given(self) -> Floats:
-        """(C, C) share, in [0, 1], of the photos with the row's class that have the column's too; NaN for no photo."""
-        own = np.diag(self.together).astype(np.float64)[:, None]
+        """(C, C) share, in [0, 1], of the images with the row's class that have the column's too; NaN for no image."""
+        diagonal = np.diag(self.together).astype(np.float64)[:, None]
         share: Floats = np.full(self.together.shape, np.nan)
-        np.divide(self.together, own, out=share, where=own > 0)
+        np.divide(self.together, diagonal, out=share, where=diagonal > 0)
         return share
 
 
@@ -162,7 +162,7 @@ class Tally:
 
     Attributes:
         labels: what it names.
-        values: (len(EDGES) - 1,) pairs of photo and class by logit.
+        values: (len(EDGES) - 1,) pairs of image and class by logit.
         value_sum: of all logits.
         sure: (BINS,) sum of the probabilities of counted pairs.
         true: (BINS,) counted pairs that are true.
@@ -178,7 +178,7 @@ class Tally:
     counted: Ints = field(default_factory=lambda: np.zeros(BINS, dtype=np.int64))
 
     def add(self, z: Floats, truth: Truth, threshold: float) -> None:
-        """Count n photos: (n, C) logits and truth (1, 0, or -1 for not known); named are probabilities >= threshold."""
+        """Count n images: (n, C) logits and truth (1, 0, or -1 for not known); named are probabilities >= threshold."""
         p = sigmoid(z)
         self.labels.add(p >= threshold)
         self.values += np.histogram(np.clip(z, EDGES[0], EDGES[-1]), bins=EDGES)[0]
@@ -219,7 +219,7 @@ def tally(blocks: Iterable[Floats], truth: Truth, threshold: float) -> Tally:
 
 
 def tally_truth(truth: Truth) -> Labels | None:
-    """Count the true labels of the photos that have any known; None where there are none."""
+    """Count the true labels of the images that have any known; None where there are none."""
     known = truth[(truth >= 0).any(axis=1)]
     labels = Labels.of(truth.shape[1])
     labels.add(known == 1)

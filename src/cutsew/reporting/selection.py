@@ -1,8 +1,8 @@
 """Which images and classes the report shows.
 
-- What changed between the first and the last stage: per photo, and the photos at the ends of each class.
-- Which photos are worth looking at. Truth plays no part in the choice.
-- The classes that the whole photo shows best and worst, and the clearest photo of each (paper, Table 9, Figure 10).
+- What changed between the first and the last stage: per image, and the images at the ends of each class.
+- Which images are worth looking at. Truth plays no part in the choice.
+- The classes that the whole image shows best and worst, and the clearest image of each (paper, Table 9, Figure 10).
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,21 +21,21 @@ Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
 
 NONE = -1
-"""Index of a photo where there is none."""
+"""Index of an image where there is none."""
 
 
 @dataclass
 class Changes:
-    """What changed over n photos and C classes.
+    """What changed over n images and C classes.
 
     Attributes:
         gained: (n,) classes that the last stage names and the first does not.
         lost: (n,) classes that the first names and the last does not.
         bits: (n,) how unsure the last stage is: the entropies of its C yes-or-no answers, summed, in bits.
-        clearest: (C,) the photo of highest logit at the first stage.
-        top: (C,) the photo of highest logit at the last stage.
-        bottom: (C,) of the photos that the last stage names with the class, the least sure; NONE where it names none.
-        present: (C,) photos that have the class: by truth where given, else by the last stage.
+        clearest: (C,) the image of highest logit at the first stage.
+        top: (C,) the image of highest logit at the last stage.
+        bottom: (C,) of the images that the last stage names with the class, the least sure; NONE where it names none.
+        present: (C,) images that have the class: by truth where given, else by the last stage.
         hits: (C,) of these, those whose most likely class at the first stage it is.
 
     """
@@ -51,25 +51,25 @@ class Changes:
 
     @property
     def ease(self) -> Floats:
-        """(C,) hits / present: how often a photo with the class is first called by it; NaN where none has it."""
+        """(C,) hits / present: how often an image with the class is first called by it; NaN where none has it."""
         share: Floats = np.full(len(self.hits), np.nan)
         np.divide(self.hits, self.present, out=share, where=self.present > 0)
         return share
 
 
 class _Best:
-    """The photo of highest value per class, met block by block; of equal values the first."""
+    """The image of highest value per class, met block by block; of equal values the first."""
 
     def __init__(self, classes: int) -> None:
         self.value = np.full(classes, -np.inf)
-        self.photo = np.full(classes, NONE, dtype=np.int64)
+        self.image = np.full(classes, NONE, dtype=np.int64)
 
     def meet(self, values: Floats, start: int) -> None:
         rows = values.argmax(axis=0)
         best = values[rows, np.arange(values.shape[1])]
         better = best > self.value
         self.value[better] = best[better]
-        self.photo[better] = rows[better] + start
+        self.image[better] = rows[better] + start
 
 
 def changes(
@@ -78,7 +78,7 @@ def changes(
     """Compare two stages.
 
     Args:
-        blocks: (n_1, C) logits of the first and of the last stage, then (n_2, C) of both, ...; at least one photo.
+        blocks: (n_1, C) logits of the first and of the last stage, then (n_2, C) of both, ...; at least one image.
         threshold: decision threshold on the probability.
         truth: (n_1 + n_2 + ..., C), 1 for present. It decides `present` and `hits` alone.
 
@@ -100,8 +100,8 @@ def changes(
         for kept, values in zip(best, (before, after, np.where(now, -after, -np.inf)), strict=True):
             kept.meet(values, start)
         start += n
-    gained, lost, bits = (np.concatenate(parts) for parts in zip(*each, strict=True))
-    return Changes(gained, lost, bits, *(kept.photo for kept in best), *counts)
+    gained, missing, bits = (np.concatenate(parts) for parts in zip(*each, strict=True))
+    return Changes(gained, missing, bits, *(kept.image for kept in best), *counts)
 
 
 def entropy(p: Floats) -> Floats:
@@ -111,18 +111,18 @@ def entropy(p: Floats) -> Floats:
 
 
 EACH = 20
-"""Photos that gained most, that lost most, and of which the last stage is least sure."""
+"""Images that gained most, that lost most, and of which the last stage is least sure."""
 
 DRAWN = 12
-"""Photos drawn by their digests: a sample that nobody chose."""
+"""Images drawn by their digests: a sample that nobody chose."""
 
 CLASSES = 40
-"""Classes whose most and least confident photos are shown; of more classes, those gained or lost most often."""
+"""Classes whose most and least confident images are shown; of more classes, those gained or lost most often."""
 
 CORRECTED = 100
-"""Photos of each split that a human corrected; of more, the first of the manifest."""
+"""Images of each split that a human corrected; of more, the first of the manifest."""
 
-GAINED, LOST, UNSURE, SUREST, BARELY, BY_CHANCE, BY_HAND = (
+GAINED, LOST, UNSURE, MOST_CONFIDENT, BORDERLINE, BY_CHANCE, BY_HAND = (
     "most gained",
     "most lost",
     "least sure",
@@ -131,61 +131,61 @@ GAINED, LOST, UNSURE, SUREST, BARELY, BY_CHANCE, BY_HAND = (
     "drawn by chance",
     "corrected by a human",
 )
-REASONS = (GAINED, LOST, UNSURE, SUREST, BARELY, BY_CHANCE, BY_HAND)
+REASONS = (GAINED, LOST, UNSURE, MOST_CONFIDENT, BORDERLINE, BY_CHANCE, BY_HAND)
 
 
 def most(values: npt.NDArray[Any], digests: npt.NDArray[Any], count: int) -> list[int]:
     """Return the indices of the `count` highest values above 0; equal ones in the order of their digests.
 
-    So the choice depends neither on the photos' names nor on their order.
+    So the choice depends neither on the images' names nor on their order.
     """
     order = np.lexsort((digests, -values))[:count]
     return [int(i) for i in order if values[i] > 0]
 
 
-def worth_looking_at(
+def select_examples(
     changed: Changes,
     digests: Sequence[str],
     moved: npt.NDArray[np.int64],
     share: float = 1.0,
     corrected: Sequence[int] = (),
 ) -> dict[int, list[str]]:
-    """Choose photos of one split.
+    """Choose images of one split.
 
     Args:
-        changed: between its first and last stage, over n photos.
-        digests: of the n photos.
-        moved: (C,) by how many photos each class's count changed; decides among more than CLASSES classes.
+        changed: between its first and last stage, over n images.
+        digests: of the n images.
+        moved: (C,) by how many images each class's count changed; decides among more than CLASSES classes.
         share: of EACH, DRAWN and CLASSES that are taken, in (0, 1].
-        corrected: indices of the photos that a human corrected.
+        corrected: indices of the images that a human corrected.
 
     Returns:
-        Index of a photo -> why it was chosen, in the order of REASONS; one photo may have several.
+        Index of an image -> why it was chosen, in the order of REASONS; one image may have several.
 
     """
     ordered = np.asarray(digests, dtype=str)
     each, drawn, classes = (max(1, round(n * share)) for n in (EACH, DRAWN, CLASSES))
     of_most = np.argsort(-moved, kind="stable")[:classes]
-    found = {
+    examples = {
         GAINED: most(changed.gained, ordered, each),
         LOST: most(changed.lost, ordered, each),
         UNSURE: most(changed.bits, ordered, each),
-        SUREST: [int(changed.top[c]) for c in of_most],
-        BARELY: [int(changed.bottom[c]) for c in of_most],
+        MOST_CONFIDENT: [int(changed.top[c]) for c in of_most],
+        BORDERLINE: [int(changed.bottom[c]) for c in of_most],
         BY_CHANCE: [int(i) for i in np.argsort(ordered, kind="stable")[:drawn]],
         BY_HAND: list(corrected[:CORRECTED]),
     }
     chosen: dict[int, list[str]] = {}
-    for reason, photos in found.items():
-        for photo in photos:
-            if photo != NONE and reason not in chosen.setdefault(photo, []):
-                chosen[photo].append(reason)
+    for reason, images in examples.items():
+        for image in images:
+            if image != NONE and reason not in chosen.setdefault(image, []):
+                chosen[image].append(reason)
     return chosen
 
 
 MOST = 10
 SIDE = 160
-"""Longest side of the photos, in pixels."""
+"""Longest side of the images, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -194,11 +194,11 @@ class Ranked:
 
     Attributes:
         name: of the class.
-        hits: photos with the class whose most likely class it is at the first stage.
-        present: photos with the class.
+        hits: images with the class whose most likely class it is at the first stage.
+        present: images with the class.
         ease: hits / present, in [0, 1].
-        photo: id of the photo of highest probability at the first stage.
-        source: that photo as a data URI, empty where it cannot be read.
+        image: id of the image of highest probability at the first stage.
+        source: that image as a data URI, empty where it cannot be read.
 
     """
 
@@ -206,14 +206,14 @@ class Ranked:
     hits: int
     present: int
     ease: float
-    photo: str
+    image: str
     source: str
 
 
 def ends(changed: Changes) -> tuple[list[int], list[int]]:
     """Choose up to MOST classes from each end, easiest and hardest first; never a class twice.
 
-    Classes that no photo has are left out; of equally easy ones that with more photos counts as easier.
+    Classes that no image has are left out; of equally easy ones that with more images counts as easier.
     """
     known = np.flatnonzero(changed.present > 0)
     order = [int(c) for c in known[np.lexsort((-changed.present[known], -changed.ease[known]))]]
@@ -222,18 +222,18 @@ def ends(changed: Changes) -> tuple[list[int], list[int]]:
 
 
 def easiest_and_hardest(run: Run, split: str, changed: Changes) -> tuple[list[Ranked], list[Ranked]]:
-    """List the easiest and the hardest classes, each with the photo of highest probability at the first stage."""
-    photos = run.photos(split)
+    """List the easiest and the hardest classes, each with the image of highest probability at the first stage."""
+    images = run.images_of(split)
 
     def ranked(c: int) -> Ranked:
-        photo = photos.iloc[int(changed.clearest[c])]
-        small = thumbnail(Path(str(photo["path"])), SIDE)
+        image = images.iloc[int(changed.clearest[c])]
+        small = thumbnail(Path(str(image["path"])), SIDE)
         return Ranked(
             run.classes[c],
             int(changed.hits[c]),
             int(changed.present[c]),
             float(changed.ease[c]),
-            str(photo["id"]),
+            str(image["id"]),
             data_uri(small) if small is not None else "",
         )
 

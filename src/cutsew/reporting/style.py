@@ -1,6 +1,6 @@
 """How charts look and how they stand in the page.
 
-- Matplotlib figures as SVG that stands inside a page and takes its colours from the page's style.
+- Matplotlib figures as SVG that stands inside a page and takes its colors from the page's style.
 - What a chart on the page is, and the words that all charts share.
 """
 
@@ -27,7 +27,7 @@ VARIABLES = {
     AFTER: "var(--after)",
     WORSE: "var(--worse)",
     PANEL: "var(--panel)",
-    **{colour: f"var(--c{i})" for i, colour in enumerate(CATEGORIES, 1)},
+    **{color: f"var(--c{i})" for i, color in enumerate(CATEGORIES, 1)},
 }
 
 STYLE: dict[Any, Any] = {
@@ -88,8 +88,8 @@ def inline(figure: Figure, name: str) -> Markup:
     text = re.sub(r'^<svg ([^>]*?)height="[^"]*"', r"<svg \1", text)
     text = re.sub(r'(\sid="|href="#|url\(#)', rf"\g<1>{name}-", text)
     text = re.sub(r"(font: [^;\"']*?)'DejaVu Sans'[^;\"]*", r"\1system-ui, sans-serif", text)
-    for colour, variable in VARIABLES.items():
-        text = text.replace(colour, variable)
+    for color, variable in VARIABLES.items():
+        text = text.replace(color, variable)
     return Markup(text)  # noqa: S704  # matplotlib escapes text; the page's test feeds it markup
 
 

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 
 from cutsew.reporting.style import STAGE_TITLES
 
-MEASURES = {"mAP": "mAP (%)", "labels_per_image": "labels per photo"}
+MEASURES = {"mAP": "mAP (%)", "labels_per_image": "labels per image"}
 """What is drawn, the first of them that is known: without truth there is no mAP."""
 
-COLOURS = {
+COLORS = {
     "zero_shot": "#8c8c8c",
     "fused": "#0072b2",
     "pseudo": "#009e73",
@@ -28,7 +28,7 @@ COLOURS = {
     "reference_smoothed": "#56b4e9",
     "reference_single_positive": "#e69f00",
 }
-"""Colours of the stages, distinguishable without red and green (Okabe and Ito)."""
+"""Colors of the stages, distinguishable without red and green (Okabe and Ito)."""
 
 
 def draw(table: pd.DataFrame, varied: Sequence[str], title: str, path: Path) -> None:
@@ -54,7 +54,7 @@ def draw(table: pd.DataFrame, varied: Sequence[str], title: str, path: Path) -> 
             _lines(axes, rows, varied[0], measure)
         else:
             _bars(axes, rows, measure)
-        axes.set_title(f"{split} photos", fontsize=10)
+        axes.set_title(f"{split} images", fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=11, parse_math=False)
@@ -78,7 +78,7 @@ def _lines(axes: Axes, rows: pd.DataFrame, setting: str, measure: str) -> None:
             part[measure],
             yerr=_spread(part, measure),
             label=STAGE_TITLES[name],
-            color=COLOURS[name],
+            color=COLORS[name],
             marker="o",
             markersize=4,
             capsize=3,
@@ -96,7 +96,7 @@ def _bars(axes: Axes, rows: pd.DataFrame, measure: str) -> None:
         part = rows[rows["stage"] == stage].drop_duplicates("variant").set_index("variant").reindex(variants)
         places = np.arange(len(variants)) + (i - (len(stages) - 1) / 2) * height
         spread = _spread(part, measure)
-        axes.barh(places, part[measure], height, xerr=spread, label=STAGE_TITLES[stage], color=COLOURS[stage])
+        axes.barh(places, part[measure], height, xerr=spread, label=STAGE_TITLES[stage], color=COLORS[stage])
     axes.set_yticks(range(len(variants)), variants, parse_math=False)
     axes.invert_yaxis()
     axes.set_xlabel(MEASURES[measure])

@@ -21,7 +21,7 @@ from cutsew.errors import UserError, out_of_gpu_memory
 log = logging.getLogger(__name__)
 
 
-class Halving:
+class OOMBatchSplitter:
     """Calls a model on batches that fit; what did not fit once is not tried again in this process."""
 
     def __init__(self) -> None:
@@ -69,13 +69,13 @@ class Halving:
         log.warning("%d views do not fit into the GPU's memory; retrying with %d at a time", size, self.most)
 
 
-GROUP = 4
+MICROBATCH_SIZE = 4
 """Images in one call of the model on a CPU."""
 
-halving = Halving()
+halving = OOMBatchSplitter()
 
 
-def steadily(function: Callable[[Tensor], Tensor], images: Tensor, device: str | torch.device) -> Tensor:
+def run_batch_invariant(function: Callable[[Tensor], Tensor], images: Tensor, device: str | torch.device) -> Tensor:
     """Apply a model to a batch of images.
 
     On a CPU the last bits of a convolution or a product depend on how many images share a call and how many threads
@@ -96,13 +96,15 @@ def steadily(function: Callable[[Tensor], Tensor], images: Tensor, device: str |
     if torch.device(device).type != "cpu":
         with torch.no_grad():
             return halving(lambda part: function(part.to(device, non_blocking=True)), images)
-    return torch.cat(list(threads().map(lambda group: _compute(function, group), torch.split(images, GROUP))))
+    return torch.cat(
+        list(worker_pool().map(lambda group: _compute(function, group), torch.split(images, MICROBATCH_SIZE)))
+    )
 
 
-def each_steadily(
+def map_images(
     function: Callable[[Tensor], Tensor], images: Sequence[Tensor], device: str | torch.device
 ) -> list[Tensor]:
-    """Apply a model to images of different sizes, each alone: on a CPU one thread for each, as in `steadily`.
+    """Apply a model to images of different sizes, one per thread on a CPU, as in `run_batch_invariant`.
 
     Args:
         function: from one image, on `device`.
@@ -120,23 +122,23 @@ def each_steadily(
 
     if torch.device(device).type != "cpu":
         return [alone(image) for image in images]
-    return list(threads().map(alone, images))
+    return list(worker_pool().map(alone, images))
 
 
 @cache
-def threads() -> ThreadPoolExecutor:
+def worker_pool() -> ThreadPoolExecutor:
     """Take over torch's threads, one group each; everything else in this process runs in one thread.
 
     The last bits of a sum would depend on how many threads share it. And OpenMP's threads, waiting for work beside
     these ones, take their cores: with both, putting sixteen small pictures into one tensor took 40 ms.
     """
-    groups = count()
+    groups = num_workers()
     torch.set_num_threads(1)
     return ThreadPoolExecutor(groups, initializer=use_one_thread)
 
 
 @cache
-def count() -> int:
+def num_workers() -> int:
     """How many groups are computed at a time: as many as torch had threads at first."""
     return torch.get_num_threads()
 
@@ -149,22 +151,22 @@ def use_one_thread() -> None:
 
 def _compute(function: Callable[[Tensor], Tensor], group: Tensor) -> Tensor:
     count = len(group)
-    if count < GROUP:
-        group = torch.cat([group, group.new_zeros(GROUP - count, *group.shape[1:])])
+    if count < MICROBATCH_SIZE:
+        group = torch.cat([group, group.new_zeros(MICROBATCH_SIZE - count, *group.shape[1:])])
     with torch.no_grad():
         return function(group)[:count]
 
 
-def refuse_not_finite(values: npt.NDArray[np.floating[Any]], names: Sequence[str], what: str) -> None:
+def require_finite(values: npt.NDArray[np.floating[Any]], names: Sequence[str], what: str) -> None:
     """Refuse NaN and infinities.
 
     Args:
-        values: (n, ...) what a model said of n photos or classes.
+        values: (n, ...) what a model said of n images or classes.
         names: n or more names, in the same order.
         what: the answer, such as "the teacher's embedding of view 3".
 
     Raises:
-        UserError: a value is not finite; the first such photo or class is named.
+        UserError: a value is not finite; the first such image or class is named.
 
     """
     sound = np.isfinite(values).reshape(len(values), -1).all(axis=1)

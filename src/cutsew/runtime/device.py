@@ -14,14 +14,14 @@ from torch import Tensor
 
 from cutsew.config.base import Precision
 from cutsew.errors import UserError
-from cutsew.runtime.gpus import allocated, claim, listed
+from cutsew.runtime.gpus import allocated, listed, reserve_gpu
 
 log = logging.getLogger(__name__)
 
 DEVICES = ("auto", "cpu", "cuda")
 
 
-def pick_device(wanted: str) -> str:
+def pick_device(requested: str) -> str:
     """Resolve `auto`, `cpu` or `cuda` to an available device, and reserve one of several GPUs for this process.
 
     `auto` takes the CPU only where there is no GPU: on a CPU, work that was planned for a GPU would run into its time
@@ -34,20 +34,22 @@ def pick_device(wanted: str) -> str:
         UserError: another name; cuda is not available; a GPU was allocated and torch cannot use it.
 
     """
-    if wanted not in DEVICES:
-        raise UserError(f"--device: {wanted} is none of {', '.join(DEVICES)}; CUDA_VISIBLE_DEVICES selects among GPUs")
-    if wanted == "cpu":
+    if requested not in DEVICES:
+        raise UserError(
+            f"--device: {requested} is not one of {', '.join(DEVICES)}; CUDA_VISIBLE_DEVICES selects among GPUs"
+        )
+    if requested == "cpu":
         return "cpu"
-    claim()
+    reserve_gpu()
     if torch.cuda.is_available():
         return "cuda"
     gpus = ", ".join(allocated())
     if gpus and listed():
         raise UserError(
-            f"compute.device: {wanted}: this process has GPU {gpus}, but torch {torch.__version__} cannot use it "
+            f"compute.device: {requested}: this process has GPU {gpus}, but torch {torch.__version__} cannot use it "
             f"({_reason()}); or set compute.device: cpu"
         )
-    if wanted == "cuda":
+    if requested == "cuda":
         raise UserError("compute.device: cuda is not available here; set it to auto or cpu")
     if gpus:
         log.warning("compute.device: auto: GPU %s was allocated, but no NVIDIA driver is here; the CPU is used", gpus)
@@ -77,7 +79,7 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 """Precisions of less than 32 bits, in which autocast computes; weights stay in float32, and so does what comes out."""
 
 
-def tuned(
+def with_precision(
     encoder: Callable[[Tensor], Tensor], precision: str, device: str, *, compiled: bool, setting: str
 ) -> Callable[[Tensor], Tensor]:
     """Make an encoder compute in a precision, and compile it if requested.
@@ -100,7 +102,7 @@ def tuned(
         UserError: float16 on a CPU.
 
     """
-    computing = number_format(precision, device, setting)
+    computing = autocast_factory(precision, device, setting)
     fast: Callable[[Tensor], Tensor] = torch.compile(encoder) if compiled else encoder
 
     def run(images: Tensor) -> Tensor:
@@ -110,13 +112,13 @@ def tuned(
     return run
 
 
-def number_format(precision: str, device: str, setting: str) -> Callable[[], AbstractContextManager[object]]:
+def autocast_factory(precision: str, device: str, setting: str) -> Callable[[], AbstractContextManager[object]]:
     """Return what opens the context in which an encoder computes; otherwise as `tuned`."""
     if precision not in get_args(Precision):
         raise ValueError(f"no precision {precision}")
     if precision == "float16" and device == "cpu":
         raise UserError(f"{setting}.precision: float16 needs a GPU; set bfloat16 or float32, or compute.device: cuda")
-    if precision == "bfloat16" and device == "cpu" and not multiplies_bfloat16():
+    if precision == "bfloat16" and device == "cpu" and not cpu_supports_bf16():
         log.warning(
             "%s.precision: this CPU lacks bfloat16 instructions, so float32 is faster; set tf32",
             setting,
@@ -151,7 +153,7 @@ def allow_tf32(allowed: bool) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
 
 
-def multiplies_bfloat16() -> bool:
+def cpu_supports_bf16() -> bool:
     """Check whether the CPU multiplies bfloat16 natively; torch emulates it otherwise, nine times as slowly."""
     can = torch.cpu.get_capabilities()
     return any(can.get(name, False) for name in ("avx512_bf16", "amx_bf16", "avx10_1", "avx10_2", "bf16", "sve_bf16"))

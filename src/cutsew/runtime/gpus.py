@@ -17,7 +17,7 @@ _held: list[int] = []
 """Open lock files of the devices that this process holds until it ends."""
 
 
-def visible() -> list[str]:
+def list_visible_gpus() -> list[str]:
     """Name the NVIDIA GPUs that processes started here see, without loading torch; none where there is no driver."""
     chosen = os.environ.get(VISIBLE)
     if chosen is not None:
@@ -37,10 +37,10 @@ def listed() -> list[str]:
 
 def allocated() -> list[str]:
     """Name the GPUs that this process was given: those visible to it, or those of its Slurm job."""
-    return visible() or [name for name in os.environ.get("SLURM_JOB_GPUS", "").split(",") if name]
+    return list_visible_gpus() or [name for name in os.environ.get("SLURM_JOB_GPUS", "").split(",") if name]
 
 
-def claim() -> str | None:
+def reserve_gpu() -> str | None:
     """Reserve one visible GPU for this process, until it ends, and hide the others; call it before CUDA starts.
 
     Locks are kept per Slurm allocation, whose GPUs are its own: two allocations may number theirs alike.
@@ -50,7 +50,7 @@ def claim() -> str | None:
         another workflow.
 
     """
-    devices = visible()
+    devices = list_visible_gpus()
     if len(devices) < 2:
         return None
     job = os.environ.get("SLURM_JOB_ID")

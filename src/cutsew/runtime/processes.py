@@ -46,7 +46,7 @@ FOUND_BY_SNAKEMAKE = ("Snakefile", "snakefile", "workflow/Snakefile", "workflow/
 """Where snakemake looks for a Snakefile that is not named."""
 
 
-def announce(command: str | None = None) -> None:
+def set_owner_process(command: str | None = None) -> None:
     """Make this process the owner of the commands that it starts, directly or through shells.
 
     Args:
@@ -70,8 +70,8 @@ def snakemake_command(
 
     """
     words = [snakemake_program(), *SNAKEMAKE.split()[1:]]
-    found = next((Path(name) for name in FOUND_BY_SNAKEMAKE if Path(name).is_file()), None)
-    if found is None or found.resolve() != Path(snakefile).resolve():
+    result = next((Path(name) for name in FOUND_BY_SNAKEMAKE if Path(name).is_file()), None)
+    if result is None or result.resolve() != Path(snakefile).resolve():
         words += ["--snakefile", _from_here(snakefile)]
     if configfiles:
         words += ["--configfile", *map(_from_here, configfiles)]
@@ -82,25 +82,25 @@ def snakemake_command(
 
 def snakemake_program() -> str:
     """Return how to call the snakemake of this Python: by name where `PATH` leads to it, else by its path."""
-    own = Path(sys.executable).with_name("snakemake")
-    found = shutil.which("snakemake")
-    if not own.exists() or (found is not None and Path(found).absolute() == own.absolute()):
+    program = Path(sys.executable).with_name("snakemake")
+    on_path = shutil.which("snakemake")
+    if not program.exists() or (on_path is not None and Path(on_path).absolute() == program.absolute()):
         return "snakemake"
-    return _from_here(own)
+    return _from_here(program)
 
 
 def settings_files(command: str) -> list[str]:
     """Name the files of settings and of sweeps that a command of `snakemake_command` reads, as it names them."""
-    words, found, option = shlex.split(command), [], ""
+    words, files, option = shlex.split(command), [], ""
     for word in words:
         if word.startswith("--"):
             option = word
         elif option == "--configfile":
-            found.append(word)
+            files.append(word)
         elif option == "--config" and word.startswith("sweep="):
             names = word.removeprefix("sweep=").split(",")
-            found += [n if n.endswith((".yaml", ".yml")) else f"config/sweeps/{n}.yaml" for n in map(str.strip, names)]
-    return found if "--configfile" in words else [DEFAULT_CONFIGFILE, *found]
+            files += [n if n.endswith((".yaml", ".yml")) else f"config/sweeps/{n}.yaml" for n in map(str.strip, names)]
+    return files if "--configfile" in words else [DEFAULT_CONFIGFILE, *files]
 
 
 def _from_here(path: str | Path) -> str:
@@ -113,14 +113,14 @@ def _as_yaml(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def end_with_owner() -> None:
+def exit_with_owner() -> None:
     """Kill this process as soon as its owner ends; without one, or with one on another machine, do nothing."""
     place, _, number = os.environ.get(OWNER, "").rpartition(" ")
     if place and place == _place():
         _end_with(int(number))
 
 
-def end_with_parent() -> None:
+def exit_with_parent() -> None:
     """Kill this process as soon as its parent ends: for worker processes, which would wait for work for ever."""
     _end_with(os.getppid())
 
@@ -156,7 +156,7 @@ _held: list[int] = []
 """Open files of the locks that this process holds until it ends."""
 
 
-def claim(folder: Path) -> None:
+def acquire_run_lock(folder: Path) -> None:
     """Lock a dataset's results for this process, until it ends.
 
     Args:
@@ -170,7 +170,7 @@ def claim(folder: Path) -> None:
 
 
 @contextmanager
-def held(folder: Path, who: str, do: str) -> Iterator[None]:
+def directory_lock(folder: Path, who: str, do: str) -> Iterator[None]:
     """Lock a folder while something is done in it; otherwise as `claim`.
 
     Args:

@@ -1,1 +1,1 @@
-"""One module per stage: opens inputs, calls one numeric function, writes one artefact and its record."""
+"""One module per stage: opens inputs, calls one numeric function, writes one artifact and its record."""

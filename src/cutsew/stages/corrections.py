@@ -1,4 +1,4 @@
-"""Stage corrections: a human's corrections of labels, matched to this run's photos and classes."""
+"""Stage corrections: a human's corrections of labels, matched to this run's images and classes."""
 
 import logging
 from pathlib import Path
@@ -29,14 +29,14 @@ def corrections(
 ) -> None:
     """Read manual label corrections and match them to the images."""
     record = Record("corrections", STAGES["corrections"].version, settings, [images, file])
-    photos = read_manifest(images, columns=("id", "split"))
-    table = corrections_of(file, [str(name) for name in photos["id"]], settings["classes"])
-    table["split"] = table["image"].map(photos.set_index("id")["split"]).astype(object)
-    said = Corrections(table, settings["classes"])
-    write_corrections(out, said)
-    train, test = said.counts
-    record.facts = {"corrections": len(said), "photos": len(said.photos), "train": train, "test": test}
-    record.facts |= {"by": said.authors}
+    image_rows = read_manifest(images, columns=("id", "split"))
+    table = corrections_of(file, [str(name) for name in image_rows["id"]], settings["classes"])
+    table["split"] = table["image"].map(image_rows.set_index("id")["split"]).astype(object)
+    resolved = Corrections(table, settings["classes"])
+    write_corrections(out, resolved)
+    train, test = resolved.counts
+    record.facts = {"corrections": len(resolved), "images": len(resolved.images), "train": train, "test": test}
+    record.facts |= {"by": resolved.authors}
     record.facts |= {"from": min(table["at"], default=""), "to": max(table["at"], default="")}
     record.write_beside(out)
     log.info("corrections: %s", in_words(train, test, student=settings["student"]["kind"] != "none"))

@@ -1,4 +1,4 @@
-"""Stage `download`: fetch and unpack a benchmark's archives, where its photos are not there yet."""
+"""Stage `download`: fetch and unpack a benchmark's archives, where its images are not there yet."""
 
 import logging
 from pathlib import Path
@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from cutsew.config.dataset import Download
+from cutsew.config.dataset import DownloadConfig
 from cutsew.data.fetch import fetch, mirrored, unpack
 from cutsew.errors import UserError
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
-from cutsew.runtime.processes import held
+from cutsew.runtime.processes import directory_lock
 from cutsew.stages.options import SettingsOption
-from cutsew.storage.atomic import replacing
+from cutsew.storage.atomic import atomic_path
 
 log = logging.getLogger(__name__)
 
@@ -25,21 +25,21 @@ def download(
 ) -> None:
     """Fetch and unpack a benchmark's archives; a copy that is there is used as it is."""
     record = Record("download", STAGES["download"].version, settings)
-    chosen = Download.model_validate(settings["dataset"]["download"])
+    chosen = DownloadConfig.model_validate(settings["dataset"]["download"])
     root = Path(settings["dataset"]["root"])
     folder = chosen.folder
     if folder is None or not root.is_relative_to(folder):
         raise UserError(f"dataset.download.folder: {folder} does not hold dataset.root {root}; set both to one place")
-    found = None
+    digests = None
     if not root.is_dir():
-        with held(
-            _archives(folder), "cutsew download", "wait for it to finish and run again: its photos are used then"
+        with directory_lock(
+            _archives(folder), "cutsew download", "wait for it to finish and run again: its images are used then"
         ):
-            found = None if root.is_dir() else _download(chosen, folder, root)
+            digests = None if root.is_dir() else _download(chosen, folder, root)
         _remove_empty(_archives(folder))
-    if found is None:
+    if digests is None:
         log.info("%s exists and is used as is", root)
-    record.facts = {"downloaded": False} if found is None else {"downloaded": True, "archives": found}
+    record.facts = {"downloaded": False} if digests is None else {"downloaded": True, "archives": digests}
     record.write(record_path, {})
 
 
@@ -48,7 +48,7 @@ def _archives(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.archives")
 
 
-def _download(chosen: Download, folder: Path, root: Path) -> dict[str, str]:
+def _download(chosen: DownloadConfig, folder: Path, root: Path) -> dict[str, str]:
     """Fetch all archives and unpack them together; return the URL of each and what it digests to."""
     if folder.exists():
         raise UserError(
@@ -56,14 +56,14 @@ def _download(chosen: Download, folder: Path, root: Path) -> dict[str, str]:
             "away"
         )
     archives = _archives(folder)
-    found = {}
+    digests = {}
     try:
         for archive in chosen.archives:
             url = mirrored(archive.url, chosen.mirror)
-            found[url] = fetch(url, archives / archive.name, archive.digest)
+            digests[url] = fetch(url, archives / archive.name, archive.digest)
             if archive.digest is None:
-                log.warning("%s: no digest is set to check it with; it has %s", url, found[url])
-        with replacing(folder) as draft:
+                log.warning("%s: no digest is set to check it with; it has %s", url, digests[url])
+        with atomic_path(folder) as draft:
             draft.mkdir(parents=True)
             for archive in chosen.archives:
                 unpack(archives / archive.name, draft)
@@ -75,7 +75,7 @@ def _download(chosen: Download, folder: Path, root: Path) -> dict[str, str]:
             (archives / archive.name).unlink()
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror or error}); fix this and rerun") from None
-    return found
+    return digests
 
 
 def _remove_empty(folder: Path) -> None:

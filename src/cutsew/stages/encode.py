@@ -1,4 +1,4 @@
-"""Stage encode: embeddings of whole photos, or of a block of crop passes, of one shard."""
+"""Stage encode: embeddings of whole images, or of a block of crop passes, of one shard."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,15 +12,15 @@ import typer
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from cutsew.config.method import Cut, WindowGrid, parse_cut
-from cutsew.config.networks import Teacher
+from cutsew.config.method import Cut, WindowGridConfig, parse_cut
+from cutsew.config.networks import TeacherConfig
 from cutsew.data.images import read_image
 from cutsew.method.crops import EDGES, Square, crop_boxes, whole_box
-from cutsew.method.resample import cut_all
+from cutsew.method.resample import crop_resize_all
 from cutsew.models import teachers
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
-from cutsew.runtime.batching import halving, refuse_not_finite
+from cutsew.runtime.batching import halving, require_finite
 from cutsew.runtime.device import device_facts, pick_device
 from cutsew.stages.options import BatchOption, DeviceOption, SettingsOption, WorkersOption
 from cutsew.storage.manifest import read_manifest, shard_digests
@@ -31,7 +31,7 @@ Boxes = npt.NDArray[np.float32]
 
 
 class Views(Dataset[tuple[torch.Tensor, Boxes]]):
-    """The views of each photo of a shard; every photo is decoded once for all of them."""
+    """The views of each image of a shard; every image is decoded once for all of them."""
 
     def __init__(self, images: pd.DataFrame, square: Square, passes: range | None, settings: Cut) -> None:
         self.images = images
@@ -45,9 +45,9 @@ class Views(Dataset[tuple[torch.Tensor, Boxes]]):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, Boxes]:
         """Return (P, 3, S, S) uint8 views and their (P, 5) boxes."""
         row = self.images.iloc[index]
-        photo = read_image(Path(row["path"]))
-        boxes = self._boxes(str(row["digest"]), *photo.size)
-        return cut_all(photo, boxes, *self.square), boxes
+        image = read_image(Path(row["path"]))
+        boxes = self._boxes(str(row["digest"]), *image.size)
+        return crop_resize_all(image, boxes, *self.square), boxes
 
     def _boxes(self, digest: str, width: int, height: int) -> Boxes:
         if self.passes is None:
@@ -59,8 +59,8 @@ def encode(
     images: Annotated[Path, typer.Argument(help="images.parquet")],
     views: Annotated[Path, typer.Argument(help="views.zarr, the group whose chunk files are written")],
     settings: SettingsOption,
-    shard: Annotated[int, typer.Option(min=0, help="Which shard of the photos.")],
-    block: Annotated[int | None, typer.Option(min=0, help="Which block of passes; none encodes whole photos.")] = None,
+    shard: Annotated[int, typer.Option(min=0, help="Which shard of the images.")],
+    block: Annotated[int | None, typer.Option(min=0, help="Which block of passes; none encodes whole images.")] = None,
     passes: Annotated[int, typer.Option(min=1, help="How many passes of the block there are.")] = 1,
     device: DeviceOption = "auto",
     batch_size: BatchOption = 32,
@@ -71,15 +71,15 @@ def encode(
     cutting = parse_cut(settings["cut"])
     shard_size = int(settings["dataset"]["shard_size"])
     rows = read_manifest(images, shard=shard)
-    where = pick_device(device)
-    model = teachers.build(Teacher.model_validate(settings["teacher"]), where)
+    torch_device = pick_device(device)
+    model = teachers.build(TeacherConfig.model_validate(settings["teacher"]), torch_device)
     first = 0 if block is None else block * cutting.block_size
     if block is not None and cutting.layout == "windows":
         embeddings, boxes = embed_windows(rows, model, cutting, batch_size, workers)
     else:
         parts = cutting.by_side(range(first, first + passes), model.image_size)
-        asked = [(None, model.image_size)] if block is None else parts
-        embeddings, boxes = embed_parts(rows, model, cutting, asked, batch_size, workers)
+        parts_to_embed = [(None, model.image_size)] if block is None else parts
+        embeddings, boxes = embed_parts(rows, model, cutting, parts_to_embed, batch_size, workers)
 
     layout = view_specs(len(rows), model.width, shard_size, first + passes, cutting.block_size)
     outputs: dict[str, tuple[str, npt.NDArray[Any]]]
@@ -92,7 +92,7 @@ def encode(
         written[str(path.relative_to(views))] = write_chunk(path, values, layout[name])
     record.facts = {"width": model.width, "image_size": model.image_size, "weights": model.weights_digest}
     record.facts |= {"logit_scale": model.logit_scale, "first_pass": first, "images": len(rows)}
-    record.facts |= device_facts(where) | {"batch_size": halving.most or batch_size}
+    record.facts |= device_facts(torch_device) | {"batch_size": halving.most or batch_size}
     if block is not None and cutting.layout == "tiles":
         parts = cutting.by_side(range(first, first + passes), model.image_size)
         record.facts["sides"] = [side for run, side in parts for _ in run]
@@ -118,18 +118,18 @@ def embed_parts(
         images: rows of the manifest.
         model: the teacher.
         settings: of the crops.
-        parts: passes, or None for the whole photo, and the side of the views in pixels.
+        parts: passes, or None for the whole image, and the side of the views in pixels.
         batch_size: views of the teacher's own side in a batch; as many more pixels fit of smaller ones.
         workers: processes that decode.
 
     """
-    found = []
+    result = []
     for passes, side in parts:
         dataset = Views(images, Square(side, model.preprocessing.interpolation), passes, settings)
         at_a_time = max(1, int(batch_size * (model.image_size / side) ** 2))
         count = 1 if passes is None else len(passes)
-        found.append(embed_views(dataset, model.at_side(side), model.width, count, at_a_time, workers))
-    return np.concatenate([embeddings for embeddings, _ in found]), np.concatenate([boxes for _, boxes in found])
+        result.append(embed_views(dataset, model.at_side(side), model.width, count, at_a_time, workers))
+    return np.concatenate([embeddings for embeddings, _ in result]), np.concatenate([boxes for _, boxes in result])
 
 
 def embed_views(
@@ -144,43 +144,43 @@ def embed_views(
     embeddings = np.empty((passes, len(dataset), width), dtype=np.float16)
     boxes = np.empty((passes, len(dataset), len(EDGES)), dtype=np.float32)
     loader = DataLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None)
-    for start, batch in _batches(tqdm(loader, desc="encode", unit="photo"), boxes, batch_size):
+    for start, batch in _batches(tqdm(loader, desc="encode", unit="image"), boxes, batch_size):
         vectors = embed(batch).numpy()
         for offset, vector in enumerate(vectors):
             image, view = divmod(start + offset, passes)
             embeddings[view, image] = vector  # whose float16 may be infinite where the float32 is not
             name = str(dataset.images.iloc[image]["path"])
-            refuse_not_finite(embeddings[view, image][None], [name], f"the teacher's embedding of view {view}")
+            require_finite(embeddings[view, image][None], [name], f"the teacher's embedding of view {view}")
     return embeddings, boxes
 
 
 def embed_windows(
-    images: pd.DataFrame, model: "teachers.Teacher", settings: WindowGrid, batch_size: int, workers: int
+    images: pd.DataFrame, model: "teachers.Teacher", settings: WindowGridConfig, batch_size: int, workers: int
 ) -> tuple[npt.NDArray[np.float16], Boxes]:
-    """Embed all windows of each photo in one pass of the tower: (M, n, D) float16 and their boxes (M, n, 5)."""
+    """Embed all windows of each image in one pass of the tower: (M, n, D) float16 and their boxes (M, n, 5)."""
     windows = model.windows(settings.windows)
     square = Square(windows.image_size, model.preprocessing.interpolation)
     dataset = Views(images, square, None, settings)
     embeddings = np.empty((settings.num_passes, len(dataset), model.width), dtype=np.float16)
     whole = np.empty((1, len(dataset), len(EDGES)), dtype=np.float32)
     loader = DataLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None)
-    at_a_time = max(1, int(batch_size / settings.windows.scale**2))  # a larger photo takes as much more memory
-    for start, batch in _batches(tqdm(loader, desc="encode", unit="photo"), whole, at_a_time):
+    at_a_time = max(1, int(batch_size / settings.windows.scale**2))  # a larger image takes as much more memory
+    for start, batch in _batches(tqdm(loader, desc="encode", unit="image"), whole, at_a_time):
         rows = slice(start, start + len(batch))
         embeddings[:, rows] = windows.embed_images(batch).transpose(0, 1).numpy()
         names = images["path"].iloc[rows].astype(str).tolist()
-        refuse_not_finite(embeddings[:, rows].transpose(1, 0, 2), names, "the teacher's embedding of its windows")
+        require_finite(embeddings[:, rows].transpose(1, 0, 2), names, "the teacher's embedding of its windows")
     boxes = np.stack([windows.boxes(int(width), int(height)) for width, height in whole[0, :, 2:4]], axis=1)
     return embeddings, boxes
 
 
 def _batches(
-    photos: Iterable[tuple[torch.Tensor, Boxes]], boxes: Boxes, batch_size: int
+    images: Iterable[tuple[torch.Tensor, Boxes]], boxes: Boxes, batch_size: int
 ) -> Iterator[tuple[int, torch.Tensor]]:
-    """Regroup the views of one photo after another into full batches; fill in the boxes on the way."""
+    """Regroup the views of one image after another into full batches; fill in the boxes on the way."""
     waiting: list[torch.Tensor] = []
     start = held = 0
-    for image, (views, its_boxes) in enumerate(photos):
+    for image, (views, its_boxes) in enumerate(images):
         boxes[:, image] = its_boxes
         rest = views
         while held + len(rest) >= batch_size:

@@ -11,31 +11,31 @@ import pandas as pd
 import typer
 from tqdm import tqdm
 
-from cutsew.config.schema import Evaluate
+from cutsew.config.schema import EvaluateConfig
 from cutsew.errors import some
 from cutsew.method.metrics import (
     BINS,
     FEW,
-    Naming,
+    LabelStats,
     agreement,
     average_precision,
-    degenerate,
+    describe_degenerate,
     f1,
     inversions,
+    label_stats,
     mean_average_precision,
-    named_at,
-    named_top,
-    naming,
     precision_recall,
+    predict_threshold,
+    predict_top_k,
 )
 from cutsew.method.score import sigmoid
 from cutsew.method.thresholds import named
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record, input_digest
 from cutsew.stages.options import SettingsOption
-from cutsew.storage.atomic import replacing
-from cutsew.storage.manifest import SPLITS, read_manifest, twins
-from cutsew.storage.predictions import REFERENCE, SPLIT_STAGES, Outcome, open_outcomes, read_truth
+from cutsew.storage.atomic import atomic_path
+from cutsew.storage.manifest import SPLITS, find_train_test_duplicates, read_manifest
+from cutsew.storage.predictions import REFERENCE, SPLIT_STAGES, StagePredictions, open_predictions, read_truth
 from cutsew.storage.result_tables import as_text, read_thresholds
 from cutsew.storage.tables import read_record
 from cutsew.storage.zarr_layout import folder_of
@@ -67,12 +67,12 @@ def evaluate(
     logits: Annotated[Path, typer.Option(help="Zero-shot logits.")],
     fused: Annotated[Path, typer.Option(help="Fused logits.")],
     pseudo: Annotated[Path, typer.Option(help="Corrected pseudo-labels.")],
-    targets: Annotated[Path | None, typer.Option(help="Labels of a chosen number per photo.")] = None,
+    targets: Annotated[Path | None, typer.Option(help="Labels of a chosen number per image.")] = None,
     overridden: Annotated[Path | None, typer.Option(help="Labels with a human's corrections.")] = None,
-    refined: Annotated[Path | None, typer.Option(help="Pseudo-labels after training; train photos.")] = None,
-    scores: Annotated[Path | None, typer.Option(help="The student's logits; test photos.")] = None,
-    tiles: Annotated[Path | None, typer.Option(help="The student's logits of wholes and tiles; test photos.")] = None,
-    ensemble: Annotated[Path | None, typer.Option(help="Student and teacher combined; test photos.")] = None,
+    refined: Annotated[Path | None, typer.Option(help="Pseudo-labels after training; train images.")] = None,
+    scores: Annotated[Path | None, typer.Option(help="The student's logits; test images.")] = None,
+    tiles: Annotated[Path | None, typer.Option(help="The student's logits of wholes and tiles; test images.")] = None,
+    ensemble: Annotated[Path | None, typer.Option(help="Student and teacher combined; test images.")] = None,
     labels: Annotated[Path | None, typer.Option(help="True labels, truth.parquet.")] = None,
     thresholds: Annotated[Path | None, typer.Option(help="Thresholds of the student's classes.")] = None,
     reference: Annotated[
@@ -85,8 +85,8 @@ def evaluate(
     references = {kind: Path(path) for kind, _, path in (text.partition("=") for text in reference or [])}
     inputs = [path for path in (images, *zarrs.values(), labels, thresholds, *references.values()) if path is not None]
     record = Record("evaluate", STAGES["evaluate"].version, settings, inputs=inputs)
-    chosen = Evaluate.model_validate(settings["evaluate"])
-    outcomes = open_outcomes(zarrs, references)
+    chosen = EvaluateConfig.model_validate(settings["evaluate"])
+    outcomes = open_predictions(zarrs, references)
     tables = _tables(outcomes, images, labels, chosen)
     _name_twins(tables.metrics, images)
     if overridden is not None:
@@ -95,7 +95,7 @@ def evaluate(
         tables.rules.extend(_of_rules(outcomes["student"], images, labels, thresholds))
     digests = {}
     for name, rows in zip((metrics.name, *BESIDE), tables, strict=True):
-        with replacing(metrics.with_name(name)) as draft:
+        with atomic_path(metrics.with_name(name)) as draft:
             _frame(name, rows).to_csv(draft, index=False, float_format="%.6g")
         digests[name] = input_digest(metrics.with_name(name))
     record.facts = {"truth": labels is not None, "classes": len(next(iter(outcomes.values())).classes)}
@@ -103,31 +103,36 @@ def evaluate(
     typer.echo(as_text(pd.DataFrame(tables.metrics)))
 
 
-def _tables(outcomes: dict[str, Outcome], images: Path, labels: Path | None, chosen: Evaluate) -> Tables:
+def _tables(outcomes: dict[str, StagePredictions], images: Path, labels: Path | None, chosen: EvaluateConfig) -> Tables:
     metrics, per_class, confidence, agreements, _ = tables = Tables([], [], [], [], [])
     for split in SPLITS:
         ids = list(read_manifest(images, split=split)["id"])
-        found = [outcomes[stage] for stage in SPLIT_STAGES[split] if stage in outcomes and outcomes[stage].knows(ids)]
-        if not ids or not found:
+        available = [
+            outcomes[stage] for stage in SPLIT_STAGES[split] if stage in outcomes and outcomes[stage].covers(ids)
+        ]
+        if not ids or not available:
             continue
         references = [outcomes[stage] for stage in outcomes if split == "test" and stage.startswith(REFERENCE)]
-        truth = read_truth(labels, ids, found[0].classes) if labels is not None else None
-        for outcome in tqdm([*found, *references], desc=f"measuring {split}", unit="stage"):
+        truth = read_truth(labels, ids, available[0].classes) if labels is not None else None
+        for outcome in tqdm([*available, *references], desc=f"measuring {split}", unit="stage"):
             whole, classes, histogram = _measure(outcome, split, ids, truth, chosen)
             metrics.append(whole)
             per_class.extend(classes)
             confidence.extend(histogram)
-        for first, second in itertools.combinations(found, 2):
+        for first, second in itertools.combinations(available, 2):
             agreements.append(_compare(first, second, split, ids, chosen.threshold))
     return tables
 
 
 def _name_twins(metrics: list[Row], images: Path) -> None:
-    """Remark on held-out photos that were trained on."""
-    found = twins(read_manifest(images, columns=("id", "digest", "split")))
-    for row in metrics if found else ():
+    """Remark on held-out images that were trained on."""
+    duplicates = find_train_test_duplicates(read_manifest(images, columns=("id", "digest", "split")))
+    for row in metrics if duplicates else ():
         if row["split"] == "test":
-            trained = f"{len(found)} of the held-out photos are among the training photos too, {found[0]} among them"
+            trained = (
+                f"{len(duplicates)} of the held-out images are among the training images too, {duplicates[0]} "
+                f"among them"
+            )
             row["remark"] = "; ".join(filter(None, (row["remark"], trained)))
 
 
@@ -142,8 +147,8 @@ def _frame(name: str, rows: list[Row]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(RULE_COLUMNS) if name == "thresholds_f1.csv" else None)
 
 
-def _of_rules(student: Outcome, images: Path, labels: Path | None, thresholds: Path) -> Iterator[Row]:
-    """Measure what the held-out photos are named by each rule of thresholds."""
+def _of_rules(student: StagePredictions, images: Path, labels: Path | None, thresholds: Path) -> Iterator[Row]:
+    """Measure what the held-out images are named by each rule of thresholds."""
     ids = list(read_manifest(images, split="test")["id"])
     if not ids:
         return
@@ -158,24 +163,24 @@ def _of_rules(student: Outcome, images: Path, labels: Path | None, thresholds: P
 
 
 def _measure(
-    outcome: Outcome,
+    outcome: StagePredictions,
     split: str,
     ids: list[str],
     truth: npt.NDArray[np.int8] | None,
-    chosen: Evaluate,
+    chosen: EvaluateConfig,
 ) -> tuple[Row, list[Row], list[Row]]:
     """Return one stage's rows of metrics, per_class and confidence."""
     z = outcome.read(ids)
     probabilities = sigmoid(z)
-    seen = naming(probabilities, chosen.threshold)
+    seen = label_stats(probabilities, chosen.threshold)
     key = {"stage": outcome.stage, "split": split}
     against = _against_truth(z, probabilities, truth, chosen)
     classes = against.pop("classes")
     whole = {**key, "images": len(ids), **against}
     whole |= {"labels_per_image": seen.labels_per_image, "confidence": seen.confidence}
-    remarks = [degenerate(seen.labels, len(ids), outcome.classes)]
+    remarks = [describe_degenerate(seen.labels, len(ids), outcome.classes)]
     if truth is not None:
-        remarks += [_photos_measured(whole["with_truth"], len(ids)), _classes_measured(truth, outcome.classes)]
+        remarks += [_images_measured(whole["with_truth"], len(ids)), _classes_measured(truth, outcome.classes)]
     whole["remark"] = "; ".join(filter(None, remarks))
     per_class = [
         {**key, "class": name, **row, "labels": int(count)}
@@ -184,9 +189,9 @@ def _measure(
     return whole, per_class, [{**key, **row} for row in _histogram(seen)]
 
 
-def _photos_measured(with_truth: int, photos: int) -> str:
-    """Say how many photos the measures are of where some have no truth."""
-    return f"measured on the {with_truth} of {photos} photos with truth" if 0 < with_truth < photos else ""
+def _images_measured(with_truth: int, images: int) -> str:
+    """Say how many images the measures are of where some have no truth."""
+    return f"measured on the {with_truth} of {images} images with truth" if 0 < with_truth < images else ""
 
 
 def _classes_measured(truth: npt.NDArray[np.int8], classes: Sequence[str]) -> str:
@@ -195,8 +200,8 @@ def _classes_measured(truth: npt.NDArray[np.int8], classes: Sequence[str]) -> st
     if positive.all() or not positive.any():
         return ""
     left_out = {
-        "no truth for": [name for name, there in zip(classes, known, strict=True) if not there],
-        "no photo with": [name for name, there in zip(classes, known & ~positive, strict=True) if there],
+        "no truth for": [name for name, available in zip(classes, known, strict=True) if not available],
+        "no image with": [name for name, has_truth in zip(classes, known & ~positive, strict=True) if has_truth],
     }
     why = ", ".join(f"{reason} {some(names)}" for reason, names in left_out.items() if names)
     return f"mAP over {positive.sum()} of {len(classes)} classes: {why}"
@@ -206,7 +211,7 @@ def _against_truth(
     z: npt.NDArray[np.float32],
     probabilities: npt.NDArray[np.floating[Any]],
     truth: npt.NDArray[np.int8] | None,
-    chosen: Evaluate,
+    chosen: EvaluateConfig,
 ) -> Row:
     """Return the columns that need truth, empty without it; under `classes`, those of each class."""
     if truth is None:
@@ -214,8 +219,8 @@ def _against_truth(
     ap = average_precision(truth, z)
     above = inversions(truth, z)
     positives = (truth == 1).sum(axis=0)
-    overall = precision_recall(truth, named_at(probabilities, chosen.threshold))
-    top = precision_recall(truth, named_top(z, chosen.top))
+    overall = precision_recall(truth, predict_threshold(probabilities, chosen.threshold))
+    top = precision_recall(truth, predict_top_k(z, chosen.top))
     known = np.atleast_1d((truth >= 0).any(axis=0))
     common = positives >= FEW
     return {
@@ -228,13 +233,13 @@ def _against_truth(
         **{f"top{chosen.top}_{name}": value for name, value in vars(top).items()},
         "inversions": int(above.sum()) if known.any() else None,
         "classes": [
-            {"positives": int(n) if there else None, "AP": value, "inversions": int(count) if there else None}
-            for n, value, count, there in zip(positives, ap, above, known, strict=True)
+            {"positives": int(n) if has_truth else None, "AP": value, "inversions": int(count) if has_truth else None}
+            for n, value, count, has_truth in zip(positives, ap, above, known, strict=True)
         ],
     }
 
 
-def _histogram(seen: Naming) -> list[Row]:
+def _histogram(seen: LabelStats) -> list[Row]:
     edges = np.linspace(0, 1, BINS + 1)
     return [
         {"low": edges[b], "high": edges[b + 1], "top1": int(seen.top1[b]), "every": int(seen.every[b])}
@@ -242,7 +247,7 @@ def _histogram(seen: Naming) -> list[Row]:
     ]
 
 
-def _compare(first: Outcome, second: Outcome, split: str, ids: list[str], threshold: float) -> Row:
+def _compare(first: StagePredictions, second: StagePredictions, split: str, ids: list[str], threshold: float) -> Row:
     """Compare two stages slice by slice, so that only a slice of each is in memory."""
     pairs = zip(first.slices(ids), second.slices(ids), strict=True)
     each = np.concatenate([agreement(sigmoid(a), sigmoid(b), threshold) for a, b in pairs])

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import typer
 from tqdm import tqdm
 
-from cutsew.config.method import Score
-from cutsew.config.networks import ScoresTeacher, Teacher
+from cutsew.config.method import ScoreConfig
+from cutsew.config.networks import ScoresTeacherConfig, TeacherConfig
 from cutsew.data.scores import Scores
 from cutsew.errors import UserError
 from cutsew.method.score import logit
@@ -18,14 +18,14 @@ from cutsew.models.activation import activation_of
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
 from cutsew.stages.options import SettingsOption
-from cutsew.storage.manifest import read_manifest, slabs
+from cutsew.storage.manifest import batched_slices, read_manifest
 from cutsew.storage.zarr_layout import Activation, Answers, logit_specs
 from cutsew.storage.zarr_writer import new_group
 
 log = logging.getLogger(__name__)
 
 SHOWN = 3
-"""Photos named where some have no scores."""
+"""Images named where some have no scores."""
 
 log = logging.getLogger(__name__)
 
@@ -37,29 +37,29 @@ def import_scores(
 ) -> None:
     """Read logits from externally computed scores.
 
-    Held-out photos may lack them: their rows are not a number and the stages before the student are not measured there.
+    Held-out images may lack them: their rows are not a number and the stages before the student are not measured there.
     """
     record = Record("import_scores", STAGES["import_scores"].version, settings, [images])
-    teacher = ScoresTeacher.model_validate(settings["teacher"]["scores"])
-    scoring = Score.model_validate(settings["score"])
-    asked = Teacher.model_validate(settings["teacher"] | {"kind": "scores"})
-    activation = activation_of(scoring, asked, len(settings["classes"]))
-    photos = read_manifest(images)
+    teacher = ScoresTeacherConfig.model_validate(settings["teacher"]["scores"])
+    scoring = ScoreConfig.model_validate(settings["score"])
+    requested = TeacherConfig.model_validate(settings["teacher"] | {"kind": "scores"})
+    activation = activation_of(scoring, requested, len(settings["classes"]))
+    image_rows = read_manifest(images)
     scores = Scores(teacher, settings["classes"])
-    rows = scores.rows_of(photos["id"].tolist())
-    held_out = (photos["split"] == "test").to_numpy()
-    _refuse_missing(photos["id"].to_numpy()[(rows < 0) & ~held_out].tolist(), len(photos), teacher)
+    rows = scores.rows_of(image_rows["id"].tolist())
+    held_out = (image_rows["split"] == "test").to_numpy()
+    _refuse_missing(image_rows["id"].to_numpy()[(rows < 0) & ~held_out].tolist(), len(image_rows), teacher)
     if (rows < 0).any():
-        log.warning("%d held-out photos have no scores: only the student is evaluated on them", (rows < 0).sum())
+        log.warning("%d held-out images have no scores: only the student is evaluated on them", (rows < 0).sum())
 
-    size = int((photos["shard"] == photos["shard"].iloc[0]).sum())
-    coordinates = {"image": photos["id"].tolist(), "class": settings["classes"], "pass": np.arange(scores.passes)}
-    specs = logit_specs(len(photos), len(settings["classes"]), scores.passes, size)
+    size = int((image_rows["shard"] == image_rows["shard"].iloc[0]).sum())
+    coordinates = {"image": image_rows["id"].tolist(), "class": settings["classes"], "pass": np.arange(scores.passes)}
+    specs = logit_specs(len(image_rows), len(settings["classes"]), scores.passes, size)
     with new_group(logits, specs, coordinates, Answers(activation or "softmax").attributes()) as written:
         for k in tqdm(range(-1, scores.passes), desc="import_scores", unit="pass"):
-            for slab in slabs(len(photos), size):
-                found = scores.zero_shot(rows[slab]) if k < 0 else scores.crops(k, rows[slab])
-                values = _as_logits(found, teacher.values, scoring.epsilon, activation)
+            for slab in batched_slices(len(image_rows), size):
+                result = scores.zero_shot(rows[slab]) if k < 0 else scores.crops(k, rows[slab])
+                values = _as_logits(result, teacher.values, scoring.epsilon, activation)
                 z = np.where(rows[slab, None] < 0, np.float32(np.nan), values)
                 if k < 0:
                     written["zero_shot"][slab] = z
@@ -67,7 +67,12 @@ def import_scores(
                     written["crops"][k, slab] = z
     if teacher.file is not None and teacher.file.is_file():
         record.inputs.append(teacher.file)
-    record.facts = {"file": teacher.file, "photos": len(photos), "in_file": len(scores.ids), "passes": scores.passes}
+    record.facts = {
+        "file": teacher.file,
+        "images": len(image_rows),
+        "in_file": len(scores.ids),
+        "passes": scores.passes,
+    }
     record.write_beside(logits)
 
 
@@ -84,11 +89,11 @@ def _as_logits(
     return clamped
 
 
-def _refuse_missing(missing: list[str], photos: int, teacher: ScoresTeacher) -> None:
+def _refuse_missing(missing: list[str], images: int, teacher: ScoresTeacherConfig) -> None:
     if not missing:
         return
     named = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
     do = "set teacher.scores.missing: drop, or add them" if teacher.missing == "error" else "rerun with a new manifest"
     raise UserError(
-        f"teacher.scores.file: {teacher.file} has no scores of {len(missing)} of {photos} photos ({named}); {do}"
+        f"teacher.scores.file: {teacher.file} has no scores of {len(missing)} of {images} images ({named}); {do}"
     )

@@ -1,4 +1,4 @@
-"""Stage labels_table: every photo's last labels in one table, labels.csv and labels.parquet."""
+"""Stage labels_table: every image's last labels in one table, labels.csv and labels.parquet."""
 
 import logging
 from pathlib import Path
@@ -9,13 +9,13 @@ from tqdm import tqdm
 
 from cutsew.audit.label_export import last_labels, thresholds_of
 from cutsew.audit.label_formats import write_csv, write_parquet
-from cutsew.config.schema import Evaluate
+from cutsew.config.schema import EvaluateConfig
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record, input_digest
 from cutsew.stages.options import SettingsOption
 from cutsew.storage.label_corrections import read_corrections
 from cutsew.storage.manifest import read_manifest
-from cutsew.storage.predictions import Outcome
+from cutsew.storage.predictions import StagePredictions
 
 log = logging.getLogger(__name__)
 
@@ -29,24 +29,24 @@ def labels_table(
     thresholds: Annotated[Path | None, typer.Option(help="The student's decision thresholds, thresholds.csv.")] = None,
     corrections: Annotated[Path | None, typer.Option(help="A human's corrections, corrections.parquet.")] = None,
 ) -> None:
-    """Write every photo's labels and probabilities as CSV and Parquet."""
+    """Write every image's labels and probabilities as CSV and Parquet."""
     paths = {name: Path(path) for name, _, path in (text.partition("=") for text in stage)}
     given = [images, *paths.values(), *(path for path in (thresholds, corrections) if path is not None)]
     record = Record("labels_table", STAGES["labels_table"].version, settings, given)
-    outcomes = {name: Outcome(name, path) for name, path in paths.items()}
+    outcomes = {name: StagePredictions(name, path) for name, path in paths.items()}
     classes = next(iter(outcomes.values())).classes
-    decided = thresholds_of(thresholds, classes, Evaluate.model_validate(settings["evaluate"]).threshold)
-    said = read_corrections(corrections, classes) if corrections is not None else None
-    photos = read_manifest(images, columns=("id", "path", "split"))
-    labels = last_labels(photos, outcomes, decided, said)
+    decided = thresholds_of(thresholds, classes, EvaluateConfig.model_validate(settings["evaluate"]).threshold)
+    stated = read_corrections(corrections, classes) if corrections is not None else None
+    image_rows = read_manifest(images, columns=("id", "path", "split"))
+    labels = last_labels(image_rows, outcomes, decided, stated)
     second = table.with_suffix(".parquet")
-    with tqdm(total=2 * len(labels.photos), desc="labels", unit="row") as bar:
+    with tqdm(total=2 * len(labels.images), desc="labels", unit="row") as bar:
         for path, write in ((table, write_csv), (second, write_parquet)):
             count = write(path, classes, labels.shown(bar))
-    record.facts = {"photos": len(labels.photos), "without_finite_labels": labels.left_out, "labels": count}
+    record.facts = {"images": len(labels.images), "without_finite_labels": labels.num_excluded, "labels": count}
     record.facts |= {"stages": labels.stages, "thresholds": labels.told}
     record.facts["by_human"] = len(labels.corrected) if labels.corrected is not None else 0
     record.write(table.with_suffix(".json"), {path.name: input_digest(path) for path in (table, second)})
-    if labels.left_out:
-        log.warning("%d images without finite labels are excluded", labels.left_out)
-    log.info("labels: %d photos, %d labels", len(labels.photos), count)
+    if labels.num_excluded:
+        log.warning("%d images without finite labels are excluded", labels.num_excluded)
+    log.info("labels: %d images, %d labels", len(labels.images), count)

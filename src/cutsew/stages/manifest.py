@@ -1,4 +1,4 @@
-"""Stage `manifest`: list, check and shard the photos."""
+"""Stage `manifest`: list, check and shard the images."""
 
 import hashlib
 import logging
@@ -9,10 +9,10 @@ import pandas as pd
 import typer
 from tqdm import tqdm
 
-from cutsew.config.dataset import Dataset
-from cutsew.config.networks import ScoresTeacher
+from cutsew.config.dataset import DatasetConfig
+from cutsew.config.networks import ScoresTeacherConfig
 from cutsew.data import accounting, layouts
-from cutsew.data.accounting import explain_all, inspect_all, places
+from cutsew.data.accounting import explain_all, inspect_all, stable_order
 from cutsew.data.folder import Leftover, in_fraction
 from cutsew.data.images import REMEDIES, BadImage
 from cutsew.data.listing import list_images
@@ -21,37 +21,37 @@ from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
 from cutsew.stages.options import SettingsOption, WorkersOption
 from cutsew.storage.atomic import write_text
-from cutsew.storage.manifest import read_manifest, shard_digests, twins, write_manifest
+from cutsew.storage.manifest import find_train_test_duplicates, read_manifest, shard_digests, write_manifest
 from cutsew.storage.zarr_writer import file_digest
 
 log = logging.getLogger(__name__)
 
 
 def manifest(
-    images: Annotated[Path, typer.Argument(help="images.parquet; if it is there, its photos keep their places.")],
+    images: Annotated[Path, typer.Argument(help="images.parquet; if it is there, its images keep their places.")],
     *,
     settings: SettingsOption,
-    root: Annotated[Path | None, typer.Option(help="Folder of the photos, instead of dataset.root.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of the images, instead of dataset.root.")] = None,
     workers: WorkersOption = 0,
 ) -> None:
-    """List, check and shard the photos: images.parquet, shards.csv and skipped.csv."""
+    """List, check and shard the images: images.parquet, shards.csv and skipped.csv."""
     record = Record("manifest", STAGES["manifest"].version, settings)
-    dataset = Dataset.model_validate(settings["dataset"])
-    scores = ScoresTeacher.model_validate(settings.get("teacher", {}).get("scores", {}))
+    dataset = DatasetConfig.model_validate(settings["dataset"])
+    scores = ScoresTeacherConfig.model_validate(settings.get("teacher", {}).get("scores", {}))
     root = root or dataset.root
-    known = _known(images)
+    previous = _known(images)
     leftovers: list[Leftover] = []
     listed = list_images(dataset, root, scores, leftovers)
     dropped = int(listed.attrs.get("dropped", 0))
-    listed = listed.iloc[places(listed["id"].tolist(), known)].reset_index(drop=True)
+    listed = listed.iloc[stable_order(listed["id"].tolist(), previous)].reset_index(drop=True)
 
-    table, skipped = (_of_ids(listed), []) if dataset.kind == "ids" else _of_photos(listed, workers)
+    table, skipped = (_of_ids(listed), []) if dataset.kind == "ids" else _of_images(listed, workers)
     _refuse_bad(skipped, dataset)
     if dataset.test.fraction is not None and dataset.kind == "folder":
         held_out = [in_fraction(digest, dataset.test.fraction) for digest in table["digest"]]
         table["split"] = ["test" if held else "train" for held in held_out]
         if held_out and not any(held_out):
-            log.warning("dataset.test.fraction: %g of %d photos held none out", dataset.test.fraction, len(held_out))
+            log.warning("dataset.test.fraction: %g of %d images held none out", dataset.test.fraction, len(held_out))
     _refuse_empty(table, skipped, dataset)
     _warn_of_twins(table)
     table["shard"] = table.index // dataset.shard_size
@@ -70,7 +70,7 @@ def manifest(
         "test": int(counts.get("test", 0)),
         "skipped": len(skipped),
         "dropped": dropped,
-        "twins": len(twins(table)),
+        "twins": len(find_train_test_duplicates(table)),
         "listed": dataset.kind,
         "left": accounting.groups(skipped, leftovers),
     }
@@ -80,8 +80,8 @@ def manifest(
     for line in accounting.advice(record.facts):
         log.warning("not read: %s", printable(line))
     if dropped:
-        log.info("%d photos without any label left out (dataset.unlabelled: drop)", dropped)
-    log.info("%d of them were known and keep their places", len(set(known) & set(table["id"])))
+        log.info("%d images without any label left out (dataset.unannotated: drop)", dropped)
+    log.info("%d of them were known and keep their places", len(set(previous) & set(table["id"])))
 
 
 def _known(images: Path) -> list[str]:
@@ -89,61 +89,61 @@ def _known(images: Path) -> list[str]:
     return [str(name) for name in read_manifest(images)["id"]] if images.exists() else []
 
 
-def _of_photos(listed: pd.DataFrame, workers: int) -> tuple[pd.DataFrame, list[BadImage]]:
-    """Inspect the listed photos; return the good ones' rows and the bad ones sorted by path."""
+def _of_images(listed: pd.DataFrame, workers: int) -> tuple[pd.DataFrame, list[BadImage]]:
+    """Inspect the listed images; return the good ones' rows and the bad ones sorted by path."""
     paths = listed["path"].tolist()
     good: list[tuple[int, int, int, str]] = []
     rows: list[int] = []
     bad: list[BadImage] = []
-    for row, found in enumerate(tqdm(inspect_all(paths, workers), total=len(paths), desc="photos", unit="photo")):
-        if isinstance(found, BadImage):
-            bad.append(found)
+    for row, inspected in enumerate(tqdm(inspect_all(paths, workers), total=len(paths), desc="images", unit="image")):
+        if isinstance(inspected, BadImage):
+            bad.append(inspected)
         else:
             rows.append(row)
-            good.append((found.width, found.height, found.bytes, found.digest))
+            good.append((inspected.width, inspected.height, inspected.bytes, inspected.digest))
     facts = pd.DataFrame(good, columns=["width", "height", "bytes", "digest"])
     table = pd.concat([listed.iloc[rows].reset_index(drop=True), facts], axis=1)
     return table, sorted(bad, key=lambda error: str(error.path))
 
 
 def _of_ids(listed: pd.DataFrame) -> pd.DataFrame:
-    """Rows of ids without photos: no size, and the digest is the id's."""
+    """Rows of ids without images: no size, and the digest is the id's."""
     digests = [hashlib.sha256(name.encode()).hexdigest() for name in listed["id"]]
     return listed.assign(width=0, height=0, bytes=0, digest=digests)
 
 
-def _refuse_bad(bad: list[BadImage], dataset: Dataset) -> None:
+def _refuse_bad(bad: list[BadImage], dataset: DatasetConfig) -> None:
     if not bad:
         return
     if dataset.on_bad_image == "stop":
-        more = f" (and {len(bad) - 1} more bad photos)" if len(bad) > 1 else ""
+        more = f" (and {len(bad) - 1} more bad images)" if len(bad) > 1 else ""
         remedy = REMEDIES.get(bad[0].reason, "replace or remove it")
         raise UserError(f"{bad[0].path}: {bad[0].reason}{more}; {remedy}, or set dataset.on_bad_image: skip")
-    log.warning("%d photos cannot be read and are skipped; see skipped.csv", len(bad))
+    log.warning("%d images cannot be read and are skipped; see skipped.csv", len(bad))
 
 
-def _refuse_empty(table: pd.DataFrame, bad: list[BadImage], dataset: Dataset) -> None:
+def _refuse_empty(table: pd.DataFrame, bad: list[BadImage], dataset: DatasetConfig) -> None:
     if (table["split"] == "train").any():
         return
     if table.empty and bad:
-        raise UserError(f"dataset.root: none of the {len(bad)} photos can be read; the first is {bad[0]}")
+        raise UserError(f"dataset.root: none of the {len(bad)} images can be read; the first is {bad[0]}")
     setting = "test" if dataset.kind == "folder" else f"{dataset.kind}.train"
     raise UserError(f"dataset.{setting}: leaves no image to train on; hold out fewer")
 
 
 def _warn_of_twins(table: pd.DataFrame) -> None:
-    """Say how many held-out photos are byte for byte among the training photos too."""
-    found = twins(table)
-    if found:
+    """Say how many held-out images are byte for byte among the training images too."""
+    duplicates = find_train_test_duplicates(table)
+    if duplicates:
         log.warning(
-            "%d of the held-out photos are byte for byte among the training photos too, %s among them",
-            len(found),
-            printable(found[0]),
+            "%d of the held-out images are byte for byte among the training images too, %s among them",
+            len(duplicates),
+            printable(duplicates[0]),
         )
 
 
 def _write_shards(path: Path, table: pd.DataFrame) -> None:
-    """Write what depends on the photos: `digest` of ids and content, `listed` of ids, content and split.
+    """Write what depends on the images: `digest` of ids and content, `listed` of ids, content and split.
 
     The file is left as it is when nothing changed, so that nothing after it reruns.
     """
@@ -156,8 +156,8 @@ def _write_shards(path: Path, table: pd.DataFrame) -> None:
         write_text(path, text)
 
 
-def _inputs(dataset: Dataset, root: Path | None, scores: ScoresTeacher) -> list[Path]:
-    """Return the files besides the photos that determine the listing."""
+def _inputs(dataset: DatasetConfig, root: Path | None, scores: ScoresTeacherConfig) -> list[Path]:
+    """Return the files besides the images that determine the listing."""
     if dataset.kind == "ids":
         return [scores.file] if scores.file is not None else []
     if dataset.kind == "folder":

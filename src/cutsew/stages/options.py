@@ -25,4 +25,4 @@ SettingsOption = Annotated[
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 BatchOption = Annotated[int, typer.Option(min=1, help="Views per forward pass.")]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="Threads that compute; they do not change the result.")]
-WorkersOption = Annotated[int, typer.Option(min=0, help="Workers that decode photos; 0 to use only this process.")]
+WorkersOption = Annotated[int, typer.Option(min=0, help="Workers that decode images; 0 to use only this process.")]

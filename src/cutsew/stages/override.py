@@ -1,4 +1,4 @@
-"""Stage override: a human's corrections of training photos applied to the labels that training starts from."""
+"""Stage override: a human's corrections of training images applied to the labels that training starts from."""
 
 import logging
 from pathlib import Path
@@ -7,14 +7,14 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from cutsew.config.method import Score
+from cutsew.config.method import ScoreConfig
 from cutsew.errors import UserError
 from cutsew.method.correct import override as override_labels
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
 from cutsew.stages.options import SettingsOption
 from cutsew.storage.label_corrections import read_corrections
-from cutsew.storage.manifest import read_manifest, slabs
+from cutsew.storage.manifest import batched_slices, read_manifest
 from cutsew.storage.zarr_layout import folder_of, label_spec
 from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read
 from cutsew.storage.zarr_writer import new_group
@@ -25,35 +25,43 @@ log = logging.getLogger(__name__)
 def override(
     images: Annotated[Path, typer.Argument(help="images.parquet")],
     labels: Annotated[Path, typer.Argument(help="pseudo.zarr, fused.zarr or logits.zarr, as train.labels says")],
-    corrections: Annotated[Path, typer.Argument(help="corrections.parquet; those of held-out photos are passed over")],
+    corrections: Annotated[Path, typer.Argument(help="corrections.parquet; those of held-out images are passed over")],
     overridden: Annotated[Path, typer.Argument(help="overridden.zarr, written")],
     settings: SettingsOption,
 ) -> None:
     """Apply manual corrections to the initial training labels."""
     record = Record("override", STAGES["override"].version, settings, [images, labels, corrections])
-    epsilon = Score.model_validate(settings["score"]).epsilon
+    epsilon = ScoreConfig.model_validate(settings["score"]).epsilon
     group = open_group(labels)
     z = array_of(group, "z" if "z" in group else "zero_shot")
     ids, classes = labels_of(group, "image"), labels_of(group, "class")
     every = read_corrections(corrections, classes)
-    said, held_out = every.of_split("train"), len(every.of_split("test"))
-    _refuse_other_photos(images, ids, labels)
+    corrections_of_train, held_out = every.of_split("train"), len(every.of_split("test"))
+    _refuse_other_images(images, ids, labels)
     size = z.chunks[0]
     shape = len(ids), len(classes), size
     specs = {"z": label_spec(*shape), "overridden": label_spec(*shape, "int8")}
     with new_group(overridden, specs, {"image": ids, "class": classes}) as written:
-        for rows in tqdm(list(slabs(len(ids), size)), desc="override", unit="shard"):
-            here = said.said(ids[rows])
-            written["z"][rows], _ = override_labels(read(z, rows), here, epsilon)
-            written["overridden"][rows] = here
-    record.facts = {"corrections": len(said), "photos": len(said.photos), "digest": said.digest}
+        for rows in tqdm(list(batched_slices(len(ids), size)), desc="override", unit="shard"):
+            signs = corrections_of_train.said(ids[rows])
+            written["z"][rows], _ = override_labels(read(z, rows), signs, epsilon)
+            written["overridden"][rows] = signs
+    record.facts = {
+        "corrections": len(corrections_of_train),
+        "images": len(corrections_of_train.images),
+        "digest": corrections_of_train.digest,
+    }
     record.write_beside(overridden)
-    log.info("override: %d labels of %d training photos were set by hand", len(said), len(said.photos))
+    log.info(
+        "override: %d labels of %d training images were set by hand",
+        len(corrections_of_train),
+        len(corrections_of_train.images),
+    )
     if held_out:
         log.info("override: %d corrections are of held-out images and do not affect training", held_out)
 
 
-def _refuse_other_photos(images: Path, ids: list[str], labels: Path) -> None:
-    """Refuse labels of other photos than the manifest's."""
+def _refuse_other_images(images: Path, ids: list[str], labels: Path) -> None:
+    """Refuse labels of other images than the manifest's."""
     if list(read_manifest(images)["id"]) != ids:
         raise UserError(f"{folder_of(labels)}: its images are not those of images.parquet; run the workflow again")

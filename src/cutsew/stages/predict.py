@@ -1,4 +1,4 @@
-"""Stage predict: photos, scored by the student; the held-out ones of a run, or any others."""
+"""Stage predict: images, scored by the student; the held-out ones of a run, or any others."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from cutsew.data.loader import plain_batches
 from cutsew.errors import UserError
-from cutsew.models.student import MODEL, Build, build_backbone, load, scored
+from cutsew.models.student import MODEL, BackboneFactory, build_backbone, load, predict_batches
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
 from cutsew.runtime.device import device_facts, pick_device
@@ -20,11 +20,11 @@ from cutsew.storage.zarr_writer import new_group
 
 if TYPE_CHECKING:
     from cutsew.inference.classifier import Classifier
-    from cutsew.inference.test_time_ensembles import Tiled, Together
+    from cutsew.inference.test_time_ensembles import TeacherEnsemble, TileEnsemble
 
 
 def predict(
-    photos: Annotated[Path, typer.Argument(help="A photo or a folder; in the workflow, images.parquet.")],
+    images: Annotated[Path, typer.Argument(help="An image or a folder; in the workflow, images.parquet.")],
     model: Annotated[
         Path, typer.Argument(help="A run's folder or its adapter.safetensors; an exported folder or its model.onnx.")
     ],
@@ -46,49 +46,49 @@ def predict(
         str | None, typer.Option("--format", help="csv, json or jsonl. Default: by the suffix; csv on standard output.")
     ] = None,
     *,
-    long: Annotated[bool, typer.Option("--long", help="CSV of one row per photo and class.")] = False,
+    long: Annotated[bool, typer.Option("--long", help="CSV of one row per image and class.")] = False,
     ensemble: Annotated[
         bool,
         typer.Option(
-            "--ensemble", help="Also score with the run's teacher (predict.ensemble: teacher): M + 1 views per photo."
+            "--ensemble", help="Also score with the run's teacher (predict.ensemble: teacher): M + 1 views per image."
         ),
     ] = False,
     tiles: Annotated[
-        bool, typer.Option("--tiles", help="Look at four tiles of each photo too (predict.tiles): five views a photo.")
+        bool, typer.Option("--tiles", help="Look at four tiles of each image too (predict.tiles): five views an image.")
     ] = False,
 ) -> None:
     """Classify images with a trained student: files, folders or the held-out split."""
     if folder_of(out).suffix == ".zarr":
         if threshold is not None or rule or file_format or long or ensemble or tiles:
             raise UserError(f"{out}: is a Zarr of logits only; omit all other options")
-        run(photos, model, out, device, batch_size, workers)
+        run(images, model, out, device, batch_size, workers)
         return
     if ensemble and tiles:
         raise UserError("--tiles: cannot be combined with --ensemble; leave one of them out")
     from cutsew.inference.classifier import open_classifier
-    from cutsew.inference.new_images import How
+    from cutsew.inference.new_images import PredictOptions
     from cutsew.inference.new_images import predict as look
 
     student = open_classifier(model, device)
     folder = model if model.is_dir() else model.parent
-    together: Together | Tiled | None = None
+    together: TeacherEnsemble | TileEnsemble | None = None
     if ensemble:
         together = _together(folder, student, device, batch_size)
     elif tiles:
         together = _tiled(folder, student)
-    look(photos, student, out, How(threshold, rule, file_format, long, batch_size, workers, together))
+    look(images, student, out, PredictOptions(threshold, rule, file_format, long, batch_size, workers, together))
 
 
-def _together(folder: Path, student: "Classifier", device: str, batch_size: int) -> "Together":
-    from cutsew.inference.test_time_ensembles import Together
+def _together(folder: Path, student: "Classifier", device: str, batch_size: int) -> "TeacherEnsemble":
+    from cutsew.inference.test_time_ensembles import TeacherEnsemble
 
-    return Together(folder, student.classes, device, batch_size)
+    return TeacherEnsemble(folder, student.classes, device, batch_size)
 
 
-def _tiled(folder: Path, student: "Classifier") -> "Tiled":
-    from cutsew.inference.test_time_ensembles import Tiled
+def _tiled(folder: Path, student: "Classifier") -> "TileEnsemble":
+    from cutsew.inference.test_time_ensembles import TileEnsemble
 
-    return Tiled(folder, student)
+    return TileEnsemble(folder, student)
 
 
 def run(
@@ -98,26 +98,26 @@ def run(
     device: str,
     batch_size: int,
     workers: int,
-    build: Build = build_backbone,
+    build: BackboneFactory = build_backbone,
 ) -> None:
     """Predict with a backbone that `build` makes; otherwise as `predict`.
 
-    Without test photos the array has the shape (0, C).
+    Without test images the array has the shape (0, C).
     """
     record = Record("predict", STAGES["predict"].version, {}, [images, adapter, adapter.with_name(MODEL)])
-    photos = read_manifest(images, split="test")
-    where = pick_device(device)
-    student = load(adapter, where, build)
-    size = max(1, int(photos.groupby("shard").size().max())) if len(photos) else 1
-    spec = label_spec(len(photos), len(student.classes), size)
-    ids = np.asarray(photos["id"].tolist(), dtype=object if len(photos) else str)
+    image_rows = read_manifest(images, split="test")
+    torch_device = pick_device(device)
+    student = load(adapter, torch_device, build)
+    size = max(1, int(image_rows.groupby("shard").size().max())) if len(image_rows) else 1
+    spec = label_spec(len(image_rows), len(student.classes), size)
+    ids = np.asarray(image_rows["id"].tolist(), dtype=object if len(image_rows) else str)
     with (
         new_group(scores, {"z": spec}, {"image": ids, "class": student.classes}) as group,
-        tqdm(total=len(photos), desc="predict", unit="photo") as bar,
+        tqdm(total=len(image_rows), desc="predict", unit="image") as bar,
     ):
-        for start in range(0, len(photos), size):  # one chunk at a time
-            paths = photos["path"].iloc[start : start + size].tolist()
+        for start in range(0, len(image_rows), size):  # one chunk at a time
+            paths = image_rows["path"].iloc[start : start + size].tolist()
             batches = plain_batches(paths, student.square, batch_size, workers)
-            group["z"][start : start + len(paths)] = scored(student, batches, paths, bar)
-    record.facts = {**device_facts(where), "weights": student.backbone.weights_digest, "photos": len(photos)}
+            group["z"][start : start + len(paths)] = predict_batches(student, batches, paths, bar)
+    record.facts = {**device_facts(torch_device), "weights": student.backbone.weights_digest, "images": len(image_rows)}
     record.write_beside(scores)

@@ -9,13 +9,13 @@ import pandas as pd
 import typer
 from tqdm import tqdm
 
-from cutsew.config.schema import References
+from cutsew.config.schema import ReferencesConfig
 from cutsew.errors import UserError, some
 from cutsew.method.reference_labels import Logits, Truth, single_positive, smoothed, supervised
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
 from cutsew.stages.options import SettingsOption
-from cutsew.storage.manifest import read_manifest, slabs
+from cutsew.storage.manifest import batched_slices, read_manifest
 from cutsew.storage.predictions import read_truth
 from cutsew.storage.zarr_layout import label_spec
 from cutsew.storage.zarr_writer import new_group
@@ -23,7 +23,7 @@ from cutsew.storage.zarr_writer import new_group
 log = logging.getLogger(__name__)
 
 ROWS = 65536
-"""Photos in one chunk of labels.zarr."""
+"""Images in one chunk of labels.zarr."""
 
 
 def reference_labels(
@@ -36,33 +36,33 @@ def reference_labels(
 ) -> None:
     """Turn true labels into those of a reference student, which is no part of the method."""
     record = Record("reference_labels", STAGES["reference_labels"].version, {**settings, "kind": kind}, [images, truth])
-    photos, classes = read_manifest(images), list(settings["classes"])
-    known = read_truth(truth, list(photos["id"]), classes)
-    _refuse_unknown(photos.iloc[np.flatnonzero((known < 0).all(axis=1))], kind)
-    _refuse_unknown_classes(known[photos["split"] == "train"], classes, kind)
-    spec = label_spec(len(photos), len(classes), max(1, min(ROWS, len(photos))))
-    with new_group(labels, {"z": spec}, {"image": list(photos["id"]), "class": classes}) as group:
-        for rows in tqdm(list(slabs(len(photos), ROWS)), desc="reference_labels", unit="shard"):
-            group["z"][rows] = _labels(known[rows], photos["digest"].iloc[rows].tolist(), kind, settings)
+    image_rows, classes = read_manifest(images), list(settings["classes"])
+    known = read_truth(truth, list(image_rows["id"]), classes)
+    _refuse_unknown(image_rows.iloc[np.flatnonzero((known < 0).all(axis=1))], kind)
+    _refuse_unknown_classes(known[image_rows["split"] == "train"], classes, kind)
+    spec = label_spec(len(image_rows), len(classes), max(1, min(ROWS, len(image_rows))))
+    with new_group(labels, {"z": spec}, {"image": list(image_rows["id"]), "class": classes}) as group:
+        for rows in tqdm(list(batched_slices(len(image_rows), ROWS)), desc="reference_labels", unit="shard"):
+            group["z"][rows] = _labels(known[rows], image_rows["digest"].iloc[rows].tolist(), kind, settings)
     record.write_beside(labels)
 
 
-def _refuse_unknown(photos: pd.DataFrame, kind: str) -> None:
-    """Refuse training photos without true labels."""
-    lost = photos.loc[photos["split"] == "train", "id"]
-    if len(lost):
+def _refuse_unknown(images: pd.DataFrame, kind: str) -> None:
+    """Refuse training images without true labels."""
+    missing = images.loc[images["split"] == "train", "id"]
+    if len(missing):
         raise UserError(
-            f"references.kinds: {kind} needs true labels of all training photos, and {len(lost)} have none, "
-            f"such as {lost.iloc[0]!r}; add them to the truth or leave {kind} out"
+            f"references.kinds: {kind} needs true labels of all training images, and {len(missing)} have none, "
+            f"such as {missing.iloc[0]!r}; add them to the truth or leave {kind} out"
         )
 
 
 def _refuse_unknown_classes(known: Truth, classes: list[str], kind: str) -> None:
-    """Refuse classes that no training photo has truth of; count the other labels that are not known."""
-    lost = [name for c, name in enumerate(classes) if not (known[:, c] >= 0).any()]
-    if lost and len(known):
+    """Refuse classes that no training image has truth of; count the other labels that are not known."""
+    missing = [name for c, name in enumerate(classes) if not (known[:, c] >= 0).any()]
+    if missing and len(known):
         raise UserError(
-            f"references.kinds: {kind} needs true labels of all classes, and none is known for {some(lost)}; add "
+            f"references.kinds: {kind} needs true labels of all classes, and none is known for {some(missing)}; add "
             f"them to the truth or leave {kind} out"
         )
     unknown = int((known < 0).sum())
@@ -75,7 +75,7 @@ def _labels(truth: Truth, digests: list[str], kind: str, settings: dict[str, Any
         case "supervised":
             return supervised(truth)
         case "smoothed":
-            return smoothed(truth, References.model_validate(settings["references"]).smoothing)
+            return smoothed(truth, ReferencesConfig.model_validate(settings["references"]).smoothing)
         case "single_positive":
             return single_positive(truth, digests, settings["train"]["seed"])
     raise UserError(f"--kind: {kind} is not one; use supervised, smoothed or single_positive")

@@ -1,4 +1,4 @@
-"""One page that shows what every stage made of the photos, and a picture for a README."""
+"""One page that shows what every stage made of the images, and a picture for a README."""
 
 import hashlib
 from pathlib import Path
@@ -7,18 +7,18 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from cutsew.config.schema import Evaluate
+from cutsew.config.schema import EvaluateConfig
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record, input_digest
 from cutsew.reporting.cards import Crops, gather
-from cutsew.reporting.content import PARTS, Tables, find, most_gained
+from cutsew.reporting.content import PARTS, Tables, build_report_content, most_gained
 from cutsew.reporting.overview_image import COLUMNS, ROWS, write_scenes
 from cutsew.reporting.page import render
 from cutsew.reporting.page_tables import records, thresholds_grid
 from cutsew.reporting.run_data import Run
 from cutsew.storage.atomic import write_text
 from cutsew.storage.manifest import read_manifest
-from cutsew.storage.predictions import open_outcomes
+from cutsew.storage.predictions import open_predictions
 from cutsew.storage.tables import read_csv, read_record
 
 MEASURED = ("stage", "split", "images", "with_truth", "labels_per_image", "confidence")
@@ -33,12 +33,12 @@ def report(
     logits: Annotated[Path, typer.Option(help="Zero-shot logits.")],
     fused: Annotated[Path, typer.Option(help="Fused logits.")],
     pseudo: Annotated[Path, typer.Option(help="Corrected pseudo-labels.")],
-    targets: Annotated[Path | None, typer.Option(help="Labels of a chosen number per photo.")] = None,
+    targets: Annotated[Path | None, typer.Option(help="Labels of a chosen number per image.")] = None,
     overridden: Annotated[Path | None, typer.Option(help="Labels with a human's corrections.")] = None,
-    refined: Annotated[Path | None, typer.Option(help="Pseudo-labels after training; train photos.")] = None,
-    scores: Annotated[Path | None, typer.Option(help="The student's logits; test photos.")] = None,
-    tiles: Annotated[Path | None, typer.Option(help="The student's logits of wholes and tiles; test photos.")] = None,
-    ensemble: Annotated[Path | None, typer.Option(help="Student and teacher combined; test photos.")] = None,
+    refined: Annotated[Path | None, typer.Option(help="Pseudo-labels after training; train images.")] = None,
+    scores: Annotated[Path | None, typer.Option(help="The student's logits; test images.")] = None,
+    tiles: Annotated[Path | None, typer.Option(help="The student's logits of wholes and tiles; test images.")] = None,
+    ensemble: Annotated[Path | None, typer.Option(help="Student and teacher combined; test images.")] = None,
     labels: Annotated[Path | None, typer.Option(help="True labels, truth.parquet.")] = None,
     history: Annotated[Path | None, typer.Option(help="Losses of the training.")] = None,
     views: Annotated[Path | None, typer.Option(help="The crops' boxes.")] = None,
@@ -46,29 +46,29 @@ def report(
     thresholds: Annotated[Path | None, typer.Option(help="Suggested thresholds per class, a CSV.")] = None,
     corrections: Annotated[Path | None, typer.Option(help="A human's corrections, corrections.parquet.")] = None,
 ) -> None:
-    """Write one self-contained page about a run, and a picture of six photos with their labels."""
+    """Write one self-contained page about a run, and a picture of six images with their labels."""
     zarrs = {"logits": logits, "fused": fused, "pseudo": pseudo, "targets": targets}
     zarrs |= {"overridden": overridden, "refined": refined, "scores": scores, "tiles": tiles, "ensemble": ensemble}
     shown = [path for path in zarrs.values() if path is not None]
-    others = (metrics, images, labels, history, views, maps, thresholds, corrections)
+    optional = (metrics, images, labels, history, views, maps, thresholds, corrections)
     by_hand = [corrections] if corrections is not None else []
-    given = [*(path for path in others if path is not None), *shown]
+    given = [*(path for path in optional if path is not None), *shown]
     record = Record("report", STAGES["report"].version, {}, inputs=given)
     tables = _read_tables(metrics, history)
     suggested = thresholds_grid(thresholds) if thresholds is not None else None
-    run = Run(read_manifest(images), open_outcomes(zarrs), tables.metrics, _threshold(metrics), labels, corrections)
+    run = Run(read_manifest(images), open_predictions(zarrs), tables.metrics, _threshold(metrics), labels, corrections)
     crops = Crops(fused, logits, views)
     scenes = page.with_name("scenes.png")
     folder = page.resolve().parent
     with tqdm(total=PARTS + 2, desc="report", unit="part") as steps:
-        found = find(run, tables, crops, maps, steps.update)
+        content = build_report_content(run, tables, crops, maps, steps.update)
         digest = hashlib.sha256(" ".join(input_digest(path) for path in (*shown, *by_hand)).encode()).hexdigest()[:16]
         names = (folder.parent.name, folder.name)
-        write_text(page, render(names, run, tables, found, suggested, records(given), digest))
+        write_text(page, render(names, run, tables, content, suggested, records(given), digest))
         steps.update()
         write_scenes(scenes, gather(run, most_gained(run, COLUMNS * ROWS, "test"), crops))
         steps.update()
-    record.facts = {"photos": [card.id for card in found.cards]}
+    record.facts = {"images": [card.id for card in content.cards]}
     record.write(page.with_suffix(".json"), {path.name: input_digest(path) for path in (page, scenes)})
 
 
@@ -79,8 +79,8 @@ def _read_tables(metrics: Path, history: Path | None) -> Tables:
         UserError: a table is not there.
 
     """
-    beside = [metrics.with_name(f"{name}.csv") for name in ("per_class", "confidence", "agreement")]
-    tables = {path.stem: read_csv(path, ["split"], keep_default_na=False, na_values="") for path in beside}
+    paths = [metrics.with_name(f"{name}.csv") for name in ("per_class", "confidence", "agreement")]
+    tables = {path.stem: read_csv(path, ["split"], keep_default_na=False, na_values="") for path in paths}
     rules = read_csv(metrics.with_name("thresholds_f1.csv"), ["rule"], keep_default_na=False, na_values="")
     losses = read_csv(history, ["step", "m_loss", "e_loss"]) if history else None
     return Tables(read_csv(metrics, MEASURED), **tables, rules=rules, history=losses)
@@ -88,4 +88,4 @@ def _read_tables(metrics: Path, history: Path | None) -> Tables:
 
 def _threshold(metrics: Path) -> float:
     """Read from the record of evaluate at what probability a class counted as named."""
-    return Evaluate.model_validate(read_record(metrics.with_suffix(".json"), "settings", "evaluate")).threshold
+    return EvaluateConfig.model_validate(read_record(metrics.with_suffix(".json"), "settings", "evaluate")).threshold

@@ -10,15 +10,15 @@ import typer
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from cutsew.config.method import Score
+from cutsew.config.method import ScoreConfig
 from cutsew.errors import UserError
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
 from cutsew.stages.options import SettingsOption, ThreadsOption
-from cutsew.storage.manifest import slabs
+from cutsew.storage.manifest import batched_slices
 from cutsew.storage.zarr_layout import CROPS, GLOBAL, ROWS, folder_of, logit_specs
 from cutsew.storage.zarr_reader import array_of, attribute, open_group, read, read_texts
-from cutsew.storage.zarr_writer import Coordinates, Same, new_group
+from cutsew.storage.zarr_writer import Coordinates, CopiedCoordinate, new_group
 
 
 def score(
@@ -30,15 +30,15 @@ def score(
 ) -> None:
     """Turn embeddings into logits (Eq. 3-4)."""
     record = Record("score", STAGES["score"].version, settings, [views, text])
-    epsilon = Score.model_validate(settings["score"]).epsilon
+    epsilon = ScoreConfig.model_validate(settings["score"]).epsilon
     seen, texts = open_group(views), read_texts(text)
     if attribute(seen, "weights") != texts.weights:
         raise UserError(f"{text}: embedded by another teacher than {views}; rerun the workflow")
     whole, crops = array_of(seen, GLOBAL), array_of(seen, CROPS)
     passes, images = crops.shape[:2]
     coordinates: Coordinates = {
-        "image": Same(folder_of(views)),
-        "class": Same(folder_of(text)),
+        "image": CopiedCoordinate(folder_of(views)),
+        "class": CopiedCoordinate(folder_of(text)),
         "pass": np.arange(passes),
     }
     specs = logit_specs(images, len(texts.classes), passes, ROWS)
@@ -53,7 +53,7 @@ def score(
             else:
                 written["crops"][k, rows] = z
 
-        jobs = list(itertools.product(slabs(images, ROWS), (None, *range(passes))))
+        jobs = list(itertools.product(batched_slices(images, ROWS), (None, *range(passes))))
         # Each chunk file is one thread's own. A product's last bits could depend on how many threads share it.
         with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
             for _ in tqdm(pool.map(write, jobs), total=len(jobs), desc="score", unit="chunk"):

@@ -9,12 +9,12 @@ import typer
 from cutsew.config.method import PAPER, Cut, parse_cut, teacher_cost
 from cutsew.method.crops import EDGES
 from cutsew.pipeline.graph import STAGES
-from cutsew.provenance.record import Record, agreed
+from cutsew.provenance.record import Record, require_consistent_records
 from cutsew.stages.options import SettingsOption
 from cutsew.storage.manifest import read_manifest
 from cutsew.storage.tables import read_record
 from cutsew.storage.zarr_layout import folder_of, view_chunk_record, view_specs
-from cutsew.storage.zarr_writer import seal as seal_group
+from cutsew.storage.zarr_writer import finalize as seal_group
 
 SAME = ("width", "image_size", "weights", "preprocessing", "logit_scale")
 """What all encoding jobs of one group must agree on."""
@@ -33,8 +33,8 @@ def seal(
     blocks = -(-cut.num_passes // cut.block_size)
     shards = sorted(int(shard) for shard in rows["shard"].unique())
     records = (view_chunk_record(group, shard, block) for shard in shards for block in (None, *range(blocks)))
-    refusal = f"encoded by another teacher than its neighbours; delete {group} and run again"
-    known, facts = agreed(records, SAME, refusal)
+    refusal = f"encoded by another teacher than its neighbors; delete {group} and run again"
+    known, facts = require_consistent_records(records, SAME, refusal)
     layout = view_specs(len(rows), facts["width"], shard_size, cut.num_passes, cut.block_size)
     coordinates = {
         "image": rows["id"].astype(str).to_numpy(dtype=object),

@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 
 from cutsew.pipeline.graph import STAGES
-from cutsew.provenance.record import Record, agreed
+from cutsew.provenance.record import Record, require_consistent_records
 from cutsew.stages.options import SettingsOption
 from cutsew.storage.manifest import read_manifest
 from cutsew.storage.zarr_layout import folder_of, tagclip_chunk_record, tagclip_specs
 from cutsew.storage.zarr_reader import labels_of, open_group
-from cutsew.storage.zarr_writer import seal
+from cutsew.storage.zarr_writer import finalize
 
 SAME = ("weights", "preprocessing", "text", "patch", "side", "background")
 """What all jobs of one group must agree on."""
@@ -27,10 +27,10 @@ def seal_tagclip(
     record = Record("seal_tagclip", STAGES["seal_tagclip"].version, settings, [images, text])
     folder, rows, classes = folder_of(group), read_manifest(images), labels_of(open_group(text), "class")
     records = (tagclip_chunk_record(folder, int(shard)) for shard in sorted(rows["shard"].unique()))
-    refusal = f"scored by another teacher or texts than its neighbours; delete {folder}"
-    known, facts = agreed(records, SAME, refusal)
+    refusal = f"scored by another teacher or texts than its neighbors; delete {folder}"
+    known, facts = require_consistent_records(records, SAME, refusal)
     layout = tagclip_specs(len(rows), len(classes), int(settings["dataset"]["shard_size"]))
-    digest = seal(folder, layout, {"image": rows["id"].astype(str).tolist(), "class": classes}, facts, known)
+    digest = finalize(folder, layout, {"image": rows["id"].astype(str).tolist(), "class": classes}, facts, known)
     record.facts = facts
     outputs = {folder.name: digest, **{f"{folder.name}/{name}": value for name, value in known.items()}}
     record.write(folder.with_suffix(".json"), outputs)

@@ -8,14 +8,14 @@ import pandas as pd
 import typer
 from tqdm import tqdm
 
-from cutsew.audit.compare_runs import Told, difference, stage_of
+from cutsew.audit.compare_runs import RunDifference, difference, stage_of
 from cutsew.audit.run import Run
 from cutsew.method.metrics import FEW
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record, input_digest
 from cutsew.reporting.sweep_plot import draw
 from cutsew.stages.options import SettingsOption
-from cutsew.storage.atomic import replacing
+from cutsew.storage.atomic import atomic_path
 from cutsew.storage.tables import read_csv
 
 SPREAD = ("mAP", "mAP_10", "CF1", "OF1")
@@ -43,17 +43,17 @@ def sweep_table(
     runs = settings["runs"]
     inputs = list(dict.fromkeys(Path(run["metrics"]) for run in runs))
     record = Record("sweep_table", STAGES["sweep_table"].version, settings, inputs=inputs)
-    made = summary(gather(runs))
+    result = summary(gather(runs))
     if settings.get("against") is not None:
-        made = made.join(differences(made, runs, settings["against"]))
+        result = result.join(differences(result, runs, settings["against"]))
     plot = table.with_name("plot.png")
-    with replacing(table) as draft:
-        made.to_csv(draft, index=False, float_format="%.6g")
-    with replacing(plot) as draft:
-        draw(made, list(runs[0]["settings"]), settings["title"], draft)
+    with atomic_path(table) as draft:
+        result.to_csv(draft, index=False, float_format="%.6g")
+    with atomic_path(plot) as draft:
+        draw(result, list(runs[0]["settings"]), settings["title"], draft)
     record.facts = {"runs": len(runs)}
     record.write(table.with_suffix(".json"), {path.name: input_digest(path) for path in (table, plot)})
-    typer.echo(f"{settings['title']}\n{as_text(made)}")
+    typer.echo(f"{settings['title']}\n{as_text(result)}")
 
 
 def gather(runs: list[dict[str, Any]]) -> pd.DataFrame:
@@ -98,7 +98,7 @@ def summary(gathered: pd.DataFrame) -> pd.DataFrame:
 
 
 def differences(table: pd.DataFrame, runs: list[dict[str, Any]], against: str) -> pd.DataFrame:
-    """Hold every variant's mAP against one's, with 95 % intervals over photos (paired bootstrap).
+    """Hold every variant's mAP against one's, with 95 % intervals over images (paired bootstrap).
 
     Args:
         table: as `summary` returns it.
@@ -114,7 +114,7 @@ def differences(table: pd.DataFrame, runs: list[dict[str, Any]], against: str) -
     for run in runs:
         folders.setdefault(run["variant"], []).append(Run(Path(run["metrics"]).parent))
     base = folders[against]
-    found = []
+    rows = []
     for row in tqdm(table.to_dict("records"), desc="differences", unit="row"):
         of_all = of_common = None
         if row["variant"] != against and stage_of(base[0], row["stage"]) is not None:
@@ -122,12 +122,12 @@ def differences(table: pd.DataFrame, runs: list[dict[str, Any]], against: str) -
             of_all = of_common = difference(*pair)
             if row["mAP_10"] != row["mAP"]:  # else every class has enough positives
                 of_common = difference(*pair, positives=FEW)
-        found.append([*_points(of_all), *_points(of_common)])
-    return pd.DataFrame(found, columns=[*DIFFERENCE, *DIFFERENCE_10], dtype=float)
+        rows.append([*_points(of_all), *_points(of_common)])
+    return pd.DataFrame(rows, columns=[*DIFFERENCE, *DIFFERENCE_10], dtype=float)
 
 
-def _points(told: Told | None) -> tuple[float | None, ...]:
-    return told.difference if told is not None else (None, None, None)
+def _points(result: RunDifference | None) -> tuple[float | None, ...]:
+    return result.difference if result is not None else (None, None, None)
 
 
 def as_text(table: pd.DataFrame) -> str:

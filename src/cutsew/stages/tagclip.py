@@ -1,4 +1,4 @@
-"""Stage tagclip: one shard's photos scored patch by patch, and again where a class seems to be (TagCLIP)."""
+"""Stage tagclip: one shard's images scored patch by patch, and again where a class seems to be (TagCLIP)."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from cutsew.config.method import TagClip as Settings
-from cutsew.config.networks import Teacher
+from cutsew.config.method import TagClipConfig as Settings
+from cutsew.config.networks import TeacherConfig
 from cutsew.data.images import read_image
 from cutsew.errors import UserError
 from cutsew.method.crops import whole
@@ -27,12 +27,12 @@ from cutsew.models.clip_teacher import OpenClipTeacher
 from cutsew.models.tagclip_teacher import PatchTower, TagClip
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record, input_digest
-from cutsew.runtime.batching import each_steadily, refuse_not_finite
+from cutsew.runtime.batching import map_images, require_finite
 from cutsew.runtime.device import device_facts, pick_device
 from cutsew.stages.options import DeviceOption, SettingsOption, WorkersOption
 from cutsew.storage.manifest import read_manifest, shard_digests
 from cutsew.storage.zarr_layout import (
-    TAGCLIP_AGAIN,
+    TAGCLIP_GLOBAL,
     TAGCLIP_LOCAL,
     tagclip_chunk_file,
     tagclip_chunk_record,
@@ -42,8 +42,8 @@ from cutsew.storage.zarr_reader import open_group, read_texts
 from cutsew.storage.zarr_writer import write_chunk
 
 
-class Photos(Dataset[Tensor]):
-    """Photos of a shard, each at its own size in whole patches."""
+class Images(Dataset[Tensor]):
+    """Images of a shard, each at its own size in whole patches."""
 
     def __init__(self, images: pd.DataFrame, patch: int, most: int, interpolation: str) -> None:
         self.paths = images["path"].tolist()
@@ -54,9 +54,9 @@ class Photos(Dataset[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         """Return (3, height, width) uint8."""
-        photo = read_image(Path(self.paths[index]))
-        rows, columns = grid_of(*photo.size, self.patch, self.most)
-        return torch.from_numpy(whole(photo, columns * self.patch, rows * self.patch, self.interpolation))
+        image = read_image(Path(self.paths[index]))
+        rows, columns = grid_of(*image.size, self.patch, self.most)
+        return torch.from_numpy(whole(image, columns * self.patch, rows * self.patch, self.interpolation))
 
 
 def tagclip(
@@ -64,17 +64,17 @@ def tagclip(
     text: Annotated[Path, typer.Argument(help="text.zarr")],
     group: Annotated[Path, typer.Argument(help="tagclip.zarr, the group whose chunk files are written")],
     settings: SettingsOption,
-    shard: Annotated[int, typer.Option(min=0, help="Which shard of the photos.")],
+    shard: Annotated[int, typer.Option(min=0, help="Which shard of the images.")],
     device: DeviceOption = "auto",
-    batch_size: Annotated[int, typer.Option(min=1, help="Photos held in memory at a time.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images held in memory at a time.")] = 32,
     workers: WorkersOption = 0,
 ) -> None:
     """Score the patches of one shard's images and re-score each class's region (TagCLIP)."""
     record = Record("tagclip", STAGES["tagclip"].version, settings, [images, text])
     chosen = Settings.model_validate(settings["score"]["tagclip"])
     rows, place = read_manifest(images, shard=shard), pick_device(device)
-    asked = Teacher.model_validate(settings["teacher"])
-    teacher, words = OpenClipTeacher(asked, place), read_texts(text)
+    requested = TeacherConfig.model_validate(settings["teacher"])
+    teacher, words = OpenClipTeacher(requested, place), read_texts(text)
     if words.weights != teacher.weights_digest:
         raise UserError(f"{text}: made by a teacher with other weights; run the workflow again")
     if words.bias is not None:
@@ -82,14 +82,14 @@ def tagclip(
     background = _background(teacher, open_group(text), chosen.background)
     texts, classes = torch.cat([torch.from_numpy(words.wordings), background]), len(words.classes)
     sizes = None if words.sizes is None else (*words.sizes, *[1] * len(background))
-    tower = PatchTower(teacher, asked.open_clip.model, asked.precision)
+    tower = PatchTower(teacher, requested.open_clip.model, requested.precision)
     scorer = TagClip(tower, texts, classes, teacher.logit_scale, chosen, place, sizes)
-    photos = Photos(rows, tower.patch, chosen.patches, teacher.preprocessing.interpolation)
-    scores = _score(scorer, photos, batch_size, workers, place)
+    image_rows = Images(rows, tower.patch, chosen.patches, teacher.preprocessing.interpolation)
+    scores = _score(scorer, image_rows, batch_size, workers, place)
 
     layout = tagclip_specs(len(rows), classes, int(settings["dataset"]["shard_size"]))
     written = {}
-    for name, values in zip((TAGCLIP_LOCAL, TAGCLIP_AGAIN), scores, strict=True):
+    for name, values in zip((TAGCLIP_LOCAL, TAGCLIP_GLOBAL), scores, strict=True):
         path = tagclip_chunk_file(group, name, shard)
         written[str(path.relative_to(group))] = write_chunk(path, values, layout[name])
     record.facts = {"weights": teacher.weights_digest, "text": input_digest(text), **device_facts(place)}
@@ -101,31 +101,31 @@ def tagclip(
 
 
 def _background(teacher: OpenClipTeacher, words: zarr.Group, background: list[str]) -> Tensor:
-    """Embed what else fills photos, with the templates of the classes: (B, D); without what a class is worded as."""
+    """Embed what else fills images, with the templates of the classes: (B, D); without what a class is worded as."""
     attributes: dict[str, Any] = dict(words.attrs)
-    known = {text.casefold() for texts in attributes["texts"] for text in texts}
+    class_texts = {text.casefold() for texts in attributes["texts"] for text in texts}
     filled = fill(attributes["templates"], [[word] for word in background])
-    texts = [texts for texts in filled if texts[0].casefold() not in known]
+    texts = [texts for texts in filled if texts[0].casefold() not in class_texts]
     if not texts:
         return torch.zeros(0, teacher.width)
     embedded = teacher.embed_texts([one for of_word in texts for one in of_word])
     return average(embedded.reshape(len(texts), -1, teacher.width))
 
 
-def _score(scorer: TagClip, dataset: Photos, batch_size: int, workers: int, device: str) -> npt.NDArray[np.float32]:
-    """Score all photos: (2, n, C)."""
+def _score(scorer: TagClip, dataset: Images, batch_size: int, workers: int, device: str) -> npt.NDArray[np.float32]:
+    """Score all images: (2, n, C)."""
     loader = DataLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None)
     scores: list[Tensor] = []
-    for photos in _batches(tqdm(loader, desc="tagclip", unit="photo"), batch_size):
-        for found in each_steadily(scorer, photos, device):
+    for images in _batches(tqdm(loader, desc="tagclip", unit="image"), batch_size):
+        for result in map_images(scorer, images, device):
             name = dataset.paths[len(scores)]
-            refuse_not_finite(found[:1].numpy(), [name], "the teacher's score of its patches")
-            scores.append(found)
+            require_finite(result[:1].numpy(), [name], "the teacher's score of its patches")
+            scores.append(result)
     stacked: npt.NDArray[np.float32] = torch.stack(scores, dim=1).numpy()
     return stacked
 
 
-def _batches(photos: "tqdm[Tensor]", size: int) -> Iterator[list[Tensor]]:
-    waiting = iter(photos)
+def _batches(images: "tqdm[Tensor]", size: int) -> Iterator[list[Tensor]]:
+    waiting = iter(images)
     while batch := list(islice(waiting, size)):
         yield batch

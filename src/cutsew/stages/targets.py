@@ -1,4 +1,4 @@
-"""Stage targets: labels whose mean number per photo is a chosen one, for training to start from."""
+"""Stage targets: labels whose mean number per image is a chosen one, for training to start from."""
 
 import logging
 from pathlib import Path
@@ -8,14 +8,14 @@ import numpy as np
 import typer
 from tqdm import tqdm
 
-from cutsew.config.method import Targets
+from cutsew.config.method import TargetsConfig
 from cutsew.errors import UserError
-from cutsew.method.label_count import automatic_count, found_shift
+from cutsew.method.label_count import automatic_count, fit_logit_shift
 from cutsew.method.label_count import targets as shifted
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
 from cutsew.stages.options import SettingsOption
-from cutsew.storage.manifest import read_manifest, slabs
+from cutsew.storage.manifest import batched_slices, read_manifest
 from cutsew.storage.zarr_layout import Answers, folder_of, label_spec
 from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read, read_rows
 from cutsew.storage.zarr_writer import new_group
@@ -23,7 +23,7 @@ from cutsew.storage.zarr_writer import new_group
 log = logging.getLogger(__name__)
 
 SAMPLE = 65536
-"""Training photos, spread evenly over all, from which count and shift are found."""
+"""Training images, spread evenly over all, from which count and shift are found."""
 
 
 def targets(
@@ -34,7 +34,7 @@ def targets(
 ) -> None:
     """Shift the logits to a mean number of labels per image."""
     record = Record("targets", STAGES["targets"].version, settings, [images, labels])
-    rule = Targets.model_validate(settings["targets"])
+    rule = TargetsConfig.model_validate(settings["targets"])
     group = open_group(labels)
     z = array_of(group, "z" if "z" in group else "zero_shot")
     ids, classes = labels_of(group, "image"), labels_of(group, "class")
@@ -44,14 +44,18 @@ def targets(
     chosen = np.unique(np.linspace(0, len(train) - 1, min(len(train), SAMPLE)).round().astype(int))
     sample = read_rows(z, train[chosen])
     sum_to_one = Answers.of(group).sum_to_one
-    count = automatic_count(sample, sum_to_one=sum_to_one) if rule.count == "auto" else float(rule.count or 0)
-    shift = found_shift(sample, count, rule.sharpen)
+    count = (
+        automatic_count(sample, sum_to_one=sum_to_one)
+        if rule.labels_per_image == "auto"
+        else float(rule.labels_per_image or 0)
+    )
+    shift = fit_logit_shift(sample, count, rule.sharpen)
     size = z.chunks[0]
     with new_group(
         made, {"z": label_spec(len(ids), len(classes), size)}, {"image": ids, "class": classes}, {"shift": shift}
     ) as written:
-        for rows in tqdm(list(slabs(len(ids), size)), desc="targets", unit="shard"):
+        for rows in tqdm(list(batched_slices(len(ids), size)), desc="targets", unit="shard"):
             written["z"][rows] = shifted(read(z, rows), shift, rule.sharpen)
-    record.facts = {"count": count, "shift": shift, "photos": len(chosen)}
+    record.facts = {"count": count, "shift": shift, "images": len(chosen)}
     record.write_beside(made)
-    log.info("targets: %.3f labels a photo (%s)", count, "estimated" if rule.count == "auto" else "as set")
+    log.info("targets: %.3f labels an image (%s)", count, "estimated" if rule.labels_per_image == "auto" else "as set")

@@ -7,15 +7,15 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from cutsew.config.method import Score
-from cutsew.config.networks import Prompts, Teacher
+from cutsew.config.method import ScoreConfig
+from cutsew.config.networks import PromptsConfig, TeacherConfig
 from cutsew.errors import UserError
 from cutsew.method.prompts import average_of, coinciding, fill
 from cutsew.models import teachers
 from cutsew.models.activation import IDLE_BACKGROUND, ONE_CLASS, activation_of, no_bias
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
-from cutsew.runtime.batching import refuse_not_finite
+from cutsew.runtime.batching import require_finite
 from cutsew.runtime.device import device_facts, pick_device
 from cutsew.stages.options import DeviceOption, SettingsOption
 from cutsew.storage.zarr_layout import Activation
@@ -35,14 +35,14 @@ def text(
 ) -> None:
     """Embed the class names."""
     record = Record("text", STAGES["text"].version, settings)
-    prompts = Prompts.model_validate(settings["prompts"])
-    scoring = Score.model_validate(settings.get("score", {}))
+    prompts = PromptsConfig.model_validate(settings["prompts"])
+    scoring = ScoreConfig.model_validate(settings.get("score", {}))
     classes: list[str] = settings["classes"]
-    asked = Teacher.model_validate(settings["teacher"])
+    teacher_settings = TeacherConfig.model_validate(settings["teacher"])
     place = pick_device(device)
-    teacher = teachers.build(asked, place)
+    teacher = teachers.build(teacher_settings, place)
     background = prompts.background_beside(classes)
-    activation = _activation(scoring, asked, teacher.logit_bias, len(classes))
+    activation = _activation(scoring, teacher_settings, teacher.logit_bias, len(classes))
     _refuse_unfit(activation, prompts, len(classes), len(background))
     left_out = sorted(set(prompts.background) - set(background))
     if left_out:
@@ -52,7 +52,7 @@ def text(
     texts = fill(templates, words)
     flat = [one for of_class in texts for one in of_class]
     embedded = teacher.embed_texts(flat)
-    refuse_not_finite(
+    require_finite(
         embedded.numpy(),
         [f"classes: {name}" for name, of_class in zip(classes, texts, strict=True) for _ in of_class],
         "the teacher's embedding of its texts",
@@ -78,13 +78,13 @@ def text(
         attributes["wordings"] = sizes
     if background:
         filled = [one for of_word in fill(templates, [[word] for word in background]) for one in of_word]
-        others = average_of(teacher.embed_texts(filled), [len(templates)] * len(background))
-        refuse_not_finite(
-            others.numpy(),
+        background_embeddings = average_of(teacher.embed_texts(filled), [len(templates)] * len(background))
+        require_finite(
+            background_embeddings.numpy(),
             [f"prompts.background: {word}" for word in background],
             "the teacher's embedding of its texts",
         )
-        arrays["background"] = (text_spec(others.numpy(), "word"), others.numpy())
+        arrays["background"] = (text_spec(background_embeddings.numpy(), "word"), background_embeddings.numpy())
         coordinates["word"] = background
     _warn_of_twins(scored, owners, classes)
     write_group(group, arrays, coordinates, attributes)
@@ -95,24 +95,24 @@ def text(
     record.write_beside(group)
 
 
-def _activation(scoring: Score, teacher: Teacher, bias: float | None, classes: int) -> Activation:
+def _activation(scoring: ScoreConfig, teacher: TeacherConfig, bias: float | None, classes: int) -> Activation:
     """Return how the teacher answers.
 
     Raises:
         UserError: by a sigmoid, but its weights hold no bias.
 
     """
-    known = activation_of(scoring, teacher, classes)
-    if known == "sigmoid" and bias is None:
+    stored = activation_of(scoring, teacher, classes)
+    if stored == "sigmoid" and bias is None:
         raise UserError(no_bias("conse" if teacher.kind == "conse" else _name(teacher)))
-    return known or ("softmax" if bias is None else "sigmoid")
+    return stored or ("softmax" if bias is None else "sigmoid")
 
 
-def _name(teacher: Teacher) -> str:
+def _name(teacher: TeacherConfig) -> str:
     return f"{teacher.open_clip.pretrained} of {teacher.open_clip.model}"
 
 
-def _refuse_unfit(activation: Activation, prompts: Prompts, classes: int, background: int) -> None:
+def _refuse_unfit(activation: Activation, prompts: PromptsConfig, classes: int, background: int) -> None:
     """Refuse again what is refused before the first job where the teacher's description is at hand."""
     if activation == "sigmoid" and prompts.background:
         raise UserError(IDLE_BACKGROUND)
@@ -124,7 +124,7 @@ def _warn_of_twins(embedded: torch.Tensor, owners: list[int], classes: list[str]
     """Warn of classes with a text that the teacher cannot distinguish from another class's.
 
     Args:
-        embedded: (W, D), L2-normalised.
+        embedded: (W, D), L2-normalized.
         owners: (W,) number of the class of each row.
         classes: names.
 

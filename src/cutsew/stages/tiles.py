@@ -1,4 +1,4 @@
-"""Stage tiles: the held-out photos, looked at by the student whole and in tiles."""
+"""Stage tiles: the held-out images, looked at by the student whole and in tiles."""
 
 import logging
 from pathlib import Path
@@ -10,9 +10,9 @@ import typer
 from tqdm import tqdm
 
 from cutsew.data.loader import tiled_batches
-from cutsew.method.ensemble import reference
-from cutsew.method.student_views import LOOKS, on_whole_scale, tiled
-from cutsew.models.student import MODEL, Build, Logits, build_backbone, load, scored
+from cutsew.method.ensemble import score_stats
+from cutsew.method.student_views import NUM_VIEWS, on_whole_scale, tiled
+from cutsew.models.student import MODEL, BackboneFactory, Logits, build_backbone, load, predict_batches
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record, input_digest
 from cutsew.runtime.device import device_facts, pick_device
@@ -25,8 +25,8 @@ from cutsew.storage.zarr_writer import new_group
 log = logging.getLogger(__name__)
 
 SAMPLE = 512
-"""Number of training photos for the score statistics: each costs as many views as a held-out one, and no order of
-photos depends on it."""
+"""Number of training images for the score statistics: each costs as many views as a held-out one, and no order of
+images depends on it."""
 
 
 def tiles(
@@ -48,33 +48,36 @@ def run(
     device: str,
     batch_size: int,
     workers: int,
-    build: Build = build_backbone,
+    build: BackboneFactory = build_backbone,
 ) -> None:
     """Look with a backbone that `build` makes; otherwise as `tiles`."""
     record = Record("tiles", STAGES["tiles"].version, {}, [images, adapter, adapter.with_name(MODEL)])
     manifest = read_manifest(images)
-    photos, sample = manifest[manifest["split"] == "test"], table.sample(manifest[manifest["split"] == "train"], SAMPLE)
-    where = pick_device(device)
-    student = load(adapter, where, build)
+    image_rows, sample = (
+        manifest[manifest["split"] == "test"],
+        table.sample(manifest[manifest["split"] == "train"], SAMPLE),
+    )
+    torch_device = pick_device(device)
+    student = load(adapter, torch_device, build)
     group = folder_of(out)
-    beside = group.with_name(table.TILES)
-    size = max(1, int(photos.groupby("shard").size().max())) if len(photos) else 1
-    spec = label_spec(len(photos), len(student.classes), size)
-    ids = np.asarray(photos["id"].tolist(), dtype=object if len(photos) else str)
-    with tqdm(total=len(sample) + len(photos), desc="tiles", unit="photo") as bar:
+    stats_path = group.with_name(table.TILES)
+    size = max(1, int(image_rows.groupby("shard").size().max())) if len(image_rows) else 1
+    spec = label_spec(len(image_rows), len(student.classes), size)
+    ids = np.asarray(image_rows["id"].tolist(), dtype=object if len(image_rows) else str)
+    with tqdm(total=len(sample) + len(image_rows), desc="tiles", unit="image") as bar:
 
         def look(some: pd.DataFrame) -> Logits:
             paths = some["path"].tolist()
-            return scored(student, tiled_batches(paths, student.square, batch_size, workers), paths, bar)
+            return predict_batches(student, tiled_batches(paths, student.square, batch_size, workers), paths, bar)
 
         z = look(sample)
-        usual = {"student": reference(z[:, 0]), "tiles": reference(tiled(z))}
-        table.write_score_statistics(beside, student.classes, usual)
+        stats = {"student": score_stats(z[:, 0]), "tiles": score_stats(tiled(z))}
+        table.write_score_statistics(stats_path, student.classes, stats)
         with new_group(out, {"z": spec}, {"image": ids, "class": student.classes}) as written:
-            for start in range(0, len(photos), size):  # one chunk at a time
-                z = look(photos.iloc[start : start + size])
-                written["z"][start : start + len(z)] = on_whole_scale(z, usual["student"], usual["tiles"])
-    record.facts = {**device_facts(where), "weights": student.backbone.weights_digest, "photos": len(photos)}
-    record.facts |= {"reference_photos": len(sample), "views_of_student_per_photo": LOOKS}
-    record.write(group.with_suffix(".json"), {path.name: input_digest(path) for path in (group, beside)})
-    log.info("tiles: %d student views per image", LOOKS)
+            for start in range(0, len(image_rows), size):  # one chunk at a time
+                z = look(image_rows.iloc[start : start + size])
+                written["z"][start : start + len(z)] = on_whole_scale(z, stats["student"], stats["tiles"])
+    record.facts = {**device_facts(torch_device), "weights": student.backbone.weights_digest, "images": len(image_rows)}
+    record.facts |= {"reference_images": len(sample), "views_of_student_per_image": NUM_VIEWS}
+    record.write(group.with_suffix(".json"), {path.name: input_digest(path) for path in (group, stats_path)})
+    log.info("tiles: %d student views per image", NUM_VIEWS)

@@ -12,7 +12,7 @@ from cutsew.provenance.record import Record, input_digest
 
 def tiny_clip(
     out: Annotated[Path, typer.Argument(help="The packed weights to write, .safetensors.")],
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 600,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 600,
     images: Annotated[int, typer.Option(min=2, help="Captioned scenes to learn from.")] = 12_000,
     seed: Annotated[int, typer.Option(help="Seed of scenes, initial weights and order.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes that draw scenes.")] = 2,

@@ -8,16 +8,16 @@ import pandas as pd
 import typer
 from tqdm import tqdm
 
-from cutsew.config.dataset import Dataset
+from cutsew.config.dataset import DatasetConfig
 from cutsew.data import voc
-from cutsew.data.csv_file import PhotoNames
+from cutsew.data.csv_file import ImageNames
 from cutsew.data.truth import Truth, absent_classes, adopt, from_coco, from_nus, from_voc, to_table
 from cutsew.data.truth_csv import from_csv
 from cutsew.errors import UserError, printable, some
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
 from cutsew.stages.options import SettingsOption
-from cutsew.storage.atomic import replacing
+from cutsew.storage.atomic import atomic_path
 from cutsew.storage.manifest import read_manifest
 from cutsew.storage.zarr_writer import file_digest
 
@@ -29,91 +29,91 @@ def truth(
     labels: Annotated[Path, typer.Argument(help="truth.parquet, to be written.")],
     *,
     settings: SettingsOption,
-    root: Annotated[Path | None, typer.Option(help="Folder of the photos, instead of dataset.root.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of the images, instead of dataset.root.")] = None,
 ) -> None:
     """Read the true labels, for evaluation only: truth.parquet."""
     record = Record("truth", STAGES["truth"].version, settings, [images])
-    dataset = Dataset.model_validate(settings["dataset"])
+    dataset = DatasetConfig.model_validate(settings["dataset"])
     classes: list[str] = settings["classes"]
     root = root or dataset.root
-    photos = read_manifest(images)
+    image_rows = read_manifest(images)
     if dataset.truth is not None:
         record.inputs.append(dataset.truth)
-        names = PhotoNames(photos["id"].tolist(), photos["path"].tolist(), root)
-        found, where = from_csv(dataset.truth, names, classes), f"dataset.truth: {dataset.truth}"
+        names = ImageNames(image_rows["id"].tolist(), image_rows["path"].tolist(), root)
+        result, source = from_csv(dataset.truth, names, classes), f"dataset.truth: {dataset.truth}"
     elif dataset.annotated and root is not None:
-        found, where = _of_layout(dataset, photos, root, classes), f"dataset.root: {root}"
+        result, source = _of_layout(dataset, image_rows, root, classes), f"dataset.root: {root}"
     else:
         raise UserError("dataset.truth: not set, and kind folder or ids has no other truth; name a CSV of labels")
 
-    absent = absent_classes(classes, found.known, where)
-    adopt(found, classes)
-    table = to_table(found, photos["id"].tolist(), classes)
-    with replacing(labels) as draft:
+    absent = absent_classes(classes, result.known, source)
+    adopt(result, classes)
+    table = to_table(result, image_rows["id"].tolist(), classes)
+    with atomic_path(labels) as draft:
         table.to_parquet(draft, index=False)
-    others = {name: count for name, count in sorted(found.named.items()) if count and name not in set(classes)}
+    other_names = {name: count for name, count in sorted(result.named.items()) if count and name not in set(classes)}
     record.facts = {
-        "photos_with_truth": len(table),
-        "rows_for_unknown_photos": found.strange,
-        "other_names": others,
+        "images_with_truth": len(table),
+        "rows_for_unknown_images": result.strange,
+        "other_names": other_names,
         "classes_without_truth": absent,
     }
     record.write(labels.with_suffix(".json"), {labels.name: file_digest(labels)})
-    _tell(table, photos, others)
+    _tell(table, image_rows, other_names)
     if absent:
         log.warning(
             "%s names %d of %d classes; no truth for %s: excluded from all metrics",
-            where,
+            source,
             len(classes) - len(absent),
             len(classes),
             printable(some(absent)),
         )
 
 
-def _annotated(photos: pd.DataFrame, root: Path) -> list[str]:
-    """Name the photos to read annotations of: of each split all, or none where none of it is annotated."""
+def _annotated(images: pd.DataFrame, root: Path) -> list[str]:
+    """Name the images to read annotations of: of each split all, or none where none of it is annotated."""
     names: list[str] = []
-    for split, rows in photos.groupby("split", sort=False):
+    for split, rows in images.groupby("split", sort=False):
         ids = rows["id"].tolist()
         if any(voc.annotation_path(root, name).is_file() for name in ids):
             names += ids
         else:
-            log.warning("no photo of the %s list has an annotation; they have no ground truth", split)
+            log.warning("no image of the %s list has an annotation; they have no ground truth", split)
     if not names:
         raise UserError(
-            f"dataset.root: no photo has an annotation in {root / 'Annotations'}; add them or go without truth"
+            f"dataset.root: no image has an annotation in {root / 'Annotations'}; add them or go without truth"
         )
     return names
 
 
-def _of_layout(dataset: Dataset, photos: pd.DataFrame, root: Path, classes: list[str]) -> Truth:
-    """Read the annotations that come with the photos."""
+def _of_layout(dataset: DatasetConfig, images: pd.DataFrame, root: Path, classes: list[str]) -> Truth:
+    """Read the annotations that come with the images."""
     if dataset.kind == "coco":
-        paths = {split: dict(zip(rows["id"], rows["path"], strict=True)) for split, rows in photos.groupby("split")}
+        paths = {split: dict(zip(rows["id"], rows["path"], strict=True)) for split, rows in images.groupby("split")}
         lists = dict(zip(("train", "test"), dataset.lists(), strict=True))
         return from_coco(root, {name: paths[split] for split, name in lists.items() if name and split in paths})
     if dataset.kind == "nus":
-        return from_nus(root, photos["id"].tolist())
-    found = from_voc(root, tqdm(_annotated(photos, root), desc="annotations", unit="photo"), dataset.difficult)
+        return from_nus(root, images["id"].tolist())
+    labels = from_voc(root, tqdm(_annotated(images, root), desc="annotations", unit="image"), dataset.difficult)
     if dataset.kind == "demo":
-        found.known.update(classes)  # whose scenes are drawn of these; a small world may lack one by chance
-    return found
+        labels.known.update(classes)  # whose scenes are drawn of these; a small world may lack one by chance
+    return labels
 
 
-def _tell(table: pd.DataFrame, photos: pd.DataFrame, others: dict[str, int]) -> None:
-    log.info("true labels for %d of %d photos", len(table), len(photos))
-    if len(table) < len(photos):
-        lost = photos.loc[~photos["id"].isin(table["id"]), "id"]
+def _tell(table: pd.DataFrame, images: pd.DataFrame, other_names: dict[str, int]) -> None:
+    log.info("true labels for %d of %d images", len(table), len(images))
+    if len(table) < len(images):
+        missing = images.loc[~images["id"].isin(table["id"]), "id"]
         log.warning(
-            "%d of %d photos have no truth, %s for one: excluded from all metrics",
-            len(lost),
-            len(photos),
-            printable(lost.iloc[0]),
+            "%d of %d images have no truth, %s for one: excluded from all metrics",
+            len(missing),
+            len(images),
+            printable(missing.iloc[0]),
         )
-    if others:
+    if other_names:
         log.warning(
             "%d labels of %d names outside `classes` ignored: %s",
-            sum(others.values()),
-            len(others),
-            printable(some(list(others))),
+            sum(other_names.values()),
+            len(other_names),
+            printable(some(list(other_names))),
         )

@@ -17,7 +17,7 @@ FULL = 2**20
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path next to `path`, which replaces `path` on success and is removed on failure.
 
     Works for a file and for a folder. Temporary names start with a dot and carry the process id; those that a killed
@@ -29,7 +29,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
     try:
-        with telling(path, draft):
+        with report_write_errors(path, draft):
             path.parent.mkdir(parents=True, exist_ok=True)
             _remove_left(path)
             yield draft
@@ -41,7 +41,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def telling(path: Path, place: Path) -> Iterator[None]:
+def report_write_errors(path: Path, place: Path) -> Iterator[None]:
     """Report in one line that `path` cannot be written, if `place`, its content or its parent cannot.
 
     Raises:
@@ -78,7 +78,7 @@ def _refusal(error: Exception, draft: Path) -> str | None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, as UTF-8."""
-    with replacing(path) as draft:
+    with atomic_path(path) as draft:
         draft.write_text(text, encoding="utf-8")
 
 

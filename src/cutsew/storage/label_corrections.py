@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from cutsew.errors import UserError
 from cutsew.method.correct import ABSENT, LEFT, PRESENT
-from cutsew.storage.atomic import replacing
+from cutsew.storage.atomic import atomic_path
 from cutsew.storage.tables import read_parquet
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ SOURCE = "human"
 
 
 class Corrections:
-    """A human's corrections of some photos' labels.
+    """A human's corrections of some images' labels.
 
     Attributes:
         table: columns COLUMNS, a row per correction: image and class (text), split (train or test), present (1 or 0),
@@ -46,20 +46,20 @@ class Corrections:
         return len(self.table)
 
     def said(self, ids: Sequence[str]) -> npt.NDArray[np.int8]:
-        """Return (n, C) int8 for n photos: PRESENT, ABSENT, or LEFT where nobody said anything."""
-        found = np.full((len(ids), len(self.classes)), LEFT, dtype=np.int8)
+        """Return (n, C) int8 for n images: PRESENT, ABSENT, or LEFT where nobody said anything."""
+        signs = np.full((len(ids), len(self.classes)), LEFT, dtype=np.int8)
         for row, name in enumerate(ids) if self._said else ():
             for c, value in self._said.get(name, ()):
-                found[row, c] = value
-        return found
+                signs[row, c] = value
+        return signs
 
     def of_split(self, split: str) -> "Corrections":
-        """Return those of the photos of one split."""
+        """Return those of the images of one split."""
         return Corrections(self.table[self.table["split"] == split].reset_index(drop=True), self.classes)
 
     @property
     def counts(self) -> tuple[int, int]:
-        """How many labels of training photos are corrected, and how many of held-out ones."""
+        """How many labels of training images are corrected, and how many of held-out ones."""
         return len(self.of_split("train")), len(self.of_split("test"))
 
     @property
@@ -68,8 +68,8 @@ class Corrections:
         return sorted(set(self.table["by"]) - {""})
 
     @property
-    def photos(self) -> list[str]:
-        """Ids of the corrected photos."""
+    def images(self) -> list[str]:
+        """Ids of the corrected images."""
         return list(self._said)
 
     @property
@@ -86,7 +86,7 @@ def digest_of(table: "pd.DataFrame") -> str:
 
 def write_corrections(path: Path, corrections: Corrections) -> None:
     """Write the corrections atomically."""
-    with replacing(path) as draft:
+    with atomic_path(path) as draft:
         corrections.table[list(COLUMNS)].to_parquet(draft, index=False)
 
 
@@ -98,22 +98,22 @@ def read_corrections(path: Path, classes: Sequence[str]) -> Corrections:
 
     """
     table = read_parquet(path, COLUMNS)
-    strange = sorted(set(table["class"]) - set(classes))
-    if strange:
-        raise UserError(f"{path}: corrects {strange[0]!r}, which is no class of these labels; run the workflow again")
+    unknown = sorted(set(table["class"]) - set(classes))
+    if unknown:
+        raise UserError(f"{path}: corrects {unknown[0]!r}, which is no class of these labels; run the workflow again")
     return Corrections(table, classes)
 
 
 def in_words(train: int, test: int, *, student: bool = True) -> str:
-    """Say what a number of corrections of training and of held-out photos leads to."""
+    """Say what a number of corrections of training and of held-out images leads to."""
     if not train + test:
         return "no label corrected: the file has no rows"
     if not student:
         return f"{_labels(train + test)} corrected; no student is trained (student.kind: none); {EVERYWHERE}"
     if not train:
-        return f"{_labels(test)} corrected, all of held-out photos: they train nothing; {EVERYWHERE}"
-    held_out = f", and {test} of held-out photos, which train nothing" if test else ""
-    return f"{_labels(train)} of training photos corrected, from which training starts{held_out}; {EVERYWHERE}"
+        return f"{_labels(test)} corrected, all of held-out images: they train nothing; {EVERYWHERE}"
+    held_out = f", and {test} of held-out images, which train nothing" if test else ""
+    return f"{_labels(train)} of training images corrected, from which training starts{held_out}; {EVERYWHERE}"
 
 
 EVERYWHERE = "exports, audit and report show them as a human's"

@@ -1,4 +1,4 @@
-"""The columns of labels.csv and labels.parquet, a row per photo.
+"""The columns of labels.csv and labels.parquet, a row per image.
 
 Columns: id; path; split (train or test); stage, whose labels they are; labels, joined by `;`, a human's corrections
 applied; model_labels, the stage's own; by_human, the classes that a human set or crossed out; and `p_<class>`, the

@@ -1,4 +1,4 @@
-"""Reading and writing `images.parquet`, the stable list of all photos, and its shards."""
+"""Reading and writing `images.parquet`, the stable list of all images, and its shards."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cutsew.errors import UserError
-from cutsew.storage.atomic import replacing
+from cutsew.storage.atomic import atomic_path
 from cutsew.storage.tables import read_parquet
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def write_manifest(path: Path, images: "pd.DataFrame") -> None:
             shard (int, ascending).
 
     """
-    with replacing(path) as draft:
+    with atomic_path(path) as draft:
         images[list(COLUMNS)].to_parquet(draft, index=False)
 
 
@@ -56,8 +56,8 @@ def read_manifest(
     return images.reset_index(drop=True)
 
 
-def twins(images: "pd.DataFrame") -> list[str]:
-    """Name the held-out photos that are byte for byte among the training photos too; columns id, digest and split."""
+def find_train_test_duplicates(images: "pd.DataFrame") -> list[str]:
+    """Name the held-out images that are byte for byte among the training images too; columns id, digest and split."""
     train = set(images.loc[images["split"] == "train", "digest"])
     held_out = images[images["split"] == "test"]
     return [str(name) for name in held_out.loc[held_out["digest"].isin(train), "id"]]
@@ -72,7 +72,7 @@ def shard_digests(images: "pd.DataFrame") -> dict[int, str]:
     return digests
 
 
-def slabs(images: int, size: int) -> Iterator[slice]:
+def batched_slices(images: int, size: int) -> Iterator[slice]:
     """Cut the rows of an array into slices of at most `size`, so that memory is bounded."""
     for start in range(0, images, size):
         yield slice(start, min(start + size, images))

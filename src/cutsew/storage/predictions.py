@@ -1,4 +1,4 @@
-"""Every stage's answer to the same question, read photo by photo whatever rows its Zarr holds and in whatever order."""
+"""Every stage's answer to the same question, read image by image whatever rows its Zarr holds and in whatever order."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,10 +16,10 @@ from cutsew.storage.zarr_layout import folder_of
 from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read_rows
 
 IMAGES_AT_ONCE = 8192
-"""Photos in one slice of a read."""
+"""Images in one slice of a read."""
 
 FEW = 1000
-"""Photos up to which true labels are looked up one by one instead of reading all."""
+"""Images up to which true labels are looked up one by one instead of reading all."""
 
 SPLIT_STAGES = {
     "train": ("zero_shot", "fused", "pseudo", "targets", "overridden", "refined"),
@@ -42,7 +42,7 @@ EPSILON = 1e-6
 """A corrected label has the probability 1 - EPSILON or EPSILON."""
 
 
-class Outcome:
+class StagePredictions:
     """One stage's logits.
 
     Args:
@@ -63,7 +63,7 @@ class Outcome:
         self._ids = pd.Index(labels_of(group, "image"))
 
     def read(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Return the (n, C) logits of n photos, in the order of `ids`."""
+        """Return the (n, C) logits of n images, in the order of `ids`."""
         z = np.empty((len(ids), len(self.classes)), dtype=np.float32)
         start = 0
         for block in self.slices(ids):
@@ -71,38 +71,40 @@ class Outcome:
             start += len(block)
         return z
 
-    def knows(self, ids: Sequence[str]) -> bool:
-        """Tell whether the stage has logits of all these photos; imported scores may leave out held-out ones."""
+    def covers(self, ids: Sequence[str]) -> bool:
+        """Check whether the stage has logits of all these images; imported scores may leave out held-out ones."""
         return all(np.isfinite(block).all() for block in self.slices(ids))
 
     def slices(self, ids: Sequence[str]) -> Iterator[npt.NDArray[np.float32]]:
-        """Give the logits of some photos in slices of at most IMAGES_AT_ONCE, in the order of `ids`.
+        """Give the logits of some images in slices of at most IMAGES_AT_ONCE, in the order of `ids`.
 
         Raises:
-            UserError: a photo is not there.
+            UserError: an image is not there.
 
         """
         rows = self._ids.get_indexer(pd.Index(ids))
         if (rows < 0).any():
             first = ids[int(np.argmax(rows < 0))]
             raise UserError(
-                f"{self.path}: lacks {(rows < 0).sum()} of {len(ids)} photos, such as {first!r}; run the workflow again"
+                f"{self.path}: lacks {(rows < 0).sum()} of {len(ids)} images, such as {first!r}; run the workflow again"
             )
         for start in range(0, len(rows), IMAGES_AT_ONCE):
             yield read_rows(self._array, rows[start : start + IMAGES_AT_ONCE]).astype(np.float32)
 
 
-class Final(Outcome):
+class Final(StagePredictions):
     """The last stage's logits with a human's corrections.
 
     Args:
         last: split -> its last stage.
-        split_of: id of each photo -> its split.
+        split_of: id of each image -> its split.
         corrections: by a human.
 
     """
 
-    def __init__(self, last: Mapping[str, Outcome], split_of: Mapping[str, str], corrections: Corrections) -> None:
+    def __init__(
+        self, last: Mapping[str, StagePredictions], split_of: Mapping[str, str], corrections: Corrections
+    ) -> None:
         self.stage = FINAL
         self.classes = corrections.classes
         self.last = dict(last)
@@ -110,19 +112,21 @@ class Final(Outcome):
         self._corrections = corrections
 
     def slices(self, ids: Sequence[str]) -> Iterator[npt.NDArray[np.float32]]:
-        """Give the logits of some photos in slices of at most IMAGES_AT_ONCE, in the order of `ids`."""
+        """Give the logits of some images in slices of at most IMAGES_AT_ONCE, in the order of `ids`."""
         for start in range(0, len(ids), IMAGES_AT_ONCE):
-            here = list(ids[start : start + IMAGES_AT_ONCE])
-            z = np.empty((len(here), len(self.classes)), dtype=np.float32)
-            splits = np.array([self._split_of[name] for name in here])
+            ids_of_slice = list(ids[start : start + IMAGES_AT_ONCE])
+            z = np.empty((len(ids_of_slice), len(self.classes)), dtype=np.float32)
+            splits = np.array([self._split_of[name] for name in ids_of_slice])
             for split, outcome in self.last.items():
                 rows = np.flatnonzero(splits == split)
                 if len(rows):
-                    z[rows] = outcome.read([here[row] for row in rows])
-            yield override(z, self._corrections.said(here), EPSILON)[0]
+                    z[rows] = outcome.read([ids_of_slice[row] for row in rows])
+            yield override(z, self._corrections.said(ids_of_slice), EPSILON)[0]
 
 
-def open_outcomes(zarrs: dict[str, Path | None], references: Mapping[str, Path] | None = None) -> dict[str, Outcome]:
+def open_predictions(
+    zarrs: dict[str, Path | None], references: Mapping[str, Path] | None = None
+) -> dict[str, StagePredictions]:
     """Open the stages' Zarrs.
 
     Args:
@@ -133,13 +137,13 @@ def open_outcomes(zarrs: dict[str, Path | None], references: Mapping[str, Path] 
         UserError: one is not there, or their classes differ.
 
     """
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, StagePredictions] = {}
     for stage, name in ZARRS.items():
         path = zarrs.get(name)
         if path is not None:
-            outcomes[stage] = Outcome(stage, path)
+            outcomes[stage] = StagePredictions(stage, path)
     for kind, path in (references or {}).items():
-        outcomes[REFERENCE + kind] = Outcome(REFERENCE + kind, path)
+        outcomes[REFERENCE + kind] = StagePredictions(REFERENCE + kind, path)
     first = next(iter(outcomes.values()))
     for outcome in outcomes.values():
         if outcome.classes != first.classes:
@@ -152,11 +156,11 @@ def read_truth(path: Path, ids: Sequence[str], classes: Sequence[str]) -> npt.ND
 
     Args:
         path: `truth.parquet`: column id and one int8 column per class (see `label_column`).
-        ids: n photos.
+        ids: n images.
         classes: C names.
 
     Returns:
-        (n, C) int8: 1 positive, 0 negative, -1 not counted; a photo that the file does not hold is -1 throughout.
+        (n, C) int8: 1 positive, 0 negative, -1 not counted; an image that the file does not hold is -1 throughout.
 
     Raises:
         UserError: the file is not there, or a class is not in it.

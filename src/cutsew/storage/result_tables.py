@@ -1,7 +1,7 @@
 """CSV tables that stages write and read: metrics, decision thresholds, score statistics.
 
 - metrics.csv as text for a terminal, and what it remarks on.
-- thresholds.csv: per-class decision thresholds by every rule, and the number of photos that each predicts.
+- thresholds.csv: per-class decision thresholds by every rule, and the number of images that each predicts.
 - ensemble.csv and tiles.csv: score statistics of two models, mean and standard deviation of each class's logits.
 """
 
@@ -14,9 +14,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from cutsew.errors import UserError, printable
-from cutsew.method.ensemble import Reference
+from cutsew.method.ensemble import ScoreStats
 from cutsew.method.thresholds import FIXED, named
-from cutsew.storage.atomic import replacing
+from cutsew.storage.atomic import atomic_path
 
 PRINTED = ("stage", "split", "images", "mAP", "mAP_10", "CF1", "OF1", "labels_per_image", "confidence")
 """The columns that are shown; the file holds more."""
@@ -40,12 +40,12 @@ def remarks(table: pd.DataFrame) -> list[str]:
     """List what metrics.csv remarks on, each remark once with the stages and the split that it is of."""
     if "remark" not in table.columns:
         return []
-    told = table[table["remark"].astype(object).fillna("") != ""]
-    found: dict[tuple[str, str], list[str]] = {}
-    for stage, split, text in zip(told["stage"], told["split"], told["remark"], strict=True):
+    remarked = table[table["remark"].astype(object).fillna("") != ""]
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for stage, split, text in zip(remarked["stage"], remarked["split"], remarked["remark"], strict=True):
         for remark in str(text).split("; "):
-            found.setdefault((str(split), remark), []).append(str(stage))
-    return [f"{', '.join(stages)}, {split}: {remark}" for (split, remark), stages in found.items()]
+            grouped.setdefault((str(split), remark), []).append(str(stage))
+    return [f"{', '.join(stages)}, {split}: {remark}" for (split, remark), stages in grouped.items()]
 
 
 TABLE = "thresholds.csv"
@@ -73,10 +73,10 @@ class Thresholds:
             UserError: there is no such rule.
 
         """
-        wanted = rule or self.rule
-        if wanted not in self.by_rule:
-            raise UserError(f"--rule: this model has no thresholds {wanted}; it has {', '.join(self.by_rule)}")
-        return np.array(self.by_rule[wanted])
+        requested = rule or self.rule
+        if requested not in self.by_rule:
+            raise UserError(f"--rule: this model has no thresholds {requested}; it has {', '.join(self.by_rule)}")
+        return np.array(self.by_rule[requested])
 
 
 def plain(classes: int) -> Thresholds:
@@ -85,24 +85,24 @@ def plain(classes: int) -> Thresholds:
 
 
 def write_thresholds(
-    path: Path, classes: list[str], found: Thresholds, logits: npt.NDArray[np.float32], share: list[float]
+    path: Path, classes: list[str], thresholds: Thresholds, logits: npt.NDArray[np.float32], share: list[float]
 ) -> None:
     """Write the table.
 
     Args:
         path: of the CSV.
         classes: C names.
-        found: the thresholds.
-        logits: (N, C), of the photos that they were chosen on.
-        share: (C,) expected share of photos, in [0, 1].
+        thresholds: the thresholds.
+        logits: (N, C), of the images that they were chosen on.
+        share: (C,) expected share of images, in [0, 1].
 
     """
-    table = pd.DataFrame({"class": classes, "chosen": found.choose(), **found.by_rule, "photos": len(logits)})
+    table = pd.DataFrame({"class": classes, "chosen": thresholds.choose(), **thresholds.by_rule, "images": len(logits)})
     table["expected"] = [s * len(logits) for s in share]
-    for rule in found.by_rule:
-        table[f"named_{rule}"] = named(logits, found.choose(rule)).sum(axis=0)
-    table["rule"] = found.rule
-    with replacing(path) as draft:
+    for rule in thresholds.by_rule:
+        table[f"named_{rule}"] = named(logits, thresholds.choose(rule)).sum(axis=0)
+    table["rule"] = thresholds.rule
+    with atomic_path(path) as draft:
         table.to_csv(draft, index=False)
 
 
@@ -117,13 +117,13 @@ def read_thresholds(path: Path, classes: list[str]) -> Thresholds:
         table = pd.read_csv(path, dtype={"class": str}, keep_default_na=False)
         rules = [name.removeprefix("named_") for name in table.columns if name.startswith("named_")]
         by_rule = {rule: [float(value) for value in table[rule]] for rule in rules}
-        found = Thresholds(str(table["rule"].iloc[0]), by_rule)
+        thresholds = Thresholds(str(table["rule"].iloc[0]), by_rule)
         same = table["class"].tolist() == classes
     except (OSError, ValueError, KeyError, IndexError):
         raise UserError(f"{path}: not a table of thresholds; run the workflow again to make it") from None
     if not same:
         raise UserError(f"{path}: its classes are not the model's; run the workflow again to make it")
-    return found
+    return thresholds
 
 
 ENSEMBLE, TILES = "ensemble.csv", "tiles.csv"
@@ -132,20 +132,20 @@ MODELS = {ENSEMBLE: ("student", "teacher"), TILES: ("student", "tiles")}
 
 
 def sample(train: pd.DataFrame, most: int) -> pd.DataFrame:
-    """Choose at most `count` of the manifest's training photos, spread evenly, for the score statistics."""
+    """Choose at most `count` of the manifest's training images, spread evenly, for the score statistics."""
     return train.iloc[np.unique(np.linspace(0, len(train) - 1, min(len(train), most)).round().astype(int))]
 
 
-def write_score_statistics(path: Path, classes: list[str], usual: Mapping[str, Reference]) -> None:
+def write_score_statistics(path: Path, classes: list[str], stats: Mapping[str, ScoreStats]) -> None:
     """Write the table: column class, and of each model `<model>_mean` and `<model>_deviation`."""
     table = pd.DataFrame({"class": classes})
-    for model, found in usual.items():
-        table[f"{model}_mean"], table[f"{model}_deviation"] = found.mean, found.deviation
-    with replacing(path) as draft:
+    for model, stats_of_model in stats.items():
+        table[f"{model}_mean"], table[f"{model}_std"] = stats_of_model.mean, stats_of_model.std
+    with atomic_path(path) as draft:
         table.to_csv(draft, index=False)
 
 
-def read_score_statistics(path: Path, classes: Sequence[str]) -> dict[str, Reference]:
+def read_score_statistics(path: Path, classes: Sequence[str]) -> dict[str, ScoreStats]:
     """Read a table of score statistics for each of its MODELS, which its name determines.
 
     Raises:
@@ -155,9 +155,9 @@ def read_score_statistics(path: Path, classes: Sequence[str]) -> dict[str, Refer
     try:
         table = pd.read_csv(path, dtype={"class": str}, keep_default_na=False)
         same = table["class"].tolist() == list(classes)
-        found = {m: Reference(*table[[f"{m}_mean", f"{m}_deviation"]].to_numpy(float).T) for m in MODELS[path.name]}
+        stats = {m: ScoreStats(*table[[f"{m}_mean", f"{m}_std"]].to_numpy(float).T) for m in MODELS[path.name]}
     except (OSError, ValueError, KeyError):
         raise UserError(f"{path}: not a table of score statistics; run the workflow again to make it") from None
     if not same:
         raise UserError(f"{path}: its classes are not the model's; run the workflow again to make it")
-    return found
+    return stats

@@ -62,15 +62,15 @@ def read_record(path: Path, *keys: str) -> Any:  # noqa: ANN401  # what stands i
 
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such record; run the workflow to make it") from None
     except (OSError, ValueError, RecursionError):
         raise UserError(f"{path}: not a readable record; {AGAIN}") from None
-    return said(found, path, *keys)
+    return require_keys(content, path, *keys)
 
 
-def said(found: Any, path: Path, *keys: str) -> Any:  # noqa: ANN401  # what stands there
+def require_keys(content: Any, path: Path, *keys: str) -> Any:  # noqa: ANN401  # what stands there
     """Return what stands below some keys of a record that was read from `path`.
 
     Raises:
@@ -78,19 +78,19 @@ def said(found: Any, path: Path, *keys: str) -> Any:  # noqa: ANN401  # what sta
 
     """
     for key in keys:
-        if not isinstance(found, dict) or key not in found:
+        if not isinstance(content, dict) or key not in content:
             raise UserError(f"{path}: has no field {key}, so it was written by another version; {AGAIN}")
-        found = found[key]
-    return found
+        content = content[key]
+    return content
 
 
 def label_column(name: str) -> str:
-    """Return which column of truth.parquet holds a class: its name, but for that of the column of photos."""
+    """Return which column of truth.parquet holds a class: its name, but for that of the column of images."""
     return f"class/{name}" if name == "id" or name.startswith("class/") else name
 
 
-def _refuse_lost(columns: Iterable[str], there: Iterable[str], path: Path) -> None:
-    known = set(there)
-    lost = [name for name in columns if name not in known]
-    if lost:
-        raise UserError(f"{path}: has no column {lost[0]}; {AGAIN}")
+def _refuse_lost(columns: Iterable[str], columns_present: Iterable[str], path: Path) -> None:
+    present = set(columns_present)
+    missing = [name for name in columns if name not in present]
+    if missing:
+        raise UserError(f"{path}: has no column {missing[0]}; {AGAIN}")

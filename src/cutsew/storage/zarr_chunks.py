@@ -9,11 +9,11 @@ from zarr.abc.buffer import Buffer
 from zarr.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
-from cutsew.storage.zarr_layout import Array, Spec
+from cutsew.storage.zarr_layout import Array, ArraySpec
 from cutsew.storage.zarr_reader import read
 
 
-def chunk_bytes(values: Array, spec: Spec) -> bytes:
+def chunk_bytes(values: Array, spec: ArraySpec) -> bytes:
     """Encode one chunk file of an array.
 
     Args:
@@ -29,7 +29,7 @@ def chunk_bytes(values: Array, spec: Spec) -> bytes:
     return files[_only_key(spec)].to_bytes()
 
 
-def chunk_values(data: bytes, spec: Spec) -> Array:
+def chunk_values(data: bytes, spec: ArraySpec) -> Array:
     """Decode one chunk file of an array: shape `spec.chunks`.
 
     Raises:
@@ -42,7 +42,7 @@ def chunk_values(data: bytes, spec: Spec) -> Array:
     return read(array)
 
 
-def array_metadata(spec: Spec) -> bytes:
+def array_metadata(spec: ArraySpec) -> bytes:
     """Encode the `zarr.json` of an array."""
     files: dict[str, Buffer] = {}
     spec.create(MemoryStore(files), "array")
@@ -56,5 +56,5 @@ def group_metadata(attributes: Mapping[str, Any]) -> bytes:
     return files["zarr.json"].to_bytes()
 
 
-def _only_key(spec: Spec) -> str:
+def _only_key(spec: ArraySpec) -> str:
     return "/".join(("chunk", "c", *("0" for _ in spec.chunks)))

@@ -1,10 +1,10 @@
 """Layouts of all Zarr groups: arrays, shapes, dtypes, dimensions and chunk files.
 
 - How one array of a Zarr group lies on disk: shape, dtype, names of dimensions, chunk files.
-- Layout of views.zarr: which file holds which passes of which photos.
-- Layout of the label artefacts: logits.zarr, fused.zarr, pseudo.zarr, refined.zarr, scores.zarr.
+- Layout of views.zarr: which file holds which passes of which images.
+- Layout of the label artifacts: logits.zarr, fused.zarr, pseudo.zarr, refined.zarr, scores.zarr.
 - Layout of tagclip.zarr: the two answers of TagCLIP, one chunk file of each per shard.
-- Layout of maps.zarr: where teacher and student see classes, and what they make of a sample of photos.
+- Layout of maps.zarr: where teacher and student see classes, and what they make of a sample of images.
 """
 
 import itertools
@@ -30,7 +30,7 @@ INNER_IMAGES = 128
 
 
 @dataclass(frozen=True)
-class Spec:
+class ArraySpec:
     """Shape, dtype and layout of one array of a group.
 
     Attributes:
@@ -92,12 +92,12 @@ def folder_of(path: Path) -> Path:
     return path.parent if path.name == "zarr.json" else path
 
 
-def spec_of(array: "zarr.Array[Any]") -> Spec:
+def spec_of(array: "zarr.Array[Any]") -> ArraySpec:
     """Describe an array that is there: shape, dtype and chunk files."""
-    return Spec(array.shape, str(array.dtype), (), array.shards or array.chunks)
+    return ArraySpec(array.shape, str(array.dtype), (), array.shards or array.chunks)
 
 
-def refuse_missing(folder: Path, spec: Spec) -> None:
+def refuse_missing(folder: Path, spec: ArraySpec) -> None:
     """Refuse an array of which a chunk file is missing.
 
     Raises:
@@ -112,7 +112,7 @@ def refuse_missing(folder: Path, spec: Spec) -> None:
 GLOBAL, CROPS, BOXES = "global", "crops", "boxes"
 
 
-def view_specs(images: int, width: int, shard_size: int, passes: int, passes_per_job: int) -> dict[str, Spec]:
+def view_specs(images: int, width: int, shard_size: int, passes: int, passes_per_job: int) -> dict[str, ArraySpec]:
     """Describe the arrays of views.zarr.
 
     Args:
@@ -125,15 +125,15 @@ def view_specs(images: int, width: int, shard_size: int, passes: int, passes_per
     """
     inner = inner_chunk(shard_size)
     return {
-        GLOBAL: Spec((images, width), "float16", ("image", "embedding"), (shard_size, width), (inner, width)),
-        CROPS: Spec(
+        GLOBAL: ArraySpec((images, width), "float16", ("image", "embedding"), (shard_size, width), (inner, width)),
+        CROPS: ArraySpec(
             (passes, images, width),
             "float16",
             ("pass", "image", "embedding"),
             (passes_per_job, shard_size, width),
             (1, inner, width),
         ),
-        BOXES: Spec(
+        BOXES: ArraySpec(
             (passes, images, len(EDGES)), "float32", ("pass", "image", "edge"), (passes_per_job, shard_size, len(EDGES))
         ),
     }
@@ -154,7 +154,7 @@ def view_chunk_record(group: Path, shard: int, block: int | None = None) -> Path
 Activation = Literal["softmax", "sigmoid"]
 
 ROWS = 4096
-"""Photos in one chunk of logits.zarr and of what is made from it, however large the shards are."""
+"""Images in one chunk of logits.zarr and of what is made from it, however large the shards are."""
 
 
 @dataclass(frozen=True)
@@ -187,26 +187,26 @@ class Answers:
         return cls(attributes.get("activation", cls.activation), attributes.get("background", cls.background))
 
 
-def label_spec(images: int, classes: int, rows: int, dtype: str = "float32") -> Spec:
+def label_spec(images: int, classes: int, rows: int, dtype: str = "float32") -> ArraySpec:
     """Describe an (image, class) array whose chunks hold `rows` images."""
-    return Spec((images, classes), dtype, ("image", "class"), (rows, classes))
+    return ArraySpec((images, classes), dtype, ("image", "class"), (rows, classes))
 
 
-def logit_specs(images: int, classes: int, passes: int, rows: int) -> dict[str, Spec]:
-    """Describe logits.zarr: Z0 of the whole photos and Z^k of the crops, a chunk for `rows` images of one pass."""
+def logit_specs(images: int, classes: int, passes: int, rows: int) -> dict[str, ArraySpec]:
+    """Describe logits.zarr: Z0 of the whole images and Z^k of the crops, a chunk for `rows` images of one pass."""
     return {
         "zero_shot": label_spec(images, classes, rows),
-        "crops": Spec((passes, images, classes), "float32", ("pass", "image", "class"), (1, rows, classes)),
+        "crops": ArraySpec((passes, images, classes), "float32", ("pass", "image", "class"), (1, rows, classes)),
     }
 
 
-TAGCLIP_LOCAL, TAGCLIP_AGAIN = "local", "again"
+TAGCLIP_LOCAL, TAGCLIP_GLOBAL = "local_score", "global_score"
 """Score of a class's best patch; probability of the class from its region if it was scored again, else NaN."""
 
 
-def tagclip_specs(images: int, classes: int, shard_size: int) -> dict[str, Spec]:
+def tagclip_specs(images: int, classes: int, shard_size: int) -> dict[str, ArraySpec]:
     """Describe both arrays, (image, class)."""
-    return {name: label_spec(images, classes, shard_size) for name in (TAGCLIP_LOCAL, TAGCLIP_AGAIN)}
+    return {name: label_spec(images, classes, shard_size) for name in (TAGCLIP_LOCAL, TAGCLIP_GLOBAL)}
 
 
 def tagclip_chunk_file(group: Path, array: str, shard: int) -> Path:
@@ -221,14 +221,14 @@ def tagclip_chunk_record(group: Path, shard: int) -> Path:
 
 def map_specs(
     teacher: tuple[int, ...], student: tuple[int, ...], before: tuple[int, int], after: int
-) -> dict[str, Spec]:
+) -> dict[str, ArraySpec]:
     """Describe maps.zarr, each array in one chunk.
 
     Args:
-        teacher: (n, g, g), its class activation maps of n (photo, class) pairs; coordinates image and class.
+        teacher: (n, g, g), its class activation maps of n (image, class) pairs; coordinates image and class.
         student: (n, h, w), the same for the student.
-        before: (m, D), the teacher's embeddings of m photos; coordinate sample.
-        after: W, width of the student's features of the same photos.
+        before: (m, D), the teacher's embeddings of m images; coordinate sample.
+        after: W, width of the student's features of the same images.
 
     """
     shapes = {
@@ -238,7 +238,7 @@ def map_specs(
         "after": ((before[0], after), ("sample", "feature")),
     }
     return {
-        name: Spec(
+        name: ArraySpec(
             shape, "float16", dims, shape, attributes={"coordinates": "image class"} if dims[0] == "pair" else {}
         )
         for name, (shape, dims) in shapes.items()

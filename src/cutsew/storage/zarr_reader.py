@@ -15,7 +15,7 @@ import numpy.typing as npt
 from cutsew.errors import UserError
 from cutsew.method.score import Floats
 from cutsew.method.score import score as score_views
-from cutsew.storage.zarr_layout import Answers, Array, Spec, folder_of, refuse_missing, spec_of
+from cutsew.storage.zarr_layout import Answers, Array, ArraySpec, folder_of, refuse_missing, spec_of
 
 if TYPE_CHECKING:
     import zarr
@@ -75,10 +75,10 @@ def array_of(group: "zarr.Group", name: str) -> "zarr.Array[Any]":
     """
     import zarr
 
-    found = group.get(name)
-    if not isinstance(found, zarr.Array):
+    array = group.get(name)
+    if not isinstance(array, zarr.Array):
         raise UserError(f"{_path_of(group)}: has no array {name}, so it was written by another version; {AGAIN}")
-    return found
+    return array
 
 
 def read(array: "zarr.Array[Any]", index: Any = ...) -> Array:  # noqa: ANN401
@@ -145,7 +145,7 @@ class Texts:
     """What text.zarr holds for the scoring of views.
 
     Attributes:
-        classes: (C, D) float32, one embedding per class, L2-normalised: the average of all its texts.
+        classes: (C, D) float32, one embedding per class, L2-normalized: the average of all its texts.
         wordings: (W, D), one embedding per wording, class by class, where the best wording counts; else `classes`.
         sizes: (C,) wordings of each class in `wordings`; None where that is `classes`.
         background: (B, D) of words that name no class, which take part in the softmax; B may be 0.
@@ -176,9 +176,9 @@ class Texts:
         )
 
 
-def text_spec(values: Float32Array, dimension: str) -> Spec:
+def text_spec(values: Float32Array, dimension: str) -> ArraySpec:
     """Describe an array of embeddings, one chunk."""
-    return Spec(tuple(values.shape), "float32", (dimension, "embedding"), tuple(values.shape))
+    return ArraySpec(tuple(values.shape), "float32", (dimension, "embedding"), tuple(values.shape))
 
 
 def read_texts(path: Path) -> Texts:

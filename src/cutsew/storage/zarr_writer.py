@@ -1,6 +1,6 @@
 """Writing Zarr v3 groups with named dimensions and coordinates.
 
-- Coordinates of a Zarr group: names of photos, classes and passes along its arrays' dimensions.
+- Coordinates of a Zarr group: names of images, classes and passes along its arrays' dimensions.
 - Zarr v3 groups with named dimensions and coordinates, written whole or chunk by chunk.
 
 Two ways of writing:
@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from cutsew.storage.atomic import replacing, telling, write_text
-from cutsew.storage.zarr_layout import Array, Spec, folder_of, refuse_missing, spec_of
+from cutsew.storage.atomic import atomic_path, report_write_errors, write_text
+from cutsew.storage.zarr_layout import Array, ArraySpec, folder_of, refuse_missing, spec_of
 
 if TYPE_CHECKING:
     import zarr
@@ -36,7 +36,7 @@ Values = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Along:
+class AuxiliaryCoordinate:
     """Labels of a dimension that is not named as they are: one of several coordinates of it.
 
     Arrays that they belong to name them in the attribute `coordinates`, separated by spaces; xarray reads that.
@@ -47,8 +47,8 @@ class Along:
 
 
 @dataclass(frozen=True)
-class Same:
-    """The labels that the dimension has in another group: its files are copied, so no list of all photos is held.
+class CopiedCoordinate:
+    """The labels that the dimension has in another group: its files are copied, so no list of all images is held.
 
     Attributes:
         group: the other group's folder.
@@ -58,7 +58,7 @@ class Same:
     group: Path
 
 
-Labels = Sequence[Any] | Values | Along | Same
+Labels = Sequence[Any] | Values | AuxiliaryCoordinate | CopiedCoordinate
 Coordinates = Mapping[str, Labels]
 
 
@@ -69,20 +69,20 @@ def write_coordinate(group: Path, name: str, values: Labels) -> None:
         UserError: the disk refuses it; or labels to be copied are damaged.
 
     """
-    with replacing(group / name) as draft:
-        if isinstance(values, Same):
+    with atomic_path(group / name) as draft:
+        if isinstance(values, CopiedCoordinate):
             _refuse_damaged(values.group, name)
             shutil.copytree(values.group / name, draft)
         else:
             _write_labels(draft, name, values)
 
 
-def _write_labels(folder: Path, name: str, values: Sequence[Any] | Values | Along) -> None:
+def _write_labels(folder: Path, name: str, values: Sequence[Any] | Values | AuxiliaryCoordinate) -> None:
     import zarr
     from zarr.codecs import Crc32cCodec, ZstdCodec
     from zarr.storage import LocalStore
 
-    dimension, values = (values.dimension, values.values) if isinstance(values, Along) else (name, values)
+    dimension, values = (values.dimension, values.values) if isinstance(values, AuxiliaryCoordinate) else (name, values)
     labels = np.asarray(values)
     text = labels.dtype.kind in "UO"
     zarr.create_array(
@@ -105,7 +105,7 @@ def _refuse_damaged(group: Path, name: str) -> None:
         read(labels, slice(start, start + labels.chunks[0]))
 
 
-def write_chunk(path: Path, values: Array, spec: Spec) -> str:
+def write_chunk(path: Path, values: Array, spec: ArraySpec) -> str:
     """Write one chunk file of an array whose metadata may not exist yet; return the file's digest.
 
     Args:
@@ -117,17 +117,17 @@ def write_chunk(path: Path, values: Array, spec: Spec) -> str:
     from cutsew.storage.zarr_chunks import chunk_bytes
 
     data = chunk_bytes(values, spec)
-    with replacing(path) as draft:
+    with atomic_path(path) as draft:
         draft.write_bytes(data)
     return hashlib.sha256(data).hexdigest()
 
 
-def seal(
+def finalize(
     path: Path,
-    specs: Mapping[str, Spec],
+    specs: Mapping[str, ArraySpec],
     coordinates: Coordinates,
     attributes: Mapping[str, Any],
-    known: Mapping[str, str] | None = None,
+    digests: Mapping[str, str] | None = None,
 ) -> str:
     """Write the metadata of a group whose chunk files are all there; return the digest of its content.
 
@@ -138,7 +138,7 @@ def seal(
         specs: its arrays, by name.
         coordinates: name of a dimension -> its labels; or any name -> labels along another dimension.
         attributes: plain JSON values kept with the group.
-        known: digests of chunk files, by path relative to `path`, where their writers recorded them; others are read.
+        digests: digests of chunk files, by path relative to `path`, where their writers recorded them; others are read.
 
     Raises:
         UserError: a chunk file is missing.
@@ -146,18 +146,18 @@ def seal(
     """
     from cutsew.storage.zarr_chunks import array_metadata, group_metadata
 
-    with telling(path, path):
+    with report_write_errors(path, path):
         path.joinpath("zarr.json").unlink(missing_ok=True)
         for name, spec in specs.items():
             refuse_missing(path / name, spec)
             for left in path.joinpath(name).glob("zarr*"):  # of an earlier seal, or of one that was killed
                 left.unlink()
-            with replacing(path / name / "zarr.json") as draft:  # not by zarr: it writes one for the group as well
+            with atomic_path(path / name / "zarr.json") as draft:  # not by zarr: it writes one for the group as well
                 draft.write_bytes(array_metadata(spec))
         for name, labels in coordinates.items():
             write_coordinate(path, name, labels)
-        digest = content_digest(path, known)
-    with replacing(path / "zarr.json") as draft:
+        digest = content_digest(path, digests)
+    with atomic_path(path / "zarr.json") as draft:
         draft.write_bytes(group_metadata({**attributes, "digest": digest}))
     return digest
 
@@ -165,7 +165,7 @@ def seal(
 @contextmanager
 def new_group(
     path: Path,
-    specs: Mapping[str, Spec],
+    specs: Mapping[str, ArraySpec],
     coordinates: Coordinates,
     attributes: Mapping[str, Any] | None = None,
 ) -> Iterator[dict[str, "zarr.Array[Any]"]]:
@@ -180,15 +180,15 @@ def new_group(
     """
     from zarr.storage import LocalStore
 
-    with replacing(folder_of(path)) as draft:
+    with atomic_path(folder_of(path)) as draft:
         store = LocalStore(draft)
         yield {name: spec.create(store, name) for name, spec in specs.items()}
-        seal(draft, specs, coordinates, attributes or {})
+        finalize(draft, specs, coordinates, attributes or {})
 
 
 def write_group(
     path: Path,
-    arrays: Mapping[str, tuple[Spec, Array]],
+    arrays: Mapping[str, tuple[ArraySpec, Array]],
     coordinates: Coordinates,
     attributes: Mapping[str, Any] | None = None,
 ) -> None:
@@ -198,19 +198,19 @@ def write_group(
             group[name][...] = values
 
 
-def content_digest(path: Path, known: Mapping[str, str] | None = None) -> str:
+def content_digest(path: Path, digests: Mapping[str, str] | None = None) -> str:
     """Digest the arrays of a group: names and bytes of their metadata and of the chunk files within their shape.
 
     Args:
         path: the group's folder.
-        known: digests of files, by path relative to `path`; files that are not in it are read.
+        digests: digests of files, by path relative to `path`; files that are not in it are read.
 
     """
     digest = hashlib.sha256()
     for metadata in sorted(path.glob("*/zarr.json")):
         for file in ("zarr.json", *chunk_files(metadata.parent)):
             name = f"{metadata.parent.name}/{file}"
-            content = (known or {}).get(name) or file_digest(path / name)
+            content = (digests or {}).get(name) or file_digest(path / name)
             digest.update(f"{name}\0{content}\n".encode())
     return digest.hexdigest()
 
@@ -231,17 +231,17 @@ def remembered_digest(path: Path, memory: Path) -> str:
         memory: a JSON file that keeps digests; not written where its folder is missing.
 
     """
-    found = path.stat()
-    state = [found.st_size, found.st_mtime_ns]
+    status = path.stat()
+    state = [status.st_size, status.st_mtime_ns]
     try:
-        known = json.loads(memory.read_text(encoding="utf-8"))
-        size, time, digest = known[str(path)]
+        memory_content = json.loads(memory.read_text(encoding="utf-8"))
+        size, time, digest = memory_content[str(path)]
     except (OSError, ValueError, KeyError, TypeError):
-        known, size, time, digest = {}, None, None, ""
+        memory_content, size, time, digest = {}, None, None, ""
     if [size, time] != state:
         digest = _digest_in_state(path, *state)
-        if memory.parent.is_dir() and isinstance(known, dict):
-            write_text(memory, json.dumps({**known, str(path): [*state, digest]}))
+        if memory.parent.is_dir() and isinstance(memory_content, dict):
+            write_text(memory, json.dumps({**memory_content, str(path): [*state, digest]}))
     return str(digest)
 
 

@@ -5,7 +5,7 @@
   const gallery = find("cards");
   if (!data.cards.length) return;
 
-  // Corrections: one per photo and class, those that the run has already among them, so that a downloaded file holds
+  // Corrections: one per image and class, those that the run has already among them, so that a downloaded file holds
   // them all. Kept by this browser for this run, these labels and these corrections.
 
   const KEY = `cutsew:${data.dataset}/${data.run}:${data.digest}`;
@@ -75,7 +75,7 @@
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   }
 
-  // Cards: every class gets two buttons, and every photo a field for a class that is missing.
+  // Cards: every class gets two buttons, and every image a field for a class that is missing.
 
   function make(tag, attributes, text = "") {
     const element = document.createElement(tag);
@@ -123,7 +123,7 @@
     card.figure.querySelector("figcaption").append(form);
   }
 
-  const cards = data.cards.map((told, i) => ({ ...told, place: i, figure: find(`photo-${i}`), rows: new Map() }));
+  const cards = data.cards.map((told, i) => ({ ...told, place: i, figure: find(`image-${i}`), rows: new Map() }));
   for (const card of cards) {
     card.figure.querySelector("thead tr").append(make("th", { scope: "col" }, "check"));
     for (const row of card.figure.querySelectorAll("tbody tr")) addButtons(card, row, Number(row.dataset.class));
@@ -139,7 +139,7 @@
     for (const group of figure.querySelectorAll("g.frame")) {
       group.classList.toggle("this", row !== null && group.dataset.class === row.dataset.class);
     }
-    figure.querySelector(".photo").classList.toggle("one", row !== null);
+    figure.querySelector(".image").classList.toggle("one", row !== null);
   }
   for (const kind of ["mouseover", "focusin", "click"]) gallery.addEventListener(kind, (event) => frame(event.target));
   gallery.addEventListener("mouseout", (event) => frame(document.activeElement || event.target));
@@ -150,7 +150,7 @@
     const answer = { y: 1, n: 0, u: null }[event.key.toLowerCase()];
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (answer !== undefined) {
-      const card = cards[Number(row.closest("figure.card").id.slice("photo-".length))];
+      const card = cards[Number(row.closest("figure.card").id.slice("image-".length))];
       const place = Number(row.dataset.class);
       const entry = corrections.get(keyOf(card.id, data.classes[place]));
       if (answer === null || !entry || entry.present !== answer) correct(card, place, answer);
@@ -162,7 +162,7 @@
     event.preventDefault();
   });
 
-  // Filters: a photo is shown if one of its labels is all that is asked for; such labels are marked.
+  // Filters: an image is shown if one of its labels is all that is asked for; such labels are marked.
 
   const value = (id) => (find(id) ? find(id).value : "");
 
@@ -228,7 +228,7 @@
       for (const [place, row] of card.rows) row.classList.toggle("hit", marked.has(place));
     }
     gallery.append(...[...cards].sort(ORDERS[value("order")]).map((card) => card.figure));
-    find("count").textContent = `${cards.filter((card) => !card.figure.hidden).length} of ${cards.length} photos`;
+    find("count").textContent = `${cards.filter((card) => !card.figure.hidden).length} of ${cards.length} images`;
   }
 
   find("filters").addEventListener("input", arrange);

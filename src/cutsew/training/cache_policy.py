@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from cutsew.config.method import Sew
+from cutsew.config.method import SewConfig
 from cutsew.errors import UserError
 from cutsew.pipeline.graph import STAGES
 from cutsew.training.feature_cache import FeatureCache, Sizes
@@ -69,7 +69,7 @@ def _cache_key_content(computed: "ComputedFeatures", sizes: Sizes) -> dict[str, 
     gpu = torch.cuda.get_device_name() if computed.device == "cuda" else None
     return {
         "version": STAGES["train"].version,
-        "photos": hashlib.sha256(images.encode()).hexdigest(),
+        "images": hashlib.sha256(images.encode()).hexdigest(),
         "sew": dataset.sew.model_dump(mode="json"),
         "seed": computed.sampler.seed,
         "strong": sizes.strong,
@@ -81,22 +81,22 @@ def _cache_key_content(computed: "ComputedFeatures", sizes: Sizes) -> dict[str, 
     }
 
 
-def _sewn_share(sew: Sew) -> float:
-    """Share of the photos that something is pasted onto."""
+def _sewn_share(sew: SewConfig) -> float:
+    """Share of the images that something is pasted onto."""
     return (1.0 if sew.at_least_one else sew.p) if sew.enabled else 0.0
 
 
 def _too_much(policy: CachePolicy, key: str, needed: float) -> str | None:
     """Say why features would not fit into what the limit allows; None where they do."""
     kept = {path.name: _size(path) for path in policy.folder.glob("*.zarr")} if policy.folder.is_dir() else {}
-    own = kept.pop(f"{key}.zarr", 0)
+    local_values = kept.pop(f"{key}.zarr", 0)
     others = sum(kept.values())
     limit = AUTO_GB * GB if policy.limit == "auto" else _number(policy.limit) * GB
     if needed + others > limit:
         named = f"the {limit / GB:g} GB of compute.cache_features"
         return f"up to {needed / GB:.1f} GB, and {others / GB:.1f} GB of others, are more than {named}"
     free = _free(policy.folder)
-    if policy.limit == "auto" and needed - own > free / 2:
+    if policy.limit == "auto" and needed - local_values > free / 2:
         return f"up to {needed / GB:.1f} GB are more than half of the {free / GB:.1f} GB that are free on the disk"
     return None
 
@@ -109,12 +109,12 @@ def _number(limit: str) -> float:
 
 
 def _free(folder: Path) -> int:
-    there = next((path for path in (folder, *folder.absolute().parents) if path.is_dir()), Path("/"))
-    return shutil.disk_usage(there).free
+    available = next((path for path in (folder, *folder.absolute().parents) if path.is_dir()), Path("/"))
+    return shutil.disk_usage(available).free
 
 
 def _size(folder: Path) -> int:
-    """Sum the sizes of the files in a folder; those that vanish meanwhile count nothing."""
+    """Sum the sizes of the files in a folder; those that vanish in the process count as empty."""
     total = 0
     for parent, _, names in os.walk(folder):
         for name in names:

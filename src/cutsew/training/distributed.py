@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, distributed
 
 from cutsew.errors import UserError, out_of_gpu_memory
-from cutsew.runtime.gpus import visible
-from cutsew.runtime.processes import end_with_parent
+from cutsew.runtime.gpus import list_visible_gpus
+from cutsew.runtime.processes import exit_with_parent
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -60,7 +60,7 @@ class ProcessGroup:
         if size == 1:
             return cls(device=device)
         if rank > 0:
-            end_with_parent()
+            exit_with_parent()
         if device == "cuda":
             gpu = torch.device("cuda", int(os.environ.get(LOCAL, "0")) % torch.cuda.device_count())
             torch.cuda.set_device(gpu)
@@ -131,7 +131,7 @@ def _named_failures() -> Iterator[None]:
     except RuntimeError as error:
         if out_of_gpu_memory(error):
             raise
-        raise UserError("train: another process of this training has ended; its own message says why") from None
+        raise UserError("train: another worker process has exited; see its message") from None
 
 
 def launch_workers(processes: int, device: str) -> None:
@@ -145,7 +145,7 @@ def launch_workers(processes: int, device: str) -> None:
     """
     if processes == 1 or SIZE in os.environ:
         return
-    gpus = [] if device == "cpu" else visible()
+    gpus = [] if device == "cpu" else list_visible_gpus()
     if gpus and len(gpus) < processes:
         raise UserError(f"compute.train_processes: {processes} is more than the {len(gpus)} GPUs here; lower it")
     with socket.socket() as free:

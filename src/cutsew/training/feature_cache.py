@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from cutsew.storage.zarr_chunks import array_metadata, chunk_bytes, chunk_values, group_metadata
-from cutsew.storage.zarr_layout import Spec
+from cutsew.storage.zarr_layout import ArraySpec
 
 log = logging.getLogger(__name__)
 Place = tuple[int, ...]
@@ -50,12 +50,12 @@ class Chunks:
 
     """
 
-    def __init__(self, folder: Path, spec: Spec) -> None:
+    def __init__(self, folder: Path, spec: ArraySpec) -> None:
         self._folder, self._spec = folder, spec
         axes = len(spec.shape) - len(WHOLE)
         files = folder.glob("/".join(["c", *"*" * axes, *WHOLE]))
-        found = (path.relative_to(folder).parts[1 : 1 + axes] for path in files)
-        self._there = {tuple(map(int, parts)) for parts in found if all(part.isdigit() for part in parts)}
+        result = (path.relative_to(folder).parts[1 : 1 + axes] for path in files)
+        self._there = {tuple(map(int, parts)) for parts in result if all(part.isdigit() for part in parts)}
 
     def __contains__(self, place: Place) -> bool:
         """Say whether a chunk was there when the array was opened, or was written since."""
@@ -75,7 +75,7 @@ class Chunks:
         return None
 
     def write(self, place: Place, values: Values) -> None:
-        """Write a chunk, at most `spec.chunks`; one that another job has written meanwhile stays.
+        """Write a chunk, at most `spec.chunks`; one that another job has already written stays.
 
         Raises:
             OSError: the disk is full or cannot be written.
@@ -145,27 +145,27 @@ DIMENSIONS = ("epoch", "place", "channel", "row", "column")
 
 
 class Sizes(NamedTuple):
-    """What is kept: E epochs of n photos with features of D channels on a grid of H x W; whether strong views too."""
+    """What is kept: E epochs of n images with features of D channels on a grid of H x W; whether strong views too."""
 
     epochs: int
-    photos: int
+    images: int
     cell: tuple[int, int, int]
     strong: bool
     plain: bool
 
     @property
     def views(self) -> tuple[str, ...]:
-        """Names of the views that each sewn photo has."""
+        """Names of the views that each sewn image has."""
         return ("weak", "strong") if self.strong else ("weak",)
 
     def bytes(self, sewn: float) -> float:
-        """Bytes of all features before they are packed, where `sewn` is the share of photos that are pasted onto."""
-        shown = self.epochs * self.photos * ((sewn if self.plain else 1.0) + self.strong)
-        return 4.0 * math.prod(self.cell) * (shown + self.plain * self.photos)
+        """Bytes of all features before they are packed, where `sewn` is the share of images that are pasted onto."""
+        shown = self.epochs * self.images * ((sewn if self.plain else 1.0) + self.strong)
+        return 4.0 * math.prod(self.cell) * (shown + self.plain * self.images)
 
 
 class FeatureCache:
-    """The kept features of one plan of sewn photos and one backbone.
+    """The cached features of one plan of sewn images and one backbone.
 
     Args:
         path: of its folder, `<key>.zarr`.
@@ -178,12 +178,12 @@ class FeatureCache:
     def __init__(self, path: Path, depends_on: Mapping[str, Any], sizes: Sizes, readers: int = 1) -> None:
         self.path = path
         self._sizes, self._ahead = sizes, max(1, readers)
-        self._rows = max(1, min(sizes.photos, CHUNK_BYTES // (4 * math.prod(sizes.cell))))
-        self._of_epoch = math.ceil(sizes.photos / self._rows)
-        epochs, photos, cell = sizes.epochs, sizes.photos, sizes.cell
-        spec = Spec((epochs, photos, *cell), "float32", DIMENSIONS, (1, self._rows, *cell), quick=True)
+        self._rows = max(1, min(sizes.images, CHUNK_BYTES // (4 * math.prod(sizes.cell))))
+        self._of_epoch = math.ceil(sizes.images / self._rows)
+        epochs, images, cell = sizes.epochs, sizes.images, sizes.cell
+        spec = ArraySpec((epochs, images, *cell), "float32", DIMENSIONS, (1, self._rows, *cell), quick=True)
         self._views = {name: Chunks(self.path / name, spec) for name in sizes.views}
-        spec = Spec((photos, *cell), "float32", DIMENSIONS[1:], (self._rows, *cell), quick=True)
+        spec = ArraySpec((images, *cell), "float32", DIMENSIONS[1:], (self._rows, *cell), quick=True)
         self._plain = Chunks(self.path / PLAIN, spec)
         self._reads: dict[tuple[int, int], Future[dict[str, Values]]] = {}
         self._pool = ThreadPoolExecutor(self._ahead)
@@ -192,32 +192,32 @@ class FeatureCache:
         self._describe(depends_on)
 
     def contains(self, epoch: int, start: int, stop: int) -> bool:
-        """Say whether the photos from place `start` to `stop` of an epoch's order have all their chunks."""
+        """Say whether the images from place `start` to `stop` of an epoch's order have all their chunks."""
         return all((epoch, c) in chunks for chunks in self._views.values() for c in self._chunks(start, stop))
 
     def get(self, epoch: int, start: int, stop: int) -> dict[str, Tensor] | None:
-        """Read features of the photos from place `start` to `stop` of an epoch's order.
+        """Read features of the images from place `start` to `stop` of an epoch's order.
 
         Returns:
             Each view's, (stop - start, D, H, W) float32; None where a chunk is gone or damaged.
 
         """
-        found = {name: torch.empty(stop - start, *self._sizes.cell) for name in self._views}
+        result = {name: torch.empty(stop - start, *self._sizes.cell) for name in self._views}
         try:
             for chunk in self._chunks(start, stop):
                 first, last = max(start, chunk * self._rows), min(stop, (chunk + 1) * self._rows)
                 values = self._read(epoch, chunk)
-                for name, features in found.items():
+                for name, features in result.items():
                     inside = slice(first - chunk * self._rows, last - chunk * self._rows)
                     features[first - start : last - start] = torch.from_numpy(values[name][inside])
         except ChunkMissingError:
             return None
-        return found
+        return result
 
     def put(self, epoch: int, start: int, features: Mapping[str, Tensor]) -> None:
-        """Take the features of the photos from place `start` on of an epoch's order; chunks that fill up are written.
+        """Take the features of the images from place `start` on of an epoch's order; chunks that fill up are written.
 
-        A chunk is written once all its photos have come, in their order; one that is there already stays as it is.
+        A chunk is written once all its images have come, in their order; one that is there already stays as it is.
         """
         if not self._writable:
             return
@@ -229,19 +229,19 @@ class FeatureCache:
                     self._fill(name, epoch, chunk, first - chunk * self._rows, rows[first - start : last - start])
 
     def get_plain(self) -> Tensor | None:
-        """Read the features of the photos as they are, (n, D, H, W) float32; None where a chunk is gone or damaged."""
+        """Read the features of the images as they are, (n, D, H, W) float32; None where a chunk is gone or damaged."""
         if not all((c,) in self._plain for c in range(self._of_epoch)):
             return None
-        found = torch.empty(self._sizes.photos, *self._sizes.cell)
-        for chunk, features in enumerate(torch.split(found, self._rows)):
+        result = torch.empty(self._sizes.images, *self._sizes.cell)
+        for chunk, features in enumerate(torch.split(result, self._rows)):
             values = self._plain.read((chunk,))
             if values is None:
                 return None
             features.copy_(torch.from_numpy(values[: len(features)]))
-        return found
+        return result
 
     def put_plain(self, features: Tensor) -> None:
-        """Write the features of the photos as they are, (n, D, H, W) float32."""
+        """Write the features of the images as they are, (n, D, H, W) float32."""
         for chunk, values in enumerate(torch.split(features, self._rows)):
             if self._writable and (chunk,) not in self._plain:
                 self._write(self._plain, (chunk,), values.numpy())
@@ -250,7 +250,7 @@ class FeatureCache:
         return range(start // self._rows, -(-stop // self._rows))
 
     def _read(self, epoch: int, chunk: int) -> dict[str, Values]:
-        """Wait for a chunk of each view, having asked for those that come after it; forget those before it."""
+        """Wait for a chunk of each view, having requested those after it; drop those before it."""
         number = epoch * self._of_epoch + chunk
         for later in range(number, number + 1 + self._ahead):
             place = divmod(later, self._of_epoch)
@@ -263,16 +263,16 @@ class FeatureCache:
         return self._reads[epoch, chunk].result()
 
     def _read_views(self, place: tuple[int, int]) -> dict[str, Values]:
-        found = {name: chunks.read(place) for name, chunks in self._views.items()}
-        whole = {name: values[0] for name, values in found.items() if values is not None}
-        if len(whole) < len(found):
+        result = {name: chunks.read(place) for name, chunks in self._views.items()}
+        whole = {name: values[0] for name, values in result.items() if values is not None}
+        if len(whole) < len(result):
             raise ChunkMissingError
         return whole
 
     def _fill(self, name: str, epoch: int, chunk: int, offset: int, rows: Tensor) -> None:
         for place in [p for p in self._partial if p[0] == name and p[1:] < (epoch, chunk)]:
             del self._partial[place]  # it lacks its beginning: training went on from a checkpoint within it
-        whole = min(self._rows, self._sizes.photos - chunk * self._rows)
+        whole = min(self._rows, self._sizes.images - chunk * self._rows)
         partial = self._partial.setdefault((name, epoch, chunk), PartialChunk.empty(whole, self._sizes.cell))
         partial.values[offset : offset + len(rows)] = rows.cpu()
         partial.present[offset : offset + len(rows)] = True
@@ -297,7 +297,7 @@ class FeatureCache:
             self._stop(error)
 
     def _stop(self, error: OSError) -> None:
-        log.warning("%s: cannot be written (%s); training goes on without it", self.path, error.strerror or error)
+        log.warning("%s: cannot be written (%s); training continues without it", self.path, error.strerror or error)
         self._writable = False
         self._partial.clear()
 
@@ -314,5 +314,5 @@ class PartialChunk(NamedTuple):
 
     @classmethod
     def empty(cls, rows: int, cell: tuple[int, int, int]) -> "PartialChunk":
-        """Start one of `rows` photos."""
+        """Start one of `rows` images."""
         return cls(torch.empty(rows, *cell), torch.zeros(rows, dtype=torch.bool))

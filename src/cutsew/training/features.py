@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cutsew.config.method import Sew
-from cutsew.config.networks import Train
-from cutsew.data.loader import PlainPhoto, batches, in_order
-from cutsew.runtime.batching import refuse_not_finite, threads
+from cutsew.config.method import SewConfig
+from cutsew.config.networks import TrainConfig
+from cutsew.data.loader import PlainImage, batches, in_order
+from cutsew.runtime.batching import require_finite, worker_pool
 from cutsew.training.distributed import SINGLE, ProcessGroup
 from cutsew.training.feature_cache import FeatureCache
 from cutsew.training.sewing_plan import TrainingImages
@@ -112,7 +112,7 @@ class ComputedFeatures:
 
     def plain_batches(self) -> Iterator[Tensor]:
         """Yield the features of this process's shards of all images as they are, one for each of `plain_indices`."""
-        item = PlainPhoto(self.dataset.images.paths, self.dataset.square)
+        item = PlainImage(self.dataset.images.paths, self.dataset.square)
         indices = self.plain_indices()
         shards = [self.group.shard(whole) for whole in indices]
         views = batches(item, len(self.dataset), shards, torch.stack, self.workers)
@@ -144,7 +144,7 @@ class ComputedFeatures:
         features: Tensor = self.backbone(pixels)
         if not bool(torch.isfinite(features).all()):
             names = [self.dataset.images.paths[index] for index in background.tolist()]
-            refuse_not_finite(features.cpu().numpy(), names, f"the backbone's answer to its {view} view")
+            require_finite(features.cpu().numpy(), names, f"the backbone's answer to its {view} view")
         return features
 
 
@@ -227,11 +227,11 @@ class CachedFeatures:
         sampler = self._local.sampler
         spans = [sampler.span(step) for step in steps]
         known = [self._cache.contains(*span) for span in spans]
-        missing = self._inner.batches([step for step, there in zip(steps, known, strict=True) if not there])
-        for step, span, there, keys in zip(steps, spans, known, sampler.batches(steps), strict=True):
-            batch = self._read(span, keys) if there else None
+        missing = self._inner.batches([step for step, available in zip(steps, known, strict=True) if not available])
+        for step, span, present, keys in zip(steps, spans, known, sampler.batches(steps), strict=True):
+            batch = self._read(span, keys) if present else None
             if batch is None:
-                batch = self._local.batch(step) if there else next(missing)
+                batch = self._local.batch(step) if present else next(missing)
                 self._cache.put(*span[:2], _views(batch))
             yield batch
 
@@ -286,7 +286,7 @@ def _views(batch: FeatureBatch) -> dict[str, Tensor]:
 
 
 def computed_features(
-    backbone: "Backbone", images: TrainingImages, sew: Sew, train: Train, device: str, workers: int
+    backbone: "Backbone", images: TrainingImages, sew: SewConfig, train: TrainConfig, device: str, workers: int
 ) -> ComputedFeatures:
     """Set up the computation of a training's features; every process of the training does so.
 
@@ -337,11 +337,11 @@ def feature_source(
 def run_feature_worker(computed: ComputedFeatures, group: ProcessGroup) -> None:
     """Compute features in a process that is not the first, until the first one ends the training."""
     if computed.device == "cpu":
-        threads()
+        worker_pool()
     DistributedFeatures(replace(computed, group=group), group).serve()
 
 
-def should_cache_plain_features(images: int, feature_bytes: int, epochs: int, sew: Sew) -> bool:
+def should_cache_plain_features(images: int, feature_bytes: int, epochs: int, sew: SewConfig) -> bool:
     """Say whether to compute the features of all plain images once, before the first step.
 
     It pays where more plain images will be shown than there are images, and their features must fit into memory. It

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cutsew.config.networks import Linear, Train
+from cutsew.config.networks import LinearConfig, TrainConfig
 from cutsew.errors import UserError
 from cutsew.method.em import blend
 from cutsew.method.linear_head import INITIAL_STD, LinearHead, calibrated_loss, head_loss, logits, standardize
-from cutsew.method.random import generator, torch_seed
+from cutsew.method.random import keyed_rng, torch_seed
 from cutsew.method.schedule import rate_factors
-from cutsew.runtime.batching import threads
+from cutsew.runtime.batching import worker_pool
 from cutsew.training.features import KEPT_BYTES, FeatureBatch, FeatureSource
 from cutsew.training.sewn_dataset import steps_per_epoch
 from cutsew.training.trainer import Checkpoint, TrainingResult
@@ -64,7 +64,7 @@ class Rows(NamedTuple):
     sources: Tensor
 
 
-def budget(images: int, cell_bytes: int, settings: Linear, limit: int) -> Budget:
+def budget(images: int, cell_bytes: int, settings: LinearConfig, limit: int) -> Budget:
     """Decide what is held in memory; it depends on sizes and settings alone.
 
     Args:
@@ -75,22 +75,22 @@ def budget(images: int, cell_bytes: int, settings: Linear, limit: int) -> Budget
 
     """
     per_epoch = steps_per_epoch(images, settings.batch_size)
-    wanted = math.ceil(settings.steps / per_epoch)
+    expected = math.ceil(settings.steps / per_epoch)
     held = max(settings.batch_size, limit // cell_bytes)
     sample = max(settings.batch_size, held // 8)  # these are float32 for a while
     if held < images:
         rows = min(held, settings.steps * settings.batch_size)  # those that are trained on, and no more
-        return Budget(wanted, rows, min(sample, rows), streams=True, batches=settings.steps)
-    epochs = min(wanted, settings.sewn_epochs, held // images)
+        return Budget(expected, rows, min(sample, rows), streams=True, batches=settings.steps)
+    epochs = min(expected, settings.sewn_epochs, held // images)
     return Budget(epochs, epochs * images, min(sample, images), streams=False, batches=epochs * per_epoch)
 
 
-def feature_settings(plan: Budget, settings: Linear, seed: int) -> Train:
+def feature_settings(plan: Budget, settings: LinearConfig, seed: int) -> TrainConfig:
     """Return the settings of the features: weak views alone, as many epochs as are used."""
-    return Train(epochs=plan.sewn_epochs, batch_size=settings.batch_size, seed=seed, strong_weight=0.0)
+    return TrainConfig(epochs=plan.sewn_epochs, batch_size=settings.batch_size, seed=seed, strong_weight=0.0)
 
 
-def budget_of(backbone: "Backbone", images: int, settings: Linear) -> Budget:
+def budget_of(backbone: "Backbone", images: int, settings: LinearConfig) -> Budget:
     """Return the `budget` of images on a backbone in `KEPT_BYTES` of memory."""
     return budget(images, 2 * backbone.width * math.prod(backbone.grid), settings, KEPT_BYTES)
 
@@ -100,7 +100,7 @@ def fit_linear(
     plan: Budget,
     z: npt.NDArray[np.float32],
     *,
-    settings: Linear,
+    settings: LinearConfig,
     seed: int,
     checkpoint: Checkpoint,
     device: str,
@@ -124,7 +124,7 @@ def fit_linear(
 
     """
     if device == "cpu":
-        threads()  # the last bits must not depend on the number of threads
+        worker_pool()  # the last bits must not depend on the number of threads
     labels = torch.from_numpy(z).to(device)
     saved = checkpoint.load(device) if plan.streams else None
     start = 0 if saved is None else len(saved["losses"])
@@ -173,7 +173,7 @@ def fit_linear(
 class _Fit:
     """Heads that are trained side by side on the same batches, one per learning rate."""
 
-    def __init__(self, z: Tensor, channels: int, rates: Sequence[float], settings: Linear, seed: int) -> None:
+    def __init__(self, z: Tensor, channels: int, rates: Sequence[float], settings: LinearConfig, seed: int) -> None:
         self._z = z
         self.factors = rate_factors(settings.steps, "cosine", 0.0)
         self._rates = list(rates)
@@ -234,8 +234,10 @@ class _Fit:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         with torch.no_grad():
-            for mine, theirs in zip(self._weights + self._biases, state["weights"] + state["biases"], strict=True):
-                mine.copy_(theirs)
+            for own_values, theirs in zip(
+                self._weights + self._biases, state["weights"] + state["biases"], strict=True
+            ):
+                own_values.copy_(theirs)
         self._optimizer.load_state_dict(state["optimizer"])
 
 
@@ -283,20 +285,20 @@ def _joined(parts: list[Rows]) -> Rows:
 
 
 def _shuffled(rows: Rows, batch_size: int, seed: int) -> Iterator[Rows]:
-    """Give batches of rows without end, each pass over them in an order of its own."""
+    """Yield batches of rows forever, each pass in a different order."""
     count, epoch = len(rows.sources), 0
     while True:
-        order = torch.from_numpy(generator(seed, "linear order", epoch).permutation(count)).to(rows.cells.device)
+        order = torch.from_numpy(keyed_rng(seed, "linear order", epoch).permutation(count)).to(rows.cells.device)
         full = [part for part in torch.split(order, batch_size) if len(part) == min(batch_size, count)]
         for part in full:
             yield Rows(rows.cells.index_select(0, part), rows.sources[part])  # copies whole rows, 3 times as fast
         epoch += 1
 
 
-def _choose_rate(rows: Rows, z: Tensor, settings: Linear, seed: int) -> tuple[float, dict[str, float]]:
-    """Choose the learning rate without labels: heads of one half of the images are asked about the other half.
+def _choose_rate(rows: Rows, z: Tensor, settings: LinearConfig, seed: int) -> tuple[float, dict[str, float]]:
+    """Choose the learning rate without labels: heads of one half of the images are evaluated on the other half.
 
-    Sewn images whose sources all lie in one half train that half's heads, one per rate; each head is then asked about
+    Sewn images whose sources all lie in one half train that half's heads, one per rate; each head is then evaluated on
     the other half's images, as sewn in the first epoch. The rate whose answers are closest to the labels, after one
     shared slope and offset, is taken.
 
@@ -306,7 +308,7 @@ def _choose_rate(rows: Rows, z: Tensor, settings: Linear, seed: int) -> tuple[fl
     """
     if settings.lr != "auto":
         return settings.lr, {}
-    half = torch.from_numpy(generator(seed, "halves").permutation(len(z)) % 2).to(rows.sources.device)
+    half = torch.from_numpy(keyed_rng(seed, "halves").permutation(len(z)) % 2).to(rows.sources.device)
     side = half[rows.sources]
     members = [torch.nonzero((side == which).all(dim=1))[:, 0] for which in (0, 1)]
     if min(map(len, members)) < LEAST_ROWS:
@@ -316,9 +318,9 @@ def _choose_rate(rows: Rows, z: Tensor, settings: Linear, seed: int) -> tuple[fl
     predicted: list[list[Tensor]] = [[] for _ in settings.rates]
     expected: list[Tensor] = []
     with tqdm(total=2 * settings.steps, desc="choose rate", unit="step") as bar:
-        for mine, other in (members, members[::-1]):
+        for own_values, other in (members, members[::-1]):
             fit = _Fit(z, rows.cells.shape[2], settings.rates, settings, seed)
-            batches = _shuffled(Rows(rows.cells[mine], rows.sources[mine]), settings.batch_size, seed)
+            batches = _shuffled(Rows(rows.cells[own_values], rows.sources[own_values]), settings.batch_size, seed)
             for step, batch in zip(range(settings.steps), batches, strict=False):
                 fit.step(step, batch.cells, batch.sources)
                 bar.update()

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cutsew.config.method import Sew
+from cutsew.config.method import SewConfig
 from cutsew.errors import UserError
 from cutsew.method.sew import Plan, plan
 from cutsew.storage.tables import read_parquet
@@ -33,11 +33,11 @@ class TrainingImages:
     paste_pool: Rows
 
 
-def read_training_images(photos: pd.DataFrame, patches: Path | None) -> TrainingImages:
+def read_training_images(images: pd.DataFrame, patches: Path | None) -> TrainingImages:
     """Collect what sewing needs; indices are positions among the training images.
 
     Args:
-        photos: the manifest's rows of the training split, in its order.
+        images: the manifest's rows of the training split, in its order.
         patches: patches.parquet; None where nothing is pasted.
 
     Raises:
@@ -47,15 +47,15 @@ def read_training_images(photos: pd.DataFrame, patches: Path | None) -> Training
     paste_pool = np.zeros(0, np.int64)
     if patches is not None:
         chosen = np.unique(read_parquet(patches, ["row"])["row"].to_numpy())
-        rows = photos["row"].to_numpy()
+        rows = images["row"].to_numpy()
         if not np.isin(chosen, rows).all():
-            raise UserError(f"{patches}: names photos that are not in the training split; run the workflow again")
+            raise UserError(f"{patches}: has images that are not in the training split; run the workflow again")
         paste_pool = np.searchsorted(rows, chosen).astype(np.int64)
-    sizes = photos[["width", "height"]].to_numpy(dtype=np.int64)
-    return TrainingImages(photos["path"].tolist(), photos["digest"].tolist(), sizes, paste_pool)
+    sizes = images[["width", "height"]].to_numpy(dtype=np.int64)
+    return TrainingImages(images["path"].tolist(), images["digest"].tolist(), sizes, paste_pool)
 
 
-def sewing_plan(images: TrainingImages, sew: Sew, seed: int, epoch: int, index: int) -> Plan:
+def sewing_plan(images: TrainingImages, sew: SewConfig, seed: int, epoch: int, index: int) -> Plan:
     """Draw what is pasted onto an image in an epoch; overlays are indices of training images too.
 
     Args:

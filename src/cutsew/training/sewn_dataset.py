@@ -11,11 +11,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from cutsew.config.method import Sew
-from cutsew.data.loader import CACHE_BYTES, Photos
+from cutsew.config.method import SewConfig
+from cutsew.data.loader import CACHE_BYTES, Images
 from cutsew.errors import UserError
 from cutsew.method.crops import Square
-from cutsew.method.random import generator, torch_seed
+from cutsew.method.random import keyed_rng, torch_seed
 from cutsew.method.sew import Plan, compose
 from cutsew.method.student_views import pixels, strong_view, weak_view
 from cutsew.training.sewing_plan import TrainingImages, sewing_plan
@@ -31,7 +31,7 @@ class SewnSample(NamedTuple):
     Attributes:
         sources: (1 + L,) int64 indices: background, overlays, then the background again as padding.
         weak: (3, S, S) uint8; None where nothing was pasted and the plain image's features are computed elsewhere.
-        strong: (3, S, S) uint8; None where no strong view is asked for.
+        strong: (3, S, S) uint8; None if no strong view is requested.
 
     """
 
@@ -66,7 +66,7 @@ class SewnDataset(Dataset[SewnSample]):
     def __init__(
         self,
         images: TrainingImages,
-        sew: Sew,
+        sew: SewConfig,
         square: Square,
         seed: int,
         *,
@@ -78,7 +78,7 @@ class SewnDataset(Dataset[SewnSample]):
         self.square = square
         self.strong, self.skip_plain = strong, skip_plain
         self.sew, self._seed = sew, seed
-        self._decoded = Photos(CACHE_BYTES // max(1, workers))
+        self._decoded = Images(CACHE_BYTES // max(1, workers))
 
     def __len__(self) -> int:
         """Count the training images."""
@@ -122,7 +122,9 @@ class SewnDataset(Dataset[SewnSample]):
         path = self.images.paths[index]
         image = self._decoded.read(path)
         if image.size != tuple(self.images.sizes[index]):
-            raise UserError(f"{path}: its size is not the manifest's; it was changed, so run the workflow again")
+            raise UserError(
+                f"{path}: its size differs from the manifest's, so the image was changed; rerun the workflow"
+            )
         return image
 
 
@@ -180,7 +182,7 @@ class EpochSampler:
             yield [(epoch, index) for index in order[start:stop].tolist()]
 
     def _order(self, epoch: int) -> Rows:
-        order: npt.NDArray[Any] = generator(self.seed, "order", epoch).permutation(self.num_images)
+        order: npt.NDArray[Any] = keyed_rng(self.seed, "order", epoch).permutation(self.num_images)
         return order
 
 

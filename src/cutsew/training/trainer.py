@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cutsew.config.networks import Adapter as AdapterSettings
-from cutsew.config.networks import Train
+from cutsew.config.networks import AdapterConfig as AdapterSettings
+from cutsew.config.networks import TrainConfig
 from cutsew.errors import UserError
 from cutsew.method.adapter import MAX_GRID, Adapter
 from cutsew.method.em import LabelTable, blend, e_step_loss, m_step_loss
 from cutsew.method.linear_head import LinearHead
 from cutsew.method.random import torch_seed
 from cutsew.method.schedule import rate_factors
-from cutsew.runtime.batching import threads
-from cutsew.storage.atomic import replacing
+from cutsew.runtime.batching import worker_pool
+from cutsew.storage.atomic import atomic_path
 from cutsew.training.features import FeatureBatch, FeatureSource
 from cutsew.training.parallel_adapter import SplitBatchAdapter
 
@@ -66,7 +66,7 @@ class Checkpoint:
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace the checkpoint."""
-        with replacing(self.path) as draft:
+        with atomic_path(self.path) as draft:
             torch.save({**state, "signature": self._signature}, draft)
         self._saved = time.monotonic()
 
@@ -90,7 +90,7 @@ class TrainingResult(NamedTuple):
         adapter: the head, in evaluation mode.
         z: (n, C) float32, the refined pseudo-labels.
         history: one row per step: step, epoch, m_loss, e_loss, lr_adapter, lr_estimator.
-        facts: what else the record tells.
+        facts: further facts for the record.
 
     """
 
@@ -114,7 +114,9 @@ class Trainer:
 
     """
 
-    def __init__(self, adapter: Adapter, z: Tensor, train: Train, steps_per_epoch: int, checkpoint: Checkpoint) -> None:
+    def __init__(
+        self, adapter: Adapter, z: Tensor, train: TrainConfig, steps_per_epoch: int, checkpoint: Checkpoint
+    ) -> None:
         self.adapter = adapter.train()
         self.losses: list[Losses] = []
         self._train, self._steps_per_epoch, self._checkpoint = train, steps_per_epoch, checkpoint
@@ -127,7 +129,7 @@ class Trainer:
         groups: list[dict[str, Any]] = [{"params": rest}, {"params": decoder}]
         self._optimizer = torch.optim.AdamW(groups, lr=train.lr_adapter, weight_decay=train.weight_decay, fused=True)
         on_cpu = self._device.type == "cpu"
-        self._predict = SplitBatchAdapter(adapter, threads()) if on_cpu else adapter
+        self._predict = SplitBatchAdapter(adapter, worker_pool()) if on_cpu else adapter
 
     def fit(self, features: FeatureSource) -> TrainingResult:
         """Train for all epochs, from the checkpoint on where there is one.
@@ -239,7 +241,7 @@ def new_adapter(channels: int, classes: int, settings: AdapterSettings, grid: tu
         return Adapter(channels, classes, **settings.model_dump(), max_grid=max(MAX_GRID, *grid))
 
 
-def _learning_rates(train: Train, steps: int) -> npt.NDArray[np.float64]:
+def _learning_rates(train: TrainConfig, steps: int) -> npt.NDArray[np.float64]:
     """Return the rates of each step, (steps, 3): of the adapter, of its decoder, of the labels."""
     lr_decoder = train.lr_adapter if train.lr_decoder is None else train.lr_decoder
     lr_labels = 0.0 if train.em_weight == 0 else train.lr_estimator

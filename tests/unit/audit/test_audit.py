@@ -15,14 +15,14 @@ from sewing_world import CLASSES, make_world
 from typer.testing import CliRunner
 
 from cutsew.audit import run as stages
-from cutsew.audit.photo import photo_audit
+from cutsew.audit.image import image_audit
 from cutsew.audit.run import Run, Slice
 from cutsew.audit.summary import Tally, _degenerate, class_audit, summary
 from cutsew.commands.audit import audit
-from cutsew.config.method import Sew
+from cutsew.config.method import SewConfig
 from cutsew.errors import UserError
 from cutsew.method.crops import Square
-from cutsew.method.fuse import WHOLE, fuse, held_back
+from cutsew.method.fuse import WHOLE, fuse, suppressed_crops
 from cutsew.method.sew import plan
 from cutsew.provenance.record import Record
 from cutsew.stages.override import override
@@ -62,12 +62,12 @@ def of(told, name):
     return next(row for row in told["classes"] if row["class"] == name)
 
 
-# One photo
+# One image
 
 
-def test_a_photo_by_hand(base):
-    told = photo_audit(Run(base), "i00")
-    ant, bee = of(told, "ant"), of(told, "bee")
+def test_a_image_by_hand(base):
+    result = image_audit(Run(base), "i00")
+    ant, bee = of(result, "ant"), of(result, "bee")
     assert ant["zero_shot"]["logit"] == 1.0 and ant["zero_shot"]["probability"] == pytest.approx(0.731059, abs=1e-6)
     assert ant["best_crop"]["pass"] == 2 and ant["best_crop"]["logit"] == pytest.approx(1.08)
     assert ant["best_crop"]["suppressed"]["logit"] == pytest.approx(0.98)  # 1.08 - 0.1 is less than 1
@@ -78,16 +78,16 @@ def test_a_photo_by_hand(base):
     assert bee["corrected"] and bee["pseudo"]["probability"] == pytest.approx(p_of(2.4) ** 0.5)
     assert bee["pseudo"]["logit"] == pytest.approx(np.log(p_of(2.4) ** 0.5 / (1 - p_of(2.4) ** 0.5)), abs=1e-5)
     assert not ant["corrected"] and ant["pseudo"] == ant["fused"]
-    assert told["labels"]["zero_shot"] == ["ant"] and told["labels"]["fused"] == ["bee", "ant"]
+    assert result["labels"]["zero_shot"] == ["ant"] and result["labels"]["fused"] == ["bee", "ant"]
 
 
 @pytest.mark.parametrize("name", ["i00", "i05", HELD_OUT])
-def test_every_number_of_a_photo_is_the_zarrs(base, name):
-    told = photo_audit(Run(base), name, only=None)
+def test_every_number_of_a_image_is_the_zarrs(base, name):
+    result = image_audit(Run(base), name, only=None)
     zero_shot, crops = (z_of(base, "logits", part).sel(image=name) for part in ("zero_shot", "crops"))
     fused, winner = z_of(base, "fused").sel(image=name), z_of(base, "fused", "winner").sel(image=name)
     pseudo = z_of(base, "pseudo").sel(image=name)
-    for row in told["classes"]:
+    for row in result["classes"]:
         here = {"class": row["class"]}
         assert row["zero_shot"]["logit"] == float(zero_shot.sel(here))
         column = crops.sel(here).values
@@ -108,7 +108,7 @@ def test_every_number_of_a_photo_is_the_zarrs(base, name):
             assert row["em"] == {"from": "pseudo", "moved_logit": moved, "corrected_again": False}
         truth = pd.read_parquet(base / "truth.parquet").set_index("id").loc[name, row["class"]]
         assert row["truth"] == ("present" if truth else "absent")
-    assert ("refined" in told["labels"]) == (name != HELD_OUT)
+    assert ("refined" in result["labels"]) == (name != HELD_OUT)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_other_rules_of_fusion_by_hand(tmp_path, rule, winner, held, counts_as):
     base = make_world(tmp_path / "default")
     make_logits(base)
     make_labels(base, base, **rule)
-    ant = of(photo_audit(Run(base), "i00"), "ant")
+    ant = of(image_audit(Run(base), "i00"), "ant")
     assert ant["winner"] == winner and ant["held_back"] == held
     assert ant["best_crop"]["suppressed"]["probability"] == pytest.approx(counts_as, abs=1e-6)
     assert call(base, "--image", "i00").exit_code == 0
@@ -140,7 +140,7 @@ def test_other_rules_of_fusion_by_hand(tmp_path, rule, winner, held, counts_as):
 
 @pytest.fixture(scope="module")
 def corrected(tmp_path_factory):
-    """A run of which a human corrected a training photo, i00, and a held-out one, i01."""
+    """A run of which a human corrected a training image, i00, and a held-out one, i01."""
     base = make_base(tmp_path_factory.mktemp("corrected"))
     make_corrections(base, "i00,cat,1,Ada,", "i00,bee,0,Ada,", f"{HELD_OUT},ant,1,Bo,")
     override(
@@ -155,38 +155,42 @@ def corrected(tmp_path_factory):
 
 def test_what_a_human_set_is_told(corrected):
     base, held_out = corrected, HELD_OUT
-    told = photo_audit(Run(base), "i00")
-    assert {row["class"]: row["by_hand"] for row in told["classes"]} == {"ant": None, "bee": "absent", "cat": "present"}
-    assert of(told, "cat")["final"]["probability"] == pytest.approx(1 - 1e-6)
-    assert "cat" in told["labels"]["final"] and "bee" not in told["labels"]["final"]
+    result = image_audit(Run(base), "i00")
+    assert {row["class"]: row["by_hand"] for row in result["classes"]} == {
+        "ant": None,
+        "bee": "absent",
+        "cat": "present",
+    }
+    assert of(result, "cat")["final"]["probability"] == pytest.approx(1 - 1e-6)
+    assert "cat" in result["labels"]["final"] and "bee" not in result["labels"]["final"]
     assert "13.82 (1.00)!" in (lines := call(base, "--image", "i00").stdout) and "! set by a human" in lines
-    told = photo_audit(Run(base), held_out)
-    assert of(told, "ant")["by_hand"] == "present" and "ant" in told["labels"]["final"]
-    assert "overridden" not in told["labels"]
+    result = image_audit(Run(base), held_out)
+    assert of(result, "ant")["by_hand"] == "present" and "ant" in result["labels"]["final"]
+    assert "overridden" not in result["labels"]
 
 
 def test_final_labels_stand_in_the_table_of_stages(corrected):
     base = corrected
-    told = summary(Run(base))
-    rows = {(row["stage"], row["split"]): row for row in told["stages"]}
+    result = summary(Run(base))
+    rows = {(row["stage"], row["split"]): row for row in result["stages"]}
     refined, final = rows["refined", "train"], rows["final", "train"]
     assert final["labels"] - refined["labels"] == final["added"] - final["removed"]
     assert final["added"] + final["removed"] <= 2 and final["mAP"] is None
-    assert ("final", "test") in rows and "2 labels of training photos corrected" in told["corrections"]
+    assert ("final", "test") in rows and "2 labels of training images corrected" in result["corrections"]
     assert "final: the last stage's labels with manual corrections, excluded from metrics" in call(base).stdout
 
 
-def test_a_humans_labels_are_marked_among_a_classs_photos(corrected):
+def test_a_humans_labels_are_marked_among_a_classs_images(corrected):
     base, held_out = corrected, HELD_OUT
-    told = class_audit(Run(base), "ant", 20)
-    rows = {(row["stage"], row["split"]): row for row in told["stages"]}
+    result = class_audit(Run(base), "ant", 20)
+    rows = {(row["stage"], row["split"]): row for row in result["stages"]}
     first = rows["final", "test"]["strongest"][0]
     assert (first["image"], first["by_hand"]) == (held_out, "present")
-    assert all("by_hand" not in photo for photo in rows["student", "test"]["strongest"])
+    assert all("by_hand" not in image for image in rows["student", "test"]["strongest"])
     assert f"{held_out} 1.000!" in call(base, "--class", "ant", "--top", "20").stdout
     gone = class_audit(Run(base), "bee", 20)["stages"]
     missed = next(row["missed"] for row in gone if (row["stage"], row["split"]) == ("final", "train"))
-    assert {photo["image"] for photo in missed if photo.get("by_hand") == "absent"} == {"i00"}
+    assert {image["image"] for image in missed if image.get("by_hand") == "absent"} == {"i00"}
 
 
 def test_corrections_that_the_report_no_longer_reads_are_no_longer_the_runs(tmp_path):
@@ -208,7 +212,7 @@ def test_what_evaluate_did_not_read_is_of_earlier_settings(corrected):
 
 
 def test_every_view_is_there_with_its_box(base):
-    views = photo_audit(Run(base), "i05", top=2)["views"]
+    views = image_audit(Run(base), "i05", top=2)["views"]
     assert [view["view"] for view in views] == ["whole", 0, 1, 2]
     assert views[0]["box"] is None and [view["box"] for view in views[1:]] == [[k, 5, k + 10, 15] for k in range(3)]
     assert [view["flipped"] for view in views[1:]] == [False, True, False]
@@ -219,36 +223,42 @@ def test_every_view_is_there_with_its_box(base):
         assert [best["logit"] for best in view["top"]] == z[order].tolist()
 
 
-def test_the_classes_of_a_photo_can_be_one(base):
-    assert [row["class"] for row in photo_audit(Run(base), "i00", only="cat")["classes"]] == ["cat"]
+def test_the_classes_of_a_image_can_be_one(base):
+    assert [row["class"] for row in image_audit(Run(base), "i00", only="cat")["classes"]] == ["cat"]
 
 
 def test_sewing_is_what_the_training_did(base):
     train = read_manifest(base / "images.parquet", split="train")
     training = read_training_images(train, base / "patches.parquet")
-    dataset = SewnDataset(training, Sew(), Square(16, "bicubic"), 9, strong=False, skip_plain=True, workers=0)
+    dataset = SewnDataset(training, SewConfig(), Square(16, "bicubic"), 9, strong=False, skip_plain=True, workers=0)
     ids = train["id"].tolist()
     pairs = {(e, place): dataset[e, place].sources.tolist()[1:] for e in range(EPOCHS) for place in range(len(ids))}
     seen = 0
     for place, name in enumerate(ids):
-        sewn = photo_audit(Run(base), name)["sewn"]
-        mine = {(row["epoch"], ids.index(o["image"])) for row in sewn["as_background"] for o in row["overlays"]}
-        assert mine == {(e, other) for e in range(EPOCHS) for other in pairs[e, place] if other != place}
+        sewn = image_audit(Run(base), name)["sewn"]
+        own_values = {(row["epoch"], ids.index(o["image"])) for row in sewn["as_background"] for o in row["overlays"]}
+        assert own_values == {(e, other) for e in range(EPOCHS) for other in pairs[e, place] if other != place}
         onto = {(row["epoch"], ids.index(row["background"])) for row in sewn["as_overlay"]}
         assert onto == {key for key, others in pairs.items() if place in others and key[1] != place}
         seen += len(onto)
         for row in sewn["as_overlay"]:
-            there = ids.index(row["background"])
-            how = {name: value for name, value in Sew().model_dump().items() if name != "enabled"}
+            available = ids.index(row["background"])
+            how = {name: value for name, value in SewConfig().model_dump().items() if name != "enabled"}
             drawn = plan(
-                there, training.digests[there], training.paste_pool, training.sizes, seed=9, epoch=row["epoch"], **how
+                available,
+                training.digests[available],
+                training.paste_pool,
+                training.sizes,
+                seed=9,
+                epoch=row["epoch"],
+                **how,
             )
             assert row["box"] in drawn.boxes[drawn.overlays == place].tolist()
     assert seen > 3
 
 
 def test_fewer_epochs_can_be_looked_through(base):
-    sewn = photo_audit(Run(base), "i00", epochs=1)["sewn"]
+    sewn = image_audit(Run(base), "i00", epochs=1)["sewn"]
     assert sewn["epochs_looked_through"] == 1 and sewn["epochs"] == EPOCHS
     assert {row["epoch"] for row in sewn["as_background"] + sewn["as_overlay"]} == {0}
 
@@ -256,13 +266,13 @@ def test_fewer_epochs_can_be_looked_through(base):
 def test_the_places_in_the_patch_set(base):
     table = pd.read_parquet(base / "patches.parquet")
     for name in table["image"].unique():
-        told = photo_audit(Run(base), name)["patches"]
+        result = image_audit(Run(base), name)["patches"]
         rows = table[table["image"] == name]
-        assert [(p["class"], p["rank"], p["score"], p["of"]) for p in told] == [
+        assert [(p["class"], p["rank"], p["score"], p["of"]) for p in result] == [
             (row["class"], row["rank"], row["score"], 2) for _, row in rows.iterrows()
         ]
     (name,) = read_manifest(base / "images.parquet", split="test")["id"][:1]
-    assert photo_audit(Run(base), name)["patches"] == [] and photo_audit(Run(base), name)["sewn"] is None
+    assert image_audit(Run(base), name)["patches"] == [] and image_audit(Run(base), name)["sewn"] is None
 
 
 @given(
@@ -271,7 +281,7 @@ def test_the_places_in_the_patch_set(base):
 )
 def test_a_crop_is_held_back_where_alpha_alone_decides(z, alpha):
     winner, free = (fuse(z[0], z[1:], a, "logit", 1e-6)[1] for a in (alpha, 0.0))
-    held = held_back(z[0], z[1:], winner)
+    held = suppressed_crops(z[0], z[1:], winner)
     assert (held.any(axis=0) == (winner != free)).all()
     surest = np.take_along_axis(held, np.maximum(free, 0)[None].astype(np.int64), axis=0)[0]
     assert surest[winner != free].all()
@@ -281,8 +291,8 @@ def test_a_crop_is_held_back_where_alpha_alone_decides(z, alpha):
 
 
 def test_added_and_removed_labels_are_those_of_the_zarrs(base):
-    told = {(row["stage"], row["split"]): row for row in summary(Run(base))["stages"]}
-    assert list(told) == [
+    result = {(row["stage"], row["split"]): row for row in summary(Run(base))["stages"]}
+    assert list(result) == [
         *((stage, "train") for stage in ("zero_shot", "fused", "pseudo", "refined")),
         *((stage, "test") for stage in ("zero_shot", "fused", "student", "reference_zero_shot")),
     ]
@@ -291,45 +301,45 @@ def test_added_and_removed_labels_are_those_of_the_zarrs(base):
     named = [p_of(z_of(base, name, part).sel(image=train)) >= 0.5 for name, part in names]
     crop = z_of(base, "fused", "winner").sel(image=train).values != WHOLE
     for stage, now, before in zip(("fused", "pseudo", "refined"), named[1:], named, strict=False):
-        row = told[stage, "train"]
+        row = result[stage, "train"]
         assert row["added"] == (now & ~before).sum() and row["removed"] == (before & ~now).sum()
         assert row["labels"] == now.sum() and row["from_crops"] == (now & crop).sum()
         assert row["without_labels"] == (~now).all(axis=1).sum()
-    assert told["fused", "train"]["added"] > 0 and told["refined", "train"]["removed"] > 0
-    assert told["zero_shot", "train"]["added"] is None and told["student", "test"]["from_crops"] is None
+    assert result["fused", "train"]["added"] > 0 and result["refined", "train"]["removed"] > 0
+    assert result["zero_shot", "train"]["added"] is None and result["student", "test"]["from_crops"] is None
 
 
 def test_measures_are_those_of_evaluate(base):
     table = pd.read_csv(base / "metrics.csv").set_index(["stage", "split"])
     for row in summary(Run(base))["stages"]:
         assert row["mAP"] == pytest.approx(table.loc[(row["stage"], row["split"]), "mAP"])
-        assert row["labels_per_photo"] == pytest.approx(
+        assert row["labels_per_image"] == pytest.approx(
             table.loc[(row["stage"], row["split"]), "labels_per_image"], rel=1e-5
         )
         assert row["confidence"] == pytest.approx(table.loc[(row["stage"], row["split"]), "confidence"], abs=1e-5)
 
 
 def tally(z, before=None):
-    found = Tally.empty(len(z[0]))
-    found.add(Slice([], np.float32(z), None if before is None else np.float32(before), None), 0.5)
-    return found
+    result = Tally.empty(len(z[0]))
+    result.add(Slice([], np.float32(z), None if before is None else np.float32(before), None), 0.5)
+    return result
 
 
 def test_a_tally_by_hand():
-    found = tally([[2, -1], [-1, -1], [0, 3]], before=[[2, 1], [1, -1], [-1, 3]])
-    assert (found.photos, found.labelled.tolist(), found.none, found.every) == (3, [2, 1], 1, 1)
-    assert (found.added, found.removed) == (1, 2)
+    result = tally([[2, -1], [-1, -1], [0, 3]], before=[[2, 1], [1, -1], [-1, 3]])
+    assert (result.images, result.labeled.tolist(), result.none, result.every) == (3, [2, 1], 1, 1)
+    assert (result.added, result.removed) == (1, 2)
 
 
 @pytest.mark.parametrize(
     ("z", "said"),
     [
-        ([[-1, -2], [-2, -1]], ["not one photo has a label"]),
-        ([[1, -2], [-1, -3]], ["1 of 2 classes (b) in no photo"]),
-        ([[1, -2], [2, 1]], ["1 of 2 classes (a) in every photo", "1 of 2 photos have every class as a label"]),
-        ([[1, 1], [-1, 2]], ["in every", "every class", "1 of 2 photos have one and the same probability"]),
+        ([[-1, -2], [-2, -1]], ["not one image has a label"]),
+        ([[1, -2], [-1, -3]], ["1 of 2 classes (b) in no image"]),
+        ([[1, -2], [2, 1]], ["1 of 2 classes (a) in every image", "1 of 2 images have every class as a label"]),
+        ([[1, 1], [-1, 2]], ["in every", "every class", "1 of 2 images have one and the same probability"]),
         ([[1, -2], [1, 3], [1, 1]], ["in every", "every class", "same", "1 of 2 classes (a) with one and the same"]),
-        ([[np.nan, np.nan], [1, -1], [-1, 1]], ["1 of 3 photos have no finite labels"]),
+        ([[np.nan, np.nan], [1, -1], [-1, 1]], ["1 of 3 images have no finite labels"]),
         ([[1, -1], [-1, 1]], []),
     ],
 )
@@ -338,21 +348,21 @@ def test_degenerate_labels_are_warned_about(z, said):
     assert len(warned) == len(said) and all(part in text for part, text in zip(said, warned, strict=True))
 
 
-def test_the_photos_of_a_class_are_ranked_as_the_zarr_is(base, monkeypatch):
+def test_the_images_of_a_class_are_ranked_as_the_zarr_is(base, monkeypatch):
     for module in (predictions, stages):
         monkeypatch.setattr(module, "IMAGES_AT_ONCE", 3)  # several slices, the last one not full
-    told = {(row["stage"], row["split"]): row for row in class_audit(Run(base), "bee", top=2)["stages"]}
+    result = {(row["stage"], row["split"]): row for row in class_audit(Run(base), "bee", top=2)["stages"]}
     for name, stage in (("fused", "fused"), ("refined", "refined")):
         train = read_manifest(base / "images.parquet", split="train")["id"].tolist()
         z = z_of(base, name).sel({"class": "bee"}).sel(image=train).to_series().sort_values(ascending=False)
-        labelled, rest = z[z >= 0], z[z < 0]
-        row = told[stage, "train"]
-        assert row["labelled"] == len(labelled) > 2 and row["photos"] == len(train)
-        assert [photo["image"] for photo in row["strongest"]] == labelled.index[:2].tolist()
-        assert [photo["logit"] for photo in row["strongest"]] == labelled.iloc[:2].tolist()
-        assert [photo["image"] for photo in row["weakest"]] == labelled.index[::-1][:2].tolist()
-        assert [photo["image"] for photo in row["missed"]] == rest.index[:2].tolist()
-    assert {photo["truth"] for photo in told["fused", "train"]["strongest"]} <= {"present", "absent"}
+        labeled, rest = z[z >= 0], z[z < 0]
+        row = result[stage, "train"]
+        assert row["labeled"] == len(labeled) > 2 and row["images"] == len(train)
+        assert [one_image["image"] for one_image in row["strongest"]] == labeled.index[:2].tolist()
+        assert [image["logit"] for image in row["strongest"]] == labeled.iloc[:2].tolist()
+        assert [image["image"] for image in row["weakest"]] == labeled.index[::-1][:2].tolist()
+        assert [image_name["image"] for image_name in row["missed"]] == rest.index[:2].tolist()
+    assert {image["truth"] for image in result["fused", "train"]["strongest"]} <= {"present", "absent"}
 
 
 # Runs of other kinds
@@ -362,17 +372,21 @@ def test_a_variant_is_read_from_where_its_parts_are(base, other):
     run = Run(other)
     assert run.path("fused.zarr") == base / "fused.zarr"  # not the one that lies about in its folder
     assert run.path("pseudo.zarr") == other / "pseudo.zarr"
-    told = photo_audit(run, "i00")
-    assert of(told, "ant")["fused"]["logit"] == 1.0 and of(told, "ant")["corrected"] and of(told, "bee")["corrected"]
-    assert told["correction"]["beta"] == 2 and told["sewn"]["as_background"]
+    result = image_audit(run, "i00")
+    assert (
+        of(result, "ant")["fused"]["logit"] == 1.0 and of(result, "ant")["corrected"] and of(result, "bee")["corrected"]
+    )
+    assert result["correction"]["beta"] == 2 and result["sewn"]["as_background"]
     assert set(summary(run)["elsewhere"]) >= {"fused.zarr", "images.parquet", "logits.zarr", "patches.parquet"}
 
 
 def test_files_of_the_user_are_no_other_runs(other, tmp_path, monkeypatch):
-    run, own = Run(other), tmp_path / "audit.csv"
-    own.touch()
-    monkeypatch.setitem(run._places, "audit.csv", own)
-    assert run.path("audit.csv") == own and "audit.csv" not in run.elsewhere() and "fused.zarr" in run.elsewhere()
+    run, local_values = Run(other), tmp_path / "audit.csv"
+    local_values.touch()
+    monkeypatch.setitem(run._places, "audit.csv", local_values)
+    assert (
+        run.path("audit.csv") == local_values and "audit.csv" not in run.elsewhere() and "fused.zarr" in run.elsewhere()
+    )
 
 
 def test_chunk_files_of_a_zarr_are_not_listed(base):
@@ -387,25 +401,25 @@ def test_scores_made_elsewhere_without_truth_or_student(tmp_path):
     make_logits(base, unscored=True)
     make_labels(base, base)
     measure(base, base, student=False, truth=False)
-    told = photo_audit(Run(base), "i00")
-    assert told["truth"] is None and told["sewn"] is None and told["patches"] == []
-    assert all(view["box"] is None for view in told["views"]) and len(told["views"]) == 4
-    assert photo_audit(Run(base), HELD_OUT)["views"] == [] and photo_audit(Run(base), HELD_OUT)["labels"] == {}
+    result = image_audit(Run(base), "i00")
+    assert result["truth"] is None and result["sewn"] is None and result["patches"] == []
+    assert all(view["box"] is None for view in result["views"]) and len(result["views"]) == 4
+    assert image_audit(Run(base), HELD_OUT)["views"] == [] and image_audit(Run(base), HELD_OUT)["labels"] == {}
     rows = summary(Run(base))["stages"]
     assert "refined" not in {row["stage"] for row in rows} and all(row["mAP"] is None for row in rows)
-    assert "zero_shot, test: 1 of 3 photos have no finite labels" in summary(Run(base))["warnings"]
+    assert "zero_shot, test: 1 of 3 images have no finite labels" in summary(Run(base))["warnings"]
     for options in ((), ("--image", "i00"), ("--image", HELD_OUT), ("--class", "bee"), ("--class", "bee", "--json")):
         assert call(base, *options).exit_code == 0
 
 
 def test_reference_students_stand_beside_the_method(base, other):
     for folder in (base, other):
-        told = photo_audit(Run(folder), HELD_OUT)
+        result = image_audit(Run(folder), HELD_OUT)
         scores = z_of(base / "references" / "zero_shot", "scores").sel(image=HELD_OUT)
-        for row in told["classes"]:
+        for row in result["classes"]:
             assert row["reference_zero_shot"]["logit"] == float(scores.sel({"class": row["class"]}))
             assert row["reference_zero_shot"] != row["student"]
-    assert "reference_zero_shot" not in photo_audit(Run(base), "i00")["labels"]
+    assert "reference_zero_shot" not in image_audit(Run(base), "i00")["labels"]
     assert ("reference_zero_shot", "test") in {(r["stage"], r["split"]) for r in summary(Run(base))["stages"]}
     assert Run(base).path("refined.zarr") == base / "refined.zarr"  # not the reference's
 
@@ -417,8 +431,8 @@ def test_reference_students_stand_beside_the_method(base, other):
     ("options", "made"),
     [
         ((), summary),
-        (("--image", "i00"), lambda run: photo_audit(run, "i00")),
-        (("--image", "i00", "--class", "bee", "--top", "1"), lambda run: photo_audit(run, "i00", "bee", 1)),
+        (("--image", "i00"), lambda run: image_audit(run, "i00")),
+        (("--image", "i00", "--class", "bee", "--top", "1"), lambda run: image_audit(run, "i00", "bee", 1)),
         (("--class", "bee"), lambda run: class_audit(run, "bee")),
     ],
 )
@@ -427,7 +441,7 @@ def test_json_says_the_same(base, options, made):
     assert json.loads(done.stdout) == json.loads(json.dumps(made(Run(base))))
 
 
-def test_the_story_of_a_photo_as_text(base):
+def test_the_story_of_a_image_as_text(base):
     text = call(base, "--image", "i00").stdout
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert "ant 1.00 (0.73) 2 1.08 (0.75) 0.98 (0.73) 1.00 (0.73) whole 2, 0" in lines
@@ -441,7 +455,7 @@ def test_the_other_tables_as_text(base, other):
     assert "from crops" in text and "against true labels that were read for measuring only" in text
     assert "read from other runs' folders" not in text and f"{base / 'fused.zarr'}" in call(other).stdout
     text = call(base, "--class", "bee", "--top", "1").stdout
-    assert "strongest not labelled" in text and "read for this audit only" in text
+    assert "strongest not labeled" in text and "read for this audit only" in text
 
 
 @pytest.mark.parametrize(
@@ -485,11 +499,11 @@ def test_plans_are_not_drawn_from_other_patches_than_were_pasted(base):
     assert isinstance(error, UserError) and "not the one that training pasted from" in str(error)
 
 
-def test_a_lost_artefact_is_warned_of(base):
+def test_a_lost_artifact_is_warned_of(base):
     folder = base / "refined.zarr"
     folder.rename(base / "elsewhere")
     try:
-        told = summary(Run(base))
+        result = summary(Run(base))
     finally:
         (base / "elsewhere").rename(folder)
-    assert told["warnings"][0].startswith("refined.zarr: a record names it and it is not there")
+    assert result["warnings"][0].startswith("refined.zarr: a record names it and it is not there")

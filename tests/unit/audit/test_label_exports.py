@@ -29,7 +29,7 @@ from cutsew.stages.labels_table import labels_table
 from cutsew.storage import predictions
 from cutsew.storage.label_table import names_in
 from cutsew.storage.manifest import read_manifest, write_manifest
-from cutsew.storage.predictions import Outcome
+from cutsew.storage.predictions import StagePredictions
 from cutsew.storage.result_tables import Thresholds, write_thresholds
 
 CLASSES = ("<b>&\"'", "../x/..", "new\nline;\\", ".cat", "train")
@@ -49,18 +49,18 @@ def run(tmp_path_factory):
     names = [f"{name}.png" for name in NAMES]
     files = make_run(folder, train=TRAIN, test=len(NAMES) - TRAIN, classes=CLASSES, names=names)
     images = read_manifest(files["images"])
-    photos = folder.parents[2] / "photos"
+    image_rows = folder.parents[2] / "images"
     for name, path in zip(names, images["path"], strict=True):
-        photos.mkdir(exist_ok=True)
-        shutil.move(path, photos / name)
-    write_manifest(files["images"], images.assign(path=[str(photos / name) for name in names]))
+        image_rows.mkdir(exist_ok=True)
+        shutil.move(path, image_rows / name)
+    write_manifest(files["images"], images.assign(path=[str(image_rows / name) for name in names]))
     zarrs = {name: files[name] for name in ("logits", "fused", "pseudo", "refined", "scores")}
     evaluate(files["images"], folder / "metrics.csv", settings=SETTINGS, **zarrs)
     rows = [(names[0], CLASSES[0], 1), (names[0], CLASSES[1], 0), (names[-1], CLASSES[2], 1)]
-    said = folder.parent / "audit.csv"
-    pd.DataFrame(rows, columns=["image", "class", "present"]).to_csv(said, index=False)
-    told = {"labels": {"overrides": str(said)}, "classes": list(CLASSES), "student": {"kind": "open_clip"}}
-    corrections(files["images"], said, folder / "corrections.parquet", told)
+    stated = folder.parent / "audit.csv"
+    pd.DataFrame(rows, columns=["image", "class", "present"]).to_csv(stated, index=False)
+    result = {"labels": {"overrides": str(stated)}, "classes": list(CLASSES), "student": {"kind": "open_clip"}}
+    corrections(files["images"], stated, folder / "corrections.parquet", result)
     return folder
 
 
@@ -75,40 +75,40 @@ def call(run, *arguments):
 
 def expected(run):
     """Each image's labels, a human's corrections applied."""
-    images, found = read_manifest(run / "images.parquet"), {}
+    images, result = read_manifest(run / "images.parquet"), {}
     for split, stage, zarr in (("train", "refined", "refined"), ("test", "student", "scores")):
         ids = images.loc[images["split"] == split, "id"].tolist()
-        p = sigmoid(Outcome(stage, run / f"{zarr}.zarr").read(ids))
+        p = sigmoid(StagePredictions(stage, run / f"{zarr}.zarr").read(ids))
         for name, row in zip(ids, p, strict=True):
             has = {c: bool(value >= 0.5) for c, value in zip(CLASSES, row, strict=True)} | SAID.get(name, {})
-            found[name] = {c for c, yes in has.items() if yes}
-    return found
+            result[name] = {c for c, yes in has.items() if yes}
+    return result
 
 
 def test_label_studio_tasks_have_predictions_and_an_interface(run, tmp_path):
     done = call(run, tmp_path / "tasks.json", "--format", "labelstudio", "--root", run.parents[2])
     assert done.exit_code == 0, done.output
     tasks = json.loads((tmp_path / "tasks.json").read_text())
-    found = {task["data"]["id"]: task for task in tasks}
-    wanted = expected(run)
-    assert set(found) == set(wanted) and len(tasks) == len(NAMES)
-    for name, task in found.items():
+    results = {task["data"]["id"]: task for task in tasks}
+    requested = expected(run)
+    assert set(results) == set(requested) and len(tasks) == len(NAMES)
+    for name, task in results.items():
         (prediction,) = task["predictions"]
         (result,) = prediction["result"]
-        assert set(result["value"]["choices"]) == wanted[name] and 0.5 <= prediction["score"] <= 1
+        assert set(result["value"]["choices"]) == requested[name] and 0.5 <= prediction["score"] <= 1
         assert task["data"]["by_human"] == SAID.get(name, {})
         where, _, place = task["data"]["image"].partition("?d=")
-        assert where == "/data/local-files/" and unquote(place) == f"photos/{name}"
+        assert where == "/data/local-files/" and unquote(place) == f"images/{name}"
         assert not set("\n#?<>\"' ") & set(place)
     interface = ET.parse(tmp_path / "tasks.xml").getroot()
     assert [choice.get("value") for choice in interface.iter("Choice")] == list(CLASSES)
     (choices,) = interface.iter("Choices")
     assert (choices.get("name"), choices.get("toName"), choices.get("choice")) == ("labels", "image", "multiple")
-    assert f"{sum(map(len, wanted.values()))} labels" in done.stdout
+    assert f"{sum(map(len, requested.values()))} labels" in done.stdout
 
 
 def test_label_studio_images_may_be_served_from_elsewhere(run, tmp_path):
-    call(run, tmp_path / "t.json", "--format", "labelstudio", "--root", run.parents[2] / "photos", "--url", "http://h/")
+    call(run, tmp_path / "t.json", "--format", "labelstudio", "--root", run.parents[2] / "images", "--url", "http://h/")
     addresses = [task["data"]["image"] for task in json.loads((tmp_path / "t.json").read_text())]
     assert {unquote(text.removeprefix("http://h/")) for text in addresses} == {f"{name}.png" for name in NAMES}
 
@@ -120,10 +120,10 @@ def test_cvat_tags_are_those_labels(run, tmp_path):
     assert [label.text for label in tree.iter("name")] == list(CLASSES)
     images = list(tree.iter("image"))
     assert [image.get("id") for image in images] == [str(i) for i in range(len(NAMES))]
-    found = {image.get("name"): {tag.get("label"): tag.get("source") for tag in image.iter("tag")} for image in images}
-    wanted = expected(run)
-    assert {name: set(tags) for name, tags in found.items()} == wanted
-    for name, tags in found.items():
+    result = {image.get("name"): {tag.get("label"): tag.get("source") for tag in image.iter("tag")} for image in images}
+    requested = expected(run)
+    assert {name: set(tags) for name, tags in result.items()} == requested
+    for name, tags in result.items():
         by_hand = {c for c, source in tags.items() if source == "manual"}
         assert by_hand == {c for c, present in SAID.get(name, {}).items() if present}
     assert (images[0].get("width"), images[0].get("height")) == ("60", "45")
@@ -140,7 +140,7 @@ def test_what_xml_cannot_hold_is_refused(run, tmp_path, monkeypatch):
 @pytest.mark.parametrize("way", ["link", "copy"])
 def test_a_hugging_face_folder_has_images_and_metadata(run, tmp_path, way):
     assert call(run, tmp_path / "hf", "--format", "huggingface", "--images", way).exit_code == 0
-    wanted, images = expected(run), read_manifest(run / "images.parquet").set_index("id")
+    requested, images = expected(run), read_manifest(run / "images.parquet").set_index("id")
     assert sorted(path.name for path in (tmp_path / "hf").iterdir()) == ["test", "train"]
     seen = {}
     for split in ("train", "test"):
@@ -154,7 +154,7 @@ def test_a_hugging_face_folder_has_images_and_metadata(run, tmp_path, way):
             assert images.loc[row["id"], "split"] == split and len(row["probabilities"]) == len(row["labels"])
             seen[row["id"]] = set(row["labels"])
             assert set(row["by_human"]) == set(SAID.get(row["id"], {}))
-    assert seen == wanted
+    assert seen == requested
 
 
 @pytest.mark.parametrize("way", ["link", "copy"])
@@ -165,31 +165,31 @@ def test_a_yolo_folder_has_each_image_below_each_of_its_classes(run, tmp_path, w
     with (tmp_path / "yolo" / "images.csv").open(newline="") as file:
         id_of = {row["file"]: row["id"] for row in csv.DictReader(file)}
     assert list(name_of.values()) == list(CLASSES)
-    found = {name: set() for name in id_of.values()}
+    result = {name: set() for name in id_of.values()}
     for split, home in (("train", "train"), ("test", "val")):
         for folder in (tmp_path / "yolo" / home).iterdir():
             for path in folder.iterdir():
                 assert path.is_symlink() == (way == "link") and path.stat().st_size > 0
-                found[id_of[path.name]].add(name_of[folder.name])
+                result[id_of[path.name]].add(name_of[folder.name])
                 assert (read_manifest(run / "images.parquet").set_index("id")["split"])[id_of[path.name]] == split
-    assert found == expected(run)
+    assert result == expected(run)
 
 
 def test_folder_names_stay_in_their_folder_and_differ():
     names = ["a/b", "a\\b", "..", ".", "", " ", "CON", "Cat", "cat", "x" * 400, "x" * 400 + "y", "\x00", "a/../../b"]
-    made = folder_names(names)
-    assert len({name.casefold() for name in made}) == len(names)
-    for name in made:
+    result = folder_names(names)
+    assert len({name.casefold() for name in result}) == len(names)
+    for name in result:
         assert name and len(name.encode()) < 255 and not set("/\\\0") & set(name) and not name.startswith(".")
 
 
 @pytest.mark.parametrize("form", ["huggingface", "yolo"])
 def test_a_folder_that_holds_something_is_left_alone(run, tmp_path, form):
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "photo.jpg").write_text("mine")
+    (tmp_path / "mine" / "image.jpg").write_text("mine")
     error = call(run, tmp_path / "mine", "--format", form).exception
     assert isinstance(error, UserError) and "is there already; name a new folder" in str(error)
-    assert (tmp_path / "mine" / "photo.jpg").read_text() == "mine"
+    assert (tmp_path / "mine" / "image.jpg").read_text() == "mine"
 
 
 @pytest.mark.parametrize("form", ["huggingface", "yolo"])
@@ -209,7 +209,7 @@ def test_only_the_images_of_a_list(run, tmp_path):
     (tmp_path / "next.csv").write_text("rank,id\n1,-rf.png\n2,a::b.png\n")
     done = call(run, tmp_path / "t.json", "--format", "labelstudio", "--only", tmp_path / "next.csv")
     tasks = json.loads((tmp_path / "t.json").read_text())
-    assert [task["data"]["id"] for task in tasks] == ["-rf.png", "a::b.png"] and "2 photos" in done.stdout
+    assert [task["data"]["id"] for task in tasks] == ["-rf.png", "a::b.png"] and "2 images" in done.stdout
 
 
 def test_the_table_is_written_for_other_stages_too(run, tmp_path):
@@ -221,15 +221,15 @@ def test_the_table_is_written_for_other_stages_too(run, tmp_path):
 
 
 def test_the_students_labels_are_decided_by_its_thresholds(run, tmp_path):
-    own = shutil.copytree(run, tmp_path / "results" / "tiny" / "default")
+    local_values = shutil.copytree(run, tmp_path / "results" / "tiny" / "default")
     by_class = [0.1, 0.3, 0.5, 0.7, 0.9]
-    found = Thresholds("count", {"fixed": [0.5] * 5, "count": by_class})
-    write_thresholds(own / "thresholds.csv", list(CLASSES), found, np.zeros((1, 5), np.float32), [0.1] * 5)
-    assert call(own, tmp_path / "l.csv", "--format", "csv", "--no-corrections").exit_code == 0
-    stages = [f"refined={own / 'refined.zarr'}", f"student={own / 'scores.zarr'}"]
-    given = {"settings": SETTINGS, "stage": stages, "thresholds": own / "thresholds.csv"}
-    labels_table(own / "images.parquet", own / "labels.csv", **given)
-    assert (tmp_path / "l.csv").read_bytes() == (own / "labels.csv").read_bytes()
+    result = Thresholds("count", {"fixed": [0.5] * 5, "count": by_class})
+    write_thresholds(local_values / "thresholds.csv", list(CLASSES), result, np.zeros((1, 5), np.float32), [0.1] * 5)
+    assert call(local_values, tmp_path / "l.csv", "--format", "csv", "--no-corrections").exit_code == 0
+    stages = [f"refined={local_values / 'refined.zarr'}", f"student={local_values / 'scores.zarr'}"]
+    given = {"settings": SETTINGS, "stage": stages, "thresholds": local_values / "thresholds.csv"}
+    labels_table(local_values / "images.parquet", local_values / "labels.csv", **given)
+    assert (tmp_path / "l.csv").read_bytes() == (local_values / "labels.csv").read_bytes()
     table = pd.read_csv(tmp_path / "l.csv", keep_default_na=False)
     for split, thresholds in (("train", [0.5] * 5), ("test", by_class)):
         rows = table[table["split"] == split]
@@ -281,10 +281,10 @@ print(json.dumps(rows))
 
 def test_datasets_loads_the_hugging_face_folder(run, tmp_path):
     call(run, tmp_path / "hf", "--format", "huggingface")
-    found = load(DATASETS, tmp_path / "hf", tmp_path / "cache")
-    rows = {name: set(names) for part in found.values() for name, (names, _) in part.items()}
-    assert rows == expected(run) and len(found["train"]) == TRAIN
-    assert all(size == [60, 45] for part in found.values() for _, size in part.values())
+    result = load(DATASETS, tmp_path / "hf", tmp_path / "cache")
+    rows = {name: set(names) for part in result.values() for name, (names, _) in part.items()}
+    assert rows == expected(run) and len(result["train"]) == TRAIN
+    assert all(size == [60, 45] for part in result.values() for _, size in part.values())
 
 
 LABEL_STUDIO = """
@@ -321,8 +321,8 @@ def annotated(tasks):
     """Annotate Label Studio's tasks as an export has it: each has its first class alone."""
     for number, task in enumerate(tasks, start=1):
         (result,) = task["predictions"][0]["result"]
-        made = {**result, "value": {"choices": [CLASSES[number % len(CLASSES)]]}}
-        task["annotations"] = [{"id": number, "result": [made], "was_cancelled": False, "completed_by": {"id": 1}}]
+        record = {**result, "value": {"choices": [CLASSES[number % len(CLASSES)]]}}
+        task["annotations"] = [{"id": number, "result": [record], "was_cancelled": False, "completed_by": {"id": 1}}]
         task["id"] = number
     return tasks
 
@@ -331,10 +331,10 @@ def test_what_is_annotated_in_label_studio_comes_back(run, tmp_path):
     call(run, tmp_path / "t.json", "--format", "labelstudio")
     tasks = annotated(json.loads((tmp_path / "t.json").read_text()))
     (tmp_path / "export.json").write_text(json.dumps(tasks))
-    found = corrections_of(tmp_path / "export.json", [f"{name}.png" for name in NAMES], CLASSES)
-    present = found[found["present"] == 1].groupby("image")["class"].agg(list).to_dict()
+    result = corrections_of(tmp_path / "export.json", [f"{name}.png" for name in NAMES], CLASSES)
+    present = result[result["present"] == 1].groupby("image")["class"].agg(list).to_dict()
     assert present == {task["data"]["id"]: [CLASSES[task["id"] % len(CLASSES)]] for task in tasks}
-    assert len(found) == len(NAMES) * len(CLASSES)
+    assert len(result) == len(NAMES) * len(CLASSES)
 
 
 def test_label_studios_converter_reads_the_export_that_is_read_here(run, tmp_path):
@@ -352,14 +352,14 @@ from pycocotools.coco import COCO
 coco = COCO(sys.argv[1])
 names = {c["id"]: c["name"] for c in coco.loadCats(coco.getCatIds())}
 found = {i: coco.loadAnns(coco.getAnnIds(imgIds=[i])) for i in coco.getImgIds()}
-print(json.dumps({coco.imgs[i]["photo"]: [names[a["category_id"]] for a in rows] for i, rows in found.items()}))
+print(json.dumps({coco.imgs[i]["image"]: [names[a["category_id"]] for a in rows] for i, rows in found.items()}))
 """
 
 
 def test_pycocotools_reads_the_annotations(run, tmp_path):
     call(run, tmp_path / "coco.json", "--format", "coco")
-    found = load(COCO, tmp_path / "coco.json")
-    assert {name: set(labels) for name, labels in found.items()} == expected(run)
+    result = load(COCO, tmp_path / "coco.json")
+    assert {name: set(labels) for name, labels in result.items()} == expected(run)
 
 
 DATUMARO = """
@@ -374,6 +374,6 @@ def test_datumaro_reads_the_cvat_tags(run, tmp_path):
     names = [f"{name}.png" for name in NAMES if "::" not in name]  # which Datumaro takes for a drive's letter
     pd.DataFrame({"id": names}).to_csv(tmp_path / "only.csv", index=False)
     call(run, tmp_path / "tags.xml", "--format", "cvat", "--only", tmp_path / "only.csv")
-    shutil.copytree(run.parents[2] / "photos", tmp_path / "images")
-    wanted = expected(run)
-    assert load(DATUMARO, tmp_path) == {name.removesuffix(".png"): sorted(wanted[name]) for name in names}
+    shutil.copytree(run.parents[2] / "images", tmp_path / "images")
+    requested = expected(run)
+    assert load(DATUMARO, tmp_path) == {name.removesuffix(".png"): sorted(requested[name]) for name in names}

@@ -37,86 +37,86 @@ def call(*arguments):
 
 
 def expected(folder, names):
-    """Probabilities of some photos from the Zarr of each one's last stage, by id."""
-    found = {}
+    """Probabilities of some images from the Zarr of each one's last stage, by id."""
+    result = {}
     for zarr in names:
         z = xarray.open_zarr(folder / f"{zarr}.zarr", consolidated=False)["z"]
         p = 1 / (1 + np.exp(-z.values.astype(np.float64)))
-        found |= dict(zip(z["image"].values.tolist(), p, strict=True))
-    return found
+        result |= dict(zip(z["image"].values.tolist(), p, strict=True))
+    return result
 
 
 def named(p, threshold=0.5):
     return [int(c) for c in np.argsort(-p) if p[c] >= threshold]
 
 
-def test_fiftyone_lists_several_labels_a_photo(base, tmp_path):
+def test_fiftyone_lists_several_labels_a_image(base, tmp_path):
     done = call(base, tmp_path / "labels.json", "--format", "fiftyone")
-    told = json.loads((tmp_path / "labels.json").read_text())
-    photos = read_manifest(base / "images.parquet").set_index("path")["id"]
-    wanted = expected(base, ["refined", "scores"])
-    assert told["classes"] == CLASSES and set(told["labels"]) == set(photos.index) and len(photos) == 14
-    for path, found in told["labels"].items():
-        p = wanted[photos[path]]
-        assert [label["label"] for label in found] == named(p)
-        assert [label["confidence"] for label in found] == pytest.approx([p[c] for c in named(p)], abs=1e-6)
-    count = sum(map(len, told["labels"].values()))
-    assert f"14 photos, {count} labels (train: refined, test: student)" in done.stdout and count > 5
+    reported = json.loads((tmp_path / "labels.json").read_text())
+    images = read_manifest(base / "images.parquet").set_index("path")["id"]
+    requested = expected(base, ["refined", "scores"])
+    assert reported["classes"] == CLASSES and set(reported["labels"]) == set(images.index) and len(images) == 14
+    for path, result in reported["labels"].items():
+        p = requested[images[path]]
+        assert [label["label"] for label in result] == named(p)
+        assert [label["confidence"] for label in result] == pytest.approx([p[c] for c in named(p)], abs=1e-6)
+    count = sum(map(len, reported["labels"].values()))
+    assert f"14 images, {count} labels (train: refined, test: student)" in done.stdout and count > 5
 
 
 def test_coco_holds_image_level_annotations(base, tmp_path):
     call(base, tmp_path / "coco.json", "--format", "coco", "--stage", "pseudo")
-    told = json.loads((tmp_path / "coco.json").read_text())
+    result = json.loads((tmp_path / "coco.json").read_text())
     images = read_manifest(base / "images.parquet")
     p_of = expected(base, ["pseudo"])
-    assert [image["id"] for image in told["images"]] == (
+    assert [image["id"] for image in result["images"]] == (
         images.sort_values("split", ascending=False)["row"] + 1
     ).tolist()
-    by_id = {image["id"]: image for image in told["images"]}
+    by_id = {image["id"]: image for image in result["images"]}
     for row in images.to_dict("records"):
         image = by_id[row["row"] + 1]
-        assert (image["photo"], image["width"], image["height"]) == (row["id"], row["width"], row["height"])
-        mine = [a for a in told["annotations"] if a["image_id"] == image["id"]]
-        assert [a["category_id"] - 1 for a in mine] == named(p_of[row["id"]])
-        for a in mine:
+        assert (image["image"], image["width"], image["height"]) == (row["id"], row["width"], row["height"])
+        own_values = [a for a in result["annotations"] if a["image_id"] == image["id"]]
+        assert [a["category_id"] - 1 for a in own_values] == named(p_of[row["id"]])
+        for a in own_values:
             assert a["bbox"] == [0, 0, row["width"], row["height"]] and a["area"] == row["width"] * row["height"]
             assert a["iscrowd"] == 0 and a["segmentation"] == []
             assert a["score"] == pytest.approx(p_of[row["id"]][a["category_id"] - 1], abs=1e-6)
-    assert [c["name"] for c in told["categories"]] == CLASSES and [c["id"] for c in told["categories"]] == [1, 2, 3]
-    assert [a["id"] for a in told["annotations"]] == list(range(1, len(told["annotations"]) + 1))
-    assert told["info"]["stages"] == {"train": "pseudo", "test": "pseudo"}
+    assert [c["name"] for c in result["categories"]] == CLASSES and [c["id"] for c in result["categories"]] == [1, 2, 3]
+    assert [a["id"] for a in result["annotations"]] == list(range(1, len(result["annotations"]) + 1))
+    assert result["info"]["stages"] == {"train": "pseudo", "test": "pseudo"}
 
 
 def test_cleanlab_gets_arrays_without_pickles(base, tmp_path):
     call(base, tmp_path / "l.npz", "--format", "cleanlab", "--stage", "fused", "--probabilities", "student")
-    with np.load(tmp_path / "l.npz", allow_pickle=False) as told:
+    with np.load(tmp_path / "l.npz", allow_pickle=False) as result:
         held_out = read_manifest(base / "images.parquet", split="test")["id"].tolist()
-        assert told["ids"].tolist() == held_out and told["classes"].tolist() == CLASSES
-        assert told["pred_probs"].dtype == np.float32 and told["pred_probs"].shape == (3, 3)
+        assert result["ids"].tolist() == held_out and result["classes"].tolist() == CLASSES
+        assert result["pred_probs"].dtype == np.float32 and result["pred_probs"].shape == (3, 3)
         scores = expected(base, ["scores"])
-        assert told["pred_probs"] == pytest.approx(np.stack([scores[name] for name in held_out]), abs=1e-6)
-        given = [part.tolist() for part in np.split(told["labels"], told["ends"][:-1])]
+        assert result["pred_probs"] == pytest.approx(np.stack([scores[name] for name in held_out]), abs=1e-6)
+        given = [part.tolist() for part in np.split(result["labels"], result["ends"][:-1])]
     fused = expected(base, ["fused"])
     assert given == [sorted(named(fused[name])) for name in held_out]
 
 
 def test_slices_join_to_the_whole(base, tmp_path):
     call(base, tmp_path / "l.npz", "--format", "cleanlab", "--threshold", "0.3", "--split", "train")
-    with np.load(tmp_path / "l.npz", allow_pickle=False) as told:
+    with np.load(tmp_path / "l.npz", allow_pickle=False) as result:
         p_of = expected(base, ["refined"])
-        assert told["pred_probs"] == pytest.approx(np.stack([p_of[name] for name in told["ids"]]), abs=1e-6)
-        given = [part.tolist() for part in np.split(told["labels"], told["ends"][:-1])]
-        assert given == [sorted(named(p_of[name], 0.3)) for name in told["ids"]] and len(given) == 11
+        assert result["pred_probs"] == pytest.approx(np.stack([p_of[name] for name in result["ids"]]), abs=1e-6)
+        given = [part.tolist() for part in np.split(result["labels"], result["ends"][:-1])]
+        assert given == [sorted(named(p_of[name], 0.3)) for name in result["ids"]] and len(given) == 11
 
 
-def test_photos_that_nobody_scored_are_left_out(tmp_path, caplog):
+def test_images_that_nobody_scored_are_left_out(tmp_path, caplog):
     base = make_world(tmp_path / "results" / "tiny" / "default")
     make_logits(base, unscored=True)
     make_labels(base, base)
     measure(base, base, student=False, truth=False)
     chosen = choose(Run(base), None, None)
-    assert chosen.stages == {"train": "pseudo", "test": "fused"} and chosen.left_out == 1
-    assert "i01" not in set(chosen.photos["id"]) and len(chosen.photos) == 13
+    assert chosen.stages == {"train": "pseudo", "test": "fused"} and chosen.num_excluded == 1
+    assert "i01" not in set(chosen.images["id"]) and len(chosen.images) == 13
     call(base, tmp_path / "l.json", "--format", "coco")
     assert "1 images without finite labels are excluded" in caplog.text
 
@@ -140,7 +140,7 @@ def test_what_cannot_be_written_is_refused_in_one_line(base, tmp_path, options, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_photos_without_files_are_not_for_fiftyone(base, tmp_path):
+def test_images_without_files_are_not_for_fiftyone(base, tmp_path):
     run = Run(base)
     run.images["path"] = ""
     chosen = choose(run, None, None)
@@ -170,7 +170,7 @@ def test_nothing_half_written_is_left(base, tmp_path, monkeypatch, form):
     assert [path.name for path in tmp_path.iterdir()] == [name] and tmp_path.joinpath(name).read_text() == "mine"
 
 
-# Corrections by a human. Of training photo i00 cat is set and bee crossed out; of held-out photo i01, ant and bee are.
+# Corrections by a human. Of training image i00 cat is set and bee crossed out; of held-out image i01, ant and bee are.
 
 
 @pytest.fixture(scope="module")
@@ -184,10 +184,10 @@ SAID = {"i00": {"cat": 1, "bee": 0}, "i01": {"ant": 1, "bee": 0}}
 
 
 def marked(said, p, threshold):
-    """Classes that a photo is to have and whether a human says so."""
-    found = {name: False for c, name in enumerate(CLASSES) if p[c] >= threshold}
-    found |= {name: True for name, present in said.items() if present}
-    return {name: by for name, by in found.items() if said.get(name) != 0}
+    """Classes that an image is to have and whether a human says so."""
+    result = {name: False for c, name in enumerate(CLASSES) if p[c] >= threshold}
+    result |= {name: True for name, present in said.items() if present}
+    return {name: by for name, by in result.items() if said.get(name) != 0}
 
 
 @pytest.mark.parametrize("stage", [None, "fused"])
@@ -196,58 +196,58 @@ def test_corrections_win_in_coco_and_are_marked(corrected, tmp_path, stage, thre
     options = ["--threshold", threshold, *(["--stage", stage] if stage else [])]
     done = call(corrected, tmp_path / "l.json", "--format", "coco", *options)
     assert done.stdout.rstrip().endswith("; 4 set or crossed out by a human")
-    told = json.loads((tmp_path / "l.json").read_text())
+    reported = json.loads((tmp_path / "l.json").read_text())
     p_of = expected(corrected, [stage] if stage else ["refined", "scores"])
-    for image in told["images"]:
-        name = image["photo"]
-        mine = [a for a in told["annotations"] if a["image_id"] == image["id"]]
-        found = {CLASSES[a["category_id"] - 1]: a.get("source") == "human" for a in mine}
-        assert found == marked(SAID.get(name, {}), p_of[name], threshold)
-        assert all(a["score"] == 1 for a in mine if "source" in a)
+    for image in reported["images"]:
+        name = image["image"]
+        own_values = [a for a in reported["annotations"] if a["image_id"] == image["id"]]
+        result = {CLASSES[a["category_id"] - 1]: a.get("source") == "human" for a in own_values}
+        assert result == marked(SAID.get(name, {}), p_of[name], threshold)
+        assert all(a["score"] == 1 for a in own_values if "source" in a)
         assert image.get("corrections") == SAID.get(name)
-    assert told["info"]["corrections"] == {"labels": 4, "by": ["Ada", "Bo"]}
+    assert reported["info"]["corrections"] == {"labels": 4, "by": ["Ada", "Bo"]}
 
 
 def test_corrections_win_in_fiftyone_and_are_marked(corrected, tmp_path):
     call(corrected, tmp_path / "l.json", "--format", "fiftyone", "--threshold", "0")
-    told = json.loads((tmp_path / "l.json").read_text())
-    photos = read_manifest(corrected / "images.parquet").set_index("path")["id"]
+    reported = json.loads((tmp_path / "l.json").read_text())
+    images = read_manifest(corrected / "images.parquet").set_index("path")["id"]
     p_of = expected(corrected, ["refined", "scores"])
-    for path, found in told["labels"].items():
-        by = {CLASSES[x["label"]]: x.get("attributes") == {"source": "human"} for x in found}
-        assert by == marked(SAID.get(photos[path], {}), p_of[photos[path]], 0)
-        assert all(x["confidence"] == 1 for x in found if "attributes" in x)
-    assert {photos[path]: said for path, said in told["corrections"].items()} == SAID
+    for path, result in reported["labels"].items():
+        by = {CLASSES[x["label"]]: x.get("attributes") == {"source": "human"} for x in result}
+        assert by == marked(SAID.get(images[path], {}), p_of[images[path]], 0)
+        assert all(x["confidence"] == 1 for x in result if "attributes" in x)
+    assert {images[path]: stated for path, stated in reported["corrections"].items()} == SAID
 
 
 def test_corrections_win_in_cleanlab_and_leave_the_models_probabilities(corrected, tmp_path):
     call(corrected, tmp_path / "l.npz", "--format", "cleanlab", "--threshold", "0")
     p_of = expected(corrected, ["refined", "scores"])
-    with np.load(tmp_path / "l.npz", allow_pickle=False) as told:
-        ids = told["ids"].tolist()
-        assert told["pred_probs"] == pytest.approx(np.stack([p_of[name] for name in ids]), abs=1e-6)
-        given = dict(zip(ids, np.split(told["labels"], told["ends"][:-1]), strict=True))
-        rows = [(ids[n], CLASSES[c], int(present)) for n, c, present in told["corrections"]]
-    assert sorted(rows) == sorted((name, c, present) for name, said in SAID.items() for c, present in said.items())
-    for name, found in given.items():
-        assert {CLASSES[c] for c in found} == set(marked(SAID.get(name, {}), p_of[name], 0))
+    with np.load(tmp_path / "l.npz", allow_pickle=False) as reported:
+        ids = reported["ids"].tolist()
+        assert reported["pred_probs"] == pytest.approx(np.stack([p_of[name] for name in ids]), abs=1e-6)
+        given = dict(zip(ids, np.split(reported["labels"], reported["ends"][:-1]), strict=True))
+        rows = [(ids[n], CLASSES[c], int(present)) for n, c, present in reported["corrections"]]
+    assert sorted(rows) == sorted((name, c, present) for name, stated in SAID.items() for c, present in stated.items())
+    for name, result in given.items():
+        assert {CLASSES[c] for c in result} == set(marked(SAID.get(name, {}), p_of[name], 0))
 
 
 def test_without_corrections_the_models_labels_are_given(corrected, base, tmp_path):
     done = call(corrected, tmp_path / "l.npz", "--format", "cleanlab", "--no-corrections")
     call(base, tmp_path / "other.npz", "--format", "cleanlab")
-    with np.load(tmp_path / "l.npz") as mine, np.load(tmp_path / "other.npz") as others:
-        assert all(np.array_equal(mine[name], others[name]) for name in ("labels", "ends", "corrections"))
-        assert mine["corrections"].shape == (0, 3) and "human" not in done.stdout
+    with np.load(tmp_path / "l.npz") as own_values, np.load(tmp_path / "other.npz") as others:
+        assert all(np.array_equal(own_values[name], others[name]) for name in ("labels", "ends", "corrections"))
+        assert own_values["corrections"].shape == (0, 3) and "human" not in done.stdout
 
 
-def test_only_the_corrections_of_the_photos_that_are_given_are_counted(corrected, tmp_path):
+def test_only_the_corrections_of_the_images_that_are_given_are_counted(corrected, tmp_path):
     done = call(corrected, tmp_path / "l.json", "--format", "fiftyone", "--split", "test")
     assert "; 2 set or crossed out by a human" in done.stdout
     assert len(json.loads((tmp_path / "l.json").read_text())["corrections"]) == 1
 
 
-def test_corrections_of_photos_that_are_left_out_are_told(tmp_path, caplog):
+def test_corrections_of_images_that_are_left_out_are_told(tmp_path, caplog):
     base = make_world(tmp_path / "results" / "tiny" / "default")
     make_logits(base, unscored=True)
     make_labels(base, base)
@@ -255,7 +255,7 @@ def test_corrections_of_photos_that_are_left_out_are_told(tmp_path, caplog):
     make_corrections(base, "i01,ant,1,Bo,", "i00,cat,1,Ada,")
     done = call(base, tmp_path / "l.json", "--format", "coco")
     count = len(json.loads((tmp_path / "l.json").read_text())["annotations"])
-    assert f"13 photos, {count} labels (" in done.stdout and count > 1
+    assert f"13 images, {count} labels (" in done.stdout and count > 1
     assert "1 corrections of those images are excluded with them" in caplog.text
 
 

@@ -21,8 +21,8 @@ from cutsew.stages.corrections import corrections
 from cutsew.stages.evaluate import evaluate
 from cutsew.storage import predictions
 from cutsew.storage.manifest import read_manifest
-from cutsew.storage.predictions import Outcome
-from cutsew.storage.zarr_layout import Spec
+from cutsew.storage.predictions import StagePredictions
+from cutsew.storage.zarr_layout import ArraySpec
 from cutsew.storage.zarr_writer import new_group
 
 
@@ -39,7 +39,7 @@ def measure(folder, files, **others):
 @pytest.fixture
 def run(tmp_path):
     folder = tmp_path / "results" / "tiny" / "default"
-    measure(folder, make_run(folder, photos=False))
+    measure(folder, make_run(folder, images=False))
     return folder
 
 
@@ -54,29 +54,31 @@ def scores_of(run, split):
     images = read_manifest(run / "images.parquet", split=split)["id"].tolist()
     last = ("refined", "refined") if split == "train" else ("student", "scores")
     zarrs = (("zero_shot", "logits"), ("fused", "fused"), last)
-    p = np.stack([sigmoid(Outcome(stage, run / f"{zarr}.zarr").read(images).astype(float)) for stage, zarr in zarrs])
+    p = np.stack(
+        [sigmoid(StagePredictions(stage, run / f"{zarr}.zarr").read(images).astype(float)) for stage, zarr in zarrs]
+    )
     doubt = np.minimum(p[-1], 1 - p[-1]) + p.max(axis=0) - p.min(axis=0)
     return dict(zip(images, doubt.sum(axis=1), strict=True))
 
 
 def test_the_highest_scores_are_listed_where_all_are_asked_for(run):
     chosen = queue(Run(run), 100)
-    wanted = scores_of(run, "train") | scores_of(run, "test")
-    assert chosen["id"].tolist() == sorted(wanted, key=wanted.get, reverse=True)
-    assert chosen["score"].tolist() == pytest.approx(sorted(wanted.values(), reverse=True))
+    expected = scores_of(run, "train") | scores_of(run, "test")
+    assert chosen["id"].tolist() == sorted(expected, key=expected.get, reverse=True)
+    assert chosen["score"].tolist() == pytest.approx(sorted(expected.values(), reverse=True))
     assert chosen["rank"].tolist() == list(range(1, 21))
     assert chosen["score"].to_numpy() == pytest.approx((chosen["uncertainty"] + chosen["disagreement"]).to_numpy())
 
 
 def test_of_alike_images_one_is_chosen(run):
     ids = read_manifest(run / "images.parquet")["id"].tolist()
-    wanted = scores_of(run, "train") | scores_of(run, "test")
-    pool = sorted(wanted, key=wanted.get, reverse=True)[:6]
+    expected = scores_of(run, "train") | scores_of(run, "test")
+    pool = sorted(expected, key=expected.get, reverse=True)[:6]
     features = np.zeros((20, 4), np.float16)
     for rank, name in enumerate(pool):
         features[ids.index(name)] = np.eye(4)[rank // 3]  # the first three alike, and the next three
-    arrays = {"global": Spec((20, 4), "float16", ("image", "embedding"), (20, 4))}
-    boxes = {"boxes": Spec((1, 20, 5), "float32", ("pass", "image", "edge"), (1, 20, 5))}
+    arrays = {"global": ArraySpec((20, 4), "float16", ("image", "embedding"), (20, 4))}
+    boxes = {"boxes": ArraySpec((1, 20, 5), "float32", ("pass", "image", "edge"), (1, 20, 5))}
     views = run / "views.zarr"
     with new_group(views, arrays | boxes, {"image": ids, "pass": [0]}) as group:
         group["global"][...] = features
@@ -92,7 +94,7 @@ def test_one_split_alone(run):
 
 def test_the_labels_shown_are_the_last_ones_and_doubtful_is_what_stages_dispute(run):
     row = queue(Run(run), 1, "train").iloc[0]
-    p = sigmoid(Outcome("refined", run / "refined.zarr").read([row["id"]]).astype(float))[0]
+    p = sigmoid(StagePredictions("refined", run / "refined.zarr").read([row["id"]]).astype(float))[0]
     assert row["labels"] == [name for name, value in zip(CLASSES, p, strict=True) if value >= 0.5]
     assert set(row["doubtful"]) <= set(CLASSES) and len(row["doubtful"]) == 3
 
@@ -111,16 +113,16 @@ def test_corrected_images_are_not_listed_again(run):
     first = queue(Run(run), 4)["id"].tolist()
     file = run.parent / "audit.csv"
     pd.DataFrame({"image": first, "class": "cat", "present": 1}).to_csv(file, index=False)
-    told = {"labels": {"overrides": str(file)}, "classes": list(CLASSES), "student": {"kind": "open_clip"}}
-    corrections(run / "images.parquet", file, run / "corrections.parquet", told)
+    result = {"labels": {"overrides": str(file)}, "classes": list(CLASSES), "student": {"kind": "open_clip"}}
+    corrections(run / "images.parquet", file, run / "corrections.parquet", result)
     assert not set(first) & set(queue(Run(run), 100)["id"])
 
 
 def test_images_that_nobody_scored_are_left_out(tmp_path):
     folder = tmp_path / "results" / "tiny" / "default"
-    files = make_run(folder, photos=False)
+    files = make_run(folder, images=False)
     ids = read_manifest(files["images"])["id"].tolist()
-    z = Outcome("fused", files["fused"]).read(ids)
+    z = StagePredictions("fused", files["fused"]).read(ids)
     z[-1] = np.nan
     write_zarr(folder / "fused.zarr", ids, CLASSES, z=z, winner=np.zeros(z.shape, np.int16))
     measure(folder, files)
@@ -135,14 +137,14 @@ def test_it_is_printed_as_text_csv_and_json(run):
     rows = list(csv.DictReader(io.StringIO(call(run, "-n", "4", "--format", "csv").stdout)))
     assert [row["id"] for row in rows] == chosen["id"].tolist()
     assert [row["doubtful"].split(";") for row in rows] == chosen["doubtful"].tolist()
-    told = json.loads(call(run, "-n", "4", "--format", "json").stdout)
-    assert [row["score"] for row in told] == chosen["score"].tolist()
-    assert [row["labels"] for row in told] == chosen["labels"].tolist()
+    result = json.loads(call(run, "-n", "4", "--format", "json").stdout)
+    assert [row["score"] for row in result] == chosen["score"].tolist()
+    assert [row["labels"] for row in result] == chosen["labels"].tolist()
 
 
 def test_what_is_not_there_is_refused_in_one_line(tmp_path):
     folder = tmp_path / "results" / "tiny" / "default"
-    files = make_run(folder, test=0, photos=False)
+    files = make_run(folder, test=0, images=False)
     zarrs = {name: files[name] for name in ("logits", "fused", "pseudo", "refined")}
     evaluate(files["images"], folder / "metrics.csv", settings=SETTINGS, **zarrs)
     error = call(folder, "--split", "test").exception

@@ -34,9 +34,9 @@ WRONG = [
     ({"classes": []}, "classes: names none; name at least one"),
     (
         {"classes": ["cat"], "correct": {"rule": "hard"}},
-        "correct.rule: hard would set the only class in every photo; set another rule",
+        "correct.rule: hard would set the only class in every image; set another rule",
     ),
-    (BASE | {"dataset": {"kind": "folder"}}, "dataset: kind folder needs `root`, the folder of the photos"),
+    (BASE | {"dataset": {"kind": "folder"}}, "dataset: kind folder needs `root`, the folder of the images"),
     (
         BASE | {"dataset": {"test": {"folder": "a", "fraction": 0.1}}},
         "dataset.test: name only one of folder, list and fraction",
@@ -62,7 +62,7 @@ WRONG = [
         "train.epochs: input should be a valid integer, unable to parse string as an integer, or 'auto', not 'many'",
     ),
     (
-        BASE | {"targets": {"count": -1}, "select": {"top_k": 0}},
+        BASE | {"targets": {"labels_per_image": -1}, "select": {"top_k": 0}},
         "select.top_k: input should be greater than or equal to 1, or 'auto', not 0 (and 1 more)",
     ),
     (
@@ -129,15 +129,15 @@ def test_error_lines(raw, line):
 
 
 def test_template_needs_the_class():
-    with pytest.raises(UserError, match=r"^prompts: template 'a photo' lacks \{class\}$"):
-        load(BASE | {"prompts": {"templates": ["a photo"]}})
+    with pytest.raises(UserError, match=r"^prompts: template 'an image' lacks \{class\}$"):
+        load(BASE | {"prompts": {"templates": ["an image"]}})
 
 
-def test_ids_have_no_photos():
+def test_ids_have_no_images():
     scores = {"kind": "scores", "scores": {"file": "scores.npz"}}
-    with pytest.raises(UserError, match=r"^dataset\.kind: ids has no photos, so set teacher\.kind: scores$"):
+    with pytest.raises(UserError, match=r"^dataset\.kind: ids has no images, so set teacher\.kind: scores$"):
         load(BASE | {"dataset": {"kind": "ids"}})
-    with pytest.raises(UserError, match=r"^dataset\.kind: ids has no photos, so set student\.kind: none$"):
+    with pytest.raises(UserError, match=r"^dataset\.kind: ids has no images, so set student\.kind: none$"):
         load(BASE | {"dataset": {"kind": "ids"}, "teacher": scores})
     assert (
         load(BASE | {"dataset": {"kind": "ids"}, "teacher": scores, "student": {"kind": "none"}}).teacher.kind
@@ -155,9 +155,9 @@ def test_null_as_the_command_line_gives_it(word):
     """Snakemake's `--config` reads the scalars of YAML as text."""
     teacher = {"open_clip": {"model": "local-dir:weights/own", "pretrained": word, "image_size": word}}
     raw = {"classes": ["cat", "dog"], "teacher": teacher, "labels": {"overrides": word}, "dataset": {"truth": word}}
-    config = load(raw | {"targets": {"count": word}})
+    config = load(raw | {"targets": {"labels_per_image": word}})
     assert config.teacher.open_clip.pretrained is None and config.teacher.open_clip.image_size is None
-    assert config.labels.overrides is None and config.dataset.truth is None and config.targets.count is None
+    assert config.labels.overrides is None and config.dataset.truth is None and config.targets.labels_per_image is None
     with pytest.raises(UserError, match=r"^student\.open_clip\.image_size: "):  # which cannot be null
         load(raw | {"student": {"open_clip": {"image_size": word}}})
 

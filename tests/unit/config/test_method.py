@@ -3,7 +3,7 @@
 import pytest
 
 from cutsew.config import load, override
-from cutsew.config.loading import fill_in
+from cutsew.config.loading import apply_preset
 from cutsew.config.method import METHODS
 from cutsew.errors import UserError
 from cutsew.pipeline.graph import STAGES
@@ -14,10 +14,10 @@ RELEASED_BASE = {**BASE, "method": "released"}
 
 
 def value(config, dotted):
-    found = config.model_dump()
+    result = config.model_dump()
     for part in dotted.split("."):
-        found = found[part]
-    return found
+        result = result[part]
+    return result
 
 
 ROWS = [(method, dotted) for method, rows in METHODS.items() for dotted in rows]
@@ -39,12 +39,12 @@ def test_what_the_user_sets_stays(method, dotted):
 
 def test_the_paper_is_left_as_it_is():
     for raw in (BASE, {**BASE, "method": "paper", "sew": {"q": 0.3}}):
-        assert fill_in(raw) == raw
+        assert apply_preset(raw) == raw
 
 
 def test_the_given_settings_are_not_changed():
     raw = {**RELEASED_BASE, "sew": {"q": 0.3}}
-    assert fill_in(raw)["sew"]["q"] == 0.3 and raw["sew"] == {"q": 0.3} and "cut" not in raw
+    assert apply_preset(raw)["sew"]["q"] == 0.3 and raw["sew"] == {"q": 0.3} and "cut" not in raw
 
 
 def test_runs_are_filled_in_too():
@@ -55,9 +55,9 @@ def test_runs_are_filled_in_too():
 
 def test_both_methods_can_be_run_side_by_side():
     plan = Plan({**BASE, "runs": {"released": {"method": "released"}}})
-    own = {stage for stage in STAGES if plan.owner("released", stage) == "released"}
+    local_values = {stage for stage in STAGES if plan.source_run("released", stage) == "released"}
     # every views.zarr has one M, so the released code's 30 passes are encoded apart
-    assert own == set(STAGES) - {
+    assert local_values == set(STAGES) - {
         *(
             "tiny_clip",
             "demo_world",
@@ -71,10 +71,10 @@ def test_both_methods_can_be_run_side_by_side():
     }
 
 
-def test_salient_photos_follow_the_labels_that_they_are_chosen_by():
+def test_salient_images_follow_the_labels_that_they_are_chosen_by():
     changes = {"select.labels": "pseudo"}
     plan = Plan({**BASE, "runs": {"a": changes, "b": {**changes, "correct.beta": 2}, "c": {"correct.beta": 2}}})
-    assert [plan.owner(run, "select") for run in plan.runs] == [DEFAULT, "a", "b", DEFAULT]
+    assert [plan.source_run(run, "select") for run in plan.runs] == [DEFAULT, "a", "b", DEFAULT]
 
 
 def test_params_hold_the_settings_of_the_selected_rule():
@@ -139,7 +139,7 @@ def test_the_number_of_imported_passes_is_not_that_of_the_crops():
 
 def test_another_layout_encodes_again():
     plan = Plan({**BASE, "runs": {"spread": {"cut.layout": "spread"}, "tiles": {"cut.layout": "tiles"}}})
-    assert plan.owner("spread", "encode") == "spread" and plan.owner("tiles", "encode") == "tiles"
+    assert plan.source_run("spread", "encode") == "spread" and plan.source_run("tiles", "encode") == "tiles"
 
 
 @pytest.mark.parametrize(
@@ -160,12 +160,12 @@ def test_another_layout_encodes_again():
 )
 def test_the_automatic_layout_is_what_the_tower_can_do(teacher, layout):
     raw = {**BASE, "teacher": teacher, "cut": {"layout": "auto"}}
-    found = Plan(raw).runs[DEFAULT].cut.model_dump(mode="json")
-    assert found["layout"] == layout
+    result = Plan(raw).runs[DEFAULT].cut.model_dump(mode="json")
+    assert result["layout"] == layout
     plan = Plan(
-        {**raw, "runs": {"same": {f"cut.{name}": value for name, value in found.items() if name != "passes_per_job"}}}
+        {**raw, "runs": {"same": {f"cut.{name}": value for name, value in result.items() if name != "passes_per_job"}}}
     )
-    assert plan.owner("same", "encode") == DEFAULT
+    assert plan.source_run("same", "encode") == DEFAULT
 
 
 def test_the_automatic_layout_of_a_model_from_the_hub_does_not_depend_on_the_cache(monkeypatch):

@@ -18,12 +18,12 @@ from tiny_models import checkpoint, model_folder, tokenizer
 from cutsew.config import named_models
 from cutsew.config.loading import load
 from cutsew.config.named_models import OPEN_CLIP_CONFIG as CONFIG
-from cutsew.config.networks import OpenClipStudent, OpenClipTeacher, Student, Teacher
+from cutsew.config.networks import OpenClipStudentConfig, OpenClipTeacherConfig, StudentConfig, TeacherConfig
 from cutsew.errors import UserError
 from cutsew.models import backbones, clip, teachers
 from cutsew.pipeline import sizing
 from cutsew.pipeline.plan import Plan
-from cutsew.pipeline.preflight import check_before_start
+from cutsew.pipeline.preflight import validate_inputs
 from cutsew.runtime.lazy_imports import import_torchvision
 
 import_torchvision()
@@ -35,18 +35,18 @@ TEXTS = ["a photo of a cat", "a photo of a dog"]
 
 
 def build(model, **settings):
-    section = OpenClipTeacher.model_validate({"model": model, "image_size": None, **settings})
-    return teachers.build(Teacher(kind="open_clip", open_clip=section), "cpu")
+    section = OpenClipTeacherConfig.model_validate({"model": model, "image_size": None, **settings})
+    return teachers.build(TeacherConfig(kind="open_clip", open_clip=section), "cpu")
 
 
 def config_of(tmp_path, model, section="teacher", **more):
-    photos = tmp_path / "photos"
-    photos.mkdir(exist_ok=True)
-    (photos / "a.jpg").write_bytes(b"")
+    images = tmp_path / "images"
+    images.mkdir(exist_ok=True)
+    (images / "a.jpg").write_bytes(b"")
     return load(
         {
             "classes": ["cat", "dog"],
-            "dataset": {"kind": "folder", "name": "x", "root": str(photos)},
+            "dataset": {"kind": "folder", "name": "x", "root": str(images)},
             "student": {"kind": "none"},
             "select": {"top_k": 1},
             section: {"kind": "open_clip", "open_clip": {"model": model, **more}},
@@ -88,7 +88,7 @@ def test_the_hubs_cache_is_what_its_folder_is(tmp_path, monkeypatch):
     assert build("hf-hub:somebody/model").weights_digest == build(folder).weights_digest
     config = config_of(tmp_path, "hf-hub:somebody/model")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    check_before_start(config)
+    validate_inputs(config)
     assert config.teacher.open_clip.model_dump()["pretrained"] is None
 
 
@@ -102,10 +102,10 @@ def test_no_network_is_asked(tmp_path):
     code = f"""
 from test_named_models import TEXTS, build
 from cutsew.models import backbones
-from cutsew.config.networks import Student
+from cutsew.config.networks import StudentConfig
 build({name!r}).embed_texts(TEXTS)
 named = {{"model": {name!r}, "image_size": 32}}
-backbones.build(Student.model_validate({{"kind": "open_clip", "open_clip": named}}), "cpu")
+backbones.build(StudentConfig.model_validate({{"kind": "open_clip", "open_clip": named}}), "cpu")
 """
     paths = os.pathsep.join([str(cut), str(Path(__file__).parent), str(Path(__file__).parents[2] / "support")])
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")} | {"PYTHONPATH": paths}
@@ -115,7 +115,7 @@ backbones.build(Student.model_validate({{"kind": "open_clip", "open_clip": named
 
 def test_a_student_of_a_folder_is_built_without_it(tmp_path):
     name, _ = model_folder(tmp_path / "m")
-    settings = Student(kind="open_clip", open_clip=OpenClipStudent(model=name, image_size=64))
+    settings = StudentConfig(kind="open_clip", open_clip=OpenClipStudentConfig(model=name, image_size=64))
     trained = backbones.build(settings, "cpu")
     described, state = trained.describe(), trained.tower.state_dict()
     shutil.rmtree(tmp_path / "m")
@@ -124,7 +124,7 @@ def test_a_student_of_a_folder_is_built_without_it(tmp_path):
     known = settings.model_copy(
         update={
             "open_clip": settings.open_clip.model_copy(
-                update={"preprocessing": settings.open_clip.preprocessing.model_validate(PHOTOS)}
+                update={"preprocessing": settings.open_clip.preprocessing.model_validate(IMAGES)}
             )
         }
     )
@@ -135,7 +135,7 @@ def test_a_student_of_a_folder_is_built_without_it(tmp_path):
     assert torch.equal(again(images), trained(images))
 
 
-PHOTOS = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "interpolation": "bilinear"}
+IMAGES = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "interpolation": "bilinear"}
 
 
 def test_the_tokenizer_next_to_a_checkpoint_is_taken(tmp_path, monkeypatch):
@@ -157,10 +157,10 @@ def test_the_tokenizer_next_to_a_checkpoint_is_taken(tmp_path, monkeypatch):
 def test_weights_come_with_the_name(tmp_path):
     name, _ = model_folder(tmp_path / "m")
     with pytest.raises(ValidationError, match="pretrained: local-dir:.* brings its weights; set pretrained: null"):
-        OpenClipTeacher(model=name, pretrained="openai")
-    with pytest.raises(ValidationError, match="pretrained: names no weights of RN50; give a tag or a local file"):
-        OpenClipTeacher(model="RN50", pretrained=None)
-    assert OpenClipTeacher(model=name).pretrained is None
+        OpenClipTeacherConfig(model=name, pretrained="openai")
+    with pytest.raises(ValidationError, match="pretrained: has no weights of RN50; give a tag or a local file"):
+        OpenClipTeacherConfig(model="RN50", pretrained=None)
+    assert OpenClipTeacherConfig(model=name).pretrained is None
     with pytest.raises(UserError, match=r"^teacher\.open_clip: pretrained: hf-hub:a/b brings its weights"):
         config_of(tmp_path, "hf-hub:a/b", pretrained="openai")
 
@@ -198,10 +198,10 @@ FAULTS = {
 def test_what_a_folder_lacks_is_told_before_the_first_job(tmp_path, fault):
     name, _ = model_folder(tmp_path / "m")
     config = config_of(tmp_path, name)
-    check_before_start(config)
+    validate_inputs(config)
     change, says = FAULTS[fault]
     change(tmp_path / "m")
-    for attempt in (lambda: check_before_start(config), lambda: build(name)):
+    for attempt in (lambda: validate_inputs(config), lambda: build(name)):
         with pytest.raises(UserError, match=MODEL + f".*{says}") as error:
             attempt()
         assert "\n" not in str(error.value)
@@ -210,25 +210,25 @@ def test_what_a_folder_lacks_is_told_before_the_first_job(tmp_path, fault):
 def test_transformers_is_asked_for_before_the_first_job(tmp_path, monkeypatch):
     name, _ = model_folder(tmp_path / "m")
     plain, _ = model_folder(tmp_path / "plain", own_tokenizer=False)
-    found = importlib.util.find_spec
+    result = importlib.util.find_spec
     monkeypatch.setattr(
-        named_models, "find_spec", lambda package: None if package == "transformers" else found(package)
+        named_models, "find_spec", lambda package: None if package == "transformers" else result(package)
     )
     says = MODEL + r".* needs the package transformers; run: pip install 'cutsew\[hub\]'$"
     with pytest.raises(UserError, match=says):
-        check_before_start(config_of(tmp_path, name))
+        validate_inputs(config_of(tmp_path, name))
     with pytest.raises(UserError, match=says):
         build(name)
     with pytest.raises(UserError, match=says):
-        check_before_start(config_of(tmp_path, "ViT-B-16-SigLIP", pretrained="webli"))
-    check_before_start(config_of(tmp_path, plain))
+        validate_inputs(config_of(tmp_path, "ViT-B-16-SigLIP", pretrained="webli"))
+    validate_inputs(config_of(tmp_path, plain))
     build(plain)
 
 
 def test_no_hub(tmp_path, monkeypatch):
     """Known before the first job where the environment says so, else told by the first job that needs it."""
     config = config_of(tmp_path, "hf-hub:somebody/model")
-    check_before_start(config)
+    validate_inputs(config)
 
     def fail(*_, **__):
         raise OSError("no route to host\nmore")
@@ -244,9 +244,9 @@ def test_no_hub(tmp_path, monkeypatch):
     with pytest.raises(
         UserError, match=MODEL + r".* not in the hub's cache, and HF_HUB_OFFLINE is set; .*offline\.yaml"
     ):
-        check_before_start(config)
+        validate_inputs(config)
     with pytest.raises(UserError, match=r"^teacher\.open_clip\.pretrained: openai of RN50 is not in the hub's cache"):
-        check_before_start(config_of(tmp_path, "RN50", pretrained="openai"))
+        validate_inputs(config_of(tmp_path, "RN50", pretrained="openai"))
 
 
 def test_a_tag_in_the_cache_needs_no_hub(tmp_path, monkeypatch):
@@ -255,7 +255,7 @@ def test_a_tag_in_the_cache_needs_no_hub(tmp_path, monkeypatch):
     snapshot.mkdir(parents=True)
     (snapshot / "open_clip_model.safetensors").write_bytes(b"")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    check_before_start(config_of(tmp_path, "RN50", pretrained="openai"))
+    validate_inputs(config_of(tmp_path, "RN50", pretrained="openai"))
 
 
 def test_a_tokenizer_of_another_model(tmp_path):
@@ -284,11 +284,11 @@ def test_no_code_of_a_model_is_run(tmp_path):
 
 def test_sizes_of_jobs(tmp_path):
     name, _ = model_folder(tmp_path / "m")
-    job = sizing.Job(photos=1000, passes=21, threads=1, gpu=False)
+    job = sizing.Job(images=1000, passes=21, threads=1, gpu=False)
     named = config_of(tmp_path, name)
     unknown = config_of(tmp_path, "hf-hub:somebody/unknown")
-    assert sizing.megabytes(named, "encode", job) < sizing.megabytes(unknown, "encode", job)
-    assert sizing.minutes(named, "encode", job) < sizing.minutes(unknown, "encode", job)
+    assert sizing.estimate_memory_mb(named, "encode", job) < sizing.estimate_memory_mb(unknown, "encode", job)
+    assert sizing.estimate_runtime_min(named, "encode", job) < sizing.estimate_runtime_min(unknown, "encode", job)
     for model, exact, weights in (("ViT-B-16", 35, 600), ("ViT-L-14", 162, 1720)):
         work, megabytes = sizing._described_work(open_clip.get_model_config(model), 224)
         assert work == pytest.approx(exact, rel=0.15)
@@ -304,7 +304,7 @@ def test_tagclip_of_a_named_resnet_is_refused(tmp_path):
     config = config_of(tmp_path, f"local-dir:{tmp_path / 'm'}")
     tagclip = config.model_copy(update={"score": config.score.model_copy(update={"rule": "tagclip"})})
     with pytest.raises(UserError, match="tagclip reads the patches"):
-        check_before_start(tagclip)
+        validate_inputs(tagclip)
 
 
 def test_tokenizers_are_found_where_they_lie(tmp_path):
@@ -315,7 +315,7 @@ def test_tokenizers_are_found_where_they_lie(tmp_path):
     assert named_models.tokenizer_folder("RN50", str(tmp_path / "w.pt")) == tmp_path
     plain = open_clip.get_model_config("RN50")
     assert named_models.localized(plain, tmp_path) == plain
-    assert clip.tokenizer(OpenClipTeacher(model="RN50"), "teacher.open_clip")(TEXTS).shape == (2, 77)
+    assert clip.tokenizer(OpenClipTeacherConfig(model="RN50"), "teacher.open_clip")(TEXTS).shape == (2, 77)
 
 
 def test_replaced_files_are_watched(tmp_path, monkeypatch):

@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 from cutsew.config import load, override
-from cutsew.config.dataset import KNOWN
+from cutsew.config.dataset import BENCHMARK_SPECS
 from cutsew.config.method import CUTSEW
 from cutsew.demo.scenes import CLASSES, SPOKEN
-from cutsew.pipeline.outputs import needed
+from cutsew.pipeline.outputs import required_stages
 
 CONFIG = Path(__file__).parents[3] / "config"
 
@@ -38,7 +38,7 @@ def test_the_demo_by_the_paper_differs_in_the_method_alone():
     demo = load(yaml.safe_load((CONFIG / "config.yaml").read_text()))
     paper = load(yaml.safe_load((CONFIG / "demo-paper.yaml").read_text()))
     assert (paper.method, paper.cut.layout, paper.cut.passes, paper.fuse.rule) == ("paper", "random", 20, "max")
-    assert (paper.correct.rule, paper.targets.count, paper.student.head) == ("sqrt", None, "adapter")
+    assert (paper.correct.rule, paper.targets.labels_per_image, paper.student.head) == ("sqrt", None, "adapter")
     assert (paper.select.top_k, paper.train.epochs, paper.train.schedule) == (20, 10, "cosine")
     changed = {name: getattr(demo, name) for name in ("method", "cut", "correct", "targets", "select", "train")}
     changed["student"] = paper.student.model_copy(update={"head": "linear"})
@@ -64,13 +64,13 @@ def test_a_benchmark_is_run_as_the_paper_says(name, pair):
     ] and student.image_size == teacher.image_size
     assert teacher.pretrained == student.pretrained == "openai"
     assert (config.dataset.name, config.dataset.benchmark) == (name + pair, name)
-    assert config.dataset.known() == KNOWN[name, "common" if name == "nuswide" else "paper"]
-    assert len(config.classes) == config.dataset.known().classes and not config.dataset.reduced
+    assert config.dataset.known() == BENCHMARK_SPECS[name, "common" if name == "nuswide" else "paper"]
+    assert len(config.classes) == config.dataset.known().classes and not config.dataset.allow_incomplete
     assert config.correct.beta == (1 if name.startswith("voc") else 2)
     assert (config.cut.passes, config.fuse.alpha, config.select.top_k) == (20, 0.1, 200)
     assert (config.sew.p, config.sew.q, config.train.epochs, config.train.batch_size) == (0.6, 0.6, 1, 16)
     assert config.prompts.templates == ["a photo of {class}"] and not config.prompts.names
-    assert ("download" in needed(config)) == (name != "nuswide")
+    assert ("download" in required_stages(config)) == (name != "nuswide")
     assert all(archive.digest for archive in config.dataset.download.archives)
 
 
@@ -109,14 +109,14 @@ def test_the_worked_example_of_the_guide_is_accepted():
 
 
 @pytest.mark.parametrize("name", ["folder", "offline"])
-def test_presets_for_own_photos_fit_small_folders(name):
+def test_presets_for_own_images_fit_small_folders(name):
     config = preset(name)
     assert (config.method, config.cut.layout, config.student.head) == ("cutsew", "auto", "linear")
-    assert config.select.top_k == config.targets.count == "auto"
+    assert config.select.top_k == config.targets.labels_per_image == "auto"
 
 
 def test_two_words_make_a_folder_run_without_a_model_hub():
     raw = yaml.safe_load((CONFIG / "folder.yaml").read_text())
-    own = load(override(raw, {"teacher.kind": "conse", "student.kind": "timm"}))
+    local_values = load(override(raw, {"teacher.kind": "conse", "student.kind": "timm"}))
     offline = preset("offline")
-    assert (own.teacher.conse, own.student.timm) == (offline.teacher.conse, offline.student.timm)
+    assert (local_values.teacher.conse, local_values.student.timm) == (offline.teacher.conse, offline.student.timm)

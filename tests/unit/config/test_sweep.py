@@ -9,23 +9,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cutsew.config import load, override
-from cutsew.config.dataset import Dataset
+from cutsew.config.dataset import DatasetConfig
 from cutsew.config.loading import check_run_name
-from cutsew.config.sweep import Sweep, add_runs, expand, read_sweep, run_name, short_name, sweep_files, variants_of
+from cutsew.config.sweep import (
+    SweepConfig,
+    add_runs,
+    expand,
+    read_sweep,
+    run_name,
+    short_name,
+    sweep_files,
+    variants_of,
+)
 from cutsew.errors import UserError
-from cutsew.pipeline.preflight import check_before_start
+from cutsew.pipeline.preflight import validate_inputs
 
 BASE = {"classes": ["cat", "dog", "bus"], "fuse": {"alpha": 0.1}}
 SWEEPS = Path(__file__).parents[3] / "config" / "sweeps"
 
 
 def sweep(**parts):
-    return Sweep(title="test", **parts)
+    return SweepConfig(title="test", **parts)
 
 
 def test_a_grid_over_seeds_holds_what_differs_alone():
-    made = expand(sweep(grid={"fuse.alpha": [0, 0.1, 0.5]}, seeds=[9, 10]), BASE)
-    assert made == {
+    result = expand(sweep(grid={"fuse.alpha": [0, 0.1, 0.5]}, seeds=[9, 10]), BASE)
+    assert result == {
         "alpha=0": {"fuse.alpha": 0},
         "alpha=0+seed=10": {"fuse.alpha": 0, "train.seed": 10},
         "default": {},
@@ -36,8 +45,8 @@ def test_a_grid_over_seeds_holds_what_differs_alone():
 
 
 def test_grids_are_multiplied_and_named_in_the_order_of_the_settings():
-    made = expand(sweep(grid={"sew.p": [0.1, 0.2], "fuse.alpha": [0.1, 0.2]}), BASE)
-    assert list(made) == ["p=0.1", "alpha=0.2+p=0.1", "p=0.2", "alpha=0.2+p=0.2"]
+    result = expand(sweep(grid={"sew.p": [0.1, 0.2], "fuse.alpha": [0.1, 0.2]}), BASE)
+    assert list(result) == ["p=0.1", "alpha=0.2+p=0.1", "p=0.2", "alpha=0.2+p=0.2"]
 
 
 def test_a_name_does_not_depend_on_the_sweep():
@@ -47,14 +56,16 @@ def test_a_name_does_not_depend_on_the_sweep():
 
 
 def test_lists_and_grids_together():
-    found = variants_of(sweep(variants={"full": {}, "plain": {"sew.enabled": False}}, grid={"sew.p": [0.6, 0.5]}), BASE)
-    assert [(v.run, v.label) for v in found] == [
+    result = variants_of(
+        sweep(variants={"full": {}, "plain": {"sew.enabled": False}}, grid={"sew.p": [0.6, 0.5]}), BASE
+    )
+    assert [(v.run, v.label) for v in result] == [
         ("default", "full+p=0.6"),
         ("p=0.5", "full+p=0.5"),
         ("enabled=false", "plain+p=0.6"),
         ("enabled=false+p=0.5", "plain+p=0.5"),
     ]
-    assert found[3].settings == {"sew.enabled": False, "sew.p": 0.5} and found[3].seed == 9
+    assert result[3].settings == {"sew.enabled": False, "sew.p": 0.5} and result[3].seed == 9
 
 
 def test_equal_settings_are_one_run():
@@ -65,13 +76,13 @@ def test_equal_settings_are_one_run():
 
 
 def test_seeds_of_runs_without_a_student_are_one():
-    made = expand(sweep(grid={"fuse.alpha": [0.5]}, seeds=[1, 2]), {**BASE, "student": {"kind": "none"}})
-    assert made == {"alpha=0.5": {"fuse.alpha": 0.5}}
+    result = expand(sweep(grid={"fuse.alpha": [0.5]}, seeds=[1, 2]), {**BASE, "student": {"kind": "none"}})
+    assert result == {"alpha=0.5": {"fuse.alpha": 0.5}}
 
 
 def test_a_setting_that_keeps_another_from_being_filled_in_stays():
-    (made,) = expand(sweep(variants={"x": {"train.labels": "fused", "train.epochs": 1}}), BASE).values()
-    assert made == {"train.labels": "fused"}
+    (result,) = expand(sweep(variants={"x": {"train.labels": "fused", "train.epochs": 1}}), BASE).values()
+    assert result == {"train.labels": "fused"}
 
 
 @pytest.mark.parametrize(
@@ -98,9 +109,9 @@ def test_texts_that_are_no_names_end_in_a_digest():
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=200), min_size=1, max_size=3))
 def test_every_name_is_a_folder_and_tells_its_texts_apart(texts):
     grid = {"prompts.templates": [[f"{text}{{class}}"] for text in texts]}
-    made = expand(sweep(grid=grid), BASE)
-    assert len(made) == len(set(texts))
-    for name in made:
+    result = expand(sweep(grid=grid), BASE)
+    assert len(result) == len(set(texts))
+    for name in result:
         check_run_name(name)
         assert len(name) <= 120
 
@@ -153,8 +164,8 @@ def test_an_absent_file_names_those_there_are(tmp_path):
 
 def test_runs_of_the_config_file_stay():
     raw = {**BASE, "runs": {"mine": {"fuse.alpha": 1}, "alpha=2": {"fuse": {"alpha": 2.0}}}}
-    made = add_runs(raw, expand(sweep(grid={"fuse.alpha": [0.1, 2]}), raw))
-    assert list(made["runs"]) == ["mine", "alpha=2"]
+    result = add_runs(raw, expand(sweep(grid={"fuse.alpha": [0.1, 2]}), raw))
+    assert list(result["runs"]) == ["mine", "alpha=2"]
     raw["runs"]["alpha=2"] = {"fuse.alpha": 3}
     with pytest.raises(UserError, match=r"its run alpha=2 is another than runs\.alpha=2"):
         add_runs(raw, {"alpha=2": {"fuse.alpha": 2}})
@@ -171,20 +182,20 @@ def test_shipped_sweeps_fit_the_demo(path):
 def test_shipped_sweeps_of_transformers_fit_theirs(path):
     raw = yaml.safe_load((SWEEPS.parent / "voc2007-vit.yaml").read_text())
     configs = [load(override(raw, changes)) for changes in expand(read_sweep(path), raw, str(path)).values()]
-    check_before_start(*(config.model_copy(update={"dataset": Dataset()}) for config in configs))
+    validate_inputs(*(config.model_copy(update={"dataset": DatasetConfig()}) for config in configs))
     assert sweep_files(f"vit/{path.stem}", SWEEPS) == [path] and path not in sweep_files("all", SWEEPS)
 
 
 @pytest.mark.parametrize("path", sorted(SWEEPS.glob("protocol/*.yaml")), ids=lambda path: path.stem)
-def test_sweeps_of_the_protocol_fit_the_demo_and_real_photos(path):
-    base = "offline.yaml" if path.stem == "layouts-photos" else "config.yaml"
+def test_sweeps_of_the_protocol_fit_the_demo_and_real_images(path):
+    base = "offline.yaml" if path.stem == "layouts-images" else "config.yaml"
     raw = {**yaml.safe_load((SWEEPS.parent / base).read_text()), "dataset": {}}
-    check_before_start(*(load(override(raw, changes)) for changes in expand(read_sweep(path), raw, str(path)).values()))
+    validate_inputs(*(load(override(raw, changes)) for changes in expand(read_sweep(path), raw, str(path)).values()))
     assert sweep_files(f"protocol/{path.stem}", SWEEPS) == [path] and path not in sweep_files("all", SWEEPS)
 
 
 def test_a_sweep_is_held_against_one_of_its_variants():
-    made = sweep(grid={"fuse.alpha": [0, 0.5]}, against="alpha=0.5")
-    assert len(variants_of(made, BASE)) == 2
-    with pytest.raises(UserError, match="^x: against: paper is none of the variants; there are alpha=0, alpha=0.5$"):
-        variants_of(made.model_copy(update={"against": "paper"}), BASE, "x")
+    result = sweep(grid={"fuse.alpha": [0, 0.5]}, against="alpha=0.5")
+    assert len(variants_of(result, BASE)) == 2
+    with pytest.raises(UserError, match="^x: against: paper is not one of the variants alpha=0, alpha=0.5$"):
+        variants_of(result.model_copy(update={"against": "paper"}), BASE, "x")

@@ -1,4 +1,4 @@
-"""Every file below a folder of photos is accounted for: manifest, skipped.csv, log and record."""
+"""Every file below a folder of images is accounted for: manifest, skipped.csv, log and record."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from cutsew.stages.manifest import manifest
 from cutsew.storage.manifest import read_manifest
 
 
-def photo(path, level=9, **options):
+def image(path, level=9, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (8, 6), (level, 0, 0)).save(path, **options)
     return path
@@ -25,21 +25,21 @@ def photo(path, level=9, **options):
 
 @pytest.fixture
 def messy(tmp_path):
-    """A folder as people have them: 7 photos (3 held out), 3 that cannot be read, 10 files of other kinds or hidden."""
-    root = tmp_path / "photos"
+    """A folder as people have them: 7 images (3 held out), 3 that cannot be read, 10 files of other kinds or hidden."""
+    root = tmp_path / "images"
     for level, name in enumerate(["a.jpg", "b.PNG", "c.bmp", "d.gif", "held/e.jpg", "held/f.tif", "held/g.webp"]):
-        photo(root / name, level)
+        image(root / name, level)
     (root / "cut.jpg").write_bytes((root / "a.jpg").read_bytes()[:200])
     (root / "zero.JPG").touch()
     (root / "gone.png").symlink_to("nowhere.png")
     for name in ("x.txt", "y.txt", "film.mov", "raw.NEF", "Thumbs.db", ".DS_Store", "._a.jpg"):
         (root / name).write_bytes(b"\0\1\2\3")
-    photo(root / "IMG_1", format="JPEG")
-    photo(root / "h.jpg.part", format="JPEG")
+    image(root / "IMG_1", format="JPEG")
+    image(root / "h.jpg.part", format="JPEG")
     os.mkfifo(root / "pipe.jpg")
-    photo(root / "@eaDir" / "a.jpg" / "SYNOPHOTO_THUMB_XL.jpg")
-    photo(root / ".git" / "z.jpg")
-    photo(root / "album.jpg" / "inside.png", 99)
+    image(root / "@eaDir" / "a.jpg" / "SYNOIMAGE_THUMB_XL.jpg")
+    image(root / ".git" / "z.jpg")
+    image(root / "album.jpg" / "inside.png", 99)
     (root / "again").symlink_to(root / "held")
     return root
 
@@ -105,7 +105,7 @@ def test_the_log_names_counts_reasons_and_ways_out(tmp_path, messy, caplog):
 
 def test_a_plain_folder_says_so(tmp_path, caplog):
     caplog.set_level("INFO")
-    root = photo(tmp_path / "photos" / "a.jpg").parent
+    root = image(tmp_path / "images" / "a.jpg").parent
     facts = make(tmp_path, root)[2]
     assert accounting.summary(facts) == "1 file: 1 training, 0 held out"
     assert facts["left"] == []
@@ -123,11 +123,11 @@ def test_the_report_shows_the_account(tmp_path, messy):
 
 def test_many_suffixes_are_counted_together_and_listed_one_by_one():
     left = [Leftover(f"/p/a.{i:04d}", "other", "of another kind") for i in range(1000)]
-    found = accounting.groups([], left)
-    assert len(found) == accounting.MOST_GROUPS + 1
-    assert sum(row["count"] for row in found) == 1000
+    result = accounting.groups([], left)
+    assert len(result) == accounting.MOST_GROUPS + 1
+    assert sum(row["count"] for row in result) == 1000
     assert len(accounting.rows([], left)) == 1000
-    (text,) = accounting.counts(found)
+    (text,) = accounting.counts(result)
     assert text.startswith("1,000 of other kinds (further suffixes 960, .0000 1")
     assert len(text) < 200
 
@@ -146,7 +146,7 @@ def test_pixel_counts_do_not_split_a_group():
 
 
 def test_names_that_are_not_text(tmp_path):
-    root = photo(tmp_path / "photos" / "a.jpg").parent
+    root = image(tmp_path / "images" / "a.jpg").parent
     (root / os.fsdecode(b"caf\xe9.txt")).touch()
     _, skipped, facts = make(tmp_path, root)
     assert skipped["path"].tolist() == [str(root / "caf\\udce9.txt")]
@@ -156,8 +156,8 @@ def test_names_that_are_not_text(tmp_path):
 @pytest.fixture
 def locked(tmp_path, monkeypatch):
     """A folder that cannot be listed, as it is for all but root."""
-    root = photo(tmp_path / "photos" / "a.jpg").parent
-    photo(root / "locked" / "b.jpg")
+    root = image(tmp_path / "images" / "a.jpg").parent
+    image(root / "locked" / "b.jpg")
     real = os.scandir
 
     def refuse(path):
@@ -178,23 +178,23 @@ def test_a_folder_that_cannot_be_listed_stops_or_is_accounted_for(tmp_path, lock
     assert accounting.summary(facts) == "1 file: 1 training, 0 held out, 1 folder not searched (locked)"
 
 
-def test_names_of_a_list_without_a_photo(tmp_path, messy):
+def test_names_of_a_list_without_a_image(tmp_path, messy):
     listed = tmp_path / "test.txt"
     listed.write_text("a.jpg\nnone/b.jpg\n")
     with pytest.raises(
-        UserError, match=r"names none/b\.jpg, not a photo below dataset\.root; correct the list, or set"
+        UserError, match=r"names none/b\.jpg, not an image below dataset\.root; correct the list, or set"
     ):
         make(tmp_path, messy, on_bad_image="stop", test={"list": str(listed)})
     table, skipped, facts = make(tmp_path, messy, test={"list": str(listed)})
     assert table.loc[table["split"] == "test", "id"].tolist() == ["a.jpg"]
-    reason = f"named in {listed} (dataset.test.list), but no such photo"
+    reason = f"named in {listed} (dataset.test.list), but no such image"
     assert skipped.set_index("path")["reason"][str(messy / "none/b.jpg")] == reason
-    assert "1 name of a list without a photo" in accounting.summary(facts)
+    assert "1 name of a list without an image" in accounting.summary(facts)
     assert f"1 .jpg file: {reason}; correct the list" in accounting.advice(facts)
 
 
 def test_heic_without_its_extra_is_named_with_it(tmp_path, monkeypatch):
-    root = photo(tmp_path / "photos" / "a.jpg").parent
+    root = image(tmp_path / "images" / "a.jpg").parent
     (root / "b.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99))
     monkeypatch.setattr(images, "reads_heif", lambda: False)
     with pytest.raises(
@@ -210,8 +210,8 @@ def test_heic_without_its_extra_is_named_with_it(tmp_path, monkeypatch):
 
 def test_system_folders_are_told_whatever_their_case(tmp_path):
     for name in ("@eaDir", "@EADIR", "$RECYCLE.BIN", "System Volume Information", "__MACOSX", "lost+found", "#recycle"):
-        photo(tmp_path / name / "a.jpg")
-    photo(tmp_path / "eaDir" / "a.jpg")
+        image(tmp_path / name / "a.jpg")
+    image(tmp_path / "eaDir" / "a.jpg")
     leftovers = []
-    assert folder.list_photos(tmp_path, leftovers) == ["eaDir/a.jpg"]
+    assert folder.list_images(tmp_path, leftovers) == ["eaDir/a.jpg"]
     assert {left.reason for left in leftovers} == {"system folder, not searched"}

@@ -1,4 +1,4 @@
-"""The benchmarks' layouts: which photos, which labels, and what the settings change about them."""
+"""The benchmarks' layouts: which images, which labels, and what the settings change about them."""
 
 import json
 import shutil
@@ -10,13 +10,13 @@ import pytest
 from benchmark_copies import NUS_CONCEPTS, VOC_CLASSES, make_coco, make_nus, make_voc
 
 from cutsew.config import load
-from cutsew.config.dataset import KNOWN
+from cutsew.config.dataset import BENCHMARK_SPECS
 from cutsew.data import coco, nus
 from cutsew.data.listing import list_images, listing_fingerprint, truth_fingerprint
 from cutsew.data.voc import read_annotation
 from cutsew.errors import UserError
 from cutsew.pipeline.plan import DEFAULT, Plan
-from cutsew.pipeline.preflight import check_before_start
+from cutsew.pipeline.preflight import validate_inputs
 from cutsew.stages.manifest import manifest
 from cutsew.stages.truth import truth
 from cutsew.storage.manifest import write_manifest
@@ -30,12 +30,12 @@ def settings_of(root, kind, classes=CLASSES, **dataset):
 
 
 def made(tmp_path, raw):
-    """Run the stages manifest and truth; return photos, labels and the two records."""
+    """Run the stages manifest and truth; return images, labels and the two records."""
     plan, out = Plan(raw), tmp_path / "out"
     manifest(out / "images.parquet", settings=plan.settings(DEFAULT, "manifest"))
     truth(out / "images.parquet", out / "truth.parquet", settings=plan.settings(DEFAULT, "truth"))
-    photos, labels = (pd.read_parquet(out / f"{name}.parquet") for name in ("images", "truth"))
-    return photos, labels.set_index("id"), json.loads((out / "images.json").read_text())["facts"]
+    images, labels = (pd.read_parquet(out / f"{name}.parquet") for name in ("images", "truth"))
+    return images, labels.set_index("id"), json.loads((out / "images.json").read_text())["facts"]
 
 
 @pytest.fixture
@@ -50,30 +50,30 @@ def nus_root(tmp_path):
     return tmp_path / "nus"
 
 
-@pytest.mark.parametrize(("unlabelled", "train", "test"), [("keep", 5, 4), ("drop", 4, 3)])
-def test_coco_photos_and_labels(tmp_path, coco_root, unlabelled, train, test):
-    photos, labels, facts = made(tmp_path, settings_of(coco_root, "coco", unlabelled=unlabelled))
+@pytest.mark.parametrize(("unannotated", "train", "test"), [("keep", 5, 4), ("drop", 4, 3)])
+def test_coco_images_and_labels(tmp_path, coco_root, unannotated, train, test):
+    images, labels, facts = made(tmp_path, settings_of(coco_root, "coco", unannotated=unannotated))
     assert (facts["train"], facts["test"], facts["dropped"]) == (train, test, 9 - train - test)
-    assert photos["id"][0] == "COCO_train2014_000000000100"
-    assert photos["path"][0] == str(coco_root / "train2014" / "COCO_train2014_000000000100.jpg")
-    # photo 100 + i shows class i of three, crowds too; the last of each list shows nothing
+    assert images["id"][0] == "COCO_train2014_000000000100"
+    assert images["path"][0] == str(coco_root / "train2014" / "COCO_train2014_000000000100.jpg")
+    # image 100 + i shows class i of three, crowds too; the last of each list shows nothing
     assert labels.loc["COCO_train2014_000000000100"].tolist() == [1, 0, 0]
     assert labels.loc["COCO_train2014_000000000103"].tolist() == [1, 0, 0]
     assert labels.loc["COCO_val2014_000000000201"].tolist() == [0, 1, 0]
-    if unlabelled == "keep":
+    if unannotated == "keep":
         assert labels.loc["COCO_val2014_000000000203"].tolist() == [0, 0, 0]
-    assert len(labels) == len(photos) == train + test
+    assert len(labels) == len(images) == train + test
 
 
-@pytest.mark.parametrize(("unlabelled", "train", "test"), [("keep", 4, 3), ("drop", 3, 2)])
-def test_nus_photos_and_labels(tmp_path, nus_root, unlabelled, train, test):
-    photos, labels, facts = made(tmp_path, settings_of(nus_root, "nus", unlabelled=unlabelled))
+@pytest.mark.parametrize(("unannotated", "train", "test"), [("keep", 4, 3), ("drop", 3, 2)])
+def test_nus_images_and_labels(tmp_path, nus_root, unannotated, train, test):
+    images, labels, facts = made(tmp_path, settings_of(nus_root, "nus", unannotated=unannotated))
     assert (facts["train"], facts["test"], facts["dropped"]) == (train, test, 7 - train - test)
-    assert photos["id"][0] == "actor/0000_2124494179.jpg"
-    assert photos["path"][0] == str(nus_root / "Flickr" / "actor" / "0000_2124494179.jpg")
+    assert images["id"][0] == "actor/0000_2124494179.jpg"
+    assert images["path"][0] == str(nus_root / "Flickr" / "actor" / "0000_2124494179.jpg")
     assert labels.loc["actor/0002_2124494181.jpg"].tolist() == [0, 0, 1]
     assert labels.loc["actor/0051_2124494230.jpg"].tolist() == [0, 1, 0]
-    assert len(labels) == len(photos) == train + test
+    assert len(labels) == len(images) == train + test
 
 
 @pytest.mark.parametrize(
@@ -87,18 +87,18 @@ def test_nus_photos_and_labels(tmp_path, nus_root, unlabelled, train, test):
         "{tag}/{plain}",
     ],
 )
-def test_nus_copies_keep_photos_in_many_ways(nus_root, place):
+def test_nus_copies_keep_images_in_many_ways(nus_root, place):
     names = nus.read_list(nus_root, "TrainImagelist", "dataset.nus.train")
     shutil.move(nus_root / "Flickr", nus_root / "release")
-    wanted = []
+    expected = []
     for name in names:
         tag, plain = name.split("/")
-        wanted.append(nus_root / place.format(tag=tag, plain=plain, number=plain.split("_")[1]))
-        wanted[-1].parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(nus_root / "release" / name, wanted[-1])
-    assert nus.photo_paths(nus_root, names) == list(map(str, wanted))
-    wanted[0].unlink()  # a copy that lacks photos is told by those that it has
-    assert nus.photo_paths(nus_root, names) == list(map(str, wanted))
+        expected.append(nus_root / place.format(tag=tag, plain=plain, number=plain.split("_")[1]))
+        expected[-1].parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(nus_root / "release" / name, expected[-1])
+    assert nus.image_paths(nus_root, names) == list(map(str, expected))
+    expected[0].unlink()  # a copy that lacks images is told by those that it has
+    assert nus.image_paths(nus_root, names) == list(map(str, expected))
 
 
 def test_nus_files_may_lie_in_the_root(tmp_path, nus_root):
@@ -121,35 +121,35 @@ def test_the_damaged_line_of_nus_is_not_counted(tmp_path, nus_root):
 def test_nus_labels_that_do_not_fit_their_list(nus_root):
     path = nus_root / "Groundtruth" / "AllLabels" / "Labels_cat.txt"
     path.write_text("1\n0\n")
-    with pytest.raises(UserError, match=r"Labels_cat\.txt has 2 entries for 7 photos"):
+    with pytest.raises(UserError, match=r"Labels_cat\.txt has 2 entries for 7 images"):
         nus.read_labels(nus_root)
     path.unlink()
-    with pytest.raises(UserError, match=r"Labels_cat\.txt does not exist; run cutsew check"):
+    with pytest.raises(UserError, match=r"Labels_cat\.txt does not exist; run cutsew check_dataset"):
         nus.read_labels(nus_root)
 
 
-def test_nus_photos_nowhere(nus_root):
+def test_nus_images_nowhere(nus_root):
     shutil.rmtree(nus_root / "Flickr")
-    with pytest.raises(UserError, match=r"no listed photo is found below .*Flickr/<tag>"):
+    with pytest.raises(UserError, match=r"no listed image is found below .*Flickr/<tag>"):
         list_images(load(settings_of(nus_root, "nus")).dataset)
 
 
 def test_a_list_of_ones_own_has_the_labels_of_the_release(tmp_path, nus_root):
-    own = tmp_path / "own.txt"
-    own.write_text("actor/0002_2124494181.jpg\n./actor/0050_2124494229.jpg\n")
-    photos, labels, _ = made(tmp_path, settings_of(nus_root, "nus", nus={"train": str(own), "test": None}))
-    assert photos["split"].tolist() == ["train", "train"]
+    local_values = tmp_path / "own.txt"
+    local_values.write_text("actor/0002_2124494181.jpg\n./actor/0050_2124494229.jpg\n")
+    images, labels, _ = made(tmp_path, settings_of(nus_root, "nus", nus={"train": str(local_values), "test": None}))
+    assert images["split"].tolist() == ["train", "train"]
     assert labels.to_numpy().tolist() == [[0, 0, 1], [1, 0, 0]]
-    own.write_text("actor/9999_1.jpg\n")
+    local_values.write_text("actor/9999_1.jpg\n")
     with pytest.raises(UserError, match="9999_1.jpg is on a list, but none that comes with labels"):
-        nus.read_labels(nus_root).any(nus.read_list(nus_root, str(own), "dataset.nus.train"))
+        nus.read_labels(nus_root).any(nus.read_list(nus_root, str(local_values), "dataset.nus.train"))
 
 
-def test_coco_photos_below_images(coco_root):
+def test_coco_images_below_images(coco_root):
     (coco_root / "images").mkdir()
     for name in ("train2014", "val2014"):
         shutil.move(coco_root / name, coco_root / "images" / name)
-    names, paths, _ = coco.list_photos(coco_root, "train2014", "dataset.coco.train", drop=False)
+    names, paths, _ = coco.list_images(coco_root, "train2014", "dataset.coco.train", drop=False)
     assert paths == [str(coco_root / "images" / "train2014" / f"{name}.jpg") for name in names]
 
 
@@ -164,20 +164,26 @@ def instances(**parts):
         ("", "not an instances JSON"),
         ('{"images": [', "not an instances JSON"),
         ('{"images": [1]}', "not an instances JSON"),
-        ("[]", "names no photo"),
+        ("[]", "names no image"),
         (instances(images=[{"id": 1, "file_name": "../../etc/passwd"}]), "no file name below its folder"),
         (instances(images=[{"id": 1, "file_name": "a\\..\\b.jpg"}]), "no file name below its folder"),
         (instances(images=[{"id": 1}]), "no file name below its folder"),
         (instances(categories=[{"id": 1}]), "category 1 has no id or no name"),
         (instances(categories=[{"id": 1, "name": "x"}, {"id": 1, "name": "y"}]), "category 1 is 'x' and 'y'"),
-        (instances(annotations=[{"id": 5, "image_id": 2, "category_id": 1}]), "annotation 5 is of a photo or category"),
-        (instances(annotations=[{"id": 5, "image_id": 1, "category_id": 2}]), "annotation 5 is of a photo or category"),
+        (
+            instances(annotations=[{"id": 5, "image_id": 2, "category_id": 1}]),
+            "annotation 5 is of an image or category",
+        ),
+        (
+            instances(annotations=[{"id": 5, "image_id": 1, "category_id": 2}]),
+            "annotation 5 is of an image or category",
+        ),
     ],
 )
 def test_damaged_instances(coco_root, text, message):
     coco.instances_path(coco_root, "train2014").write_text(text)
     with pytest.raises(UserError, match=message) as caught:
-        coco.list_photos(coco_root, "train2014", "dataset.coco.train", drop=False)
+        coco.list_images(coco_root, "train2014", "dataset.coco.train", drop=False)
         coco.read_instances(coco_root, "train2014", "dataset.coco.train")
     assert "\n" not in str(caught.value)
 
@@ -195,7 +201,7 @@ def test_a_category_or_concept_that_there_is_not(tmp_path, coco_root, nus_root, 
             made(tmp_path, settings_of(root, kind, classes=["griffin", "unicorn"]))
 
 
-def test_a_class_without_photos_is_no_slip(tmp_path, coco_root):
+def test_a_class_without_images_is_no_slip(tmp_path, coco_root):
     path = coco.instances_path(coco_root, "train2014")
     whole = json.loads(path.read_text())
     path.write_text(json.dumps(whole | {"annotations": whole["annotations"][:1]}))
@@ -219,18 +225,18 @@ VOC_LISTS = {"train": ["a", "b"], "val": ["c"], "trainval": ["a", "b", "c"], "te
 def test_the_protocol_of_voc_2007_chooses_the_lists(tmp_path, protocol, train, test):
     make_voc(tmp_path / "voc", VOC_LISTS, VOC_CLASSES.split())
     raw = settings_of(
-        tmp_path / "voc", "voc", VOC_CLASSES.split(), benchmark="voc2007", protocol=protocol, reduced=True
+        tmp_path / "voc", "voc", VOC_CLASSES.split(), benchmark="voc2007", protocol=protocol, allow_incomplete=True
     )
-    photos, _, _ = made(tmp_path, raw)
-    split = photos.groupby("split")["id"].sum()
+    images, _, _ = made(tmp_path, raw)
+    split = images.groupby("split")["id"].sum()
     assert (split["train"], split["test"]) == (train, test)
 
 
 @pytest.mark.parametrize(
     ("protocol", "said"),
     [
-        ("paper", "lists 2 photos to label and 1 held-out ones, where protocol paper has 2501 and 2510"),
-        ("common", "lists 3 photos to label and 2 held-out ones, where protocol common has 5011 and 4952"),
+        ("paper", "lists 2 images to label and 1 held-out ones, where protocol paper has 2501 and 2510"),
+        ("common", "lists 3 images to label and 2 held-out ones, where protocol common has 5011 and 4952"),
     ],
 )
 def test_a_copy_that_is_not_whole(tmp_path, protocol, said):
@@ -238,12 +244,12 @@ def test_a_copy_that_is_not_whole(tmp_path, protocol, said):
     raw = settings_of(tmp_path / "voc", "voc", VOC_CLASSES.split(), benchmark="voc2007", protocol=protocol)
     with pytest.raises(UserError, match=said):
         list_images(load(raw).dataset)
-    with pytest.raises(UserError, match=f"{said}.* set dataset.reduced: true"):
-        check_before_start(load(raw | {"student": {"kind": "none"}}))
+    with pytest.raises(UserError, match=f"{said}.* set dataset.allow_incomplete: true"):
+        validate_inputs(load(raw | {"student": {"kind": "none"}}))
 
 
 @pytest.mark.parametrize(
-    ("benchmark", "unlabelled", "train", "test"),
+    ("benchmark", "unannotated", "train", "test"),
     [
         ("voc2012", "keep", 5717, 5823),
         ("voc2007", "keep", 2501, 2510),
@@ -251,27 +257,27 @@ def test_a_copy_that_is_not_whole(tmp_path, protocol, said):
         ("coco2014", "keep", 82783, 40504),
     ],
 )
-def test_the_counts_that_are_asserted(monkeypatch, benchmark, unlabelled, train, test):
+def test_the_counts_that_are_asserted(monkeypatch, benchmark, unannotated, train, test):
     from cutsew.data import layouts
 
-    kind = KNOWN[benchmark, "paper"].kind
+    kind = BENCHMARK_SPECS[benchmark, "paper"].kind
     dataset = load(
         settings_of(
-            "x", kind, map(str, range(80 if kind == "coco" else 20)), benchmark=benchmark, unlabelled=unlabelled
+            "x", kind, map(str, range(80 if kind == "coco" else 20)), benchmark=benchmark, unannotated=unannotated
         )
     ).dataset
     layouts.refuse_incomplete(dataset, {"train": train, "test": test})
     for short in ({"train": train - 1, "test": test}, {"train": train, "test": test + 1}):
         with pytest.raises(UserError, match=f"has {train} and {test}"):
             layouts.refuse_incomplete(dataset, short)
-        layouts.refuse_incomplete(dataset.model_copy(update={"reduced": True}), short)
+        layouts.refuse_incomplete(dataset.model_copy(update={"allow_incomplete": True}), short)
 
 
 def test_coco_drops_as_published_unless_told_otherwise():
     of = {"kind": "coco", "root": "x", "benchmark": "coco2014"}
     raw = {"classes": [str(i) for i in range(80)], "dataset": of}
-    assert load(raw).dataset.unlabelled == "drop"
-    assert load({**raw, "dataset": {**of, "unlabelled": "keep"}}).dataset.unlabelled == "keep"
+    assert load(raw).dataset.unannotated == "drop"
+    assert load({**raw, "dataset": {**of, "unannotated": "keep"}}).dataset.unannotated == "keep"
 
 
 @pytest.mark.parametrize(
@@ -286,7 +292,7 @@ def test_coco_drops_as_published_unless_told_otherwise():
             {"kind": "voc", "benchmark": "voc2012", "voc": {"train": "trainval"}},
             "reads the lists train and val, not trainval",
         ),
-        ({"kind": "voc", "unlabelled": "drop"}, "unlabelled: drop is for the kinds coco and nus, not voc"),
+        ({"kind": "voc", "unannotated": "drop"}, "unannotated: drop is for the kinds coco and nus, not voc"),
         ({"kind": "nus", "benchmark": "nuswide"}, "reads lists that are no part of its release; name them"),
         ({"kind": "nus", "benchmark": "nuswide", "protocol": "common"}, "classes: 3 of the 81 of nuswide"),
         ({"kind": "coco", "benchmark": "coco2014"}, "classes: 3 of the 80 of coco2014"),
@@ -303,8 +309,8 @@ def test_fingerprints_notice_edits(request, kind):
     config = load(settings_of(root, kind))
     before = listing_fingerprint(config), truth_fingerprint(config)
     assert (listing_fingerprint(config), truth_fingerprint(config)) == before
-    photo = next(root.rglob("*.jpg"))
-    photo.write_bytes(photo.read_bytes() + b" ")
+    image = next(root.rglob("*.jpg"))
+    image.write_bytes(image.read_bytes() + b" ")
     assert listing_fingerprint(config) != before[0] and truth_fingerprint(config) == before[1]
     labels = next(root.rglob("instances_train2014.json" if kind == "coco" else "AllLabels/*.txt"))
     labels.write_text(labels.read_text() + "\n")
@@ -312,16 +318,16 @@ def test_fingerprints_notice_edits(request, kind):
 
 
 def test_concepts_and_classes_are_as_many_as_published():
-    assert len(set(NUS_CONCEPTS.split())) == KNOWN["nuswide", "common"].classes
-    assert len(set(VOC_CLASSES.split())) == KNOWN["voc2007", "paper"].classes
+    assert len(set(NUS_CONCEPTS.split())) == BENCHMARK_SPECS["nuswide", "common"].classes
+    assert len(set(VOC_CLASSES.split())) == BENCHMARK_SPECS["voc2007", "paper"].classes
 
 
 @pytest.mark.shared
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/voc-real")
-def test_real_photos_have_the_labels_of_their_annotations(tmp_path):
-    photos = list_images(load(settings_of(REAL, "voc", VOC_CLASSES.split())).dataset)
-    assert photos["split"].value_counts().to_dict() == {"train": 648, "test": 264}
-    write_manifest(tmp_path / "images.parquet", photos.assign(width=1, height=1, bytes=1, digest="0", shard=0))
+def test_real_images_have_the_labels_of_their_annotations(tmp_path):
+    images = list_images(load(settings_of(REAL, "voc", VOC_CLASSES.split())).dataset)
+    assert images["split"].value_counts().to_dict() == {"train": 648, "test": 264}
+    write_manifest(tmp_path / "images.parquet", images.assign(width=1, height=1, bytes=1, digest="0", shard=0))
     out = tmp_path / "truth.parquet"
     raw = Plan(settings_of(REAL, "voc", VOC_CLASSES.split())).settings(DEFAULT, "truth")
     truth(tmp_path / "images.parquet", out, settings=raw)

@@ -10,7 +10,7 @@ import pytest
 from cutsew.config.schema import Config
 from cutsew.data.corrections_csv import corrections_of, read_overrides, split_of_corrections
 from cutsew.errors import UserError
-from cutsew.pipeline.preflight import check_before_start
+from cutsew.pipeline.preflight import validate_inputs
 from cutsew.storage.manifest import write_manifest
 
 CLASSES = ["cat", "dog;big", "cafe\u0301"]
@@ -40,9 +40,9 @@ def test_what_was_changed_in_the_table_comes_back(tmp_path):
         row(IDS[1], "", "cat;cafe\u0301"),  # crossed out, both
         row(IDS[2], "caf\u00e9", "cafe\u0301"),  # the same, typed elsewhere
     )
-    found = corrections_of(path, IDS, CLASSES)
-    assert said(found) == {(IDS[0], "dog;big"): 1, (IDS[1], "cat"): 0, (IDS[1], CLASSES[2]): 0}
-    assert found["line"].tolist() == [2, 3, 3] and found["present"].dtype == "int8"
+    result = corrections_of(path, IDS, CLASSES)
+    assert said(result) == {(IDS[0], "dog;big"): 1, (IDS[1], "cat"): 0, (IDS[1], CLASSES[2]): 0}
+    assert result["line"].tolist() == [2, 3, 3] and result["present"].dtype == "int8"
 
 
 def test_what_a_human_said_before_is_kept(tmp_path):
@@ -81,8 +81,8 @@ def task(name, *annotations, by_human=None):
 
 def annotation(*names, at="2026-01-01T00:00:00Z", **others):
     result = [{"from_name": "labels", "to_name": "image", "type": "choices", "value": {"choices": list(names)}}]
-    made = {"id": 1, "result": result if names else [], "was_cancelled": False, "updated_at": at}
-    return made | {"completed_by": {"id": 1, "email": "ada@example.org"}} | others
+    record = {"id": 1, "result": result if names else [], "was_cancelled": False, "updated_at": at}
+    return record | {"completed_by": {"id": 1, "email": "ada@example.org"}} | others
 
 
 def export(tmp_path, *tasks):
@@ -93,22 +93,22 @@ def export(tmp_path, *tasks):
 
 def test_an_annotated_task_decides_all_classes(tmp_path):
     path = export(tmp_path, task(IDS[0], annotation("dog;big")), task(IDS[1], annotation()), task(IDS[2]))
-    found = corrections_of(path, IDS, CLASSES)
-    assert said(found) == {
+    result = corrections_of(path, IDS, CLASSES)
+    assert said(result) == {
         (IDS[0], "cat"): 0,
         (IDS[0], "dog;big"): 1,
         (IDS[0], CLASSES[2]): 0,
         **{(IDS[1], name): 0 for name in CLASSES},
     }
-    assert set(found["by"]) == {"ada@example.org"} and set(found["at"]) == {"2026-01-01T00:00:00Z"}
+    assert set(result["by"]) == {"ada@example.org"} and set(result["at"]) == {"2026-01-01T00:00:00Z"}
 
 
 def test_the_last_annotation_counts_and_skipped_ones_do_not(tmp_path):
     late = annotation("cat", at="2026-02-01T00:00:00Z", completed_by=3)
     skipped = annotation("dog;big", at="2026-03-01T00:00:00Z", was_cancelled=True)
-    found = read_overrides(export(tmp_path, task(IDS[0], late, annotation("dog;big"), skipped)), CLASSES)
-    assert said(found) == {(IDS[0], "cat"): 1, (IDS[0], "dog;big"): 0, (IDS[0], CLASSES[2]): 0}
-    assert set(found["by"]) == {"3"}
+    result = read_overrides(export(tmp_path, task(IDS[0], late, annotation("dog;big"), skipped)), CLASSES)
+    assert said(result) == {(IDS[0], "cat"): 1, (IDS[0], "dog;big"): 0, (IDS[0], CLASSES[2]): 0}
+    assert set(result["by"]) == {"3"}
 
 
 def test_corrections_of_tasks_that_nobody_annotated_stay(tmp_path):
@@ -152,8 +152,8 @@ def test_the_plan_knows_which_of_them_train(tmp_path):
     table = pd.DataFrame({"id": IDS, "path": IDS, "width": 1, "height": 1, "bytes": 1, "digest": IDS, "shard": 0})
     write_manifest(tmp_path / "images.parquet", table.assign(split=["train", "train", "test"]))
     path = export(tmp_path, task(IDS[0], annotation("cat")), task(IDS[2], annotation("cat")))
-    found = split_of_corrections(path, tmp_path / "images.parquet", CLASSES)
-    assert found.groupby("split").size().to_dict() == {"train": 3, "test": 3}
+    result = split_of_corrections(path, tmp_path / "images.parquet", CLASSES)
+    assert result.groupby("split").size().to_dict() == {"train": 3, "test": 3}
 
 
 def test_the_workflows_own_table_is_no_file_of_corrections(tmp_path, monkeypatch):
@@ -161,4 +161,4 @@ def test_the_workflows_own_table_is_no_file_of_corrections(tmp_path, monkeypatch
     overrides = "results/demo/default/labels.csv"
     config = Config.model_validate({"classes": ["a", "b"], "labels": {"overrides": overrides}})
     with pytest.raises(UserError, match="written by the workflow; name a copy of it elsewhere"):
-        check_before_start(config)
+        validate_inputs(config)

@@ -1,11 +1,11 @@
-"""CSVs as people make them, and the names by which they call photos."""
+"""CSVs as people make them, and the names by which they call images."""
 
 import unicodedata
 from pathlib import Path
 
 import pytest
 
-from cutsew.data.csv_file import PhotoNames, find_photos, read_csv
+from cutsew.data.csv_file import ImageNames, find_images, read_csv
 from cutsew.errors import UserError
 
 ROWS = [["a.jpg", "dog"], ["caf\u00e9.jpg", "cat"]]
@@ -82,8 +82,8 @@ IDS = ["b/a.jpg", "b/a.png", "IMG_1.JPG", "caf\u00e9/x.jpg", "n\u0303/y.jpg", "v
         ("b/a.jpg", ["b/a.jpg"]),
         ("./b//a.jpg", ["b/a.jpg"]),
         ("b\\a.jpg", ["b/a.jpg"]),
-        ("photos/b/a.jpg", ["b/a.jpg"]),
-        ("photos\\b\\a.jpg", ["b/a.jpg"]),
+        ("images/b/a.jpg", ["b/a.jpg"]),
+        ("images\\b\\a.jpg", ["b/a.jpg"]),
         ("B/A.JPG", ["b/a.jpg"]),
         ("img_1.jpg", ["IMG_1.JPG"]),
         ("IMG_1", ["IMG_1.JPG"]),
@@ -99,15 +99,15 @@ IDS = ["b/a.jpg", "b/a.png", "IMG_1.JPG", "caf\u00e9/x.jpg", "n\u0303/y.jpg", "v
         ("", []),
     ],
 )
-def test_names_of_photos(name, found):
-    assert PhotoNames(IDS, [f"photos/{name}" for name in IDS], Path("photos")).find(name) == found
+def test_names_of_images(name, found):
+    assert ImageNames(IDS, [f"images/{name}" for name in IDS], Path("images")).find(name) == found
 
 
 def test_absolute_paths_and_ids_without_a_suffix(tmp_path):
     root = tmp_path / "voc"
     root.mkdir()
     (tmp_path / "link").symlink_to(root)
-    photos = PhotoNames(["x", "y 1"], [f"{tmp_path}/link/JPEGImages/{n}.jpg" for n in ("x", "y 1")], tmp_path / "link")
+    images = ImageNames(["x", "y 1"], [f"{tmp_path}/link/JPEGImages/{n}.jpg" for n in ("x", "y 1")], tmp_path / "link")
     for name in (
         "x",
         "x.jpg",
@@ -116,24 +116,26 @@ def test_absolute_paths_and_ids_without_a_suffix(tmp_path):
         f"{root}/JPEGImages/x.jpg",
         f"{tmp_path}/link/JPEGImages/x",
     ):
-        assert photos.find(name) == ["x"], name
-    assert photos.find("y 1.jpg") == ["y 1"]
-    assert photos.find("/elsewhere/JPEGImages/x.jpg") == []
+        assert images.find(name) == ["x"], name
+    assert images.find("y 1.jpg") == ["y 1"]
+    assert images.find("/elsewhere/JPEGImages/x.jpg") == []
 
 
-def test_two_photos_that_differ_in_case_or_accents_keep_their_own_rows():
+def test_two_images_that_differ_in_case_or_accents_keep_their_own_rows():
     names = ["A.jpg", "a.jpg", "\u00e9.jpg", "e\u0301.jpg"]
-    photos = PhotoNames(names)
-    assert [photos.find(name) for name in names] == [[name] for name in names]
-    assert photos.find("a.JPG") == ["A.jpg", "a.jpg"]
+    images = ImageNames(names)
+    assert [images.find(name) for name in names] == [[name] for name in names]
+    assert images.find("a.JPG") == ["A.jpg", "a.jpg"]
 
 
-def test_the_column_that_names_most_photos_is_taken_and_strangers_are_told(tmp_path, caplog):
+def test_the_column_that_names_most_images_is_taken_and_strangers_are_told(tmp_path, caplog):
     table = read(tmp_path, "id,path,labels\n0,b\\a.jpg,\n1,other.jpg,\n2,z.tif,\n")
-    found = find_photos(table, PhotoNames(IDS), tmp_path / "t.csv", "some.setting")
-    assert found == ["b/a.jpg", None, "z.tif"]
-    (told,) = caplog.messages
-    assert "1 of 3 rows of" in told and "line 3 'other.jpg' for one (a photo of it is called 'b/a.jpg')" in told
+    result = find_images(table, ImageNames(IDS), tmp_path / "t.csv", "some.setting")
+    assert result == ["b/a.jpg", None, "z.tif"]
+    (reported,) = caplog.messages
+    assert (
+        "1 of 3 rows of" in reported and "line 3 'other.jpg' for one (an image of it is called 'b/a.jpg')" in reported
+    )
 
 
 @pytest.mark.parametrize(
@@ -141,11 +143,11 @@ def test_the_column_that_names_most_photos_is_taken_and_strangers_are_told(tmp_p
     [
         (
             "path,x\nother.jpg,1\n",
-            r"names none of the photos: line 2, column path, has 'other\.jpg', where .*'b/a\.jpg'",
+            r"names none of the images: line 2, column path, has 'other\.jpg', where .*'b/a\.jpg'",
         ),
-        ("image,x\nz,1\nb/a,1\n", r"t\.csv, line 3, column image: 'b/a' fits 2 photos, 'b/a\.jpg' and 'b/a\.png'"),
+        ("image,x\nz,1\nb/a,1\n", r"t\.csv, line 3, column image: 'b/a' fits 2 images, 'b/a\.jpg' and 'b/a\.png'"),
     ],
 )
 def test_no_match_and_two_matches_are_refused(tmp_path, text, message):
     with pytest.raises(UserError, match=message):
-        find_photos(read(tmp_path, text), PhotoNames(IDS), tmp_path / "t.csv", "some.setting")
+        find_images(read(tmp_path, text), ImageNames(IDS), tmp_path / "t.csv", "some.setting")

@@ -19,8 +19,8 @@ from cutsew.data.fetch import digest_of, fetch, mirrored, unpack
 from cutsew.data.listing import listing_fingerprint
 from cutsew.errors import UserError
 from cutsew.pipeline.plan import DEFAULT, Plan
-from cutsew.pipeline.preflight import check_before_start
-from cutsew.runtime.processes import held
+from cutsew.pipeline.preflight import validate_inputs
+from cutsew.runtime.processes import directory_lock
 from cutsew.stages.download import download
 
 CONTENT = bytes(range(256)) * 4000
@@ -185,7 +185,7 @@ LISTS = {"train": ["a", "b"], "val": ["c"]}
 
 
 def packed_voc(tmp_path):
-    """Pack a small VOC as it is released: photos and lists in two archives, so that both have to be laid together."""
+    """Pack a small VOC as it is released: images and lists in two archives, so that both have to be laid together."""
     make_voc(tmp_path / "made" / "VOCdevkit" / "VOC2012", LISTS, ["cat", "dog"])
     digests = {}
     for name, parts in (("one.tar", ["JPEGImages"]), ("two.tar.gz", ["Annotations", "ImageSets"])):
@@ -215,13 +215,13 @@ def run(raw, tmp_path):
 
 def test_archives_are_laid_together_and_removed(tmp_path, raw, server):
     server.breaks = 1
-    check_before_start(load(raw))
+    validate_inputs(load(raw))
     before = listing_fingerprint(load(raw))
     facts = run(raw, tmp_path)
     archives = raw["dataset"]["download"]["archives"]
     assert facts == {"downloaded": True, "archives": {a["url"]: a["digest"] for a in archives}}
-    here, made = tmp_path / "data" / "voc", tmp_path / "made"
-    files = {path.relative_to(made): path.read_bytes() for path in made.rglob("*") if path.is_file()}
+    here, result = tmp_path / "data" / "voc", tmp_path / "made"
+    files = {path.relative_to(result): path.read_bytes() for path in result.rglob("*") if path.is_file()}
     assert {path.relative_to(here): path.read_bytes() for path in here.rglob("*") if path.is_file()} == files
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["voc"]
     assert listing_fingerprint(load(raw)) == before  # else the run would not be finished after the download
@@ -231,7 +231,7 @@ def test_archives_are_laid_together_and_removed(tmp_path, raw, server):
 
 def test_a_second_download_into_the_folder_is_refused_while_the_first_is_at_work(tmp_path, raw, server):
     with (
-        held(tmp_path / "data" / "voc.archives", "cutsew download", "wait"),
+        directory_lock(tmp_path / "data" / "voc.archives", "cutsew download", "wait"),
         pytest.raises(UserError, match=r"voc\.archives: cutsew download \(process .*\) is using it; wait for it"),
     ):
         run(raw, tmp_path)
@@ -276,11 +276,11 @@ def test_archives_that_hold_something_else(tmp_path, raw):
     assert not (tmp_path / "data" / "voc").exists()
 
 
-def test_photos_that_were_downloaded_and_are_gone(tmp_path, raw):
+def test_images_that_were_downloaded_and_are_gone(tmp_path, raw):
     run(raw, tmp_path)
     (tmp_path / "data" / "voc").rename(tmp_path / "data" / "moved")
     with pytest.raises(UserError, match="VOC2012 is missing; restore it, or remove results/tiny/default/download.json"):
-        check_before_start(load(raw))
+        validate_inputs(load(raw))
 
 
 def test_a_copy_elsewhere_is_not_downloaded(tmp_path, raw):
@@ -288,7 +288,7 @@ def test_a_copy_elsewhere_is_not_downloaded(tmp_path, raw):
     assert not load(raw).dataset.downloaded
     raw["dataset"]["root"] = "nowhere"
     with pytest.raises(UserError, match=r"dataset\.root: nowhere is not a folder"):
-        check_before_start(load(raw))
+        validate_inputs(load(raw))
 
 
 @pytest.mark.parametrize(

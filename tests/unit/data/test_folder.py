@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cutsew.data.folder import hint, in_folder, in_fraction, in_list, list_photos
+from cutsew.data.folder import hint, in_folder, in_fraction, in_list, list_images
 from cutsew.errors import UserError
 
 
@@ -20,15 +20,15 @@ def touch(root, *names):
 def test_nested_sorted_by_suffix_without_hidden(tmp_path):
     touch(tmp_path, "b.jpg", "a/z.PNG", "a/b/c.JpEg", "a.webp", "t.tiff", "t.TIF", "notes.txt", "jpg", "x.jpg.part")
     touch(tmp_path, ".hidden.jpg", ".cache/a.jpg", "a/.b/c.jpg", "ein Bild ü.jpg")
-    wanted = ["a.webp", "a/b/c.JpEg", "a/z.PNG", "b.jpg", "ein Bild ü.jpg", "t.TIF", "t.tiff"]
-    assert list_photos(tmp_path) == wanted
+    expected = ["a.webp", "a/b/c.JpEg", "a/z.PNG", "b.jpg", "ein Bild ü.jpg", "t.TIF", "t.tiff"]
+    assert list_images(tmp_path) == expected
 
 
 def test_ids_do_not_depend_on_how_the_root_is_written(tmp_path, monkeypatch):
     touch(tmp_path, "in/a.jpg", "in/b/c.jpg")
     monkeypatch.chdir(tmp_path / "in")
     for root in (Path(), Path("../in"), tmp_path / "in", Path(f"{tmp_path}/in/")):
-        assert list_photos(root) == ["a.jpg", "b/c.jpg"]
+        assert list_images(root) == ["a.jpg", "b/c.jpg"]
 
 
 def test_loops_of_links_end(tmp_path):
@@ -40,7 +40,7 @@ def test_loops_of_links_end(tmp_path):
     (root / "above").symlink_to(tmp_path)
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "back").symlink_to(root)
-    assert list_photos(root) == ["a/1.jpg", "b/2.jpg"]
+    assert list_images(root) == ["a/1.jpg", "b/2.jpg"]
 
 
 def test_links_out_of_the_root_are_followed_once(tmp_path):
@@ -50,32 +50,32 @@ def test_links_out_of_the_root_are_followed_once(tmp_path):
     (root / "m").symlink_to(other)
     (root / "n").symlink_to(other)
     (root / "single.jpg").symlink_to(other / "2.jpg")
-    assert list_photos(root) == ["a.jpg", "m/2.jpg", "m/x/1.jpg", "single.jpg"]
+    assert list_images(root) == ["a.jpg", "m/2.jpg", "m/x/1.jpg", "single.jpg"]
 
 
 def test_broken_links_are_listed_and_pipes_are_not(tmp_path):
     (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "folder.jpg").mkdir()
-    assert list_photos(tmp_path) == ["gone.jpg"]
+    assert list_images(tmp_path) == ["gone.jpg"]
 
 
 def test_names_that_are_not_utf8_are_refused(tmp_path):
     (tmp_path / os.fsdecode(b"caf\xe9.jpg")).touch()
     with pytest.raises(UserError, match="rename it"):
-        list_photos(tmp_path)
+        list_images(tmp_path)
 
 
 def test_a_missing_root(tmp_path):
     with pytest.raises(UserError, match=r"dataset\.root: .* not a folder"):
-        list_photos(tmp_path / "none")
+        list_images(tmp_path / "none")
 
 
 def test_split_by_folder():
     ids = ["a.jpg", "held/b.jpg", "held/deep/c.jpg", "heldout/d.jpg"]
     assert in_folder(ids, "held") == in_folder(ids, "held/") == in_folder(ids, "./held") == {ids[1], ids[2]}
     assert in_folder(ids, "held/deep") == {ids[2]}
-    with pytest.raises(UserError, match=r"dataset\.test\.folder: no photos in hel;"):
+    with pytest.raises(UserError, match=r"dataset\.test\.folder: no images in hel;"):
         in_folder(ids, "hel")
 
 
@@ -86,7 +86,7 @@ def test_split_by_folder_given_as_a_path(tmp_path):
     for whole in (".", "./", str(tmp_path)):
         with pytest.raises(UserError, match="is dataset.root itself; name a folder below it"):
             in_folder(ids, whole, tmp_path)
-    with pytest.raises(UserError, match=r"no photos in \.\./held"):
+    with pytest.raises(UserError, match=r"no images in \.\./held"):
         in_folder(ids, "../held", tmp_path)
 
 
@@ -96,7 +96,7 @@ def test_split_by_list(tmp_path):
     assert in_list(["a.jpg", "b.jpg", "c/d.jpg"], path) == ({"b.jpg", "c/d.jpg"}, [])
     assert in_list(["b.jpg"], path) == ({"b.jpg"}, ["./c/d.jpg"])
     with pytest.raises(
-        UserError, match=r"dataset\.test\.list: .* names 2 photos, and none is a photo below dataset.root"
+        UserError, match=r"dataset\.test\.list: .* names 2 images, and none is an image below dataset.root"
     ):
         in_list(["e.jpg"], path)
     with pytest.raises(UserError, match=r"dataset\.test\.list: .* does not exist"):
@@ -120,7 +120,7 @@ def test_names_of_a_list_are_found_however_they_are_written(tmp_path):
 
 def test_a_hint_says_how_a_name_has_to_be_written():
     ids = ["a/B.JPG", "c.png"]
-    assert hint("photos/a/b.jpg", ids) == "paths are relative to dataset.root and exact, so write a/B.JPG"
+    assert hint("images/a/b.jpg", ids) == "paths are relative to dataset.root and exact, so write a/B.JPG"
     assert hint("/elsewhere/c.png", ids).endswith("so write c.png")
     assert hint("d.png", ids) == "correct the list"
 

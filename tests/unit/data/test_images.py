@@ -27,7 +27,7 @@ def encoded(image, kind, **options):
 
 
 @pytest.fixture
-def photo():
+def image():
     return Image.fromarray(noise(40, 60, 3))
 
 
@@ -38,11 +38,11 @@ def saved(tmp_path, image, name, **options):
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.webp", "A.PNG", "a.bmp", "a.jp2"])
-def test_lossless_formats_give_their_pixels(tmp_path, photo, name):
+def test_lossless_formats_give_their_pixels(tmp_path, image, name):
     options = {"lossless": True} if name.endswith("webp") else {}
-    read = read_image(saved(tmp_path, photo, name, **options))
+    read = read_image(saved(tmp_path, image, name, **options))
     assert read.mode == "RGB"
-    assert np.array_equal(np.asarray(read), np.asarray(photo))
+    assert np.array_equal(np.asarray(read), np.asarray(image))
 
 
 def test_jpeg_is_close(tmp_path):
@@ -51,10 +51,10 @@ def test_jpeg_is_close(tmp_path):
     assert np.abs(np.asarray(read).astype(int) - (200, 30, 90)).max() <= 4
 
 
-def test_the_content_counts_not_the_name(tmp_path, photo):
+def test_the_content_counts_not_the_name(tmp_path, image):
     path = tmp_path / "a.jpg"
-    path.write_bytes(encoded(photo, "PNG"))
-    assert np.array_equal(np.asarray(read_image(path)), np.asarray(photo))
+    path.write_bytes(encoded(image, "PNG"))
+    assert np.array_equal(np.asarray(read_image(path)), np.asarray(image))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
@@ -78,17 +78,17 @@ def test_orientation_is_applied_in_every_format(tmp_path, kind, orientation):
 
 def test_rotation_and_mirroring_differ(tmp_path):
     stored = noise(4, 6, 3)
-    for orientation, wanted in ((5, stored.transpose(1, 0, 2)), (6, np.rot90(stored, -1)), (8, np.rot90(stored))):
+    for orientation, expected in ((5, stored.transpose(1, 0, 2)), (6, np.rot90(stored, -1)), (8, np.rot90(stored))):
         exif = Image.Exif()
         exif[0x0112] = orientation
         path = saved(tmp_path, Image.fromarray(stored), f"{orientation}.png", exif=exif)
-        assert np.array_equal(np.asarray(read_image(path)), wanted)
+        assert np.array_equal(np.asarray(read_image(path)), expected)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_damaged_exif_leaves_the_photo_as_it_is(tmp_path, photo):
+def test_damaged_exif_leaves_the_image_as_it_is(tmp_path, image):
     path = tmp_path / "a.jpg"
-    path.write_bytes(encoded(photo, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x00garbage"))
+    path.write_bytes(encoded(image, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x00garbage"))
     assert read_image(path).size == SIZE
 
 
@@ -105,7 +105,7 @@ def test_big_endian_16_bit_tiff(tmp_path):
     assert np.asarray(read_image(saved(tmp_path, image, "a.tif")))[0, :, 0].tolist() == [0, 200]
 
 
-def test_a_dark_16_bit_photo_stays_dark(tmp_path):
+def test_a_dark_16_bit_image_stays_dark(tmp_path):
     values = np.full((4, 4), 200, np.uint16)
     assert np.asarray(read_image(saved(tmp_path, Image.fromarray(values), "a.png"))).max() == 1
 
@@ -157,7 +157,7 @@ def test_palette_with_and_without_transparency(tmp_path):
     assert half[0].tolist() == [[255, 0, 0], [127, 127, 255]]
 
 
-def test_colour_key_of_rgb_and_grey(tmp_path):
+def test_color_key_of_rgb_and_grey(tmp_path):
     image = Image.fromarray(np.array([[(1, 2, 3), (4, 5, 6)]], np.uint8))
     read = np.asarray(read_image(saved(tmp_path, image, "a.png", transparency=(1, 2, 3))))
     assert read[0].tolist() == [[255, 255, 255], [4, 5, 6]]
@@ -178,7 +178,7 @@ def test_grey_bilevel_and_cmyk(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.png", "a.webp", "a.tif", "a.gif", "a.mpo", "a.avif"])
 def test_of_many_frames_the_first(tmp_path, name):
-    frames = [Image.new("RGB", SIZE, colour) for colour in ("red", "blue", "lime")]
+    frames = [Image.new("RGB", SIZE, color) for color in ("red", "blue", "lime")]
     path = saved(tmp_path, frames[0], name, save_all=True, append_images=frames[1:])
     red = np.asarray(read_image(path))[20, 30].astype(int)
     assert np.abs(red - (255, 0, 0)).max() <= 6
@@ -203,12 +203,12 @@ def red_corner(image):
     return shown.shape[:2], {name for name, at in corners.items() if shown[at][0] > 200}
 
 
-def test_heic_gives_its_pixels(tmp_path, photo):
+def test_heic_gives_its_pixels(tmp_path, image):
     path = tmp_path / "a.HEIC"
-    path.write_bytes(heic(photo))
+    path.write_bytes(heic(image))
     read = read_image(path)
     assert read.mode == "RGB"
-    assert np.abs(np.asarray(read).astype(int) - np.asarray(photo)).max() <= 2
+    assert np.abs(np.asarray(read).astype(int) - np.asarray(image)).max() <= 2
     assert np.array_equal(np.asarray(read), np.asarray(read_image(path)))
     assert (inspect(path).width, inspect(path).height) == SIZE
 
@@ -237,16 +237,16 @@ def test_transparency_of_heic_and_avif_lies_on_white(tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9])
-def test_truncated_containers_show(tmp_path, photo, share):
+def test_truncated_containers_show(tmp_path, image, share):
     path = tmp_path / "a"
-    for data in (heic(photo), encoded(photo, "AVIF"), encoded(photo, "JPEG2000"), encoded(photo, "BMP")):
+    for data in (heic(image), encoded(image, "AVIF"), encoded(image, "JPEG2000"), encoded(image, "BMP")):
         path.write_bytes(data[: int(len(data) * share)])
         with pytest.raises(BadImage, match="truncated|damaged") as caught:
             read_image(path)
         assert "\n" not in str(caught.value)
 
 
-def test_a_missing_reader_is_named(tmp_path, photo, monkeypatch):
+def test_a_missing_reader_is_named(tmp_path, image, monkeypatch):
     path = tmp_path / "a.jpg"  # whatever its name
     path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99))
     monkeypatch.setattr("cutsew.data.images.reads_heif", lambda: False)
@@ -254,7 +254,7 @@ def test_a_missing_reader_is_named(tmp_path, photo, monkeypatch):
         BadImage, match=r"a\.jpg: HEIC, which needs an extra; install it with pip install 'cutsew\[heic\]'"
     ):
         read_image(path)
-    path.write_bytes(encoded(photo, "AVIF"))
+    path.write_bytes(encoded(image, "AVIF"))
     monkeypatch.setattr("cutsew.data.images.features.check", lambda name: name != "avif")
     with pytest.raises(BadImage, match="AVIF, which this Pillow cannot read; install one that can"):
         read_image(path)
@@ -275,9 +275,9 @@ def test_brands_tell_the_container():
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "JPEG2000", "AVIF"])
-def test_what_a_file_holds_is_told_from_its_first_bytes(tmp_path, photo, kind):
+def test_what_a_file_holds_is_told_from_its_first_bytes(tmp_path, image, kind):
     path = tmp_path / "a"
-    path.write_bytes(encoded(photo, kind))
+    path.write_bytes(encoded(image, kind))
     assert kind_of(path).upper().replace(" ", "") == kind
     path.write_bytes(b"RIFF\0\0\0\0WAVE")
     assert kind_of(path) is None
@@ -285,22 +285,22 @@ def test_what_a_file_holds_is_told_from_its_first_bytes(tmp_path, photo, kind):
     assert kind_of(tmp_path / "none") is None
 
 
-def test_one_pixel_is_a_photo(tmp_path):
+def test_one_pixel_is_a_image(tmp_path):
     path = saved(tmp_path, Image.new("RGB", (1, 1), "red"), "a.png")
     assert (inspect(path).width, inspect(path).height) == (1, 1)
 
 
-def test_inspection(tmp_path, photo):
-    path = saved(tmp_path, photo, "a.png")
-    found = inspect(path)
-    assert (found.width, found.height, found.bytes) == (*SIZE, path.stat().st_size)
-    assert found.digest == hashlib.sha256(path.read_bytes()).hexdigest()
+def test_inspection(tmp_path, image):
+    path = saved(tmp_path, image, "a.png")
+    result = inspect(path)
+    assert (result.width, result.height, result.bytes) == (*SIZE, path.stat().st_size)
+    assert result.digest == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9])
-def test_truncation_shows(tmp_path, photo, kind, share):
-    data = encoded(photo, kind)
+def test_truncation_shows(tmp_path, image, kind, share):
+    data = encoded(image, kind)
     path = tmp_path / "a"
     path.write_bytes(data[: int(len(data) * share)])
     for act in (read_image, inspect):
@@ -329,8 +329,8 @@ def test_other_damage(tmp_path, data, reason):
     assert isinstance(caught.value, UserError)
 
 
-def test_damage_within_a_png(tmp_path, photo):
-    data = bytearray(encoded(photo, "PNG"))
+def test_damage_within_a_png(tmp_path, image):
+    data = bytearray(encoded(image, "PNG"))
     data[len(data) // 2] ^= 0xFF
     path = tmp_path / "a.png"
     path.write_bytes(data)
@@ -372,8 +372,8 @@ def test_what_is_not_a_file(tmp_path):
         assert caught.value.reason == reason
 
 
-def test_permission_denied(tmp_path, monkeypatch, photo):
-    path = saved(tmp_path, photo, "a.png")
+def test_permission_denied(tmp_path, monkeypatch, image):
+    path = saved(tmp_path, image, "a.png")
 
     def refuse(self):
         raise PermissionError(13, "Permission denied")

@@ -31,8 +31,8 @@ def draw(path, seed):
 @pytest.fixture
 def root(tmp_path):
     for seed, name in enumerate(["b.jpg", "a/1.jpg", "a/2.jpg", "c.png", "d.png"]):
-        draw(tmp_path / "photos" / name, seed)
-    return tmp_path / "photos"
+        draw(tmp_path / "images" / name, seed)
+    return tmp_path / "images"
 
 
 def settings_of(root, **dataset):
@@ -49,8 +49,8 @@ def voc_world(root, train=("x", "y"), test=("z",)):
         path = root / "ImageSets" / "Main" / f"{name}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("\n".join(ids) + "\n")
-        for photo in ids:
-            draw(root / "JPEGImages" / f"{photo}.jpg", ord(photo[0]))
+        for image in ids:
+            draw(root / "JPEGImages" / f"{image}.jpg", ord(image[0]))
     return root
 
 
@@ -105,7 +105,7 @@ def test_made_again_it_is_the_same_and_shards_stay_untouched(tmp_path, root):
     assert (out / "shards.csv").stat().st_mtime_ns == when.st_mtime_ns
 
 
-def test_new_photos_come_last_and_leave_full_shards_alone(tmp_path, root):
+def test_new_images_come_last_and_leave_full_shards_alone(tmp_path, root):
     before = make(tmp_path / "out", root)
     old = pd.read_csv(tmp_path / "out" / "shards.csv")
     draw(root / "0.jpg", 20)
@@ -117,7 +117,7 @@ def test_new_photos_come_last_and_leave_full_shards_alone(tmp_path, root):
     assert new["digest"].tolist()[2] != old["digest"].tolist()[2]
 
 
-def test_removed_photos_go_and_the_others_keep_their_order(tmp_path, root):
+def test_removed_images_go_and_the_others_keep_their_order(tmp_path, root):
     draw(root / "e.png", 9)
     make(tmp_path / "out", root)
     (root / "a" / "2.jpg").unlink()
@@ -127,7 +127,7 @@ def test_removed_photos_go_and_the_others_keep_their_order(tmp_path, root):
     assert after["shard"].tolist() == [0, 0, 1, 1, 2, 2]
 
 
-def test_an_edited_photo_keeps_its_row_with_its_new_content(tmp_path, root):
+def test_an_edited_image_keeps_its_row_with_its_new_content(tmp_path, root):
     before = make(tmp_path / "out", root)
     draw(root / "b.jpg", 50)
     after = make(tmp_path / "out", root)
@@ -151,7 +151,7 @@ unique = st.lists(st.text("abcdef", min_size=1, max_size=3), unique=True, max_si
 @settings(deadline=None)
 @given(unique, unique)
 def test_places_keep_known_ids_in_order_and_lose_none(listed, known):
-    order = accounting.places(listed, known)
+    order = accounting.stable_order(listed, known)
     assert sorted(order) == list(range(len(listed)))
     ids = [listed[i] for i in order]
     kept = [name for name in known if name in listed]
@@ -163,21 +163,21 @@ def test_places_keep_known_ids_in_order_and_lose_none(listed, known):
 @given(unique)
 def test_places_of_an_unchanged_listing_never_move(listed):
     again = sorted(listed)
-    assert [again[i] for i in accounting.places(again, listed)] == listed
+    assert [again[i] for i in accounting.stable_order(again, listed)] == listed
 
 
-def test_a_bad_photo_stops_and_names_the_first_in_order(tmp_path, root):
+def test_a_bad_image_stops_and_names_the_first_in_order(tmp_path, root):
     (root / "d.png").write_bytes(b"")
     (root / "b.jpg").write_bytes(b"no")
     with pytest.raises(
-        UserError, match=r"b\.jpg: not an image \(and 1 more bad photos\).*on_bad_image: skip"
+        UserError, match=r"b\.jpg: not an image \(and 1 more bad images\).*on_bad_image: skip"
     ) as caught:
         make(tmp_path / "out", root)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out" / "images.parquet").exists()
 
 
-def test_a_bad_photo_is_skipped_and_listed(tmp_path, root):
+def test_a_bad_image_is_skipped_and_listed(tmp_path, root):
     data = (root / "c.png").read_bytes()
     (root / "c.png").write_bytes(data[: len(data) // 2])
     (root / "a" / "1.jpg").write_bytes(b"")
@@ -189,16 +189,16 @@ def test_a_bad_photo_is_skipped_and_listed(tmp_path, root):
     assert skipped["reason"].tolist() == ["empty file", "truncated"]
 
 
-def test_all_photos_bad(tmp_path, root):
+def test_all_images_bad(tmp_path, root):
     for path in root.rglob("*.*"):
         path.write_bytes(b"")
-    with pytest.raises(UserError, match=r"dataset\.root: none of the 5 photos can be read"):
+    with pytest.raises(UserError, match=r"dataset\.root: none of the 5 images can be read"):
         make(tmp_path / "out", root, on_bad_image="skip")
 
 
-def test_no_photos_no_training_photos_no_root(tmp_path, root):
+def test_no_images_no_training_images_no_root(tmp_path, root):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"dataset\.root: no photos below"):
+    with pytest.raises(UserError, match=r"dataset\.root: no images below"):
         make(tmp_path / "out", tmp_path / "empty")
     with pytest.raises(UserError, match=r"dataset\.root: .* is not a folder"):
         make(tmp_path / "out", tmp_path / "none")
@@ -216,7 +216,7 @@ def test_a_broken_earlier_manifest(tmp_path, root):
         make(out, root)
 
 
-def test_fraction_follows_content_and_new_photos_move_none(tmp_path, root):
+def test_fraction_follows_content_and_new_images_move_none(tmp_path, root):
     for seed in range(30, 50):
         draw(root / f"{seed}.png", seed)
     before = make(tmp_path / "out", root, test={"fraction": 0.4}).set_index("id")
@@ -234,7 +234,7 @@ def test_twins_across_the_split_are_told(tmp_path, root, caplog):
     (root / "a" / "1.jpg").write_bytes((root / "b.jpg").read_bytes())
     make(tmp_path / "out", root, test={"folder": "a"})
     assert [r.message for r in caplog.records if r.levelname == "WARNING"] == [
-        "1 of the held-out photos are byte for byte among the training photos too, a/1.jpg among them"
+        "1 of the held-out images are byte for byte among the training images too, a/1.jpg among them"
     ]
 
 
@@ -258,13 +258,13 @@ def test_demo_takes_its_folder_from_the_command(tmp_path):
         manifest(tmp_path / "images.parquet", settings=settings)
 
 
-def test_voc_overlap_and_missing_photos(tmp_path):
+def test_voc_overlap_and_missing_images(tmp_path):
     root = voc_world(tmp_path / "voc", test=("z", "x"))
-    with pytest.raises(UserError, match=r"dataset\.voc\.test: 1 of the photos of list val .* x among them"):
+    with pytest.raises(UserError, match=r"dataset\.voc\.test: 1 of the images of list val .* x among them"):
         make(tmp_path / "out", root, kind="voc")
     root = voc_world(tmp_path / "other")
     (root / "JPEGImages" / "y.jpg").unlink()
-    with pytest.raises(UserError, match=r"y\.jpg: no such photo"):
+    with pytest.raises(UserError, match=r"y\.jpg: no such image"):
         make(tmp_path / "out", root, kind="voc")
     table = make(tmp_path / "out", root, kind="voc", on_bad_image="skip")
     assert table["id"].tolist() == ["x", "z"]
@@ -285,7 +285,7 @@ def ids_from_scores(monkeypatch):
     return install
 
 
-def test_ids_without_photos(tmp_path, ids_from_scores):
+def test_ids_without_images(tmp_path, ids_from_scores):
     scores = tmp_path / "scores.npz"
     scores.write_bytes(b"x")
     settings = {"dataset": {"kind": "ids", "shard_size": 2}, "teacher": {"scores": {"file": str(scores)}}}
@@ -305,22 +305,22 @@ def test_ids_without_photos(tmp_path, ids_from_scores):
         manifest(tmp_path / "images.parquet", settings=settings)
 
 
-def test_photos_without_scores_are_dropped_where_that_is_asked(tmp_path, root, caplog):
+def test_images_without_scores_are_dropped_where_that_is_asked(tmp_path, root, caplog):
     scores = tmp_path / "scores.npz"
     ids = np.array(["d.png", "a/1.jpg", "elsewhere"])
     np.savez(scores, ids=ids, classes=np.array(["x", "y"]), zero_shot=np.full((3, 2), 0.5), crops=np.full((3, 2), 0.5))
     settings = {**settings_of(root), "teacher": {"scores": {"file": str(scores), "missing": "drop"}}}
     manifest(tmp_path / "images.parquet", settings=settings)
     assert read_manifest(tmp_path / "images.parquet")["id"].tolist() == ["a/1.jpg", "d.png"]
-    assert "3 of 5 photos have no scores and are dropped" in caplog.messages
+    assert "3 of 5 images have no scores and are dropped" in caplog.messages
     settings["teacher"]["scores"]["missing"] = "error"
     manifest(tmp_path / "images.parquet", settings=settings)
     assert len(read_manifest(tmp_path / "images.parquet")) == 5
 
 
 def test_inspect_all_gives_errors_in_their_places(tmp_path, root):
-    found = list(accounting.inspect_all([str(root / "b.jpg"), str(tmp_path / "none"), str(root / "c.png")], 2))
-    assert [isinstance(x, BadImage) for x in found] == [False, True, False]
+    result = list(accounting.inspect_all([str(root / "b.jpg"), str(tmp_path / "none"), str(root / "c.png")], 2))
+    assert [isinstance(x, BadImage) for x in result] == [False, True, False]
 
 
 def test_command_line_ends_in_one_line(tmp_path, monkeypatch, capsys):
@@ -330,14 +330,14 @@ def test_command_line_ends_in_one_line(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert caught.value.code == 1
-    assert capsys.readouterr().err.startswith("cutsew: dataset.root: no photos below")
+    assert capsys.readouterr().err.startswith("cutsew: dataset.root: no images below")
 
 
 def config_of(**dataset):
     return load({"classes": ["a", "b"], "dataset": dataset})
 
 
-def test_fingerprint_notices_new_removed_and_edited_photos(root, tmp_path):
+def test_fingerprint_notices_new_removed_and_edited_images(root, tmp_path):
     config = config_of(kind="folder", root=str(root))
     seen = [listing_fingerprint(config)]
     assert listing_fingerprint(config) == seen[0]
@@ -348,7 +348,7 @@ def test_fingerprint_notices_new_removed_and_edited_photos(root, tmp_path):
     (root / "renamed.jpg").unlink()
     (root / "b.jpg").write_bytes(b"other")
     seen.append(listing_fingerprint(config))
-    (root / "notes.txt").write_text("not a photo")
+    (root / "notes.txt").write_text("not an image")
     assert listing_fingerprint(config) == seen[-1]
     assert len(set(seen)) == len(seen)
     path = tmp_path / "test.txt"
@@ -359,7 +359,7 @@ def test_fingerprint_notices_new_removed_and_edited_photos(root, tmp_path):
     assert listing_fingerprint(listed) != first
 
 
-def test_fingerprint_of_voc_counts_listed_photos_only(tmp_path):
+def test_fingerprint_of_voc_counts_listed_images_only(tmp_path):
     root = voc_world(tmp_path / "voc")
     config = config_of(kind="voc", root=str(root))
     first = listing_fingerprint(config)

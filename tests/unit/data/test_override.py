@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cutsew.config.method import Score
-from cutsew.data.corrections_csv import match_classes, match_photos, read_overrides, split_of_corrections
+from cutsew.config.method import ScoreConfig
+from cutsew.data.corrections_csv import match_classes, match_images, read_overrides, split_of_corrections
 from cutsew.errors import UserError
 from cutsew.method.correct import LEFT
 from cutsew.method.correct import override as numerics
@@ -20,23 +20,23 @@ from cutsew.stages.evaluate import _name_corrections
 from cutsew.stages.override import override as stage
 from cutsew.storage.label_corrections import Corrections, digest_of, in_words, read_corrections
 from cutsew.storage.manifest import write_manifest
-from cutsew.storage.predictions import FINAL, Final, Outcome
+from cutsew.storage.predictions import FINAL, Final, StagePredictions
 from cutsew.storage.zarr_layout import label_spec
 from cutsew.storage.zarr_reader import array_of, open_group, read
 from cutsew.storage.zarr_writer import write_group
 
 CLASSES = ["cat", "dog", 'say, "bus"']
-SETTINGS = {"score": Score().model_dump()}
+SETTINGS = {"score": ScoreConfig().model_dump()}
 READING = {"labels": {"overrides": "audit.csv"}, "classes": CLASSES, "student": {"kind": "open_clip"}}
 SURE = np.log((1 - 1e-6) / 1e-6)  # 13.8155
 
 
 def test_a_worked_example():
     z = np.array([[1.5, -2.0, 0.25]], dtype=np.float32)
-    made, count = numerics(z, np.array([[1, 0, -1]], dtype=np.int8), 1e-6)
-    assert made.tolist() == [[pytest.approx(SURE), -2.0, pytest.approx(-SURE)]]
+    result, count = numerics(z, np.array([[1, 0, -1]], dtype=np.int8), 1e-6)
+    assert result.tolist() == [[pytest.approx(SURE), -2.0, pytest.approx(-SURE)]]
     assert count == 2
-    assert 1 / (1 + np.exp(-np.float64(made[0, 0]))) == pytest.approx(1 - 1e-6, abs=1e-9)
+    assert 1 / (1 + np.exp(-np.float64(result[0, 0]))) == pytest.approx(1 - 1e-6, abs=1e-9)
 
 
 SHAPE = (3, 4)
@@ -47,9 +47,9 @@ SHAPE = (3, 4)
     hnp.arrays(np.int8, SHAPE, elements=st.sampled_from([-1, 0, 1])),
 )
 def test_only_what_was_said_changes(z, said):
-    made, count = numerics(z, said, 1e-6)
-    assert np.array_equal(made[said == LEFT], z[said == LEFT])
-    assert (np.sign(made[said != LEFT]) == said[said != LEFT]).all()
+    result, count = numerics(z, said, 1e-6)
+    assert np.array_equal(result[said == LEFT], z[said == LEFT])
+    assert (np.sign(result[said != LEFT]) == said[said != LEFT]).all()
     assert count == (said != LEFT).sum()
 
 
@@ -109,21 +109,21 @@ COMPOSED, DECOMPOSED = "caf\u00e9.jpg", "cafe\u0301.jpg"
 @pytest.mark.parametrize(("written", "known"), [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)])
 def test_accents_may_be_composed_or_not(tmp_path, written, known):
     path = csv(tmp_path, f"{written},cat,1", head="image,class,present")
-    assert match_photos(read_overrides(path, CLASSES), [known, "x.jpg"], path)["image"].tolist() == [known]
+    assert match_images(read_overrides(path, CLASSES), [known, "x.jpg"], path)["image"].tolist() == [known]
     assert match_classes(read_overrides(path, CLASSES).assign(**{"class": written}), [known], path)[
         "class"
     ].tolist() == [known]
 
 
-def test_contradictions_are_found_between_two_spellings_of_a_photo(tmp_path):
+def test_contradictions_are_found_between_two_spellings_of_a_image(tmp_path):
     path = csv(tmp_path, f"{COMPOSED},cat,1", f"{DECOMPOSED},cat,0", head="image,class,present")
     with pytest.raises(UserError, match="lines 2 and 3, column present: 'cat'"):
-        match_photos(read_overrides(path, CLASSES), [COMPOSED], path)
+        match_images(read_overrides(path, CLASSES), [COMPOSED], path)
 
 
-def test_two_photos_of_one_composed_name_are_told_apart_by_the_exact_one(tmp_path):
+def test_two_images_of_one_composed_name_are_told_apart_by_the_exact_one(tmp_path):
     path = csv(tmp_path, f"{DECOMPOSED},cat,1", f"{COMPOSED},cat,0", head="image,class,present")
-    assert match_photos(read_overrides(path, CLASSES), [COMPOSED, DECOMPOSED], path)["image"].tolist() == [
+    assert match_images(read_overrides(path, CLASSES), [COMPOSED, DECOMPOSED], path)["image"].tolist() == [
         DECOMPOSED,
         COMPOSED,
     ]
@@ -131,8 +131,8 @@ def test_two_photos_of_one_composed_name_are_told_apart_by_the_exact_one(tmp_pat
 
 def test_corrections_of_another_run_are_called_so(tmp_path):
     path = csv(tmp_path, "a.jpg,cat,1", "b.jpg,cat,1", head="image,class,present")
-    with pytest.raises(UserError, match=r"audit.csv names none of this dataset's photos: line 2 has image 'a.jpg'"):
-        match_photos(read_overrides(path, CLASSES), ["x.jpg", "y.jpg"], path)
+    with pytest.raises(UserError, match=r"audit.csv names none of this dataset's images: line 2 has image 'a.jpg'"):
+        match_images(read_overrides(path, CLASSES), ["x.jpg", "y.jpg"], path)
 
 
 # The stages
@@ -140,7 +140,7 @@ def test_corrections_of_another_run_are_called_so(tmp_path):
 
 @pytest.fixture
 def run(tmp_path):
-    """Five photos in chunks of two, the last of them held out, and their labels."""
+    """Five images in chunks of two, the last of them held out, and their labels."""
     ids = [f"{i}.jpg" for i in range(5)]
     images = pd.DataFrame({"id": ids, "path": ids, "width": 1, "height": 1, "bytes": 1, "digest": ids})
     write_manifest(tmp_path / "images.parquet", images.assign(split=["train"] * 4 + ["test"], shard=0))
@@ -154,7 +154,7 @@ def apply(run, file):
     stage(run / "images.parquet", run / "pseudo.zarr", run / "corrections.parquet", run / "overridden.zarr", SETTINGS)
 
 
-def test_the_stages_change_exactly_the_named_labels_of_training_photos(run, caplog):
+def test_the_stages_change_exactly_the_named_labels_of_training_images(run, caplog):
     caplog.set_level("INFO")
     file = csv(
         run,
@@ -168,15 +168,15 @@ def test_the_stages_change_exactly_the_named_labels_of_training_photos(run, capl
     expected = before.copy()
     expected[3, 0], expected[3, 2], expected[0, 1] = SURE, -SURE, SURE
     assert np.allclose(after, expected, atol=1e-5)
-    said = read(array_of(open_group(run / "overridden.zarr"), "overridden"))
-    assert said[3].tolist() == [1, 0, -1] and np.count_nonzero(said) == 3
+    stated = read(array_of(open_group(run / "overridden.zarr"), "overridden"))
+    assert stated[3].tolist() == [1, 0, -1] and np.count_nonzero(stated) == 3
     facts = json.loads((run / "corrections.json").read_text())["facts"]
-    counts = {"corrections": 4, "photos": 3, "train": 3, "test": 1}
+    counts = {"corrections": 4, "images": 3, "train": 3, "test": 1}
     assert facts == {**counts, "by": ["Ada", "Bo"], "from": "2026-01-01", "to": "2026-01-03"}
     assert "audit.csv" in json.loads((run / "corrections.json").read_text())["inputs"]
     record = json.loads((run / "overridden.json").read_text())
-    assert record["facts"]["corrections"] == 3 and record["facts"]["photos"] == 2
-    assert "3 labels of training photos corrected, from which training starts, and 1 of held-out" in caplog.text
+    assert record["facts"]["corrections"] == 3 and record["facts"]["images"] == 2
+    assert "3 labels of training images corrected, from which training starts, and 1 of held-out" in caplog.text
     assert "override: 1 corrections are of held-out images and do not affect training" in caplog.text
 
 
@@ -220,18 +220,18 @@ def test_the_digest_is_of_what_was_said_not_of_who_said_it_when_or_where(tmp_pat
     assert digest_of(read_overrides(csv(tmp_path), CLASSES)) == ""
 
 
-def test_the_split_of_corrected_photos_is_what_the_manifest_says(run):
+def test_the_split_of_corrected_images_is_what_the_manifest_says(run):
     path = csv(run, "4.jpg,cat,1", "gone.jpg,cat,1", "0.jpg,cat,0", head="image,class,present")
-    found = split_of_corrections(path, run / "images.parquet", CLASSES)
-    assert found[["image", "split", "present"]].to_numpy().tolist() == [["4.jpg", "test", 1], ["0.jpg", "train", 0]]
+    result = split_of_corrections(path, run / "images.parquet", CLASSES)
+    assert result[["image", "split", "present"]].to_numpy().tolist() == [["4.jpg", "test", 1], ["0.jpg", "train", 0]]
 
 
 def test_final_labels_are_the_last_stages_with_corrections(run):
     apply(run, csv(run, "0.jpg,cat,1", "4.jpg,dog,0", head="image,class,present"))
-    said = read_corrections(run / "corrections.parquet", CLASSES)
-    pseudo = Outcome("pseudo", run / "pseudo.zarr")
+    stated = read_corrections(run / "corrections.parquet", CLASSES)
+    pseudo = StagePredictions("pseudo", run / "pseudo.zarr")
     split_of = {f"{i}.jpg": "test" if i == 4 else "train" for i in range(5)}
-    final = Final({"train": pseudo, "test": pseudo}, split_of, said)
+    final = Final({"train": pseudo, "test": pseudo}, split_of, stated)
     ids = ["4.jpg", "1.jpg", "0.jpg"]
     expected = pseudo.read(ids)
     expected[0, 1], expected[2, 0] = -SURE, SURE
@@ -252,9 +252,9 @@ def test_no_corrections_are_false_and_say_nothing():
 @pytest.mark.parametrize(
     ("counts", "student", "told"),
     [
-        ((0, 1), True, "1 label corrected, all of held-out photos: they train nothing"),
-        ((2, 0), True, "2 labels of training photos corrected, from which training starts; exports"),
-        ((2, 3), True, "from which training starts, and 3 of held-out photos, which train nothing"),
+        ((0, 1), True, "1 label corrected, all of held-out images: they train nothing"),
+        ((2, 0), True, "2 labels of training images corrected, from which training starts; exports"),
+        ((2, 3), True, "from which training starts, and 3 of held-out images, which train nothing"),
         ((0, 0), True, "no label corrected"),
         ((2, 3), False, "5 labels corrected; no student is trained (student.kind: none)"),
     ],

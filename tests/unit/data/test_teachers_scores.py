@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 import zarr
 
-from cutsew.config.networks import ScoresTeacher
+from cutsew.config.networks import ScoresTeacherConfig
 from cutsew.data.scores import Scores, read_ids, usable_ids
 from cutsew.errors import UserError
 
@@ -36,15 +36,15 @@ def as_parquet(path):
 
 
 def settings(path, **others):
-    return ScoresTeacher(file=path, **others)
+    return ScoresTeacherConfig(file=path, **others)
 
 
 @pytest.fixture(params=["npz", "zarr", "parquet"])
 def told(request, tmp_path):
     """Settings of the same scores in each layout."""
     path = tmp_path / f"scores.{request.param}"
-    made = {"npz": as_npz, "zarr": as_zarr, "parquet": as_parquet}[request.param](path)
-    return settings(made, crops=["one", "two"] if request.param == "parquet" else ["crops"])
+    result = {"npz": as_npz, "zarr": as_zarr, "parquet": as_parquet}[request.param](path)
+    return settings(result, crops=["one", "two"] if request.param == "parquet" else ["crops"])
 
 
 def test_layouts_give_the_same(told):
@@ -84,8 +84,8 @@ def test_no_crops_and_many_arrays(tmp_path):
 @pytest.mark.parametrize(
     ("value", "values", "expected"),
     [
-        (np.nan, "probabilities", "photo b, class dog: nan is not finite"),
-        (np.inf, "logits", "photo b, class dog: inf is not finite"),
+        (np.nan, "probabilities", "image b, class dog: nan is not finite"),
+        (np.inf, "logits", "image b, class dog: inf is not finite"),
         (-0.1, "probabilities", r"-0\.1 is no probability; set teacher\.scores\.values: logits"),
         (1.2, "probabilities", r"1\.2 is no probability"),
     ],

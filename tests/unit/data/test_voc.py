@@ -32,7 +32,7 @@ def test_missing_and_empty_lists(root):
     with pytest.raises(UserError, match=r"dataset\.voc\.train: .*ImageSets/Main/train\.txt does not exist"):
         read_list(root, "train", "dataset.voc.train")
     write_list(root, "val", "\n")
-    with pytest.raises(UserError, match=r"dataset\.voc\.test: .* names no photo"):
+    with pytest.raises(UserError, match=r"dataset\.voc\.test: .* names no image"):
         read_list(root, "val", "dataset.voc.test")
 
 
@@ -48,7 +48,7 @@ def test_objects_without_their_parts(tmp_path):
     assert read_annotation(path) == [Thing("dog", True), Thing("person", False)]
 
 
-def test_a_photo_without_objects(tmp_path):
+def test_a_image_without_objects(tmp_path):
     path = tmp_path / "x.xml"
     path.write_text("<annotation/>")
     assert read_annotation(path) == []

@@ -10,9 +10,9 @@ from PIL import Image
 
 from cutsew.demo import scenes as sprites_module
 from cutsew.demo.scenes import CLASSES, MAIN_SIDE, OTHER_SIDE, SIDE, scene, sprites
-from cutsew.demo.world import OTHERS, Thing, annotation, photo_id, write_world
+from cutsew.demo.world import OTHERS, Thing, annotation, image_id, write_world
 from cutsew.errors import UserError
-from cutsew.method.random import generator
+from cutsew.method.random import keyed_rng
 from cutsew.stages.demo_world import demo_world
 
 
@@ -27,9 +27,9 @@ def test_classes_are_voc_in_alphabetical_order():
 
 
 def test_every_class_has_trimmed_sprites():
-    found = sprites()
-    assert set(found) == set(CLASSES)
-    for images in found.values():
+    result = sprites()
+    assert set(result) == set(CLASSES)
+    for images in result.values():
         for image in images:
             assert image.mode == "RGBA"
             assert max(image.size) == SIDE
@@ -54,9 +54,9 @@ def test_a_missing_package_is_named(monkeypatch, package):
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.integers(0, 10**6))
 def test_scenes_keep_their_bounds(seed, index):
-    photo, things = scene(generator(seed, "train", index), OTHERS)
-    width, height = photo.size
-    assert photo.mode == "RGB"
+    image, things = scene(keyed_rng(seed, "train", index), OTHERS)
+    width, height = image.size
+    assert image.mode == "RGB"
     assert 250 <= width <= 290 and 230 <= height <= 270
     assert 1 <= len(things) <= 5
     for number, thing in enumerate(things):
@@ -70,7 +70,7 @@ def test_scenes_keep_their_bounds(seed, index):
 
 
 def test_scenes_have_about_2_3_labels():
-    labels = [len({thing.name for thing in scene(generator(0, "train", index), OTHERS)[1]}) for index in range(200)]
+    labels = [len({thing.name for thing in scene(keyed_rng(0, "train", index), OTHERS)[1]}) for index in range(200)]
     assert 2.1 < np.mean(labels) < 2.6
 
 
@@ -80,8 +80,8 @@ def test_annotation_counts_pixels_as_voc_does():
     assert root.findtext("filename") == "train_00003.jpg"
     assert (root.findtext("size/width"), root.findtext("size/height")) == ("270", "250")
     edges = ("xmin", "ymin", "xmax", "ymax")
-    found = [(o.findtext("name"), *(int(o.findtext(f"bndbox/{e}")) for e in edges)) for o in root.iter("object")]
-    assert found == [("dog", 1, 11, 50, 60), ("cat", 6, 6, 6, 6)]
+    result = [(o.findtext("name"), *(int(o.findtext(f"bndbox/{e}")) for e in edges)) for o in root.iter("object")]
+    assert result == [("dog", 1, 11, 50, 60), ("cat", 6, 6, 6, 6)]
 
 
 def test_world_is_the_same_for_any_number_of_workers_and_any_size(tmp_path):
@@ -107,13 +107,13 @@ def test_stage_writes_voc_layout_whose_labels_are_the_objects_drawn(tmp_path):
     assert {path.name for path in out.iterdir()} == {"JPEGImages", "Annotations", "ImageSets"}
     for split, count in (("train", 5), ("val", 3)):
         ids = out.joinpath(f"ImageSets/Main/{split}.txt").read_text().split()
-        assert ids == [photo_id(split, index) for index in range(count)]
+        assert ids == [image_id(split, index) for index in range(count)]
         for index, name in enumerate(ids):
-            photo, things = scene(generator("demo_world", 7, split, index), OTHERS)
+            image_name, things = scene(keyed_rng("demo_world", 7, split, index), OTHERS)
             with Image.open(out / f"JPEGImages/{name}.jpg") as image:
-                assert image.size == photo.size
-                # JPEG moves single pixels, not a photo: the mean error is a few grey levels of 255.
-                error = np.abs(np.asarray(image, dtype=float) - np.asarray(photo, dtype=float)).mean()
+                assert image.size == image_name.size
+                # JPEG moves single pixels, not an image: the mean error is a few grey levels of 255.
+                error = np.abs(np.asarray(image, dtype=float) - np.asarray(image_name, dtype=float)).mean()
             assert error < 8
             root = ElementTree.parse(out / f"Annotations/{name}.xml").getroot()
             assert [o.findtext("name") for o in root.iter("object")] == [thing.name for thing in things]

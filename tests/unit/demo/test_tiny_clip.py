@@ -11,7 +11,7 @@ from cutsew.demo import tiny_clip
 from cutsew.demo.scenes import CLASSES, SPOKEN, all_captions, caption, scene
 from cutsew.demo.world import CAPTIONED_OTHERS, SIDE, example, examples
 from cutsew.errors import UserError
-from cutsew.method.random import generator, torch_seed
+from cutsew.method.random import keyed_rng, torch_seed
 from cutsew.stages.tiny_clip import tiny_clip as stage
 
 
@@ -52,7 +52,7 @@ def test_examples_are_the_scenes_squashed_with_the_main_object_named():
     for index in range(12):
         pixels, text = example(index, 5)
         assert pixels.shape == (SIDE, SIDE, 3) and pixels.dtype == np.uint8
-        _, things = scene(generator("tiny_clip", 5, index), CAPTIONED_OTHERS)
+        _, things = scene(keyed_rng("tiny_clip", 5, index), CAPTIONED_OTHERS)
         assert text in (caption([things[0].name]), caption([thing.name for thing in things[:2]]))
         named[" and " in text] += 1
     assert named[0] > named[1]
@@ -116,10 +116,10 @@ def test_shipped_weights_are_small_and_load_strictly():
 
 def test_shipped_weights_name_the_main_object():
     model = tiny_clip.build()
-    photos, truths = zip(*((example(index, 991)) for index in range(30)), strict=True)
-    pixels = torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2)
+    image_rows, truths = zip(*((example(index, 991)) for index in range(30)), strict=True)
+    pixels = torch.from_numpy(np.stack(image_rows)).permute(0, 3, 1, 2)
     with torch.no_grad():
-        images = model.encode_image(tiny_clip.normalise(pixels), normalize=True)
+        images = model.encode_image(tiny_clip.normalize_images(pixels), normalize=True)
         texts = model.encode_text(tiny_clip.tokens([caption([name]) for name in CLASSES]), normalize=True)
     named = [caption([CLASSES[index]]) for index in (images @ texts.T).argmax(dim=1)]
     right = [truth.startswith(text) for text, truth in zip(named, truths, strict=True)]

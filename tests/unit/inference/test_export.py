@@ -14,14 +14,14 @@ from sewing_world import CLASSES, backbone, make_world, run_train, settings
 from tiny_models import checkpoint
 
 from cutsew.commands import export as tool
-from cutsew.config.networks import Student as StudentSettings
+from cutsew.config.networks import StudentConfig as StudentSettings
 from cutsew.errors import UserError
 from cutsew.inference import model_files
 from cutsew.inference.classifier import open_classifier
 from cutsew.method.adapter import Adapter
 from cutsew.method.score import sigmoid
 from cutsew.models import backbones
-from cutsew.models.student import Student, load, read_description, save
+from cutsew.models.student import Student, load, read_model_spec, save
 from cutsew.stages import predict as predict_stage
 from cutsew.storage.result_tables import Thresholds
 from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read
@@ -37,12 +37,12 @@ def make_student(folder, kind, model, weights, size, **more):
     chosen = StudentSettings.model_validate(
         {"kind": kind, kind: {"model": model, key: str(weights), "image_size": size}, **more}
     )
-    found = backbones.build(chosen, "cpu")
+    result = backbones.build(chosen, "cpu")
     torch.manual_seed(1)
-    adapter = Adapter(found.width, len(NAMES), **SIZES).eval()
+    adapter = Adapter(result.width, len(NAMES), **SIZES).eval()
     torch.nn.init.uniform_(adapter.norm.running_var, 0.5, 1.5)
-    save(folder / "adapter.safetensors", adapter, found, SIZES, NAMES)
-    return Student(found, adapter, NAMES)
+    save(folder / "adapter.safetensors", adapter, result, SIZES, NAMES)
+    return Student(result, adapter, NAMES)
 
 
 def views(count, size):
@@ -58,14 +58,14 @@ def exported(folder, student):
 
 def agree(student, folder, size):
     images = views(5, size)
-    wanted = student(images)
-    assert wanted.std() > 1e-3  # no agreement of constants
+    expected = student(images)
+    assert expected.std() > 1e-3  # no agreement of constants
     for name in (".", "student.safetensors", "model.onnx"):
-        found = open_classifier(folder / name, "cpu")
-        torch.testing.assert_close(found.logits(images), wanted, atol=1e-4, rtol=0)
-        torch.testing.assert_close(found.logits(images[:1]), wanted[:1], atol=1e-4, rtol=0)
-        assert (found.classes, found.square) == (NAMES, (size, "bicubic"))
-    assert torch.equal(load(folder)(images), wanted)
+        result = open_classifier(folder / name, "cpu")
+        torch.testing.assert_close(result.logits(images), expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(result.logits(images[:1]), expected[:1], atol=1e-4, rtol=0)
+        assert (result.classes, result.square) == (NAMES, (size, "bicubic"))
+    assert torch.equal(load(folder)(images), expected)
 
 
 def test_the_demos_tiny_clip(tmp_path):
@@ -97,7 +97,7 @@ def test_half_precision_is_left_behind(tmp_path):
     """A student that computes in half precision is exported in float32, which every CPU can."""
     student = make_student(tmp_path, "open_clip", "cutsew-tiny", "demo", 96, precision="bfloat16")
     tool.write(tmp_path, tmp_path / "out", None, None, onnx=False)
-    described = read_description(tmp_path / "out" / "model.yaml")["backbone"]
+    described = read_model_spec(tmp_path / "out" / "model.yaml")["backbone"]
     assert (described["precision"], described["compiled"]) == ("tf32", False)
     plain = make_student(tmp_path, "open_clip", "cutsew-tiny", "demo", 96)
     images = views(3, 96)
@@ -107,7 +107,7 @@ def test_half_precision_is_left_behind(tmp_path):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run's folder with thresholds and scores of its held-out photos, and an export of it."""
+    """A run's folder with thresholds and scores of its held-out images, and an export of it."""
     pytest.importorskip("onnxscript")
     world, out = make_world(tmp_path_factory.mktemp("world")), tmp_path_factory.mktemp("out")
     adapter = run_train(world, out, settings())
@@ -163,7 +163,7 @@ def test_the_lines_of_the_readme_run(run, tmp_path):
 
     student = make_student(tmp_path, "open_clip", "cutsew-tiny", "demo", 96)
     folder = exported(tmp_path, student)
-    Image.fromarray(views(1, 96)[0].permute(1, 2, 0).numpy()).save(folder / "photo.jpg")
+    Image.fromarray(views(1, 96)[0].permute(1, 2, 0).numpy()).save(folder / "image.jpg")
     blocks = re.findall(r"(?:^    .*\n)+", (folder / "README.md").read_text(), re.M)
     assert len(blocks) == 2
     for block in blocks:
@@ -181,9 +181,9 @@ def test_thresholds_from_labels_are_the_best_and_marked(run, tmp_path):
     truth = tmp_path / "truth.csv"
     truth.write_text("id,labels\n" + "".join(f"{name},{line}\n" for name, line in zip(ids, lines, strict=True)))
     tool.write(run, tmp_path / "out", None, truth, onnx=False, build=backbone)
-    found = read_description(tmp_path / "out" / "model.yaml")["thresholds"]
-    assert found["rule"] == "labels" and set(found) == {"rule", "fixed", "count", "labels"}
-    assert ((sigmoid(z.astype(float)) >= found["labels"]).sum(axis=0) == 1).all()
+    result = read_model_spec(tmp_path / "out" / "model.yaml")["thresholds"]
+    assert result["rule"] == "labels" and set(result) == {"rule", "fixed", "count", "labels"}
+    assert ((sigmoid(z.astype(float)) >= result["labels"]).sum(axis=0) == 1).all()
     record = json.loads((tmp_path / "out" / "export.json").read_text())
     assert record["facts"]["thresholds_use_labels"] is True
     assert not (tmp_path / "out" / "model.onnx").exists()
@@ -194,7 +194,7 @@ def test_an_export_is_replaced_and_nothing_else_is(run, tmp_path):
     target = tmp_path / "out"
     for rule in ("fixed", "count"):
         tool.write(run, target, rule, None, onnx=False, build=backbone)
-        assert read_description(target / "model.yaml")["thresholds"]["rule"] == rule
+        assert read_model_spec(target / "model.yaml")["thresholds"]["rule"] == rule
     other = tmp_path / "other"
     other.mkdir()
     (other / "mine.txt").write_text("kept")
@@ -227,7 +227,7 @@ def test_logits_that_differ_are_refused(run):
 
 def test_a_damaged_export_is_refused(run, tmp_path):
     student = load(run, build=backbone)
-    model_files.save(tmp_path, student, read_description(run / "model.yaml"), Thresholds("fixed", {"fixed": [0.5] * 3}))
+    model_files.save(tmp_path, student, read_model_spec(run / "model.yaml"), Thresholds("fixed", {"fixed": [0.5] * 3}))
     content = bytearray((tmp_path / "student.safetensors").read_bytes())
     content[-1] ^= 1
     (tmp_path / "student.safetensors").write_bytes(content)

@@ -43,16 +43,16 @@ def test_the_bottleneck_by_hand():
         bottleneck.down.weight.copy_(torch.tensor([1.0, -1.0]).view(1, 2, 1, 1))
         bottleneck.down.bias.fill_(1.0)
         bottleneck.up.weight.copy_(torch.tensor([2.0, 3.0]).view(2, 1, 1, 1))
-        found = bottleneck(torch.tensor([[4.0, 2.0], [0.0, 5.0]]).view(2, 2, 1, 1))
+        result = bottleneck(torch.tensor([[4.0, 2.0], [0.0, 5.0]]).view(2, 2, 1, 1))
     # relu(4 - 2 + 1) = 3: up gives 6, 9. relu(0 - 5 + 1) = 0: up gives 0, 0.
-    assert found.view(2, 2).tolist() == [[5.0, 5.5], [0.0, 2.5]]
+    assert result.view(2, 2).tolist() == [[5.0, 5.5], [0.0, 2.5]]
 
 
 def test_positions_join_column_and_row():
     position = GridPosition(5, 4)
-    found = position(2, 3)
-    assert found.shape == (1, 6, 5)
-    cell = found[0, 1 * 3 + 2]  # row 1, column 2
+    result = position(2, 3)
+    assert result.shape == (1, 6, 5)
+    cell = result[0, 1 * 3 + 2]  # row 1, column 2
     assert torch.equal(cell[:2], position.column[2])
     assert torch.equal(cell[2:], position.row[1])
 

@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 from cutsew.method.student_views import pixels, strong_view, weak_view
 
 
-def photo(width=30, height=20, seed=0):
+def image(width=30, height=20, seed=0):
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
@@ -26,7 +26,7 @@ def test_the_weak_view_is_squashed_and_not_flipped():
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**62), st.integers(0, 2**32))
 def test_a_strong_view_depends_on_its_seed_alone_and_leaves_torch_as_it_was(seed, other):
-    weak = photo(16, 16)
+    weak = image(16, 16)
     torch.manual_seed(other)
     before = torch.get_rng_state()
     first = pixels(strong_view(weak, seed))
@@ -37,7 +37,7 @@ def test_a_strong_view_depends_on_its_seed_alone_and_leaves_torch_as_it_was(seed
 
 
 def test_half_of_the_strong_views_are_flipped_and_most_are_changed():
-    weak = photo(16, 16)
+    weak = image(16, 16)
     mirrored = ImageOps.mirror(weak)
     views = [pixels(strong_view(weak, seed)) for seed in range(200)]
     as_is = sum(np.array_equal(view, pixels(weak)) for view in views)

@@ -15,8 +15,8 @@ def test_weighted_map_by_hand():
     weights = np.array([[1, 1, 1], [0, 2, 1], [2, 0, 0], [0, 3, 0]])
     # (1 + 2/3) / 2; one positive, third of three; only a positive; no positive at all
     with pytest.warns(RuntimeWarning):
-        found = weighted_map(truth, scores, weights)
-    assert found == pytest.approx([500 / 6, 100 / 3, 100, np.nan], nan_ok=True)
+        result = weighted_map(truth, scores, weights)
+    assert result == pytest.approx([500 / 6, 100 / 3, 100, np.nan], nan_ok=True)
 
 
 @given(st.integers(0, 10_000))
@@ -34,27 +34,27 @@ def test_weighted_map_is_sklearns(seed):
 
 
 @pytest.fixture(scope="module")
-def photos():
+def images():
     rng = np.random.default_rng(2)
     truth = (rng.random((400, 3)) < 0.3).astype(np.int8)
     return truth, truth + rng.normal(0, 1.5, truth.shape), truth + rng.normal(0, 0.7, truth.shape)
 
 
-def test_a_real_difference_is_found(photos):
-    truth, worse, better = photos
-    found = difference(truth, [worse], [better], draws=200)
+def test_a_real_difference_is_found(images):
+    truth, worse, better = images
+    result = difference(truth, [worse], [better], draws=200)
     expected = np.mean([100 * average_precision_score(truth[:, c], better[:, c]) for c in range(3)])
     expected -= np.mean([100 * average_precision_score(truth[:, c], worse[:, c]) for c in range(3)])
-    assert found.points == pytest.approx(expected)
-    assert 0 < found.low < found.points < found.high
+    assert result.points == pytest.approx(expected)
+    assert 0 < result.low < result.points < result.high
 
 
-def test_the_same_run_does_not_differ(photos):
-    truth, worse, _ = photos
+def test_the_same_run_does_not_differ(images):
+    truth, worse, _ = images
     assert difference(truth, [worse, worse], [worse], draws=100) == pytest.approx((0, 0, 0), abs=1e-9)
 
 
-def test_turned_round_the_difference_changes_its_sign(photos):
-    truth, worse, better = photos
-    there, back = difference(truth, [worse], [better], draws=100), difference(truth, [better], [worse], draws=100)
-    assert (back.points, back.low, back.high) == pytest.approx((-there.points, -there.high, -there.low))
+def test_turned_round_the_difference_changes_its_sign(images):
+    truth, worse, better = images
+    available, back = difference(truth, [worse], [better], draws=100), difference(truth, [better], [worse], draws=100)
+    assert (back.points, back.low, back.high) == pytest.approx((-available.points, -available.high, -available.low))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from cutsew.method.cam import Tap, grad_cam, hires_cam, to_unit
+from cutsew.method.cam import ActivationHook, grad_cam, hires_cam, to_unit
 
 FEATURES = torch.tensor([[[[1.0, 2.0], [0.0, 4.0]], [[1.0, 0.0], [3.0, 0.0]]]])
 GRADIENTS = torch.tensor([[[[4.0, 0.0], [0.0, 0.0]], [[-1.0, -1.0], [-1.0, -1.0]]]])
@@ -30,7 +30,7 @@ def test_a_map_without_a_positive_value_is_empty():
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 4), st.floats(0.01, 100), st.sampled_from([0, 1]))
-def test_maps_stand_whatever_the_scale_the_order_and_the_neighbours(seed, side, channels, factor, which):
+def test_maps_stand_whatever_the_scale_the_order_and_the_neighbors(seed, side, channels, factor, which):
     make = (grad_cam, hires_cam)[which]
     features, gradients = torch.randn(2, 3, channels, side, side, generator=torch.manual_seed(seed))
     maps = make(features, gradients)
@@ -61,7 +61,7 @@ class Linear(nn.Module):
 @pytest.mark.parametrize(("entering", "factor"), [(False, 1), (True, 2)])
 def test_gradients_of_a_linear_model_by_hand(entering, factor):
     model, images = Linear(), torch.rand(2, 2, 2, 2)
-    with Tap(model.grid, entering=entering) as tap:
+    with ActivationHook(model.grid, entering=entering) as tap:
         features, gradients = tap.gradients(lambda: model(images)[torch.arange(2), torch.tensor([0, 1])])
     assert torch.equal(features, images if entering else 2 * images)
     weights = torch.tensor([[1.0, -1.0], [-3.0, 5.0]]) / 4 * factor
@@ -72,21 +72,21 @@ def test_gradients_of_a_linear_model_by_hand(entering, factor):
 def test_class_activation_is_that_of_the_linear_head():
     """With pooling and a linear head Grad-CAM is CAM itself: the head's row times the features (Zhou et al., 2016)."""
     model, images = Linear(), torch.rand(5, 2, 3, 3)
-    with Tap(model.grid) as tap:
+    with ActivationHook(model.grid) as tap:
         maps = grad_cam(*tap.gradients(lambda: model(images)[:, 1]))
     torch.testing.assert_close(maps, to_unit((2 * images * model.head.weight[1, :, None, None]).sum(1)))
 
 
 def test_threads_do_not_take_each_others_features():
     model, images = Linear(), torch.rand(64, 2, 8, 8)
-    with Tap(model.grid) as tap, ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda one: tap.gradients(lambda: model(one)[:, 0])[0], images.split(1)))
-    assert torch.equal(torch.cat(found), 2 * images)
+    with ActivationHook(model.grid) as tap, ThreadPoolExecutor(4) as pool:
+        result = list(pool.map(lambda one: tap.gradients(lambda: model(one)[:, 0])[0], images.split(1)))
+    assert torch.equal(torch.cat(result), 2 * images)
 
 
 def test_the_layer_is_left_as_it_was_even_after_an_error():
     model = Linear()
-    with pytest.raises(RuntimeError), Tap(model.grid) as tap:
+    with pytest.raises(RuntimeError), ActivationHook(model.grid) as tap:
         tap.gradients(lambda: model(torch.rand(1, 3, 2, 2)))
     assert not model.grid._forward_hooks
     assert not model(torch.rand(1, 2, 2, 2)).requires_grad

@@ -16,9 +16,9 @@ LN3 = math.log(3)  # sigmoid(ln 3) = 3/4
 
 
 def test_blend_by_hand():
-    found = blend(torch.tensor([[[1.0, -2.0, 0.5], [0.0, 3.0, 0.5]]]))
-    assert found.z.tolist() == [[1.0, 3.0, 0.5]]
-    assert found.source.tolist() == [[0, 1, 0]]  # the tie goes to the background
+    result = blend(torch.tensor([[[1.0, -2.0, 0.5], [0.0, 3.0, 0.5]]]))
+    assert result.z.tolist() == [[1.0, 3.0, 0.5]]
+    assert result.source.tolist() == [[0, 1, 0]]  # the tie goes to the background
 
 
 logits = hnp.arrays(
@@ -30,30 +30,30 @@ logits = hnp.arrays(
 @given(logits)
 def test_blend_is_numpys_max_and_its_gradient_reaches_the_first_winner_only(values):
     z = torch.from_numpy(values).requires_grad_()
-    found = blend(z)
-    assert np.array_equal(found.z.detach().numpy(), values.max(axis=1))
-    assert np.array_equal(found.source.numpy(), values.argmax(axis=1))
-    p = torch.full(found.z.shape, -10.0)
-    e_step_loss(found.z, p).backward()
+    result = blend(z)
+    assert np.array_equal(result.z.detach().numpy(), values.max(axis=1))
+    assert np.array_equal(result.source.numpy(), values.argmax(axis=1))
+    p = torch.full(result.z.shape, -10.0)
+    e_step_loss(result.z, p).backward()
     expected = np.zeros_like(values)
-    own = (torch.sigmoid(found.z.detach()) - torch.sigmoid(p)).numpy() / found.z.numel()
-    np.put_along_axis(expected, values.argmax(axis=1)[:, None], own[:, None], axis=1)
+    local_values = (torch.sigmoid(result.z.detach()) - torch.sigmoid(p)).numpy() / result.z.numel()
+    np.put_along_axis(expected, values.argmax(axis=1)[:, None], local_values[:, None], axis=1)
     assert z.grad.numpy() == pytest.approx(expected, abs=1e-6)
     assert ((z.grad.numpy() != 0).sum(axis=1) == 1).all()
 
 
 def test_m_loss_by_hand():
     p, z = torch.tensor([[0.0, LN3]]), torch.tensor([[0.0, LN3]])
-    own = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
-    assert m_step_loss(p, z).item() == pytest.approx((math.log(2) + own) / 2, abs=1e-6)
+    local_values = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    assert m_step_loss(p, z).item() == pytest.approx((math.log(2) + local_values) / 2, abs=1e-6)
     strong = torch.tensor([[0.0, 0.0]])
-    expected = (math.log(2) + own) / 2 + 0.7 * math.log(2)
+    expected = (math.log(2) + local_values) / 2 + 0.7 * math.log(2)
     assert m_step_loss(p, z, strong, 0.7).item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_e_loss_by_hand():
-    found = e_step_loss(torch.tensor([[LN3]]), torch.tensor([[0.0]]))
-    assert found.item() == pytest.approx(-(0.5 * math.log(0.75) + 0.5 * math.log(0.25)), abs=1e-6)
+    result = e_step_loss(torch.tensor([[LN3]]), torch.tensor([[0.0]]))
+    assert result.item() == pytest.approx(-(0.5 * math.log(0.75) + 0.5 * math.log(0.25)), abs=1e-6)
 
 
 def test_each_loss_moves_its_own_side_only():

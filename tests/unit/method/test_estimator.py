@@ -60,9 +60,9 @@ def in_double(z, gradients):
 def test_it_gives_what_dense_adamw_gives(seed, rows, steps, weight_decay, falling):
     z, gradients = in_double(*random_steps(seed, rows, 3, steps, 2))
     rates = [0.01 * (1 - i / steps if falling else 1) for i in range(steps)]
-    found = lazy(z, gradients, rates, weight_decay)
-    assert torch.allclose(found.materialize(), dense(z, gradients, rates, weight_decay), rtol=0, atol=1e-9)
-    assert torch.equal(found.materialize(), found.materialize())
+    result = lazy(z, gradients, rates, weight_decay)
+    assert torch.allclose(result.materialize(), dense(z, gradients, rates, weight_decay), rtol=0, atol=1e-9)
+    assert torch.equal(result.materialize(), result.materialize())
 
 
 def test_500_steps_stay_within_a_millionth_of_dense_adamw_over_gaps_longer_than_the_horizon(monkeypatch):

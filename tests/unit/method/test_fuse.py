@@ -12,7 +12,7 @@ from cutsew.config.method import parse_fuse
 from cutsew.method.fuse import WHOLE, fuse, fuse_cdul, fuse_gated, fuse_mean, fuse_soft, fuse_standard, standardized
 from cutsew.method.metrics import average_precision, mean_average_precision
 from cutsew.method.score import logit, sigmoid, softmax
-from cutsew.pipeline.fusing import fuse_by
+from cutsew.pipeline.fusing import fuse_by_rule
 from cutsew.storage.zarr_layout import Answers
 
 logits = st.floats(-13, 13, width=32)
@@ -42,7 +42,7 @@ def test_equal_views_leave_the_first():
     assert fuse(zero_shot, crops, 0.0, "logit", 1e-6)[1].tolist() == [[WHOLE, 0]]
 
 
-def test_no_passes_leave_the_whole_photo():
+def test_no_passes_leave_the_whole_image():
     zero_shot = np.array([[1.0, -1.0]], dtype=np.float32)
     z, winner = fuse(zero_shot, np.empty((0, 1, 2), dtype=np.float32), 0.1, "logit", 1e-6)
     assert np.array_equal(z, zero_shot) and (winner == WHOLE).all()
@@ -120,7 +120,7 @@ def test_soft_becomes_the_papers_rule(zero_shot, crops, alpha):
     st.floats(0.05, 2),
     st.floats(0, 1),
 )
-def test_soft_lies_between_the_whole_photo_and_the_maximum(zero_shot, crops, alpha, tau, anchor):
+def test_soft_lies_between_the_whole_image_and_the_maximum(zero_shot, crops, alpha, tau, anchor):
     z, _ = fuse_soft(zero_shot, crops, alpha, tau, anchor)
     largest, _ = fuse(zero_shot, crops, alpha, "logit", 1e-6)
     least = (1 - anchor) * (largest - tau * np.log(5)) + anchor * zero_shot
@@ -149,7 +149,7 @@ def test_cdul_by_hand():
     assert sigmoid(fuse_cdul(zero_shot, crops, 0.44, 1e-6)[0])[0, 2] == pytest.approx(0.425, abs=1e-6)
 
 
-def test_without_crops_mean_and_cdul_leave_the_whole_photo():
+def test_without_crops_mean_and_cdul_leave_the_whole_image():
     zero_shot, none = np.array([[1.0, -1.0]], dtype=np.float32), np.empty((0, 1, 2), dtype=np.float32)
     for z, winner in (fuse_mean(zero_shot, none, 1e-6), fuse_cdul(zero_shot, none, 0.5, 1e-6)):
         assert z == pytest.approx(zero_shot, abs=1e-6) and (winner == WHOLE).all()
@@ -195,7 +195,7 @@ def test_standard_as_a_soft_maximum_by_hand():
 
 
 @pytest.mark.parametrize("tau", [None, 0.5])
-def test_standard_without_crops_is_the_whole_photo_twice(tau):
+def test_standard_without_crops_is_the_whole_image_twice(tau):
     z, winner = fuse_standard(np.array([[2.0, 1.0, 0.0]]), np.empty((0, 1, 3)), tau)
     assert z[0] == pytest.approx([2.449490, 0.0, -2.449490], abs=1e-6)
     assert (winner == WHOLE).all()
@@ -237,7 +237,7 @@ SHARED = Path(__file__).parents[4] / "shared" / "voc2012_rn50x64_scores.npz"
 @pytest.mark.shared
 @pytest.mark.skipif(not SHARED.is_file(), reason="needs ../shared/voc2012_rn50x64_scores.npz")
 def test_rules_side_by_side_on_real_scores():
-    """On CLIP RN50x64's scores of 5,640 photos; their one local view is per class the best of 3 x 3 tiles."""
+    """On CLIP RN50x64's scores of 5,640 images; their one local view is per class the best of 3 x 3 tiles."""
     stored = np.load(SHARED)
     zero_shot, tiles = logit(stored["zero_shot"], 1e-6), logit(stored["best_tile"], 1e-6)[None]
     fused = {
@@ -246,14 +246,14 @@ def test_rules_side_by_side_on_real_scores():
         "gated": fuse_gated(zero_shot, tiles, 0.01)[0],
         "mean": fuse_mean(zero_shot, tiles, 1e-6)[0],
         "cdul": fuse_cdul(zero_shot, tiles, 0.5, 1e-6)[0],
-        "standard": fuse_by(parse_fuse({"rule": "standard"}), zero_shot, tiles, 0.0, 1e-6, Answers())[0],
+        "standard": fuse_by_rule(parse_fuse({"rule": "standard"}), zero_shot, tiles, 0.0, 1e-6, Answers())[0],
     }
-    found = {name: mean_average_precision(average_precision(stored["labels"], z)) for name, z in fused.items()}
-    print("\n".join(f"{name:16} {value:.2f}" for name, value in found.items()))
-    assert found["zero-shot"] == pytest.approx(84.86, abs=0.005)
-    assert found["max, alpha 0.1"] == pytest.approx(87.78, abs=0.005)
-    assert found["standard"] == pytest.approx(89.60, abs=0.005)
-    assert min(value for name, value in found.items() if name != "zero-shot") > found["zero-shot"]
+    result = {name: mean_average_precision(average_precision(stored["labels"], z)) for name, z in fused.items()}
+    print("\n".join(f"{name:16} {value:.2f}" for name, value in result.items()))
+    assert result["zero-shot"] == pytest.approx(84.86, abs=0.005)
+    assert result["max, alpha 0.1"] == pytest.approx(87.78, abs=0.005)
+    assert result["standard"] == pytest.approx(89.60, abs=0.005)
+    assert min(value for name, value in result.items() if name != "zero-shot") > result["zero-shot"]
 
 
 @given(
@@ -263,25 +263,25 @@ def test_rules_side_by_side_on_real_scores():
 )
 def test_logits_of_a_sigmoid_are_fused_without_a_clamp(zero_shot, crops, zeta):
     """In extended precision; with a clamp all logits below -13.8 would come out equal."""
-    for made, views in (
+    for result, views in (
         (fuse_mean(zero_shot, crops, None)[0], [zero_shot, *crops]),
         (fuse_cdul(zero_shot, crops[:1], zeta, None)[0], [zero_shot, crops[0]]),
     ):
         wide = np.array(views, np.longdouble)
         yes, no = (1 / (1 + np.exp(-sign * wide)) for sign in (1, -1))
-        assert made == pytest.approx(np.log(yes.sum(axis=0) / no.sum(axis=0)).astype(float), abs=1e-4)
+        assert result == pytest.approx(np.log(yes.sum(axis=0) / no.sum(axis=0)).astype(float), abs=1e-4)
     z, winner = fuse(zero_shot, crops, 0.0, "probability", None)
     assert z == pytest.approx(np.maximum(zero_shot, crops.max(axis=0)), abs=1e-2)
 
 
 def test_strongly_negative_logits_keep_their_order():
     zero_shot, crops = np.array([[-20.0], [-25.0]], np.float32), np.array([[[-21.0], [-24.0]]], np.float32)
-    made = {rule: parse_fuse({"rule": rule}) for rule in ("max", "gated", "mean", "cdul", "soft")}
-    made["probability"] = parse_fuse({"space": "probability", "alpha": 0.0})
-    for name, rule in made.items():
-        z, _ = fuse_by(rule, zero_shot, crops, 0.5, 1e-6, Answers("sigmoid"))
+    result = {rule: parse_fuse({"rule": rule}) for rule in ("max", "gated", "mean", "cdul", "soft")}
+    result["probability"] = parse_fuse({"space": "probability", "alpha": 0.0})
+    for name, rule in result.items():
+        z, _ = fuse_by_rule(rule, zero_shot, crops, 0.5, 1e-6, Answers("sigmoid"))
         assert z[0, 0] > z[1, 0] and z.max() < -9, name
-    halved, _ = fuse_by(
+    halved, _ = fuse_by_rule(
         parse_fuse({"rule": "soft", "alpha": 0, "anchor": 1}), zero_shot, crops, 0.5, 1e-6, Answers("sigmoid")
     )
     assert halved.tolist() == [[-10.0], [-12.5]]  # soften multiplies a sigmoid's logits
@@ -293,8 +293,8 @@ def test_standard_takes_a_sigmoids_logits_as_they_are_and_a_softmaxs_logarithms(
     crop = np.array([[[0.0, 4.0, 1.0, 1.0]]])
     expected, _ = fuse_standard(x, crop)
     rule = parse_fuse({"rule": "standard"})
-    plain, _ = fuse_by(rule, x, crop, 0.5, 1e-6, Answers("sigmoid"))
+    plain, _ = fuse_by_rule(rule, x, crop, 0.5, 1e-6, Answers("sigmoid"))
     assert plain == pytest.approx(expected - 0.5, abs=1e-6)
     z, crops = (logit(softmax(values), 1e-9) for values in (x, crop))
-    made, _ = fuse_by(rule, z, crops, 0.5, 1e-9, Answers())
-    assert made == pytest.approx(expected - 0.5, abs=1e-5)
+    result, _ = fuse_by_rule(rule, z, crops, 0.5, 1e-9, Answers())
+    assert result == pytest.approx(expected - 0.5, abs=1e-5)

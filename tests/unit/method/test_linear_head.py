@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 from sewing_world import backbone, make_world, run_train, settings
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from cutsew.config.method import Sew
-from cutsew.config.networks import Linear, Student
+from cutsew.config.method import SewConfig
+from cutsew.config.networks import LinearConfig, StudentConfig
 from cutsew.inference.model_files import export
 from cutsew.method.crops import Square
 from cutsew.method.linear_head import LinearHead, calibrated_loss, head_loss, logits, standardize
-from cutsew.method.random import generator, torch_seed
+from cutsew.method.random import keyed_rng, torch_seed
 from cutsew.models import student
 from cutsew.storage.manifest import read_manifest
 from cutsew.storage.result_tables import Thresholds
@@ -41,8 +41,8 @@ def head_of(weight, bias, mean=None, std=None):
 def test_logits_by_hand():
     """Two cells score 0 and ln 3: mean ln 3 / 2, attention 1/4 and 3/4, so 3/4 ln 3, and the bias."""
     cells = torch.tensor([[[0.0, 1.0], [np.log(3.0), -1.0]]], dtype=torch.float32)
-    found = logits(cells, torch.tensor([[1.0, 0.0]]), torch.tensor([0.5]))
-    assert found.item() == pytest.approx(0.5 + np.log(3) * (0.5 + 0.75), abs=1e-6)
+    result = logits(cells, torch.tensor([[1.0, 0.0]]), torch.tensor([0.5]))
+    assert result.item() == pytest.approx(0.5 + np.log(3) * (0.5 + 0.75), abs=1e-6)
 
 
 def test_features_are_standardized_and_clamped():
@@ -58,13 +58,13 @@ def test_logits_lie_between_the_weakest_and_strongest_cell_and_ignore_their_orde
     draw = torch.Generator().manual_seed(seed)
     x = torch.randn(3, cells, channels, generator=draw)
     weight, bias = torch.randn(classes, channels, generator=draw), torch.randn(classes, generator=draw)
-    found = logits(x, weight, bias)
+    result = logits(x, weight, bias)
     scores = x @ weight.T
-    assert (found <= 2 * scores.amax(dim=1) + bias + 1e-4).all() and (
-        found >= scores.mean(dim=1) + scores.amin(dim=1) + bias - 1e-4
+    assert (result <= 2 * scores.amax(dim=1) + bias + 1e-4).all() and (
+        result >= scores.mean(dim=1) + scores.amin(dim=1) + bias - 1e-4
     ).all()
     shuffled = x[:, torch.randperm(cells, generator=draw)]
-    assert torch.allclose(found, logits(shuffled, weight, bias), atol=1e-4)
+    assert torch.allclose(result, logits(shuffled, weight, bias), atol=1e-4)
 
 
 def test_loss_by_hand():
@@ -78,12 +78,12 @@ def test_calibrated_loss_does_not_see_slope_and_offset(slope, offset, seed):
     z = np.random.default_rng(seed).normal(0, 2, (50, 4))
     target = 1 / (1 + np.exp(-z))
     entropy = -(target * np.log(target) + (1 - target) * np.log1p(-target)).mean()
-    found = calibrated_loss(((z - offset) / slope).astype(np.float32), target.astype(np.float32))
-    assert found == pytest.approx(entropy, abs=1e-4)
+    result = calibrated_loss(((z - offset) / slope).astype(np.float32), target.astype(np.float32))
+    assert result == pytest.approx(entropy, abs=1e-4)
 
 
 def test_budget_by_hand():
-    rules = Linear(steps=800, batch_size=64, sewn_epochs=8)
+    rules = LinearConfig(steps=800, batch_size=64, sewn_epochs=8)
     assert budget(300, 1000, rules, 10**9) == (8, 2400, 300, False, 40)
     assert budget(12_800, 1000, rules, 10**9) == (4, 51_200, 12_800, False, 800)  # 800 steps are four epochs of 200
     assert budget(1000, 1000, rules, 3_000_000) == (3, 3000, 375, False, 48)  # three epochs fit into memory
@@ -100,12 +100,12 @@ CHANGES = {"student__head": "linear", "linear__steps": 12, "linear__batch_size":
 
 
 def chosen(**changes):
-    found = settings()
-    found["linear"] = Linear().model_dump(mode="json")
+    result = settings()
+    result["linear"] = LinearConfig().model_dump(mode="json")
     for key, value in {**CHANGES, **changes}.items():
         section, name = key.split("__")
-        found[section][name] = value
-    return found
+        result[section][name] = value
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -146,10 +146,10 @@ def test_it_does_what_it_says(world, trained):
     rules = chosen()
     images = read_manifest(world / "images.parquet", split="train")
     training = read_training_images(images, world / "patches.parquet")
-    sew, seed = Sew.model_validate(rules["sew"]), rules["train"]["seed"]
+    sew, seed = SewConfig.model_validate(rules["sew"]), rules["train"]["seed"]
     dataset = SewnDataset(training, sew, Square(16, "bicubic"), seed, strong=False, skip_plain=False, workers=0)
     shown = [key for keys in EpochSampler(len(images), 4, 2, seed).batches(range(6)) for key in keys]
-    encoder = backbone(Student())
+    encoder = backbone(StudentConfig())
     features = torch.cat([encoder(dataset[key].weak[None]) for key in shown])
     sources = torch.stack([dataset[key].sources for key in shown])
     z = torch.from_numpy(read(array_of(open_group(world / "fused.zarr"), "z"))[images["row"]])
@@ -162,7 +162,7 @@ def test_it_does_what_it_says(world, trained):
     weight = (0.01 * torch.randn(3, 12, generator=draw)).requires_grad_()
     bias = z.sigmoid().mean(dim=0).logit().requires_grad_()
     optimizer = torch.optim.AdamW([weight, bias], weight_decay=0.01)
-    orders = (generator(seed, "linear order", epoch).permutation(len(shown)) for epoch in itertools.count())
+    orders = (keyed_rng(seed, "linear order", epoch).permutation(len(shown)) for epoch in itertools.count())
     batches = (order[4 * i : 4 * i + 4] for order in orders for i in range(len(shown) // 4))
     for step, batch in zip(range(12), batches, strict=False):
         optimizer.param_groups[0]["lr"] = 0.01 * 0.5 * (1 + np.cos(np.pi * step / 12))
@@ -171,10 +171,10 @@ def test_it_does_what_it_says(world, trained):
         predicted = score.mean(dim=1) + (score.softmax(dim=1) * score).sum(dim=1) + bias
         binary_cross_entropy_with_logits(predicted, target[batch], reduction="sum").div(4).backward()
         optimizer.step()
-    found = weights(trained)
-    assert torch.allclose(found["mean"], mean, atol=1e-5) and torch.allclose(found["std"], std, atol=1e-5)
-    assert torch.allclose(found["weight"], weight.detach(), atol=1e-4)
-    assert torch.allclose(found["bias"], bias.detach(), atol=1e-4)
+    result = weights(trained)
+    assert torch.allclose(result["mean"], mean, atol=1e-5) and torch.allclose(result["std"], std, atol=1e-5)
+    assert torch.allclose(result["weight"], weight.detach(), atol=1e-4)
+    assert torch.allclose(result["bias"], bias.detach(), atol=1e-4)
     facts = json.loads((trained / "adapter.json").read_text())["facts"]
     assert (facts["rate"], facts["sewn_epochs"], facts["steps"]) == (0.01, 2, 12)
 

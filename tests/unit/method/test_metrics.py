@@ -13,11 +13,11 @@ from cutsew.method.metrics import (
     average_precision,
     f1,
     inversions,
+    label_stats,
     mean_average_precision,
-    named_at,
-    named_top,
-    naming,
     precision_recall,
+    predict_threshold,
+    predict_top_k,
 )
 
 
@@ -65,7 +65,7 @@ class TestAveragePrecision:
 
     @settings(deadline=None, max_examples=60)
     @given(truth_and_scores(), st.randoms(use_true_random=False))
-    def test_order_of_photos_does_not_matter(self, data, random):
+    def test_order_of_images_does_not_matter(self, data, random):
         truth, scores = data
         rows = random.sample(range(len(truth)), len(truth))
         np.testing.assert_allclose(average_precision(truth, scores), average_precision(truth[rows], scores[rows]))
@@ -79,11 +79,11 @@ class TestPrecisionRecall:
     def test_by_hand(self):
         # Class 0: named 3, right 2, true 2. Class 1: named 2 (one more is not counted), right 1, true 2.
         # Class 2 has no positive: out of the class means, its one false alarm in the overall ones.
-        found = precision_recall(self.truth, self.named)
+        result = precision_recall(self.truth, self.named)
         cp, cr = (2 / 3 + 1 / 2) / 2, (1 + 1 / 2) / 2
         per_class = {"CP": cp, "CR": cr, "CF1": 2 * cp * cr / (cp + cr)}
         overall = {"OP": 3 / 6, "OR": 3 / 4, "OF1": 2 * 0.5 * 0.75 / 1.25}
-        assert vars(found) == pytest.approx({name: 100 * value for name, value in (per_class | overall).items()})
+        assert vars(result) == pytest.approx({name: 100 * value for name, value in (per_class | overall).items()})
 
     def test_nothing_named(self):
         assert set(vars(precision_recall(self.truth, np.zeros((4, 3), dtype=bool))).values()) == {0.0}
@@ -94,11 +94,11 @@ class TestPrecisionRecall:
         truth, scores = data
         truth, named = np.abs(np.pad(truth, ((0, 1), (0, 1)), constant_values=1)), np.pad(scores > 0, ((0, 1), (0, 1)))
         used = truth.any(axis=0)
-        found = precision_recall(truth, named)
+        result = precision_recall(truth, named)
         p, r, _, _ = precision_recall_fscore_support(truth[:, used], named[:, used], average="macro", zero_division=0)
         op, o_r, of1, _ = precision_recall_fscore_support(truth, named, average="micro", zero_division=0)
         expected = {"CP": p, "CR": r, "OP": op, "OR": o_r, "OF1": of1}
-        assert {name: vars(found)[name] for name in expected} == pytest.approx(
+        assert {name: vars(result)[name] for name in expected} == pytest.approx(
             {name: 100 * value for name, value in expected.items()}
         )
 
@@ -121,13 +121,13 @@ class TestPrecisionRecall:
 
 
 def test_named_at_counts_the_threshold_itself():
-    assert named_at(np.array([[0.49, 0.5, 0.51]]), 0.5).tolist() == [[False, True, True]]
+    assert predict_threshold(np.array([[0.49, 0.5, 0.51]]), 0.5).tolist() == [[False, True, True]]
 
 
 def test_named_top_takes_the_earlier_of_equals():
     scores = np.array([[1, 3, 3, 3], [4, 1, 2, 3]], dtype=np.float32)
-    assert named_top(scores, 2).astype(int).tolist() == [[0, 1, 1, 0], [1, 0, 0, 1]]
-    assert named_top(scores, 9).all()
+    assert predict_top_k(scores, 2).astype(int).tolist() == [[0, 1, 1, 0], [1, 0, 0, 1]]
+    assert predict_top_k(scores, 9).all()
 
 
 class TestInversions:
@@ -150,7 +150,7 @@ class TestInversions:
 
 class TestNaming:
     def test_by_hand(self):
-        seen = naming(np.array([[0.9, 0.5, 0.1], [0.2, 0.3, 1.0]]), 0.5)
+        seen = label_stats(np.array([[0.9, 0.5, 0.1], [0.2, 0.3, 1.0]]), 0.5)
         assert seen.labels.tolist() == [1, 1, 1]
         assert seen.labels_per_image == 1.5
         assert seen.confidence == pytest.approx(0.95)
@@ -160,7 +160,7 @@ class TestNaming:
     @settings(deadline=None, max_examples=60)
     @given(hnp.arrays(np.float32, (5, 3), elements=st.floats(0, 1, width=32)))
     def test_histograms_hold_everything(self, probabilities):
-        seen = naming(probabilities, 0.5)
+        seen = label_stats(probabilities, 0.5)
         assert len(seen.top1) == BINS
         assert (seen.top1.sum(), seen.every.sum()) == (5, 15)
 
@@ -169,19 +169,19 @@ class TestAgreement:
     def test_by_hand(self):
         first = np.array([[0.9, 0.6, 0.1], [0.1, 0.2, 0.3], [0.5, 0.5, 0.5]])
         second = np.array([[0.8, 0.1, 0.2], [0.3, 0.2, 0.1], [0.1, 0.2, 0.9]])
-        found = agreement(first, second, 0.5)
-        assert found[:, 0].tolist() == [1, 0, 0]
-        assert found[:, 1].tolist() == [1 / 2, 1, 1 / 3]
-        assert found[:2, 2] == pytest.approx([0.5, -1])
-        assert np.isnan(found[2, 2])
+        result = agreement(first, second, 0.5)
+        assert result[:, 0].tolist() == [1, 0, 0]
+        assert result[:, 1].tolist() == [1 / 2, 1, 1 / 3]
+        assert result[:2, 2] == pytest.approx([0.5, -1])
+        assert np.isnan(result[2, 2])
 
     @settings(deadline=None, max_examples=60)
     @given(hnp.arrays(np.float32, (4, 5), elements=st.floats(0, 1, width=32)))
     def test_a_stage_agrees_with_itself(self, probabilities):
-        found = agreement(probabilities, probabilities, 0.5)
-        assert (found[:, :2] == 1).all()
-        assert np.isnan(found[:, 2]).tolist() == [len(set(row)) == 1 for row in probabilities.tolist()]
-        np.testing.assert_allclose(found[np.isfinite(found[:, 2]), 2], 1)
+        result = agreement(probabilities, probabilities, 0.5)
+        assert (result[:, :2] == 1).all()
+        assert np.isnan(result[:, 2]).tolist() == [len(set(row)) == 1 for row in probabilities.tolist()]
+        np.testing.assert_allclose(result[np.isfinite(result[:, 2]), 2], 1)
 
 
 class TestF1:

@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutsew.config.networks import Prompts
+from cutsew.config.networks import PromptsConfig
 from cutsew.method.prompts import average, average_of, best_wording, coinciding, fill
 
 
@@ -16,7 +16,7 @@ def test_fill():
 
 def test_wordings_and_background():
     """A class without a wording is called what it is called; words that name a class are no background."""
-    prompts = Prompts(
+    prompts = PromptsConfig(
         names={"crane": ["crane bird", "heron"], "tvmonitor": "tv monitor", "cow": ["a cow"]},
         background=["sky", "Heron", " TV  monitor", "crane", "grass"],
     )

@@ -63,8 +63,8 @@ def test_many_views_and_classes_agree_with_the_formula_in_double_precision():
     views, text = rng.normal(size=(600, 64)), rng.normal(size=(80, 64))
     text /= np.linalg.norm(text, axis=1, keepdims=True)
     x = 10 * (views / np.linalg.norm(views, axis=1, keepdims=True)) @ text.T
-    wanted = logit(softmax(x), 1e-6)
-    assert np.abs(score(views, text, 10, 1e-6) - wanted).max() < 2e-5
+    expected = logit(softmax(x), 1e-6)
+    assert np.abs(score(views, text, 10, 1e-6) - expected).max() < 2e-5
 
 
 def unit(rows):

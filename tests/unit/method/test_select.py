@@ -1,4 +1,4 @@
-"""Salient photos (Eq. 10)."""
+"""Salient images (Eq. 10)."""
 
 import numpy as np
 import pytest
@@ -28,10 +28,10 @@ def test_more_than_there_are():
 )
 def test_however_it_is_cut_the_most_salient_are_chosen_and_of_equal_ones_the_first(zero_shot, k, cuts):
     chosen, z = top_k(np.split(zero_shot, sorted(cuts)), k)
-    for column, mine, values in zip(zero_shot.T, chosen, z, strict=True):
-        wanted = sorted(range(9), key=lambda i: (-column[i], i))[:k]
-        assert mine.tolist() == wanted
-        assert values.tolist() == column[wanted].tolist()
+    for column, own_values, values in zip(zero_shot.T, chosen, z, strict=True):
+        expected = sorted(range(9), key=lambda i: (-column[i], i))[:k]
+        assert own_values.tolist() == expected
+        assert values.tolist() == column[expected].tolist()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cutsew.method.random import generator
+from cutsew.method.random import keyed_rng
 from cutsew.method.sew import compose, overlay_count, overlay_size, plan
 
 DEFAULTS = {"p": 0.6, "q": 0.6, "ratio": "area", "max_overlays": 2, "at_least_one": False}
@@ -32,11 +32,11 @@ def draw(row=0, digest="d", pool=(0, 1, 2, 3), sizes=((200, 100),) * 4, seed=9, 
 )
 def test_counts_follow_the_two_rules(p, limit, at_least_one, shares):
     draws = 4000
-    rng = generator("counts")
+    rng = keyed_rng("counts")
     counts = Counter(overlay_count(rng, p, limit, at_least_one) for _ in range(draws))
-    found = [counts[k] / draws for k in range(limit + 1)]
-    assert sum(found) == 1
-    assert found == pytest.approx(shares, abs=0.03)
+    result = [counts[k] / draws for k in range(limit + 1)]
+    assert sum(result) == 1
+    assert result == pytest.approx(shares, abs=0.03)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ size_pairs = st.tuples(sides, sides)
     st.booleans(),
     st.integers(0, 10**6),
 )
-def test_plans_stay_inside_and_never_paste_a_photo_on_itself(sizes, data, ratio, q, limit, at_least_one, seed):
+def test_plans_stay_inside_and_never_paste_a_image_on_itself(sizes, data, ratio, q, limit, at_least_one, seed):
     row = data.draw(st.integers(0, len(sizes) - 1))
     pool = sorted(data.draw(st.sets(st.integers(0, len(sizes) - 1))))
     drawn = draw(row, "x", pool, sizes, seed, q=q, ratio=ratio, max_overlays=limit, at_least_one=at_least_one)
@@ -94,14 +94,14 @@ def test_all_overlays_together_cover_q_and_keep_their_aspect(limit, q, aspect, s
     assert wide / high == pytest.approx(round(300 * aspect) / 300, rel=0.02)
 
 
-def test_every_photo_of_the_pool_but_the_background_is_drawn_equally_often_and_everywhere():
-    found, lefts = Counter(), []
+def test_every_image_of_the_pool_but_the_background_is_drawn_equally_often_and_everywhere():
+    result, lefts = Counter(), []
     for i in range(3000):
         drawn = draw(2, str(i), p=0.9, max_overlays=1, at_least_one=True, q=0.25)
-        found.update(drawn.overlays.tolist())
+        result.update(drawn.overlays.tolist())
         lefts.extend(drawn.boxes[:, 0].tolist())
-    assert set(found) == {0, 1, 3}
-    assert [found[i] / 3000 for i in (0, 1, 3)] == pytest.approx([1 / 3] * 3, abs=0.04)
+    assert set(result) == {0, 1, 3}
+    assert [result[i] / 3000 for i in (0, 1, 3)] == pytest.approx([1 / 3] * 3, abs=0.04)
     assert (min(lefts), max(lefts)) == (0, 100)
     assert np.mean(lefts) == pytest.approx(50, abs=3)
 

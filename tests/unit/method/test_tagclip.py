@@ -34,12 +34,12 @@ quick = settings(deadline=None, max_examples=30)  # the first call of torch take
         (1, 1, 1, (1, 1)),
     ],
 )
-def test_a_photo_in_patches(width, height, most, grid):
+def test_a_image_in_patches(width, height, most, grid):
     assert grid_of(width, height, 16, most) == grid
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(8, 32), st.integers(1, 2000))
-def test_a_photo_never_has_more_patches_than_allowed(width, height, patch, most):
+def test_a_image_never_has_more_patches_than_allowed(width, height, patch, most):
     rows, columns = grid_of(width, height, patch, most)
     assert rows >= 1 and columns >= 1 and rows * columns <= most
     assert rows <= -(-height // patch) and columns <= -(-width // patch)
@@ -47,9 +47,9 @@ def test_a_photo_never_has_more_patches_than_allowed(width, height, patch, most)
 
 def test_coarse_scores_by_hand():
     texts = T([[1.0, 0.0], [0.0, 1.0]])
-    found = coarse_scores(T([[1.0, 0.0], [0.6, 0.8]]), texts, scale=np.log(2) / 0.2)
+    result = coarse_scores(T([[1.0, 0.0], [0.6, 0.8]]), texts, scale=np.log(2) / 0.2)
     # exp(scale * 0.2) = 2: cosines 1 and 0 are 5 such steps apart, 0.6 and 0.8 one
-    assert found.numpy() == pytest.approx(np.array([[32 / 33, 1 / 33], [1 / 3, 2 / 3]]), abs=1e-6)
+    assert result.numpy() == pytest.approx(np.array([[32 / 33, 1 / 33], [1 / 3, 2 / 3]]), abs=1e-6)
 
 
 # Means 0.25 and 0.225: above them are (0, 1), (1, 0), (2, 2) and (0, 0), (1, 0), (2, 0).
@@ -106,10 +106,10 @@ def test_candidates_by_hand():
 
 def test_region_by_hand():
     scores = T([[0.0, 0.1, 0.2, 0.0], [0.0, 0.9, 0.1, 0.0], [0.0, 0.2, 0.7, 0.0]])  # from 0.45 on: two patches
-    box, mine = region(scores.flatten(), (3, 4))
-    assert box == (1, 1, 3, 3) and mine.tolist() == [[True, False], [False, True]]
-    box, mine = region(torch.full((12,), 0.3), (3, 4))  # no patch stands out: the whole photo
-    assert box == (0, 0, 3, 4) and mine.all()
+    box, own_values = region(scores.flatten(), (3, 4))
+    assert box == (1, 1, 3, 3) and own_values.tolist() == [[True, False], [False, True]]
+    box, own_values = region(torch.full((12,), 0.3), (3, 4))  # no patch stands out: the whole image
+    assert box == (0, 0, 3, 4) and own_values.all()
 
 
 def test_the_second_answer_by_hand():
@@ -120,7 +120,7 @@ def test_the_second_answer_by_hand():
 
 
 def cases():
-    """Draw a photo of a few patches, blocks and classes."""
+    """Draw an image of a few patches, blocks and classes."""
     return st.tuples(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 4), st.integers(2, 5), st.integers(1, 4))
 
 
@@ -169,11 +169,11 @@ def test_scores_stay_scores_and_a_region_holds_its_peak(case, blocks, votes):
     refined = refined_scores(coarse, attention, grid, blocks, votes)
     assert (refined >= 0).all() and (refined <= coarse.amax(dim=0) + 1e-6).all()
     for scores in refined.T:
-        (top, left, bottom, right), mine = region(scores, grid)
+        (top, left, bottom, right), own_values = region(scores, grid)
         peak = divmod(int(scores.argmax()), grid[1])
         assert top <= peak[0] < bottom and left <= peak[1] < right
-        assert mine.shape == (bottom - top, right - left) and mine.any(dim=0)[[0, -1]].all()
-        assert mine[peak[0] - top, peak[1] - left]
+        assert own_values.shape == (bottom - top, right - left) and own_values.any(dim=0)[[0, -1]].all()
+        assert own_values[peak[0] - top, peak[1] - left]
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=8), st.floats(0, 1))

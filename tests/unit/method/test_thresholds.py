@@ -29,7 +29,7 @@ def test_the_expected_share_lies_between_floor_and_ceiling():
 
 def test_count_by_hand():
     z = np.array([[4.0, 1], [2, 1], [0, 1], [-2, 0]])
-    # Half of four photos: between 2 and 0, the sigmoid of 1. A quarter: one photo, but three tie with it.
+    # Half of four images: between 2 and 0, the sigmoid of 1. A quarter: one image, but three tie with it.
     assert count(z, np.array([0.5, 0.25])) == pytest.approx(sigmoid(np.array([1, 0.5])))
     # None: between the highest probability and 1. All: at the lowest logit.
     assert count(z, np.array([0.1, 1])) == pytest.approx([(sigmoid(np.array(4.0)) + 1) / 2, 0.5])
@@ -37,21 +37,21 @@ def test_count_by_hand():
 
 @given(LOGITS, st.floats(0, 1))
 def test_count_names_as_many_as_expected_and_those_that_tie(z, share):
-    wanted = round(share * len(z))
-    found = named(z, count(z, np.full(2, share)))
+    expected = round(share * len(z))
+    result = named(z, count(z, np.full(2, share)))
     for c in range(2):
-        last = np.sort(z[:, c])[::-1][wanted - 1] if wanted else np.inf
-        assert np.array_equal(found[:, c], z[:, c] >= last)
+        last = np.sort(z[:, c])[::-1][expected - 1] if expected else np.inf
+        assert np.array_equal(result[:, c], z[:, c] >= last)
 
 
 def test_mixture_of_two_equal_gaussians_parts_them_in_the_middle():
     rng = np.random.default_rng(0)
     below, above = rng.normal(-3, 1, 20_000), rng.normal(2, 1, 20_000)
-    (found,) = mixture(np.concatenate([below, above])[:, None])
-    assert np.log(found / (1 - found)) == pytest.approx(-0.5, abs=0.05)
+    (result,) = mixture(np.concatenate([below, above])[:, None])
+    assert np.log(result / (1 - result)) == pytest.approx(-0.5, abs=0.05)
     # A ninth as many above: equal where (x + 3)^2 / 2 - (x - 2)^2 / 2 = log 9, so x = (log 9 - 2.5) / 5 = -0.0606.
-    (found,) = mixture(np.concatenate([rng.normal(-3, 1, 90_000), rng.normal(2, 1, 10_000)])[:, None])
-    assert np.log(found / (1 - found)) == pytest.approx((np.log(9) - 2.5) / 5, abs=0.08)
+    (result,) = mixture(np.concatenate([rng.normal(-3, 1, 90_000), rng.normal(2, 1, 10_000)])[:, None])
+    assert np.log(result / (1 - result)) == pytest.approx((np.log(9) - 2.5) / 5, abs=0.08)
 
 
 def test_mixture_tells_where_it_finds_none():
@@ -70,25 +70,25 @@ def test_best_f1_by_hand():
     # Named 1: F1 2/3. 2: 1/2. 3: 4/5, the best; 4: 2/3. Between 1 and 0.
     assert best_f1(truth, z) == pytest.approx([sigmoid(np.array(0.5))])
     assert np.isnan(best_f1(np.zeros((5, 1), dtype=np.int8), z)).all()
-    # The second photo is not counted: 1, then 1, 0, 0: best at two, as above but now with F1 1.
+    # The second image is not counted: 1, then 1, 0, 0: best at two, as above but now with F1 1.
     truth[1] = -1
     assert best_f1(truth, z) == pytest.approx([sigmoid(np.array(0.5))])
 
 
 def f1(truth, z, threshold):
-    found, counted = named(z[:, None], np.array([threshold]))[:, 0], truth >= 0
-    right = (found & (truth == 1)).sum()
-    return 2 * right / max(1, (found & counted).sum() + (truth == 1).sum())
+    result, counted = named(z[:, None], np.array([threshold]))[:, 0], truth >= 0
+    right = (result & (truth == 1)).sum()
+    return 2 * right / max(1, (result & counted).sum() + (truth == 1).sum())
 
 
 @given(LOGITS, st.data())
 def test_no_threshold_has_a_better_f1(z, data):
     truth = data.draw(arrays(np.int8, z.shape, elements=st.sampled_from([-1, 0, 1])))
-    for c, found in enumerate(best_f1(truth, z)):
-        assert np.isnan(found) == (not (truth[:, c] == 1).any())
-        if not np.isnan(found):
+    for c, result in enumerate(best_f1(truth, z)):
+        assert np.isnan(result) == (not (truth[:, c] == 1).any())
+        if not np.isnan(result):
             best = max(f1(truth[:, c], z[:, c], float(t)) for t in sigmoid(z[:, c].astype(np.float64)))
-            assert f1(truth[:, c], z[:, c], found) == pytest.approx(best)
+            assert f1(truth[:, c], z[:, c], result) == pytest.approx(best)
 
 
 def run(folder, given, rule="count", **settings):
@@ -104,12 +104,12 @@ def run(folder, given, rule="count", **settings):
 
 def test_golden(tmp_path):
     """Raise the stage's version in plan.py when these numbers change."""
-    found = run(tmp_path, make_run(tmp_path, train=60, test=40, photos=False))
-    assert STAGES["thresholds"].version == 1
-    assert found["class"].tolist() == list(CLASSES) and set(found["rule"]) == {"count"}
-    assert found["chosen"].equals(found["count"]) and set(found["fixed"]) == {0.5} and set(found["photos"]) == {40}
+    result = run(tmp_path, make_run(tmp_path, train=60, test=40, images=False))
+    assert STAGES["thresholds"].version == 2
+    assert result["class"].tolist() == list(CLASSES) and set(result["rule"]) == {"count"}
+    assert result["chosen"].equals(result["count"]) and set(result["fixed"]) == {0.5} and set(result["images"]) == {40}
     for name, expected in GOLDEN.items():
-        assert found[name].tolist() == pytest.approx(expected, abs=1e-3), name
+        assert result[name].tolist() == pytest.approx(expected, abs=1e-3), name
     record = json.loads((tmp_path / "thresholds.json").read_text())
     assert set(record["outputs"]) == {"thresholds.csv"}
     assert set(record["inputs"]) == {"scores.zarr", "refined.zarr", "logits.zarr"}
@@ -126,35 +126,35 @@ GOLDEN = {
 
 
 def test_labels_of_a_chosen_number_are_taken_at_their_word(tmp_path):
-    given = make_run(tmp_path, train=60, test=40, photos=False)
+    given = make_run(tmp_path, train=60, test=40, images=False)
     refined = sigmoid(read(array_of(open_group(given["refined"]), "z")).astype(float))
     for guessed in (None, "auto"):
-        usual = run(tmp_path, given, targets={"count": guessed})
-        assert usual["expected"].tolist() == pytest.approx(GOLDEN["expected"], abs=1e-3)
-    found = run(tmp_path, given, targets={"count": 1.5})
-    assert found["expected"].tolist() == pytest.approx((40 * refined.mean(axis=0)).tolist())
-    assert found["named_count"].tolist() == np.rint(found["expected"]).astype(int).tolist()
+        stats = run(tmp_path, given, targets={"count": guessed})
+        assert stats["expected"].tolist() == pytest.approx(GOLDEN["expected"], abs=1e-3)
+    result = run(tmp_path, given, targets={"count": 1.5})
+    assert result["expected"].tolist() == pytest.approx((40 * refined.mean(axis=0)).tolist())
+    assert result["named_count"].tolist() == np.rint(result["expected"]).astype(int).tolist()
 
 
-def test_without_held_out_photos_the_refined_labels_stand_in(tmp_path):
-    given = make_run(tmp_path, train=30, test=0, photos=False)
+def test_without_held_out_images_the_refined_labels_stand_in(tmp_path):
+    given = make_run(tmp_path, train=30, test=0, images=False)
     with new_group(
         tmp_path / "scores.zarr", {"z": label_spec(0, 3, 1)}, {"image": np.array([], str), "class": CLASSES}
     ):
         pass
-    found = run(tmp_path, given | {"scores": tmp_path / "scores.zarr"}, rule="mixture")
-    assert set(found["photos"]) == {30} and found["chosen"].equals(found["mixture"])
+    result = run(tmp_path, given | {"scores": tmp_path / "scores.zarr"}, rule="mixture")
+    assert set(result["images"]) == {30} and result["chosen"].equals(result["mixture"])
 
 
 def test_the_table_is_read_as_it_was_written(tmp_path):
-    run(tmp_path, make_run(tmp_path, train=60, test=40, photos=False))
-    found = table.read_thresholds(tmp_path / "thresholds.csv", list(CLASSES))
-    assert found.rule == "count" and set(found.by_rule) == {"fixed", "count", "mixture"}
+    run(tmp_path, make_run(tmp_path, train=60, test=40, images=False))
+    result = table.read_thresholds(tmp_path / "thresholds.csv", list(CLASSES))
+    assert result.rule == "count" and set(result.by_rule) == {"fixed", "count", "mixture"}
     written = pd.read_csv(tmp_path / "thresholds.csv")
-    assert found.choose("mixture").tolist() == written["mixture"].tolist()
-    assert found.choose().tolist() == written["count"].tolist()
+    assert result.choose("mixture").tolist() == written["mixture"].tolist()
+    assert result.choose().tolist() == written["count"].tolist()
     with pytest.raises(UserError, match="--rule: this model has no thresholds labels; it has fixed, count, mixture"):
-        found.choose("labels")
+        result.choose("labels")
     with pytest.raises(UserError, match="its classes are not the model's"):
         table.read_thresholds(tmp_path / "thresholds.csv", ["other"])
     (tmp_path / "thresholds.csv").write_text("a,b\n1,2\n")

@@ -1,4 +1,4 @@
-"""A student that looks at tiles too: the numbers, the stage, and new photos."""
+"""A student that looks at tiles too: the numbers, the stage, and new images."""
 
 import json
 from pathlib import Path
@@ -16,13 +16,13 @@ from cutsew.config import load
 from cutsew.data.loader import tiled_batches
 from cutsew.errors import UserError
 from cutsew.inference.classifier import open_classifier
-from cutsew.inference.new_images import How
+from cutsew.inference.new_images import PredictOptions
 from cutsew.inference.new_images import predict as look
-from cutsew.inference.test_time_ensembles import Tiled
+from cutsew.inference.test_time_ensembles import TileEnsemble
 from cutsew.method.crops import Square
-from cutsew.method.ensemble import Reference, on_scale
+from cutsew.method.ensemble import ScoreStats, rescale
 from cutsew.method.score import sigmoid
-from cutsew.method.student_views import LOOKS, looks, tile_boxes, tiled
+from cutsew.method.student_views import NUM_VIEWS, tile_boxes, tile_views, tiled
 from cutsew.pipeline.graph import STAGES
 from cutsew.stages import predict
 from cutsew.stages import tiles as stage
@@ -37,7 +37,7 @@ def test_boxes_by_hand():
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000))
-def test_tiles_cover_the_photo(width, height):
+def test_tiles_cover_the_image(width, height):
     boxes = tile_boxes(width, height)
     assert {(right - left, bottom - top) for left, top, right, bottom in boxes} == {
         (max(1, round(0.6 * width)), max(1, round(0.6 * height)))
@@ -54,25 +54,25 @@ def test_tiled_by_hand():
     assert tiled(z).tolist() == [[2, -2.5]]
 
 
-@given(arrays(np.float64, (3, LOOKS, 2), elements=st.floats(-13, 13)), st.permutations([1, 2, 3, 4]))
+@given(arrays(np.float64, (3, NUM_VIEWS, 2), elements=st.floats(-13, 13)), st.permutations([1, 2, 3, 4]))
 def test_which_tile_sees_it_does_not_matter(z, order):
     assert np.array_equal(tiled(z), tiled(z[:, [0, *order]]))
-    assert np.allclose(tiled(np.repeat(z[:, :1], LOOKS, axis=1)), z[:, 0])  # tiles that add nothing change nothing
+    assert np.allclose(tiled(np.repeat(z[:, :1], NUM_VIEWS, axis=1)), z[:, 0])  # tiles that add nothing change nothing
 
 
 def test_looks_are_the_whole_and_its_corners():
-    photo = Image.new("RGB", (10, 5))
-    photo.paste((200, 0, 0), (6, 0, 10, 2))  # seen in the upper right tile, which begins at 4, and not in the left ones
-    seen = looks(photo, 8)
-    assert seen.shape == (LOOKS, 3, 8, 8) and seen.dtype == np.uint8
-    assert np.array_equal(seen[0], np.asarray(photo.resize((8, 8), Image.Resampling.BICUBIC)).transpose(2, 0, 1))
+    image = Image.new("RGB", (10, 5))
+    image.paste((200, 0, 0), (6, 0, 10, 2))  # seen in the upper right tile, which begins at 4, and not in the left ones
+    seen = tile_views(image, 8)
+    assert seen.shape == (NUM_VIEWS, 3, 8, 8) and seen.dtype == np.uint8
+    assert np.array_equal(seen[0], np.asarray(image.resize((8, 8), Image.Resampling.BICUBIC)).transpose(2, 0, 1))
     assert [bool(view.max() > 0) for view in seen] == [True, False, True, False, False]
 
 
 def test_on_scale_by_hand():
     # 3 + 2 * 1.5; a deviation of 0 counts as 1: 4 + 1.5
-    usual = Reference(np.array([3.0, 4.0]), np.array([2.0, 0.0]))
-    assert on_scale(np.array([[1.5, 1.5]]), usual).tolist() == [[6.0, 5.5]]
+    stats = ScoreStats(np.array([3.0, 4.0]), np.array([2.0, 0.0]))
+    assert rescale(np.array([[1.5, 1.5]]), stats).tolist() == [[6.0, 5.5]]
 
 
 def test_batches_hold_so_many_views(tmp_path):
@@ -103,21 +103,21 @@ def z_of(folder, name="tiles.zarr"):
 
 def test_golden(world):
     """Raise the stage's version in pipeline.py when these numbers change."""
-    assert STAGES["tiles"].version == 1
+    assert STAGES["tiles"].version == 2
     assert z_of(world).ravel().tolist() == pytest.approx(GOLDEN, abs=1e-3)
 
 
 GOLDEN = [-0.27926, 0.13637, -0.76943, -0.28237, 0.15353, -0.77636, -0.27882, 0.14606, -0.77146]
 
 
-def test_the_scale_is_that_of_the_whole_photos(world):
+def test_the_scale_is_that_of_the_whole_images(world):
     student = open_classifier(world, "cpu", backbone)
     images = read_manifest(world / "images.parquet")
 
     def seen(split):
         paths = list(images.loc[images["split"] == split, "path"])
         batches = list(tiled_batches(paths, student.square, 32, 0))
-        return np.concatenate([student.logits(b.flatten(0, 1)).numpy().reshape(len(b), LOOKS, -1) for b in batches])
+        return np.concatenate([student.logits(b.flatten(0, 1)).numpy().reshape(len(b), NUM_VIEWS, -1) for b in batches])
 
     trained, held_out = seen("train").astype(float), seen("test").astype(float)
     whole, both = trained[:, 0], (trained[:, 0] + trained[:, 1:].max(axis=1)) / 2
@@ -148,10 +148,10 @@ def test_the_cost_is_told(world):
     record = json.loads((world / "tiles.json").read_text())
     assert set(record["outputs"]) == {"tiles.zarr", "tiles.csv"}
     facts = record["facts"]
-    assert facts["views_of_student_per_photo"] == 5 and facts["photos"] == TEST and facts["reference_photos"] == TRAIN
+    assert facts["views_of_student_per_image"] == 5 and facts["images"] == TEST and facts["reference_images"] == TRAIN
 
 
-def test_a_run_without_held_out_photos_ends_in_an_empty_zarr(tmp_path):
+def test_a_run_without_held_out_images_ends_in_an_empty_zarr(tmp_path):
     folder = make_world(tmp_path, test=0)
     run_train(folder, folder, settings(train__epochs=1))
     given = folder / "images.parquet", folder / "adapter.safetensors", folder / "tiles.zarr"
@@ -159,17 +159,17 @@ def test_a_run_without_held_out_photos_ends_in_an_empty_zarr(tmp_path):
     assert z_of(folder).shape == (0, len(CLASSES)) and (folder / "tiles.csv").is_file()
 
 
-def test_new_photos_are_told_what_held_out_ones_are(world, tmp_path):
+def test_new_images_are_told_what_held_out_ones_are(world, tmp_path):
     student = open_classifier(world, "cpu", backbone)
     expected = sigmoid(z_of(world).astype(float))
     for path, row in zip(read_manifest(world / "images.parquet", split="test")["path"], expected, strict=True):
-        look(Path(path), student, tmp_path / "said.csv", How(together=Tiled(world, student)))
-        said = (tmp_path / "said.csv").read_text().splitlines()[1]
-        assert [float(x) for x in said.split(",")[2:]] == pytest.approx(row.tolist(), abs=1e-4)
+        look(Path(path), student, tmp_path / "said.csv", PredictOptions(together=TileEnsemble(world, student)))
+        stated = (tmp_path / "said.csv").read_text().splitlines()[1]
+        assert [float(x) for x in stated.split(",")[2:]] == pytest.approx(row.tolist(), abs=1e-4)
 
 
 def test_what_cannot_be_is_refused(world, tmp_path):
     with pytest.raises(UserError, match=r"--tiles: .* has no tiles\.csv; run it with predict\.tiles: true"):
-        Tiled(tmp_path, open_classifier(world, "cpu", backbone))
+        TileEnsemble(tmp_path, open_classifier(world, "cpu", backbone))
     with pytest.raises(UserError, match=r"predict\.tiles: needs a student"):
         load({"classes": ["a", "b"], "student": {"kind": "none"}, "predict": {"tiles": True}})

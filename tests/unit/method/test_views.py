@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cutsew.method.crops import crop_boxes, cut, whole_box
-from cutsew.method.random import generator
+from cutsew.method.random import keyed_rng
 
 SETTINGS = {"seed": 9, "area": (0.1, 0.2), "aspect": (3 / 4, 4 / 3), "flip": 0.5}
 SPREAD = {**SETTINGS, "layout": "spread"}
@@ -31,7 +31,7 @@ def test_a_crop_depends_on_content_and_pass_alone():
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.text(max_size=8))
-def test_boxes_lie_within_the_photo(width, height, digest):
+def test_boxes_lie_within_the_image(width, height, digest):
     left, top, right, bottom, flip = crop_boxes(digest, width, height, range(4), **SETTINGS).T
     assert (left >= 0).all() and (top >= 0).all() and (right <= width).all() and (bottom <= height).all()
     assert (left < right).all() and (top < bottom).all()
@@ -48,14 +48,14 @@ def test_share_and_shape_are_within_their_ranges():
     assert 0.13 < share.mean() < 0.17
 
 
-def test_a_very_narrow_photo_gives_its_centre():
+def test_a_very_narrow_image_gives_its_centre():
     box = crop_boxes("d", 3000, 10, [0], **SETTINGS)[0]
     assert box[:4].tolist() == [1493, 0, 1506, 10]
 
 
 def test_spread_by_hand():
-    """Pass 0 of shifts s: u = frac(s0 + 1 / g), v = frac(s1 + 1 / g^2), a half-wide box moved inside the photo."""
-    shift = generator(9, "d", "spread").random(4)
+    """Pass 0 of shifts s: u = frac(s0 + 1 / g), v = frac(s1 + 1 / g^2), a half-wide box moved inside the image."""
+    shift = keyed_rng(9, "d", "spread").random(4)
     u, v = (shift[0] + 0.7548776662466927) % 1, (shift[1] + 0.5698402909980532) % 1
     fixed = {**SPREAD, "area": (0.25, 0.25), "aspect": (1.0, 1.0), "flip": 0.0}
     left, top, right, bottom, flip = crop_boxes("d", 100, 100, [0], **fixed)[0]
@@ -73,7 +73,7 @@ def test_golden_spread_boxes():
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.text(max_size=8), st.integers(1, 40))
-def test_spread_is_nested_and_lies_within_the_photo(width, height, digest, more):
+def test_spread_is_nested_and_lies_within_the_image(width, height, digest, more):
     boxes = crop_boxes(digest, width, height, range(more), **SPREAD)
     left, top, right, bottom, _ = boxes.T
     assert (left >= 0).all() and (top >= 0).all() and (right <= width).all() and (bottom <= height).all()
@@ -84,8 +84,8 @@ def test_spread_is_nested_and_lies_within_the_photo(width, height, digest, more)
 def test_spread_sees_borders_as_often_as_the_middle():
     def coverage(settings):
         seen = np.zeros((60, 80))
-        for photo in range(400):
-            for left, top, right, bottom, _ in crop_boxes(str(photo), 80, 60, range(10), **settings).astype(int):
+        for image in range(400):
+            for left, top, right, bottom, _ in crop_boxes(str(image), 80, 60, range(10), **settings).astype(int):
                 seen[top:bottom, left:right] += 1
         return seen / 400
 
@@ -94,12 +94,12 @@ def test_spread_sees_borders_as_often_as_the_middle():
     assert spread[30, 0] > 0.5 * spread[30, 40] and random[30, 0] < 0.1 * random[30, 40]
 
 
-def test_spread_covers_more_of_a_photo_than_random():
+def test_spread_covers_more_of_a_image_than_random():
     def covered(settings):
         shares = []
-        for photo in range(100):
+        for image in range(100):
             seen = np.zeros((60, 80), dtype=bool)
-            for left, top, right, bottom, _ in crop_boxes(str(photo), 80, 60, range(10), **settings).astype(int):
+            for left, top, right, bottom, _ in crop_boxes(str(image), 80, 60, range(10), **settings).astype(int):
                 seen[top:bottom, left:right] = True
             shares.append(seen.mean())
         return np.mean(shares)
@@ -118,7 +118,7 @@ def test_tiles_by_hand():
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 6))
-def test_disjoint_tiles_part_a_photo_without_a_gap(width, height, n):
+def test_disjoint_tiles_part_a_image_without_a_gap(width, height, n):
     tiles = {**SETTINGS, "layout": "tiles", "tiles": [(n, 1 / n)]}
     left, top, right, bottom, _ = crop_boxes("d", width, height, range(n * n), **tiles).T
     assert (left < right).all() and (top < bottom).all() and right.max() == width and bottom.max() == height
@@ -127,17 +127,17 @@ def test_disjoint_tiles_part_a_photo_without_a_gap(width, height, n):
 
 
 def test_cut_by_hand():
-    photo = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
+    image = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
     box = np.array([1, 1, 3, 3, 0], dtype=np.float32)
-    view = cut(photo, box, 2)
-    assert view.tolist() == np.asarray(photo)[1:3, 1:3].transpose(2, 0, 1).tolist()
-    mirrored = cut(photo, np.array([1, 1, 3, 3, 1], dtype=np.float32), 2)
+    view = cut(image, box, 2)
+    assert view.tolist() == np.asarray(image)[1:3, 1:3].transpose(2, 0, 1).tolist()
+    mirrored = cut(image, np.array([1, 1, 3, 3, 1], dtype=np.float32), 2)
     assert mirrored.tolist() == view[:, :, ::-1].tolist()
 
 
 @pytest.mark.parametrize("size", [1, 7, 32])
 def test_whole_box_is_a_squash(size):
-    photo = Image.effect_noise((20, 10), 60).convert("RGB")
-    view = cut(photo, whole_box(*photo.size), size)
-    plain = np.asarray(photo.resize((size, size), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+    image = Image.effect_noise((20, 10), 60).convert("RGB")
+    view = cut(image, whole_box(*image.size), size)
+    plain = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
     assert view.shape == (3, size, size) and np.array_equal(view, plain)

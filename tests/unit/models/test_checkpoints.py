@@ -7,7 +7,7 @@ from tiny_models import checkpoint
 from torch import nn
 
 from cutsew.errors import UserError
-from cutsew.models.checkpoints import is_path, left_empty, load, read_state_dict, weights_digest
+from cutsew.models.checkpoints import is_path, load, read_state_dict, skip_weight_init, weights_digest
 from cutsew.models.preprocessing import OPENAI_SIZES
 
 SETTING = "teacher.open_clip.pretrained"
@@ -28,9 +28,9 @@ def test_safetensors_and_pickles_give_the_same(tmp_path):
         {"epoch": 3, "state_dict": {f"module.{name}": value for name, value in state.items()}}, tmp_path / "b.pt"
     )
     for name in ("a.safetensors", "a.pt", "b.pt"):
-        found = read_state_dict(tmp_path / name, SETTING)
-        assert found.keys() == state.keys()
-        assert all(torch.equal(found[key], state[key]) for key in state)
+        result = read_state_dict(tmp_path / name, SETTING)
+        assert result.keys() == state.keys()
+        assert all(torch.equal(result[key], state[key]) for key in state)
 
 
 class Harm:
@@ -57,9 +57,9 @@ def test_torchscript_of_a_clip_gives_what_torch_reads(tmp_path):
     traced = torch.jit.trace_module(model, inputs, check_trace=False)
     for module in (traced, traced.half()):
         torch.jit.save(module, tmp_path / "jit.pt")
-        found, expected = read_state_dict(tmp_path / "jit.pt", SETTING), module.state_dict()
-        assert found.keys() == expected.keys()
-        assert all(torch.equal(found[name], expected[name]) for name in expected)
+        result, expected = read_state_dict(tmp_path / "jit.pt", SETTING), module.state_dict()
+        assert result.keys() == expected.keys()
+        assert all(torch.equal(result[name], expected[name]) for name in expected)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -76,9 +76,9 @@ def test_scripted_modules_keep_what_is_registered(tmp_path):
 
     module = torch.jit.script(nn.Sequential(Part(), nn.BatchNorm1d(2), Part()))
     torch.jit.save(module, tmp_path / "jit.pt")
-    found, expected = read_state_dict(tmp_path / "jit.pt", SETTING), module.state_dict()
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    result, expected = read_state_dict(tmp_path / "jit.pt", SETTING), module.state_dict()
+    assert result.keys() == expected.keys()
+    assert all(torch.equal(result[name], expected[name]) for name in expected)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_weights_digest_tells_models_apart():
 
 def test_models_are_left_empty_meanwhile_and_drawn_again_after():
     before = dict(vars(nn.init))
-    with left_empty():
+    with skip_weight_init():
         torch.manual_seed(0)
         state = torch.get_rng_state()
         model = nn.Sequential(nn.Conv2d(3, 4, 2), nn.BatchNorm2d(4), nn.Embedding(2, 3), nn.Linear(4, 2))
@@ -138,6 +138,6 @@ def test_models_are_left_empty_meanwhile_and_drawn_again_after():
     filled = {name: torch.ones_like(value) for name, value in model.state_dict().items()}
     load(model, filled, "ones", SETTING)
     assert all(torch.equal(value, filled[name]) for name, value in model.state_dict().items())
-    with pytest.raises(ZeroDivisionError), left_empty():
+    with pytest.raises(ZeroDivisionError), skip_weight_init():
         raise ZeroDivisionError
     assert dict(vars(nn.init)) == before

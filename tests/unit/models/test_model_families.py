@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from cutsew.config.networks import Student, Teacher
+from cutsew.config.networks import StudentConfig, TeacherConfig
 from cutsew.method.crops import cut, whole_box
 from cutsew.models import backbones, clip, teachers
 from cutsew.runtime.lazy_imports import import_torchvision
@@ -47,7 +47,7 @@ def shrink(monkeypatch, name, vision):
 
 def settings(name, pretrained, size=None, **more):
     section = {"model": name, "pretrained": str(pretrained), "image_size": size, **more}
-    return Teacher.model_validate({"kind": "open_clip", "precision": "float32", "open_clip": section})
+    return TeacherConfig.model_validate({"kind": "open_clip", "precision": "float32", "open_clip": section})
 
 
 @pytest.mark.parametrize(("name", "tag", "vision", "other"), FAMILIES, ids=[family[0] for family in FAMILIES])
@@ -66,12 +66,12 @@ def test_tag_and_file_answer_as_open_clip_does(tmp_path, monkeypatch, name, tag,
     by_tag = teachers.build(settings(name, tag), "cpu")
     by_file = teachers.build(settings(name, path, **named), "cpu")
 
-    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8))
-    expected = transform(photo)[None]
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8))
+    expected = transform(image)[None]
     with torch.no_grad():
         embedded = theirs.eval().encode_image(expected, normalize=True)
     for teacher in (by_tag, by_file):
-        view = cut(photo, whole_box(*photo.size), teacher.image_size, teacher.preprocessing.interpolation)
+        view = cut(image, whole_box(*image.size), teacher.image_size, teacher.preprocessing.interpolation)
         pixels = torch.from_numpy(view)[None]
         torch.testing.assert_close(teacher.pixels(pixels), expected, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(teacher.embed_images(pixels), embedded, atol=1e-5, rtol=1e-3)
@@ -82,7 +82,7 @@ def test_tag_and_file_answer_as_open_clip_does(tmp_path, monkeypatch, name, tag,
     blank = torch.zeros(1, 3, other, other, dtype=torch.uint8)
     assert at_other.image_size == other and torch.isfinite(at_other.embed_images(blank)).all()
     section = {"model": name, "pretrained": str(path), "image_size": other, **named}
-    backbone = backbones.build(Student.model_validate({"kind": "open_clip", "open_clip": section}), "cpu")
+    backbone = backbones.build(StudentConfig.model_validate({"kind": "open_clip", "open_clip": section}), "cpu")
     assert backbone.preprocessing == by_tag.preprocessing and backbone.square.size == other
     assert torch.isfinite(backbone(blank)).all() and min(backbone.grid) > 1
     path.unlink()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cutsew.config.base import OpenClipModel
-from cutsew.config.networks import TimmStudent
+from cutsew.config.base import OpenClipModelConfig
+from cutsew.config.networks import TimmStudentConfig
 from cutsew.errors import UserError
 from cutsew.models.preprocessing import EFFICIENTNET, OPENAI, Preprocessing, of_open_clip, of_timm
 from cutsew.runtime.lazy_imports import import_torchvision
@@ -27,12 +27,12 @@ def tags_of(model):
 
 
 def found(model, pretrained, **more):
-    return of_open_clip(OpenClipModel(model=model, pretrained=str(pretrained), **more), SECTION)
+    return of_open_clip(OpenClipModelConfig(model=model, pretrained=str(pretrained), **more), SECTION)
 
 
 def said(cfg):
-    photos = Preprocessing(tuple(cfg["mean"]), tuple(cfg["std"]), cfg["interpolation"])
-    return photos, bool(cfg.get("quick_gelu", False))
+    images = Preprocessing(tuple(cfg["mean"]), tuple(cfg["std"]), cfg["interpolation"])
+    return images, bool(cfg.get("quick_gelu", False))
 
 
 def both(known):
@@ -49,22 +49,24 @@ def weights(tmp_path):
 @pytest.mark.parametrize("model", MODELS)
 def test_tag_and_local_file_give_the_same_for_every_model_of_open_clip(weights, model):
     """What the file's source gives is what its tag gives, or one line that says what to set."""
-    own = bool(open_clip.get_model_config(model).get("quick_gelu"))
-    wanted = {tag: said(cfg | {"quick_gelu": own or cfg.get("quick_gelu")}) for tag, cfg in tags_of(model).items()}
-    for tag, expected in wanted.items():
+    local_values = bool(open_clip.get_model_config(model).get("quick_gelu"))
+    requested = {
+        tag: said(cfg | {"quick_gelu": local_values or cfg.get("quick_gelu")}) for tag, cfg in tags_of(model).items()
+    }
+    for tag, expected in requested.items():
         assert both(found(model, tag)) == expected
         assert both(found(model, weights, tag=tag)) == expected
-    photos, gelus = {photos for photos, _ in wanted.values()}, {gelu for _, gelu in wanted.values()}
-    if len(photos) == 1 and (own or len(gelus) == 1):
-        assert [both(found(model, weights))] == list(set(wanted.values()))
+    images, gelus = {images for images, _ in requested.values()}, {gelu for _, gelu in requested.values()}
+    if len(images) == 1 and (local_values or len(gelus) == 1):
+        assert [both(found(model, weights))] == list(set(requested.values()))
     else:
         with pytest.raises(UserError, match=rf"^{SECTION}\.pretrained: .*{model} differ in .*; set {SECTION}\.tag to"):
             found(model, weights)
     for tag, cfg in tags_of(model).items():
-        described = {"model_cfg": open_clip.get_model_config(model) | {"quick_gelu": wanted[tag][1]}}
+        described = {"model_cfg": open_clip.get_model_config(model) | {"quick_gelu": requested[tag][1]}}
         described["preprocess_cfg"] = {key: cfg[key] for key in (*USED, "resize_mode")}
         weights.with_name("open_clip_config.json").write_text(json.dumps(described))
-        assert both(found(model, weights)) == wanted[tag]
+        assert both(found(model, weights)) == requested[tag]
 
 
 @pytest.mark.parametrize(
@@ -77,8 +79,8 @@ def test_tag_and_local_file_give_the_same_for_every_model_of_open_clip(weights, 
     ],
 )
 def test_known_models_by_local_file(weights, model, mean, interpolation):
-    photos = found(model, weights).preprocessing
-    assert (photos.mean[0], photos.interpolation) == (mean, interpolation)
+    images = found(model, weights).preprocessing
+    assert (images.mean[0], images.interpolation) == (mean, interpolation)
 
 
 @pytest.mark.parametrize("model", ["RN50x64", "RN101", "ViT-L-14-336", "ViT-B-32-quickgelu"])
@@ -87,26 +89,26 @@ def test_openai_weights_get_their_activation(weights, model):
 
 
 def test_the_first_place_that_gives_it_counts(weights):
-    beside = weights.with_name("open_clip_config.json")
-    beside.write_text(json.dumps({"preprocess_cfg": HALF}))
-    own = {"mean": [0.1, 0.2, 0.3]}
+    sibling = weights.with_name("open_clip_config.json")
+    sibling.write_text(json.dumps({"preprocess_cfg": HALF}))
+    local_values = {"mean": [0.1, 0.2, 0.3]}
     model = "RN50"
-    photos = found(model, weights, preprocessing=own).preprocessing
-    assert (photos.mean, photos.std) == ((0.1, 0.2, 0.3), (0.5,) * 3)
-    assert photos.source == f"{SECTION}.preprocessing, {beside}"
-    assert found(model, weights).preprocessing.source == str(beside)
+    images = found(model, weights, preprocessing=local_values).preprocessing
+    assert (images.mean, images.std) == ((0.1, 0.2, 0.3), (0.5,) * 3)
+    assert images.source == f"{SECTION}.preprocessing, {sibling}"
+    assert found(model, weights).preprocessing.source == str(sibling)
     assert found(model, weights).quick_gelu  # of which the file says nothing: all tags of RN50
     assert found(model, weights, tag="openai").preprocessing.source == "tag openai"
     assert not found(model, weights, quick_gelu=False).quick_gelu
-    assert found(model, "openai", preprocessing=own).preprocessing.mean == (0.1, 0.2, 0.3)
-    beside.unlink()
+    assert found(model, "openai", preprocessing=local_values).preprocessing.mean == (0.1, 0.2, 0.3)
+    sibling.unlink()
     assert found(model, weights).preprocessing.source == "all weights that open_clip has of RN50"
 
 
 def test_a_configuration_gives_its_own_size_and_the_interpolation_that_open_clip_takes(weights):
-    beside = weights.with_name("open_clip_config.json")
+    sibling = weights.with_name("open_clip_config.json")
     described = {"preprocess_cfg": {"mean": 0.5, "std": 0.5}, "model_cfg": {"vision_cfg": {"image_size": [320, 320]}}}
-    beside.write_text(json.dumps(described))
+    sibling.write_text(json.dumps(described))
     known = found("RN50", weights)
     assert (known.preprocessing, known.image_size) == (Preprocessing((0.5,) * 3, (0.5,) * 3, "bicubic"), 320)
     assert not known.quick_gelu  # the configuration describes the whole model
@@ -127,7 +129,7 @@ def test_the_tiny_clip_has_its_own():
 
 
 def timm_found(model, weights, **more):
-    return of_timm(TimmStudent(model=model, weights=str(weights), **more))
+    return of_timm(TimmStudentConfig(model=model, weights=str(weights), **more))
 
 
 def test_timm_models_by_local_file(weights):
@@ -143,10 +145,10 @@ def test_timm_models_by_local_file(weights):
             assert timm_found(name, weights) == Preprocessing(cfg.mean, cfg.std, cfg.interpolation)
             assert timm_found(name, "pretrained") == timm_found(name, weights)
     described = {"architecture": "resnet50", "pretrained_cfg": HALF | {"mean": [0.485, 0.456, 0.406]}}
-    beside = weights.with_name("config.json")
-    beside.write_text(json.dumps(described))
+    sibling = weights.with_name("config.json")
+    sibling.write_text(json.dumps(described))
     assert timm_found("resnet50", weights) == Preprocessing(imagenet.mean, (0.5,) * 3, "bicubic")
-    beside.write_text(json.dumps({"model_type": "clip"}))  # another library's
+    sibling.write_text(json.dumps({"model_type": "clip"}))  # another library's
     assert timm_found("resnet10t", weights).source == "all weights that timm has of resnet10t"
     assert timm_found("resnet50", Path("none.pt"), preprocessing=HALF).mean == (0.5,) * 3
 
@@ -154,11 +156,11 @@ def test_timm_models_by_local_file(weights):
 def test_a_refusal_before_the_first_job_imports_no_torch(weights):
     code = f"""
 import sys
-from cutsew.config.base import OpenClipModel
+from cutsew.config.base import OpenClipModelConfig
 from cutsew.errors import UserError
 from cutsew.models.preprocessing import of_open_clip
 try:
-    of_open_clip(OpenClipModel(model="ViT-B-32", pretrained={str(weights)!r}), "teacher.open_clip")
+    of_open_clip(OpenClipModelConfig(model="ViT-B-32", pretrained={str(weights)!r}), "teacher.open_clip")
 except UserError as error:
     assert "quick_gelu" in str(error)
 else:

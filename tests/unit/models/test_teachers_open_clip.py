@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_models import SIZE, checkpoint, register
 
-from cutsew.config.networks import OpenClipTeacher, Teacher
+from cutsew.config.networks import OpenClipTeacherConfig, TeacherConfig
 from cutsew.errors import UserError
 from cutsew.method.score import score
 from cutsew.models import clip as clip_models
@@ -22,11 +22,11 @@ from PIL import Image  # noqa: E402
 
 
 def named(model, pretrained, image_size=None):
-    return OpenClipTeacher(model=model, pretrained=str(pretrained), image_size=image_size)
+    return OpenClipTeacherConfig(model=model, pretrained=str(pretrained), image_size=image_size)
 
 
 def build(model, pretrained, image_size=None):
-    return teachers.build(Teacher(kind="open_clip", open_clip=named(model, pretrained, image_size)), "cpu")
+    return teachers.build(TeacherConfig(kind="open_clip", open_clip=named(model, pretrained, image_size)), "cpu")
 
 
 def views(count, size, seed=0):
@@ -69,7 +69,7 @@ def test_rows_do_not_depend_on_the_batch(tmp_path, name):
 def test_double_image_size_keeps_the_first_row(tmp_path, name, key, grid):
     path, model = checkpoint(tmp_path, name)
     size = 2 * SIZE[name]
-    clip = clip_models.build(named(name, path, size), "teacher.open_clip")
+    clip = clip_models.load_clip(named(name, path, size), "teacher.open_clip")
     before, after = model.visual.get_parameter(key), clip.model.visual.get_parameter(key)
     assert before.shape[0] == 1 + (grid // 2) ** 2
     assert after.shape[0] == 1 + grid**2
@@ -82,7 +82,7 @@ def test_double_image_size_keeps_the_first_row(tmp_path, name, key, grid):
 
 def test_vit_is_resized_as_open_clip_does(tmp_path):
     path, _ = checkpoint(tmp_path, "test-vit")
-    ours = clip_models.build(named("test-vit", path, 80), "teacher.open_clip").model.visual.positional_embedding
+    ours = clip_models.load_clip(named("test-vit", path, 80), "teacher.open_clip").model.visual.positional_embedding
     theirs = open_clip.create_model("test-vit", pretrained=str(path), force_image_size=80).visual.positional_embedding
     torch.testing.assert_close(ours, theirs)
 
@@ -105,7 +105,7 @@ def test_an_archive_as_openais_is_a_teacher(tmp_path):
     state = model.state_dict() | {name: torch.tensor(1) for name in OPENAI_SIZES}
     torch.save(state, tmp_path / "sizes.pt")
     (tmp_path / "open_clip_config.json").unlink()
-    clip = clip_models.build(named("test-vit", tmp_path / "sizes.pt"), "teacher.open_clip")
+    clip = clip_models.load_clip(named("test-vit", tmp_path / "sizes.pt"), "teacher.open_clip")
     assert clip.quick_gelu and clip.preprocessing.mean == open_clip.OPENAI_DATASET_MEAN
     assert weights_digest(clip.model) == weights_digest(model)
 

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from cutsew.config import load
-from cutsew.config.networks import Teacher
+from cutsew.config.networks import TeacherConfig
 from cutsew.data.truth_csv import check_csv
 from cutsew.errors import UserError, in_one_line
 from cutsew.models.activation import trained_with
-from cutsew.pipeline.preflight import check_before_start
+from cutsew.pipeline.preflight import validate_inputs
 
 
 @pytest.fixture
 def root(tmp_path):
-    folder = tmp_path / "photos"
+    folder = tmp_path / "images"
     (folder / "test").mkdir(parents=True)
     for name in ("a.jpg", "b.jpg", "c.jpg", "test/d.jpg"):
         (folder / name).touch()  # never opened
@@ -31,27 +31,27 @@ def config_of(root, **changes):
 
 def refused(config, message):
     with pytest.raises(UserError, match=message) as caught:
-        check_before_start(config)
+        validate_inputs(config)
     assert "\n" not in str(caught.value)
 
 
 def test_what_is_well_passes(root, tmp_path):
     truth = tmp_path / "t.csv"
     truth.write_text("path,labels\na.jpg,dog\nb.jpg,cat;cow\n")
-    check_before_start(config_of(root, dataset={"truth": str(truth), "test": {"folder": "test"}}))
-    check_before_start(load({"classes": ["dog", "cat"]}))
+    validate_inputs(config_of(root, dataset={"truth": str(truth), "test": {"folder": "test"}}))
+    validate_inputs(load({"classes": ["dog", "cat"]}))
 
 
 def test_root_missing_or_empty(root, tmp_path):
     refused(config_of(tmp_path / "none"), r"dataset\.root: .* is not a folder")
     (tmp_path / "empty").mkdir()
-    refused(config_of(tmp_path / "empty"), r"dataset\.root: no photos below")
+    refused(config_of(tmp_path / "empty"), r"dataset\.root: no images below")
     refused(config_of(tmp_path / "none", dataset={"kind": "voc"}), r"dataset\.root: .* is not a folder")
 
 
 def test_lists(root, tmp_path):
     refused(config_of(root, dataset={"test": {"list": "none.txt"}}), r"dataset\.test\.list: none.txt does not exist")
-    refused(config_of(root, dataset={"test": {"folder": "none"}}), r"dataset\.test\.folder: no photos in none")
+    refused(config_of(root, dataset={"test": {"folder": "none"}}), r"dataset\.test\.folder: no images in none")
     refused(config_of(root, dataset={"kind": "voc"}), r"dataset\.voc\.train: .*train\.txt does not exist")
     path = tmp_path / "all.txt"
     path.write_text("a.jpg\nb.jpg\nc.jpg\ntest/d.jpg\n")
@@ -61,24 +61,24 @@ def test_lists(root, tmp_path):
 def test_heic_is_refused_where_it_cannot_be_read(root, monkeypatch):
     (root / "d.heic").write_bytes(b"\xff\xd8\xff a JPEG by another name")
     monkeypatch.setattr("cutsew.pipeline.preflight.reads_heif", lambda: False)
-    check_before_start(config_of(root))
+    validate_inputs(config_of(root))
     for name in ("e.HEIC", "f.heif"):
         (root / name).write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     refused(
         config_of(root),
-        r"e\.HEIC: HEIC, which needs an extra, as 3 photos are named; install it with pip install .cutsew\[heic\]., or",
+        r"e\.HEIC: HEIC, which needs an extra, as 3 images are named; install it with pip install .cutsew\[heic\]., or",
     )
-    check_before_start(config_of(root, dataset={"on_bad_image": "skip"}))
+    validate_inputs(config_of(root, dataset={"on_bad_image": "skip"}))
     monkeypatch.setattr("cutsew.pipeline.preflight.reads_heif", lambda: True)
-    check_before_start(config_of(root))
+    validate_inputs(config_of(root))
 
 
 def test_top_k(root):
-    check_before_start(config_of(root, select={"top_k": 4}))
+    validate_inputs(config_of(root, select={"top_k": 4}))
     refused(config_of(root, select={"top_k": 5}), r"select\.top_k: 5 is more than the 4 of .*set it to 4 or less")
     refused(config_of(root, select={"top_k": 4}, dataset={"test": {"folder": "test"}}), r"select\.top_k: 4 .* the 3 of")
-    check_before_start(config_of(root, select={"top_k": 5}, student={"kind": "none"}))
-    check_before_start(config_of(root, select={"top_k": 5}, sew={"enabled": False}))
+    validate_inputs(config_of(root, select={"top_k": 5}, student={"kind": "none"}))
+    validate_inputs(config_of(root, select={"top_k": 5}, sew={"enabled": False}))
     demo = {"classes": ["dog", "cat"], "demo": {"train": 40}, "select": {"top_k": 41}}
     refused(load(demo), r"select\.top_k: 41 is more than the 40 of demo\.train")
 
@@ -87,7 +87,7 @@ def test_top_k_of_what_a_fraction_leaves(root):
     for i in range(96):
         (root / f"{i}.jpg").touch()
     half = {"test": {"fraction": 0.5}}
-    check_before_start(config_of(root, select={"top_k": 50}, dataset=half))
+    validate_inputs(config_of(root, select={"top_k": 50}, dataset=half))
     refused(
         config_of(root, select={"top_k": 51}, dataset=half),
         r"select\.top_k: 51 is more than the about 50 that dataset\.test\.fraction leaves to train on; set it to 30 or",
@@ -99,7 +99,7 @@ def test_passes_of_a_file_of_scores(root, tmp_path):
     score = np.full((4, 2), 0.5)
     np.savez(tmp_path / "s.npz", ids=ids, classes=["dog", "cat"], zero_shot=score, crops=np.stack([score] * 3))
     scores = {"kind": "scores", "scores": {"file": str(tmp_path / "s.npz")}}
-    check_before_start(config_of(root, teacher=scores, fuse={"passes": 3}))
+    validate_inputs(config_of(root, teacher=scores, fuse={"passes": 3}))
     refused(
         config_of(root, teacher=scores, fuse={"passes": 4}),
         r"fuse\.passes: 4 is more than the 3 passes in .*s\.npz; set it to 3 or less",
@@ -113,25 +113,25 @@ def test_passes_of_a_file_of_scores(root, tmp_path):
         {"explain": {"sample": 600, "pairs": 40}},
         {"cut": {"passes": 2, "passes_per_job": 10}},
         {"evaluate": {"top": 3}},
-        {"targets": {"count": 1.5}},
+        {"targets": {"labels_per_image": 1.5}},
     ],
 )
-def test_sizes_beyond_the_photos_and_classes_that_stages_cut_themselves(root, changes):
+def test_sizes_beyond_the_images_and_classes_that_stages_cut_themselves(root, changes):
     """A batch, a sample, a block of passes and the top-n are as large as there is content; see the stages' tests."""
-    check_before_start(config_of(root, **changes))
+    validate_inputs(config_of(root, **changes))
 
 
-def test_weights_of_which_nothing_says_how_photos_are_preprocessed(root, tmp_path):
+def test_weights_of_which_nothing_says_how_images_are_preprocessed(root, tmp_path):
     weights = tmp_path / "x.safetensors"
     weights.touch()
     local = {"model": "ViT-L-14", "pretrained": str(weights)}
     refused(config_of(root, teacher={"open_clip": local}), r"teacher\.open_clip\.pre.*set teacher\.open_clip\.tag")
     refused(config_of(root, student={"open_clip": local}), r"student\.open_clip\.pre.*set student\.open_clip\.tag")
-    check_before_start(config_of(root, teacher={"open_clip": local | {"tag": "openai"}}))
+    validate_inputs(config_of(root, teacher={"open_clip": local | {"tag": "openai"}}))
     refused(config_of(root, teacher={"open_clip": {"pretrained": "opnai"}}), r"RN50x64 has no weights opnai")
     timm = {"model": "resnet50", "weights": str(weights)}
     refused(config_of(root, student={"kind": "timm", "timm": timm}), r"timm\.weights: .*set student\.timm\.model")
-    check_before_start(config_of(root, student={"kind": "timm", "timm": timm | {"model": "resnet50.tv_in1k"}}))
+    validate_inputs(config_of(root, student={"kind": "timm", "timm": timm | {"model": "resnet50.tv_in1k"}}))
 
 
 def test_weights_given_as_paths(root, tmp_path):
@@ -143,23 +143,23 @@ def test_weights_given_as_paths(root, tmp_path):
     refused(config_of(root, student=timm), r"student\.timm\.weights: x does not exist")
     weights = tmp_path / "x.safetensors"
     weights.touch()
-    check_before_start(config_of(root, teacher={"open_clip": {"pretrained": str(weights)}}))
-    check_before_start(config_of(root, teacher={"kind": "conse", "open_clip": {"pretrained": "w/x"}}))
-    check_before_start(config_of(root, student={"kind": "timm", "timm": {"weights": "pretrained"}}))
+    validate_inputs(config_of(root, teacher={"open_clip": {"pretrained": str(weights)}}))
+    validate_inputs(config_of(root, teacher={"kind": "conse", "open_clip": {"pretrained": "w/x"}}))
+    validate_inputs(config_of(root, student={"kind": "timm", "timm": {"weights": "pretrained"}}))
 
 
 def test_weights_that_the_workflow_will_make(root):
-    made = {"open_clip": {"pretrained": "results/demo/default/cutsew-tiny.safetensors"}}
-    check_before_start(config_of(root, demo={"rebuild_teacher": True}, teacher=made, student=made))
-    refused(config_of(root, teacher=made), r"teacher\.open_clip\.pretrained")
+    result = {"open_clip": {"pretrained": "results/demo/default/cutsew-tiny.safetensors"}}
+    validate_inputs(config_of(root, demo={"rebuild_teacher": True}, teacher=result, student=result))
+    refused(config_of(root, teacher=result), r"teacher\.open_clip\.pretrained")
 
 
 def test_scores(root, tmp_path):
     scores = {"kind": "scores", "scores": {"file": str(tmp_path / "s.npz")}}
     refused(config_of(root, teacher=scores), r"teacher\.scores\.file: .* does not exist")
     (tmp_path / "s.npz").touch()
-    check_before_start(config_of(root, teacher=scores))
-    check_before_start(
+    validate_inputs(config_of(root, teacher=scores))
+    validate_inputs(
         load({"classes": ["a", "b"], "dataset": {"kind": "ids"}, "teacher": scores, "student": {"kind": "none"}})
     )
 
@@ -168,33 +168,33 @@ def test_truth(root, tmp_path):
     refused(config_of(root, dataset={"truth": "none.csv"}), r"dataset\.truth: none\.csv does not exist")
     path = tmp_path / "t.csv"
     path.write_text("path,labels\na.jpg,dog\nb.jpg,dog;kat\n")
-    check_before_start(config_of(root, dataset={"truth": str(path)}))
+    validate_inputs(config_of(root, dataset={"truth": str(path)}))
     path.write_text("path,labels\na.jpg,god\nb.jpg,kat\n")
     refused(config_of(root, dataset={"truth": str(path)}), r"classes: .*names none of the .*other names: god, kat")
     path.write_text("path,labels\nother/a.jpg,dog\n")
-    refused(config_of(root, dataset={"truth": str(path)}), r"names none of the photos: line 2, .*'other/a\.jpg', where")
+    refused(config_of(root, dataset={"truth": str(path)}), r"names none of the images: line 2, .*'other/a\.jpg', where")
     path.write_text("path,names\n")
     refused(config_of(root, dataset={"truth": str(path)}), r"dataset\.truth: .* needs the columns")
 
 
-def test_corrections_name_photos_that_are_listed(root, tmp_path):
+def test_corrections_name_images_that_are_listed(root, tmp_path):
     """A job that fails on them would lose `corrections.parquet`, and the next run would train again."""
-    said = tmp_path / "audit.csv"
-    said.write_text("image,class,present\nA,dog,1\ntest/d.jpg,dog,0\n")
-    config = config_of(root, labels={"overrides": str(said)})
-    check_before_start(config)
-    with said.open("a") as file:
+    stated = tmp_path / "audit.csv"
+    stated.write_text("image,class,present\nA,dog,1\ntest/d.jpg,dog,0\n")
+    config = config_of(root, labels={"overrides": str(stated)})
+    validate_inputs(config)
+    with stated.open("a") as file:
         file.write("e.jpg,dog,1\n")
     refused(config, r"^labels\.overrides: .*audit\.csv, line 4, column image: 'e\.jpg' is no image of this run")
 
 
-def test_the_photos_of_many_runs_are_listed_once(root, monkeypatch):
+def test_the_images_of_many_runs_are_listed_once(root, monkeypatch):
     import cutsew.pipeline.preflight
 
     calls = []
     real = cutsew.pipeline.preflight.list_images
     monkeypatch.setattr(cutsew.pipeline.preflight, "list_images", lambda *a, **k: calls.append(a) or real(*a, **k))
-    check_before_start(*(config_of(root, fuse={"alpha": alpha}) for alpha in (0.1, 0.2, 0.3)))
+    validate_inputs(*(config_of(root, fuse={"alpha": alpha}) for alpha in (0.1, 0.2, 0.3)))
     assert len(calls) == 1
 
 
@@ -206,10 +206,10 @@ def test_truth_is_read_once_for_all_runs(root, tmp_path, monkeypatch):
     )
     raw = {"dataset": {"truth": str(path)}}
     runs = [config_of(root, **raw, cut={"seed": seed}) for seed in range(3)]
-    check_before_start(*runs)
+    validate_inputs(*runs)
     assert len(read) == 1
     with pytest.raises(UserError, match="names none of the"):
-        check_before_start(*runs, config_of(root, **raw, classes=["cow", "goat"]))
+        validate_inputs(*runs, config_of(root, **raw, classes=["cow", "goat"]))
 
 
 @pytest.mark.parametrize("module", ["cutsew.pipeline.preflight", "cutsew.stages.manifest", "cutsew.stages.truth"])
@@ -238,7 +238,7 @@ SCORES = {"teacher": {"kind": "scores", "scores": {"file": "s.npz"}}}
 def test_one_class_is_enough_where_it_can_be_judged(root, tmp_path, monkeypatch, changes):
     monkeypatch.chdir(tmp_path)
     np.savez("s.npz", ids=["a.jpg", "b.jpg", "c.jpg", "test/d.jpg"], classes=["dog"], zero_shot=np.full((4, 1), 0.5))
-    check_before_start(config_of(root, **{"classes": ["dog"], **changes}))
+    validate_inputs(config_of(root, **{"classes": ["dog"], **changes}))
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_one_class_is_enough_where_it_can_be_judged(root, tmp_path, monkeypatch,
 def test_windows_need_a_grid_with_room(root, teacher, windows, refusal):
     config = config_of(root, teacher=teacher, cut={"layout": "windows", "windows": windows})
     if refusal is None:
-        check_before_start(config)
+        validate_inputs(config)
     else:
         refused(config, rf"^cut\.windows\.per_side: {refusal}.*set cut\.layout: tiles$")
 
@@ -270,7 +270,7 @@ def test_views_of_less_than_one_cell(root, section, model, side, cell):
         config_of(root, **{section: {"open_clip": {**named, "image_size": side}}}),
         rf"^{section}\.open_clip\.image_size: {side} is less than one cell of {model}'s grid, {cell} pixels",
     )
-    check_before_start(config_of(root, **{section: {"open_clip": {**named, "image_size": cell}}}))
+    validate_inputs(config_of(root, **{section: {"open_clip": {**named, "image_size": cell}}}))
 
 
 ONE_CLASS = r"^classes: one class needs something to compete with, .*\(SigLIP\)"
@@ -299,15 +299,15 @@ def test_what_the_activation_rules_out(root, tmp_path, monkeypatch, changes, mes
 
 
 def test_a_models_description_is_found_without_loading_it(tmp_path):
-    assert trained_with(Teacher(open_clip={"model": "ViT-B-16-SigLIP"})) == "sigmoid"
-    assert trained_with(Teacher(open_clip={"model": "cutsew-tiny-sigmoid"})) == "sigmoid"
-    assert trained_with(Teacher(open_clip={"model": "RN50x64"})) == "softmax"
-    assert trained_with(Teacher(open_clip={"model": "hf-hub:somebody/clip"})) is None
+    assert trained_with(TeacherConfig(open_clip={"model": "ViT-B-16-SigLIP"})) == "sigmoid"
+    assert trained_with(TeacherConfig(open_clip={"model": "cutsew-tiny-sigmoid"})) == "sigmoid"
+    assert trained_with(TeacherConfig(open_clip={"model": "RN50x64"})) == "softmax"
+    assert trained_with(TeacherConfig(open_clip={"model": "hf-hub:somebody/clip"})) is None
     for name, bias in (("softmax", None), ("sigmoid", -10)):
         (tmp_path / name).mkdir()
         described = {"model_cfg": {"embed_dim": 8, "init_logit_bias": bias}}
         (tmp_path / name / "open_clip_config.json").write_text(json.dumps(described))
-        assert trained_with(Teacher(open_clip={"model": f"local-dir:{tmp_path / name}"})) == name
+        assert trained_with(TeacherConfig(open_clip={"model": f"local-dir:{tmp_path / name}"})) == name
 
 
 @pytest.mark.parametrize("error", [OSError(24, "Too many open files", "x.zarr"), OSError(23, "Too many open files")])

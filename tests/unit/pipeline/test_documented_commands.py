@@ -26,8 +26,8 @@ TARGETS = {"all", "labels", "sweep", *STAGES}
 def commands():
     for page in PAGES:
         text = re.sub(r"\\\n[ #]*", "", page.read_text(encoding="utf-8"))  # a command may go on in the next line
-        for found in [*COMMAND.findall(text), *(" ".join(call.split()) for call in INLINE.findall(text))]:
-            yield pytest.param(found, id=f"{page.relative_to(ROOT)}: {found}")
+        for result in [*COMMAND.findall(text), *(" ".join(call.split()) for call in INLINE.findall(text))]:
+            yield pytest.param(result, id=f"{page.relative_to(ROOT)}: {result}")
 
 
 @pytest.mark.parametrize("command", list(commands()))

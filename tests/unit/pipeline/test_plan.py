@@ -1,4 +1,4 @@
-"""Which settings a stage reads, and which run's folder holds an artefact."""
+"""Which settings a stage reads, and which run's folder holds an artifact."""
 
 import json
 from pathlib import Path
@@ -54,7 +54,7 @@ FIRST |= {"corrections"}
         ({"correct.beta": 2}, {"correct", "targets", "override", *AFTER_TRAIN}),
         ({"predict.ensemble": "teacher"}, MEASURED),
         ({"predict.tiles": True}, MEASURED),
-        ({"targets.count": 1.5}, {"targets", "override", *AFTER_TRAIN}),
+        ({"targets.labels_per_image": 1.5}, {"targets", "override", *AFTER_TRAIN}),
         ({"labels.overrides": "audit.csv"}, {"corrections", "override", *AFTER_TRAIN}),
         ({"select.top_k": 3}, {"select", *AFTER_TRAIN}),
         ({"sew.p": 0.1}, AFTER_TRAIN),
@@ -79,9 +79,9 @@ FIRST |= {"corrections"}
     ],
 )
 def test_a_variant_makes_only_what_differs(change, remade):
-    made = plan(variant=change)
-    assert {stage for stage in STAGES if made.owner("variant", stage) == "variant"} == remade
-    assert made.folder("variant", "demo_world") == Path("results/demo/default")
+    result = plan(variant=change)
+    assert {stage for stage in STAGES if result.source_run("variant", stage) == "variant"} == remade
+    assert result.folder("variant", "demo_world") == Path("results/demo/default")
 
 
 @pytest.mark.parametrize(
@@ -96,11 +96,11 @@ def test_a_variant_makes_only_what_differs(change, remade):
     ],
 )
 def test_settings_without_effect_train_nothing_anew(first, change):
-    made = plan(one=first, other={**first, **change})
-    assert made.owner("other", "train") == "one"
+    result = plan(one=first, other={**first, **change})
+    assert result.source_run("other", "train") == "one"
 
 
-def test_references_are_trained_on_plain_photos_with_fixed_labels():
+def test_references_are_trained_on_plain_images_with_fixed_labels():
     settings = plan().settings(DEFAULT, "reference_train")
     assert settings["sew"] == {"enabled": False} and settings["train"]["em_weight"] == 0
     assert "correct" not in settings and "labels" not in settings["train"]
@@ -127,17 +127,17 @@ TAGCLIP = {"score.rule": "tagclip"}
     ],
 )
 def test_with_tagclip_a_variant_makes_only_what_differs(change, remade):
-    made = plan(one=TAGCLIP, other={**TAGCLIP, **change})
-    assert {stage for stage in STAGES if made.owner("other", stage) == "other"} == remade
-    assert made.settings("other", "fuse")["fuse"] == {}
+    result = plan(one=TAGCLIP, other={**TAGCLIP, **change})
+    assert {stage for stage in STAGES if result.source_run("other", stage) == "other"} == remade
+    assert result.settings("other", "fuse")["fuse"] == {}
 
 
 def test_crops_are_made_only_where_some_run_fuses_them():
     alone = Plan({**BASE, "score": {"rule": "tagclip"}, "cut": {"passes": 5}, "fuse": {"passes": 4}})
     assert alone.settings(DEFAULT, "seal")["cut"]["passes"] == 0
-    beside = Plan({**BASE, "score": {"rule": "tagclip"}, "runs": {"cut": {"score.rule": "softmax"}}})
-    assert {beside.owner("cut", stage) for stage in ("encode", "seal", "text", "score", "select")} == {DEFAULT}
-    assert beside.settings(DEFAULT, "seal")["cut"]["passes"] == 20
+    sibling = Plan({**BASE, "score": {"rule": "tagclip"}, "runs": {"cut": {"score.rule": "softmax"}}})
+    assert {sibling.source_run("cut", stage) for stage in ("encode", "seal", "text", "score", "select")} == {DEFAULT}
+    assert sibling.settings(DEFAULT, "seal")["cut"]["passes"] == 20
     other_crops = Plan(
         {**BASE, "score": {"rule": "tagclip"}, "runs": {"cut": {"score.rule": "softmax", "cut.seed": 1}}}
     )
@@ -145,14 +145,14 @@ def test_crops_are_made_only_where_some_run_fuses_them():
 
 
 def test_variants_share_with_each_other():
-    made = plan(a={"fuse": {"alpha": 0.5}}, b={"fuse.alpha": 0.5, "train.epochs": 2})
-    assert made.owner("b", "fuse") == "a" and made.owner("b", "train") == "b"
+    result = plan(a={"fuse": {"alpha": 0.5}}, b={"fuse.alpha": 0.5, "train.epochs": 2})
+    assert result.source_run("b", "fuse") == "a" and result.source_run("b", "train") == "b"
 
 
 def test_rebuilt_weights_take_the_place_of_the_shipped():
     shipped = {"kind": "open_clip", "open_clip": {"model": "cutsew-tiny", "pretrained": "demo"}}
-    made = Plan({**BASE, "teacher": shipped, "demo": {"rebuild_teacher": True}})
-    path = made.settings(DEFAULT, "text")["teacher"]["open_clip"]["pretrained"]
+    result = Plan({**BASE, "teacher": shipped, "demo": {"rebuild_teacher": True}})
+    path = result.settings(DEFAULT, "text")["teacher"]["open_clip"]["pretrained"]
     assert path == "results/demo/default/cutsew-tiny.safetensors"
 
 
@@ -179,23 +179,23 @@ def listed(made, **splits):
     ("rows", "trains"),
     [(["held,cat,1"], False), (["trained,cat,1"], True), (["held,cat,1", "trained,cat,0"], True), ([], False)],
 )
-def test_a_variant_is_trained_where_a_training_photo_is_corrected(tmp_path, monkeypatch, rows, trains):
+def test_a_variant_is_trained_where_a_training_image_is_corrected(tmp_path, monkeypatch, rows, trains):
     monkeypatch.chdir(tmp_path)
     Path("audit.csv").write_text("\n".join(["image,class,present", *rows]) + "\n")
     listed(plan(), trained="train", held="test")
-    made = plan(variant={"labels.overrides": "audit.csv"})
-    assert made.trains_on_corrections("variant") == trains and not made.trains_on_corrections(DEFAULT)
-    assert made.owner("variant", "train") == ("variant" if trains else DEFAULT)
-    assert made.owner("variant", "report") == "variant"
-    assert ("train nothing" in made.told_of_corrections("variant")) == ("held,cat,1" in rows)
+    result = plan(variant={"labels.overrides": "audit.csv"})
+    assert result.trains_on_corrections("variant") == trains and not result.trains_on_corrections(DEFAULT)
+    assert result.source_run("variant", "train") == ("variant" if trains else DEFAULT)
+    assert result.source_run("variant", "report") == "variant"
+    assert ("train nothing" in result.told_of_corrections("variant")) == ("held,cat,1" in rows)
 
 
-def test_before_photos_are_listed_corrections_are_taken_to_train(tmp_path, monkeypatch):
+def test_before_images_are_listed_corrections_are_taken_to_train(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("audit.csv").write_text("image,class,present\nheld,cat,1\n")
-    made = plan(variant={"labels.overrides": "audit.csv"})
-    assert made.trains_on_corrections("variant") and made.owner("variant", "train") == "variant"
-    assert made.told_of_corrections("variant") == "" == made.training_corrections("variant")
+    result = plan(variant={"labels.overrides": "audit.csv"})
+    assert result.trains_on_corrections("variant") and result.source_run("variant", "train") == "variant"
+    assert result.told_of_corrections("variant") == "" == result.training_corrections("variant")
 
 
 def test_a_manifest_of_other_settings_does_not_decide(tmp_path, monkeypatch):
@@ -203,8 +203,8 @@ def test_a_manifest_of_other_settings_does_not_decide(tmp_path, monkeypatch):
     Path("audit.csv").write_text("image,class,present\nheld,cat,1\n")
     listed(plan(), trained="train", held="test")
     runs = {"variant": {"labels.overrides": "audit.csv"}}
-    made = Plan({**BASE, "dataset": {"shard_size": 3}, "runs": runs})
-    assert made.owner("variant", "train") == "variant"
+    result = Plan({**BASE, "dataset": {"shard_size": 3}, "runs": runs})
+    assert result.source_run("variant", "train") == "variant"
 
 
 @pytest.mark.parametrize(
@@ -217,11 +217,11 @@ def test_a_manifest_of_other_settings_does_not_decide(tmp_path, monkeypatch):
             {"train.labels": "zero_shot", "teacher.kind": "scores", "teacher.scores.file": "s.npz"},
             *["import_scores"] * 3,
         ),
-        ({"train.labels": "fused", "targets.count": 1.5}, "fuse", "targets", "targets"),
+        ({"train.labels": "fused", "targets.labels_per_image": 1.5}, "fuse", "targets", "targets"),
     ],
 )
 def test_the_labels_that_a_stage_reads_are_the_last_made_before_it(changes, targets, override, train):
-    made = plan(one=changes)
+    result = plan(one=changes)
     stages = ("targets", "override", "train")
-    assert [made.labels_read("one", stage, corrected=False) for stage in stages] == [targets, override, train]
-    assert [made.labels_read("one", stage, corrected=True) for stage in stages] == [targets, override, "override"]
+    assert [result.labels_read("one", stage, corrected=False) for stage in stages] == [targets, override, train]
+    assert [result.labels_read("one", stage, corrected=True) for stage in stages] == [targets, override, "override"]

@@ -40,17 +40,17 @@ def write_shards(made, *rows):
 
 
 def test_an_artifact_is_in_the_folder_of_the_run_that_owns_it():
-    made = plan(**{"fuse.alpha": 0.5})
-    assert inputs.artifact(made, of(), "train", "model.yaml") == "results/demo/one/model.yaml"
-    assert inputs.artifact(made, of(), "text", "text.zarr") == "results/demo/default/text.zarr/zarr.json"
-    path = inputs.artifact(made, of(reference="supervised"), "reference_train", "references/{reference}/model.yaml")
+    result = plan(**{"fuse.alpha": 0.5})
+    assert inputs.artifact(result, of(), "train", "model.yaml") == "results/demo/one/model.yaml"
+    assert inputs.artifact(result, of(), "text", "text.zarr") == "results/demo/default/text.zarr/zarr.json"
+    path = inputs.artifact(result, of(reference="supervised"), "reference_train", "references/{reference}/model.yaml")
     assert path == "results/demo/default/references/supervised/model.yaml"
 
 
 def test_inputs_have_no_prefix_and_params_have_it():
-    made = plan("sub/results")
-    assert inputs.artifact(made, of(), "train", "model.yaml") == "results/demo/default/model.yaml"
-    assert inputs.image_root(made, of()) == "sub/results/demo/default/world"
+    result = plan("sub/results")
+    assert inputs.artifact(result, of(), "train", "model.yaml") == "results/demo/default/model.yaml"
+    assert inputs.image_root(result, of()) == "sub/results/demo/default/world"
 
 
 @pytest.mark.parametrize(
@@ -69,16 +69,16 @@ def test_inputs_have_no_prefix_and_params_have_it():
     ],
 )
 def test_an_artifact_is_optional_where_the_run_does_not_need_its_stage(changes, stage, needed):
-    made = plan(**changes)
-    expected = [inputs.artifact(made, of(), stage, "file")] if needed else []
-    assert inputs.optional_artifact(made, of(), stage, "file") == expected
+    result = plan(**changes)
+    expected = [inputs.artifact(result, of(), stage, "file")] if needed else []
+    assert inputs.optional_artifact(result, of(), stage, "file") == expected
 
 
 @pytest.mark.parametrize("changes", [{}, SCORES])
 def test_logits_are_computed_or_imported(changes):
-    made = plan(**changes)
+    result = plan(**changes)
     owner = "one" if changes else "default"
-    assert inputs.logits(made, of()) == f"results/demo/{owner}/logits.zarr/zarr.json"
+    assert inputs.logits(result, of()) == f"results/demo/{owner}/logits.zarr/zarr.json"
 
 
 @pytest.mark.parametrize(
@@ -88,14 +88,14 @@ def test_logits_are_computed_or_imported(changes):
         ({"train.labels": "fused"}, ["fused", "fused", "fused"]),
         ({"train.labels": "zero_shot"}, ["logits", "logits", "logits"]),
         ({**SCORES, "train.labels": "zero_shot"}, ["logits", "logits", "logits"]),
-        ({"targets.count": 1.5}, ["pseudo", "targets", "targets"]),
+        ({"targets.labels_per_image": 1.5}, ["pseudo", "targets", "targets"]),
         (CORRECTED, ["pseudo", "pseudo", "overridden"]),
-        ({**CORRECTED, "targets.count": 1.5}, ["pseudo", "targets", "overridden"]),
+        ({**CORRECTED, "targets.labels_per_image": 1.5}, ["pseudo", "targets", "overridden"]),
     ],
 )
 def test_labels_are_those_of_the_last_stage_before(changes, files):
-    made = plan(**changes)
-    read = [inputs.labels(made, of(), stage) for stage in ("targets", "override", "train")]
+    result = plan(**changes)
+    read = [inputs.labels(result, of(), stage) for stage in ("targets", "override", "train")]
     assert [Path(path).parent.name for path in read] == [f"{name}.zarr" for name in files]
 
 
@@ -106,11 +106,11 @@ def test_salience_is_measured_by_zero_shot_or_pseudo_labels(labels, file):
 
 
 def test_reference_students_are_trained_on_true_labels_or_zero_shot_ones():
-    made = plan(**{"references.kinds": ["zero_shot", "supervised", "zero_shot"]})
-    assert inputs.reference_labels(made, of(reference="zero_shot")) == inputs.logits(made, of())
-    read = inputs.reference_labels(made, of(reference="supervised"))
+    result = plan(**{"references.kinds": ["zero_shot", "supervised", "zero_shot"]})
+    assert inputs.reference_labels(result, of(reference="zero_shot")) == inputs.logits(result, of())
+    read = inputs.reference_labels(result, of(reference="supervised"))
     assert read == "results/demo/default/references/supervised/labels.zarr/zarr.json"
-    scores = inputs.reference_scores(made, of())
+    scores = inputs.reference_scores(result, of())
     assert [Path(path).parts[-3] for path in scores] == ["zero_shot", "supervised"]
     assert inputs.reference_scores(plan(), of()) == []
 
@@ -131,19 +131,19 @@ def test_the_table_of_labels_has_those_of_the_last_stage_of_each_split(changes, 
 
 def test_corrections_count_unless_all_are_of_held_out_images(monkeypatch):
     assert inputs.overridden(plan(), of()) == []
-    made = plan(**CORRECTED)
-    assert inputs.overridden(made, of()) == ["results/demo/one/overridden.zarr/zarr.json"]
-    assert inputs.training_corrections(made, of()) == ""
+    result = plan(**CORRECTED)
+    assert inputs.overridden(result, of()) == ["results/demo/one/overridden.zarr/zarr.json"]
+    assert inputs.training_corrections(result, of()) == ""
     assert inputs.overridden(plan(**CORRECTED, **{"student.kind": "none"}), of()) == []
     monkeypatch.setattr(Plan, "trains_on_corrections", lambda self, run: False)
-    assert inputs.overridden(made, of()) == []
+    assert inputs.overridden(result, of()) == []
 
 
 def test_chunks_are_those_of_each_shard_and_block():
-    made = plan(**{"cut.passes": 3, "cut.passes_per_job": 2})
-    assert list(inputs.view_chunks(made, of())) == []
-    write_shards(made, "0,4,a,b", "1,2,c,d")
-    read = list(inputs.view_chunks(made, of()))
+    result = plan(**{"cut.passes": 3, "cut.passes_per_job": 2})
+    assert list(inputs.view_chunks(result, of())) == []
+    write_shards(result, "0,4,a,b", "1,2,c,d")
+    read = list(inputs.view_chunks(result, of()))
     home = "results/demo/one"
     assert read[:8] == [
         f"{home}/views.zarr/global/c/0/0",
@@ -156,38 +156,38 @@ def test_chunks_are_those_of_each_shard_and_block():
         f"{home}/views.records/crops-1-0.json",
     ]
     assert len(read) == 16 and read[8] == f"{home}/views.zarr/global/c/1/0"
-    assert [inputs.block_passes(made, of(block=block)) for block in "01"] == [2, 1]
+    assert [inputs.block_passes(result, of(block=block)) for block in "01"] == [2, 1]
 
 
 def test_without_passes_there_are_no_blocks():
-    made = plan(**{"cut.passes": 0})
-    write_shards(made, "0,4,a,b")
-    assert [Path(path).parts[-3:] for path in inputs.view_chunks(made, of())][0] == ("c", "0", "0")
-    assert len(list(inputs.view_chunks(made, of()))) == 2
+    result = plan(**{"cut.passes": 0})
+    write_shards(result, "0,4,a,b")
+    assert [Path(path).parts[-3:] for path in inputs.view_chunks(result, of())][0] == ("c", "0", "0")
+    assert len(list(inputs.view_chunks(result, of()))) == 2
 
 
 def test_windows_are_one_block():
-    made = plan(**{"cut.layout": "windows"})
-    write_shards(made, "0,4,a,b")
-    assert len(list(inputs.view_chunks(made, of()))) == 5
-    assert inputs.block_passes(made, of(block="0")) == made.runs["one"].cut.num_passes > 1
+    result = plan(**{"cut.layout": "windows"})
+    write_shards(result, "0,4,a,b")
+    assert len(list(inputs.view_chunks(result, of()))) == 5
+    assert inputs.block_passes(result, of(block="0")) == result.runs["one"].cut.num_passes > 1
 
 
 def test_chunks_of_tagclip():
-    made = plan(**{"score.rule": "tagclip"})
-    write_shards(made, "0,4,a,b", "1,2,c,d")
-    home = made.folder("one", "tagclip")
-    assert list(inputs.tagclip_chunks(made, of()))[3:] == [
-        f"{home}/tagclip.zarr/local/c/1/0",
-        f"{home}/tagclip.zarr/again/c/1/0",
+    result = plan(**{"score.rule": "tagclip"})
+    write_shards(result, "0,4,a,b", "1,2,c,d")
+    home = result.folder("one", "tagclip")
+    assert list(inputs.tagclip_chunks(result, of()))[3:] == [
+        f"{home}/tagclip.zarr/local_score/c/1/0",
+        f"{home}/tagclip.zarr/global_score/c/1/0",
         f"{home}/tagclip.records/1.json",
     ]
 
 
 def test_settings_are_those_that_the_stage_reads():
-    made = plan(**{"fuse.alpha": 0.5})
-    assert json.loads(inputs.settings(made, of(), "fuse"))["fuse"]["alpha"] == 0.5
-    assert json.loads(inputs.settings(made, of(), "select")) == {
+    result = plan(**{"fuse.alpha": 0.5})
+    assert json.loads(inputs.settings(result, of(), "fuse"))["fuse"]["alpha"] == 0.5
+    assert json.loads(inputs.settings(result, of(), "select")) == {
         "version": STAGES["select"].version,
         "select": {"top_k": 200},
     }
@@ -216,55 +216,59 @@ def test_options_are_the_inputs_that_are_not_positional():
 
 def test_images_are_the_demos_or_the_users():
     assert inputs.image_root(plan(), of()) == "results/demo/default/world"
-    photos = {"dataset.kind": "folder", "dataset.name": "demo"}
-    assert inputs.image_root(plan(**photos, **{"dataset.root": "photos"}), of()) == "photos"
+    images = {"dataset.kind": "folder", "dataset.name": "demo"}
+    assert inputs.image_root(plan(**images, **{"dataset.root": "images"}), of()) == "images"
     scored = plan(**{"dataset.kind": "ids", "student.kind": "none", **SCORES})
     assert inputs.image_root(scored, of()) == "."
 
 
 def test_listings_change_with_the_files():
-    Path("photos").mkdir()
-    Path("photos/1.jpg").write_bytes(b"1")
-    made = plan(**{"dataset.kind": "folder", "dataset.root": "photos"})
-    before = inputs.image_listing(made, of()), inputs.truth_listing(made, of())
-    Path("photos/2.jpg").write_bytes(b"2")
-    assert inputs.image_listing(made, of()) != before[0]
-    assert inputs.truth_listing(made, of()) == before[1]
+    Path("images").mkdir()
+    Path("images/1.jpg").write_bytes(b"1")
+    result = plan(**{"dataset.kind": "folder", "dataset.root": "images"})
+    before = inputs.image_listing(result, of()), inputs.truth_listing(result, of())
+    Path("images/2.jpg").write_bytes(b"2")
+    assert inputs.image_listing(result, of()) != before[0]
+    assert inputs.truth_listing(result, of()) == before[1]
 
 
 def test_replaced_weights_change_their_digest():
     Path("own.pt").write_bytes(b"1")
-    made = plan(**{"teacher.open_clip": {"model": "ViT-S-16", "pretrained": "own.pt"}})
+    result = plan(**{"teacher.open_clip": {"model": "ViT-S-16", "pretrained": "own.pt"}})
     assert inputs.weights_digests(plan(), of(), "encode") == []
-    before = inputs.weights_digests(made, of(), "encode")
-    made.dataset_folder.mkdir(parents=True)
+    before = inputs.weights_digests(result, of(), "encode")
+    result.dataset_folder.mkdir(parents=True)
     Path("own.pt").write_bytes(b"other")
-    after = inputs.weights_digests(made, of(), "encode")
+    after = inputs.weights_digests(result, of(), "encode")
     assert len(before) == len(after) == 1 and before != after
-    assert (made.dataset_folder / ".weights.json").exists()
+    assert (result.dataset_folder / ".weights.json").exists()
 
 
 def test_digests_of_images_tell_splits_and_shards_apart():
-    made = plan()
-    none = inputs.split_digest(made, of()), inputs.content_digest(made, of()), inputs.shard_digest(made, of(shard="0"))
+    result = plan()
+    none = (
+        inputs.split_digest(result, of()),
+        inputs.content_digest(result, of()),
+        inputs.shard_digest(result, of(shard="0")),
+    )
     assert len(set(none)) == 1 and re.fullmatch("[0-9a-f]{16}", none[0])
-    table = write_shards(made, "0,4,a,b", "1,2,c,d")
+    table = write_shards(result, "0,4,a,b", "1,2,c,d")
     digests = (inputs.split_digest, inputs.content_digest)
-    before = [digest(made, of()) for digest in digests]
-    shards = [inputs.shard_digest(made, of(shard=shard)) for shard in "01"]
+    before = [digest(result, of()) for digest in digests]
+    shards = [inputs.shard_digest(result, of(shard=shard)) for shard in "01"]
     assert len({*before, *shards, *none}) == 5
-    write_shards(made, "0,4,a,b", "1,2,c,e")
+    write_shards(result, "0,4,a,b", "1,2,c,e")
     os.utime(table, ns=(1, 1))  # file systems may not tell two writes in a row apart
-    after = [digest(made, of()) for digest in digests]
+    after = [digest(result, of()) for digest in digests]
     assert after[0] != before[0] and after[1] == before[1]
-    assert [inputs.shard_digest(made, of(shard=shard)) for shard in "01"] == shards
+    assert [inputs.shard_digest(result, of(shard=shard)) for shard in "01"] == shards
 
 
 def test_shards_of_a_module_are_below_its_prefix():
-    made = plan("sub/results")
-    write_shards(made, "0,4,a,b")
+    result = plan("sub/results")
+    write_shards(result, "0,4,a,b")
     assert Path("sub/results/demo/default/shards.csv").exists()
-    assert [row["images"] for row in inputs.shards(made, DEFAULT)] == ["4"]
+    assert [row["images"] for row in inputs.shards(result, DEFAULT)] == ["4"]
 
 
 @pytest.mark.parametrize(

@@ -23,13 +23,13 @@ def _folder(tmp_path, monkeypatch):
 
 def plan(*shards, **changes):
     """Plan one run, `one`, with shards of so many images."""
-    made = Plan({**BASE, "runs": {"one": changes}})
-    table = made.on_disk("one", "manifest") / "shards.csv"
+    result = Plan({**BASE, "runs": {"one": changes}})
+    table = result.on_disk("one", "manifest") / "shards.csv"
     if shards:
         table.parent.mkdir(parents=True)
         rows = [f"{shard},{images},a,b" for shard, images in enumerate(shards)]
         table.write_text("\n".join(["shard,images,digest,listed", *rows]) + "\n")
-    return made
+    return result
 
 
 def workload(made, stage, block=None):
@@ -57,14 +57,14 @@ def test_gpus_are_requested_from_a_cluster_or_occupied_here(site, on_gpu, reques
 def test_the_driver_is_not_asked_where_no_gpu_is_used(monkeypatch):
     monkeypatch.setenv(gpus.VISIBLE, "0,1")
     assert resources.visible_gpus("auto") == 2
-    monkeypatch.setattr(resources, "visible", lambda: pytest.fail("asked"))
+    monkeypatch.setattr(resources, "list_visible_gpus", lambda: pytest.fail("asked"))
     assert resources.visible_gpus("cpu") == 0
 
 
 def test_before_the_manifest_one_full_shard_is_assumed():
-    made = plan(**{"dataset.shard_size": 7})
-    assert workload(made, "train") == sizing.Job(7, 1, 2, gpu=False)
-    assert workload(made, "encode") == sizing.Job(7, 1, 2, gpu=False)
+    result = plan(**{"dataset.shard_size": 7})
+    assert workload(result, "train") == sizing.Job(7, 1, 2, gpu=False)
+    assert workload(result, "encode") == sizing.Job(7, 1, 2, gpu=False)
 
 
 @pytest.mark.parametrize(
@@ -73,13 +73,13 @@ def test_before_the_manifest_one_full_shard_is_assumed():
     + [("score", 10, 4), ("import_scores", 10, 4), ("fuse", 10, 4), ("explain", 8, 1)],
 )
 def test_jobs_read_a_shard_or_all_images(stage, images, passes):
-    made = plan(4, 4, 2, **{"dataset.shard_size": 4, "cut.passes": 3, "explain.sample": 4, "explain.pairs": 2})
-    assert workload(made, stage) == sizing.Job(images, passes, 2, gpu=False)
+    result = plan(4, 4, 2, **{"dataset.shard_size": 4, "cut.passes": 3, "explain.sample": 4, "explain.pairs": 2})
+    assert workload(result, stage) == sizing.Job(images, passes, 2, gpu=False)
 
 
 def test_a_block_of_random_crops_costs_a_view_per_pass():
-    made = plan(4, **{"cut.passes": 7, "cut.passes_per_job": 3})
-    assert [workload(made, "encode", block=block).passes for block in "012"] == [3, 3, 1]
+    result = plan(4, **{"cut.passes": 7, "cut.passes_per_job": 3})
+    assert [workload(result, "encode", block=block).passes for block in "012"] == [3, 3, 1]
 
 
 TILES = {"cut.layout": "tiles", "teacher.open_clip": {"model": "ViT-B-16", "pretrained": "openai", "image_size": 224}}
@@ -87,67 +87,69 @@ TILES = {"cut.layout": "tiles", "teacher.open_clip": {"model": "ViT-B-16", "pret
 
 def test_a_block_of_small_tiles_costs_less_than_a_view_per_pass():
     tiles = [{"grid": 2, "share": 0.5}, {"grid": 3, "share": 1 / 3, "side": 112}]
-    made = plan(4, **TILES, **{"cut.tiles": tiles, "cut.passes_per_job": 8})
+    result = plan(4, **TILES, **{"cut.tiles": tiles, "cut.passes_per_job": 8})
     # The first block: 4 tiles of the teacher's own side, and 4 of a quarter of its pixels; the second: 5 of a quarter.
-    assert [workload(made, "encode", block=block).passes for block in "01"] == [5, 2]
+    assert [workload(result, "encode", block=block).passes for block in "01"] == [5, 2]
 
 
 def test_all_windows_cost_one_larger_view():
-    made = plan(4, **{"cut.layout": "windows"})
-    config = made.runs["one"]
+    result = plan(4, **{"cut.layout": "windows"})
+    config = result.runs["one"]
     side = sizing.teacher_side(config)
     large = config.cut.looks(side)[1]
-    passes = workload(made, "encode", block="0").passes
+    passes = workload(result, "encode", block="0").passes
     assert large > side and passes - 1 < (large / side) ** 2 <= passes < config.cut.num_passes
 
 
 def test_a_teacher_without_a_model_costs_nothing():
-    made = plan(4, **{"teacher.kind": "scores", "teacher.scores.file": "s.npz"})
-    assert workload(made, "encode", block="0").passes == 0
+    result = plan(4, **{"teacher.kind": "scores", "teacher.scores.file": "s.npz"})
+    assert workload(result, "encode", block="0").passes == 0
 
 
 def test_the_block_of_a_job_is_among_its_wildcards():
-    made = plan(4, **{"cut.passes": 1000, "cut.passes_per_job": 1000})
+    result = plan(4, **{"cut.passes": 1000, "cut.passes_per_job": 1000})
     whole, crops = (
-        resources.minutes(made, Wildcards(run="one", **block), "encode", 2, 1, CPU) for block in ({}, {"block": "0"})
+        resources.minutes(result, Wildcards(run="one", **block), "encode", 2, 1, CPU) for block in ({}, {"block": "0"})
     )
     assert crops > whole
 
 
-@pytest.mark.parametrize(("function", "estimate"), [("megabytes", sizing.megabytes), ("minutes", sizing.minutes)])
+@pytest.mark.parametrize(
+    ("function", "estimate"), [("megabytes", sizing.estimate_memory_mb), ("minutes", sizing.estimate_runtime_min)]
+)
 def test_each_attempt_asks_for_more(function, estimate):
-    made = plan(4, 4)
+    result = plan(4, 4)
     site = Site("auto", 1, local=True)
     job = sizing.Job(8, 1, 3, gpu=True)
-    asked = [
-        getattr(resources, function)(made, Wildcards(run="one"), "train", 3, attempt, site) for attempt in (1, 2, 3)
+    requested = [
+        getattr(resources, function)(result, Wildcards(run="one"), "train", 3, attempt, site) for attempt in (1, 2, 3)
     ]
-    assert asked == [n * estimate(made.runs["one"], "train", job) for n in (1, 2, 3)]
+    assert requested == [n * estimate(result.runs["one"], "train", job) for n in (1, 2, 3)]
 
 
 def test_memory_of_trainings_is_checked_before_they_run(monkeypatch):
-    made = plan(100, **{"train.seed": 1})
+    result = plan(100, **{"train.seed": 1})
     runs = ("default", "one")
     monkeypatch.setattr(sizing, "machine_megabytes", lambda: 10**6)
-    assert resources.check_training_memory(made, runs, CPU) == []
+    assert resources.check_training_memory(result, runs, CPU) == []
     monkeypatch.setattr(sizing, "machine_megabytes", lambda: 1000)
-    warnings = resources.check_training_memory(made, runs, CPU)
+    warnings = resources.check_training_memory(result, runs, CPU)
     assert len(warnings) == 1 and "this machine has 1.0 GB" in warnings[0]  # the same for both runs
-    assert resources.check_training_memory(made, runs, Site("cpu", 0, local=False)) == []
+    assert resources.check_training_memory(result, runs, Site("cpu", 0, local=False)) == []
     monkeypatch.setattr(sizing, "machine_megabytes", lambda: 1)
     with pytest.raises(UserError, match=r"this machine has 0\.0 GB"):
-        resources.check_training_memory(made, runs, CPU)
+        resources.check_training_memory(result, runs, CPU)
     for run in runs:
         adapter = Path("results/demo", run, "adapter.safetensors")
         adapter.parent.mkdir(exist_ok=True)
         adapter.touch()
-    assert resources.check_training_memory(made, runs, CPU) == []
+    assert resources.check_training_memory(result, runs, CPU) == []
 
 
 def test_without_a_student_no_memory_is_checked(monkeypatch):
     monkeypatch.setattr(sizing, "machine_megabytes", lambda: 1)
-    made = plan(100, **{"student.kind": "none"})
-    assert resources.check_training_memory(made, ["one"], CPU) == []
+    result = plan(100, **{"student.kind": "none"})
+    assert resources.check_training_memory(result, ["one"], CPU) == []
 
 
 def test_many_images_or_classes_do_not_fit_a_login_node():

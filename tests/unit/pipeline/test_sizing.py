@@ -11,11 +11,11 @@ from cutsew.pipeline.sizing import (
     SLACK_MINUTES,
     WORK,
     Job,
+    estimate_memory_mb,
+    estimate_runtime_min,
     head_megabytes,
     lacks,
     machine_megabytes,
-    megabytes,
-    minutes,
 )
 from cutsew.pipeline.sizing import _limits as limits
 
@@ -57,16 +57,16 @@ def test_training_asks_for_what_was_measured(classes, batch, adapter, strong, si
     train = {"batch_size": batch, "strong_weight": strong}
     student = {"open_clip": {"image_size": side}}
     config = of(classes, adapter=adapter, train=train, student=student)
-    asked = START + head_megabytes(config, "train", Job(64, 1, 2, gpu=False))
-    assert 0.85 * measured <= asked <= 1.3 * measured
+    requested = START + head_megabytes(config, "train", Job(64, 1, 2, gpu=False))
+    assert 0.85 * measured <= requested <= 1.3 * measured
 
 
 @pytest.mark.parametrize(("classes", "measured"), [(1203, 638), (2400, 1913)])
 def test_answering_asks_for_what_was_measured(classes, measured):
     """The head's answers to a batch of 32 in evaluation mode, above those of 80 classes (119 MB); two threads."""
     job = Job(64, 1, 2, gpu=False)
-    asked = head_megabytes(of(classes), "predict", job) - head_megabytes(of(80), "predict", job)
-    assert measured - 119 <= asked <= 1.4 * (measured - 119)
+    requested = head_megabytes(of(classes), "predict", job) - head_megabytes(of(80), "predict", job)
+    assert measured - 119 <= requested <= 1.4 * (measured - 119)
 
 
 LIGHT = [  # stage, images, classes, passes; measured peak of the whole process in MB
@@ -93,18 +93,18 @@ LIGHT = [  # stage, images, classes, passes; measured peak of the whole process 
 
 @pytest.mark.parametrize(("stage", "images", "classes", "passes", "measured"), LIGHT)
 def test_other_stages_ask_for_what_was_measured(stage, images, classes, passes, measured):
-    asked = megabytes(of(classes), stage, Job(images, passes, 2, gpu=False))
-    assert measured <= asked <= 2 * measured + 600
+    requested = estimate_memory_mb(of(classes), stage, Job(images, passes, 2, gpu=False))
+    assert measured <= requested <= 2 * measured + 600
 
 
 def test_training_with_a_linear_head_or_on_a_gpu_does_not_grow_with_the_classes_squared():
     few, many = of(80), of(2_500)
     on_gpu = Job(1000, 1, 2, gpu=True)
-    assert megabytes(many, "train", on_gpu) - megabytes(few, "train", on_gpu) < 100
+    assert estimate_memory_mb(many, "train", on_gpu) - estimate_memory_mb(few, "train", on_gpu) < 100
     linear = [of(n, student={"head": "linear"}) for n in (80, 2_500)]
-    asked = [megabytes(config, "train", Job(1000, 1, 2, gpu=False)) for config in linear]
-    assert asked[1] - asked[0] < 100
-    assert megabytes(many, "train", Job(1000, 1, 2, gpu=False)) > 27_000
+    requested = [estimate_memory_mb(config, "train", Job(1000, 1, 2, gpu=False)) for config in linear]
+    assert requested[1] - requested[0] < 100
+    assert estimate_memory_mb(many, "train", Job(1000, 1, 2, gpu=False)) > 27_000
 
 
 def test_what_does_not_fit_is_refused_and_names_the_settings():
@@ -130,7 +130,7 @@ def test_what_does_not_fit_is_refused_and_names_the_settings():
 def test_what_may_not_fit_draws_a_warning():
     job = Job(1000, 1, 2, gpu=False)
     assert check_memory(of(80), job, 25_000) is None
-    needed = megabytes(of(80), "train", job)
+    needed = estimate_memory_mb(of(80), "train", job)
     assert check_memory(of(80), job, needed) is None
     text = check_memory(of(80), job, needed - 1)
     assert text.startswith("train may need up to ")
@@ -141,7 +141,7 @@ def test_what_may_not_fit_draws_a_warning():
 def test_larger_prediction_batches_ask_for_more():
     small, large = (of(80, compute={"batch_size": n}) for n in (32, 4096))
     job = Job(10_000, 1, 2, gpu=False)
-    assert megabytes(large, "predict", job) - megabytes(small, "predict", job) > 10_000
+    assert estimate_memory_mb(large, "predict", job) - estimate_memory_mb(small, "predict", job) > 10_000
 
 
 def test_a_control_group_limits_the_machine(tmp_path):
@@ -160,36 +160,38 @@ def test_a_control_group_limits_the_machine(tmp_path):
 
 
 def test_encoding_by_hand():
-    job = Job(4096, 10, 8, gpu=True)  # RN50x64 at 448: 529 GFLOP a view, 30,000 GFLOP/s; 20 ms to read a photo, 8 cores
+    job = Job(
+        4096, 10, 8, gpu=True
+    )  # RN50x64 at 448: 529 GFLOP a view, 30,000 GFLOP/s; 20 ms to read an image, 8 cores
     seconds = 40960 * 529 / 30_000 + 4096 * 0.02 / 8
-    assert minutes(PAPER, "encode", job) == SLACK_MINUTES + int(2 * seconds / 60) == 34
-    assert megabytes(PAPER, "encode", job) == 1200 + 2 * 2500 + 8 * 500 + 2000
+    assert estimate_runtime_min(PAPER, "encode", job) == SLACK_MINUTES + int(2 * seconds / 60) == 34
+    assert estimate_memory_mb(PAPER, "encode", job) == 1200 + 2 * 2500 + 8 * 500 + 2000
 
 
-def test_scoring_and_fusing_by_hand_and_their_memory_does_not_grow_with_the_photos():
-    for photos in (10, 10**6):
-        job = Job(photos, 20, 2, gpu=False)
-        assert megabytes(PAPER, "score", job) == 600 + 2 * 4096 * (6 * 4096 + 16 * 2) // 10**6
-        assert megabytes(PAPER, "fuse", job) == 600 + 12 * 4096 * 2 * 22 // 10**6
-    assert megabytes(PAPER, "import_scores", Job(10**6, 20, 1, gpu=False)) == 600 + 8 * 20 * 2
+def test_scoring_and_fusing_by_hand_and_their_memory_does_not_grow_with_the_images():
+    for images in (10, 10**6):
+        job = Job(images, 20, 2, gpu=False)
+        assert estimate_memory_mb(PAPER, "score", job) == 600 + 2 * 4096 * (6 * 4096 + 16 * 2) // 10**6
+        assert estimate_memory_mb(PAPER, "fuse", job) == 600 + 12 * 4096 * 2 * 22 // 10**6
+    assert estimate_memory_mb(PAPER, "import_scores", Job(10**6, 20, 1, gpu=False)) == 600 + 8 * 20 * 2
 
 
 @given(STAGES, st.integers(1, 10**6), st.integers(1, 30), st.booleans())
-def test_more_work_never_asks_for_less(stage, photos, passes, gpu):
-    less, more = Job(photos, passes, 4, gpu), Job(2 * photos, passes + 1, 4, gpu)
-    assert minutes(PAPER, stage, less) <= minutes(PAPER, stage, more)
-    assert 0 < megabytes(PAPER, stage, less) <= megabytes(PAPER, stage, more)
+def test_more_work_never_asks_for_less(stage, images, passes, gpu):
+    less, more = Job(images, passes, 4, gpu), Job(2 * images, passes + 1, 4, gpu)
+    assert estimate_runtime_min(PAPER, stage, less) <= estimate_runtime_min(PAPER, stage, more)
+    assert 0 < estimate_memory_mb(PAPER, stage, less) <= estimate_memory_mb(PAPER, stage, more)
 
 
-def test_an_encoding_jobs_memory_does_not_grow_with_its_photos():
-    assert len({megabytes(PAPER, "encode", Job(n, 10, 4, True)) for n in (10, 10**6)}) == 1
+def test_an_encoding_jobs_memory_does_not_grow_with_its_images():
+    assert len({estimate_memory_mb(PAPER, "encode", Job(n, 10, 4, True)) for n in (10, 10**6)}) == 1
 
 
 @pytest.mark.parametrize("teacher", [{"kind": "conse"}, {"open_clip": {"model": "nobody-knows"}}])
 def test_other_teachers_have_a_size_too(teacher):
     config = load({"classes": ["a", "b"], "dataset": {"kind": "folder", "root": "x"}, "teacher": teacher})
     job = Job(1000, 10, 4, gpu=False)
-    assert (minutes(config, "encode", job) < 20) == (teacher.get("kind") == "conse")
+    assert (estimate_runtime_min(config, "encode", job) < 20) == (teacher.get("kind") == "conse")
 
 
 def test_larger_models_ask_for_more():
@@ -198,13 +200,13 @@ def test_larger_models_ask_for_more():
 
 
 def test_patches_by_hand():
-    """1600 patches of 16 pixels are a photo of 640: 35 GFLOP * (640 / 224) ** 2, and five regions of 35 each."""
+    """1600 patches of 16 pixels are an image of 640: 35 GFLOP * (640 / 224) ** 2, and five regions of 35 each."""
     vit = {"model": "ViT-B-16", "image_size": None}
     config = load({"classes": ["a", "b"], "dataset": {"kind": "folder", "root": "x"}, "teacher": {"open_clip": vit}})
     job = Job(4096, 1, 8, gpu=True)
     seconds = 4096 * (35 * (640 / 224) ** 2 + 5 * 35) / 30_000 + 4096 * 0.02 / 8
-    assert minutes(config, "tagclip", job) == SLACK_MINUTES + int(2 * seconds / 60)
-    assert megabytes(config, "tagclip", job) == 1200 + 2 * 600 + 8 * (500 + 40 * 1600**2 * 4 // 10**6) + 2000
+    assert estimate_runtime_min(config, "tagclip", job) == SLACK_MINUTES + int(2 * seconds / 60)
+    assert estimate_memory_mb(config, "tagclip", job) == 1200 + 2 * 600 + 8 * (500 + 40 * 1600**2 * 4 // 10**6) + 2000
 
 
 def test_the_models_own_side_and_a_timm_model_with_its_tag():
@@ -213,5 +215,5 @@ def test_the_models_own_side_and_a_timm_model_with_its_tag():
     config = load({"classes": ["a", "b"], "dataset": {"kind": "folder", "root": "x"}, **changes})
     job = Job(4096, 10, 8, gpu=True)
     seconds = 40960 * 395 / 30_000 + 4096 * 0.02 / 8
-    assert minutes(config, "encode", job) == SLACK_MINUTES + int(2 * seconds / 60)
-    assert megabytes(config, "predict", job) == megabytes(PAPER, "predict", job) + 2 * (30 - 480)
+    assert estimate_runtime_min(config, "encode", job) == SLACK_MINUTES + int(2 * seconds / 60)
+    assert estimate_memory_mb(config, "predict", job) == estimate_memory_mb(PAPER, "predict", job) + 2 * (30 - 480)

@@ -27,16 +27,16 @@ def read(raw=BASE, files=(), hints=False, results="results", **changes):
 
 
 def test_targets_are_of_the_config_files_runs():
-    made = read(runs={"one": {"labels.overrides": "audit.csv", "fuse.alpha": 0.5}}, sweep="alpha")
+    result = read(runs={"one": {"labels.overrides": "audit.csv", "fuse.alpha": 0.5}}, sweep="alpha")
     home = "results/demo"
     names = ("default/report.html", "one/report.html", "default/labels.csv", "one/labels.csv")
-    assert made.results() == [f"{home}/{name}" for name in names]
-    assert made.labels() == [
+    assert result.results() == [f"{home}/{name}" for name in names]
+    assert result.labels() == [
         f"{home}/default/pseudo.zarr/zarr.json",
         f"{home}/one/pseudo.zarr/zarr.json",
         f"{home}/one/corrections.parquet",
     ]
-    assert made.own_runs == ("default", "one") and set(made.plan.runs) == {"default", "one", "alpha=0.5"}
+    assert result.own_runs == ("default", "one") and set(result.plan.runs) == {"default", "one", "alpha=0.5"}
 
 
 @pytest.fixture(autouse=True)
@@ -45,29 +45,29 @@ def _corrections(_folder):
 
 
 def test_sweeps_add_runs_and_tables():
-    made = read(sweep="alpha, seeds")
-    assert made.sweep_tables() == [f"results/demo/sweeps/{name}/table.csv" for name in ("alpha", "seeds")]
-    assert set(made.sweep_runs) == {"default", "alpha=0.5", "seed=0", "seed=1"}
-    metrics = made.sweep_metrics(Wildcards(sweep="alpha"))
+    result = read(sweep="alpha, seeds")
+    assert result.sweep_tables() == [f"results/demo/sweeps/{name}/table.csv" for name in ("alpha", "seeds")]
+    assert set(result.sweep_runs) == {"default", "alpha=0.5", "seed=0", "seed=1"}
+    metrics = result.sweep_metrics(Wildcards(sweep="alpha"))
     assert metrics == ["results/demo/default/metrics.csv", "results/demo/alpha=0.5/metrics.csv"]
 
 
 def test_the_table_of_a_sweep_names_its_variants_and_files_on_disk():
-    made = read(sweep="alpha", results="sub/results")
-    table = json.loads(made.sweep_settings(Wildcards(sweep="alpha")))
+    result = read(sweep="alpha", results="sub/results")
+    table = json.loads(result.sweep_settings(Wildcards(sweep="alpha")))
     assert (table["title"], table["against"]) == ("Alpha", None)
     assert [row["settings"] for row in table["runs"]] == [{"fuse.alpha": 0.1}, {"fuse.alpha": 0.5}]
     assert table["runs"][1]["metrics"] == "sub/results/demo/alpha=0.5/metrics.csv"
-    assert made.sweep_metrics(Wildcards(sweep="alpha"))[0] == "results/demo/default/metrics.csv"
+    assert result.sweep_metrics(Wildcards(sweep="alpha"))[0] == "results/demo/default/metrics.csv"
 
 
 def test_variants_that_share_a_run_are_one_row():
     Path("sweeps/maps.yaml").write_text("title: Maps\ngrid:\n  explain.sample: [4, 8]\n")
-    made = read(sweep="maps")
-    assert len(made.variants["maps"]) == 2
-    assert made.sweep_metrics(Wildcards(sweep="maps")) == ["results/demo/default/metrics.csv"]
-    (row,) = json.loads(made.sweep_settings(Wildcards(sweep="maps")))["runs"]
-    assert row["variant"] == made.variants["maps"][0].label
+    result = read(sweep="maps")
+    assert len(result.variants["maps"]) == 2
+    assert result.sweep_metrics(Wildcards(sweep="maps")) == ["results/demo/default/metrics.csv"]
+    (row,) = json.loads(result.sweep_settings(Wildcards(sweep="maps")))["runs"]
+    assert row["variant"] == result.variants["maps"][0].label
 
 
 @pytest.mark.parametrize(
@@ -111,18 +111,18 @@ def test_the_limit_of_open_files_is_checked(monkeypatch):
 
 
 def test_corrections_are_noted_once(monkeypatch):
-    made = read(runs={"one": {"fuse.alpha": 0.5}})
-    monkeypatch.setattr(made.plan, "told_of_corrections", lambda run: "" if run == "default" else "2 labels")
-    assert made.correction_notes() == ["2 labels"]
-    monkeypatch.setattr(made.plan, "told_of_corrections", lambda run: "2 labels")
-    assert made.correction_notes() == ["2 labels"]
+    result = read(runs={"one": {"fuse.alpha": 0.5}})
+    monkeypatch.setattr(result.plan, "told_of_corrections", lambda run: "" if run == "default" else "2 labels")
+    assert result.correction_notes() == ["2 labels"]
+    monkeypatch.setattr(result.plan, "told_of_corrections", lambda run: "2 labels")
+    assert result.correction_notes() == ["2 labels"]
 
 
 def test_metrics_of_evaluated_runs_are_shown():
-    made = read(runs={"one": {"fuse.alpha": 0.5}})
-    assert made.metrics_as_text() == []
+    result = read(runs={"one": {"fuse.alpha": 0.5}})
+    assert result.metrics_as_text() == []
     table = Path("results/demo/one/metrics.csv")
     table.parent.mkdir(parents=True)
     table.write_text("stage,split,images,mAP,remark\nfused,train,4,81.234,\n")
-    (text,) = made.metrics_as_text()
+    (text,) = result.metrics_as_text()
     assert text.startswith("results/demo/one/metrics.csv\n") and "81.23" in text

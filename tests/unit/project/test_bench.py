@@ -11,7 +11,7 @@ from common import Run, Thing, measure, run_once
 from tables import Report, fill_docs, publish, ratio, row, total
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
-HELPERS = {"common", "tables", "synthetic", "photos", "baseline", "small_vit"}
+HELPERS = {"common", "tables", "synthetic", "images", "baseline", "small_vit"}
 SLOW = {
     "student",
     "field",
@@ -42,10 +42,10 @@ def test_things_take_turns_after_a_round_that_does_not_count():
 def test_a_commands_memory_and_work_count_with_those_of_what_it_starts():
     hold = "held = bytearray(150 * 2**20); sum(range(2 * 10**6)); import time; time.sleep(0.3)"
     inner = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold!r}])"
-    found = run_once(Thing("holder", [sys.executable, "-c", inner]))
-    assert 155 * 2**20 < found.rss < 300 * 2**20
-    assert found.wall > 0.3
-    assert found.cpu > 0.02
+    result = run_once(Thing("holder", [sys.executable, "-c", inner]))
+    assert 155 * 2**20 < result.rss < 300 * 2**20
+    assert result.wall > 0.3
+    assert result.cpu > 0.02
 
 
 def test_a_command_that_fails_ends_the_benchmark_with_its_own_words():

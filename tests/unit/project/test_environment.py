@@ -24,11 +24,11 @@ def test_the_environment_installs_the_package_with_extras_that_exist():
 def test_every_dependency_is_pinned():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     pins = {line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().split()}
-    wanted = [
+    expected = [
         *project["dependencies"],
         *(name for extra in project["optional-dependencies"].values() for name in extra),
     ]
-    names = {name.split(">")[0].split("[")[0].strip().lower().replace("_", "-") for name in wanted}
+    names = {name.split(">")[0].split("[")[0].strip().lower().replace("_", "-") for name in expected}
     assert names <= pins
 
 

@@ -17,8 +17,8 @@ def normal(name):
 
 
 def pins(path):
-    found = re.findall(r"^([A-Za-z0-9][\w.-]*)==([\w.]+)", (ROOT / path).read_text(), flags=re.MULTILINE)
-    return {normal(name): version for name, version in found}
+    result = re.findall(r"^([A-Za-z0-9][\w.-]*)==([\w.]+)", (ROOT / path).read_text(), flags=re.MULTILINE)
+    return {normal(name): version for name, version in result}
 
 
 def test_the_lock_holds_every_pin_but_torch_and_a_digest_of_each():

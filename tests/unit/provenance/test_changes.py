@@ -12,12 +12,12 @@ import pytest
 from recorded_run import make_label, make_runs
 
 from cutsew.data.listing import listing_fingerprint
-from cutsew.pipeline.outputs import needed
+from cutsew.pipeline.outputs import required_stages
 from cutsew.pipeline.plan import Plan
 from cutsew.provenance import changes
 from cutsew.provenance.changes import ChangeReporter, Job, describe, jobs_of
 from cutsew.provenance.lineage import read_record
-from cutsew.provenance.setting_changes import photo_differences, setting_differences
+from cutsew.provenance.setting_changes import image_differences, setting_differences
 from cutsew.storage.zarr_writer import file_digest
 
 RAW = {
@@ -53,8 +53,8 @@ def jobs_for(plan, rerun=(), run="default", **facts):
     """Lay out the jobs of all stages of all runs, those named as about to run."""
     jobs = []
     for name, config in plan.runs.items():
-        for stage in sorted(needed(config)):
-            if plan.owner(name, stage) == name:
+        for stage in sorted(required_stages(config)):
+            if plan.source_run(name, stage) == name:
                 runs = stage in rerun and name == run
                 jobs.append(Job(stage, name, runs, **(facts if runs and stage == rerun[0] else {})))
     return jobs
@@ -145,14 +145,14 @@ def test_a_newer_file_of_the_user_with_its_old_content_is_not_edited(home):
 def test_a_job_of_many_is_compared_with_its_own_record():
     """The folder of a shard's records may hold thousands: it is not listed for each job."""
     records = sorted(Path("results/tiny/default/views.records").glob("*.json"))
-    first, own = records[0], records[-1]
-    before = own.read_text()
+    first, local_values = records[0], records[-1]
+    before = local_values.read_text()
     content = json.loads(before)
     content["settings"]["cut"]["seed"] = 5
-    own.write_text(json.dumps(content))
-    lines = [said(RAW, ("encode",), makes=(record,))[:1] for record in (first, own)]
-    own.write_text(before)
-    assert first != own and lines == [[], ["changed: cut.seed 5 -> 9 (run default)"]]
+    local_values.write_text(json.dumps(content))
+    lines = [said(RAW, ("encode",), makes=(record,))[:1] for record in (first, local_values)]
+    local_values.write_text(before)
+    assert first != local_values and lines == [[], ["changed: cut.seed 5 -> 9 (run default)"]]
 
 
 def test_replaced_weights_are_named(tmp_path):
@@ -260,52 +260,52 @@ def test_settings_that_come_and_go_with_another_are_not_told():
 
 
 @pytest.fixture
-def photos(tmp_path):
-    """A folder of four photos of which one was skipped, and its manifest."""
+def images(tmp_path):
+    """A folder of four images of which one was skipped, and its manifest."""
     names = ["a.jpg", "b.jpg", "c.jpg", "bad.jpg"]
-    (tmp_path / "photos").mkdir()
+    (tmp_path / "images").mkdir()
     for name in names:
-        (tmp_path / "photos" / name).write_bytes(name.encode())
-    paths = [str(tmp_path / "photos" / name) for name in names[:3]]
+        (tmp_path / "images" / name).write_bytes(name.encode())
+    paths = [str(tmp_path / "images" / name) for name in names[:3]]
     table = pd.DataFrame({"id": names[:3], "path": paths, "bytes": 5})
     table.to_parquet(tmp_path / "images.parquet")
-    (tmp_path / "skipped.csv").write_text(f"path,reason\n{tmp_path / 'photos' / 'bad.jpg'},not a photo\n")
+    (tmp_path / "skipped.csv").write_text(f"path,reason\n{tmp_path / 'images' / 'bad.jpg'},not an image\n")
     (tmp_path / "images.json").write_text('{"stage": "manifest", "inputs": {}, "outputs": {}}')
     return tmp_path
 
 
-def differences(photos):
-    config = Plan({**RAW, "runs": {}, "dataset": {"kind": "folder", "root": str(photos / "photos")}}).config
+def differences(images):
+    config = Plan({**RAW, "runs": {}, "dataset": {"kind": "folder", "root": str(images / "images")}}).config
     listing_fingerprint(config)
-    return list(photo_differences(config, photos / "images.parquet", read_record(photos / "images.json")))
+    return list(image_differences(config, images / "images.parquet", read_record(images / "images.json")))
 
 
-def test_photos_are_counted(photos):
-    (photos / "photos" / "d.jpg").write_bytes(b"d")
-    (photos / "photos" / "e.jpg").write_bytes(b"e")
-    (photos / "photos" / "a.jpg").unlink()
-    (photos / "photos" / "b.jpg").write_bytes(b"another")
-    assert differences(photos) == ["2 photos added, 1 removed, 1 edited"]
+def test_images_are_counted(images):
+    (images / "images" / "d.jpg").write_bytes(b"d")
+    (images / "images" / "e.jpg").write_bytes(b"e")
+    (images / "images" / "a.jpg").unlink()
+    (images / "images" / "b.jpg").write_bytes(b"another")
+    assert differences(images) == ["2 images added, 1 removed, 1 edited"]
 
 
-def test_one_photo(photos):
-    (photos / "photos" / "a.jpg").unlink()
-    assert differences(photos) == ["1 photo removed"]
+def test_one_image(images):
+    (images / "images" / "a.jpg").unlink()
+    assert differences(images) == ["1 image removed"]
 
 
-def test_touched_photos_are_told_apart(photos):
-    os.utime(photos / "photos" / "a.jpg")
-    (line,) = differences(photos)
-    assert line.startswith("photos have other times, but the same names and sizes")
+def test_touched_images_are_told_apart(images):
+    os.utime(images / "images" / "a.jpg")
+    (line,) = differences(images)
+    assert line.startswith("images have other times, but the same names and sizes")
 
 
-def test_photos_are_not_listed_a_second_time(photos, monkeypatch):
-    config = Plan({**RAW, "runs": {}, "dataset": {"kind": "folder", "root": str(photos / "photos")}}).config
+def test_images_are_not_listed_a_second_time(images, monkeypatch):
+    config = Plan({**RAW, "runs": {}, "dataset": {"kind": "folder", "root": str(images / "images")}}).config
     listing_fingerprint(config)
-    monkeypatch.setattr("cutsew.data.listing._line", lambda *_: pytest.fail("a photo is looked at"))
+    monkeypatch.setattr("cutsew.data.listing._line", lambda *_: pytest.fail("an image is looked at"))
     monkeypatch.setattr("cutsew.data.folder.scan", lambda *_, **__: pytest.fail("the folder is listed"))
-    record = read_record(photos / "images.json")
-    assert len(list(photo_differences(config, photos / "images.parquet", record))) == 1
+    record = read_record(images / "images.json")
+    assert len(list(image_differences(config, images / "images.parquet", record))) == 1
 
 
 def graph(*jobs):

@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 from cutsew.commands.gc import gc
 from cutsew.config import Config
 from cutsew.config.sweep import read_sweep, variants_of
-from cutsew.pipeline.outputs import OUTPUTS, needed
+from cutsew.pipeline.outputs import OUTPUTS, required_stages
 from cutsew.storage import zarr_layout
 
 RULES = Path(__file__).parents[3] / "workflow" / "rules"
-RULE_OF = {"encode": ("encode_photos", "encode_crops")}
+RULE_OF = {"encode": ("encode_images", "encode_crops")}
 SETTINGS = {
     "classes": ["cat", "dog"],
     "dataset": {"name": "tiny", "kind": "demo", "shard_size": SHARD},
@@ -116,7 +116,7 @@ def test_tagclips_scores_go_where_no_run_asks_for_them_and_shards_that_are_gone(
     for shard in (0, 1, 2):
         files += [
             zarr_layout.tagclip_chunk_file(base / "tagclip.zarr", array, shard)
-            for array in (zarr_layout.TAGCLIP_LOCAL, zarr_layout.TAGCLIP_AGAIN)
+            for array in (zarr_layout.TAGCLIP_LOCAL, zarr_layout.TAGCLIP_GLOBAL)
         ]
         files.append(zarr_layout.tagclip_chunk_record(base / "tagclip.zarr", shard))
     for file in files:
@@ -272,14 +272,14 @@ def test_a_bad_config_file_is_refused_in_one_line(home, content, part):
 
 def rules_outputs():
     """Read from the rules which names each writes into a run's folder."""
-    found = {}
+    result = {}
     for file in sorted(RULES.glob("*.smk")):
         for rule, body in re.findall(r"^(?:rule|checkpoint) (\w+):\n(.*?)(?=^\S|\Z)", file.read_text(), re.M | re.S):
             output = re.search(r"^    output:\n(.*?)(?=^    \w|\Z)", body, re.M | re.S)
             paths = re.findall(r"results/\{dataset\}/\{run\}/([^\"]+)", output[1]) if output else []
             if paths:
-                found[rule] = {path.split("/")[0] for path in paths}
-    return found
+                result[rule] = {path.split("/")[0] for path in paths}
+    return result
 
 
 def test_the_table_of_outputs_is_that_of_the_rules():
@@ -326,7 +326,7 @@ ALWAYS_OUT = {"tiny_clip", *OPTIONAL, *REFERENCES}
             {"labels": {"overrides": "audit.csv"}, "student": {"kind": "none"}},
             {*ALWAYS_OUT, *OTHER_RULES, "select", "train", "predict", "thresholds", "explain"} - {"corrections"},
         ),
-        ({"targets": {"count": 1.5}}, ALWAYS_OUT - {"targets"} | OTHER_RULES),
+        ({"targets": {"labels_per_image": 1.5}}, ALWAYS_OUT - {"targets"} | OTHER_RULES),
         ({"predict": {"tiles": True}}, ALWAYS_OUT - {"tiles"} | OTHER_RULES),
         ({"predict": {"ensemble": "teacher"}}, ALWAYS_OUT - {"ensemble"} | OTHER_RULES),
         ({"dataset": {"kind": "folder", "root": "x"}}, {*ALWAYS_OUT, *OTHER_RULES, "demo_world", "truth"}),
@@ -345,4 +345,4 @@ ALWAYS_OUT = {"tiny_clip", *OPTIONAL, *REFERENCES}
 )
 def test_needed_stages(change, without):
     config = Config.model_validate({"classes": ["a", "b"], **change})
-    assert needed(config) == set(OUTPUTS) - without
+    assert required_stages(config) == set(OUTPUTS) - without

@@ -10,7 +10,7 @@ from recorded_run import IDS, encode, flip, make_label, make_logits, make_manife
 from typer.testing import CliRunner
 
 from cutsew.commands.verify import verify
-from cutsew.provenance.lineage import Traces
+from cutsew.provenance.lineage import ProvenanceIndex
 from cutsew.provenance.verification import Verifier
 
 
@@ -28,7 +28,7 @@ def base(made, tmp_path):
 
 
 def check(folder):
-    return Verifier(Traces()).findings(folder)
+    return Verifier(ProvenanceIndex()).findings(folder)
 
 
 def named(folder):
@@ -99,7 +99,7 @@ def test_an_edited_digest_of_a_seal_is_named(base, group):
 
 
 @pytest.mark.parametrize("name", ["JPEGImages/train_00001.jpg", "Annotations/val_00000.xml"])
-def test_a_changed_photo_of_the_demo_is_told(base, name):
+def test_a_changed_image_of_the_demo_is_told(base, name):
     flip(base / "world" / name)
     assert named(base) == [f"world/{name.split('/')[0]}"]
     base.joinpath("world", name).unlink()
@@ -125,10 +125,10 @@ def test_an_unreadable_record_is_named(base, name):
     assert named(base) == [name]
 
 
-@pytest.mark.parametrize(("record", "artefact"), [("fused.json", "fused.zarr"), ("truth.json", "truth.parquet")])
-def test_an_artefact_without_a_record_is_named(base, record, artefact):
+@pytest.mark.parametrize(("record", "artifact"), [("fused.json", "fused.zarr"), ("truth.json", "truth.parquet")])
+def test_an_artifact_without_a_record_is_named(base, record, artifact):
     base.joinpath(record).unlink()
-    assert named(base) == [artefact]
+    assert named(base) == [artifact]
 
 
 def test_a_chunk_without_its_jobs_record_is_named(base):
@@ -152,15 +152,15 @@ def test_files_of_another_run_are_named(base, stem):
 
 
 def swap(stem, source, target):
-    """Put another run's artefact with its record in the place of a run's own."""
+    """Put another run's artifact with its record in the place of a run's own."""
     shutil.rmtree(target / f"{stem}.zarr")
     shutil.copytree(source / f"{stem}.zarr", target / f"{stem}.zarr")
     target.joinpath(f"{stem}.json").write_text(source.joinpath(f"{stem}.json").read_text())
 
 
 @pytest.mark.parametrize("stem", ["fused", "pseudo", "refined", "scores"])
-def test_an_older_artefact_swapped_together_with_its_record_is_named(base, stem):
-    """The record of the base run names inputs of its own folder, so both are told from their neighbours."""
+def test_an_older_artifact_swapped_together_with_its_record_is_named(base, stem):
+    """The record of the base run names inputs of its own folder, so both are told from their neighbors."""
     swap(stem, base, base.with_name("other"))
     assert f"{stem}.zarr" in named(base.with_name("other"))
     assert not [f for f in check(base.with_name("other")) if f.path.name != f"{stem}.zarr" and "stale:" in f.wrong]
@@ -231,7 +231,7 @@ AFTER += ["refined.zarr", "report.html", "scores.zarr", "truth.parquet"]
 """What a changed manifest makes stale."""
 
 
-def test_new_photos_leave_the_embeddings_of_others_as_they_were(base):
+def test_new_images_leave_the_embeddings_of_others_as_they_were(base):
     """The manifest is another then, but the rows of the first shard are not, and its jobs need not run again."""
     make_manifest(base, [*IDS, "val_00007"])
     encode(base, 1, None)
@@ -241,7 +241,7 @@ def test_new_photos_leave_the_embeddings_of_others_as_they_were(base):
     assert named(base) == sorted([*AFTER, "logits.zarr"])
 
 
-def test_other_photos_make_the_embeddings_of_their_shard_stale(base):
+def test_other_images_make_the_embeddings_of_their_shard_stale(base):
     make_manifest(base, [*IDS[:4], "val_00009", "val_00001"])
     chunks = ["views.zarr/crops/c/0/1/0", "views.zarr/crops/c/1/1/0", "views.zarr/global/c/1/0"]
     assert named(base) == [*AFTER, "views.zarr", *chunks]
@@ -277,7 +277,7 @@ def test_a_lost_file_of_the_user_is_named(base):
 
 def test_each_file_is_digested_once(base):
     seen = []
-    Verifier(Traces(), seen.append).findings(base)
+    Verifier(ProvenanceIndex(), seen.append).findings(base)
     assert len(seen) == len(set(seen)) > 60
 
 

@@ -1,4 +1,4 @@
-"""Why tells what an artefact was made from, up to the photos."""
+"""Why tells what an artifact was made from, up to the images."""
 
 import json
 
@@ -8,9 +8,9 @@ from recorded_run import make_runs
 from typer.testing import CliRunner
 
 from cutsew.commands.why import why
-from cutsew.provenance.lineage import Traces
+from cutsew.provenance.lineage import ProvenanceIndex
 from cutsew.provenance.record import Record
-from cutsew.provenance.tree import Cause, explain, lines
+from cutsew.provenance.tree import ProvenanceNode, explain, lines
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def call(*arguments):
 
 
 def tree(base, name):
-    return list(lines(explain(base / name, Traces()), lambda path: str(path).replace(f"{base.parent}/", "")))
+    return list(lines(explain(base / name, ProvenanceIndex()), lambda path: str(path).replace(f"{base.parent}/", "")))
 
 
 def everything(cause):
@@ -41,27 +41,27 @@ def test_a_short_tree_is_drawn(base):
         "|- default/world/ImageSets/Main/train.txt: demo_world v1",
         "|     {demo: {seed: 0}}",
         "|- default/world/ImageSets/Main/val.txt: see above",
-        "`- default/world: photos (4 train, 2 test, 0 skipped)",
+        "`- default/world: images (4 train, 2 test, 0 skipped)",
     ]
 
 
-def test_photos_lead_to_their_download(tmp_path):
+def test_images_lead_to_their_download(tmp_path):
     base = make_runs(tmp_path)
     record = json.loads((base / "images.json").read_text())
     record["settings"]["dataset"]["root"] = "data/voc"
     (base / "images.json").write_text(json.dumps(record))
     for name, root in (("other", "data/voc"), ("default", "data/coco")):
-        made = Record("download", 1, {"dataset": {"root": root}}, facts={"downloaded": True, "archives": {}})
-        made.write(base.with_name(name) / "download.json", {})
+        result = Record("download", 1, {"dataset": {"root": root}}, facts={"downloaded": True, "archives": {}})
+        result.write(base.with_name(name) / "download.json", {})
     drawn = tree(base, "images.parquet")
     assert drawn[-3:] == [
-        "`- default/world: photos (4 train, 2 test, 0 skipped)",
+        "`- default/world: images (4 train, 2 test, 0 skipped)",
         "   `- other/download.json: download v1",
         "         {dataset: {root: data/voc}}",
     ]
     record = json.loads((base.with_name("other") / "download.json").read_text())
     (base.with_name("other") / "download.json").write_text(json.dumps(record | {"facts": {"downloaded": False}}))
-    assert tree(base, "images.parquet")[-1] == "`- default/world: photos (4 train, 2 test, 0 skipped)"
+    assert tree(base, "images.parquet")[-1] == "`- default/world: images (4 train, 2 test, 0 skipped)"
 
 
 def test_encoding_jobs_with_the_same_settings_are_one_line(base):
@@ -69,14 +69,14 @@ def test_encoding_jobs_with_the_same_settings_are_one_line(base):
     assert line.endswith("encode v1 (and 5 more jobs with the same settings)")
 
 
-def test_a_variant_leads_to_the_base_run_and_to_the_photos(base):
+def test_a_variant_leads_to_the_base_run_and_to_the_images(base):
     drawn = "\n".join(tree(base.with_name("other"), "scores.zarr"))
     drawn = drawn.replace(f"{base.parent}/", "")
     for name in (
         "other/adapter.safetensors",
         "default/patches.parquet",
         "default/images.parquet",
-        "default/world: photos",
+        "default/world: images",
     ):
         assert name in drawn
     assert "{fuse: {seed: 1}}" in drawn and "{score: {epsilon: 1.0e-06}}" in drawn
@@ -84,7 +84,9 @@ def test_a_variant_leads_to_the_base_run_and_to_the_photos(base):
 
 @pytest.mark.parametrize("name", ["report.html", "scores.zarr", "views.zarr", "views.zarr/crops/c/0/1/0"])
 def test_each_record_is_told_once(base, name):
-    records = [cause.facts["record"] for cause in everything(explain(base / name, Traces())) if cause.kind == "made"]
+    records = [
+        cause.facts["record"] for cause in everything(explain(base / name, ProvenanceIndex())) if cause.kind == "made"
+    ]
     assert len(records) == len(set(records)) > 1
 
 
@@ -104,7 +106,7 @@ def test_each_record_is_told_once(base, name):
     ],
 )
 def test_files_groups_and_chunks_find_their_record(base, name, stage):
-    assert explain(base / name, Traces()).facts["stage"] == stage
+    assert explain(base / name, ProvenanceIndex()).facts["stage"] == stage
 
 
 def test_a_record_of_encoding_names_the_teacher(base):
@@ -120,7 +122,9 @@ def test_json_holds_the_settings_in_full(base):
 
 
 def test_long_settings_are_cut_and_long_lists_shortened():
-    cause = Cause("x", "made", {"stage": "text", "version": 2, "settings": {"classes": list("abcdef"), "root": None}})
+    cause = ProvenanceNode(
+        "x", "made", {"stage": "text", "version": 2, "settings": {"classes": list("abcdef"), "root": None}}
+    )
     assert list(lines(cause)) == ["x: text v2", "   {classes: [a, b, c, d, and 2 more]}"]
     cause.facts["settings"] = {"a": "b" * 300}
     (_, line) = lines(cause)

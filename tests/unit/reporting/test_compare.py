@@ -5,11 +5,11 @@ import json
 import pandas as pd
 import pytest
 
-from cutsew.commands.compare import compare as tool
-from cutsew.config.dataset import KNOWN
+from cutsew.commands.compare_published import compare_published as tool
+from cutsew.config.dataset import BENCHMARK_SPECS
 from cutsew.errors import UserError
 from cutsew.provenance.record import Record
-from cutsew.reporting.literature import Measured, compare, protocol_of, published
+from cutsew.reporting.literature import Measured, join_published, protocol_of, published
 
 METRICS = [
     {"stage": "zero_shot", "split": "train", "mAP": 85.0},
@@ -19,7 +19,7 @@ METRICS = [
 
 
 def finished(folder, kind="voc", benchmark="voc2012", protocol="paper", difficult="negative", skipped=0, **dataset):
-    """Write the records and the table of a measured run of a variant, whose photos are in the base run's folder."""
+    """Write the records and the table of a measured run of a variant, whose images are in the base run's folder."""
     base, run = folder / "results" / "b" / "default", folder / "results" / "b" / "variant"
     base.mkdir(parents=True)
     run.mkdir()
@@ -35,10 +35,10 @@ def finished(folder, kind="voc", benchmark="voc2012", protocol="paper", difficul
 
 def test_published_numbers_are_of_known_protocols_and_stages():
     table = published()
-    known = {(benchmark, protocol) for benchmark, protocol in KNOWN}
-    found = set(zip(table["benchmark"], table["protocol"], strict=True))
-    assert {pair for pair in found if pair[1] != "unknown"} <= known
-    assert {benchmark for benchmark, _ in found} == {benchmark for benchmark, _ in known}
+    known = {(benchmark, protocol) for benchmark, protocol in BENCHMARK_SPECS}
+    result = set(zip(table["benchmark"], table["protocol"], strict=True))
+    assert {pair for pair in result if pair[1] != "unknown"} <= known
+    assert {benchmark for benchmark, _ in result} == {benchmark for benchmark, _ in known}
     assert set(table["split"]) == {"train", "test"} and table["mAP"].between(0, 100).all()
     assert (table["source"] != "").all() and set(table["labels"]) == {"none", "all"}
 
@@ -51,7 +51,7 @@ def test_side_by_side_by_hand():
         ["C", "c", "voc2007", "paper", "test", "student", "none", 77.0, ""],
         ["D", "d", "voc2012", "paper", "train", "student", "none", 66.0, ""],
     ]
-    table, others = compare(
+    table, others = join_published(
         pd.DataFrame(METRICS), pd.DataFrame(rows, columns=columns), Measured("voc2012", "paper", [])
     )
     assert table[["stage", "split"]].to_numpy().tolist() == [[row["stage"], row["split"]] for row in METRICS]
@@ -75,7 +75,7 @@ def test_the_command_keeps_protocols_apart(tmp_path, capsys):
 
 def test_a_runs_own_protocol(tmp_path):
     assert protocol_of(finished(tmp_path, skipped=3)) == Measured(
-        "voc2012", "paper", ["3 listed photos could not be read and are not among those measured"]
+        "voc2012", "paper", ["3 listed images could not be read and are not among those measured"]
     )
 
 
@@ -83,11 +83,11 @@ def test_a_runs_own_protocol(tmp_path):
     ("changes", "message"),
     [
         ({"benchmark": None}, "dataset.benchmark is not set"),
-        ({"reduced": True}, "an incomplete copy of voc2012"),
+        ({"allow_incomplete": True}, "an incomplete copy of voc2012"),
         ({"difficult": "ignore"}, "dataset.difficult is ignore, where the published numbers have negative"),
         (
-            {"kind": "coco", "benchmark": "coco2014", "unlabelled": "keep"},
-            "dataset.unlabelled is keep, where protocol paper",
+            {"kind": "coco", "benchmark": "coco2014", "unannotated": "keep"},
+            "dataset.unannotated is keep, where protocol paper",
         ),
     ],
 )

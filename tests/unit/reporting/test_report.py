@@ -21,7 +21,7 @@ from cutsew.stages.evaluate import evaluate
 from cutsew.stages.report import report
 from cutsew.storage.label_corrections import COLUMNS, Corrections, write_corrections
 
-PHOTOS = 20
+IMAGES = 20
 VOID = {"meta", "img", "link", "br", "hr", "input"}
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -81,8 +81,8 @@ def page(page_path):
 
 def test_says_what_it_is_about(page):
     assert "demo / default" in page.text
-    assert "3 classes; 12 train photos, 8 test photos; true labels of 20 photos" in page.text
-    for words in ("Stages", "Charts", "Photos", "How it was made", "pseudo-labels", "student", *CLASSES):
+    assert "3 classes; 12 train images, 8 test images; true labels of 20 images" in page.text
+    for words in ("Stages", "Charts", "Images", "How it was made", "pseudo-labels", "student", *CLASSES):
         assert words in page.text
 
 
@@ -125,23 +125,23 @@ def test_the_teachers_work_is_told_next_to_the_papers(tmp_path, page, gflop, own
         return {}
 
     shown = Page(write_report(tmp_path / "demo" / "default", more=record).read_text(encoding="utf-8"))
-    assert f"The teacher's work per photo: {own}; the paper's cutting takes {paper}." in shown.text
+    assert f"The teacher's work per image: {own}; the paper's cutting takes {paper}." in shown.text
 
 
 def test_ids_are_unique_and_references_are_met(page):
     ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
     assert len(ids) == len(set(ids))
-    wanted = {
+    expected = {
         attrs[key].removeprefix("#") for _, attrs in page.elements for key in ("href", "xlink:href") if key in attrs
     }
-    wanted |= set(re.findall(r"url\(#([^)]*)\)", " ".join(str(v) for _, a in page.elements for v in a.values())))
-    assert wanted <= set(ids)
+    expected |= set(re.findall(r"url\(#([^)]*)\)", " ".join(str(v) for _, a in page.elements for v in a.values())))
+    assert expected <= set(ids)
 
 
 def test_every_picture_has_words(page):
-    photos = page.all("img")
-    assert len(photos) == PHOTOS + 2  # the cards, and the easiest and the hardest of three classes
-    assert all(attrs["alt"].startswith("Photo photo-") for attrs in photos)
+    images = page.all("img")
+    assert len(images) == IMAGES + 2  # the cards, and the easiest and the hardest of three classes
+    assert all(attrs["alt"].startswith("Image image-") for attrs in images)
     pictures = [attrs for _, attrs in page.elements if attrs.get("role") == "img"]
     assert len(pictures) >= 5
     assert all(attrs["aria-label"] for attrs in pictures)
@@ -160,7 +160,7 @@ def test_asks_nothing_of_the_network(page, page_path):
     assert all(attrs["src"].startswith("data:image/jpeg;base64,") for attrs in page.all("img"))
 
 
-def test_charts_take_the_page_colours(page_path):
+def test_charts_take_the_page_colors(page_path):
     text = page_path.read_text(encoding="utf-8")
     drawings = "".join(re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL))
     assert "var(--after)" in drawings
@@ -206,7 +206,7 @@ def test_same_input_same_page(page_path, tmp_path):
 
 
 def test_escapes_names(tmp_path):
-    names = [f"{i}\"><script>alert({i})</script>' $(touch x)\u2028.jpg" for i in range(PHOTOS)]
+    names = [f"{i}\"><script>alert({i})</script>' $(touch x)\u2028.jpg" for i in range(IMAGES)]
     path = write_report(tmp_path, classes=HOSTILE, names=names)
     page = Page(path.read_text(encoding="utf-8"))
     assert len(page.all("script")) == 2
@@ -219,11 +219,11 @@ def test_escapes_names(tmp_path):
     pictures = [attrs["aria-label"] for attrs in page.all("div") if attrs.get("role") == "img"]
     assert pictures[0].startswith("Average precision of 5 classes")
     assert all(attrs["src"].startswith("data:") for attrs in page.all("img"))
-    assert page.all("img")[-1]["alt"].removeprefix("Photo ") in names
+    assert page.all("img")[-1]["alt"].removeprefix("Image ") in names
 
 
-def test_without_truth_photos_and_views(tmp_path):
-    path = write_report(tmp_path, labels=False, photos=False, views=False)
+def test_without_truth_images_and_views(tmp_path):
+    path = write_report(tmp_path, labels=False, images=False, views=False)
     page = Page(path.read_text(encoding="utf-8"))
     assert "no true labels" in page.text
     for words in (
@@ -238,18 +238,18 @@ def test_without_truth_photos_and_views(tmp_path):
         "Truth",
     ):
         assert words not in page.text
-    assert "Labels per photo" in page.text
+    assert "Labels per image" in page.text
     assert not page.all("img")
     assert not [attrs for attrs in page.all("rect") if attrs.get("class") == "edge"]
-    assert page.text.count("photo not available") == PHOTOS
+    assert page.text.count("image not available") == IMAGES
     assert path.with_name("scenes.png").is_file()
 
 
-def test_only_a_few_training_photos(tmp_path):
+def test_only_a_few_training_images(tmp_path):
     path = write_report(tmp_path, train=2, test=0)
     page = Page(path.read_text(encoding="utf-8"))
     assert len(page.all("img")) == 4
-    assert "labels per photo, train" in page.text
+    assert "labels per image, train" in page.text
 
 
 def test_without_what_evaluate_wrote(page_path, tmp_path):
@@ -269,7 +269,7 @@ def test_without_what_evaluate_wrote(page_path, tmp_path):
 def test_thresholds_and_maps(tmp_path):
     def more(folder):
         maps = write_maps(
-            folder / "maps.zarr", ["photo-000", "photo-013"], ["cat", "dog"], [f"photo-{i:03d}" for i in range(12)]
+            folder / "maps.zarr", ["image-000", "image-013"], ["cat", "dog"], [f"image-{i:03d}" for i in range(12)]
         )
         rules = pd.read_csv(folder / "thresholds_f1.csv")
         rules.loc[0] = ["mixture", 8, 2.125, 61.25, *[None] * 2, 63.75, *[None] * 3]
@@ -279,11 +279,11 @@ def test_thresholds_and_maps(tmp_path):
     path = write_report(tmp_path / "demo" / "default", more=more)
     page = Page(path.read_text(encoding="utf-8"))
     assert "horse 0.500 0.250 -" in page.text
-    assert "rule labels per photo mean F1 CF1 by mixture 2.12 61.2 63.8" in page.text
+    assert "rule labels per image mean F1 CF1 by mixture 2.12 61.2 63.8" in page.text
     assert "Where the models look" in page.text
     assert "Features before and after" in page.text
     alts = [attrs["alt"] for attrs in page.all("img")]
-    assert "Where the student looks for dog in photo-013" in alts
+    assert "Where the student looks for dog in image-013" in alts
     assert {"maps.zarr", "thresholds.csv"} <= set(json.loads(path.with_name("report.json").read_text())["inputs"])
 
 
@@ -314,10 +314,10 @@ def test_without_a_student(tmp_path):
     assert "refined" not in page.text
 
 
-def test_held_out_photos_without_scores(tmp_path):
-    """Imported scores may leave out held-out photos: only the student knows them."""
+def test_held_out_images_without_scores(tmp_path):
+    """Imported scores may leave out held-out images: only the student knows them."""
     given = make_run(tmp_path)
-    ids = [f"photo-{i:03d}" for i in range(20)]
+    ids = [f"image-{i:03d}" for i in range(20)]
     z = np.where(np.arange(20)[:, None] < 12, 1.0, np.nan).astype(np.float32) * np.ones(3, dtype=np.float32)
     write_zarr(tmp_path / "logits.zarr", ids, CLASSES, zero_shot=z)
     write_zarr(tmp_path / "fused.zarr", ids, CLASSES, z=z, winner=np.full(z.shape, -1, dtype=np.int16))
@@ -343,19 +343,19 @@ class TestProvenance:
         self.write(base / "other.json", (), ("other.zarr",), end="3")
         self.write(run / "scores.json", ("../base/refined.zarr",), ("scores.zarr",), {"version": 1, "a": {"b": 2}}, "4")
         (base / "broken.json").write_text("{")
-        found = page_tables.records([run / "scores.zarr" / "zarr.json", run / "nothing.csv"])
-        assert [content["stage"] for content in found.values()] == ["manifest", "train", "predict"]
-        assert page_tables.flat_settings(found.values()) == {"a.b": 2, "dataset.kind": "demo"}
-        assert page_tables.packages(found.values()) == {"numpy": "1, 2, 4"}
+        result = page_tables.records([run / "scores.zarr" / "zarr.json", run / "nothing.csv"])
+        assert [content["stage"] for content in result.values()] == ["manifest", "train", "predict"]
+        assert page_tables.flat_settings(result.values()) == {"a.b": 2, "dataset.kind": "demo"}
+        assert page_tables.packages(result.values()) == {"numpy": "1, 2, 4"}
 
 
 # A human's corrections
 
 
 ROWS = [
-    ("photo-001", "train", "cat", 1, "Ada", "2026-01-02"),
-    ("photo-001", "train", "dog", 0, "Ada", "2026-01-02"),
-    ("photo-013", "test", "horse", 0, "Bo", ""),
+    ("image-001", "train", "cat", 1, "Ada", "2026-01-02"),
+    ("image-001", "train", "dog", 0, "Ada", "2026-01-02"),
+    ("image-013", "test", "horse", 0, "Bo", ""),
 ]
 
 
@@ -372,22 +372,22 @@ def corrected_path(tmp_path_factory):
 def test_the_cards_end_in_what_a_human_said(corrected_path, page_path):
     data = gallery_data(corrected_path)
     assert data["stages"] == {split: [*s, "final"] for split, s in gallery_data(page_path)["stages"].items()}
-    said = {(image, name): present for image, _, name, present, *_ in ROWS}
+    stated = {(image, name): present for image, _, name, present, *_ in ROWS}
     cards = {card["id"]: card for card in data["cards"]}
-    assert {image for image, _ in said} <= cards.keys()
+    assert {image for image, _ in stated} <= cards.keys()
     for name, card in cards.items():
         for label in card["labels"]:
-            told = said.get((name, CLASSES[label["c"]]))
-            assert label["n"][-1] == (label["n"][-2] if told is None else told)
-            assert label["p"][-1] == (label["p"][-2] if told is None else told)
-        assert ("corrected by a human" in card["why"]) == (name in {image for image, _ in said})
-    first = {CLASSES[label["c"]] for label in cards["photo-001"]["labels"][:2]}
+            result = stated.get((name, CLASSES[label["c"]]))
+            assert label["n"][-1] == (label["n"][-2] if result is None else result)
+            assert label["p"][-1] == (label["p"][-2] if result is None else result)
+        assert ("corrected by a human" in card["why"]) == (name in {image for image, _ in stated})
+    first = {CLASSES[label["c"]] for label in cards["image-001"]["labels"][:2]}
     assert first == {"cat", "dog"}  # before the others, so that no limit of labels hides them
 
 
 def test_the_page_says_what_corrections_led_to_and_gives_them_back(corrected_path, page):
     shown = Page(corrected_path.read_text(encoding="utf-8"))
-    assert "2 labels of training photos corrected, from which training starts, and 1 of held-out photos" in shown.text
+    assert "2 labels of training images corrected, from which training starts, and 1 of held-out images" in shown.text
     assert "Set by Ada, Bo." in shown.text and "measure what the models say, not the corrected labels" in shown.text
     assert [(e["image"], e["class"], e["present"]) for e in gallery_data(corrected_path)["corrections"]] == [
         (image, name, present) for image, _, name, present, *_ in ROWS

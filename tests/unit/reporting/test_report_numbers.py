@@ -1,4 +1,4 @@
-"""What the report counts and which photos it chooses, worked by hand."""
+"""What the report counts and which images it chooses, worked by hand."""
 
 import numpy as np
 import pandas as pd
@@ -11,9 +11,9 @@ from cutsew.reporting import selection
 from cutsew.reporting.charts import calibration, gains, reliability
 from cutsew.reporting.heatmaps import MOST_COLUMNS, MOST_ROWS, chosen
 from cutsew.reporting.run_data import BINS, EDGES, Labels, tally, tally_truth
-from cutsew.reporting.selection import NONE, Changes, changes, ends, entropy, most, worth_looking_at
+from cutsew.reporting.selection import NONE, Changes, changes, ends, entropy, most, select_examples
 
-# Three classes, four photos. A logit of 0 is a probability of one half, and named at that threshold.
+# Three classes, four images. A logit of 0 is a probability of one half, and named at that threshold.
 FIRST = np.array([[2, -1, -3], [1, -2, -4], [-1, 3, -2], [-3, -2, 0.5]])
 LAST = np.array([[2, 1, -3], [-1, -2, -4], [-1, 3, 4], [-3, 2, 0]])
 TRUTH = np.array([[1, 1, 0], [0, 1, 0], [0, 1, -1], [-1, -1, -1]], dtype=np.int8)
@@ -26,12 +26,12 @@ def in_blocks(*stages, size=3):
 class TestTally:
     def test_labels(self):
         labels = tally((block for (block,) in in_blocks(LAST)), TRUTH, 0.5).labels
-        assert labels.sizes.tolist()[:4] == [1, 0, 3, 0]  # photo 1 has none, the others two each
+        assert labels.sizes.tolist()[:4] == [1, 0, 3, 0]  # image 1 has none, the others two each
         assert labels.together.tolist() == [[1, 1, 0], [1, 3, 2], [0, 2, 2]]
         assert labels.mean == 1.5
         np.testing.assert_allclose(labels.given(), [[1, 1, 0], [1 / 3, 1, 2 / 3], [0, 1, 1]])
 
-    def test_no_photo_with_a_class_gives_no_share(self):
+    def test_no_image_with_a_class_gives_no_share(self):
         labels = Labels.of(2)
         labels.add(np.array([[True, False]]))
         assert labels.given()[0].tolist() == [1, 0]
@@ -42,7 +42,7 @@ class TestTally:
         labels.add(np.ones((2, 30), dtype=bool))
         assert (labels.sizes[-1], labels.sizes.sum(), labels.mean) == (2, 2, 30)
 
-    def test_truth_counts_known_photos_only(self):
+    def test_truth_counts_known_images_only(self):
         labels = tally_truth(TRUTH)
         assert labels.sizes.tolist()[:3] == [0, 2, 1]
         assert tally_truth(np.full((2, 3), -1, dtype=np.int8)) is None
@@ -95,10 +95,10 @@ class TestChanges:
     def test_ends_of_each_class(self):
         assert self.changed.clearest.tolist() == [0, 2, 3]
         assert self.changed.top.tolist() == [0, 2, 2]
-        assert self.changed.bottom.tolist() == [0, 0, 3]  # of the photos named with it, the least sure
+        assert self.changed.bottom.tolist() == [0, 0, 3]  # of the images named with it, the least sure
 
     def test_ease_by_the_last_stage(self):
-        # dog is named on photos 0, 2, 3 and comes first on 2 alone
+        # dog is named on images 0, 2, 3 and comes first on 2 alone
         assert self.changed.present.tolist() == [1, 3, 2]
         assert self.changed.hits.tolist() == [1, 1, 1]
         np.testing.assert_allclose(self.changed.ease, [1, 1 / 3, 1 / 2])
@@ -110,7 +110,7 @@ class TestChanges:
         assert np.isnan(changed.ease[2])
         assert changed.top.tolist() == self.changed.top.tolist()
 
-    def test_a_class_that_is_never_named_has_no_least_sure_photo(self):
+    def test_a_class_that_is_never_named_has_no_least_sure_image(self):
         assert changes([(FIRST, LAST - 9)], 0.5).bottom.tolist() == [NONE] * 3
 
     def test_entropy(self):
@@ -127,7 +127,7 @@ def made_up(n, classes=1, **named):
 
 
 class TestSample:
-    def test_equal_photos_come_by_digest_and_zeros_not_at_all(self):
+    def test_equal_images_come_by_digest_and_zeros_not_at_all(self):
         assert most(np.array([0, 2, 1, 2, 1]), np.array(list("edcba")), 3) == [3, 1, 4]
         assert most(np.array([0, 0, 1]), np.array(list("abc")), 3) == [2]
 
@@ -143,11 +143,11 @@ class TestSample:
             top=[1, 4],
             bottom=[2, -1],
         )
-        assert worth_looking_at(changed, list("fedcba"), np.array([1, 5])) == {
-            1: [selection.GAINED, selection.UNSURE, selection.SUREST],
+        assert select_examples(changed, list("fedcba"), np.array([1, 5])) == {
+            1: [selection.GAINED, selection.UNSURE, selection.MOST_CONFIDENT],
             3: [selection.LOST],
-            4: [selection.SUREST],
-            2: [selection.BARELY],
+            4: [selection.MOST_CONFIDENT],
+            2: [selection.BORDERLINE],
             5: [selection.BY_CHANCE],
         }
 
@@ -155,25 +155,25 @@ class TestSample:
         monkeypatch.setattr(selection, "CLASSES", 2)
         monkeypatch.setattr(selection, "DRAWN", 1)
         changed = made_up(4, 3, top=[0, 1, 2], bottom=[0, 1, 2])
-        found = worth_looking_at(changed, list("zzza"), np.array([0, 7, 3]))
-        assert list(found) == [1, 2, 3]
+        result = select_examples(changed, list("zzza"), np.array([0, 7, 3]))
+        assert list(result) == [1, 2, 3]
 
     def test_a_share_of_each(self, monkeypatch):
         monkeypatch.setattr(selection, "EACH", 4)
         monkeypatch.setattr(selection, "DRAWN", 2)
-        found = worth_looking_at(made_up(9, gained=range(9)), list("abcdefghi"), np.array([0]), 0.5)
-        assert found == {8: [selection.GAINED], 7: [selection.GAINED], 0: [selection.BY_CHANCE]}
+        result = select_examples(made_up(9, gained=range(9)), list("abcdefghi"), np.array([0]), 0.5)
+        assert result == {8: [selection.GAINED], 7: [selection.GAINED], 0: [selection.BY_CHANCE]}
 
     @given(st.permutations(range(8)))
-    def test_order_of_photos_does_not_matter(self, order):
+    def test_order_of_images_does_not_matter(self, order):
         gained, digests = np.array([0, 1, 2, 3, 3, 2, 1, 0]), np.array(list("hgfedcba"))
-        found = most(gained[order], digests[order], 4)
-        assert [digests[order][i] for i in found] == ["d", "e", "c", "f"]
+        result = most(gained[order], digests[order], 4)
+        assert [digests[order][i] for i in result] == ["d", "e", "c", "f"]
 
 
 def test_easiest_and_hardest_never_share_a_class():
     changed = made_up(1, 5, present=[10, 0, 10, 20, 4], hits=[5, 0, 1, 10, 0])
-    assert ends(changed) == ([3, 0], [4, 2])  # half of both, more photos first; class 1 has none
+    assert ends(changed) == ([3, 0], [4, 2])  # half of both, more images first; class 1 has none
 
 
 def test_rows_and_columns_of_the_heat_map():

@@ -12,7 +12,7 @@ from synthetic_run import CLASSES, make_run, write_zarr
 from cutsew.method.score import sigmoid
 from cutsew.reporting import heatmaps as tsne_module
 from cutsew.reporting.cards import Crop, Crops, Label, gather
-from cutsew.reporting.charts import Ends, calibration, labels_per_photo, per_class, training, values
+from cutsew.reporting.charts import BeforeAfter, calibration, labels_per_image, per_class, training, values
 from cutsew.reporting.heatmaps import (
     FAINT,
     STRONG,
@@ -28,7 +28,7 @@ from cutsew.reporting.page import gallery_data, source
 from cutsew.reporting.page_tables import headlines, stage_grids
 from cutsew.reporting.run_data import Labels, Run, tally
 from cutsew.storage.manifest import read_manifest
-from cutsew.storage.predictions import open_outcomes
+from cutsew.storage.predictions import open_predictions
 
 METRICS = pd.DataFrame(
     [
@@ -53,20 +53,20 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(folder):
     names = ("logits", "fused", "pseudo", "refined", "scores")
-    outcomes = open_outcomes({name: folder / f"{name}.zarr" for name in names})
+    outcomes = open_predictions({name: folder / f"{name}.zarr" for name in names})
     stages = {"train": ("zero_shot", "fused", "pseudo", "refined"), "test": ("zero_shot", "fused", "student")}
-    metrics = pd.DataFrame([{"stage": s, "split": split} for split, told in stages.items() for s in told])
+    metrics = pd.DataFrame([{"stage": s, "split": split} for split, result in stages.items() for s in result])
     return Run(read_manifest(folder / "images.parquet"), outcomes, metrics, 0.5, folder / "truth.parquet")
 
 
 class TestGrids:
     def test_main_columns_come_first_and_fit(self):
         main, threshold, few, rest = stage_grids(METRICS)
-        assert main.heads == ("stage", "split", "photos", "mAP", "OF1", "labels per photo")
+        assert main.heads == ("stage", "split", "images", "mAP", "OF1", "labels per image")
         assert main.rows[0] == ("zero-shot", "train", "1,200", "54.6", "60.0", "0.99")
         assert main.rows[-1][0] == "reference: true labels"
         assert threshold.heads[2:] == ("CP", "OF1")
-        assert few.caption == "Precision and recall of the 3 likeliest classes of a photo"
+        assert few.caption == "Precision and recall of the 3 likeliest classes of an image"
         assert few.heads[2:] == ("top3 CP",)
         assert rest.heads[2:] == ("inversions", "new")
         assert rest.rows[0][2:] == ("875,376", "1.0")
@@ -77,21 +77,21 @@ class TestGrids:
 
 class TestCards:
     def test_crops(self, folder, run):
-        ids = ["photo-014", "photo-002"]
+        ids = ["image-014", "image-002"]
         zero_shot = sigmoid(run.read("zero_shot", ids))
         fused = write_zarr(
             folder / "other" / "fused.zarr",
-            ["photo-002", "photo-014"],
+            ["image-002", "image-014"],
             CLASSES,
             winner=np.array([[-1, 0, 2], [1, -1, -1]], dtype=np.int16),
         )
-        found = Crops(fused, folder / "logits.zarr").read(ids, zero_shot)
-        assert [sorted(each) for each in found] == [[0], [1, 2]]
-        assert found[0][0] == Crop(1, pytest.approx(1 / (1 + np.exp(-1))), pytest.approx(zero_shot[0, 0]), None, False)
-        assert found[1][2].number == 2
+        result = Crops(fused, folder / "logits.zarr").read(ids, zero_shot)
+        assert [sorted(each) for each in result] == [[0], [1, 2]]
+        assert result[0][0] == Crop(1, pytest.approx(1 / (1 + np.exp(-1))), pytest.approx(zero_shot[0, 0]), None, False)
+        assert result[1][2].number == 2
 
     def test_boxes(self, folder, run):
-        cards = gather(run, ["photo-005"], Crops(folder / "fused.zarr", folder / "logits.zarr", folder / "views.zarr"))
+        cards = gather(run, ["image-005"], Crops(folder / "fused.zarr", folder / "logits.zarr", folder / "views.zarr"))
         for label in cards[0].labels:
             if label.crop:
                 k = label.crop.number
@@ -100,14 +100,14 @@ class TestCards:
                 assert label.crop.score == pytest.approx(1 / (1 + np.exp(-k)))
 
     def test_cards_come_as_asked_and_list_what_is_named_or_true(self, folder, run):
-        ids = ["photo-013", "photo-001", "photo-012"]
-        cards = gather(run, ids, Crops(folder / "fused.zarr", folder / "logits.zarr"), {"photo-001": {"why": ("x",)}})
+        ids = ["image-013", "image-001", "image-012"]
+        cards = gather(run, ids, Crops(folder / "fused.zarr", folder / "logits.zarr"), {"image-001": {"why": ("x",)}})
         assert [card.id for card in cards] == ids
         assert [card.why for card in cards] == [(), ("x",), ()]
         for card in cards:
             z = np.stack([run.read(stage, [card.id])[0] for stage in card.stages])
-            wanted = {c for c in range(3) if (z[:, c] >= 0).any() or run.truth([card.id])[0, c] == 1}
-            assert {label.place for label in card.labels} == wanted
+            expected = {c for c in range(3) if (z[:, c] >= 0).any() or run.truth([card.id])[0, c] == 1}
+            assert {label.place for label in card.labels} == expected
             last = [label.probabilities[-1] for label in card.labels]
             assert last == sorted(last, reverse=True)
 
@@ -119,7 +119,7 @@ class TestCards:
         assert Label("cat", 0, (0.2, 0.9), (False, True), -1, None).marks == ("", "")
 
     def test_data_of_the_page(self, folder, run):
-        cards = gather(run, ["photo-013"], Crops(folder / "fused.zarr", folder / "logits.zarr"))
+        cards = gather(run, ["image-013"], Crops(folder / "fused.zarr", folder / "logits.zarr"))
         data = gallery_data(("demo", "default"), run, cards, "d")
         first, label = data["cards"][0]["labels"][0], cards[0].labels[0]
         assert (first["c"], first["t"]) == (label.place, label.truth)
@@ -129,29 +129,29 @@ class TestCards:
 
 class TestMaps:
     def test_overlay(self):
-        photo = Image.new("RGB", (8, 8), (100, 100, 100))
-        mixed = np.asarray(overlaid(photo, np.ones((2, 2), dtype=np.float16))).astype(float)
+        image = Image.new("RGB", (8, 8), (100, 100, 100))
+        mixed = np.asarray(overlaid(image, np.ones((2, 2), dtype=np.float16))).astype(float)
         brightest = np.array([252, 255, 164])  # of matplotlib's inferno
         np.testing.assert_allclose(mixed[0, 0], (1 - STRONG) * 100 + STRONG * brightest, atol=2)
-        half = np.asarray(overlaid(photo, np.array([[0, 0], [1, 1]]))).astype(float).sum(axis=2)
-        assert (half[-1] > half[0]).all()  # the map's first row lies at the photo's top
+        half = np.asarray(overlaid(image, np.array([[0, 0], [1, 1]]))).astype(float).sum(axis=2)
+        assert (half[-1] > half[0]).all()  # the map's first row lies at the image's top
         np.testing.assert_allclose(half[0], (1 - FAINT) * 300, atol=4)
 
     def test_many_classes_have_one(self):
         assert spread(list("aabac"), 3) == [0, 2, 4]
         assert spread(list("aabac"), 4) == [0, 1, 2, 4]
 
-    def test_photos_that_are_not_there_are_left_out(self, tmp_path, run):
-        path = write_maps(tmp_path / "maps.zarr", ["photo-000", "gone"], ["cat", "dog"], ["photo-000"])
+    def test_images_that_are_not_there_are_left_out(self, tmp_path, run):
+        path = write_maps(tmp_path / "maps.zarr", ["image-000", "gone"], ["cat", "dog"], ["image-000"])
         (shown,) = activation_maps(path, run)
-        assert (shown.photo, shown.name) == ("photo-000", "cat")
+        assert (shown.image, shown.name) == ("image-000", "cat")
         assert len({shown.plain, shown.teacher, shown.student}) == 3
 
     def test_first_classes(self, run):
-        ids = ["photo-013", "gone", "photo-002"]
+        ids = ["image-013", "gone", "image-002"]
         best = {
-            "photo-013": CLASSES[int(run.read("student", ["photo-013"]).argmax())],
-            "photo-002": CLASSES[int(run.read("refined", ["photo-002"]).argmax())],
+            "image-013": CLASSES[int(run.read("student", ["image-013"]).argmax())],
+            "image-002": CLASSES[int(run.read("refined", ["image-002"]).argmax())],
         }
         assert first_classes(run, ids) == best
 
@@ -167,7 +167,7 @@ class TestTsne:
         assert np.linalg.norm(places[:30].mean(axis=0) - places[30:].mean(axis=0)) > inner
         np.testing.assert_array_equal(places, layout(self.two))
 
-    def test_few_photos(self):
+    def test_few_images(self):
         assert tsne(self.two[:9], self.two[:9], ["a"] * 9) is None
         assert tsne(self.two[:10], self.two[:10], ["a"] * 10) is not None
 
@@ -185,9 +185,9 @@ class TestCharts:
     ones = tally([np.array([[1.0, -1], [1, 1]])], np.array([[1, 0], [0, 1]], dtype=np.int8), 0.5)
     none = tally([np.array([[-1.0, -1], [-1, -1]])], np.array([[1, 0], [0, 1]], dtype=np.int8), 0.5)
 
-    def bars(self, chart, colour):
-        """Return (width, height) of the rectangles of one colour, in points."""
-        paths = re.findall(rf'<path d="([^"]*)"[^>]*style="fill: var\(--{colour}\)', chart.svg)
+    def bars(self, chart, color):
+        """Return (width, height) of the rectangles of one color, in points."""
+        paths = re.findall(rf'<path d="([^"]*)"[^>]*style="fill: var\(--{color}\)', chart.svg)
         boxes = [np.array([float(x) for x in re.findall(r"-?\d+\.?\d*", path)]).reshape(-1, 2) for path in paths]
         return [tuple(np.ptp(box, axis=0)) for box in boxes]
 
@@ -195,18 +195,18 @@ class TestCharts:
         rows = [("zero_shot", "a", 50), ("zero_shot", "b", 60), ("student", "a", 40), ("student", "b", 90)]
         table = pd.DataFrame([{"split": "test", "stage": s, "class": c, "AP": ap} for s, c, ap in rows])
         chart = per_class(table, "test", "zero_shot", "student")
-        (gained,), (lost,) = self.bars(chart, "after"), self.bars(chart, "worse")
+        (gained,), (missing,) = self.bars(chart, "after"), self.bars(chart, "worse")
         before = sorted(width for width, _ in self.bars(chart, "before"))
-        assert gained[0] / lost[0] == pytest.approx(3, rel=1e-3)  # +30 and -10 points
+        assert gained[0] / missing[0] == pytest.approx(3, rel=1e-3)  # +30 and -10 points
         assert before[1] / before[0] == pytest.approx(60 / 40, rel=1e-3)
         assert chart.svg.index(">a<") < chart.svg.index(">b<")  # drawn upwards: the largest gain on top
         assert "Largest gain: b, +30.0; smallest: a, -10.0" in chart.alt
         assert per_class(table, "test", "student", "student") is None
 
-    def test_labels_per_photo(self):
-        chart = labels_per_photo({"test": Ends("zero_shot", "student", self.none, self.ones, None)})
+    def test_labels_per_image(self):
+        chart = labels_per_image({"test": BeforeAfter("zero_shot", "student", self.none, self.ones, None)})
         heights = [height for _, height in self.bars(chart, "before")]
-        assert heights[0] > 0  # all photos have none
+        assert heights[0] > 0  # all images have none
         assert max(heights[1:]) == 0
         after = [height for _, height in self.bars(chart, "after")]
         assert after[0] == 0
@@ -215,7 +215,7 @@ class TestCharts:
         assert "truth" not in chart.alt
 
     def test_values(self):
-        chart = values({"test": Ends("zero_shot", "student", self.none, self.ones, None)})
+        chart = values({"test": BeforeAfter("zero_shot", "student", self.none, self.ones, None)})
         assert "test: zero-shot -1.00, student 0.50" in chart.alt
 
     def test_calibration(self):
@@ -232,7 +232,7 @@ class TestCharts:
         # a with b: 2 of 4; b with a: 2 of 2
         assert sorted(re.findall(r"fill-opacity: ([\d.]+)", chart.svg)) == ["0.5"]
         assert chart.svg.count("fill: var(--after)") == 2
-        assert "a and b, on 2 photos, 50 percent of those with a" in chart.alt
+        assert "a and b, on 2 images, 50 percent of those with a" in chart.alt
         assert cooccurrence(Labels.of(3), None, np.ones(3), ["a", "b", "c"], "student", "test") is None
 
     def test_training(self):

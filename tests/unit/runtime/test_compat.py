@@ -34,10 +34,10 @@ import sys
 from cutsew.models import clip as clip_models
 import open_clip
 open_clip.add_model_config({str(tmp_path / "test-roberta.json")!r})
-from cutsew.config.base import OpenClipModel, Preprocessing
-photos = Preprocessing(mean=[0.5] * 3, std=[0.5] * 3, interpolation="bicubic")
-named = OpenClipModel(model="test-roberta", pretrained="none", quick_gelu=False, preprocessing=photos)
-clip = clip_models.build(named, "teacher.open_clip", weights=False)
+from cutsew.config.base import OpenClipModelConfig, PreprocessingConfig
+images = PreprocessingConfig(mean=[0.5] * 3, std=[0.5] * 3, interpolation="bicubic")
+named = OpenClipModelConfig(model="test-roberta", pretrained="none", quick_gelu=False, preprocessing=images)
+clip = clip_models.load_clip(named, "teacher.open_clip", weights=False)
 import torch
 with torch.no_grad():
     assert clip.model.encode_text(torch.ones(2, 5, dtype=torch.long)).shape == (2, 4)

@@ -11,7 +11,9 @@ from cutsew.errors import UserError
 from cutsew.runtime import gpus
 from cutsew.runtime.device import device_facts, pick_device
 
-CLAIM = "import sys, time; from cutsew.runtime.gpus import claim; print(claim(), flush=True); sys.stdin.read()"
+CLAIM = (
+    "import sys, time; from cutsew.runtime.gpus import reserve_gpu; print(reserve_gpu(), flush=True); sys.stdin.read()"
+)
 
 
 @pytest.fixture
@@ -39,20 +41,20 @@ def start():
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_the_driver_is_asked(machine, count):
     machine(count)
-    assert gpus.visible() == [str(i) for i in range(count)]
+    assert gpus.list_visible_gpus() == [str(i) for i in range(count)]
 
 
 @pytest.mark.parametrize(("value", "devices"), [("2,5", ["2", "5"]), ("GPU-aa", ["GPU-aa"]), ("", []), ("-1", [])])
 def test_the_environment_comes_first(machine, monkeypatch, value, devices):
     machine(3)
     monkeypatch.setenv(gpus.VISIBLE, value)
-    assert gpus.visible() == devices
+    assert gpus.list_visible_gpus() == devices
 
 
 def test_without_a_driver_there_is_none(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv(gpus.VISIBLE, raising=False)
-    assert gpus.visible() == []
+    assert gpus.list_visible_gpus() == []
 
 
 def test_each_job_has_a_device_of_its_own_until_it_ends(machine):
@@ -70,7 +72,7 @@ def test_each_job_has_a_device_of_its_own_until_it_ends(machine):
 @pytest.mark.parametrize("count", [0, 1])
 def test_without_a_choice_nothing_is_claimed(machine, count):
     machine(count)
-    assert gpus.claim() is None and gpus.VISIBLE not in os.environ
+    assert gpus.reserve_gpu() is None and gpus.VISIBLE not in os.environ
 
 
 def test_jobs_inside_one_allocation_share_out_its_gpus(machine, monkeypatch):
@@ -88,7 +90,7 @@ def test_jobs_inside_one_allocation_share_out_its_gpus(machine, monkeypatch):
 
 @pytest.mark.parametrize("name", ["cuda:1", "gpu", "mps", ""])
 def test_an_unknown_device_is_refused(name):
-    with pytest.raises(UserError, match="--device: .* is none of auto, cpu, cuda"):
+    with pytest.raises(UserError, match="--device: .* is not one of auto, cpu, cuda"):
         pick_device(name)
 
 

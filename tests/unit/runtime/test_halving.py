@@ -1,4 +1,4 @@
-"""Out of GPU memory: the batch is halved and the job goes on."""
+"""Out of GPU memory: the batch is halved and the job continues."""
 
 import weakref
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cutsew.errors import UserError, in_one_line
-from cutsew.runtime.batching import Halving
+from cutsew.runtime.batching import OOMBatchSplitter
 
 
 class Device:
@@ -25,7 +25,7 @@ class Device:
 
 
 def test_a_batch_is_halved_until_it_fits_and_stays_small(caplog):
-    halving, device = Halving(), Device(3)
+    halving, device = OOMBatchSplitter(), Device(3)
     rows = torch.arange(16.0)
     assert torch.equal(halving(device, rows), rows * 2)
     assert device.calls == [16, 8, 4, 2, 2, 2, 2, 2, 2, 2, 2]
@@ -38,12 +38,12 @@ def test_a_batch_is_halved_until_it_fits_and_stays_small(caplog):
 @given(st.integers(0, 40), st.integers(1, 50))
 def test_nothing_is_lost(count, holds):
     rows = torch.arange(float(count)).reshape(count, 1)
-    assert torch.equal(Halving()(Device(holds), rows), rows * 2)
+    assert torch.equal(OOMBatchSplitter()(Device(holds), rows), rows * 2)
 
 
 def test_what_never_fits_ends_in_one_line():
     with pytest.raises(UserError, match=r"^compute\.batch_size: the GPU's memory does not hold one view"):
-        Halving()(Device(0), torch.zeros(4))
+        OOMBatchSplitter()(Device(0), torch.zeros(4))
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_cublas_cudnn_and_the_driver_run_out_of_memory_too(words):
             return rows * 2
 
     rows = torch.arange(5.0)
-    assert torch.equal(Halving()(Full(2), rows), rows * 2)
+    assert torch.equal(OOMBatchSplitter()(Full(2), rows), rows * 2)
     assert in_one_line(RuntimeError(words)).startswith("the GPU's memory does not suffice; set compute.batch_size")
 
 
@@ -78,7 +78,7 @@ def test_the_failed_call_is_freed_before_the_cache_is_emptied(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: seen.append(alive[-1]() is None))
-    assert torch.equal(Halving()(function, torch.arange(4.0)), torch.arange(4.0) * 2)
+    assert torch.equal(OOMBatchSplitter()(function, torch.arange(4.0)), torch.arange(4.0) * 2)
     assert seen == [True]
 
 
@@ -87,4 +87,4 @@ def test_other_errors_pass():
         raise RuntimeError("shape")
 
     with pytest.raises(RuntimeError, match="shape"):
-        Halving()(broken, torch.zeros(4))
+        OOMBatchSplitter()(broken, torch.zeros(4))

@@ -11,7 +11,8 @@ from cutsew.errors import UserError
 from cutsew.runtime import processes
 
 HOLD = (
-    "import sys, time; from pathlib import Path; from cutsew.runtime.processes import claim; claim(Path(sys.argv[1])); "
+    "import sys, time; from pathlib import Path; from cutsew.runtime.processes import acquire_run_lock; "
+    "acquire_run_lock(Path(sys.argv[1])); "
 )
 
 
@@ -34,18 +35,18 @@ def released(monkeypatch):
 def test_the_second_is_refused_and_told_who_is_first(tmp_path):
     first = hold(tmp_path / "demo")
     with pytest.raises(UserError, match=rf"demo: snakemake \(process {first.pid} on .*\) is using it; wait"):
-        processes.claim(tmp_path / "demo")
-    processes.claim(tmp_path / "another")
+        processes.acquire_run_lock(tmp_path / "demo")
+    processes.acquire_run_lock(tmp_path / "another")
     first.kill()
     first.wait()
-    processes.claim(tmp_path / "demo")
+    processes.acquire_run_lock(tmp_path / "demo")
 
 
 def test_the_jobs_of_a_killed_one_hold_no_lock(tmp_path):
     code = "import subprocess; subprocess.Popen(['sleep', '60'], close_fds=False); print('held', flush=True)"
     done = subprocess.run([sys.executable, "-c", HOLD + code, tmp_path], stdout=subprocess.DEVNULL, check=True)
     assert done.returncode == 0
-    processes.claim(tmp_path)
+    processes.acquire_run_lock(tmp_path)
 
 
 def test_without_locks_on_the_file_system_it_goes_on_with_a_warning(tmp_path, monkeypatch, caplog):
@@ -53,7 +54,7 @@ def test_without_locks_on_the_file_system_it_goes_on_with_a_warning(tmp_path, mo
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(fcntl, "flock", unable)
-    processes.claim(tmp_path)
+    processes.acquire_run_lock(tmp_path)
     assert "cannot be locked (Operation not supported)" in caplog.text
 
 
@@ -61,9 +62,9 @@ def test_a_folder_is_held_while_something_is_done_and_let_go_whatever_happens(tm
     folder = tmp_path / "archives"
     for outcome in ("done", "failed"):
         try:
-            with processes.held(folder, "cutsew download", "wait"):
+            with processes.directory_lock(folder, "cutsew download", "wait"):
                 with pytest.raises(UserError, match=rf"archives: cutsew download \(process {os.getpid()} .*; wait$"):
-                    processes.claim(folder)
+                    processes.acquire_run_lock(folder)
                 assert outcome == "done"
         except AssertionError:
             pass

@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cutsew.runtime.processes import COMMAND, OWNER, announce, settings_files, snakemake_command, snakemake_program
+from cutsew.runtime.processes import (
+    COMMAND,
+    OWNER,
+    set_owner_process,
+    settings_files,
+    snakemake_command,
+    snakemake_program,
+)
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux")
 
@@ -35,7 +42,7 @@ def ended(number, seconds=20):
 @pytest.fixture
 def owner(monkeypatch):
     sleeper = subprocess.Popen(["sleep", "60"])
-    announce()
+    set_owner_process()
     monkeypatch.setenv(OWNER, os.environ.pop(OWNER).replace(str(os.getpid()), str(sleeper.pid)))
     yield sleeper
     sleeper.kill()
@@ -43,7 +50,7 @@ def owner(monkeypatch):
 
 
 def test_a_command_is_killed_when_its_owner_ends(owner):
-    command = start(SLEEP.format("end_with_owner"))
+    command = start(SLEEP.format("exit_with_owner"))
     assert command.stdout.readline() == "ready\n"
     time.sleep(0.2)
     assert command.poll() is None
@@ -55,14 +62,14 @@ def test_a_command_is_killed_when_its_owner_ends(owner):
 def test_a_command_does_not_start_without_its_owner(owner):
     owner.kill()
     owner.wait()
-    command = start(SLEEP.format("end_with_owner"))
+    command = start(SLEEP.format("exit_with_owner"))
     assert command.wait(20) == -signal.SIGKILL and command.stdout.read() == ""
 
 
 @pytest.mark.parametrize("value", ["", "elsewhere pid:[1] 1"])
 def test_without_an_owner_on_this_machine_a_command_goes_on(monkeypatch, value):
     monkeypatch.setenv(OWNER, value)
-    command = start("from cutsew.runtime.processes import end_with_owner; end_with_owner(); print('done')")
+    command = start("from cutsew.runtime.processes import exit_with_owner; exit_with_owner(); print('done')")
     assert command.wait(20) == 0 and command.stdout.read() == "done\n"
 
 
@@ -94,8 +101,8 @@ def test_the_snakemake_of_an_environment_that_is_not_activated_is_named_by_its_p
     other.write_text("#!/bin/sh\n")
     other.chmod(0o755)
     monkeypatch.setenv("PATH", str(other.parent), prepend=os.pathsep)
-    own = str(Path(sys.executable).with_name("snakemake"))
-    assert snakemake_command(project / "Snakefile") == f"{own} --cores all"
+    local_values = str(Path(sys.executable).with_name("snakemake"))
+    assert snakemake_command(project / "Snakefile") == f"{local_values} --cores all"
     monkeypatch.chdir(sys.prefix)
     assert snakemake_program() == "bin/snakemake"
 
@@ -133,7 +140,7 @@ def test_a_commands_files_of_settings_are_read_back(command, files):
 def test_jobs_on_nodes_keep_the_command_that_submitted_them(monkeypatch):
     monkeypatch.setenv(COMMAND, "snakemake --cores all --configfile mine.yaml")
     monkeypatch.setenv(OWNER, "")
-    announce()
+    set_owner_process()
     assert os.environ[COMMAND].endswith("mine.yaml")
-    announce("snakemake --cores all")
+    set_owner_process("snakemake --cores all")
     assert os.environ[COMMAND] == "snakemake --cores all"

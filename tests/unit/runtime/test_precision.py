@@ -7,11 +7,11 @@ import pytest
 import torch
 from sewing_world import backbone
 
-from cutsew.config.networks import OpenClipStudent, OpenClipTeacher, Student, Teacher
+from cutsew.config.networks import OpenClipStudentConfig, OpenClipTeacherConfig, StudentConfig, TeacherConfig
 from cutsew.errors import UserError
 from cutsew.models import backbones, teachers
 from cutsew.models.image_encoder import image_encoder
-from cutsew.runtime.device import tuned
+from cutsew.runtime.device import with_precision
 
 TINY = {"model": "cutsew-tiny", "pretrained": "demo", "image_size": 64}
 
@@ -38,8 +38,8 @@ def test_an_encoder_computes_in_its_precision_and_answers_in_float32(precision):
         seen.append(product.dtype)
         return product
 
-    made = tuned(encoder, precision, "cpu", compiled=False, setting="teacher")(torch.eye(3))
-    assert made.dtype == torch.float32
+    result = with_precision(encoder, precision, "cpu", compiled=False, setting="teacher")(torch.eye(3))
+    assert result.dtype == torch.float32
     assert seen == [torch.bfloat16 if precision == "bfloat16" else torch.float32]
     assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
 
@@ -53,8 +53,8 @@ def test_tf32_is_allowed_for_the_encoder_that_asked_for_it_alone(monkeypatch, pr
         seen.append((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
         return images
 
-    one = tuned(encoder, precision, "cuda", compiled=False, setting="teacher")
-    other = tuned(encoder, "float32", "cuda", compiled=False, setting="student")
+    one = with_precision(encoder, precision, "cuda", compiled=False, setting="teacher")
+    other = with_precision(encoder, "float32", "cuda", compiled=False, setting="student")
     for run in (one, other, one):
         run(torch.eye(3))
         assert not torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.allow_tf32  # texts, maps, heads
@@ -68,18 +68,18 @@ def test_tf32_is_allowed_for_the_encoder_that_asked_for_it_alone(monkeypatch, pr
 )
 def test_bfloat16_on_a_processor_without_it_is_told(monkeypatch, caplog, can, precision, told):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can)
-    tuned(torch.nn.Identity(), precision, "cpu", compiled=False, setting="teacher")
+    with_precision(torch.nn.Identity(), precision, "cpu", compiled=False, setting="teacher")
     assert ("teacher.precision: this CPU lacks bfloat16 instructions" in caplog.text) is told
 
 
 def test_float16_needs_a_gpu():
     with pytest.raises(UserError, match="student.precision: float16 needs a GPU"):
-        backbone(Student(precision="float16"))
+        backbone(StudentConfig(precision="float16"))
 
 
 def test_a_teacher_in_bfloat16_says_nearly_the_same(images):
     plain, fast = (
-        teachers.build(Teacher(open_clip=OpenClipTeacher(**TINY), precision=precision), "cpu")
+        teachers.build(TeacherConfig(open_clip=OpenClipTeacherConfig(**TINY), precision=precision), "cpu")
         for precision in ("float32", "bfloat16")
     )
     one, other = plain.embed_images(images), fast.embed_images(images)
@@ -91,7 +91,7 @@ def test_a_teacher_in_bfloat16_says_nearly_the_same(images):
 
 def test_a_compiled_backbone_gives_the_same_features(images):
     plain, compiled = (
-        backbones.build(Student(open_clip=OpenClipStudent(**TINY), compiled=compiled), "cpu")
+        backbones.build(StudentConfig(open_clip=OpenClipStudentConfig(**TINY), compiled=compiled), "cpu")
         for compiled in (False, True)
     )
     assert torch.allclose(plain(images), compiled(images), atol=1e-4)
@@ -103,7 +103,7 @@ def test_a_compiled_backbone_gives_the_same_features(images):
 def test_openvino_says_nearly_the_same_whatever_the_batch(images, precision):
     pytest.importorskip("openvino")
     plain, fast = (
-        teachers.build(Teacher(open_clip=OpenClipTeacher(**TINY), precision=chosen, runtime=runtime), "cpu")
+        teachers.build(TeacherConfig(open_clip=OpenClipTeacherConfig(**TINY), precision=chosen, runtime=runtime), "cpu")
         for chosen, runtime in (("float32", "torch"), (precision, "openvino"))
     )
     one, other = plain.embed_images(images), fast.embed_images(images)
@@ -115,11 +115,11 @@ def test_openvino_says_nearly_the_same_whatever_the_batch(images, precision):
 def test_where_openvino_cannot_be_used(monkeypatch):
     encoder = torch.nn.Identity()
     with pytest.raises(UserError, match="runtime: openvino computes on the CPU"):
-        image_encoder(encoder, 8, Teacher(runtime="openvino"), "cuda")
+        image_encoder(encoder, 8, TeacherConfig(runtime="openvino"), "cuda")
     with pytest.raises(UserError, match="float16 needs a GPU"):
-        image_encoder(encoder, 8, Teacher(runtime="openvino", precision="float16"), "cpu")
+        image_encoder(encoder, 8, TeacherConfig(runtime="openvino", precision="float16"), "cpu")
     with pytest.raises(ValueError, match="compiled is for runtime torch"):
-        Teacher(runtime="openvino", compiled=True)
+        TeacherConfig(runtime="openvino", compiled=True)
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(UserError, match=r"openvino is not installed; run: pip install 'cutsew\[openvino\]'"):
-        image_encoder(encoder, 8, Teacher(runtime="openvino"), "cpu")
+        image_encoder(encoder, 8, TeacherConfig(runtime="openvino"), "cpu")

@@ -34,8 +34,8 @@ assert "sklearn" not in sys.modules
 
 
 def run(code):
-    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert made.returncode == 0, made.stderr
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
 
 
 def test_help_imports_no_heavy_library():

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from cutsew.runtime.batching import GROUP, steadily, threads
+from cutsew.runtime.batching import MICROBATCH_SIZE, run_batch_invariant, worker_pool
 
 
 @pytest.fixture
@@ -15,35 +15,35 @@ def model():
 @pytest.mark.parametrize("batch", [1, 3, 4, 7, 32])
 def test_an_image_is_alone(model, batch):
     """Equal to the last bit whatever stands next to an image in its batch."""
-    images = torch.randn(2 * GROUP + 3, 3, 15, 15)
-    whole = steadily(model, images, "cpu")
-    parts = torch.cat([steadily(model, part, "cpu") for part in images.split(batch)])
+    images = torch.randn(2 * MICROBATCH_SIZE + 3, 3, 15, 15)
+    whole = run_batch_invariant(model, images, "cpu")
+    parts = torch.cat([run_batch_invariant(model, part, "cpu") for part in images.split(batch)])
     order = torch.randperm(len(images))
     assert torch.equal(whole, parts)
-    assert torch.equal(whole[order], steadily(model, images[order], "cpu"))
+    assert torch.equal(whole[order], run_batch_invariant(model, images[order], "cpu"))
     torch.testing.assert_close(whole, model(images).detach())
 
 
 def test_number_of_threads_does_not_matter(model):
     images = torch.randn(9, 3, 15, 15)
-    found = []
+    result = []
     for count in (1, 2, 3):
-        threads.cache_clear()
+        worker_pool.cache_clear()
         torch.set_num_threads(count)
-        found.append(steadily(model, images, "cpu"))
+        result.append(run_batch_invariant(model, images, "cpu"))
         assert torch.get_num_threads() == 1  # the others are steadily's own
-    assert torch.equal(found[0], found[1])
-    assert torch.equal(found[0], found[2])
+    assert torch.equal(result[0], result[1])
+    assert torch.equal(result[0], result[2])
 
 
 def test_no_image(model):
-    assert steadily(model, torch.zeros(0, 3, 15, 15), "cpu").shape == (0, 7)
+    assert run_batch_invariant(model, torch.zeros(0, 3, 15, 15), "cpu").shape == (0, 7)
 
 
 def test_no_gradient(model):
-    assert not steadily(model, torch.randn(2, 3, 15, 15), "cpu").requires_grad
+    assert not run_batch_invariant(model, torch.randn(2, 3, 15, 15), "cpu").requires_grad
 
 
 def test_errors_pass_through(model):
     with pytest.raises(RuntimeError):
-        steadily(model, torch.randn(2, 5, 15, 15), "cpu")
+        run_batch_invariant(model, torch.randn(2, 5, 15, 15), "cpu")

@@ -7,22 +7,22 @@ import pandas as pd
 import pytest
 from synthetic_run import CLASSES, SETTINGS, make_run, write_zarr
 
-from cutsew.config.schema import Evaluate
+from cutsew.config.schema import EvaluateConfig
 from cutsew.errors import UserError
-from cutsew.method.metrics import degenerate
+from cutsew.method.metrics import describe_degenerate
 from cutsew.method.score import sigmoid
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import file_digest
 from cutsew.stages.evaluate import _against_truth, evaluate
 from cutsew.storage.manifest import read_manifest, write_manifest
-from cutsew.storage.predictions import Outcome
+from cutsew.storage.predictions import StagePredictions
 from cutsew.storage.result_tables import Thresholds, as_text, write_thresholds
 from cutsew.storage.zarr_reader import labels_of, open_group
 
 
 @pytest.fixture
 def given(tmp_path):
-    return make_run(tmp_path, photos=False)
+    return make_run(tmp_path, images=False)
 
 
 def run(given, **changes):
@@ -33,7 +33,7 @@ def run(given, **changes):
 
 
 def hand_made(tmp_path):
-    """Write two train and two test photos with logits whose measures are worked by hand below."""
+    """Write two train and two test images with logits whose measures are worked by hand below."""
     ids = ["a", "b", "c", "d"]
     manifest = pd.DataFrame(
         {"id": ids, "path": ids, "width": 1, "height": 1, "bytes": 1, "digest": ids, "shard": 0}
@@ -59,8 +59,8 @@ def test_by_hand(tmp_path):
     assert list(rows.index) == [
         ("train", "zero_shot"), ("train", "fused"), ("train", "pseudo"), ("test", "zero_shot"), ("test", "fused")
     ]  # fmt: skip
-    # Test photos b (dog) and d (cat). Zero-shot ranks d above b for dog and b above d for cat: precision 1/2 for both.
-    # Named: dog and cat in both photos: each right in one of two. Cow has no positive.
+    # Test images b (dog) and d (cat). Zero-shot ranks d above b for dog and b above d for cat: precision 1/2 for both.
+    # Named: dog and cat in both images: each right in one of two. Cow has no positive.
     zero_shot = rows.loc[("test", "zero_shot")]
     assert dict(zero_shot[["images", "with_truth", "mAP", "mAP_classes", "CP", "CR"]]) == {
         "images": 2, "with_truth": 2, "mAP": 50, "mAP_classes": 2, "CP": 50, "CR": 100
@@ -72,14 +72,14 @@ def test_by_hand(tmp_path):
     # Fused swaps dog and cat, and so puts both in order.
     assert rows.loc[("test", "fused"), "mAP"] == 100
     assert rows.loc[("test", "fused"), "inversions"] == 0
-    # Of the train photos only a has truth: dog and cat; cow does not count there, and c not at all.
+    # Of the train images only a has truth: dog and cat; cow does not count there, and c not at all.
     train = rows.loc[("train", "zero_shot")]
     assert dict(train[["images", "with_truth", "mAP", "OP", "OR"]]) == {
         "images": 2, "with_truth": 1, "mAP": 100, "OP": 100, "OR": 50
     }  # fmt: skip
     assert train["labels_per_image"] == 0.5
     agreement = tables["agreement"].set_index(["split", "first", "second"])
-    # Zero-shot and fused: the first class swaps in both test photos, both name dog and cat, the order is (0, 1, 2)
+    # Zero-shot and fused: the first class swaps in both test images, both name dog and cat, the order is (0, 1, 2)
     # against (1, 0, 2): Spearman 1 - 6 * 2 / (3 * 8) = 0.5.
     assert agreement.loc[("test", "zero_shot", "fused")].tolist() == [0, 1, 0.5]
     assert len(agreement) == 4
@@ -88,11 +88,11 @@ def test_by_hand(tmp_path):
 def test_golden(given):
     """Raise the stage's version in plan.py when these numbers change."""
     rows = run(given)["metrics"].set_index(["split", "stage"])
-    assert STAGES["evaluate"].version == 3
-    found = {key: tuple(rows.loc[key, ["mAP", "CF1", "OF1", "top2_CF1"]].round(3)) for key in rows.index}
-    assert set(found) == set(GOLDEN)
+    assert STAGES["evaluate"].version == 4
+    result = {key: tuple(rows.loc[key, ["mAP", "CF1", "OF1", "top2_CF1"]].round(3)) for key in rows.index}
+    assert set(result) == set(GOLDEN)
     for key, values in GOLDEN.items():
-        assert found[key] == pytest.approx(values, abs=2e-3)
+        assert result[key] == pytest.approx(values, abs=2e-3)
 
 
 GOLDEN = {
@@ -126,7 +126,7 @@ def test_tables(given):
 def test_rows_are_aligned_by_id(given, tmp_path):
     before = run(given)
     for name, stage in (("refined", "refined"), ("scores", "student")):
-        outcome = Outcome(stage, given[name])
+        outcome = StagePredictions(stage, given[name])
         split = "train" if name == "refined" else "test"
         ids = list(read_manifest(given["images"], split=split)["id"])
         mixed = ids[1::2] + ids[::2]
@@ -151,8 +151,8 @@ def test_without_student(given):
     assert list(tables["metrics"]["stage"]) == ["zero_shot", "fused", "pseudo", "zero_shot", "fused"]
 
 
-def test_only_training_photos(tmp_path):
-    tables = run(make_run(tmp_path, test=0, photos=False))
+def test_only_training_images(tmp_path):
+    tables = run(make_run(tmp_path, test=0, images=False))
     assert set(tables["metrics"]["split"]) == {"train"}
 
 
@@ -171,10 +171,10 @@ def test_record(given):
 
 def test_what_each_rule_of_thresholds_names_is_measured(tmp_path):
     given = hand_made(tmp_path)
-    z = np.array([[2, 0, -1], [-2, 1, -1]], dtype=np.float32)  # photos b (dog) and d (cat)
+    z = np.array([[2, 0, -1], [-2, 1, -1]], dtype=np.float32)  # images b (dog) and d (cat)
     write_zarr(tmp_path / "scores.zarr", ["b", "d"], ["dog", "cat", "cow"], z=z)
-    found = Thresholds("count", {"fixed": [0.5] * 3, "count": [0.5, 0.7, 0.2]})
-    write_thresholds(tmp_path / "thresholds.csv", ["dog", "cat", "cow"], found, z, [0.5] * 3)
+    result = Thresholds("count", {"fixed": [0.5] * 3, "count": [0.5, 0.7, 0.2]})
+    write_thresholds(tmp_path / "thresholds.csv", ["dog", "cat", "cow"], result, z, [0.5] * 3)
     options = given | {"scores": tmp_path / "scores.zarr", "thresholds": tmp_path / "thresholds.csv"}
     rows = run(options)["thresholds_f1"].set_index("rule")
     # Fixed: dog in b, cat in both, its probability in b being 0.5: F1 100 and 2 / 3. Count: no cat in b, cow twice.
@@ -191,14 +191,14 @@ def test_without_thresholds_their_table_has_no_rows(given):
     assert table.empty and "mean_F1" in table.columns
 
 
-def test_missing_photo(given, tmp_path):
-    write_zarr(tmp_path / "refined.zarr", ["photo-000"], CLASSES, z=np.zeros((1, 3), dtype=np.float32))
-    with pytest.raises(UserError, match=r"refined\.zarr: lacks 11 of 12 photos, such as 'photo-001'"):
+def test_missing_image(given, tmp_path):
+    write_zarr(tmp_path / "refined.zarr", ["image-000"], CLASSES, z=np.zeros((1, 3), dtype=np.float32))
+    with pytest.raises(UserError, match=r"refined\.zarr: lacks 11 of 12 images, such as 'image-001'"):
         run(given)
 
 
 def test_other_classes(given, tmp_path):
-    write_zarr(tmp_path / "fused.zarr", ["photo-000"], ["x", "y"], z=np.zeros((1, 2), dtype=np.float32))
+    write_zarr(tmp_path / "fused.zarr", ["image-000"], ["x", "y"], z=np.zeros((1, 2), dtype=np.float32))
     with pytest.raises(UserError, match=r"fused\.zarr: its classes are not those of .*logits\.zarr"):
         run(given)
 
@@ -209,25 +209,25 @@ def test_truth_without_a_class(given):
         run(given)
 
 
-def test_classes_and_photos_without_truth_are_left_out_and_named(given, capsys):
+def test_classes_and_images_without_truth_are_left_out_and_named(given, capsys):
     whole = run(given)
     capsys.readouterr()
     truth = pd.read_parquet(given["labels"])
     ids = read_manifest(given["images"], split="test")["id"]
     kept = truth["id"].isin(ids[2:])
-    lost, barren = CLASSES[0], CLASSES[2]
-    truth.loc[kept].assign(**{lost: np.int8(-1), barren: np.int8(0)}).to_parquet(given["labels"])
+    missing, barren = CLASSES[0], CLASSES[2]
+    truth.loc[kept].assign(**{missing: np.int8(-1), barren: np.int8(0)}).to_parquet(given["labels"])
     tables = run(given)
     metrics = tables["metrics"].set_index(["split", "stage"])
-    said = f"mAP over 1 of 3 classes: no truth for {lost}, no photo with {barren}"
-    assert metrics.loc[("test", "student"), "remark"] == f"measured on the 6 of 8 photos with truth; {said}"
+    stated = f"mAP over 1 of 3 classes: no truth for {missing}, no image with {barren}"
+    assert metrics.loc[("test", "student"), "remark"] == f"measured on the 6 of 8 images with truth; {stated}"
     assert metrics.loc[("test", "student"), "mAP_classes"] == 1
     classes = tables["per_class"].query("split == 'test' and stage == 'student'").set_index("class")
     assert metrics.loc[("test", "student"), "mAP"] == pytest.approx(classes.loc[CLASSES[1], "AP"])
-    assert classes.loc[lost, ["positives", "AP", "inversions"]].isna().all()
+    assert classes.loc[missing, ["positives", "AP", "inversions"]].isna().all()
     assert classes.loc[barren, "positives"] == 0 and np.isnan(classes.loc[barren, "AP"])
     assert pd.isna(metrics.loc[("train", "fused"), "remark"]) and np.isnan(metrics.loc[("train", "fused"), "mAP"])
-    assert f"test: {said}" in capsys.readouterr().out
+    assert f"test: {stated}" in capsys.readouterr().out
     assert whole["metrics"]["mAP_classes"].eq(3).all()
 
 
@@ -239,19 +239,19 @@ def test_truth_that_is_not_there(given, tmp_path):
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        ([0, 0], "no photo has a label"),
-        ([4, 0], "every photo has the same labels (cat)"),
-        ([4, 4], "every photo has the same labels (cat, dog)"),
+        ([0, 0], "no image has a label"),
+        ([4, 0], "every image has the same labels (cat)"),
+        ([4, 4], "every image has the same labels (cat, dog)"),
         ([2, 0], "cat is the only class that is named"),
         ([2, 1], ""),
     ],
 )
 def test_degenerate_labels_by_hand(labels, said):
-    assert degenerate(np.array(labels), 4, ["cat", "dog"]) == said
+    assert describe_degenerate(np.array(labels), 4, ["cat", "dog"]) == said
 
 
-def test_degenerate_labels_and_photos_seen_in_training_are_told(tmp_path, capsys):
-    given = make_run(tmp_path, photos=False)
+def test_degenerate_labels_and_images_seen_in_training_are_told(tmp_path, capsys):
+    given = make_run(tmp_path, images=False)
     ids = labels_of(open_group(given["pseudo"]), "image")
     z = np.where(np.arange(3) == 1, 3, -3).astype(np.float32) * np.ones((len(ids), 1), np.float32)
     write_zarr(given["pseudo"], ids, CLASSES, z=z)
@@ -259,11 +259,11 @@ def test_degenerate_labels_and_photos_seen_in_training_are_told(tmp_path, capsys
     images.loc[images.index[-1], "digest"] = images["digest"][0]
     images.to_parquet(given["images"])
     evaluate(given.pop("images"), tmp_path / "metrics.csv", settings=SETTINGS, **given)
-    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
-    assert "note: pseudo, train: every photo has the same labels (dog)" in said
-    assert said[-1] == (
-        "note: zero_shot, fused, student, test: 1 of the held-out photos are among the training photos too,"
-        " photo-019 among them"
+    stated = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert "note: pseudo, train: every image has the same labels (dog)" in stated
+    assert stated[-1] == (
+        "note: zero_shot, fused, student, test: 1 of the held-out images are among the training images too,"
+        " image-019 among them"
     )
 
 
@@ -272,13 +272,13 @@ def test_classes_of_few_positives_are_left_out_of_a_second_mean(monkeypatch):
     monkeypatch.setattr("cutsew.stages.evaluate.FEW", 3)
     truth = np.array([[1, 0], [1, 1], [1, 0], [0, 1]], dtype=np.int8)
     z = np.array([[3, 4], [2, 3], [0, 2], [1, 1]], dtype=np.float32)
-    row = _against_truth(z, sigmoid(z), truth, Evaluate())
+    row = _against_truth(z, sigmoid(z), truth, EvaluateConfig())
     first = (1 + 1 + 3 / 4) / 3  # ranked 1, 2 and 4
     second = (1 / 2 + 2 / 4) / 2  # ranked 2 and 4
     assert row["mAP"] == pytest.approx(50 * (first + second)) and row["mAP_classes"] == 2
     assert row["mAP_10"] == pytest.approx(100 * first) and row["mAP_10_classes"] == 1
     monkeypatch.setattr("cutsew.stages.evaluate.FEW", 4)
-    row = _against_truth(z, sigmoid(z), truth, Evaluate())
+    row = _against_truth(z, sigmoid(z), truth, EvaluateConfig())
     assert row["mAP_10"] is None and row["mAP_10_classes"] == 0
 
 

@@ -11,7 +11,7 @@ from sewing_world import CLASSES, TEST, backbone, make_world, run_train, setting
 from test_predict import run_predict
 from tiny_models import checkpoint
 
-from cutsew.config.networks import Teacher
+from cutsew.config.networks import TeacherConfig
 from cutsew.errors import UserError
 from cutsew.method.adapter import Adapter
 from cutsew.method.cam import hires_cam
@@ -21,7 +21,7 @@ from cutsew.models.teacher_grid import last_grid
 from cutsew.runtime import batching
 from cutsew.stages import explain as stage
 from cutsew.storage.manifest import read_manifest
-from cutsew.storage.zarr_layout import Spec
+from cutsew.storage.zarr_layout import ArraySpec
 from cutsew.storage.zarr_reader import array_of, open_group, read
 from cutsew.storage.zarr_writer import write_group
 
@@ -29,10 +29,10 @@ TINY = {"kind": "open_clip", "open_clip": {"model": "cutsew-tiny", "pretrained":
 
 
 def build(section=TINY["open_clip"]):
-    return teachers.build(Teacher.model_validate({"kind": "open_clip", "open_clip": section}), "cpu")
+    return teachers.build(TeacherConfig.model_validate({"kind": "open_clip", "open_clip": section}), "cpu")
 
 
-def photos(count, size, seed=0):
+def random_images(count, size, seed=0):
     return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=torch.manual_seed(seed))
 
 
@@ -43,7 +43,7 @@ def make(folder, test=TEST):
     run_predict(world, adapter, folder)
     teacher, ids = build(), read_manifest(world / "images.parquet")["id"].tolist()
     whole = np.random.default_rng(1).normal(size=(len(ids), teacher.width)).astype(np.float16)
-    spec = Spec(whole.shape, "float16", ("image", "embedding"), whole.shape)
+    spec = ArraySpec(whole.shape, "float16", ("image", "embedding"), whole.shape)
     write_group(
         folder / "views.zarr",
         {"global": (spec, whole)},
@@ -56,7 +56,7 @@ def make(folder, test=TEST):
 
 
 def write_texts(folder, texts, weights, classes=CLASSES):
-    spec = Spec(texts.shape, "float32", ("class", "embedding"), texts.shape)
+    spec = ArraySpec(texts.shape, "float32", ("class", "embedding"), texts.shape)
     write_group(
         folder / "text.zarr", {"text": (spec, texts)}, {"class": classes}, {"weights": weights, "logit_scale": 10.0}
     )
@@ -76,11 +76,11 @@ def folder(tmp_path_factory):
 
 
 def test_golden(folder):
-    made = run(folder)
-    assert list(zip(made["image"].values, made["class"].values, strict=True)) == PAIRS
+    result = run(folder)
+    assert list(zip(result["image"].values, result["class"].values, strict=True)) == PAIRS
     for name, numbers in GOLDEN.items():
-        assert made[name].dtype == np.float16
-        assert made[name].values[-1].ravel()[:6].tolist() == pytest.approx(numbers, abs=2e-3), name
+        assert result[name].dtype == np.float16
+        assert result[name].values[-1].ravel()[:6].tolist() == pytest.approx(numbers, abs=2e-3), name
 
 
 PAIRS = [("i04", "bee"), ("i07", "ant"), ("i07", "bee"), ("i04", "cat")]
@@ -93,17 +93,17 @@ GOLDEN = {
 
 
 def test_the_layout_is_what_the_report_reads(folder):
-    made, pairs = run(folder, sample=2), len(PAIRS)
-    assert made["teacher"].shape == (pairs, 3, 3) and made["student"].shape == (pairs, 4, 4)
-    assert made["before"].shape == (2, 64) and made["after"].shape == (2, 8)
-    assert {"image", "class"} <= set(made["teacher"].coords) & set(made["student"].coords)
+    result, pairs = run(folder, sample=2), len(PAIRS)
+    assert result["teacher"].shape == (pairs, 3, 3) and result["student"].shape == (pairs, 4, 4)
+    assert result["before"].shape == (2, 64) and result["after"].shape == (2, 8)
+    assert {"image", "class"} <= set(result["teacher"].coords) & set(result["student"].coords)
     for name in ("teacher", "student"):
-        peaks = made[name].max(dim=made[name].dims[1:]).values
-        assert made[name].min() >= 0 and set(peaks) <= {0, 1}
+        peaks = result[name].max(dim=result[name].dims[1:]).values
+        assert result[name].min() >= 0 and set(peaks) <= {0, 1}
     held_out = read_manifest(folder / "images.parquet", split="test").sort_values("digest")
-    assert made["sample"].values.tolist() == held_out["id"][:2].tolist()
+    assert result["sample"].values.tolist() == held_out["id"][:2].tolist()
     whole = xarray.open_zarr(folder / "views.zarr", consolidated=False)["global"]
-    assert np.array_equal(made["before"], whole.sel(image=made["sample"].values))
+    assert np.array_equal(result["before"], whole.sel(image=result["sample"].values))
     record = json.loads((folder / "maps.json").read_text())
     assert record["facts"]["pairs"] == pairs and "scores.zarr" in record["inputs"]
 
@@ -112,7 +112,7 @@ def test_bits_do_not_depend_on_batches_and_threads(folder, monkeypatch):
     run(folder, batch_size=1)
     digest = open_group(folder / "maps.zarr").attrs["digest"]
     with ThreadPoolExecutor(3, initializer=lambda: torch.set_num_threads(1)) as pool:
-        monkeypatch.setattr(batching, "threads", lambda: pool)
+        monkeypatch.setattr(batching, "worker_pool", lambda: pool)
         run(folder, batch_size=32)
     assert open_group(folder / "maps.zarr").attrs["digest"] == digest
 
@@ -126,13 +126,13 @@ def test_views_of_other_preprocessing_are_refused(tmp_path):
         run(tmp_path)
 
 
-def test_without_held_out_photos_the_refined_labels_choose(tmp_path):
-    made = run(make(tmp_path, test=0), sample=5)
+def test_without_held_out_images_the_refined_labels_choose(tmp_path):
+    result = run(make(tmp_path, test=0), sample=5)
     z = read(array_of(open_group(tmp_path / "refined.zarr"), "z"))
     ids = read_manifest(tmp_path / "images.parquet")["id"]
     surest = {(ids[row], name) for row, name in zip(z.argmax(axis=0), CLASSES, strict=True)}
-    assert surest <= set(zip(made["image"].values, made["class"].values, strict=True))
-    assert made["sample"].size == 5
+    assert surest <= set(zip(result["image"].values, result["class"].values, strict=True))
+    assert result["sample"].size == 5
     assert "refined.zarr" in json.loads((tmp_path / "maps.json").read_text())["inputs"]
 
 
@@ -154,7 +154,7 @@ def test_any_clip_has_maps_that_stand_alone(tmp_path, name, side):
     if name != "cutsew-tiny":
         given = {"model": name, "pretrained": str(checkpoint(tmp_path, name)[0]), "image_size": None}
     teacher = build(given)
-    views, texts = photos(5, teacher.image_size), teacher.embed_texts(["cat", "dog", "bus"])
+    views, texts = random_images(5, teacher.image_size), teacher.embed_texts(["cat", "dog", "bus"])
     classes = torch.tensor([0, 1, 2, 0, 1])
     maps = teacher.maps(views, texts, classes)
     assert maps.shape == (5, side, side) and maps.max() == 1 and maps.min() >= 0
@@ -170,7 +170,7 @@ def test_a_tower_without_a_known_grid_is_refused():
 def test_a_students_maps_are_those_of_its_own_logits(folder):
     """The gradient by differences: along any direction the logit changes as the gradient says."""
     student = load(folder, build=backbone)
-    images, classes = photos(3, student.image_size), torch.tensor([0, 2, 1])
+    images, classes = random_images(3, student.image_size), torch.tensor([0, 2, 1])
     grid = student.backbone(images).double().requires_grad_()
     adapter = student.adapter.double()
     (gradients,) = torch.autograd.grad(adapter(grid)[torch.arange(3), classes].sum(), [grid])
@@ -200,6 +200,6 @@ def test_a_single_class_has_a_map_of_its_own():
     teacher = build()
     images = torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8, generator=torch.manual_seed(0))
     texts = teacher.embed_texts(["a photo of a cat", "a photo of a wall"])
-    alone, beside = (teacher.maps(images, texts[:n], torch.zeros(2, dtype=torch.int64)) for n in (1, 2))
-    assert alone.amax(dim=(1, 2)).tolist() == beside.amax(dim=(1, 2)).tolist() == [1, 1]
-    assert not torch.equal(alone, beside)  # a background word takes part in what all have in common
+    alone, sibling = (teacher.maps(images, texts[:n], torch.zeros(2, dtype=torch.int64)) for n in (1, 2))
+    assert alone.amax(dim=(1, 2)).tolist() == sibling.amax(dim=(1, 2)).tolist() == [1, 1]
+    assert not torch.equal(alone, sibling)  # a background word takes part in what all have in common

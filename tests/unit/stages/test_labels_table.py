@@ -15,7 +15,7 @@ from cutsew.storage import predictions
 from cutsew.storage.label_corrections import Corrections, write_corrections
 from cutsew.storage.label_table import names_in
 from cutsew.storage.manifest import read_manifest, write_manifest
-from cutsew.storage.predictions import Outcome
+from cutsew.storage.predictions import StagePredictions
 from cutsew.storage.result_tables import Thresholds, write_thresholds
 
 SETTINGS = {"evaluate": {"threshold": 0.4}}
@@ -30,13 +30,13 @@ def small_slices(monkeypatch):
 
 @pytest.fixture
 def run(tmp_path):
-    return make_run(tmp_path, photos=False)
+    return make_run(tmp_path, images=False)
 
 
 def with_thresholds(run):
     path = run["images"].with_name("thresholds.csv")
-    found = Thresholds("count", {"fixed": [0.5] * 3, "count": BY_CLASS})
-    write_thresholds(path, list(CLASSES), found, np.zeros((1, 3), np.float32), [0.1] * 3)
+    result = Thresholds("count", {"fixed": [0.5] * 3, "count": BY_CLASS})
+    write_thresholds(path, list(CLASSES), result, np.zeros((1, 3), np.float32), [0.1] * 3)
     return path
 
 
@@ -56,18 +56,18 @@ def make(run, stages, classes=CLASSES, **others):
 LAST = {"refined": "refined", "student": "scores"}
 
 
-def test_every_photo_has_the_labels_of_its_last_stage(run):
+def test_every_image_has_the_labels_of_its_last_stage(run):
     table, record = make(run, LAST, thresholds=with_thresholds(run))
     images = read_manifest(run["images"])
     assert set(table.index) == set(images["id"]) and len(table) == 20
     for stage, split, thresholds in (("refined", "train", [0.4] * 3), ("student", "test", BY_CLASS)):
         ids = images.loc[images["split"] == split, "id"].tolist()
-        p = 1 / (1 + np.exp(-Outcome(stage, run[LAST[stage]]).read(ids).astype(np.float64)))
+        p = 1 / (1 + np.exp(-StagePredictions(stage, run[LAST[stage]]).read(ids).astype(np.float64)))
         here = table.loc[ids]
         assert set(here["stage"]) == {stage} and set(here["split"]) == {split} and set(here["by_human"]) == {""}
         assert here[[f"p_{c}" for c in CLASSES]].to_numpy() == pytest.approx(p, rel=1e-5)
-        wanted = [[c for c, yes in zip(CLASSES, row, strict=True) if yes] for row in p >= thresholds]
-        assert [names_in(text) for text in here["labels"]] == [names_in(t) for t in here["model_labels"]] == wanted
+        expected = [[c for c, yes in zip(CLASSES, row, strict=True) if yes] for row in p >= thresholds]
+        assert [names_in(text) for text in here["labels"]] == [names_in(t) for t in here["model_labels"]] == expected
     assert record["facts"]["stages"] == {"train": "refined", "test": "student"}
     assert record["facts"]["thresholds"] == {"refined": 0.4, "student": "thresholds.csv: count"}
     assert record["facts"]["labels"] == sum(map(len, map(names_in, table["labels"])))
@@ -82,22 +82,22 @@ def test_a_run_without_student_has_those_of_the_cutting(run):
 
 
 def test_a_humans_corrections_win_and_are_marked(run):
-    rows = [("photo-000", "train", "cat", 1), ("photo-000", "train", "dog", 0), ("photo-019", "test", "horse", 1)]
-    said = pd.DataFrame(rows, columns=["image", "split", "class", "present"]).assign(by="Ada", at="")
+    rows = [("image-000", "train", "cat", 1), ("image-000", "train", "dog", 0), ("image-019", "test", "horse", 1)]
+    stated = pd.DataFrame(rows, columns=["image", "split", "class", "present"]).assign(by="Ada", at="")
     path = run["images"].with_name("corrections.parquet")
-    write_corrections(path, Corrections(said, CLASSES))
+    write_corrections(path, Corrections(stated, CLASSES))
     table, record = make(run, LAST, thresholds=with_thresholds(run), corrections=path)
     plain, _ = make(run, LAST, thresholds=with_thresholds(run))
     assert table["model_labels"].tolist() == plain["labels"].tolist()
-    assert table.loc[["photo-000", "photo-019"], "by_human"].tolist() == ["cat;dog", "horse"]
-    first = names_in(table.loc["photo-000", "labels"])
-    assert "cat" in first and "dog" not in first and "horse" in names_in(table.loc["photo-019", "labels"])
-    others = table.index.difference(["photo-000", "photo-019"])
+    assert table.loc[["image-000", "image-019"], "by_human"].tolist() == ["cat;dog", "horse"]
+    first = names_in(table.loc["image-000", "labels"])
+    assert "cat" in first and "dog" not in first and "horse" in names_in(table.loc["image-019", "labels"])
+    others = table.index.difference(["image-000", "image-019"])
     assert table.loc[others, "labels"].tolist() == plain.loc[others, "labels"].tolist()
     assert record["facts"]["by_human"] == 3
 
 
-def test_photos_without_finite_labels_are_left_out_and_counted(run, caplog):
+def test_images_without_finite_labels_are_left_out_and_counted(run, caplog):
     fused = run["fused"].with_name("partly.zarr")
     ids = read_manifest(run["images"])["id"].tolist()
     z = np.zeros((20, 3), dtype=np.float32)
@@ -113,7 +113,7 @@ HOSTILE = ("<b>;x", "new\nline, \"'", "id", "path", "../..\\")
 
 def test_hostile_names_come_back_as_they_are(tmp_path):
     ids = [f"{i}{name}.jpg" for i, name in enumerate(("new\nline", ',"', "-rf", "=1+1", "$(touch x)", "{run}"))]
-    run = make_run(tmp_path, train=6, test=0, classes=HOSTILE, names=ids, photos=False)
+    run = make_run(tmp_path, train=6, test=0, classes=HOSTILE, names=ids, images=False)
     table, _ = make(run, {"refined": "refined"}, HOSTILE)
     assert table.index.tolist() == ids
     p = table[[f"p_{name}" for name in HOSTILE]].to_numpy()
@@ -136,7 +136,7 @@ def test_memory_is_that_of_a_slice(tmp_path, monkeypatch):
         labels_table(folder / "images.parquet", folder / "labels.csv", settings=SETTINGS, stage=[f"pseudo={zarr}"])
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] - peaks[0] < 3000 * 100 * 4  # less than the further photos' logits alone
+    assert peaks[1] - peaks[0] < 3000 * 100 * 4  # less than the further images' logits alone
 
 
 def test_classes_that_differ_between_the_inputs_are_refused(run):

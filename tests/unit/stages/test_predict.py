@@ -15,7 +15,7 @@ from cutsew.method.adapter import Adapter
 from cutsew.models.student import load
 from cutsew.stages import predict as stage
 from cutsew.storage.manifest import read_manifest
-from cutsew.storage.predictions import Outcome
+from cutsew.storage.predictions import StagePredictions
 from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read
 
 
@@ -43,22 +43,22 @@ def test_golden(world, adapter, tmp_path):
 GOLDEN = [-0.208737, 0.192944, -0.664034, -0.215111, 0.207458, -0.661859, -0.207523, 0.191964, -0.663572]
 
 
-def test_scores_are_the_students_logits_of_the_test_photos_in_order(world, adapter, tmp_path):
+def test_scores_are_the_students_logits_of_the_test_images_in_order(world, adapter, tmp_path):
     z = run_predict(world, adapter, tmp_path)
-    photos = read_manifest(world / "images.parquet", split="test")
+    images = read_manifest(world / "images.parquet", split="test")
     group = open_group(tmp_path / "scores.zarr")
-    assert labels_of(group, "image") == photos["id"].tolist()
+    assert labels_of(group, "image") == images["id"].tolist()
     assert labels_of(group, "class") == CLASSES
     assert z.shape == (TEST, 3)
     student = load(adapter.parent, build=backbone)
-    for path, row in zip(photos["path"], z, strict=True):
+    for path, row in zip(images["path"], z, strict=True):
         with Image.open(path) as image:
             squashed = np.asarray(image.convert("RGB").resize((16, 16), Image.Resampling.BICUBIC))
         logits = student(torch.from_numpy(squashed.copy()).permute(2, 0, 1)[None])
         assert logits[0].tolist() == pytest.approx(row.tolist(), abs=1e-5)
     record = json.loads((tmp_path / "scores.json").read_text())
     assert set(record["outputs"]) == {"scores.zarr"}
-    assert record["facts"]["photos"] == TEST
+    assert record["facts"]["images"] == TEST
 
 
 @pytest.mark.parametrize(("batch_size", "workers"), [(1, 0), (3, 1), (8, 2)])
@@ -68,11 +68,11 @@ def test_scores_do_not_depend_on_batches_and_workers(world, adapter, tmp_path, b
     assert np.array_equal(one, other)
 
 
-def test_without_test_photos_there_is_an_empty_array_that_evaluate_can_open(tmp_path):
+def test_without_test_images_there_is_an_empty_array_that_evaluate_can_open(tmp_path):
     world = make_world(tmp_path / "world", test=0)
     adapter = run_train(world, tmp_path / "out", settings(train__epochs=1))
     assert run_predict(world, adapter, tmp_path).shape == (0, 3)
-    outcome = Outcome("student", tmp_path / "scores.zarr")
+    outcome = StagePredictions("student", tmp_path / "scores.zarr")
     assert outcome.classes == CLASSES
     assert outcome.read([]).shape == (0, 3)
 
@@ -81,10 +81,10 @@ def test_the_student_needs_its_two_files_alone(world, adapter, tmp_path):
     for name in ("adapter.safetensors", "model.yaml"):
         tmp_path.joinpath(name).write_bytes(adapter.with_name(name).read_bytes())
     images = torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8)
-    here, there = load(adapter, build=backbone), load(tmp_path, build=backbone)
-    assert torch.equal(here(images), there(images))
-    assert there.classes == CLASSES
-    assert not there.training
+    here, available = load(adapter, build=backbone), load(tmp_path, build=backbone)
+    assert torch.equal(here(images), available(images))
+    assert available.classes == CLASSES
+    assert not available.training
 
 
 def test_model_yaml_says_all_that_is_needed(adapter):
@@ -120,9 +120,9 @@ def test_files_that_do_not_belong_together_are_refused(adapter, tmp_path):
 
 def test_another_backbone_is_refused(adapter):
     def other(settings, device):
-        found = backbone(settings, device)
-        found.weights_digest = "other"
-        return found
+        result = backbone(settings, device)
+        result.weights_digest = "other"
+        return result
 
     with pytest.raises(UserError, match="the backbone's weights differ"):
         load(adapter, build=other)
@@ -134,7 +134,7 @@ def test_scores_have_no_thresholds(world, adapter, tmp_path):
     assert not (tmp_path / "scores.zarr").exists()
 
 
-def test_a_bad_photo_leaves_no_scores(adapter, tmp_path):
+def test_a_bad_image_leaves_no_scores(adapter, tmp_path):
     world = make_world(tmp_path / "world")
     path = read_manifest(world / "images.parquet", split="test")["path"].iloc[0]
     Path(path).write_bytes(b"nothing")

@@ -34,14 +34,14 @@ def test_smoothed_by_hand():
 
 
 @given(TRUTHS, st.integers(0, 99))
-def test_single_positive_names_one_true_label_of_each_photo_that_has_one(truth, seed):
+def test_single_positive_names_one_true_label_of_each_image_that_has_one(truth, seed):
     z = single_positive(truth, [f"d{i}" for i in range(len(truth))], seed)
     assert set(np.unique(z)) <= {CERTAIN, -CERTAIN}
     assert ((z > 0).sum(axis=1) == (truth == 1).any(axis=1)).all()
     assert (truth[z > 0] == 1).all()
 
 
-def test_a_photos_draw_depends_on_its_content_and_the_seed_alone():
+def test_a_images_draw_depends_on_its_content_and_the_seed_alone():
     truth, digests = np.ones((40, 5), dtype=np.int8), [f"d{i}" for i in range(40)]
     z = single_positive(truth, digests, 9)
     assert np.array_equal(single_positive(truth[::-1], digests[::-1], 9), z[::-1])
@@ -54,7 +54,7 @@ SETTINGS = {"classes": CLASSES, "references": {"smoothing": 0.2}, "train": {"see
 
 
 @pytest.fixture
-def photos(tmp_path):
+def images(tmp_path):
     table = pd.DataFrame({"id": ["a", "b", "c"], "path": ["a", "b", "c"], "width": 8, "height": 6, "bytes": 9})
     table["digest"], table["split"], table["shard"] = ["0", "1", "2"], ["train", "train", "test"], 0
     write_manifest(tmp_path / "images.parquet", table)
@@ -63,50 +63,50 @@ def photos(tmp_path):
     return tmp_path
 
 
-def labels_of(photos, kind):
-    made = photos / "labels.zarr"
-    reference_labels(photos / "images.parquet", photos / "truth.parquet", made, kind=kind, settings=SETTINGS)
-    return read(array_of(open_group(made), "z"))
+def labels_of(images, kind):
+    result = images / "labels.zarr"
+    reference_labels(images / "images.parquet", images / "truth.parquet", result, kind=kind, settings=SETTINGS)
+    return read(array_of(open_group(result), "z"))
 
 
-def test_the_stage_by_hand(photos):
+def test_the_stage_by_hand(images):
     high = np.log(9)
     positive = np.array([[True, False, True], [False, True, False], [False] * 3])  # c has no truth and is held out
-    assert np.array_equal(labels_of(photos, "supervised"), np.where(positive, CERTAIN, -CERTAIN))
-    assert labels_of(photos, "smoothed") == pytest.approx(np.where(positive, high, -high), abs=1e-6)
-    record = json.loads((photos / "labels.json").read_text())
+    assert np.array_equal(labels_of(images, "supervised"), np.where(positive, CERTAIN, -CERTAIN))
+    assert labels_of(images, "smoothed") == pytest.approx(np.where(positive, high, -high), abs=1e-6)
+    record = json.loads((images / "labels.json").read_text())
     assert record["stage"] == "reference_labels" and record["settings"]["kind"] == "smoothed"
 
 
-def test_the_stages_draw_is_golden(photos):
-    assert (labels_of(photos, "single_positive") > 0).tolist() == [
+def test_the_stages_draw_is_golden(images):
+    assert (labels_of(images, "single_positive") > 0).tolist() == [
         [False, False, True],
         [False, True, False],
         [False] * 3,
     ]
 
 
-def test_a_training_photo_without_truth_is_named(photos):
-    pd.read_parquet(photos / "truth.parquet").iloc[1:].to_parquet(photos / "truth.parquet")
+def test_a_training_image_without_truth_is_named(images):
+    pd.read_parquet(images / "truth.parquet").iloc[1:].to_parquet(images / "truth.parquet")
     with pytest.raises(UserError, match="^references.kinds: supervised needs .* and 1 have none, such as 'a'; add"):
-        labels_of(photos, "supervised")
-    assert not (photos / "labels.zarr").exists()
+        labels_of(images, "supervised")
+    assert not (images / "labels.zarr").exists()
 
 
-def test_classes_without_truth_are_refused_and_single_labels_told(photos, caplog):
-    table = pd.read_parquet(photos / "truth.parquet")
+def test_classes_without_truth_are_refused_and_single_labels_told(images, caplog):
+    table = pd.read_parquet(images / "truth.parquet")
     table.loc[0, CLASSES[0]] = -1
-    table.to_parquet(photos / "truth.parquet")
-    labels_of(photos, "supervised")
+    table.to_parquet(images / "truth.parquet")
+    labels_of(images, "supervised")
     assert "2 ground-truth labels of training images are unknown; supervised treats them as negative" in caplog.messages
-    table.assign(**{CLASSES[1]: -1}).to_parquet(photos / "truth.parquet")
+    table.assign(**{CLASSES[1]: -1}).to_parquet(images / "truth.parquet")
     with pytest.raises(UserError, match=rf"supervised needs true labels of all classes, and .* for {CLASSES[1]}; add"):
-        labels_of(photos, "supervised")
+        labels_of(images, "supervised")
 
 
-def test_an_unknown_kind_is_refused(photos):
+def test_an_unknown_kind_is_refused(images):
     with pytest.raises(UserError, match="^--kind: best is not one"):
-        labels_of(photos, "best")
+        labels_of(images, "best")
 
 
 @pytest.mark.parametrize(

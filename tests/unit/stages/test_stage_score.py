@@ -11,7 +11,7 @@ from cutsew.method.score import sigmoid
 from cutsew.stages.correct import correct
 from cutsew.stages.fuse import fuse
 from cutsew.stages.score import score
-from cutsew.storage.zarr_layout import Spec
+from cutsew.storage.zarr_layout import ArraySpec
 from cutsew.storage.zarr_reader import text_spec
 from cutsew.storage.zarr_writer import write_group
 
@@ -23,11 +23,11 @@ AXES = np.eye(3, dtype=np.float32)
 
 
 def spec(values, dims):
-    return Spec(values.shape, str(values.dtype), dims, values.shape)
+    return ArraySpec(values.shape, str(values.dtype), dims, values.shape)
 
 
 def write(folder, classes, scale, arrays, **attributes):
-    """Two photos with one crop each, whose embeddings lie along the axes; texts as given."""
+    """Two images with one crop each, whose embeddings lie along the axes; texts as given."""
     views = {
         "global": (spec(WHOLE, ("image", "embedding")), WHOLE),
         "crops": (spec(CROPS, ("pass", "image", "embedding")), CROPS),
@@ -40,16 +40,16 @@ def write(folder, classes, scale, arrays, **attributes):
 
 def scored(folder):
     score(folder / "views.zarr", folder / "text.zarr", folder / "logits.zarr", SCORE)
-    found = xarray.open_zarr(folder / "logits.zarr", consolidated=False)
-    return found, found["zero_shot"].values, found["crops"].values
+    result = xarray.open_zarr(folder / "logits.zarr", consolidated=False)
+    return result, result["zero_shot"].values, result["crops"].values
 
 
 def test_golden_sigmoid(tmp_path):
     """Cosines 0, 1 and -1 at scale 20 and bias -17: logits -17, 3 and -37, none of them clamped."""
     write(tmp_path, ["up"], 20.0, {"text": AXES[2:]}, activation="sigmoid", logit_bias=-17.0)
-    found, zero_shot, crops = scored(tmp_path)
+    result, zero_shot, crops = scored(tmp_path)
     assert zero_shot.tolist() == [[-17.0], [3.0]] and crops.tolist() == [[[-17.0], [-37.0]]]
-    assert found.attrs["activation"] == "sigmoid" and found.attrs["background"] == 0
+    assert result.attrs["activation"] == "sigmoid" and result.attrs["background"] == 0
 
     rule = {"fuse": {"rule": "mean"}} | SCORE
     fuse(tmp_path / "logits.zarr", tmp_path / "fused.zarr", rule)
@@ -65,10 +65,10 @@ def test_golden_sigmoid(tmp_path):
 def test_golden_background(tmp_path):
     """Three texts of which one is dropped: exp(1) against exp(0) and exp(0) at scale 1."""
     write(tmp_path, ["x", "y"], 1.0, {"text": AXES[:2], "background": AXES[2:]}, activation="softmax", logit_bias=None)
-    found, zero_shot, _ = scored(tmp_path)
+    result, zero_shot, _ = scored(tmp_path)
     high, low = math.e / (math.e + 2), 1 / (math.e + 2)
     assert sigmoid(zero_shot) == pytest.approx(np.array([[high, low], [low, low]]), abs=1e-6)
-    assert found["class"].values.tolist() == ["x", "y"] and found.attrs["background"] == 1
+    assert result["class"].values.tolist() == ["x", "y"] and result.attrs["background"] == 1
 
     fuse(
         tmp_path / "logits.zarr",
@@ -76,8 +76,8 @@ def test_golden_background(tmp_path):
         {"fuse": {"rule": "soft", "soften": 2.0, "anchor": 1}} | SCORE,
     )
     z = xarray.open_zarr(tmp_path / "fused.zarr", consolidated=False)["z"].values
-    twice = math.e**2 / (math.e**2 + 2), 1 / (math.e**2 + 2)  # the same softmax at twice the scale
-    assert sigmoid(z) == pytest.approx(np.array([twice, (twice[1], twice[1])]), abs=1e-6)
+    duplicates = math.e**2 / (math.e**2 + 2), 1 / (math.e**2 + 2)  # the same softmax at twice the scale
+    assert sigmoid(z) == pytest.approx(np.array([duplicates, (duplicates[1], duplicates[1])]), abs=1e-6)
 
 
 def test_golden_best_wording(tmp_path):
@@ -94,6 +94,6 @@ def test_golden_best_wording(tmp_path):
 def test_a_softening_that_is_found_needs_a_softmax(tmp_path):
     write(tmp_path, ["up"], 20.0, {"text": AXES[2:]}, activation="sigmoid", logit_bias=-17.0)
     scored(tmp_path)
-    with pytest.raises(UserError, match=r"^fuse\.soften: auto looks at each photo's likeliest class"):
+    with pytest.raises(UserError, match=r"^fuse\.soften: auto looks at each image's likeliest class"):
         fuse(tmp_path / "logits.zarr", tmp_path / "f.zarr", {"fuse": {"rule": "soft", "soften": "auto"}} | SCORE)
     assert not (tmp_path / "f.zarr").exists()

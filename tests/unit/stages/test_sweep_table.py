@@ -85,7 +85,7 @@ def test_lists_and_no_settings_at_all(tmp_path):
     assert len(made(tmp_path, [run(tmp_path, "a")])) == 2
 
 
-def test_without_truth_the_labels_per_photo_are_told(tmp_path):
+def test_without_truth_the_labels_per_image_are_told(tmp_path):
     for name in ("a=0", "a=1"):
         write_metrics(tmp_path / name / "metrics.csv", 60.0, truth=False)
     table = made(tmp_path, [run(tmp_path, f"a={a}", seed=None, fuse__alpha=a) for a in (0, 1)])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cutsew.errors import UserError
-from cutsew.storage.atomic import replacing
+from cutsew.storage.atomic import atomic_path
 
 
 def names(folder):
@@ -21,7 +21,7 @@ def names(folder):
 def test_an_error_leaves_what_was_there(tmp_path, folder):
     for text in ("first", "second"):
         try:
-            with replacing(tmp_path / "made") as draft:
+            with atomic_path(tmp_path / "made") as draft:
                 target = draft / "a" if folder else draft
                 target.parent.mkdir(exist_ok=True)
                 target.write_text(text)
@@ -29,36 +29,36 @@ def test_an_error_leaves_what_was_there(tmp_path, folder):
                     raise KeyError
         except KeyError:
             pass
-    made = tmp_path / "made"
-    assert (made / "a" if folder else made).read_text() == "first"
+    result = tmp_path / "made"
+    assert (result / "a" if folder else result).read_text() == "first"
     assert names(tmp_path) == ["made"]
 
 
 @pytest.mark.parametrize("folder", [False, True])
 def test_what_a_killed_process_left_is_removed(tmp_path, folder):
     code = (
-        "import os, sys; from pathlib import Path; from cutsew.storage.atomic import replacing\n"
-        "with replacing(Path(sys.argv[1])) as draft:\n"
+        "import os, sys; from pathlib import Path; from cutsew.storage.atomic import atomic_path\n"
+        "with atomic_path(Path(sys.argv[1])) as draft:\n"
         f"    draft.mkdir() if {folder} else draft.write_text('half')\n"
         "    os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path / "made"], check=False)
     assert len(names(tmp_path)) == 1 and names(tmp_path)[0].endswith(".draft")
-    with replacing(tmp_path / "made") as draft:
+    with atomic_path(tmp_path / "made") as draft:
         draft.write_text("whole")
     assert names(tmp_path) == ["made"]
 
 
 def test_another_files_draft_is_left_alone(tmp_path):
-    with replacing(tmp_path / "world.json") as other:
+    with atomic_path(tmp_path / "world.json") as other:
         other.write_text("{}")
-        with replacing(tmp_path / "world") as draft:
+        with atomic_path(tmp_path / "world") as draft:
             draft.write_text("x")
     assert names(tmp_path) == ["world", "world.json"]
 
 
 def write_and_fail(path, error):
-    with replacing(path) as draft:
+    with atomic_path(path) as draft:
         draft.write_text("half")
         raise error(draft) if callable(error) else error
 
@@ -87,7 +87,7 @@ def test_an_error_without_a_reason_is_the_disks_where_it_is_full(tmp_path, monke
 
 def test_an_unreadable_input_is_not_taken_for_a_full_disk(tmp_path):
     with pytest.raises(PermissionError):
-        write_and_fail(tmp_path / "made", OSError(errno.EACCES, "Permission denied", "/elsewhere/photo.jpg"))
+        write_and_fail(tmp_path / "made", OSError(errno.EACCES, "Permission denied", "/elsewhere/image.jpg"))
 
 
 @given(st.text(st.characters(codec="ascii", exclude_characters="/\0\n"), min_size=1, max_size=20))
@@ -96,6 +96,6 @@ def test_any_name_will_do(tmp_path_factory, name):
         return
     folder = tmp_path_factory.mktemp("any")
     for text in ("one", "two"):
-        with replacing(folder / name) as draft:
+        with atomic_path(folder / name) as draft:
             draft.write_text(text)
     assert names(folder) == [name] and (folder / name).read_text() == "two"

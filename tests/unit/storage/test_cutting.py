@@ -1,4 +1,4 @@
-"""Stages encode, seal, score, fuse, correct and select on a handful of photos with the demo's tiny CLIP."""
+"""Stages encode, seal, score, fuse, correct and select on a handful of images with the demo's tiny CLIP."""
 
 import json
 
@@ -33,8 +33,8 @@ RAW = {
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("photos")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
     for i in range(N):
         noise = np.random.default_rng(i).integers(0, 256, (12, 15, 3), dtype=np.uint8)
         Image.fromarray(noise).resize((150 + 10 * i, 120), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
@@ -45,12 +45,12 @@ def settings(stage, **changes):
     return Plan({**RAW, **changes}).settings(DEFAULT, stage)
 
 
-def run_cutting(folder, photos, shard_size=4, workers=0, batch_size=32):
+def run_cutting(folder, images, shard_size=4, workers=0, batch_size=32):
     dataset = {"shard_size": shard_size}
     manifest, views = folder / "images.parquet", folder / "views.zarr"
-    images = make_manifest_of(manifest, [photos / f"{i}.png" for i in range(N)], ["train"] * N, shard_size)
+    image_rows = make_manifest_of(manifest, [images / f"{i}.png" for i in range(N)], ["train"] * N, shard_size)
     options = {"settings": settings("encode", dataset=dataset), "batch_size": batch_size, "workers": workers}
-    for shard in shard_digests(images):
+    for shard in shard_digests(image_rows):
         encode(manifest, views, shard=shard, **options)
         for block, passes in ((0, 2), (1, 1)):
             encode(manifest, views, shard=shard, block=block, passes=passes, **options)
@@ -61,9 +61,9 @@ def run_cutting(folder, photos, shard_size=4, workers=0, batch_size=32):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, photos):
+def run(tmp_path_factory, images):
     folder = tmp_path_factory.mktemp("run")
-    run_cutting(folder, photos)
+    run_cutting(folder, images)
     fuse(folder / "logits.zarr", folder / "fused.zarr", settings("fuse"))
     correct(folder / "fused.zarr", folder / "pseudo.zarr", settings("correct"))
     select(folder / "images.parquet", folder / "logits.zarr", folder / "patches.parquet", settings("select"))
@@ -75,16 +75,16 @@ def everything(group, names):
 
 
 @pytest.mark.parametrize(("shard_size", "workers", "batch_size"), [(7, 1, 1), (64, 2, 32), (64, 0, 5)])
-def test_results_do_not_depend_on_how_the_work_is_cut(run, tmp_path, photos, shard_size, workers, batch_size):
-    views, logits = run_cutting(tmp_path, photos, shard_size, workers, batch_size)
+def test_results_do_not_depend_on_how_the_work_is_cut(run, tmp_path, images, shard_size, workers, batch_size):
+    views, logits = run_cutting(tmp_path, images, shard_size, workers, batch_size)
     plain_views, plain_logits = open_group(run / "views.zarr"), open_group(run / "logits.zarr")
     assert np.array_equal(read(array_of(views, BOXES)), read(array_of(plain_views, BOXES)))
-    for mine, others, names in (
+    for own_values, others, names in (
         (views, plain_views, (GLOBAL, CROPS)),
         (logits, plain_logits, ("zero_shot", "crops")),
     ):
         for name in names:
-            assert np.array_equal(*(read(array_of(group, name)) for group in (mine, others)))
+            assert np.array_equal(*(read(array_of(group, name)) for group in (own_values, others)))
 
 
 def test_stages_agree_with_their_formulas(run):
@@ -108,8 +108,8 @@ def test_other_rules_of_fusion_agree_with_their_formulas(run, tmp_path):
     views = [read(array_of(scored, name)).astype(np.float64) for name in ("zero_shot", "crops")]
     whole, crops = (1 / (1 + np.exp(-z)) for z in views)
     shown = np.where(crops.max(axis=0) >= 0.3, crops.max(axis=0), crops.min(axis=0))
-    wanted = {"mean": np.concatenate([whole[None], crops]).mean(axis=0), "cdul": (whole + shown) / 2}
-    for rule, p in wanted.items():
+    expected = {"mean": np.concatenate([whole[None], crops]).mean(axis=0), "cdul": (whole + shown) / 2}
+    for rule, p in expected.items():
         chosen = {"rule": rule} | ({"zeta": 0.3} if rule == "cdul" else {})
         fuse(run / "logits.zarr", tmp_path / f"{rule}.zarr", settings("fuse", fuse=chosen))
         z = read(array_of(open_group(tmp_path / f"{rule}.zarr"), "z"))
@@ -117,8 +117,8 @@ def test_other_rules_of_fusion_agree_with_their_formulas(run, tmp_path):
 
 
 def test_standardized_views_agree_with_their_formula(run, tmp_path):
-    made = settings("fuse", fuse={"rule": "standard", "passes": 2})
-    fuse(run / "logits.zarr", tmp_path / "fused.zarr", made)
+    result = settings("fuse", fuse={"rule": "standard", "passes": 2})
+    fuse(run / "logits.zarr", tmp_path / "fused.zarr", result)
     scored, fused = open_group(run / "logits.zarr"), open_group(tmp_path / "fused.zarr")
     views = np.concatenate([read(array_of(scored, "zero_shot"))[None], read(array_of(scored, "crops"))[:2]])
     x = -np.log1p(np.exp(-views.astype(np.float64)))
@@ -175,7 +175,7 @@ def test_every_group_opens_in_xarray_with_names_and_labels(run):
     assert views["boxes"].sel({"image": "3", "pass": 2, "edge": "right"}).item() <= 180
 
 
-def test_every_artefact_has_its_record(run):
+def test_every_artifact_has_its_record(run):
     for name in ("views", "text", "logits", "fused", "pseudo", "patches"):
         record = json.loads((run / f"{name}.json").read_text())
         assert record["outputs"] and record["stage"] and record["packages"]["zarr"]
@@ -183,8 +183,8 @@ def test_every_artefact_has_its_record(run):
     assert chain == {"fused.zarr": open_group(run / "fused.zarr").attrs["digest"]}
 
 
-def test_more_patches_than_photos(run):
-    with pytest.raises(UserError, match=r"select\.top_k: 11 is more than the 10 training photos"):
+def test_more_patches_than_images(run):
+    with pytest.raises(UserError, match=r"select\.top_k: 11 is more than the 10 training images"):
         bad = settings("select", select={"top_k": 11})
         select(run / "images.parquet", run / "logits.zarr", run / "other.parquet", bad)
 

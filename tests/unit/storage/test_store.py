@@ -1,4 +1,4 @@
-"""Labelled Zarrs: written whole or chunk by chunk, opened only if complete."""
+"""Labeled Zarrs: written whole or chunk by chunk, opened only if complete."""
 
 import os
 import warnings
@@ -10,22 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cutsew.errors import UserError
-from cutsew.storage.zarr_layout import Spec, inner_chunk
+from cutsew.storage.zarr_layout import ArraySpec, inner_chunk
 from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read
 from cutsew.storage.zarr_writer import (
-    Along,
-    Same,
+    AuxiliaryCoordinate,
+    CopiedCoordinate,
     content_digest,
     file_digest,
+    finalize,
     new_group,
     remembered_digest,
-    seal,
     write_chunk,
 )
 
 
 def spec(images=10, passes=3, shard=7, block=2):
-    return Spec((passes, images, 4), "float16", ("pass", "image", "embedding"), (block, shard, 4), (1, shard, 4))
+    return ArraySpec((passes, images, 4), "float16", ("pass", "image", "embedding"), (block, shard, 4), (1, shard, 4))
 
 
 def write(path, values, layout, attributes=None):
@@ -36,7 +36,7 @@ def write(path, values, layout, attributes=None):
         part = values[b * block : (b + 1) * block, s * shard : (s + 1) * shard]
         known[f"crops/{key}"] = write_chunk(path / "crops" / key, part, layout)
     labels = {"image": [f"i{k}" for k in range(values.shape[1])], "pass": np.arange(values.shape[0])}
-    return seal(path, {"crops": layout}, labels, attributes or {}, known)
+    return finalize(path, {"crops": layout}, labels, attributes or {}, known)
 
 
 @settings(max_examples=15, deadline=None)
@@ -66,7 +66,7 @@ def test_an_unsealed_group_is_refused(tmp_path):
     with pytest.raises(UserError, match="not a finished Zarr"):
         open_group(tmp_path / "v.zarr")
     with pytest.raises(UserError, match="missing"):
-        seal(tmp_path / "v.zarr", {"crops": layout}, {}, {})
+        finalize(tmp_path / "v.zarr", {"crops": layout}, {}, {})
 
 
 def test_the_digest_follows_the_content_and_known_digests_change_nothing(tmp_path):
@@ -81,17 +81,17 @@ def test_fewer_passes_ignore_the_chunks_beyond(tmp_path):
     values = np.random.default_rng(0).normal(size=(3, 10, 4)).astype(np.float16)
     write(tmp_path / "a.zarr", values, spec())
     fewer = spec(passes=2)
-    seal(tmp_path / "a.zarr", {"crops": fewer}, {"image": list("abcdefghij"), "pass": np.arange(2)}, {})
+    finalize(tmp_path / "a.zarr", {"crops": fewer}, {"image": list("abcdefghij"), "pass": np.arange(2)}, {})
     assert np.array_equal(read(array_of(open_group(tmp_path / "a.zarr"), "crops")), values[:2])
     write(tmp_path / "b.zarr", values[:2], fewer)
     labels = {"image": list("abcdefghij"), "pass": np.arange(2)}
-    assert seal(tmp_path / "a.zarr", {"crops": fewer}, labels, {}) == seal(
+    assert finalize(tmp_path / "a.zarr", {"crops": fewer}, labels, {}) == finalize(
         tmp_path / "b.zarr", {"crops": fewer}, labels, {}
     )
 
 
 def test_xarray_shows_names_and_labels_without_a_warning(tmp_path):
-    layout = Spec((2, 3), "float32", ("image", "class"), (2, 3))
+    layout = ArraySpec((2, 3), "float32", ("image", "class"), (2, 3))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with new_group(tmp_path / "f.zarr", {"z": layout}, {"image": ["a", "b"], "class": ["x", "y", "z"]}) as group:
@@ -102,7 +102,7 @@ def test_xarray_shows_names_and_labels_without_a_warning(tmp_path):
 
 
 def test_a_failed_write_leaves_the_old_group(tmp_path):
-    layout = Spec((2,), "float32", ("image",), (2,))
+    layout = ArraySpec((2,), "float32", ("image",), (2,))
     with new_group(tmp_path / "f.zarr", {"z": layout}, {}) as group:
         group["z"][...] = 1
     with pytest.raises(RuntimeError), new_group(tmp_path / "f.zarr", {"z": layout}, {}) as group:
@@ -113,7 +113,7 @@ def test_a_failed_write_leaves_the_old_group(tmp_path):
 
 
 def test_an_unknown_array_is_named(tmp_path):
-    with new_group(tmp_path / "f.zarr", {"z": Spec((1,), "int16", ("image",), (1,))}, {}) as group:
+    with new_group(tmp_path / "f.zarr", {"z": ArraySpec((1,), "int16", ("image",), (1,))}, {}) as group:
         group["z"][...] = 1
     with pytest.raises(UserError, match="has no array winner"):
         array_of(open_group(tmp_path / "f.zarr"), "winner")
@@ -125,8 +125,12 @@ def test_inner_chunks(images, inner):
 
 
 def test_several_coordinates_of_one_dimension_open_with_labels(tmp_path):
-    layout = Spec((2, 3), "float16", ("pair", "place"), (2, 3), attributes={"coordinates": "image class"})
-    labels = {"image": Along("pair", ["i", "j"]), "class": Along("pair", ["cat", "dog"]), "place": [7, 8, 9]}
+    layout = ArraySpec((2, 3), "float16", ("pair", "place"), (2, 3), attributes={"coordinates": "image class"})
+    labels = {
+        "image": AuxiliaryCoordinate("pair", ["i", "j"]),
+        "class": AuxiliaryCoordinate("pair", ["cat", "dog"]),
+        "place": [7, 8, 9],
+    }
     with new_group(tmp_path / "m.zarr", {"maps": layout}, labels) as group:
         group["maps"][...] = np.eye(2, 3)
     opened = xarray.open_zarr(tmp_path / "m.zarr", consolidated=False)["maps"]
@@ -137,10 +141,10 @@ def test_several_coordinates_of_one_dimension_open_with_labels(tmp_path):
 
 
 def test_labels_of_another_group_are_the_same_files(tmp_path):
-    layout = Spec((2, 3), "float32", ("image", "class"), (2, 3))
+    layout = ArraySpec((2, 3), "float32", ("image", "class"), (2, 3))
     labels = {"image": ["a", "ü"], "class": ["x", "y", "z"]}
     digests = []
-    for name, changed in (("first", labels), ("second", {"image": Same(tmp_path / "first.zarr")})):
+    for name, changed in (("first", labels), ("second", {"image": CopiedCoordinate(tmp_path / "first.zarr")})):
         with new_group(tmp_path / f"{name}.zarr", {"z": layout}, {**labels, **changed}) as group:
             group["z"][...] = 1
         digests.append(content_digest(tmp_path / f"{name}.zarr"))

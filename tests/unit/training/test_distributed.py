@@ -85,12 +85,12 @@ def test_several_processes_leave_out_what_the_first_one_finds_on_disk(tmp_path):
 def test_a_process_that_fails_ends_all_with_its_own_message(tmp_path, rank):
     world = make_world(tmp_path / "world")
     index = next(EpochSampler(TRAIN, 4, 1, 9).batches([0]))[rank][1]
-    photo = Path(read_manifest(world / "images.parquet", split="train")["path"].iloc[index])
-    photo.write_bytes(b"damaged")
+    image = Path(read_manifest(world / "images.parquet", split="train")["path"].iloc[index])
+    image.write_bytes(b"damaged")
     done = train(world, tmp_path / "out", 2)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert done.stderr.count(f"cutsew: {photo}: ") == 1
+    assert done.stderr.count(f"cutsew: {image}: ") == 1
     assert not (tmp_path / "out" / "adapter.safetensors").exists()
 
 
@@ -125,7 +125,7 @@ def test_a_broken_connection_is_one_line(monkeypatch, rank):
 
     group = ProcessGroup(rank, 2)
     calls = (lambda: group.broadcast([1]), lambda: group.gather(torch.zeros(1, 2), 2))
-    ended = "^train: another process of this training has ended; its own message says why$"
+    ended = "^train: another worker process has exited; see its message$"
     for failure, error, message in ((broken, UserError, ended), (full, RuntimeError, "^CUDA out of memory$")):
         for name in ("broadcast", "gather"):
             monkeypatch.setattr(distributed, name, failure)

@@ -22,7 +22,7 @@ from cutsew.training.feature_cache import FeatureCache, Sizes
 from cutsew.training.features import CachedFeatures
 
 STRONG = {"train__strong_weight": 0.7}
-PLAIN = {"train__epochs": 3}  # enough that the features of plain photos are computed once
+PLAIN = {"train__epochs": 3}  # enough that the features of plain images are computed once
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +34,12 @@ def world(tmp_path_factory):
 def small_chunks(monkeypatch):
     monkeypatch.setattr(
         feature_cache, "CHUNK_BYTES", 3 * 12 * 4 * 4 * 4
-    )  # three photos: chunks and batches of four overlap
+    )  # three images: chunks and batches of four overlap
 
 
 @pytest.fixture
 def computed(monkeypatch):
-    """Count the photos that the backbone is given."""
+    """Count the images that the backbone is given."""
     counts = []
     forward = Backbone.forward
     monkeypatch.setattr(Backbone, "forward", lambda self, x: counts.append(len(x)) or forward(self, x))
@@ -79,10 +79,10 @@ def test_what_does_not_change_the_features_uses_them(world, tmp_path, computed):
     train(world, tmp_path / "first", tmp_path / "features")
     computed()
     changes = {"train__lr_adapter": 5e-4, "train__em_weight": 0.5, "train__batch_size": 3, "train__schedule": "cosine"}
-    changes |= {"adapter__width": 12, "train__lr_estimator": 0.1, "train__correct_after": True}
-    found = train(world, tmp_path / "found", tmp_path / "features", **changes)
+    changes |= {"adapter__width": 12, "train__lr_estimator": 0.1, "train__correct_refined": True}
+    result = train(world, tmp_path / "found", tmp_path / "features", **changes)
     assert computed() == 0
-    assert_same(train(world, tmp_path / "without", None, **changes), found)
+    assert_same(train(world, tmp_path / "without", None, **changes), result)
 
 
 @pytest.mark.parametrize("changes", [{"train__seed": 8}, {"sew__q": 0.5}, STRONG, {"student__precision": "bfloat16"}])
@@ -103,7 +103,7 @@ def test_other_weights_use_others(world, tmp_path, monkeypatch):
 
 
 def test_more_epochs_use_what_is_there(world, tmp_path, computed):
-    changes = {"sew__at_least_one": True}  # plain photos' features are never kept, whatever the number of epochs
+    changes = {"sew__at_least_one": True}  # plain images' features are never kept, whatever the number of epochs
     train(world, tmp_path / "first", tmp_path / "features", **changes)
     computed()
     more = train(world, tmp_path / "more", tmp_path / "features", train__epochs=3, **changes)
@@ -112,7 +112,7 @@ def test_more_epochs_use_what_is_there(world, tmp_path, computed):
 
 
 def test_workers_find_what_none_kept(world, tmp_path, computed):
-    """Photos that are missing are sewn by the workers, between others whose features are on disk."""
+    """Images that are missing are sewn by the workers, between others whose features are on disk."""
     first = train(world, tmp_path / "first", tmp_path / "features", **STRONG)
     computed()
     for gone in (1, -1):
@@ -233,7 +233,7 @@ def test_two_at_once_do_not_disturb_each_other(world, tmp_path, monkeypatch):
 
 
 def test_it_opens_as_a_zarr(world, tmp_path):
-    """An auditor finds each photo's features, and what they are features of."""
+    """An auditor finds each image's features, and what they are features of."""
     train(world, tmp_path / "out", tmp_path / "features", **PLAIN)
     (folder,) = (tmp_path / "features").iterdir()
     opened = xarray.open_zarr(folder, consolidated=False)
@@ -253,14 +253,14 @@ def test_sizes_in_bytes():
 
 
 @pytest.mark.parametrize("start", [0, 2, 4])
-def test_only_chunks_whose_photos_all_came_are_written(tmp_path, start):
-    """Seven photos in chunks of three, in batches of two from `start` on: 2 misses the beginning of chunk 0."""
-    made = FeatureCache(tmp_path / "a.zarr", {}, Sizes(1, 7, (12, 4, 4), strong=False, plain=False))
+def test_only_chunks_whose_images_all_came_are_written(tmp_path, start):
+    """Seven images in chunks of three, in batches of two from `start` on: 2 misses the beginning of chunk 0."""
+    record = FeatureCache(tmp_path / "a.zarr", {}, Sizes(1, 7, (12, 4, 4), strong=False, plain=False))
     given = torch.rand(7, 12, 4, 4)
     for first in range(start, 7, 2):
-        made.put(0, first, {"weak": given[first : first + 2]})
-    chunk = [made.contains(0, a, b) for a, b in ((0, 3), (3, 6), (6, 7))]
+        record.put(0, first, {"weak": given[first : first + 2]})
+    chunk = [record.contains(0, a, b) for a, b in ((0, 3), (3, 6), (6, 7))]
     assert chunk == [start == 0, start <= 3, True]
-    found = made.get(0, 6, 7)
-    assert found is not None and torch.equal(found["weak"], given[6:])
-    assert made.get(0, 2, 4) is None or start == 0
+    result = record.get(0, 6, 7)
+    assert result is not None and torch.equal(result["weak"], given[6:])
+    assert record.get(0, 2, 4) is None or start == 0

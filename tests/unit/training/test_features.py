@@ -6,8 +6,8 @@ import pytest
 import torch
 from sewing_world import TRAIN, backbone, make_world
 
-from cutsew.config.method import Sew
-from cutsew.config.networks import Student, Train
+from cutsew.config.method import SewConfig
+from cutsew.config.networks import StudentConfig, TrainConfig
 from cutsew.errors import UserError
 from cutsew.storage.manifest import read_manifest
 from cutsew.training.distributed import SINGLE, ProcessGroup
@@ -39,8 +39,8 @@ def training(tmp_path_factory):
 
 def computed(training, tower=None, **changes) -> ComputedFeatures:
     """Features of three epochs, so many that plain images pay to be computed once."""
-    train = Train(**{"epochs": 3, "batch_size": 4, "strong_weight": 0.7, **changes})
-    return computed_features(tower or backbone(Student()), training, Sew(), train, "cpu", 0)
+    train = TrainConfig(**{"epochs": 3, "batch_size": 4, "strong_weight": 0.7, **changes})
+    return computed_features(tower or backbone(StudentConfig()), training, SewConfig(), train, "cpu", 0)
 
 
 class FakeGroup(ProcessGroup):
@@ -119,7 +119,7 @@ def test_a_batch_on_its_own_is_the_batch_among_others(training):
 
 @pytest.mark.parametrize(("view", "bad"), [("weak", 0), ("strong", 1)])
 def test_features_that_are_not_finite_are_refused_by_image_and_view(training, view, bad):
-    tower = backbone(Student())
+    tower = backbone(StudentConfig())
     forward, calls = tower.forward, []
 
     def broken(pixels):
@@ -138,7 +138,7 @@ def test_features_that_are_not_finite_are_refused_by_image_and_view(training, vi
 
 
 def test_plain_features_that_are_not_finite_are_refused(training):
-    tower = backbone(Student())
+    tower = backbone(StudentConfig())
     forward = tower.forward
     tower.forward = lambda pixels: forward(pixels).index_fill_(0, torch.tensor([2]), torch.nan)
     with pytest.raises(UserError, match="is not finite") as caught:
@@ -192,14 +192,14 @@ def sent_by_a_worker(training, asked):
 
 def test_distributed_features_are_whole(training):
     steps = [0, 2, 3, 8]
-    asked = [[PLAIN, 0], [BATCHES, 4], steps]
-    group = FakeGroup(sent_by_a_worker(training, asked))
+    requested = [[PLAIN, 0], [BATCHES, 4], steps]
+    group = FakeGroup(sent_by_a_worker(training, requested))
     local = computed(training)
     source = DistributedFeatures(replace(local, group=group), group)
     assert torch.equal(source.plain(), local.plain())
     assert_equal(source.batches(steps), local.batches(steps))
     source.close()
-    assert group.asked == [*asked, [STOP, 0]] and group.other == []
+    assert group.asked == [*requested, [STOP, 0]] and group.other == []
 
 
 def test_what_was_asked_for_and_not_used_is_taken_before_the_end(training):

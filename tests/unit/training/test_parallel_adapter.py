@@ -31,10 +31,10 @@ def learnt(model, call, features):
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("dropout", [0.0, 0.1, 0.5])
 @settings(deadline=None, max_examples=8)
-@given(photos=st.integers(1, 9), height=st.integers(1, 3), width=st.integers(2, 4))
-def test_it_is_the_adapter(threads, dropout, photos, height, width):
+@given(images=st.integers(1, 9), height=st.integers(1, 3), width=st.integers(2, 4))
+def test_it_is_the_adapter(threads, dropout, images, height, width):
     model = adapter(dropout)
-    features = torch.randn(photos, 12, height, width)
+    features = torch.randn(images, 12, height, width)
     statistics = model.norm.running_mean.clone()
     plain = learnt(model, model, features)
     after = model.norm.running_var.clone()
@@ -49,11 +49,11 @@ def test_it_is_the_adapter(threads, dropout, photos, height, width):
 
 def test_threads_change_no_bit():
     model, features = adapter(), torch.randn(7, 12, 3, 3)
-    found = []
+    result = []
     for threads in (1, 2, 3):
         with ThreadPoolExecutor(threads, initializer=use_one_thread) as pool:
-            found.append(learnt(model, SplitBatchAdapter(model, pool), features))
-    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+            result.append(learnt(model, SplitBatchAdapter(model, pool), features))
+    assert all(torch.equal(a, b) for other in result[1:] for a, b in zip(result[0], other, strict=True))
 
 
 def test_dropout_draws_differ_from_seed_to_seed():

@@ -18,11 +18,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from sewing_world import CLASSES, TRAIN, backbone, make_world, run_train, settings
 
-from cutsew.config.method import Sew
-from cutsew.config.networks import Adapter as AdapterSettings
-from cutsew.config.networks import Student
+from cutsew.config.method import SewConfig
+from cutsew.config.networks import AdapterConfig as AdapterSettings
+from cutsew.config.networks import StudentConfig
 from cutsew.data.images import read_image
-from cutsew.data.loader import Photos
+from cutsew.data.loader import Images
 from cutsew.errors import UserError
 from cutsew.method.correct import correct
 from cutsew.method.crops import Square
@@ -90,22 +90,24 @@ def test_it_does_what_algorithm_1_says(world, tmp_path):
     sizes, digests = images[["width", "height"]].to_numpy(np.int64), images["digest"].tolist()
     pool = np.array(sorted({images["row"].tolist().index(r) for r in patch_rows(world)}), np.int64)
     z = torch.nn.Parameter(torch.from_numpy(z_of(world, "fused.zarr")[images["row"]]))
-    tower, adapter = backbone(Student()), start_adapter().train()
+    tower, adapter = backbone(StudentConfig()), start_adapter().train()
     decoder = list(adapter.decoder.parameters())
     rest = [w for name, w in adapter.named_parameters() if not name.startswith("decoder.")]
     groups = [{"params": rest}, {"params": decoder}, {"params": [z]}]
     optimizer = torch.optim.AdamW(groups, lr=1.0, weight_decay=0.1)
     factors = rate_factors(6, "cosine", 0.2)
     for number in range(6):
-        photos, used = [], []
+        image_rows, used = [], []
         for _, i in next(EpochSampler(TRAIN, 4, 2, 9).batches([number])):
             drawn = plan(i, digests[i], pool, sizes, seed=9, epoch=number // 3, **SEWING)
             overlays = [read_image(Path(images["path"][j])) for j in drawn.overlays]
             sewn = compose(read_image(Path(images["path"][i])), overlays, drawn.boxes)
-            photos.append(torch.from_numpy(np.array(sewn.resize((16, 16), Image.Resampling.BICUBIC))).permute(2, 0, 1))
+            image_rows.append(
+                torch.from_numpy(np.array(sewn.resize((16, 16), Image.Resampling.BICUBIC))).permute(2, 0, 1)
+            )
             used.append([i, *drawn.overlays.tolist()])
         torch.manual_seed(torch_seed(9, "step", number))
-        p = adapter(tower(torch.stack(photos)))
+        p = adapter(tower(torch.stack(image_rows)))
         label = torch.stack([z[rows].max(dim=0).values for rows in used])
         bce = torch.nn.functional.binary_cross_entropy
         m = bce(torch.sigmoid(p), torch.sigmoid(label).detach())
@@ -115,10 +117,10 @@ def test_it_does_what_algorithm_1_says(world, tmp_path):
         optimizer.zero_grad()
         (m + 0.5 * e).backward()
         optimizer.step()
-    found = start_adapter().eval()
-    found.load_state_dict(load_file(out / "adapter.safetensors"))
-    features = tower(torch.stack(photos))
-    assert torch.allclose(found(features), adapter.eval()(features), atol=1e-3)
+    result = start_adapter().eval()
+    result.load_state_dict(load_file(out / "adapter.safetensors"))
+    features = tower(torch.stack(image_rows))
+    assert torch.allclose(result(features), adapter.eval()(features), atol=1e-3)
     assert np.allclose(z_of(out), z.detach().numpy(), atol=1e-4)
 
 
@@ -136,7 +138,7 @@ def start_adapter():
 # What is written
 
 
-def test_artefacts_fit_together(world, trained):
+def test_artifacts_fit_together(world, trained):
     images = read_manifest(world / "images.parquet", split="train")
     group = open_group(trained / "refined.zarr")
     assert labels_of(group, "image") == images["id"].tolist()
@@ -146,9 +148,9 @@ def test_artefacts_fit_together(world, trained):
     assert 0 < np.abs(after - before).max() < 0.1  # six steps of at most about 0.01
     record = json.loads((trained / "adapter.json").read_text())
     assert set(record["outputs"]) == {"adapter.safetensors", "model.yaml", "history.csv"}
-    beside = json.loads((trained / "refined.json").read_text())
-    assert beside["outputs"] == {"refined.zarr": group.attrs["digest"]}
-    assert record["facts"]["photos"] == TRAIN
+    sibling = json.loads((trained / "refined.json").read_text())
+    assert sibling["outputs"] == {"refined.zarr": group.attrs["digest"]}
+    assert record["facts"]["images"] == TRAIN
     assert not (trained / NAME).exists()
 
 
@@ -162,7 +164,7 @@ def test_zero_shot_labels_are_taken_where_there_is_no_z(world, tmp_path):
 
 
 def test_correct_after_lifts_the_refined_labels_once_more(world, trained, tmp_path):
-    out = run_train(world, tmp_path, settings(train__correct_after=True)).parent
+    out = run_train(world, tmp_path, settings(train__correct_refined=True)).parent
     lifted, _ = correct(z_of(trained), "sqrt", 1)
     assert np.array_equal(z_of(out), lifted)
 
@@ -174,9 +176,9 @@ def test_em_weight_zero_keeps_the_labels(world, tmp_path):
     assert pd.read_csv(out / "history.csv")["lr_estimator"].tolist() == [0] * 6
 
 
-def test_the_held_out_photos_are_never_opened(world, tmp_path, monkeypatch):
+def test_the_held_out_images_are_never_opened(world, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(Photos, "read", lambda self, path, old=Photos.read: seen.append(path) or old(self, path))
+    monkeypatch.setattr(Images, "read", lambda self, path, old=Images.read: seen.append(path) or old(self, path))
     run_train(world, tmp_path, settings())
     test = read_manifest(world / "images.parquet", split="test")["path"]
     assert seen
@@ -210,7 +212,7 @@ def test_the_result_does_not_depend_on_workers(world, tmp_path, workers):
 
 
 def test_the_result_does_not_depend_on_threads(world, tmp_path, trained):
-    batching.threads.cache_clear()
+    batching.worker_pool.cache_clear()
     torch.set_num_threads(2)
     out = run_train(world, tmp_path, settings()).parent
     assert torch.get_num_threads() == 1  # the others are steadily's own
@@ -233,7 +235,7 @@ def test_training_leaves_torchs_generator_alone(world, tmp_path):
         ({"sew__at_least_one": True}, False),
     ],
 )
-def test_features_of_plain_photos_are_computed_once(world, tmp_path, monkeypatch, changes, kept):
+def test_features_of_plain_images_are_computed_once(world, tmp_path, monkeypatch, changes, kept):
     """CachePolicy features changes how often the backbone runs and nothing else."""
     from cutsew.models.backbones import Backbone
 
@@ -254,13 +256,13 @@ def test_features_of_plain_photos_are_computed_once(world, tmp_path, monkeypatch
 
 
 def test_when_features_are_kept():
-    sew = Sew()  # p = 0.6: two photos of five stay plain
+    sew = SewConfig()  # p = 0.6: two images of five stay plain
     assert not should_cache_plain_features(10, 100, 2, sew)
     assert should_cache_plain_features(10, 100, 3, sew)
     assert not should_cache_plain_features(10**9, 100, 3, sew)
-    assert not should_cache_plain_features(10, 100, 1, Sew(enabled=False))
-    assert should_cache_plain_features(10, 100, 2, Sew(enabled=False))
-    assert not should_cache_plain_features(10, 100, 50, Sew(at_least_one=True))
+    assert not should_cache_plain_features(10, 100, 1, SewConfig(enabled=False))
+    assert should_cache_plain_features(10, 100, 2, SewConfig(enabled=False))
+    assert not should_cache_plain_features(10, 100, 50, SewConfig(at_least_one=True))
 
 
 # Resuming
@@ -357,20 +359,20 @@ def test_a_foreign_or_damaged_checkpoint_is_ignored(world, trained, tmp_path, mo
 
 
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 3))
-def test_an_epoch_holds_every_photo_once_and_no_lone_one(photos, batch_size, epoch):
-    per_epoch = steps_per_epoch(photos, batch_size)
-    sampler = EpochSampler(photos, batch_size, epoch + 1, 9)
-    found = list(sampler.batches(range(epoch * per_epoch, len(sampler))))
-    assert sorted(key for keys in found for key in keys) == [(epoch, index) for index in range(photos)]
-    assert len(found) == per_epoch == sampler.steps_per_epoch
-    assert max(map(len, found)) <= batch_size + 1
-    if batch_size > 1 and photos > 1:
-        assert min(map(len, found)) > 1
+def test_an_epoch_holds_every_image_once_and_no_lone_one(images, batch_size, epoch):
+    per_epoch = steps_per_epoch(images, batch_size)
+    sampler = EpochSampler(images, batch_size, epoch + 1, 9)
+    result = list(sampler.batches(range(epoch * per_epoch, len(sampler))))
+    assert sorted(key for keys in result for key in keys) == [(epoch, index) for index in range(images)]
+    assert len(result) == per_epoch == sampler.steps_per_epoch
+    assert max(map(len, result)) <= batch_size + 1
+    if batch_size > 1 and images > 1:
+        assert min(map(len, result)) > 1
 
 
 @given(st.integers(1, 20), st.integers(1, 5), st.integers(1, 3), st.data())
-def test_any_steps_have_the_keys_that_all_steps_have(photos, batch_size, epochs, data):
-    sampler = EpochSampler(photos, batch_size, epochs, 9)
+def test_any_steps_have_the_keys_that_all_steps_have(images, batch_size, epochs, data):
+    sampler = EpochSampler(images, batch_size, epochs, 9)
     every = list(sampler.batches(range(len(sampler))))
     steps = sorted(data.draw(st.sets(st.integers(0, len(every) - 1))))
     assert list(sampler.batches(steps)) == [every[step] for step in steps]
@@ -384,7 +386,7 @@ def test_sources_are_background_overlays_and_background_as_padding(world):
     sizes = images[["width", "height"]].to_numpy(dtype=np.int64)
     pool = np.array([0, 3, 7, 8], np.int64)
     training = TrainingImages(images["path"].tolist(), images["digest"].tolist(), sizes, pool)
-    dataset = SewnDataset(training, Sew(), Square(16, "bicubic"), 9, strong=False, skip_plain=True, workers=0)
+    dataset = SewnDataset(training, SewConfig(), Square(16, "bicubic"), 9, strong=False, skip_plain=True, workers=0)
     items = [dataset[0, place] for place in range(TRAIN)]
     counts = set()
     for place, item in enumerate(items):
@@ -397,9 +399,9 @@ def test_sources_are_background_overlays_and_background_as_padding(world):
     assert batch.weak.shape == (int(batch.has_weak.sum()), 3, 16, 16)
 
 
-def test_the_photo_cache_stays_within_its_budget(world):
+def test_the_image_cache_stays_within_its_budget(world):
     paths = read_manifest(world / "images.parquet")["path"].tolist()
-    cache = Photos(budget=5000)
+    cache = Images(budget=5000)
     for path in paths * 2:
         cache.read(path)
         held = sum(image.width * image.height * 3 for image in cache._kept.values())
@@ -412,18 +414,18 @@ def test_the_photo_cache_stays_within_its_budget(world):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_bad_photo_is_one_line_whatever_the_workers(tmp_path, workers):
+def test_a_bad_image_is_one_line_whatever_the_workers(tmp_path, workers):
     world = make_world(tmp_path / "world")
-    (tmp_path / "world" / "photo00.bmp").write_bytes(b"nothing")
-    with pytest.raises(UserError, match=r"photo00\.bmp: not an image") as caught:
+    (tmp_path / "world" / "image00.bmp").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"image00\.bmp: not an image") as caught:
         run_train(world, tmp_path / "out", settings(), workers)
     assert "\n" not in str(caught.value)
 
 
-def test_a_photo_that_changed_its_size_is_refused(tmp_path):
+def test_a_image_that_changed_its_size_is_refused(tmp_path):
     world = make_world(tmp_path / "world")
-    Image.new("RGB", (5, 5)).save(tmp_path / "world" / "photo00.bmp")
-    with pytest.raises(UserError, match=r"photo00\.bmp: its size is not the manifest's"):
+    Image.new("RGB", (5, 5)).save(tmp_path / "world" / "image00.bmp")
+    with pytest.raises(UserError, match=r"image00\.bmp: its size differs from the manifest's"):
         run_train(world, tmp_path / "out", settings(sew__at_least_one=True))
 
 
@@ -436,12 +438,12 @@ def test_wrong_inputs_are_refused(world, tmp_path):
         run_train(world, tmp_path, settings(student__kind="none"))
 
 
-def test_patches_of_held_out_photos_are_refused(tmp_path):
+def test_patches_of_held_out_images_are_refused(tmp_path):
     world = make_world(tmp_path / "world")
     table = pd.read_parquet(world / "patches.parquet")
     table["row"] = 1  # held out
     table.to_parquet(world / "patches.parquet", index=False)
-    with pytest.raises(UserError, match=r"patches\.parquet: names photos that are not in the training split"):
+    with pytest.raises(UserError, match=r"patches\.parquet: has images that are not in the training split"):
         run_train(world, tmp_path / "out", settings())
 
 
@@ -451,7 +453,7 @@ def test_a_loss_that_diverges_is_told(world, tmp_path):
 
 
 def test_the_test_backbone_is_frozen():
-    assert not any(weight.requires_grad for weight in backbone(Student()).parameters())
+    assert not any(weight.requires_grad for weight in backbone(StudentConfig()).parameters())
 
 
 def test_automatic_epochs_give_enough_steps():

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from cutsew.config.networks import Adapter as AdapterSettings
-from cutsew.config.networks import Train
+from cutsew.config.networks import AdapterConfig as AdapterSettings
+from cutsew.config.networks import TrainConfig
 from cutsew.training.features import FeatureBatch
 from cutsew.training.trainer import Checkpoint, Trainer, new_adapter
 
@@ -15,7 +15,7 @@ SIZES = AdapterSettings(reduction=4, width=8, layers=1, heads=2, feedforward=8, 
 
 
 def trainer(tmp_path, **changes) -> Trainer:
-    train = Train(**{"epochs": 1, "batch_size": 2, "weight_decay": 0.0, **changes})
+    train = TrainConfig(**{"epochs": 1, "batch_size": 2, "weight_decay": 0.0, **changes})
     return Trainer(new_adapter(12, 2, SIZES, (2, 2), 9), Z, train, 4, Checkpoint(tmp_path, "", math.inf))
 
 
@@ -44,9 +44,9 @@ def test_one_step_by_hand(tmp_path):
     expected[0, 0] -= 0.1 * gradient[0, 0].sign()  # won class 0 of the first image
     expected[1, 0] -= 0.1 * gradient[1, 0].sign()
     expected[1, 1] -= 0.1 * gradient[:, 1].sum().sign()  # won class 1 of both images
-    found = one.labels.materialize()
-    assert torch.allclose(found, expected, atol=1e-4)
-    assert torch.equal(found[2], Z[2]) and found[0, 1] == Z[0, 1]  # not shown; lost the blend
+    result = one.labels.materialize()
+    assert torch.allclose(result, expected, atol=1e-4)
+    assert torch.equal(result[2], Z[2]) and result[0, 1] == Z[0, 1]  # not shown; lost the blend
     moved = torch.cat([(new - old).abs().flatten() for new, old in zip(weights(one), start, strict=True)])
     assert moved.max() == pytest.approx(1e-3, rel=1e-2)
 

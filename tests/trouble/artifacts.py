@@ -1,4 +1,4 @@
-"""Artefacts between stages: Zarrs, tables, records; damaged, lost, foreign or of other photos."""
+"""Artifacts between stages: Zarrs, tables, records; damaged, lost, foreign or of other images."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ def case(stage: str, what: str, outcome: str, says: str, change: Change) -> Case
         world.STAGES[stage](run, out)
         return "written"
 
-    return Case("artefacts", f"{stage}: {what}", outcome, says, act)
+    return Case("artifacts", f"{stage}: {what}", outcome, says, act)
 
 
 def flip(path: Path, at: float) -> None:
@@ -55,10 +55,14 @@ def of_zarr(stage: str, group: str, array: str, chunk: str, coordinate: str) -> 
     def meta(path: str, **changes: object) -> Change:
         return lambda run: edit(run / path, lambda content: content.update(changes))
 
-    own, its = f"{group}.zarr/zarr.json", f"{group}.zarr/{array}/zarr.json"
+    local_values, its = f"{group}.zarr/zarr.json", f"{group}.zarr/{array}/zarr.json"
     yield case(stage, f"{group}.zarr is missing", REFUSED, name, lambda run: shutil.rmtree(run / f"{group}.zarr"))
     yield case(
-        stage, f"{group}.zarr is not sealed", REFUSED, f"{name}: not a finished", lambda run: (run / own).unlink()
+        stage,
+        f"{group}.zarr is not sealed",
+        REFUSED,
+        f"{name}: not a finished",
+        lambda run: (run / local_values).unlink(),
     )
     yield case(
         stage,
@@ -81,9 +85,9 @@ def of_zarr(stage: str, group: str, array: str, chunk: str, coordinate: str) -> 
     yield case(stage, f"a chunk of {group} cut short", REFUSED, damaged, cut)
     yield case(stage, f"a chunk of {group} is empty", REFUSED, damaged, to(file, b""))
     yield case(stage, f"a chunk of {group} is of rubbish", REFUSED, damaged, to(file, b"rubbish" * 50))
-    yield case(stage, f"zarr.json of {group} is of rubbish", REFUSED, name, to(own, b"\x00\xff{"))
-    yield case(stage, f"zarr.json of {group} is empty", REFUSED, name, to(own, b""))
-    yield case(stage, f"{group} is of Zarr version 9", REFUSED, name, meta(own, zarr_format=9))
+    yield case(stage, f"zarr.json of {group} is of rubbish", REFUSED, name, to(local_values, b"\x00\xff{"))
+    yield case(stage, f"zarr.json of {group} is empty", REFUSED, name, to(local_values, b""))
+    yield case(stage, f"{group} is of Zarr version 9", REFUSED, name, meta(local_values, zarr_format=9))
     yield case(stage, f"an array of {group} is of rubbish", REFUSED, name, to(its, b"{}"))
     yield case(
         stage, f"an array of {group} has an unknown codec", REFUSED, name, meta(its, codecs=[{"name": "no-such"}])
@@ -96,7 +100,7 @@ def of_zarr(stage: str, group: str, array: str, chunk: str, coordinate: str) -> 
 
     yield case(
         stage,
-        f"{group} has fewer rows than photos",
+        f"{group} has fewer rows than images",
         REFUSED,
         rf"{name}/{array}: has 1 x image",
         lambda run: edit(run / its, shrink),
@@ -108,12 +112,12 @@ def of_zarr(stage: str, group: str, array: str, chunk: str, coordinate: str) -> 
         rf"{name}: has no array {array}",
         lambda run: shutil.rmtree(run / f"{group}.zarr/{array}"),
     )
-    lost = rf"{name}: has no array {coordinate}"
+    missing = rf"{name}: has no array {coordinate}"
     yield case(
         stage,
         f"{group} lacks its coordinate",
         REFUSED,
-        lost,
+        missing,
         lambda run: shutil.rmtree(run / f"{group}.zarr/{coordinate}"),
     )
     yield case(
@@ -207,7 +211,7 @@ def of_table(stage: str, name: str, column: str) -> Iterator[Case]:
 
 
 def not_fitting() -> Iterator[Case]:
-    def other_photos(run: Path) -> None:
+    def other_images(run: Path) -> None:
         world.write_images(run / "images.parquet", [f"train{i}" for i in range(9)])
 
     def other_classes(run: Path) -> None:
@@ -228,7 +232,7 @@ def not_fitting() -> Iterator[Case]:
         r"text\.zarr: has no attribute weights",
         lambda run: edit(run / "text.zarr/zarr.json", lambda c: c["attributes"].pop("weights")),
     )
-    yield case("evaluate", "other photos than the labels'", REFUSED, r"logits\.zarr: lacks 5 of 9 photos", other_photos)
+    yield case("evaluate", "other images than the labels'", REFUSED, r"logits\.zarr: lacks 5 of 9 images", other_images)
     yield case(
         "evaluate",
         "stages of other classes",
@@ -238,7 +242,7 @@ def not_fitting() -> Iterator[Case]:
     )
     yield case(
         "select",
-        "fewer photos than are asked for",
+        "fewer images than are asked for",
         REFUSED,
         r"select\.top_k: 2 is more than the 1",
         lambda run: world.write_images(run / "images.parquet", ["train0", "test0"]),

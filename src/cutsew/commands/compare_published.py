@@ -7,15 +7,15 @@ import pandas as pd
 import typer
 
 from cutsew.errors import UserError
-from cutsew.reporting.literature import compare as beside
+from cutsew.reporting.literature import join_published as beside
 from cutsew.reporting.literature import protocol_of, published
 
 
-def compare(run: Annotated[Path, typer.Argument(help="A run's folder, results/<dataset>/<run>.")]) -> None:
+def compare_published(run: Annotated[Path, typer.Argument(help="A run's folder, results/<dataset>/<run>.")]) -> None:
     """Compare a run's mAP with published numbers of the same benchmark and protocol.
 
     Published numbers of other protocols, or whose source does not state it, are listed separately and not compared.
-    A run that is not the benchmark as published (a reduced copy, other rules for difficult objects or for photos
+    A run that is not the benchmark as published (a reduced copy, other rules for difficult objects or for images
     without labels) is refused.
     """
     measured = protocol_of(run)

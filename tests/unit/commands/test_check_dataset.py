@@ -1,10 +1,10 @@
-"""cutsew check: a copy is told to be whole, or what it lacks."""
+"""cutsew check_dataset: a copy is told to be whole, or what it lacks."""
 
 import pytest
 import yaml
 from benchmark_copies import NUS_CONCEPTS, VOC_CLASSES, make_coco, make_nus, make_voc
 
-from cutsew.commands.check import check
+from cutsew.commands.check_dataset import check_dataset as check
 from cutsew.errors import UserError
 
 
@@ -24,21 +24,21 @@ OFFICIAL = {"kind": "nus", "benchmark": "nuswide", "protocol": "common"}
 
 
 def test_a_reduced_copy_is_let_through_where_it_may_be(tmp_path, copy, capsys):
-    checked(tmp_path, NUS_CONCEPTS.split(), copy, **OFFICIAL, reduced=True)
-    said = capsys.readouterr().out
-    assert "train: 3 photos, 0 of them are not there" in said
-    assert "this copy of nuswide, protocol common, can be used as it is" in said
+    checked(tmp_path, NUS_CONCEPTS.split(), copy, **OFFICIAL, allow_incomplete=True)
+    stated = capsys.readouterr().out
+    assert "train: 3 images, 0 of them are not there" in stated
+    assert "this copy of nuswide, protocol common, can be used as it is" in stated
 
 
 def test_what_is_missing_is_told(tmp_path, copy, capsys):
-    lost = copy / "Flickr" / "actor" / "0050_2124494229.jpg"
-    lost.unlink()
-    with pytest.raises(UserError, match="lists 3 photos to label and 2 held-out ones"):
+    missing = copy / "Flickr" / "actor" / "0050_2124494229.jpg"
+    missing.unlink()
+    with pytest.raises(UserError, match="lists 3 images to label and 2 held-out ones"):
         checked(tmp_path, NUS_CONCEPTS.split(), copy, **OFFICIAL)
-    assert f"test: 2 photos, 1 of them are not there\n  {lost}\n" in capsys.readouterr().out
+    assert f"test: 2 images, 1 of them are not there\n  {missing}\n" in capsys.readouterr().out
     with pytest.raises(UserError, match="1 images are missing; add them, or set dataset.on_bad_image: skip"):
-        checked(tmp_path, NUS_CONCEPTS.split(), copy, **OFFICIAL, reduced=True)
-    checked(tmp_path, NUS_CONCEPTS.split(), copy, **OFFICIAL, reduced=True, on_bad_image="skip")
+        checked(tmp_path, NUS_CONCEPTS.split(), copy, **OFFICIAL, allow_incomplete=True)
+    checked(tmp_path, NUS_CONCEPTS.split(), copy, **OFFICIAL, allow_incomplete=True, on_bad_image="skip")
 
 
 def test_labels_and_classes_are_looked_at(tmp_path, copy, capsys):

@@ -1,4 +1,4 @@
-"""Photos for benchmarks: made of noise of all sizes and a few hard edges, as large and as heavy as VOC's."""
+"""Images for benchmarks: made of noise of all sizes and a few hard edges, as large and as heavy as VOC's."""
 
 from pathlib import Path
 
@@ -9,16 +9,16 @@ from PIL import Image, ImageDraw
 WIDTH, HEIGHT, QUALITY = 500, 375, 92
 
 
-def write_photos(folder: Path, count: int) -> list[Path]:
+def write_images(folder: Path, count: int) -> list[Path]:
     """Write JPEGs into a folder; return their paths."""
     paths = [folder / f"{index}.jpg" for index in range(count)]
     for index, path in enumerate(paths):
-        photo(index).save(path, quality=QUALITY)
+        image(index).save(path, quality=QUALITY)
     return paths
 
 
-def photo(seed: int, width: int = WIDTH, height: int = HEIGHT) -> Image.Image:
-    """Draw one photo: an octave of noise for each doubling of detail, half as strong, and ellipses in front."""
+def image(seed: int, width: int = WIDTH, height: int = HEIGHT) -> Image.Image:
+    """Draw one image: an octave of noise for each doubling of detail, half as strong, and ellipses in front."""
     rng = np.random.default_rng(seed)
     values, side = np.zeros((height, width, 3)), 4
     while side < width:

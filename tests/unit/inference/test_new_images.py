@@ -1,4 +1,4 @@
-"""`cutsew predict` on photos that no manifest lists: what is found, skipped, written and refused."""
+"""`cutsew predict` on images that no manifest lists: what is found, skipped, written and refused."""
 
 import csv
 import json
@@ -14,7 +14,14 @@ from test_export import NAMES, make_student
 
 from cutsew.errors import UserError
 from cutsew.inference.classifier import Classifier
-from cutsew.inference.new_images import How, find, format_of, predict, readable, writing
+from cutsew.inference.new_images import (
+    PredictOptions,
+    find_images,
+    format_of,
+    load_batches,
+    open_prediction_writer,
+    predict,
+)
 from cutsew.method.crops import Square
 from cutsew.method.score import sigmoid
 from cutsew.storage.result_tables import Thresholds
@@ -23,7 +30,7 @@ SIZE = 8
 
 
 def brightness(images):
-    """Logits that tell a photo's brightness: -2 for black, 2 for white, and the other way round."""
+    """Logits that tell an image's brightness: -2 for black, 2 for white, and the other way round."""
     level = images.float().mean(dim=(1, 2, 3)) / 255 * 4 - 2
     return torch.stack([level, -level], dim=1)
 
@@ -34,15 +41,15 @@ LEVELS = {"b.png": 255, "sub/a.png": 128, "sub/deeper/C.PNG": 0}
 
 
 @pytest.fixture
-def photos(tmp_path):
-    """Write three photos, a damaged one, one that is another kind of file, and hidden ones."""
-    root = tmp_path / "photos"
+def images(tmp_path):
+    """Write three images, a damaged one, one that is another kind of file, and hidden ones."""
+    root = tmp_path / "images"
     for name, level in LEVELS.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (20, 10), (level,) * 3).save(root / name)
     (root / "sub" / "bad.jpg").write_bytes(b"\xff\xd8\xff nothing more")
     (root / "empty.jpg").touch()
-    (root / "notes.txt").write_text("no photo")
+    (root / "notes.txt").write_text("no image")
     (root / ".hidden.png").write_bytes((root / "b.png").read_bytes())
     (root / ".thumbs").mkdir()
     (root / ".thumbs" / "a.png").write_bytes((root / "b.png").read_bytes())
@@ -54,16 +61,16 @@ def rows_of(path):
         return list(csv.DictReader(stream))
 
 
-def test_a_folder_is_walked_and_what_is_no_photo_is_told_of(photos, tmp_path, caplog):
+def test_a_folder_is_walked_and_what_is_no_image_is_told_of(images, tmp_path, caplog):
     caplog.set_level("INFO")
-    assert predict(photos, STUDENT, tmp_path / "out.csv", How()) == 3
+    assert predict(images, STUDENT, tmp_path / "out.csv", PredictOptions()) == 3
     rows = rows_of(tmp_path / "out.csv")
     assert [row["image"] for row in rows] == sorted(LEVELS)
     for row in rows:
         expected = sigmoid(np.array(LEVELS[row["image"]] / 255 * 4 - 2))
         assert float(row["light"]) == pytest.approx(expected, abs=1e-5)
         assert float(row["dark"]) == pytest.approx(1 - expected, abs=1e-5)
-    # sigmoid(2) = 0.88 is above 0.8 and 0.12 below 0.2; a grey photo, 0.5, is dark by the student's own thresholds.
+    # sigmoid(2) = 0.88 is above 0.8 and 0.12 below 0.2; a grey image, 0.5, is dark by the student's own thresholds.
     assert [row["labels"] for row in rows] == ["light", "dark", "dark"]
     assert caplog.messages[:2] == ["skipped empty.jpg: empty file", "skipped sub/bad.jpg: truncated or damaged"]
     assert caplog.messages[2] == (
@@ -75,71 +82,71 @@ def test_a_folder_is_walked_and_what_is_no_photo_is_told_of(photos, tmp_path, ca
 @pytest.mark.parametrize(
     ("how", "labels"),
     [
-        (How(rule="fixed"), ["light", "light;dark", "dark"]),
-        (How(threshold=0.6), ["light", "", "dark"]),
-        (How(threshold=0), ["light;dark"] * 3),
-        (How(threshold=1), [""] * 3),
+        (PredictOptions(rule="fixed"), ["light", "light;dark", "dark"]),
+        (PredictOptions(threshold=0.6), ["light", "", "dark"]),
+        (PredictOptions(threshold=0), ["light;dark"] * 3),
+        (PredictOptions(threshold=1), [""] * 3),
     ],
 )
-def test_thresholds_can_be_chosen(photos, tmp_path, how, labels):
-    Image.new("RGB", (8, 8), (127, 128, 127)).save(photos / "sub" / "a.png")  # mean 127.33, so 0.4993 and 0.5007
+def test_thresholds_can_be_chosen(images, tmp_path, how, labels):
+    Image.new("RGB", (8, 8), (127, 128, 127)).save(images / "sub" / "a.png")  # mean 127.33, so 0.4993 and 0.5007
     if how.rule:
         labels = ["light", "dark", "dark"]
-    predict(photos, STUDENT, tmp_path / "out.csv", how)
+    predict(images, STUDENT, tmp_path / "out.csv", how)
     assert [row["labels"] for row in rows_of(tmp_path / "out.csv")] == labels
 
 
 @pytest.mark.parametrize(("batch_size", "workers"), [(1, 0), (2, 2), (64, 1)])
-def test_batches_and_workers_change_nothing(photos, tmp_path, batch_size, workers):
-    for name, how in (("a", How()), ("b", How(batch_size=batch_size, workers=workers))):
-        predict(photos, STUDENT, tmp_path / f"{name}.csv", how)
+def test_batches_and_workers_change_nothing(images, tmp_path, batch_size, workers):
+    for name, how in (("a", PredictOptions()), ("b", PredictOptions(batch_size=batch_size, workers=workers))):
+        predict(images, STUDENT, tmp_path / f"{name}.csv", how)
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
 
 
-def test_formats_say_the_same(photos, tmp_path, capsys):
+def test_formats_say_the_same(images, tmp_path, capsys):
     for name in ("a.csv", "a.json", "a.jsonl"):
-        predict(photos, STUDENT, tmp_path / name, How())
+        predict(images, STUDENT, tmp_path / name, PredictOptions())
     wide = rows_of(tmp_path / "a.csv")
     array = json.loads((tmp_path / "a.json").read_text())
     assert [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()] == array
     for row, item in zip(wide, array, strict=True):
         assert row["image"] == item["image"] and row["labels"] == ";".join(item["labels"])
         assert {name: float(row[name]) for name in STUDENT.classes} == item["probabilities"]
-    predict(photos, STUDENT, tmp_path / "long.csv", How(long=True))
+    predict(images, STUDENT, tmp_path / "long.csv", PredictOptions(long=True))
     long = rows_of(tmp_path / "long.csv")
     assert [(r["image"], r["class"], float(r["probability"])) for r in long] == [
         (item["image"], name, item["probabilities"][name]) for item in array for name in STUDENT.classes
     ]
     assert [r["class"] for r in long if r["named"] == "1"] == [name for item in array for name in item["labels"]]
-    predict(photos, STUDENT, "-", How())
+    predict(images, STUDENT, "-", PredictOptions())
     assert capsys.readouterr().out == (tmp_path / "a.csv").read_text()
 
 
-def test_one_photo(photos, tmp_path):
-    predict(photos / "b.png", STUDENT, tmp_path / "one.jsonl", How())
+def test_one_image(images, tmp_path):
+    predict(images / "b.png", STUDENT, tmp_path / "one.jsonl", PredictOptions())
     (line,) = (tmp_path / "one.jsonl").read_text().splitlines()
-    assert json.loads(line)["image"] == str(photos / "b.png")
+    assert json.loads(line)["image"] == str(images / "b.png")
 
 
-def test_bad_input_is_one_line_and_writes_nothing(photos, tmp_path):
+def test_bad_input_is_one_line_and_writes_nothing(images, tmp_path):
     out = tmp_path / "out.csv"
     (tmp_path / "none").mkdir()
     for where, message in (
         (tmp_path / "missing", "missing: no such file or folder"),
         (tmp_path / "none", r"none: has no images \(\.jfif"),
-        (photos / "empty.jpg", r"empty\.jpg: of 1 images none can be read"),
+        (images / "empty.jpg", r"empty\.jpg: of 1 images none can be read"),
     ):
         with pytest.raises(UserError, match=message):
-            predict(where, STUDENT, out, How())
+            predict(where, STUDENT, out, PredictOptions())
     for name, how, message in (
-        ("out.txt", How(), r"out\.txt: not a \.csv, \.json or \.jsonl file"),
-        ("out.json", How(long=True), "--long: is a form of CSV, not of json"),
-        ("out.csv", How(threshold=0.5, rule="fixed"), "--threshold: takes the place of --rule"),
-        ("out.csv", How(rule="labels"), "--rule: this model has no thresholds labels; it has fixed, count"),
+        ("out.txt", PredictOptions(), r"out\.txt: not a \.csv, \.json or \.jsonl file"),
+        ("out.json", PredictOptions(long=True), "--long: is a form of CSV, not of json"),
+        ("out.csv", PredictOptions(threshold=0.5, rule="fixed"), "--threshold: takes the place of --rule"),
+        ("out.csv", PredictOptions(rule="labels"), "--rule: this model has no thresholds labels; it has fixed, count"),
     ):
         with pytest.raises(UserError, match=message):
-            predict(photos, STUDENT, tmp_path / name, how)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["none", "photos"]
+            predict(images, STUDENT, tmp_path / name, how)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "none"]
 
 
 @pytest.mark.parametrize("name", ["labels", "image", "a;b"])
@@ -153,7 +160,7 @@ def test_class_names_that_a_wide_table_cannot_hold(tmp_path, name):
 def test_rows_are_written_as_they_come_and_moved_at_the_end(tmp_path):
     out = tmp_path / "out.csv"
     out.write_text("before")
-    with pytest.raises(KeyboardInterrupt), writing(out, "csv", ["a"], long=False) as write:
+    with pytest.raises(KeyboardInterrupt), open_prediction_writer(out, "csv", ["a"], long=False) as write:
         for i in range(10_000):
             write(f"{i}.jpg", np.array([0.5]), np.array([True]))
         (draft,) = tmp_path.glob(".out.csv.*")
@@ -163,11 +170,11 @@ def test_rows_are_written_as_they_come_and_moved_at_the_end(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out.csv"] and out.read_text() == "before"
 
 
-def test_photos_are_read_only_when_they_are_needed(photos):
-    """A thousand photos of which two batches are looked at: the rest is not opened."""
-    found = find(photos)
-    many = found.paths[:1] * 4 + ["/no/such/photo.jpg"] * 1000
-    batches = readable(many, Square(SIZE, "bicubic"), 2, 0)
+def test_images_are_read_only_when_they_are_needed(images):
+    """A thousand images of which two batches are looked at: the rest is not opened."""
+    result = find_images(images)
+    many = result.paths[:1] * 4 + ["/no/such/image.jpg"] * 1000
+    batches = load_batches(many, Square(SIZE, "bicubic"), 2, 0)
     assert [item.shape for _ in range(2) for item in next(batches)] == [(3, SIZE, SIZE)] * 4
     assert next(batches) == ["no such file"] * 2
 
@@ -181,27 +188,27 @@ def call(*words, cwd):
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, env=environment)
 
 
-def test_export_and_predict_where_snakemake_cannot_be_imported(photos, tmp_path):
+def test_export_and_predict_where_snakemake_cannot_be_imported(images, tmp_path):
     pytest.importorskip("onnxscript")
     make_student(tmp_path, "open_clip", "cutsew-tiny", "demo", 96)
     done = call("export", ".", "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     tables = {}
     for model in (".", "out/model.onnx"):
-        done = call("predict", "photos", model, "found.csv", cwd=tmp_path)
+        done = call("predict", "images", model, "found.csv", cwd=tmp_path)
         assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
         assert "3 images classified; skipped: 2 that cannot be read" in done.stderr
         tables[model] = rows_of(tmp_path / "found.csv")
         assert [row["image"] for row in tables[model]] == sorted(LEVELS)
     for row, other in zip(*tables.values(), strict=True):
         assert [float(row[c]) for c in NAMES] == pytest.approx([float(other[c]) for c in NAMES], abs=1e-4)
-    done = call("predict", "photos", "nowhere", "a.csv", cwd=tmp_path)
+    done = call("predict", "images", "nowhere", "a.csv", cwd=tmp_path)
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "nowhere: no such model" in done.stderr
     assert not (tmp_path / "a.csv").exists()
 
 
-def test_a_reader_that_stops_early_ends_it_quietly(photos, tmp_path):
+def test_a_reader_that_stops_early_ends_it_quietly(images, tmp_path):
     make_student(tmp_path, "open_clip", "cutsew-tiny", "demo", 96)
-    command = f"{sys.executable} -m cutsew predict photos . - --batch-size 1 2> errors.txt | true"
+    command = f"{sys.executable} -m cutsew predict images . - --batch-size 1 2> errors.txt | true"
     subprocess.run(command, shell=True, cwd=tmp_path, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert "Traceback" not in (tmp_path / "errors.txt").read_text()

@@ -8,7 +8,7 @@ import typer
 from tqdm import tqdm
 
 from cutsew.config import Config, load, override
-from cutsew.config.dataset import Dataset
+from cutsew.config.dataset import DatasetConfig
 from cutsew.config.yaml_file import read_config
 from cutsew.data import coco, layouts, nus
 from cutsew.data.truth import absent_classes
@@ -16,19 +16,19 @@ from cutsew.errors import UserError, some
 
 LAYOUT = {
     "voc": "JPEGImages/<id>.jpg, Annotations/<id>.xml, ImageSets/Main/<list>.txt",
-    "coco": "annotations/instances_<list>.json, <list>/, images/<list>/ or images/ with the photos",
+    "coco": "annotations/instances_<list>.json, <list>/, images/<list>/ or images/ with the images",
     "nus": "ImageList/<list>.txt, ConceptsList/Concepts81.txt, Groundtruth/AllLabels/ or Groundtruth/TrainTestLabels/ "
     "with Labels_<concept>*.txt, Flickr/<tag>/<file>.jpg",
 }
 SHOWN = 5
-"""Lost photos that are named."""
+"""Lost images that are named."""
 
 
-def check(
+def check_dataset(
     configfile: Annotated[Path, typer.Argument(help="A config file of kind voc, coco or nus.")],
     root: Annotated[Path | None, typer.Option(help="Folder of the copy, instead of dataset.root.")] = None,
 ) -> None:
-    """Check that a benchmark copy is complete: lists, counts, classes, labels and photos.
+    """Check that a benchmark copy is complete: lists, counts, classes, labels and images.
 
     Nothing is written. Ends with status 1 where anything is missing.
     """
@@ -39,18 +39,18 @@ def check(
             f"{configfile}: dataset.kind is {dataset.kind}; only copies of kind voc, coco and nus are checked"
         )
     typer.echo(f"{dataset.root} should hold {LAYOUT[dataset.kind]}")
-    lost = 0
+    missing_items = 0
     for split, listing in layouts.read_lists(_let_through(dataset), dataset.root).items():
-        missing = [path for path in tqdm(listing.paths, desc=split, unit="photo") if not os.path.exists(path)]  # noqa: PTH110
+        missing = [path for path in tqdm(listing.paths, desc=split, unit="image") if not os.path.exists(path)]  # noqa: PTH110
         dropped = f", {listing.dropped} without any label left out" if listing.dropped else ""
-        typer.echo(f"{split}: {len(listing.names)} photos{dropped}, {len(missing)} of them are not there")
+        typer.echo(f"{split}: {len(listing.names)} images{dropped}, {len(missing)} of them are not there")
         for path in missing[:SHOWN]:
             typer.echo(f"  {path}")
-        lost += len(missing)
+        missing_items += len(missing)
     _check_classes(config, dataset.root)
     layouts.read_lists(dataset, dataset.root)
-    if lost and dataset.on_bad_image == "stop":
-        raise UserError(f"{lost} images are missing; add them, or set dataset.on_bad_image: skip")
+    if missing_items and dataset.on_bad_image == "stop":
+        raise UserError(f"{missing_items} images are missing; add them, or set dataset.on_bad_image: skip")
     what = "copy" if dataset.benchmark is None else f"copy of {dataset.benchmark}, protocol {dataset.protocol},"
     typer.echo(f"this {what} can be used as it is")
 
@@ -65,15 +65,15 @@ def _check_classes(config: Config, root: Path) -> None:
         known = coco.read_instances(root, config.dataset.coco.train, "dataset.coco.train")[1]
     else:
         return
-    whole = config.dataset.benchmark is not None and not config.dataset.reduced
+    whole = config.dataset.benchmark is not None and not config.dataset.allow_incomplete
     absent = absent_classes(config.classes, known, f"dataset.root: {root}", benchmark=whole)
     if absent:
         typer.echo(f"no truth for {len(absent)} of {len(config.classes)} classes: {some(absent)}")
 
 
-def _let_through(dataset: Dataset) -> Dataset:
+def _let_through(dataset: DatasetConfig) -> DatasetConfig:
     """Return the settings with which a copy that is not whole is counted too."""
-    return dataset.model_copy(update={"reduced": True})
+    return dataset.model_copy(update={"allow_incomplete": True})
 
 
 def _read(path: Path, root: Path | None) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Everything recorded about one image, from its views to the student.
 
-- Where a training photo was sewn. Plans are recomputed: they depend only on seed, epoch and content.
-- The whole story of one photo: views, fusion, correction, sewing, EM, student.
+- Where a training image was sewn. Plans are recomputed: they depend only on seed, epoch and content.
+- Everything recorded about one image: views, fusion, correction, sewing, EM, student.
 """
 
 from typing import Any
@@ -12,10 +12,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from cutsew.audit.run import PATCHES, Run
-from cutsew.audit.summary import BY_HAND, IN_WORDS, Content, answer
+from cutsew.audit.summary import BY_HAND, TRUTH_TEXT, JsonDict, format_score
 from cutsew.audit.views import Cutting, cutting
-from cutsew.config.method import Correct, Sew
-from cutsew.config.networks import Train
+from cutsew.config.method import CorrectConfig, SewConfig
+from cutsew.config.networks import TrainConfig
 from cutsew.errors import UserError
 from cutsew.method.correct import LEFT
 from cutsew.method.score import sigmoid
@@ -29,8 +29,8 @@ BAR_FROM = 20_000
 """Plans from which drawing them shows a progress bar: some seconds."""
 
 
-def patches_of(run: Run, name: str) -> list[Content]:
-    """List the places of a photo in the patch set: class, rank from 0, salience, and k, the photos per class."""
+def patches_of(run: Run, name: str) -> list[JsonDict]:
+    """List the places of an image in the patch set: class, rank from 0, salience, and k, the images per class."""
     path = run.path(PATCHES)
     if path is None:
         return []
@@ -42,37 +42,40 @@ def patches_of(run: Run, name: str) -> list[Content]:
     ]
 
 
-def sewn(run: Run, name: str, epochs: int | None = None) -> Content | None:
-    """List what was pasted onto a training photo, and what it was pasted onto.
+def sewn(run: Run, name: str, epochs: int | None = None) -> JsonDict | None:
+    """List what was pasted onto a training image, and what it was pasted onto.
 
     Args:
         run: the run.
-        name: the photo's id.
+        name: the image's id.
         epochs: how many epochs to look through; None for all.
 
     Returns:
         `as_background`: epoch, overlays (image and box, bottom first; none in some epochs); `as_overlay`: epoch,
         background and box. Boxes are left, top, right, bottom in pixels of the background. None where no student was
-        trained, or the photo is not a training photo.
+        trained, or the image is not a training image.
 
     Raises:
         UserError: the patches are missing or not those that were pasted, so the plans cannot be recomputed.
 
     """
     trained = "refined.zarr"
-    made = run.record(trained)
-    photos = run.images[run.images["split"] == "train"].reset_index(drop=True)
-    if made is None or made.stage != "train" or not (photos["id"] == name).any():
+    result = run.record(trained)
+    image_rows = run.images[run.images["split"] == "train"].reset_index(drop=True)
+    if result is None or result.stage != "train" or not (image_rows["id"] == name).any():
         return None
-    sew, train = run.settings(trained, "sew", Sew.model_validate), run.settings(trained, "train", Train.model_validate)
-    sewn_epochs = int(made.content["facts"]["sewn_epochs"])
+    sew, train = (
+        run.settings(trained, "sew", SewConfig.model_validate),
+        run.settings(trained, "train", TrainConfig.model_validate),
+    )
+    sewn_epochs = int(result.content["facts"]["sewn_epochs"])
     looked = min(sewn_epochs, epochs or sewn_epochs)
-    pasted = [path for path in made.inputs if path.name == PATCHES]
+    pasted = [path for path in result.inputs if path.name == PATCHES]
     for path in pasted:
-        if path.is_file() and input_digest(path) != made.inputs[path]:
+        if path.is_file() and input_digest(path) != result.inputs[path]:
             raise UserError(f"{path}: not the one that training pasted from; run the workflow again")
-    training = read_training_images(photos, pasted[0] if sew.enabled and pasted else None)
-    place, ids = int((photos["id"] == name).to_numpy().argmax()), photos["id"].tolist()
+    training = read_training_images(image_rows, pasted[0] if sew.enabled and pasted else None)
+    place, ids = int((image_rows["id"] == name).to_numpy().argmax()), image_rows["id"].tolist()
     return {
         "enabled": sew.enabled,
         "seed": train.seed,
@@ -84,31 +87,31 @@ def sewn(run: Run, name: str, epochs: int | None = None) -> Content | None:
 
 
 def _as_background(
-    training: TrainingImages, sew: Sew, seed: int, epochs: int, place: int, ids: list[str]
-) -> list[Content]:
-    found: list[Content] = []
+    training: TrainingImages, sew: SewConfig, seed: int, epochs: int, place: int, ids: list[str]
+) -> list[JsonDict]:
+    rows: list[JsonDict] = []
     for epoch in range(epochs if sew.enabled else 0):
         drawn = sewing_plan(training, sew, seed, epoch, place)
         pairs = zip(drawn.overlays.tolist(), drawn.boxes.tolist(), strict=True)
-        found.append({"epoch": epoch, "overlays": [{"image": ids[other], "box": box} for other, box in pairs]})
-    return found
+        rows.append({"epoch": epoch, "overlays": [{"image": ids[other], "box": box} for other, box in pairs]})
+    return rows
 
 
 def _as_overlay(
-    training: TrainingImages, sew: Sew, seed: int, epochs: int, place: int, ids: list[str]
-) -> list[Content]:
-    """Look through the plans of all photos; none need be drawn for a photo that is not in the patch set."""
+    training: TrainingImages, sew: SewConfig, seed: int, epochs: int, place: int, ids: list[str]
+) -> list[JsonDict]:
+    """Look through the plans of all images; none need be drawn for an image that is not in the patch set."""
     if not sew.enabled or place not in training.paste_pool:
         return []
-    found: list[Content] = []
+    rows: list[JsonDict] = []
     plans = ((epoch, other) for epoch in range(epochs) for other in range(len(ids)))
     total = epochs * len(ids)
     for epoch, other in tqdm(plans, desc="sewing plans", total=total, unit="plan", disable=total < BAR_FROM):
         drawn = sewing_plan(training, sew, seed, epoch, other)
         for overlay, box in zip(drawn.overlays.tolist(), drawn.boxes.tolist(), strict=True):
             if overlay == place:
-                found.append({"epoch": epoch, "background": ids[other], "box": box})
-    return found
+                rows.append({"epoch": epoch, "background": ids[other], "box": box})
+    return rows
 
 
 Logits = npt.NDArray[np.float32]
@@ -118,21 +121,21 @@ MOVED = 0.05
 """Change of a probability by EM from which a class is of interest."""
 
 
-def photo_audit(run: Run, name: str, only: str | None = None, top: int = 3, epochs: int | None = None) -> Content:
-    """Return everything recorded about one photo.
+def image_audit(run: Run, name: str, only: str | None = None, top: int = 3, epochs: int | None = None) -> JsonDict:
+    """Return everything recorded about one image.
 
     Args:
         run: the run.
-        name: the photo's id.
+        name: the image's id.
         only: the one class of interest; None for those that a stage names, a crop was sure of, EM moved, or are true.
         top: classes listed for each view.
         epochs: how many epochs of sewing to look through; None for all.
 
     Raises:
-        UserError: no such photo or class.
+        UserError: no such image or class.
 
     """
-    row = run.photo(name)
+    row = run.image(name)
     chosen = None if only is None else run.class_number(only)
     cut, labels = cutting(run, name), _labels(run, row)
     known = run.truth([name])
@@ -147,28 +150,28 @@ def photo_audit(run: Run, name: str, only: str | None = None, top: int = 3, epoc
         "truth": _truth(run, truth),
         "views": cut.views(run.classes, top),
         "fusion": cut.fusion,
-        "correction": run.settings("pseudo.zarr", "correct", Correct.model_validate).model_dump(mode="json"),
+        "correction": run.settings("pseudo.zarr", "correct", CorrectConfig.model_validate).model_dump(mode="json"),
         "classes": [_class(run, c, cut, labels, marks, truth) for c in interest],
         "patches": patches_of(run, name),
         "sewn": sewn(run, name, epochs),
     }
 
 
-def _facts(row: pd.Series) -> Content:
+def _facts(row: pd.Series) -> JsonDict:
     """Return what the manifest says, as plain values."""
     plain = {str(name): value.item() if isinstance(value, np.generic) else value for name, value in row.items()}
     return {name: plain[name] for name in ("id", "path", "split", "width", "height", "shard", "row", "digest")}
 
 
 def _labels(run: Run, row: pd.Series) -> dict[str, Logits]:
-    """Read the (C,) logits of every stage that has the photo: the method's, reference students', then FINAL."""
+    """Read the (C,) logits of every stage that has the image: the method's, reference students', then FINAL."""
     held_out = row["split"] == "test"
     apart = ("overridden", "refined") if held_out else ("student", "tiles", "ensemble")
     stages = [stage for stage in run.outcomes if stage not in apart and (held_out or not stage.startswith(REFERENCE))]
-    found = {stage: run.outcomes[stage].read([str(row["id"])])[0] for stage in stages}
+    logits = {stage: run.outcomes[stage].read([str(row["id"])])[0] for stage in stages}
     if run.final is not None:
-        found[FINAL] = run.final.read([str(row["id"])])[0]
-    return {stage: z for stage, z in found.items() if np.isfinite(z).all()}
+        logits[FINAL] = run.final.read([str(row["id"])])[0]
+    return {stage: z for stage, z in logits.items() if np.isfinite(z).all()}
 
 
 def _named(run: Run, z: Logits) -> list[str]:
@@ -177,7 +180,7 @@ def _named(run: Run, z: Logits) -> list[str]:
     return [run.classes[c] for c in np.argsort(-p, kind="stable") if p[c] >= run.threshold]
 
 
-def _truth(run: Run, truth: npt.NDArray[np.int8] | None) -> Content | None:
+def _truth(run: Run, truth: npt.NDArray[np.int8] | None) -> JsonDict | None:
     if truth is None:
         return None
     present, unknown = ([run.classes[c] for c in np.flatnonzero(truth == value)] for value in (1, -1))
@@ -185,15 +188,15 @@ def _truth(run: Run, truth: npt.NDArray[np.int8] | None) -> Content | None:
 
 
 def _marks(run: Run, name: str) -> dict[str, npt.NDArray[np.int8]]:
-    """Read which classes of a photo the correction touched (`corrected`), and what a human said of them (`by_hand`)."""
-    found = {}
+    """Read which classes of an image were `corrected`, and which were set `by_hand`."""
+    marks = {}
     path = run.path("pseudo.zarr")
     if path is not None and "corrected" in (group := open_group(path)):
         row = labels_of(group, "image").index(name)
-        found["corrected"] = np.asarray(read(array_of(group, "corrected"), row), dtype=np.int8)
+        marks["corrected"] = np.asarray(read(array_of(group, "corrected"), row), dtype=np.int8)
     if run.corrections is not None:
-        found["by_hand"] = run.corrections.said([name])[0]
-    return found
+        marks["by_hand"] = run.corrections.said([name])[0]
+    return marks
 
 
 def _of_interest(
@@ -216,17 +219,17 @@ def _of_interest(
         chosen |= marks["by_hand"] != LEFT
     if truth is not None:
         chosen |= truth == 1
-    own = [z for stage, z in labels.items() if not stage.startswith(REFERENCE)]
-    order = np.argsort(-own[-1], kind="stable") if own else np.arange(len(run.classes))
+    local_values = [z for stage, z in labels.items() if not stage.startswith(REFERENCE)]
+    order = np.argsort(-local_values[-1], kind="stable") if local_values else np.arange(len(run.classes))
     return [int(c) for c in order if chosen[c]]
 
 
 def labels_before_em(run: Run) -> str:
     """Name the stage whose labels the training began with."""
-    made = run.record("refined.zarr")
-    names = {path.name for path in made.inputs} if made is not None else set[str]()
-    found = [stage for stage in ("overridden", "targets", "pseudo", "fused") if f"{stage}.zarr" in names]
-    return found[0] if found else ("zero_shot" if "logits.zarr" in names else "pseudo")
+    result = run.record("refined.zarr")
+    names = {path.name for path in result.inputs} if result is not None else set[str]()
+    stages = [stage for stage in ("overridden", "targets", "pseudo", "fused") if f"{stage}.zarr" in names]
+    return stages[0] if stages else ("zero_shot" if "logits.zarr" in names else "pseudo")
 
 
 def _class(
@@ -236,18 +239,18 @@ def _class(
     labels: dict[str, Logits],
     marks: dict[str, npt.NDArray[np.int8]],
     truth: npt.NDArray[np.int8] | None,
-) -> Content:
+) -> JsonDict:
     """Return one class's logits at every stage."""
-    content: Content = {"class": run.classes[c], **cut.of_class(c)}
+    content: JsonDict = {"class": run.classes[c], **cut.of_class(c)}
     if "corrected" in marks:
         content["corrected"] = bool(marks["corrected"][c])
     if "by_hand" in marks:
         content["by_hand"] = BY_HAND[int(marks["by_hand"][c])]
-    content |= {stage: answer(z[c]) for stage, z in labels.items() if stage not in ("zero_shot", "fused")}
+    content |= {stage: format_score(z[c]) for stage, z in labels.items() if stage not in ("zero_shot", "fused")}
     if "refined" in labels and (start := labels_before_em(run)) in labels:
         moved: Any = labels["refined"][c] - labels[start][c]
-        again = run.settings("refined.zarr", "train", Train.model_validate).correct_after
+        again = run.settings("refined.zarr", "train", TrainConfig.model_validate).correct_refined
         content["em"] = {"from": start, "moved_logit": float(moved), "corrected_again": again}
     if truth is not None:
-        content["truth"] = IN_WORDS[int(truth[c])]
+        content["truth"] = TRUTH_TEXT[int(truth[c])]
     return content
