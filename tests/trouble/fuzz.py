@@ -137,7 +137,7 @@ def sound(make: Callable[[Path], object], name: str) -> bytes:
 
 SOUND: dict[str, Callable[[], list[bytes]]] = {
     "image": lambda: (
-        [images.encoded(images.image(), name) for name in (*images.KINDS, *(["HEIF"] if images.HEIF else []))]
+        [images.encoded(images.draw_image(), name) for name in (*images.KINDS, *(["HEIF"] if images.HEIF else []))]
         + [
             images.sixteen_bits(),
             images.turned(6),

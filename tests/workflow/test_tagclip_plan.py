@@ -19,7 +19,7 @@ def test_both_in_one_run_share_all_but_the_scores(workflow, monkeypatch):
     images = workflow.results / "default" / "images.parquet"
     manifest(images, settings=Plan(workflow.settings).settings(DEFAULT, "manifest"))
     done = workflow.snakemake("--dry-run")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     jobs = Counter(JOB.findall(done.stdout))
     duplicates = ("fuse", "correct", "train", "predict", "thresholds", "labels_table", "evaluate", "report")
     assert {rule: jobs[rule] for rule in duplicates} == dict.fromkeys(duplicates, 2)

@@ -7,8 +7,8 @@ rule tagclip:
         text=artifact("text", "text.zarr"),
         weights=optional("tiny_clip", "cutsew-tiny.safetensors"),
     output:
-        local="results/{dataset}/{run}/tagclip.zarr/local/c/{shard}/0",
-        again="results/{dataset}/{run}/tagclip.zarr/again/c/{shard}/0",
+        local_score="results/{dataset}/{run}/tagclip.zarr/local_score/c/{shard}/0",
+        global_score="results/{dataset}/{run}/tagclip.zarr/global_score/c/{shard}/0",
         record="results/{dataset}/{run}/tagclip.records/{shard}.json",
     log:
         "results/{dataset}/{run}/logs/tagclip-{shard}.log",
@@ -23,7 +23,7 @@ rule tagclip:
         device=COMPUTE.device,
         batch_size=COMPUTE.batch_size,
     params:
-        group=subpath(output.local, ancestor=4),
+        group=subpath(output.local_score, ancestor=4),
         settings=settings("tagclip"),
         weights=of_job(rule_inputs.weights_digests, "tagclip"),
         digest=of_job(rule_inputs.shard_digest),
