@@ -80,7 +80,9 @@ def main(
 
         def encode(way: str) -> None:
             teacher = Encoder(encoders[way], size, width)
-            embed_views(views, teacher.embed_images, width, passes, batch_size=64, workers=0 if tiny else workers)
+            embed_views(
+                views, teacher.embed_images, "cpu", width, passes, batch_size=64, workers=0 if tiny else workers
+            )
 
         runs: dict[str, Callable[[], object]] = {
             BARE: lambda: _bare(tower, ready),

@@ -50,6 +50,16 @@ class Ratio:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """One figure that stands for itself: a rate, a share, an amount of memory, and its bar in words."""
+
+    name: str
+    value: float
+    unit: str
+    bar: str = ""
+
+
+@dataclass(frozen=True)
 class Report:
     """What a benchmark found.
 
@@ -99,6 +109,24 @@ def publish(report: Report, out: Path = RESULTS, tiny: bool = False) -> None:
     out.joinpath(f"{report.name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
+def publish_measured(
+    name: str,
+    title: str,
+    rows: Sequence[Measured],
+    conditions: Mapping[str, Any],
+    out: Path = RESULTS,
+    tiny: bool = False,
+) -> None:
+    """Print a table of single figures and write its JSON file, as `publish` does for runs."""
+    content = {"benchmark": name, "title": title, "measured": [asdict(row) for row in rows]}
+    content |= {"conditions": dict(conditions), "facts": {}} | _circumstances()
+    print(f"\n{title}\n{markdown(content)}\n{in_words(content['machine'])}")
+    if tiny and out == RESULTS:
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    out.joinpath(f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
 def as_json(report: Report) -> dict[str, Any]:
     """Lay out a report as plain values: every run, medians and spread, machine, versions."""
     return {
@@ -108,6 +136,12 @@ def as_json(report: Report) -> dict[str, Any]:
         "ratios": [asdict(ratio) | {"value": _spread(ratio.values)} for ratio in report.ratios],
         "conditions": dict(report.conditions),
         "facts": dict(report.facts),
+        **_circumstances(),
+    }
+
+
+def _circumstances() -> dict[str, Any]:
+    return {
         "machine": machine(),
         "packages": versions(PACKAGES),
         "python": platform.python_version(),
@@ -123,7 +157,10 @@ def _row_as_json(row: Row) -> dict[str, Any]:
 
 
 def markdown(content: Mapping[str, Any]) -> str:
-    """Set the table of a JSON file: medians, with the lowest and highest in brackets."""
+    """Set the table of a JSON file: medians, with the lowest and highest in brackets; or its single figures."""
+    if "measured" in content:
+        lines = [f"| {row['name']} | {row['value']:.4g} {row['unit']} | {row['bar']} |" for row in content["measured"]]
+        return "\n".join(["| | | bar |", "| --- | --- | --- |", *lines])
     rows, ratios = content["rows"], content["ratios"]
     per = any(row["units"] for row in rows)
     bars = any(row["bar"] for row in rows)
@@ -170,10 +207,14 @@ def fill_docs(page: Path = ROOT / "docs" / "benchmarks.md", results: Path = RESU
     text = page.read_text(encoding="utf-8")
     for path in sorted(results.glob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
-        table = f"{markdown(content)}\n\n{in_words(content['machine'])}; {len(content['rows'][0]['runs'])} runs.\n"
+        table = f"{markdown(content)}\n\n{in_words(content['machine'])}{_runs(content)}.\n"
         mark = re.compile(rf"(<!-- results: {re.escape(path.stem)} -->\n).*?(<!-- end -->)", re.DOTALL)
         text = mark.sub(lambda result, table=table: f"{result[1]}\n{table}\n{result[2]}", text)
     page.write_text(text, encoding="utf-8")
+
+
+def _runs(content: Mapping[str, Any]) -> str:
+    return f"; {len(content['rows'][0]['runs'])} runs" if "rows" in content else ""
 
 
 def _rounds(names: Sequence[str], rounds: Rounds) -> Iterator[tuple[Run, ...]]:

@@ -18,18 +18,21 @@ from fake_gpu import DeviceMismatchError, FakeGpu, fake_gpu
 from safetensors.torch import load_file
 from sewing_world import CLASSES, backbone, make_world, run_train, settings
 from tiny_models import checkpoint
+from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from cutsew.commands import export
+from cutsew.config.method import RandomCropsConfig
 from cutsew.config.networks import TeacherConfig
 from cutsew.errors import UserError
 from cutsew.inference.classifier import open_classifier
+from cutsew.method.crops import Square
 from cutsew.method.em import LabelTable
 from cutsew.models import student, teachers
 from cutsew.pipeline.plan import DEFAULT, Plan
 from cutsew.runtime import batching
 from cutsew.stages import predict
-from cutsew.stages.encode import encode
+from cutsew.stages.encode import Views, embed_views, encode
 from cutsew.stages.seal_tagclip import seal_tagclip
 from cutsew.stages.tagclip import tagclip
 from cutsew.stages.text import text
@@ -49,19 +52,26 @@ class Gpu:
     fake: FakeGpu | None
 
     @contextlib.contextmanager
-    def little_memory(self, rows: int) -> Iterator[None]:
-        """Leave memory for about so many rows of the tiny ResNet in one batch; none for 0."""
+    def little_memory(self, model: teachers.Teacher, images: Tensor, share: float) -> Iterator[None]:
+        """Leave this share of the memory that the model takes for a batch; none for 0."""
         if self.fake is not None:
-            self.fake.most_rows = rows
+            self.fake.most_rows = int(share * len(images))
             yield
             return
         torch.cuda.empty_cache()
+        before, reserved = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+        torch.cuda.reset_peak_memory_stats()
+        model.embed_images(images)
+        needed = torch.cuda.max_memory_allocated() - before
+        batching.halving.most = None
+        torch.cuda.empty_cache()
         total = torch.cuda.get_device_properties(0).total_memory
-        per_row = 2**20
-        torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + rows * per_row) / total)
+        torch.cuda.set_per_process_memory_fraction((reserved + share * needed) / total)
+        held = [] if share else list(all_free_memory())
         try:
             yield
         finally:
+            held.clear()
             torch.cuda.set_per_process_memory_fraction(1.0)
 
     @contextlib.contextmanager
@@ -69,9 +79,9 @@ class Gpu:
         """Count how often the host waits for the device inside the block: the list's one number, afterwards."""
         counted = [0]
         if self.fake is not None:
-            before = self.fake.counts["sync"] + self.fake.counts["to_host"]
+            before = self.fake.counts["sync"]
             yield counted
-            counted[0] = self.fake.counts["sync"] + self.fake.counts["to_host"] - before
+            counted[0] = self.fake.counts["sync"] - before
             return
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -80,7 +90,18 @@ class Gpu:
                 yield counted
             finally:
                 torch.cuda.set_sync_debug_mode("default")
-            counted[0] = sum("synchronizing" in str(warning.message) for warning in caught)
+            # Switching the mode on warns too, of itself.
+            counted[0] = sum("called a synchronizing" in str(warning.message) for warning in caught)
+
+
+def all_free_memory() -> Iterator[Tensor]:
+    """Allocate what is left below the process's limit, down to the allocator's smallest block."""
+    size = 2**26
+    while size >= 512:
+        try:
+            yield torch.empty(size, dtype=torch.uint8, device="cuda")
+        except torch.OutOfMemoryError:
+            size //= 2
 
 
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.gpu)])
@@ -155,7 +176,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_result_is_the_same(gpu, tmp
     path, _ = checkpoint(tmp_path, "test-resnet")
     model, images = teacher(path, "cuda"), views(256, 64)
     expected = torch.cat([model.embed_images(part) for part in torch.split(images, 8)])
-    with gpu.little_memory(rows=100):
+    with gpu.little_memory(model, images, 0.4):
         embedded = model.embed_images(images)
     assert batching.halving.most is not None and batching.halving.most < 256
     assert "do not fit into the GPU's memory" in caplog.text
@@ -164,9 +185,10 @@ def test_a_batch_that_does_not_fit_is_halved_and_the_result_is_the_same(gpu, tmp
 
 def test_one_view_that_does_not_fit_is_one_line(gpu, tmp_path):
     path, _ = checkpoint(tmp_path, "test-resnet")
-    model = teacher(path, "cuda")
-    with gpu.little_memory(rows=0), pytest.raises(UserError, match=r"^compute\.batch_size: the GPU's memory .*$"):
-        model.embed_images(views(4, 64))
+    model, images = teacher(path, "cuda"), views(4, 64)
+    refusal = r"^compute\.batch_size: the GPU's memory .*$"
+    with gpu.little_memory(model, images, 0), pytest.raises(UserError, match=refusal):
+        model.embed_images(images)
 
 
 @pytest.fixture
@@ -188,6 +210,20 @@ def test_encode_records_the_gpu_and_does_not_depend_on_workers(gpu, world, tmp_p
     assert alone == shared
     assert facts["device"] == "cuda" and facts["gpu"] == torch.cuda.get_device_name()
     assert {"cuda", "cudnn", "batch_size"} <= set(facts)
+
+
+def test_batches_that_are_queued_ahead_are_those_of_the_cpu(gpu, world, tmp_path):
+    path, _ = checkpoint(tmp_path, "test-resnet")
+    images, cutting = read_manifest(world / "images.parquet"), RandomCropsConfig(passes=3)
+    per_device = []
+    for device in ("cpu", "cuda"):
+        model = teacher(path, device)
+        dataset = Views(images, Square(model.image_size, "bicubic"), range(3), cutting)
+        embed = model.at_side(model.image_size)
+        per_device.append(embed_views(dataset, embed, device, model.width, 3, batch_size=4, workers=0))
+    (on_cpu, boxes), (on_gpu, same_boxes) = per_device
+    assert np.array_equal(boxes, same_boxes)
+    assert np.abs(on_gpu.astype(np.float32) - on_cpu.astype(np.float32)).max() <= 1e-3
 
 
 def test_encode_waits_for_the_gpu_once_a_batch(gpu, tmp_path):
@@ -255,9 +291,10 @@ def stop_at_step(patch, number):
 def test_a_training_step_waits_for_the_gpu_at_most_eight_times(gpu, world, tmp_path):
     counts = []
     for epochs in (4, 6):  # fewer keep no features of plain images
+        chosen, out = settings(**EXACT, train__epochs=epochs, train__warmup=0), tmp_path / str(epochs)
         with gpu.synchronizations() as count:
-            history, _ = trained(world, tmp_path / str(epochs), "cuda", train__epochs=epochs, train__warmup=0)
-        counts.append((len(history), count[0]))
+            run_train(world, out, chosen, device="cuda", checkpoint_seconds=3600)  # a checkpoint waits for each tensor
+        counts.append((len(pd.read_csv(out / "history.csv")), count[0]))
     (few, less), (many, more) = counts
     assert (more - less) / (many - few) <= 8
 

@@ -51,7 +51,7 @@ class FakeGpu:
     """What the fake device counts, and how it misbehaves.
 
     Attributes:
-        counts: events: to_device, to_host, sync, launch, empty_cache.
+        counts: events: to_device, to_host, sync (the host waits: a blocking copy too), launch, empty_cache.
         most_rows: largest batch that a convolution has memory for; None for any.
         tf32: round operands of float32 products as TF32 tensor cores do, where torch allows them.
 
@@ -60,22 +60,38 @@ class FakeGpu:
     counts: Counter[str] = field(default_factory=Counter)
     most_rows: int | None = None
     tf32: bool = False
+    pending: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    """What copies to the host that nothing has waited for will write, and where."""
+
+    def synchronize(self) -> None:
+        """Finish all copies."""
+        self.counts["sync"] += 1
+        for target, values in self.pending:
+            target.copy_(values)
+        self.pending.clear()
 
     def copy(self, func: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
         if func is aten.copy_.default:
             target, source = args[:2]
             if is_fake(target) != is_fake(source):
-                self.counts["to_device" if is_fake(target) else "to_host"] += 1
+                self._count_copy(is_fake(target), args[2] if len(args) > 2 else kwargs.get("non_blocking", False))
             func(inner(target), inner(source), *args[2:], **kwargs)
             return target
         source, device = args[0], kwargs.get("device")
         on_gpu = is_fake(source) if device is None else torch.device(device).type == "cuda"
         if on_gpu != is_fake(source):
-            self.counts["to_device" if on_gpu else "to_host"] += 1
+            self._count_copy(on_gpu, kwargs.get("non_blocking", False))
         copied = func(inner(source), **on_host(kwargs))
         if copied is inner(source):
             copied = copied.clone()
+        if is_fake(source) and not on_gpu and kwargs.get("non_blocking", False):  # not there before something waits
+            self.pending.append((copied, copied.clone()))
+            copied.fill_(torch.nan if copied.is_floating_point() else 0)
         return FakeTensor(copied) if on_gpu else copied
+
+    def _count_copy(self, to_device: bool, non_blocking: bool) -> None:
+        self.counts["to_device" if to_device else "to_host"] += 1
+        self.counts["sync"] += not non_blocking
 
     def run(self, func: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401
         if func in (aten._to_copy.default, aten.copy_.default):
@@ -105,7 +121,9 @@ class FakeGpu:
         on_host_too = [tensor for tensor in tensors if not is_fake(tensor) and tensor.dim()]
         if func in INDEXING:  # CUDA takes indices from the host, and copies them
             wrong = not is_fake(args[0]) or (len(args) > 2 and not is_fake(args[2]) and args[2].dim())
-            self.counts["to_device"] += sum(1 for index in args[1] if index is not None and not is_fake(index))
+            for index in args[1]:
+                if index is not None and not is_fake(index):
+                    self._count_copy(to_device=True, non_blocking=False)
         else:
             wrong = bool(on_host_too)
         if wrong:
@@ -150,13 +168,14 @@ class FakeTensor(Tensor):
         args, kwargs = tree_map(numbered, args), tree_map(numbered, kwargs)
         if args and isinstance(args[0], Tensor):
             args = (args[0].device, args[0].dtype, *args[1:])
-        device, dtype, _, layout = torch._C._nn._parse_to(*args, **kwargs)
+        device, dtype, non_blocking, layout = torch._C._nn._parse_to(*args, **kwargs)
         device = device or CUDA
         laid_out = layout is None or self.is_contiguous(memory_format=layout)
         if device.type == "cuda" and dtype in (None, self.dtype) and laid_out and not copy:
             return self
         chosen = {"dtype": dtype, "memory_format": layout}
-        return aten._to_copy.default(self, device=device, **{k: v for k, v in chosen.items() if v is not None})
+        chosen = {k: v for k, v in chosen.items() if v is not None}
+        return aten._to_copy.default(self, device=device, non_blocking=non_blocking, **chosen)
 
     def tolist(self) -> Any:  # noqa: ANN401
         self.gpu.counts["sync"] += 1
@@ -226,6 +245,19 @@ class _Functions(TorchFunctionMode):
         return func(*tree_map(numbered, args), **named)
 
 
+class _Event:
+    """Stands for torch.cuda.Event."""
+
+    def __init__(self, gpu: FakeGpu) -> None:
+        self._gpu = gpu
+
+    def record(self) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        self._gpu.synchronize()
+
+
 class _Autocast(torch.autocast):
     """Runs autocast("cuda") as the CPU's."""
 
@@ -253,6 +285,7 @@ def fake_gpu() -> Iterator[FakeGpu]:
         return tree_map(lambda x: x.to("cuda") if isinstance(x, Tensor) else x, loaded)
 
     def fake_save(value: Any, file: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        gpu.counts["sync"] += sum(is_fake(leaf) for leaf in tree_leaves(value))
         save(tree_map(lambda x: inner(x).detach().clone() if isinstance(x, Tensor) else x, value), file, **kwargs)
 
     faces = {
@@ -260,6 +293,8 @@ def fake_gpu() -> Iterator[FakeGpu]:
         "_lazy_init": lambda: None,
         "device_count": lambda: 1,
         "current_device": lambda: 0,
+        "Event": lambda: _Event(gpu),
+        "synchronize": gpu.synchronize,
         "get_device_name": lambda *_: "Fake GPU",
         "is_bf16_supported": lambda *_, **__: True,
         "empty_cache": lambda: gpu.counts.update(["empty_cache"]),

@@ -74,7 +74,13 @@ def settings(**changes) -> dict:
 
 
 def run_train(
-    world: Path, out: Path, chosen: dict, workers: int = 0, labels: str = "fused.zarr", device: str = "cpu"
+    world: Path,
+    out: Path,
+    chosen: dict,
+    workers: int = 0,
+    labels: str = "fused.zarr",
+    device: str = "cpu",
+    checkpoint_seconds: float = 0,
 ) -> Path:
     adapter = out / "adapter.safetensors"
     stage.run(
@@ -85,7 +91,7 @@ def run_train(
         world / "patches.parquet",
         device,
         workers,
-        checkpoint_seconds=0,
+        checkpoint_seconds=checkpoint_seconds,
         build=backbone,
     )
     return adapter

@@ -140,7 +140,7 @@ class TeacherEnsemble:
     ) -> list[npt.NDArray[np.float32]]:
         """Embed the views of an image at one side, batch by batch."""
         views = crop_resize_all(image, boxes, side, self._teacher.preprocessing.interpolation)
-        return [embed(views[part]).numpy() for part in batched_slices(len(views), self._batch_size)]
+        return [embed(views[part]).cpu().numpy() for part in batched_slices(len(views), self._batch_size)]
 
     def _fused(self, path: Path) -> npt.NDArray[np.float32]:
         """Score the whole image and its crops, which depend only on its content: (C,) fused logits."""

@@ -154,6 +154,9 @@ def _read(path: Path) -> object:
         head = stream.read(64)
     if not head:
         raise UnreadableError("is empty; download it again")
+    # First, since the length of its header, with which a safetensors file starts, may look like any other file's start.
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size:
+        return _read_safetensors(path)
     reason = next((text for start, text in _OTHER_FILES.items() if head.lstrip().startswith(start)), None)
     if reason is not None:
         raise UnreadableError(reason)

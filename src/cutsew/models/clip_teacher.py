@@ -42,7 +42,8 @@ class OpenClipTeacher:
         self.logit_scale = math.exp(clip.model.get_parameter("logit_scale").item())
         self.logit_bias = clip.logit_bias
         self.weights_digest = weights_digest(clip.model)
-        self._model = clip.model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._model = clip.model
+        self.visual.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._pixels = Normalize(clip.preprocessing.mean, clip.preprocessing.std).to(device)
         self._tokenizer = clip_models.tokenizer(named, "teacher.open_clip")
         self._encoder = _Images(self._model, self._pixels)
@@ -62,21 +63,19 @@ class OpenClipTeacher:
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Embed (B, 3, S, S) uint8 views: (B, D) float32 on the CPU, L2-normalized."""
-        return run_batch_invariant(self._embed_images, images, self.device).cpu()
+        return self.at_side(self.image_size)(images).cpu()
 
     def gflop(self) -> float:
         """Count the GFLOP of one view; a multiply-add counts as two."""
         return count_gflop(self._encoder, self.image_size, self.device)
 
     def at_side(self, side: int) -> Callable[[Tensor], Tensor]:
-        """Return what embeds views of another side; see `models.teachers.Teacher`."""
-        if side == self.image_size:
-            return self.embed_images
-        tower = _Images(at_side(self._model, side, self._settings.open_clip.model), self._pixels)
-        encode = image_encoder(tower, side, self._settings, self.device)
-        return lambda images: run_batch_invariant(
-            lambda part: normalize(encode(part), dim=-1), images, self.device
-        ).cpu()
+        """Return what embeds views of this side; see `models.teachers.Teacher`."""
+        encode = self._encode_image
+        if side != self.image_size:
+            tower = _Images(at_side(self._model, side, self._settings.open_clip.model), self._pixels)
+            encode = image_encoder(tower, side, self._settings, self.device)
+        return lambda images: run_batch_invariant(lambda part: normalize(encode(part), dim=-1), images, self.device)
 
     def maps(self, images: Tensor, texts: Tensor, classes: Tensor) -> Tensor:
         """Show where in each view its class is seen: (B, H, W) float32 in [0, 1] on the CPU.
@@ -96,10 +95,8 @@ class OpenClipTeacher:
 
     def embed_texts(self, texts: list[str]) -> Tensor:
         """Embed n texts: (n, D) float32 on the CPU, L2-normalized."""
+        self._model.to(self.device)  # the text tower too, which image embeddings do without
         return run_batch_invariant(self._embed_tokens, self._tokenizer(texts), self.device).cpu()
-
-    def _embed_images(self, images: Tensor) -> Tensor:
-        return normalize(self._encode_image(images), dim=-1)
 
     def _embed_plainly(self, images: Tensor) -> Tensor:
         return normalize(self._model.encode_image(self._pixels(images)), dim=-1)

@@ -80,24 +80,20 @@ class ConseTeacher:
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Embed (B, 3, 224, 224) uint8 views: (B, 384) float32 on the CPU, L2-normalized."""
-        texts = self._imagenet
-        return run_batch_invariant(
-            lambda views: mix(self._probabilities(views), texts, self._top), images, self.device
-        ).cpu()
+        return self.at_side(self.image_size)(images).cpu()
 
     def gflop(self) -> float:
         """Count the GFLOP of one view; a multiply-add counts as two."""
         return count_gflop(self._encoder, self.image_size, self.device)
 
     def at_side(self, side: int) -> Callable[[Tensor], Tensor]:
-        """Return what embeds views of another side; see `models.teachers.Teacher`."""
-        if side == self.image_size:
-            return self.embed_images
-        classify = image_encoder(nn.Sequential(self._pixels, self._classifier), side, self._settings, self.device)
-        texts = self._imagenet
+        """Return what embeds views of this side; see `models.teachers.Teacher`."""
+        classify, texts = self._classify, self._imagenet
+        if side != self.image_size:
+            classify = image_encoder(self._encoder, side, self._settings, self.device)
         return lambda images: run_batch_invariant(
             lambda part: mix(classify(part).softmax(dim=-1), texts, self._top), images, self.device
-        ).cpu()
+        )
 
     def maps(self, images: Tensor, texts: Tensor, classes: Tensor) -> Tensor:
         """Show where in each view its class is seen: (B, 7, 7) float32 in [0, 1] on the CPU."""
@@ -124,9 +120,6 @@ class ConseTeacher:
     def embed_texts(self, texts: list[str]) -> Tensor:
         """Embed n texts: (n, 384) float32 on the CPU, L2-normalized."""
         return self._sentences.embed(texts)
-
-    def _probabilities(self, images: Tensor) -> Tensor:
-        return torch.softmax(self._classify(images), dim=-1)
 
     @cached_property
     def _imagenet(self) -> Tensor:

@@ -131,8 +131,12 @@ class WindowEmbedder:
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Embed the windows of (B, 3, S, S) uint8 images: (B, M, D) float32 on the CPU."""
+        return self.embed_on_device(images).cpu()
+
+    def embed_on_device(self, images: Tensor) -> Tensor:
+        """Embed as `embed_images`, and leave the result on the teacher's device."""
         assert self._embed is not None
-        return run_batch_invariant(self._embed, images, self._device).cpu()
+        return run_batch_invariant(self._embed, images, self._device)
 
     def boxes(self, width: int, height: int) -> npt.NDArray[np.float32]:
         """Return the region of an image under each window, (M, 5), in pixels of the image."""

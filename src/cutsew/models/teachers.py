@@ -19,6 +19,7 @@ class Teacher(Protocol):
     """A vision-language model: image and text embeddings in one space.
 
     Attributes:
+        device: cpu or cuda.
         width: D, of an embedding.
         image_size: side of its square views, in pixels.
         preprocessing: of images; its interpolation is what views must be cut with.
@@ -28,6 +29,7 @@ class Teacher(Protocol):
 
     """
 
+    device: str
     width: int
     image_size: int
     preprocessing: Preprocessing
@@ -51,7 +53,7 @@ class Teacher(Protocol):
         ...
 
     def at_side(self, side: int) -> Callable[[Tensor], Tensor]:
-        """Return what embeds (B, 3, side, side) views as `embed_images` does those of its own side.
+        """Return what embeds (B, 3, side, side) uint8 views: (B, D) float32 on its device, L2-normalized.
 
         Raises:
             UserError: the tower takes no views of that side.

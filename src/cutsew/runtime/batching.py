@@ -2,14 +2,15 @@
 
 - Retrying with smaller batches when the GPU runs out of memory.
 - Running a model so that the output for an image does not depend on the rest of the batch.
+- Preparing the next batch while the GPU computes.
 - Stopping where a model answers with what is no number, before it spreads into labels.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,8 @@ from torch import Tensor
 from cutsew.errors import UserError, out_of_gpu_memory
 
 log = logging.getLogger(__name__)
+
+Key = TypeVar("Key")
 
 
 class OOMBatchSplitter:
@@ -99,6 +102,39 @@ def run_batch_invariant(function: Callable[[Tensor], Tensor], images: Tensor, de
     return torch.cat(
         list(worker_pool().map(lambda group: _compute(function, group), torch.split(images, MICROBATCH_SIZE)))
     )
+
+
+def run_ahead(
+    function: Callable[[Tensor], Tensor], batches: Iterable[tuple[Key, Tensor]], device: str
+) -> Iterator[tuple[Key, Tensor]]:
+    """Apply a model to one batch after another; on a GPU, each is queued before the host waits for the one before it.
+
+    While the GPU computes a batch, the host prepares the next one, and hands out the results of the previous one.
+
+    Args:
+        function: from (B, ...) on the CPU to a tensor with B rows on `device`.
+        batches: each with a key of its own. A batch must not change until the batch after the next one is asked for.
+        device: cpu or cuda.
+
+    Yields:
+        The key and the result of each batch, in order, on the CPU.
+
+    """
+    if device == "cpu":
+        yield from ((key, function(batch)) for key, batch in batches)
+        return
+    queued: tuple[Key, Tensor, torch.cuda.Event] | None = None
+    for key, batch in batches:
+        result = function(batch).to("cpu", non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record()
+        if queued is not None:
+            queued[2].synchronize()
+            yield queued[:2]
+        queued = key, result, copied
+    if queued is not None:
+        queued[2].synchronize()
+        yield queued[:2]
 
 
 def map_images(

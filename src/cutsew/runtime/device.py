@@ -5,6 +5,7 @@
 """
 
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import get_args
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from cutsew.config.base import Precision
 from cutsew.errors import UserError
+from cutsew.runtime.batching import halving
 from cutsew.runtime.gpus import allocated, listed, reserve_gpu
 
 log = logging.getLogger(__name__)
@@ -42,6 +44,8 @@ def pick_device(requested: str) -> str:
         return "cpu"
     reserve_gpu()
     if torch.cuda.is_available():
+        # The host only feeds the GPU, and torch's threads would take the cores of the workers that decode.
+        torch.set_num_threads(1)
         return "cuda"
     gpus = ", ".join(allocated())
     if gpus and listed():
@@ -103,11 +107,27 @@ def with_precision(
 
     """
     computing = autocast_factory(precision, device, setting)
-    fast: Callable[[Tensor], Tensor] = torch.compile(encoder) if compiled else encoder
+    fast = _compiled(encoder) if compiled else encoder
 
     def run(images: Tensor) -> Tensor:
         with computing():
             return fast(images).float()
+
+    return run
+
+
+def _compiled(encoder: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Compile for the largest batch seen so far, to which others are filled up: torch compiles once per size."""
+    fast, rows = torch.compile(encoder), 0
+
+    def run(images: Tensor) -> Tensor:
+        nonlocal rows
+        count = len(images)
+        rows = min(max(rows, count), halving.most or sys.maxsize)
+        if count < rows:
+            images = torch.cat([images, images.new_zeros(rows - count, *images.shape[1:])])
+        result: Tensor = fast(images)
+        return result[:count]
 
     return run
 

@@ -1,6 +1,7 @@
 """Stage encode: embeddings of whole images, or of a block of crop passes, of one shard."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +21,7 @@ from cutsew.method.resample import crop_resize_all
 from cutsew.models import teachers
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
-from cutsew.runtime.batching import halving, require_finite
+from cutsew.runtime.batching import halving, require_finite, run_ahead
 from cutsew.runtime.device import device_facts, pick_device
 from cutsew.stages.options import BatchOption, DeviceOption, SettingsOption, WorkersOption
 from cutsew.storage.manifest import read_manifest, shard_digests
@@ -128,29 +129,47 @@ def embed_parts(
         dataset = Views(images, Square(side, model.preprocessing.interpolation), passes, settings)
         at_a_time = max(1, int(batch_size * (model.image_size / side) ** 2))
         count = 1 if passes is None else len(passes)
-        result.append(embed_views(dataset, model.at_side(side), model.width, count, at_a_time, workers))
+        result.append(embed_views(dataset, model.at_side(side), model.device, model.width, count, at_a_time, workers))
     return np.concatenate([embeddings for embeddings, _ in result]), np.concatenate([boxes for _, boxes in result])
 
 
 def embed_views(
     dataset: Views,
     embed: Callable[[torch.Tensor], torch.Tensor],
+    device: str,
     width: int,
     passes: int,
     batch_size: int,
     workers: int,
 ) -> tuple[npt.NDArray[np.float16], Boxes]:
-    """Embed all views: (P, n, D) float16 and their boxes (P, n, 5)."""
+    """Embed all views: (P, n, D) float16 and their boxes (P, n, 5).
+
+    Args:
+        dataset: n images.
+        embed: from (B, 3, S, S) uint8 views to (B, D) on `device`.
+        device: cpu or cuda.
+        width: D.
+        passes: P.
+        batch_size: B.
+        workers: processes that decode.
+
+    Raises:
+        UserError: an image is bad, or an embedding is not finite.
+
+    """
     embeddings = np.empty((passes, len(dataset), width), dtype=np.float16)
     boxes = np.empty((passes, len(dataset), len(EDGES)), dtype=np.float32)
     loader = DataLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None)
-    for start, batch in _batches(tqdm(loader, desc="encode", unit="image"), boxes, batch_size):
-        vectors = embed(batch).numpy()
-        for offset, vector in enumerate(vectors):
-            image, view = divmod(start + offset, passes)
-            embeddings[view, image] = vector  # whose float16 may be infinite where the float32 is not
-            name = str(dataset.images.iloc[image]["path"])
-            require_finite(embeddings[view, image][None], [name], f"the teacher's embedding of view {view}")
+    batches = _batches(tqdm(loader, desc="encode", unit="image"), boxes, batch_size, pinned=device != "cpu")
+    for start, vectors in run_ahead(embed, batches, device):
+        image, view = np.divmod(np.arange(start, start + len(vectors)), passes)
+        with np.errstate(over="ignore"):
+            stored = vectors.numpy().astype(np.float16)  # may be infinite where the float32 is not
+        if not np.isfinite(stored).all():
+            first = int(np.argmin(np.isfinite(stored).all(axis=1)))
+            name = str(dataset.images.iloc[image[first]]["path"])
+            require_finite(stored[first][None], [name], f"the teacher's embedding of view {view[first]}")
+        embeddings[view, image] = stored
     return embeddings, boxes
 
 
@@ -165,9 +184,10 @@ def embed_windows(
     whole = np.empty((1, len(dataset), len(EDGES)), dtype=np.float32)
     loader = DataLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None)
     at_a_time = max(1, int(batch_size / settings.windows.scale**2))  # a larger image takes as much more memory
-    for start, batch in _batches(tqdm(loader, desc="encode", unit="image"), whole, at_a_time):
-        rows = slice(start, start + len(batch))
-        embeddings[:, rows] = windows.embed_images(batch).transpose(0, 1).numpy()
+    batches = _batches(tqdm(loader, desc="encode", unit="image"), whole, at_a_time, pinned=model.device != "cpu")
+    for start, vectors in run_ahead(windows.embed_on_device, batches, model.device):
+        rows = slice(start, start + len(vectors))
+        embeddings[:, rows] = vectors.transpose(0, 1).numpy()
         names = images["path"].iloc[rows].astype(str).tolist()
         require_finite(embeddings[:, rows].transpose(1, 0, 2), names, "the teacher's embedding of its windows")
     boxes = np.stack([windows.boxes(int(width), int(height)) for width, height in whole[0, :, 2:4]], axis=1)
@@ -175,20 +195,36 @@ def embed_windows(
 
 
 def _batches(
-    images: Iterable[tuple[torch.Tensor, Boxes]], boxes: Boxes, batch_size: int
+    images: Iterable[tuple[torch.Tensor, Boxes]], boxes: Boxes, batch_size: int, *, pinned: bool
 ) -> Iterator[tuple[int, torch.Tensor]]:
-    """Regroup the views of one image after another into full batches; fill in the boxes on the way."""
+    """Regroup the views of one image after another into full batches; fill in the boxes on the way.
+
+    Pinned batches are those of two buffers in turn, as `run_ahead` allows: a GPU reads them without the host's help.
+    """
+    buffers: Iterator[torch.Tensor] = iter(())
+
+    def joined(parts: list[torch.Tensor]) -> torch.Tensor:
+        nonlocal buffers
+        if not pinned:
+            return torch.cat(parts)
+        buffer = next(buffers, None)
+        if buffer is None:
+            shape = (batch_size, *parts[0].shape[1:])
+            buffers = cycle([torch.empty(shape, dtype=torch.uint8, pin_memory=True) for _ in range(2)])
+            buffer = next(buffers)
+        return torch.cat(parts, out=buffer[: sum(map(len, parts))])
+
     waiting: list[torch.Tensor] = []
     start = held = 0
     for image, (views, its_boxes) in enumerate(images):
         boxes[:, image] = its_boxes
         rest = views
         while held + len(rest) >= batch_size:
-            yield start, torch.cat([*waiting, rest[: batch_size - held]])
+            yield start, joined([*waiting, rest[: batch_size - held]])
             start += batch_size
             rest, waiting, held = rest[batch_size - held :], [], 0
         if len(rest):
             waiting.append(rest)
             held += len(rest)
     if waiting:
-        yield start, torch.cat(waiting)
+        yield start, joined(waiting)

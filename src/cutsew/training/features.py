@@ -134,7 +134,8 @@ class ComputedFeatures:
         background, strong = batch.sources[:, 0], None
         weak = torch.zeros(len(background), self.backbone.width, *self.backbone.grid, device=self.device)
         if batch.weak is not None:
-            weak[batch.has_weak.nonzero()[:, 0]] = self._encode(batch.weak, background[batch.has_weak], "weak")
+            rows = batch.has_weak.nonzero()[:, 0].to(self.device, non_blocking=True)
+            weak[rows] = self._encode(batch.weak, background[batch.has_weak], "weak")
         if batch.strong is not None:
             strong = self._encode(batch.strong, background, "strong").contiguous()
         return FeatureBatch(batch.sources, batch.has_weak, weak, strong)
@@ -248,7 +249,8 @@ class CachedFeatures:
         views = self._cache.get(*span)
         if views is None:
             return None
-        on_device = {name: features.to(self._local.device) for name, features in views.items()}
+        device = self._local.device
+        on_device = {name: features.to(device, non_blocking=True) for name, features in views.items()}
         return FeatureBatch(*self._local.planned(keys), on_device["weak"], on_device.get("strong"))
 
 
@@ -270,8 +272,9 @@ class PlainFeatures:
             return
         plain = self.plain()
         for batch in self._inner.batches(steps):
-            rows = (~batch.has_weak).nonzero()[:, 0]
-            batch.weak[rows] = plain[batch.sources[rows, 0]].to(batch.weak.device)
+            rows, device = (~batch.has_weak).nonzero()[:, 0], batch.weak.device
+            filled_in = plain[batch.sources[rows, 0]].to(device, non_blocking=True)
+            batch.weak[rows.to(device, non_blocking=True)] = filled_in
             yield batch._replace(has_weak=torch.ones_like(batch.has_weak))
 
     def plain(self) -> Tensor:

@@ -206,12 +206,12 @@ class _Fit:
 
     def targets(self, sources: Tensor) -> Tensor:
         """Blend the labels of (B, 1 + L) sources: (B, C) probabilities."""
-        return torch.sigmoid(blend(self._z[sources.to(self._z.device)]).z)
+        return torch.sigmoid(blend(self._z[sources.to(self._z.device, non_blocking=True)]).z)
 
     def predict(self, cells: Tensor) -> list[Tensor]:
         """Return each head's (B, C) logits of (B, K, D) cells."""
         weight, bias = torch.cat([*self._weights]), torch.cat([*self._biases])
-        together = logits(cells.to(self._z.device).float(), weight, bias)
+        together = logits(cells.to(self._z.device, non_blocking=True).float(), weight, bias)
         return list(torch.split(together, self._z.shape[1], dim=1))
 
     def head(self, index: int, mean: Tensor, std: Tensor) -> LinearHead:
@@ -265,9 +265,11 @@ def _channel_statistics(batches: Sequence[FeatureBatch]) -> tuple[Tensor, Tensor
 
 
 def _standardized(batches: Sequence[FeatureBatch], mean: Tensor, std: Tensor) -> Rows:
-    return _joined(
-        [Rows(standardize(batch.weak, mean, std).half(), batch.sources.to(batch.weak.device)) for batch in batches]
-    )
+    def rows(batch: FeatureBatch) -> Rows:
+        sources = batch.sources.to(batch.weak.device, non_blocking=True)
+        return Rows(standardize(batch.weak, mean, std).half(), sources)
+
+    return _joined([rows(batch) for batch in batches])
 
 
 def _joined(parts: list[Rows]) -> Rows:

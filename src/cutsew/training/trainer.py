@@ -162,7 +162,8 @@ class Trainer:
         """
         step = len(self.losses)
         torch.manual_seed(torch_seed(self._train.seed, "step", step))  # dropout's draws
-        index, inverse = (drawn.to(self._device) for drawn in torch.unique(batch.sources, return_inverse=True))
+        distinct = torch.unique(batch.sources, return_inverse=True)
+        index, inverse = (drawn.to(self._device, non_blocking=True) for drawn in distinct)
         rows = self.labels.rows(index)
         z = blend(rows[inverse]).z
         p = self._predict(batch.weak)
