@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ class OpenClipTeacher:
         self.logit_scale = math.exp(clip.model.get_parameter("logit_scale").item())
         self.logit_bias = clip.logit_bias
         self.weights_digest = weights_digest(clip.model)
-        self._model = clip.model
+        self._model: Any = clip.model  # open_clip's models share no type
         self.visual.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._pixels = Normalize(clip.preprocessing.mean, clip.preprocessing.std).to(device)
         self._tokenizer = clip_models.tokenizer(named, "teacher.open_clip")
@@ -99,7 +100,7 @@ class OpenClipTeacher:
         return run_batch_invariant(self._embed_tokens, self._tokenizer(texts), self.device).cpu()
 
     def _embed_plainly(self, images: Tensor) -> Tensor:
-        return normalize(self._model.encode_image(self._pixels(images)), dim=-1)
+        return normalize(self._encoder(images), dim=-1)
 
     def _embed_tokens(self, tokens: Tensor) -> Tensor:
         return normalize(self._model.encode_text(tokens), dim=-1)

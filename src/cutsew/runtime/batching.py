@@ -126,7 +126,7 @@ def run_ahead(
     queued: tuple[Key, Tensor, torch.cuda.Event] | None = None
     for key, batch in batches:
         result = function(batch).to("cpu", non_blocking=True)
-        copied = torch.cuda.Event()
+        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
         copied.record()
         if queued is not None:
             queued[2].synchronize()

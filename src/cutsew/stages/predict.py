@@ -1,5 +1,6 @@
 """Stage predict: images, scored by the student; the held-out ones of a run, or any others."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,7 @@ from cutsew.models.student import MODEL, BackboneFactory, build_backbone, load, 
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
 from cutsew.runtime.device import device_facts, pick_device
-from cutsew.stages.options import BatchOption, DeviceOption, WorkersOption
+from cutsew.stages.options import BatchOption, DeviceOption
 from cutsew.storage.manifest import read_manifest
 from cutsew.storage.zarr_layout import folder_of, label_spec
 from cutsew.storage.zarr_writer import new_group
@@ -33,7 +34,10 @@ def predict(
     ],
     device: DeviceOption = "auto",
     batch_size: BatchOption = 32,
-    workers: WorkersOption = 0,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Workers that decode images. Default: 0 on a CPU; with a GPU one a core, up to 8."),
+    ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="Name classes from this probability on. Default: the model's own."),
@@ -61,7 +65,7 @@ def predict(
     if folder_of(out).suffix == ".zarr":
         if threshold is not None or rule or file_format or long or ensemble or tiles:
             raise UserError(f"{out}: is a Zarr of logits only; omit all other options")
-        run(images, model, out, device, batch_size, workers)
+        run(images, model, out, device, batch_size, workers or 0)
         return
     if ensemble and tiles:
         raise UserError("--tiles: cannot be combined with --ensemble; leave one of them out")
@@ -70,6 +74,8 @@ def predict(
     from cutsew.inference.new_images import predict as look
 
     student = open_classifier(model, device)
+    if workers is None:
+        workers = 0 if pick_device(device) == "cpu" else min(8, os.cpu_count() or 1)
     folder = model if model.is_dir() else model.parent
     together: TeacherEnsemble | TileEnsemble | None = None
     if ensemble:

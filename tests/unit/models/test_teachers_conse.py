@@ -98,7 +98,7 @@ def test_drawn_picture(conse, monkeypatch):
     )
     described = conse.embed_texts(["a light that directs traffic"]).expand(1000, -1)
     monkeypatch.setitem(vars(conse), "_imagenet", described)  # embedding all 1,000 texts would take seconds
-    likeliest = conse._probabilities(pixels).argmax(dim=1)
+    likeliest = conse._classify(pixels).argmax(dim=1)
     assert likeliest.tolist() == [920]
     first = conse.embed_images(pixels.repeat(6, 1, 1, 1))
     assert torch.equal(first, conse.embed_images(pixels).repeat(6, 1))

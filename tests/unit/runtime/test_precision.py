@@ -11,6 +11,7 @@ from cutsew.config.networks import OpenClipStudentConfig, OpenClipTeacherConfig,
 from cutsew.errors import UserError
 from cutsew.models import backbones, teachers
 from cutsew.models.image_encoder import image_encoder
+from cutsew.runtime import batching
 from cutsew.runtime.device import with_precision
 
 TINY = {"model": "cutsew-tiny", "pretrained": "demo", "image_size": 64}
@@ -123,3 +124,24 @@ def test_where_openvino_cannot_be_used(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(UserError, match=r"openvino is not installed; run: pip install 'cutsew\[openvino\]'"):
         image_encoder(encoder, 8, TeacherConfig(runtime="openvino"), "cpu")
+
+
+def test_a_compiled_encoder_is_called_with_one_size_of_batch(monkeypatch):
+    sizes = []
+
+    def compiled(function):
+        def run(images):
+            sizes.append(len(images))
+            return function(images)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    monkeypatch.setattr(batching.halving, "most", None)
+    encode = with_precision(lambda x: x * 2, "float32", "cpu", compiled=True, setting="teacher")
+    for count in (8, 8, 3):
+        images = torch.rand(count, 2)
+        assert torch.equal(encode(images), images * 2)
+    monkeypatch.setattr(batching.halving, "most", 4)  # eight did not fit into memory
+    assert encode(torch.rand(3, 2)).shape == (3, 2)
+    assert sizes == [8, 8, 8, 4]
