@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -68,7 +68,20 @@ def find_images(path: Path) -> ImageSet:
     return ImageSet(names, [str(path / name) for name in names], leftovers)
 
 
-def load_batches(paths: Sequence[str], square: Square, batch_size: int, workers: int) -> Iterator[list[Tensor | str]]:
+class ImageBatch(NamedTuple):
+    """Images that were read, and what became of each.
+
+    Attributes:
+        pixels: (b, 3, S, S) uint8 of the b images that could be read.
+        failures: for each image of the batch, why it could not be read, or None.
+
+    """
+
+    pixels: Tensor
+    failures: list[str | None]
+
+
+def load_batches(paths: Sequence[str], square: Square, batch_size: int, workers: int) -> Iterator[ImageBatch]:
     """Read images in batches, in order.
 
     Args:
@@ -77,11 +90,15 @@ def load_batches(paths: Sequence[str], square: Square, batch_size: int, workers:
         batch_size: images in a batch.
         workers: processes that decode; 0 to use only this one.
 
-    Yields:
-        For each image of a batch, its (3, S, S) uint8 pixels, or why it cannot be read.
-
     """
-    yield from batches(_Image(paths, square), len(paths), in_order(len(paths), batch_size), list, workers)
+    yield from batches(_Image(paths, square), len(paths), in_order(len(paths), batch_size), _joined, workers)
+
+
+def _joined(items: list[Tensor | str]) -> ImageBatch:
+    """Put the images of a batch into one tensor, in the process that read them."""
+    images = [item for item in items if isinstance(item, Tensor)]
+    failures = [item if isinstance(item, str) else None for item in items]
+    return ImageBatch(torch.stack(images) if images else torch.empty(0, dtype=torch.uint8), failures)
 
 
 class _Image:
@@ -261,26 +278,26 @@ def _predict(
     image_set: ImageSet, student: Classifier, thresholds: npt.NDArray[np.float64], how: PredictOptions, write: Writer
 ) -> int:
     """Write a row for each image that can be read; return how many cannot."""
-    bad, images = 0, zip(image_set.names, image_set.paths, strict=True)
+    skipped, images = 0, zip(image_set.names, image_set.paths, strict=True)
     with tqdm(total=len(image_set.names), desc="predict", unit="image") as bar:
         for batch in load_batches(image_set.paths, student.square, how.batch_size, how.workers):
-            kept = []
-            for item in batch:
-                name, path = next(images)
-                if isinstance(item, str):
-                    bad += 1
-                    log.warning("skipped %s: %s", printable(name), item)
+            names, paths = [], []
+            for failure, (name, path) in zip(batch.failures, images, strict=False):
+                if failure is None:
+                    names.append(name)
+                    paths.append(path)
                 else:
-                    kept.append((name, path, item))
-            if kept:
-                logits = student.logits(torch.stack([item for _, _, item in kept])).numpy()
+                    skipped += 1
+                    log.warning("skipped %s: %s", printable(name), failure)
+            if names:
+                logits = student.logits(batch.pixels).numpy()
                 if how.together is not None:
-                    logits = how.together([path for _, path, _ in kept], logits)
-                require_finite(logits, [name for name, _, _ in kept], "the model's output")
-                for (name, _, _), probabilities in zip(kept, sigmoid(logits.astype(np.float64)), strict=True):
+                    logits = how.together(paths, logits)
+                require_finite(logits, names, "the model's output")
+                for name, probabilities in zip(names, sigmoid(logits.astype(np.float64)), strict=True):
                     write(name, probabilities, probabilities >= thresholds)
-            bar.update(len(batch))
-    return bad
+            bar.update(len(batch.failures))
+    return skipped
 
 
 def _tell(images: int, bad: int, image_set: ImageSet) -> None:

@@ -36,7 +36,7 @@ def predict(
     batch_size: BatchOption = 32,
     workers: Annotated[
         int | None,
-        typer.Option(min=0, help="Workers that decode images. Default: 0 on a CPU; with a GPU one a core, up to 8."),
+        typer.Option(min=0, help="Workers that decode images. Default: 0 on a CPU; with a GPU one a core, up to 16."),
     ] = None,
     threshold: Annotated[
         float | None,
@@ -75,7 +75,7 @@ def predict(
 
     student = open_classifier(model, device)
     if workers is None:
-        workers = 0 if pick_device(device) == "cpu" else min(8, os.cpu_count() or 1)
+        workers = 0 if pick_device(device) == "cpu" else min(16, os.cpu_count() or 1)
     folder = model if model.is_dir() else model.parent
     together: TeacherEnsemble | TileEnsemble | None = None
     if ensemble:
