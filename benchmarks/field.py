@@ -91,7 +91,11 @@ def _things(home: Path, images: int, epochs: int, cores: int, tiny: bool) -> lis
     _write_configs(home, images, epochs, tiny)
 
     def ours(config: str, *targets: Path) -> list[str | Path]:
-        snakemake: list[str | Path] = [Path(sys.executable).with_name("snakemake"), "--snakefile", ROOT / "Snakefile"]
+        snakemake: list[str | Path] = [
+            Path(sys.executable).with_name("snakemake"),
+            "--snakefile",
+            ROOT / "workflow" / "Snakefile",
+        ]
         where = ["--directory", home, "--cores", str(cores), "--configfile", home / f"{config}.yaml"]
         return [*snakemake, *targets, *where]
 

@@ -44,7 +44,16 @@ def main(tiny: Tiny = False, repeats: Repeats = REPEATS, out: Out = RESULTS) -> 
 
 
 def _snakemake(folder: Path, *options: str) -> list[str | Path]:
-    words = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder, *options]
+    words = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        ROOT / "workflow" / "Snakefile",
+        "--directory",
+        folder,
+        *options,
+    ]
     return [*words, "--cores", "2", "--configfile", CONFIG, "--config", "dataset={root: images}"]
 
 

@@ -83,7 +83,7 @@ def snakemake(work: Path, settings: dict[str, Any], targets: list[Path]) -> None
     file = work / "config.yaml"
     file.write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8")
     command = shutil.which("snakemake") or str(Path(sys.executable).with_name("snakemake"))
-    words = ["--snakefile", ROOT / "Snakefile", "--cores", "all", "--configfile", file, "--", *targets]
+    words = ["--snakefile", ROOT / "workflow" / "Snakefile", "--cores", "all", "--configfile", file, "--", *targets]
     subprocess.run([command, *map(str, words)], check=True)
 
 

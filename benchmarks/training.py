@@ -96,7 +96,7 @@ class World:
         raw["train"]["epochs"] = epochs
         self.raw = raw | dict(changes or {})
         (home / "config.yaml").write_text(yaml.safe_dump(self.raw))
-        snakemake = [Path(sys.executable).with_name("snakemake"), "--snakefile", ROOT / "Snakefile"]
+        snakemake = [Path(sys.executable).with_name("snakemake"), "--snakefile", ROOT / "workflow" / "Snakefile"]
         where = ["--directory", home, "--cores", "2", "--configfile", home / "config.yaml"]
         run_once(Thing("labels to train on", [*snakemake, *TARGETS, *where]))
         _at_home(home, home / RUN / "images.parquet")

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,8 @@ COMMANDS = [name for name, stage in STAGES.items() if stage.command is None]
 """Commands that rules call; each is a module of cutsew.stages."""
 
 TOOLS = {
+    "init": "Look at a folder of images and write a config file for it.",
+    "run": "Run the workflow: labels, classifier and report of a folder.",
     "verify": "Check every file of a run against its recorded digest.",
     "why": "Show an artifact's provenance, back to the input images.",
     "audit": "Show where labels come from: per stage, per image or per class.",
@@ -33,13 +36,28 @@ TOOLS = {
 }
 """Commands that no rule calls, and their lines of help; each is a module of cutsew.commands."""
 
-FOR_PEOPLE = ("predict", *TOOLS)
+FOR_PEOPLE = ("init", "run", "predict", *(name for name in TOOLS if name not in ("init", "run")))
 """Commands that users type; help lists them apart from those that only rules call."""
+
+
+class PassThroughCommand(typer.core.TyperCommand):
+    """A command that keeps what follows `--` for another program, as `words` of its context's `meta`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
+        """Parse what stands before `--`."""
+        end = args.index("--") if "--" in args else len(args)
+        ctx.meta["words"] = args[end + 1 :]
+        return super().parse_args(ctx, args[:end])
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:  # noqa: ANN401
+        """Return the pieces of the usage line."""
+        return [*super().collect_usage_pieces(ctx), "[-- SNAKEMAKE'S WORDS]"]
 
 
 def _command(name: str, function: Callable[..., None], summary: str | None) -> Any:  # noqa: ANN401
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command(name=name, help=summary, short_help=summary)(function)
+    kind = PassThroughCommand if name == "run" else None
+    app.command(name=name, help=summary, short_help=summary, cls=kind)(function)
     return get_command(app)
 
 
@@ -64,6 +82,15 @@ class StageGroup(typer.core.TyperGroup):
                     col_max=max(map(len, names)),
                 )
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401
+        """Find the command that is called; hint at the ones that a mistyped name resembles."""
+        names = self.list_commands(ctx)
+        if args[0].replace("-", "_") not in names:
+            similar = get_close_matches(args[0].replace("-", "_"), names)
+            hint = f" Did you mean {' or '.join(similar)}?" if similar else ""
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401, ARG002
         """Load the command that is called; for a listing, return a placeholder with its line of help."""
         name = cmd_name.replace("-", "_")
@@ -82,7 +109,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,  # plain help starts in half the time
     pretty_exceptions_enable=False,
-    help="Multi-label pseudo-labels and a classifier from unlabeled images. `snakemake` runs the stages.",
+    help="Multi-label pseudo-labels and a classifier from unlabeled images: cutsew run PHOTOS --classes cat,dog,person",
 )
 
 

@@ -49,7 +49,7 @@ def clone(folder: Path, settings: dict) -> Path:
     """Make what `git clone` and an installation in `.venv` leave, with a config of one's own and a few images."""
     names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, names.split("\0")):
-        if name.startswith(("Snakefile", "workflow/", "config/", "envs/", "profiles", "slurm")):
+        if name.startswith(("workflow/", "config/", "envs/", "profiles", "slurm")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name, follow_symlinks=False)
     (folder / ".venv").symlink_to(sys.prefix)
@@ -92,7 +92,7 @@ class Workflow:
         path.write_text(yaml.safe_dump(self.settings))
         binaries = self.binaries()
         return subprocess.Popen(
-            [binaries / "snakemake", "--snakefile", ROOT / "Snakefile", "--cores", "2", *arguments],
+            [binaries / "snakemake", "--snakefile", ROOT / "workflow" / "Snakefile", "--cores", "2", *arguments],
             cwd=self.folder,
             env={**os.environ, "PATH": f"{binaries}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,

@@ -96,12 +96,12 @@ def module(tmp_path_factory):
     chosen = settings(labels={"overrides": "audit.csv"})
     chosen["dataset"]["truth"] = "truth.csv"
     clone(folder, chosen)
-    for name in ("Snakefile", "profiles", "slurm"):
+    for name in ("profiles", "slurm"):
         (folder / name).unlink()
     (folder / "config" / "config.yaml").rename(folder / "mine.yaml")
     (folder / "truth.csv").write_text("path,labels\n0.jpg,cat\nheld-out/1.jpg,dog;bus\n3.jpg,cat\nheld-out/2.jpg,cat\n")
     (folder / "audit.csv").write_text("image,class,present,by,at\n3.jpg,dog,1,Ada,2026-01-02T03:04:05Z\n")
-    (folder / "Snakefile").write_text(MODULE.format(snakefile=ROOT / "Snakefile"))
+    (folder / "Snakefile").write_text(MODULE.format(snakefile=ROOT / "workflow" / "Snakefile"))
     return folder
 
 
@@ -158,7 +158,7 @@ def test_from_another_directory(cloned, tmp_path):
     shutil.copy(cloned / "config" / "config.yaml", elsewhere / "config")
     shutil.copytree(cloned / "images", elsewhere / "images")
     target = "results/tiny/default/images.parquet"
-    done = typed(elsewhere, cloned / SNAKEMAKE, "-s", cloned / "Snakefile", "--cores", "1", target)
+    done = typed(elsewhere, cloned / SNAKEMAKE, "-s", cloned / "workflow" / "Snakefile", "--cores", "1", target)
     assert done.returncode == 0, done.stderr
     assert (elsewhere / target).exists()
     (elsewhere / target).unlink()
@@ -168,7 +168,7 @@ def test_from_another_directory(cloned, tmp_path):
 
 
 def test_a_directory_without_a_config_file_runs_the_demo(cloned, tmp_path):
-    done = typed(tmp_path, cloned / SNAKEMAKE, "-s", ROOT / "Snakefile", "-n")
+    done = typed(tmp_path, cloned / SNAKEMAKE, "-s", ROOT / "workflow" / "Snakefile", "-n")
     assert done.returncode == 0 and "results/demo/default/report.html" in done.stdout, done.stderr
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cutsew.config import Config
+from cutsew.config.method import teacher_cost
 from cutsew.config.named_models import is_named, known_config
 from cutsew.method.schedule import automatic_epochs
 from cutsew.models.model_tables import model_config
@@ -54,6 +55,12 @@ PATCH, REGIONS, BLOCKS, HEADS = 16, 5, 24, 16
 TILED = 5
 """Views of an image for a student that looks at tiles too (method/student_views.py, which would bring torch)."""
 SLACK_MINUTES = 10
+FEATURES_GB = 20
+"""Most that the cache of a training's features takes, `compute.cache_features: auto`."""
+FEATURE_BYTES = 0.5
+"""Of a float16 feature, compressed."""
+THUMBNAIL_BYTES, REPORT_BYTES = 8_000, 5_000_000
+"""Of an image's row in tables and report; of a run's report, model and records."""
 GROUP = 4
 """Images that one thread decodes at a time on a CPU (`steady.GROUP`, whose module would bring torch)."""
 SAMPLE = 100_000
@@ -130,6 +137,79 @@ def head_megabytes(config: Config, stage: str, job: Job) -> int:
     image += layers * ((3 if dropped else 1) * across + 16 * wide)
     views = 2 if config.train.strong_weight > 0 else 1
     return (table + views * (held + batch * image)) // 10**6
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a machine works, all cores or one GPU together.
+
+    Attributes:
+        images: that are decoded and resized, per second.
+        gflops: GFLOP of a network, per second.
+
+    """
+
+    images: float
+    gflops: float
+
+
+@dataclass(frozen=True)
+class RunEstimate:
+    """What a whole run takes.
+
+    Attributes:
+        seconds: of wall time on one machine.
+        bytes: of results on disk.
+        weights: MB of weights that are downloaded first, unless they are on the machine already.
+
+    """
+
+    seconds: float
+    bytes: int
+    weights: int
+
+
+START_SECONDS = 5
+"""Start and end of a job on two cores, the imports of torch among it."""
+
+
+def estimate_run(config: Config, images: int, jobs: int, speed: Speed) -> RunEstimate:
+    """Estimate time and disk of a run with teacher and student, from an empty folder.
+
+    Args:
+        config: of the run, with `cut.layout` resolved.
+        images: N, those held out among them.
+        jobs: how many the workflow starts.
+        speed: of the machine, measured or assumed.
+
+    """
+    side = teacher_side(config)
+    teacher, weights = _work(*_model(config, "encode"))
+    student, more_weights = _work(*_model(config, "train"))
+    epochs = _epochs(config, images) + 1  # features of the plain images too, or the answers to the held-out ones
+    views = teacher_cost(config.cut.looks(side), side)
+    work = images * (views * teacher + epochs * student)
+    reading = images * (2 + epochs)  # the manifest decodes each image; whole images and regions; training
+    width = 384 if config.teacher.kind == "conse" else int(model_config(config.teacher.open_clip.model)["embed_dim"])
+    passes, classes = 1 + config.cut.num_passes, len(config.classes)
+    cells, channels = _grid(config)
+    features = min(FEATURES_GB * 10**9, images * epochs * cells * channels * FEATURE_BYTES)
+    stored = images * (passes * (2 * width + 20 + 4 * classes) + 24 * classes + THUMBNAIL_BYTES) + features
+    downloaded = (weights if config.teacher.kind == "open_clip" else 0) + (
+        more_weights if config.student.kind == "open_clip" else 0
+    )
+    seconds = jobs * START_SECONDS + reading / speed.images + work / speed.gflops
+    return RunEstimate(seconds, int(stored) + REPORT_BYTES, downloaded)
+
+
+def assumed_gflops(cores: int, *, gpu: bool) -> float:
+    """Return the speed of a network where it was not measured, in GFLOP per second."""
+    return GPU_GFLOPS if gpu else CPU_GFLOPS * cores
+
+
+def gflop_per_view(config: Config) -> float:
+    """Return the teacher's work for one view of its own side, in GFLOP."""
+    return _work(*_model(config, "encode"))[0]
 
 
 def lacks(config: Config, stage: str, job: Job, machine: int) -> str | None:

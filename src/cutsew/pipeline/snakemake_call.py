@@ -1,6 +1,7 @@
 """How Snakemake is called, and which Slurm commands it may use.
 
 - A call of snakemake that cannot be meant or names a damaged config file, refused in one line.
+- The workflow that the package carries: its Snakefile, profiles and presets, and how to run them.
 - Which Slurm command Snakemake's executor uses to query its jobs: `sacct` works only with accounting.
 
 Snakemake reads the files of `--configfile` before the Snakefile, and does not say which one is damaged, or where.
@@ -9,6 +10,7 @@ The default profile (workflow/profiles/default) is read earlier still, and calls
 Where it does not, each query fails; the executor takes that for a passing fault and waits for ever.
 """
 
+import os
 import re
 import shlex
 import shutil
@@ -16,8 +18,9 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from cutsew.config.yaml_file import read_config
 from cutsew.errors import UserError
@@ -41,6 +44,65 @@ RULES = {"--forcerun", "-R"}
 
 TARGETS = {"all", "labels", "sweep"}
 SUFFIXES = {".yaml", ".yml", ".json"}
+
+
+PACKAGED = Path(__file__).parents[1] / "packaged"
+"""Copies of workflow/, config/ and envs/ in a wheel; links to them in a checkout."""
+
+SNAKEFILE = PACKAGED / "workflow" / "Snakefile"
+
+NO_SNAKEMAKE = "snakemake is not installed; install it with pip install 'cutsew[workflow]'"
+
+
+def preset(name: str) -> str:
+    """Return the text of a preset, config/<name>.yaml of the package."""
+    return (PACKAGED / "config" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def require_snakemake() -> None:
+    """Refuse to go on without snakemake.
+
+    Raises:
+        UserError: it is not installed.
+
+    """
+    if find_spec("snakemake") is None:
+        raise UserError(NO_SNAKEMAKE)
+
+
+def exec_snakemake(words: Sequence[str], configfile: Path) -> NoReturn:
+    """Replace this process by snakemake on the package's own workflow, in the working folder.
+
+    Args:
+        words: targets and options of snakemake. A profile that the package has and the working folder has not is the
+            package's.
+        configfile: the settings, unless `words` name others.
+
+    Raises:
+        UserError: snakemake is not installed, or `words` name another Snakefile.
+
+    """
+    require_snakemake()
+    command = [sys.executable, "-P", "-m", "snakemake", *packaged_call(words, configfile)]
+    sys.stdout.flush()
+    os.execv(command[0], command)  # noqa: S606  # no shell
+
+
+def packaged_call(words: Sequence[str], configfile: Path) -> list[str]:
+    """Return snakemake's words for the package's own workflow; otherwise as `exec_snakemake`."""
+    result = []
+    options = {option for option, *_ in _values(words)}
+    if options & {"--snakefile", "-s"}:
+        raise UserError("--snakefile: cutsew run has its own; call snakemake itself to run another")
+    places = {place: (option, word) for option, place, word in _values(words)}
+    for place, word in enumerate(words):
+        option, value = places.get(place, ("", ""))
+        profile = PACKAGED / "workflow" / "profiles" / value
+        if option == "--profile" and value and profile.is_dir() and not Path(value).exists():
+            word = word.removesuffix(value) + str(profile)  # noqa: PLW2901
+        result.append(word)
+    result += ["--snakefile", str(SNAKEFILE)]
+    return result if options & CONFIG_FILES else [*result, "--configfile", str(configfile)]
 
 
 @contextmanager

@@ -20,7 +20,12 @@ from cutsew.runtime.gpus import allocated, listed, reserve_gpu
 
 log = logging.getLogger(__name__)
 
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def mps_available() -> bool:
+    """Check whether torch can compute on an Apple GPU."""
+    return torch.backends.mps.is_available()
 
 
 def pick_device(requested: str) -> str:

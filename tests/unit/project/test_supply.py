@@ -2,7 +2,11 @@
 
 import importlib.util
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import yaml
@@ -45,3 +49,20 @@ def test_one_version():
     assert citation.get("version", PROJECT["version"]) == PROJECT["version"]
     named = re.compile(rf"(?<![\d.]){re.escape(PROJECT['version'])}(?![\d.])")
     assert not [path for path in (ROOT / "src").rglob("*.py") if named.search(path.read_text())]
+
+
+def test_a_wheel_carries_the_workflow_its_presets_and_profiles(tmp_path):
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    tracked = [name for name in filter(None, listed.split("\0")) if (ROOT / name).exists()]
+    for name in tracked:
+        if name.startswith(("src/", "workflow/", "config/", "envs/", "pyproject.toml", "README.md", "LICENSE")):
+            (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tmp_path / "tree" / name, follow_symlinks=False)
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", tmp_path, "."]
+    subprocess.run(build, cwd=tmp_path / "tree", check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    needed = [name for name in tracked if name.startswith(("workflow/", "config/", "envs/"))]
+    assert len(needed) > 40
+    with zipfile.ZipFile(wheel) as packed:
+        for name in needed:
+            assert packed.read(f"cutsew/packaged/{name}") == (ROOT / name).read_bytes()
