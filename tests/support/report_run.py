@@ -1,12 +1,13 @@
 """The made-up run with all that a report can show: crops' logits, class activation maps, suggested thresholds."""
 
 import numpy as np
-import pandas as pd
 from synthetic_run import SETTINGS, make_run
 
 from cutsew.method.random import keyed_rng
 from cutsew.stages.evaluate import evaluate
 from cutsew.stages.report import report
+from cutsew.storage.result_tables import StageThresholds, Thresholds
+from cutsew.storage.result_tables import write_thresholds as write_table
 from cutsew.storage.zarr_layout import ArraySpec, logit_specs
 from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read
 from cutsew.storage.zarr_writer import new_group
@@ -43,10 +44,12 @@ def write_maps(path, ids, classes, sample, g=4, h=7):
 
 
 def write_thresholds(path, classes):
-    """Write suggested thresholds, with a column more than the report asks for; the last class has no mixture."""
-    table = pd.DataFrame({"class": classes, "chosen": 0.4, "fixed": 0.5, "count": 0.25, "mixture": 0.125})
-    table.loc[len(table) - 1, "mixture"] = None
-    table.to_csv(path, index=False)
+    """Write decision thresholds of rule count for some stages."""
+    rows = []
+    for stage, value in (("zero_shot", 0.125), ("refined", 0.375), ("student", 0.25)):
+        chosen = Thresholds("count", {"fixed": [0.5] * len(classes), "count": [value] * len(classes)})
+        rows.append(StageThresholds(stage, chosen, np.zeros((1, len(classes)), np.float32), [0.5] * len(classes)))
+    write_table(path, list(classes), rows)
     return path
 
 

@@ -99,9 +99,8 @@ rule ensemble:
 
 rule thresholds:
     input:
-        scores=artifact("predict", "scores.zarr"),
-        refined=artifact("train", "refined.zarr"),
-        logits=of_job(rule_inputs.logits),
+        stage=of_job(rule_inputs.stages_with_thresholds),
+        images=ancient(manifest),
     output:
         table="results/{dataset}/{run}/thresholds.csv",
         record="results/{dataset}/{run}/thresholds.json",
@@ -114,11 +113,12 @@ rule thresholds:
         mem_mb=megabytes("thresholds"),
         runtime=minutes("thresholds"),
     params:
+        images=of_job(rule_inputs.split_digest),
         settings=settings("thresholds"),
+        options=options("images"),
     shell:
         cutsew(
-            "--log {log} thresholds {input.scores} {output.table} --logits {input.logits}"
-            " --refined {input.refined} --settings {params.settings:q}"
+            "--log {log} thresholds {input.images} {output.table} --settings {params.settings:q} {params.options:q}"
         )
 
 
@@ -132,7 +132,7 @@ rule evaluate:
         ensemble=optional("ensemble", "ensemble.zarr"),
         labels=optional("truth", "truth.parquet"),
         reference=of_job(rule_inputs.reference_scores),
-        thresholds=optional("thresholds", "thresholds.csv"),
+        thresholds=artifact("thresholds", "thresholds.csv"),
         images=ancient(manifest),
         logits=of_job(rule_inputs.logits),
         fused=artifact("fuse", "fused.zarr"),

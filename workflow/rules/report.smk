@@ -5,7 +5,7 @@ rule labels_table:
     input:
         stage=of_job(rule_inputs.last_labels),
         images=ancient(manifest),
-        thresholds=optional("thresholds", "thresholds.csv"),
+        thresholds=artifact("thresholds", "thresholds.csv"),
         corrections=optional("corrections", "corrections.parquet"),
     output:
         csv="results/{dataset}/{run}/labels.csv",
@@ -40,7 +40,7 @@ rule report:
         labels=optional("truth", "truth.parquet"),
         corrections=optional("corrections", "corrections.parquet"),
         history=optional("train", "history.csv"),
-        thresholds=optional("thresholds", "thresholds.csv"),
+        thresholds=artifact("thresholds", "thresholds.csv"),
         views=optional("encode", "views.zarr"),
         maps=optional("explain", "maps.zarr"),
         images=ancient(manifest),

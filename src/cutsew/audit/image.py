@@ -141,12 +141,13 @@ def image_audit(run: Run, name: str, only: str | None = None, top: int = 3, epoc
     known = run.truth([name])
     truth = known[0] if known is not None else None
     marks = _marks(run, name)
-    interest = [chosen] if chosen is not None else _of_interest(run, cut, labels, marks, truth)
+    thresholds = {stage: run.thresholds_of(stage, str(row["split"])) for stage in labels}
+    interest = [chosen] if chosen is not None else _of_interest(run, cut, (labels, thresholds), marks, truth)
     return {
         "run": str(run.folder),
         "image": _facts(row),
-        "threshold": run.threshold,
-        "labels": {stage: _named(run, z) for stage, z in labels.items()},
+        "named_by": run.thresholds.in_words(),
+        "labels": {stage: _named(run, z, thresholds[stage]) for stage, z in labels.items()},
         "truth": _truth(run, truth),
         "views": cut.views(run.classes, top),
         "fusion": cut.fusion,
@@ -174,10 +175,10 @@ def _labels(run: Run, row: pd.Series) -> dict[str, Logits]:
     return {stage: z for stage, z in logits.items() if np.isfinite(z).all()}
 
 
-def _named(run: Run, z: Logits) -> list[str]:
-    """Return the classes at or above the threshold, most confident first."""
+def _named(run: Run, z: Logits, thresholds: npt.NDArray[np.float64]) -> list[str]:
+    """Return the classes at or above their thresholds, most confident first."""
     p = sigmoid(z)
-    return [run.classes[c] for c in np.argsort(-p, kind="stable") if p[c] >= run.threshold]
+    return [run.classes[c] for c in np.argsort(-p, kind="stable") if p[c] >= thresholds[c]]
 
 
 def _truth(run: Run, truth: npt.NDArray[np.int8] | None) -> JsonDict | None:
@@ -202,17 +203,18 @@ def _marks(run: Run, name: str) -> dict[str, npt.NDArray[np.int8]]:
 def _of_interest(
     run: Run,
     cut: Cutting,
-    labels: dict[str, Logits],
+    stages: tuple[dict[str, Logits], dict[str, npt.NDArray[np.float64]]],
     marks: dict[str, npt.NDArray[np.int8]],
     truth: npt.NDArray[np.int8] | None,
 ) -> list[int]:
-    """Choose the classes to report, most confident at the last stage first."""
+    """Choose the classes to report, most confident at the last stage first; `stages` are logits and thresholds."""
+    labels, thresholds = stages
     chosen = np.zeros(len(run.classes), dtype=bool)
-    for z in labels.values():
-        chosen |= sigmoid(z) >= run.threshold
+    for stage, z in labels.items():
+        chosen |= sigmoid(z) >= thresholds[stage]
         chosen[z.argmax()] = True
     if len(cut.counted) and np.isfinite(cut.counted).all():
-        chosen |= (sigmoid(cut.counted) >= run.threshold).any(axis=0)
+        chosen |= (sigmoid(cut.counted) >= run.thresholds.of("fused", len(run.classes))).any(axis=0)
     if "refined" in labels and (start := labels_before_em(run)) in labels:
         chosen |= np.abs(sigmoid(labels["refined"]) - sigmoid(labels[start])) >= MOVED
     if "by_hand" in marks:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,13 +17,9 @@ from cutsew.method.score import sigmoid
 from cutsew.storage.label_corrections import Corrections
 from cutsew.storage.manifest import SPLITS, batched_slices
 from cutsew.storage.predictions import FINAL, IMAGES_AT_ONCE, SPLIT_STAGES, StagePredictions
-from cutsew.storage.result_tables import TABLE, read_thresholds
+from cutsew.storage.result_tables import RunThresholds
 
 Floats = npt.NDArray[np.float32]
-
-
-STUDENT = ("student", "tiles", "ensemble")
-"""Stages whose logits are on the student's scale, so that its decision thresholds hold for them."""
 
 
 class Batch(NamedTuple):
@@ -59,45 +54,6 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Thresholds:
-    """The decision thresholds of a run's stages: a class is a label where its probability is at least its threshold.
-
-    Attributes:
-        fixed: threshold of the pseudo-labels, and of every stage without a student: `evaluate.threshold`.
-        student: (C,) per-class thresholds of STUDENT, as `predict` and exported models use them; None for `fixed`.
-        rule: of `student`, as `thresholds.rule` calls it.
-
-    """
-
-    fixed: float
-    student: npt.NDArray[np.float64] | None = None
-    rule: str | None = None
-
-    def of(self, stage: str, classes: int) -> npt.NDArray[np.float64]:
-        """Return a stage's (C,) thresholds."""
-        return self.student if stage in STUDENT and self.student is not None else np.full(classes, self.fixed)
-
-    def told(self, stage: str) -> float | str:
-        """Return a stage's threshold, or where its per-class thresholds stand and by which rule they were chosen."""
-        return f"{TABLE}: {self.rule}" if stage in STUDENT and self.student is not None else self.fixed
-
-
-def thresholds_of(table: Path | None, classes: list[str], fixed: float) -> Thresholds:
-    """Read a run's thresholds.
-
-    Args:
-        table: thresholds.csv; None where there is no student.
-        classes: C names.
-        fixed: `evaluate.threshold`.
-
-    """
-    if table is None:
-        return Thresholds(fixed)
-    result = read_thresholds(table, classes)
-    return Thresholds(fixed, result.choose(), result.rule)
-
-
-@dataclass(frozen=True)
 class Labels:
     """The labels of some images.
 
@@ -106,7 +62,7 @@ class Labels:
         stages: split -> stage whose labels its images have.
         images: rows of the manifest, split after split; images without finite labels are excluded.
         left_out: how many those are.
-        thresholds: from which probability a class is a label.
+        thresholds: of all stages.
         sure: stage whose probabilities are exported with the labels; None for the labels' own.
         corrections: a human's, which win over the stages; None for none.
 
@@ -116,7 +72,7 @@ class Labels:
     stages: dict[str, str]
     images: pd.DataFrame
     num_excluded: int
-    thresholds: Thresholds
+    thresholds: RunThresholds
     probability_stage: str | None = None
     corrections: Corrections | None = None
 
@@ -134,9 +90,9 @@ class Labels:
         return next(iter(self.outcomes.values())).classes
 
     @property
-    def told(self) -> dict[str, float | str]:
-        """Stage -> its threshold, or the table and the rule of its per-class thresholds."""
-        return {stage: self.thresholds.told(stage) for stage in dict.fromkeys(self.stages.values())}
+    def rules(self) -> dict[str, str]:
+        """Stage -> the rule of its thresholds, and what it means."""
+        return {stage: self.thresholds.in_words(stage) for stage in dict.fromkeys(self.stages.values())}
 
     def batches(self) -> Iterator[Batch]:
         """Give the labels slice by slice, in the order of `images`."""
@@ -181,7 +137,7 @@ def choose(
         run: the run.
         stage: whose labels; None for the last stage of each split.
         split: train or test; None for both, as far as the stage has labels of them.
-        threshold: probability from which a class is a label; None for the stages' own thresholds.
+        threshold: probability from which a class is a label; None for the run's thresholds.
         sure: stage whose probabilities are exported with the labels; None for the labels' own.
         by_hand: a human's corrections win over the stage.
 
@@ -197,9 +153,7 @@ def choose(
             stages[name] = str(requested)
     if not stages:
         _refuse(run, stage, split, sure, stages_by_split)
-    local_values = (
-        thresholds_of(run.path(TABLE), run.classes, run.threshold) if threshold is None else Thresholds(threshold)
-    )
+    local_values = run.thresholds if threshold is None else RunThresholds(threshold)
     image_rows, left_out = finite_images(run.images, run.outcomes, stages, sure)
     return Labels(run.outcomes, stages, image_rows, left_out, local_values, sure, run.corrections if by_hand else None)
 
@@ -207,7 +161,7 @@ def choose(
 def last_labels(
     images: pd.DataFrame,
     outcomes: Mapping[str, StagePredictions],
-    thresholds: Thresholds,
+    thresholds: RunThresholds,
     corrections: Corrections | None,
 ) -> Labels:
     """Take every image's last labels.
@@ -215,7 +169,7 @@ def last_labels(
     Args:
         images: the manifest.
         outcomes: stage -> what it made of the images.
-        thresholds: from which probability a class is a label.
+        thresholds: of all stages.
         corrections: a human's; None for none.
 
     """

@@ -90,7 +90,7 @@ def write_coco(path: Path, labels: Labels) -> int:
     a human said of it, class -> 1 or 0.
     """
     info: dict[str, Any] = {"description": "Labels by cutsew", "version": __version__}
-    info |= {"stages": labels.stages, "thresholds": labels.told}
+    info |= {"stages": labels.stages, "thresholds": labels.rules}
     if labels.corrected is not None:
         info["corrections"] = {"labels": len(labels.corrected), "by": labels.corrected.authors}
     categories = [{"id": c, "name": name, "supercategory": ""} for c, name in enumerate(labels.classes, start=1)]

@@ -5,13 +5,12 @@ import numpy.typing as npt
 import pandas as pd
 from tqdm import tqdm
 
-from cutsew.audit.label_export import Thresholds, thresholds_of
 from cutsew.audit.run import Run, stages_of
 from cutsew.errors import UserError
 from cutsew.method.review import POOL, decided, disagreement, uncertainty, unlike
 from cutsew.storage.manifest import SPLITS
 from cutsew.storage.predictions import FINAL, REFERENCE
-from cutsew.storage.result_tables import TABLE
+from cutsew.storage.result_tables import RunThresholds
 from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read_rows
 
 COMPARED = ("zero_shot", "fused")
@@ -43,7 +42,7 @@ def queue(run: Run, count: int, split: str | None = None) -> pd.DataFrame:
     expected = [name for name in SPLITS if split in (None, name) and run.ids(name)]
     if not expected:
         raise UserError(f"--split: {run.folder.name} has no {split} images; leave it out")
-    thresholds = thresholds_of(run.path(TABLE), run.classes, run.threshold)
+    thresholds = run.thresholds
     done = set(run.corrections.images) if run.corrections is not None else set()
     parts = [_scored(run, name, thresholds, done) for name in expected]
     scored = pd.concat(parts, ignore_index=True)
@@ -59,7 +58,7 @@ def _stages(run: Run, split: str) -> list[str]:
     return [*(name for name in COMPARED if name in stages[:-1]), stages[-1]]
 
 
-def _scored(run: Run, split: str, thresholds: Thresholds, done: set[str]) -> pd.DataFrame:
+def _scored(run: Run, split: str, thresholds: RunThresholds, done: set[str]) -> pd.DataFrame:
     """Score the images of a split, slice by slice."""
     ids = [name for name in run.ids(split) if name not in done]
     stages, classes = _stages(run, split), len(run.classes)
@@ -85,7 +84,7 @@ def _features(run: Run, pool: pd.DataFrame) -> npt.NDArray[np.float32]:
     return decided(run.outcomes["zero_shot"].read(ids), np.full(len(run.classes), 0.5)).astype(np.float32)
 
 
-def _told(run: Run, chosen: pd.DataFrame, thresholds: Thresholds) -> pd.DataFrame:
+def _told(run: Run, chosen: pd.DataFrame, thresholds: RunThresholds) -> pd.DataFrame:
     """Add what the chosen images' labels are, and which are doubtful."""
     labels: dict[str, list[str]] = {}
     doubtful: dict[str, list[str]] = {}

@@ -37,6 +37,7 @@ from cutsew.storage.predictions import (
     open_predictions,
     read_truth,
 )
+from cutsew.storage.result_tables import TABLE, RunThresholds, read_thresholds
 from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read_rows
 
 log = logging.getLogger(__name__)
@@ -170,9 +171,15 @@ class Run:
         return self.outcomes["zero_shot"].classes
 
     @cached_property
-    def threshold(self) -> float:
-        """Decision threshold on the probability: that of evaluate."""
-        return self.settings("metrics.csv", "evaluate", EvaluateConfig.model_validate).threshold
+    def thresholds(self) -> RunThresholds:
+        """Decision thresholds of all stages: those of thresholds.csv, else that of evaluate."""
+        fixed = self.settings("metrics.csv", "evaluate", EvaluateConfig.model_validate).threshold
+        table = self.path(TABLE)
+        return RunThresholds(fixed, read_thresholds(table, self.classes) if table is not None else {})
+
+    def thresholds_of(self, stage: str, split: str) -> npt.NDArray[np.float64]:
+        """Return (C,) thresholds of a stage; FINAL has those of the last stage of a split."""
+        return self.thresholds.of(self.stages(split)[-1] if stage == FINAL else stage, len(self.classes))
 
     def stages(self, split: str) -> list[str]:
         """Name the stages that a split's images went through."""

@@ -22,6 +22,7 @@ from cutsew.storage.predictions import FINAL
 from cutsew.storage.tables import read_csv
 
 JsonDict = dict[str, Any]
+Thresholds = npt.NDArray[np.float64]
 
 TRUTH_TEXT = {1: "present", 0: "absent", -1: "not counted"}
 """Text for ground-truth labels."""
@@ -89,21 +90,22 @@ def class_audit(run: Run, name: str, top: int = 10) -> JsonDict:
         for stage, before in stages_of(run, split)
     ]
     _add_truth(run, c, [image for row in stages for kind in LISTS for image in row[kind]])
-    return {"run": str(run.folder), "class": name, "threshold": run.threshold, "stages": stages}
+    return {"run": str(run.folder), "class": name, "named_by": run.thresholds.in_words(), "stages": stages}
 
 
 def _stage(run: Run, c: int, stage: str, before: str | None, split: str, top: int) -> JsonDict:
     lists = {kind: Extremes(top) for kind in LISTS}
     counts = dict.fromkeys(("images", "labeled", "added", "removed", "from_crops"), 0)
     compared = with_winner = False
+    limit, limit_before = (run.thresholds_of(name or stage, split)[c] for name in (stage, before))
     for part in slices(run, stage, before, run.ids(split)):
         z = part.z[:, c]
         known = np.isfinite(z)
-        named = known & (sigmoid(z) >= run.threshold)
+        named = known & (sigmoid(z) >= limit)
         counts["images"] += int(known.sum())
         counts["labeled"] += int(named.sum())
         if part.before is not None:
-            earlier = known & (sigmoid(part.before[:, c]) >= run.threshold)
+            earlier = known & (sigmoid(part.before[:, c]) >= limit_before)
             counts["added"] += int((named & ~earlier).sum())
             counts["removed"] += int((earlier & ~named).sum())
         if part.from_crop is not None:
@@ -193,11 +195,11 @@ class Tally:
         """Return a tally of no images."""
         return cls(np.zeros(classes, np.int64), np.full(classes, np.inf), np.full(classes, -np.inf))
 
-    def add(self, part: Slice, threshold: float) -> None:
-        """Count the images of a slice."""
+    def add(self, part: Slice, thresholds: Thresholds, thresholds_before: Thresholds) -> None:
+        """Count the images of a slice; (C,) thresholds of the stage and of the one before."""
         known = np.isfinite(part.z).all(axis=1)
         p = sigmoid(part.z[known])
-        named = p >= threshold
+        named = p >= thresholds
         self.unknown += int((~known).sum())
         if not len(p):
             return
@@ -209,7 +211,7 @@ class Tally:
         self.every += int(named.all(axis=1).sum())
         self.flat += int((p.min(axis=1) == p.max(axis=1)).sum())
         if part.before is not None:
-            earlier = sigmoid(part.before[known]) >= threshold
+            earlier = sigmoid(part.before[known]) >= thresholds_before
             self.added += int((named & ~earlier).sum())
             self.removed += int((earlier & ~named).sum())
         if part.from_crop is not None:
@@ -226,13 +228,14 @@ def summary(run: Run) -> JsonDict:
         ids = run.ids(split)
         for stage, before in stages_of(run, split) if ids else []:
             tally = Tally.empty(len(run.classes))
+            limits = tuple(run.thresholds_of(name or stage, split) for name in (stage, before))
             for part in slices(run, stage, before, ids):
-                tally.add(part, run.threshold)
+                tally.add(part, *limits)
             rows.append(_row(stage, split, tally) | measured.get((stage, split), {}))
             warnings += [f"{stage}, {split}: {text}" for text in _degenerate(tally, run.classes)]
     return {
         "run": str(run.folder),
-        "threshold": run.threshold,
+        "named_by": run.thresholds.in_words(),
         "classes": len(run.classes),
         "stages": rows,
         "warnings": warnings,

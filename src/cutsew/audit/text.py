@@ -29,7 +29,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:
 def summary_lines(content: JsonDict) -> Iterator[str]:
     """Draw the summary of a run."""
     classes = "1 class" if content["classes"] == 1 else f"{content['classes']} classes"
-    yield f"{content['run']}: {classes}; a class is predicted from probability {content['threshold']:g} on"
+    yield f"{content['run']}: {classes}; rule {content['named_by']}"
     yield ""
     measured = [name for name in MEASURED if any(row.get(name) is not None for row in content["stages"])]
     columns = [*("stage", "split", "images"), *measured, *("labels_per_image", "confidence", "added", "removed")]
@@ -56,7 +56,7 @@ def summary_lines(content: JsonDict) -> Iterator[str]:
 
 def class_lines(content: JsonDict) -> Iterator[str]:
     """Draw the audit of a class."""
-    yield f"{content['class']}; an image is labeled from probability {content['threshold']:g} on"
+    yield f"{content['class']}; rule {content['named_by']}"
     counts = ("stage", "split", "images", "labeled", "added", "removed", "from_crops")
     yield ""
     yield from table([name.replace("_", " ") for name in counts], [[r[n] for n in counts] for r in content["stages"]])

@@ -135,7 +135,7 @@ def _readme(student: Student, thresholds: Thresholds, *, onnx: bool) -> str:
         classes=student.classes,
         size=student.square.size,
         interpolation=student.square.interpolation,
-        rule=thresholds.rule,
+        rule=thresholds.in_words(),
         backbone=student.backbone.describe(),
         opset=model_files.OPSET,
         onnx=onnx,

@@ -75,8 +75,7 @@ def labels(
         typer.Option(
             min=0,
             max=1,
-            help="Decision threshold of every class; default: thresholds.csv for the student's labels, "
-            "evaluate.threshold for others.",
+            help="Decision threshold of every class; default: those of thresholds.csv, as in labels.csv.",
         ),
     ] = None,
     probabilities: Annotated[
@@ -111,7 +110,8 @@ def labels(
             log.warning("%d corrections of those images are excluded with them", unwritten)
     stages = ", ".join(f"{name}: {stage_of_split}" for name, stage_of_split in chosen.stages.items())
     corrected = f"; {len(chosen.corrected)} set or crossed out by a human" if chosen.corrected is not None else ""
-    typer.echo(f"{file}: {len(chosen.images)} images, {count} labels ({stages}){corrected}")
+    rule = chosen.thresholds.in_words()
+    typer.echo(f"{file}: {len(chosen.images)} images, {count} labels ({stages}; rule {rule}){corrected}")
 
 
 def _refuse_options(

@@ -457,6 +457,7 @@ CUTSEW: dict[str, Any] = {
     "cut.layout": "auto",
     "correct.rule": "identity",
     "targets.labels_per_image": "auto",
+    "thresholds.rule": "count",
     "select.top_k": "auto",
     "student.head": "linear",
     "train.epochs": "auto",

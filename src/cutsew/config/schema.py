@@ -29,7 +29,9 @@ STANDARD_CLASSES = 3
 class EvaluateConfig(Section):
     """What is measured where there is truth."""
 
-    threshold: Fraction = Field(0.5, description="decision threshold: the probability from which a class is predicted")
+    threshold: Fraction = Field(
+        0.5, description="decision threshold of rule fixed: the probability from which a class is predicted"
+    )
     top: Size = Field(3, description="n, number of predicted classes per image for the top-n metrics")
 
 
@@ -49,12 +51,12 @@ class PredictConfig(Section):
 
 
 class ThresholdsConfig(Section):
-    """Per-class decision thresholds of the student on new images."""
+    """Decision thresholds, per stage and class: what is a label in tables, report, exports and on new images."""
 
     rule: Literal["fixed", "count", "mixture"] = Field(
-        "count",
-        description="fixed: 0.5; count: predicts each class in as many images as the pseudo-labels suggest; "
-        "mixture: separates two Gaussians fitted to the logits. thresholds.csv holds all three",
+        "fixed",
+        description="fixed: evaluate.threshold for all classes (the paper's); count: each class is a label of as many "
+        "images as its labels' probabilities sum to; mixture: separates two Gaussians fitted to the logits",
     )
 
 
@@ -163,7 +165,7 @@ class Config(Section):
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig, description="what is measured")
     thresholds: ThresholdsConfig = Field(
         default_factory=ThresholdsConfig,
-        description="from which probability `cutsew predict` and exported models name a class",
+        description="from which probability a class is a label: one rule for tables, report, exports and new images",
     )
     references: ReferencesConfig = Field(default_factory=ReferencesConfig, description="students to compare with")
     explain: ExplainConfig = Field(default_factory=ExplainConfig, description="maps of what is seen where")

@@ -118,9 +118,12 @@ def thresholds_of(path: Path, classes: list[str]) -> Thresholds:
     folder = path if path.is_dir() else path.parent
     stored = read_model_spec(folder / MODEL).get("thresholds")
     if stored is not None:
-        return Thresholds(stored["rule"], {rule: values for rule, values in stored.items() if rule != "rule"})
+        return Thresholds(
+            stored["rule"], {rule: values for rule, values in stored.items() if rule not in ("rule", "means")}
+        )
     if folder.joinpath(table.TABLE).is_file():
-        return table.read_thresholds(folder / table.TABLE, classes)
+        by_stage = table.read_thresholds(folder / table.TABLE, classes)
+        return by_stage.get("student", table.plain(len(classes)))
     return table.plain(len(classes))
 
 

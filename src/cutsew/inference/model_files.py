@@ -191,5 +191,5 @@ def save(folder: Path, student: Student, description: dict[str, Any], thresholds
     model = {name: value for name, value in description.items() if name not in ("adapter_digest", "digest")}
     model["backbone"] = student.backbone.describe()
     model |= {"weights": MERGED_WEIGHTS, "digest": file_digest(folder / MERGED_WEIGHTS)}
-    model["thresholds"] = {"rule": thresholds.rule, **thresholds.by_rule}
+    model["thresholds"] = {"rule": thresholds.rule, "means": thresholds.in_words(), **thresholds.by_rule}
     write_text(folder / MODEL, yaml.safe_dump(model, sort_keys=False, allow_unicode=True))

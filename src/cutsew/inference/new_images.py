@@ -32,6 +32,7 @@ from cutsew.method.crops import Square
 from cutsew.method.score import sigmoid
 from cutsew.runtime.batching import require_finite
 from cutsew.storage.atomic import atomic_path
+from cutsew.storage.result_tables import rule_in_words
 
 
 @dataclass(frozen=True)
@@ -271,6 +272,8 @@ def predict(images: Path, student: Classifier, out: Path, how: PredictOptions) -
         if bad == len(image_set.names):
             raise UserError(f"{images}: of {bad} images none can be read; nothing is written")
     _tell(len(image_set.names), bad, image_set)
+    rule = student.thresholds.in_words(how.rule) if how.threshold is None else rule_in_words("fixed", how.threshold)
+    log.info("labels by rule %s", rule)
     return len(image_set.names) - bad
 
 

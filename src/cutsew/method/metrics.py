@@ -113,8 +113,8 @@ def f1(truth: Truth, named: Predicted) -> Floats:
     return np.where(positives > 0, 200 * right / np.maximum(positives + claimed, 1), np.nan)
 
 
-def predict_threshold(probabilities: Floats, threshold: float) -> Predicted:
-    """Return which classes of (N, C) are named: those with a probability of at least `threshold`."""
+def predict_threshold(probabilities: Floats, threshold: Floats | float) -> Predicted:
+    """Return which classes of (N, C) are named: those with a probability of at least `threshold`, one or (C,)."""
     return probabilities >= threshold
 
 
@@ -176,7 +176,7 @@ class LabelStats:
     every: npt.NDArray[np.int64]
 
 
-def label_stats(probabilities: Floats, threshold: float) -> LabelStats:
+def label_stats(probabilities: Floats, threshold: Floats | float) -> LabelStats:
     """Describe the (N, C) probabilities of one stage, N > 0; a class is predicted from `threshold` on."""
     labels = (probabilities >= threshold).sum(axis=0)
     best = probabilities.max(axis=1)
@@ -212,8 +212,8 @@ def describe_degenerate(labels: npt.NDArray[np.int64], images: int, classes: Seq
     return ""
 
 
-def agreement(first: Floats, second: Floats, threshold: float) -> Floats:
-    """Compare two stages' (N, C) probabilities image by image.
+def agreement(first: Floats, second: Floats, threshold: Floats | float, of_second: Floats | float) -> Floats:
+    """Compare two stages' (N, C) probabilities, and what they name from their thresholds on, image by image.
 
     Image by image, so that the means over many images can be taken slice by slice.
 
@@ -224,7 +224,7 @@ def agreement(first: Floats, second: Floats, threshold: float) -> Floats:
 
     """
     top1 = first.argmax(axis=1) == second.argmax(axis=1)
-    a, b = first >= threshold, second >= threshold
+    a, b = first >= threshold, second >= of_second
     union = (a | b).sum(axis=1)
     jaccard = np.where(union > 0, (a & b).sum(axis=1) / np.maximum(union, 1), 1.0)
     return np.column_stack((top1, jaccard, _spearman(first, second)))

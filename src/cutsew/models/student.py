@@ -79,6 +79,7 @@ class ModelSpec(BaseModel):
         """Refuse rules that have not one threshold per class, and a chosen rule that is not there."""
         rules = dict(self.thresholds or {})
         rule = rules.pop("rule", None)
+        rules.pop("means", None)
         if any(not isinstance(values, list) or len(values) != len(self.classes) for values in rules.values()):
             raise ValueError("thresholds: need one per class")
         if self.thresholds is not None and (not isinstance(rule, str) or rule not in rules):

@@ -124,16 +124,16 @@ STAGES: dict[str, Stage] = {
         ("score", "import_scores", "fuse", "train", "predict"),
     ),
     "thresholds": Stage(
-        "Suggest per-class decision thresholds.",
-        2,
-        ("thresholds", "targets.labels_per_image"),
-        ("score", "import_scores", "train", "predict"),
+        "Choose decision thresholds per stage and class.",
+        3,
+        ("thresholds", "targets.labels_per_image", "evaluate.threshold"),
+        ("score", "import_scores", "fuse", "correct", "targets", "override", "train", "predict"),
     ),
     "labels_table": Stage(
         "Write every image's labels and probabilities as CSV and Parquet.",
-        1,
+        2,
         ("evaluate.threshold",),
-        ("corrections", "correct", "fuse", "train", "predict", "tiles", "ensemble", "thresholds"),
+        ("corrections", "correct", "targets", "fuse", "train", "predict", "tiles", "ensemble", "thresholds"),
     ),
     "reference_labels": Stage(
         "Derive the training labels of a reference student from the ground truth.",
@@ -159,10 +159,10 @@ STAGES: dict[str, Stage] = {
     ),
     "evaluate": Stage(
         "Evaluate every stage.",
-        4,
+        5,
         ("evaluate", "predict"),
         ("truth", "predict", "tiles", "ensemble", "thresholds", "reference_predict"),
     ),
-    "report": Stage("Write the HTML report.", 4, (), ("evaluate", "explain", "corrections")),
+    "report": Stage("Write the HTML report.", 5, (), ("evaluate", "explain", "corrections")),
     "sweep_table": Stage("Tabulate the runs of a sweep.", 2, (), ("evaluate",)),
 }

@@ -58,13 +58,13 @@ FEATURES = "features"
 
 def required_stages(config: Config) -> set[str]:
     """Name the stages that a run of these settings needs."""
-    stages = {"manifest", "fuse", "correct", "labels_table", "evaluate", "report"}
+    stages = {"manifest", "fuse", "correct", "thresholds", "labels_table", "evaluate", "report"}
+    stages |= {"targets"} if config.targets.labels_per_image is not None else set()
     stages |= {"import_scores"} if config.teacher.kind == "scores" else {"text", "encode", "seal", "score"}
     stages |= {"tagclip", "seal_tagclip"} if config.score.rule == "tagclip" else set()
     if config.student.kind != "none":
-        stages |= {"train", "predict", "thresholds"} | ({"select"} if config.sew.enabled else set())
+        stages |= {"train", "predict"} | ({"select"} if config.sew.enabled else set())
         stages |= {"explain"} if config.explain.pairs and config.teacher.kind != "scores" else set()
-        stages |= {"targets"} if config.targets.labels_per_image is not None else set()
         stages |= {"override"} if config.labels.overrides is not None else set()
         stages |= {"tiles"} if config.predict.tiles else set()
         stages |= {"ensemble"} if config.predict.ensemble == "teacher" else set()

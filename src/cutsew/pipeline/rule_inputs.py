@@ -30,6 +30,9 @@ from cutsew.storage.zarr_layout import (
 )
 from cutsew.storage.zarr_writer import remembered_digest
 
+STAGE_OF = {"logits": "zero_shot", "scores": "student"}
+"""Zarr -> the stage whose logits it holds, where their names differ."""
+
 DIGEST = 16
 """Hexadecimal digits of a digest in params."""
 
@@ -129,10 +132,19 @@ def overridden(plan: Plan, wildcards: Wildcards) -> list[str]:
 def last_labels(plan: Plan, wildcards: Wildcards) -> list[str]:
     """Return the final labels of the training images and those of the held-out ones."""
     stages = required_stages(plan.runs[wildcards.run])
-    train = ("train", "refined.zarr") if "train" in stages else ("correct", "pseudo.zarr")
+    train = ("targets", "targets.zarr") if "targets" in stages else ("correct", "pseudo.zarr")
+    train = ("train", "refined.zarr") if "train" in stages else train
     order = {"ensemble": "ensemble.zarr", "tiles": "tiles.zarr", "predict": "scores.zarr", "fuse": "fused.zarr"}
     held_out = next((stage, name) for stage, name in order.items() if stage in stages)
     return [artifact(plan, wildcards, *source) for source in (train, held_out)]
+
+
+def stages_with_thresholds(plan: Plan, wildcards: Wildcards) -> list[str]:
+    """Return the logits of every stage that has decision thresholds of its own, in the order of the pipeline."""
+    optional = (("targets", "targets.zarr"), ("train", "refined.zarr"), ("predict", "scores.zarr"))
+    made = [path for source in optional for path in optional_artifact(plan, wildcards, *source)]
+    always = [artifact(plan, wildcards, *source) for source in (("fuse", "fused.zarr"), ("correct", "pseudo.zarr"))]
+    return [logits(plan, wildcards), *always, *overridden(plan, wildcards), *made]
 
 
 def view_chunks(plan: Plan, wildcards: Wildcards) -> Iterator[str]:
@@ -196,7 +208,7 @@ def _with_key(name: str, path: str) -> str:
     if name == "reference":
         return f"{group.parent.name}={path}"
     if name == "stage":
-        return f"{'student' if group.stem == 'scores' else group.stem}={path}"
+        return f"{STAGE_OF.get(group.stem, group.stem)}={path}"
     return path
 
 

@@ -79,7 +79,7 @@ class Label:
         name: of the class.
         place: its index.
         probabilities: in [0, 1], one per stage.
-        named: per stage, whether it is at or above the threshold.
+        named: per stage, whether it is at or above the stage's threshold.
         truth: 1 present, 0 absent, -1 not known.
         crop: that won, None where the whole image did.
         by_hand: what a human said: PRESENT, ABSENT, or LEFT for nothing.
@@ -207,6 +207,7 @@ def gather(run: Run, ids: Sequence[str], crops: Crops, about: Mapping[str, dict[
         names = list(rows["id"])
         z = [run.final(str(split), names) if stage == FINAL else run.read(stage, names) for stage in stages]
         p = np.stack([sigmoid(values) for values in z], axis=1)  # (n, stages, C)
+        thresholds = np.stack([run.thresholds_of(stage, str(split)) for stage in stages])
         won = crops.read(names, p[:, 0]) if stages[0] == "zero_shot" else [{} for _ in names]
         everything = zip(rows.to_dict("records"), p, run.truth(names), won, run.said(names), strict=True)
         for row, probabilities, truth, marks, corrected in everything:
@@ -217,7 +218,7 @@ def gather(run: Run, ids: Sequence[str], crops: Crops, about: Mapping[str, dict[
                 int(row["height"]),
                 thumbnail(Path(str(row["path"]))),
                 stages,
-                _labels(run, probabilities, truth, marks, corrected),
+                _labels(run, (probabilities, probabilities >= thresholds), truth, marks, corrected),
                 **(about or {}).get(row["id"], {}),
             )
     return [cards[name] for name in ids if name in cards]
@@ -225,13 +226,16 @@ def gather(run: Run, ids: Sequence[str], crops: Crops, about: Mapping[str, dict[
 
 def _labels(
     run: Run,
-    p: npt.NDArray[np.floating[Any]],
+    stages: tuple[npt.NDArray[np.floating[Any]], npt.NDArray[np.bool_]],
     truth: npt.NDArray[np.int8],
     crops: Mapping[int, Crop],
     corrected: npt.NDArray[np.int8],
 ) -> tuple[Label, ...]:
-    """List classes that a stage names, that are true or that a human corrected; the last come first."""
-    named = p >= run.threshold
+    """List classes that a stage names, that are true or that a human corrected; the last come first.
+
+    `stages` are (S, C) probabilities, and whether they reach their thresholds.
+    """
+    p, named = stages
     shown = np.flatnonzero(named.any(axis=0) | (truth == 1) | (corrected != LEFT))
     order = shown[np.lexsort((-p[-1, shown], corrected[shown] == LEFT))]
     return tuple(

@@ -132,14 +132,15 @@ def most_gained(run: Run, count: int, split: str) -> list[str]:
 def _count(run: Run, split: str, stages: tuple[str, ...]) -> dict[str, Tally]:
     ids = list(run.images_of(split)["id"])
     truth = run.truth(ids)
-    return {stage: tally(run.slices(stage, ids), truth, run.threshold) for stage in stages}
+    return {stage: tally(run.slices(stage, ids), truth, run.thresholds_of(stage, split)) for stage in stages}
 
 
 def _change(run: Run, split: str, by_truth: bool = False) -> Changes:
     ids = list(run.images_of(split)["id"])
     first, last = run.stages[split][0], run.stages[split][-1]
     pairs = zip(run.slices(first, ids), run.slices(last, ids), strict=True)
-    return changes(pairs, run.threshold, run.truth(ids) if by_truth else None)
+    thresholds = run.thresholds_of(first, split), run.thresholds_of(last, split)
+    return changes(pairs, thresholds, run.truth(ids) if by_truth else None)
 
 
 def _charts(run: Run, tables: Tables, counted: Counted, changed: Changes) -> list[Chart]:

@@ -15,7 +15,14 @@ from cutsew.data import accounting
 from cutsew.reporting import page_tables
 from cutsew.reporting.cards import Card
 from cutsew.reporting.content import ReportContent, Tables
-from cutsew.reporting.page_tables import Grid, agreement_grid, headlines, left_grid, rules_grid, stage_grids
+from cutsew.reporting.page_tables import (
+    agreement_grid,
+    headlines,
+    left_grid,
+    rules_grid,
+    stage_grids,
+    thresholds_grid,
+)
 from cutsew.reporting.run_data import Run
 from cutsew.reporting.selection import REASONS
 from cutsew.reporting.style import STAGE_TITLES
@@ -37,7 +44,6 @@ def render(
     run: Run,
     tables: Tables,
     report_content: ReportContent,
-    thresholds: Grid | None,
     records: Mapping[Path, dict[str, Any]],
     digest: str,
 ) -> str:
@@ -48,7 +54,6 @@ def render(
         run: that the page is about.
         tables: what evaluate wrote.
         report_content: charts, classes, maps and images.
-        thresholds: suggested ones, None where nobody suggested any.
         records: how everything was made.
         digest: of the labels shown; corrections that a browser keeps belong to it.
 
@@ -64,13 +69,13 @@ def render(
         images=metrics.groupby("split", sort=False)["images"].first().to_dict(),
         with_truth=int(metrics.groupby("split")["with_truth"].first().sum()),
         classes=run.classes,
-        threshold=run.threshold,
+        named_by=run.thresholds.in_words(),
         main=run.main,
         headlines=headlines(metrics, run.main),
         stages=stage_grids(metrics),
         remarks=remarks(metrics),
         agreement=agreement_grid(tables.agreement),
-        thresholds=thresholds,
+        thresholds=thresholds_grid(run),
         rules=rules_grid(tables.rules),
         report_content=report_content,
         **files_of(records.values()),

@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from cutsew.errors import UserError
 from cutsew.pipeline.graph import STAGES
+from cutsew.reporting.run_data import Run
 from cutsew.reporting.style import STAGE_TITLES
 from cutsew.storage.predictions import REFERENCE
 from cutsew.storage.result_tables import without_repeated_mean
@@ -27,9 +27,6 @@ HEADS = {"images": "images", "mAP_10": "mAP, 10+ positives", "labels_per_image":
 
 RULE_MEASURES = ("labels_per_image", "mean_F1", "CP", "CR", "CF1", "OP", "OR", "OF1")
 """Columns of thresholds_f1.csv that the page shows."""
-
-RULES = {"fixed": "fixed", "count": "by count", "mixture": "by mixture"}
-"""Columns of thresholds.csv that the page shows."""
 
 
 @dataclass(frozen=True)
@@ -85,28 +82,15 @@ def agreement_grid(agreement: pd.DataFrame) -> Grid:
     return Grid("How far two stages agree on an image, on average", heads, rows, 2)
 
 
-def thresholds_grid(path: Path) -> Grid:
-    """Lay out suggested thresholds per class.
-
-    Args:
-        path: CSV with the columns class, fixed, count, mixture; other columns are passed over.
-
-    Raises:
-        UserError: no such table.
-
-    """
-    try:
-        table = pd.read_csv(path, dtype={"class": str}, keep_default_na=False, na_values=dict.fromkeys(RULES, [""]))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a readable table of thresholds ({str(error).splitlines()[0]})") from None
-    missing = [name for name in ("class", *RULES) if name not in table.columns]
-    if missing:
-        raise UserError(f"{path}: has no column {missing[0]}; regenerate it, or omit --thresholds")
-    rows = tuple(
-        (str(row["class"]), *("-" if pd.isna(row[name]) else f"{row[name]:.3f}" for name in RULES))
-        for _, row in table.iterrows()
-    )
-    return Grid("Suggested decision threshold per class", ("class", *RULES.values()), rows, 1)
+def thresholds_grid(run: Run) -> Grid | None:
+    """Lay out the decision thresholds of every stage, per class; None where they are all the same."""
+    shown = [stage for stage in STAGE_TITLES if stage in run.thresholds.by_stage]
+    columns = [run.thresholds.of(stage, len(run.classes)) for stage in shown]
+    if all((column == columns[0][0]).all() for column in columns):
+        return None
+    rows = tuple((name, *(f"{column[c]:.3f}" for column in columns)) for c, name in enumerate(run.classes))
+    caption = f"Decision threshold per class, a probability; rule {run.thresholds.in_words()}"
+    return Grid(caption, ("class", *(STAGE_TITLES[stage] for stage in shown)), rows, 1)
 
 
 def rules_grid(rules: pd.DataFrame) -> Grid | None:
@@ -115,11 +99,11 @@ def rules_grid(rules: pd.DataFrame) -> Grid | None:
         return None
     names = [name for name in RULE_MEASURES if rules[name].notna().any()]
     rows = tuple(
-        (RULES.get(str(row["rule"]), str(row["rule"])), *(_number(name, row[name]) for name in names))
+        (str(row["rule"]), row["split"], STAGE_TITLES[str(row["stage"])], *(_number(name, row[name]) for name in names))
         for _, row in rules.iterrows()
     )
-    heads = ("rule", *(HEADS.get(name, name.replace("_", " ")) for name in names))
-    return Grid("What the student names on test images by each rule of thresholds, in percent", heads, rows, 1)
+    heads = ("rule", "split", "stage", *(HEADS.get(name, name.replace("_", " ")) for name in names))
+    return Grid("The last labels by each rule of thresholds, in percent where not said otherwise", heads, rows, 3)
 
 
 def left_grid(left: Sequence[Mapping[str, Any]]) -> Grid | None:

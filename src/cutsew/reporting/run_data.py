@@ -17,6 +17,7 @@ from cutsew.method.correct import LEFT, override
 from cutsew.method.score import sigmoid
 from cutsew.storage.label_corrections import read_corrections
 from cutsew.storage.predictions import EPSILON, FINAL, REFERENCE, StagePredictions, read_truth
+from cutsew.storage.result_tables import RunThresholds
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -28,7 +29,7 @@ class Run:
         images: the manifest, with `row`.
         outcomes: the stages' logits, by stage.
         metrics: metrics.csv: which stages were measured on which split.
-        threshold: decision threshold on the probability.
+        thresholds: decision thresholds of the stages.
         labels: truth.parquet, None where there is no truth.
         corrections: corrections.parquet, None where no human corrected labels.
 
@@ -39,13 +40,13 @@ class Run:
         images: pd.DataFrame,
         outcomes: Mapping[str, StagePredictions],
         metrics: pd.DataFrame,
-        threshold: float,
+        thresholds: RunThresholds,
         labels: Path | None = None,
         corrections: Path | None = None,
     ) -> None:
         self.images = images
         self.classes: list[str] = next(iter(outcomes.values())).classes
-        self.threshold = threshold
+        self.thresholds = thresholds
         self.stages = stages_of(metrics, outcomes)
         self._outcomes = outcomes
         self._labels = labels
@@ -62,6 +63,10 @@ class Run:
         if not stages or not self.corrections:
             return stages
         return (*(stage for stage in stages if stage != "overridden"), FINAL)
+
+    def thresholds_of(self, stage: str, split: str) -> npt.NDArray[np.float64]:
+        """Return (C,) thresholds of a stage; FINAL has those of the last stage of a split."""
+        return self.thresholds.of(self.stages[split][-1] if stage == FINAL else stage, len(self.classes))
 
     def said(self, ids: Sequence[str]) -> npt.NDArray[np.int8]:
         """Return (n, C) int8, what a human said of n images: PRESENT, ABSENT, or LEFT for nothing."""
@@ -177,7 +182,7 @@ class Tally:
     true: Ints = field(default_factory=lambda: np.zeros(BINS, dtype=np.int64))
     counted: Ints = field(default_factory=lambda: np.zeros(BINS, dtype=np.int64))
 
-    def add(self, z: Floats, truth: Truth, threshold: float) -> None:
+    def add(self, z: Floats, truth: Truth, threshold: Floats | float) -> None:
         """Count n images: (n, C) logits and truth (1, 0, or -1 for not known); named are probabilities >= threshold."""
         p = sigmoid(z)
         self.labels.add(p >= threshold)
@@ -201,13 +206,13 @@ class Tally:
         return float(off / max(int(self.counted.sum()), 1))
 
 
-def tally(blocks: Iterable[Floats], truth: Truth, threshold: float) -> Tally:
+def tally(blocks: Iterable[Floats], truth: Truth, threshold: Floats | float) -> Tally:
     """Count one stage.
 
     Args:
         blocks: its logits, (n_1, C), (n_2, C), ...
         truth: (n_1 + n_2 + ..., C) in the same order.
-        threshold: decision threshold on the probability.
+        threshold: decision threshold on the probability, one or (C,).
 
     """
     counted = Tally(Labels.of(truth.shape[1]))

@@ -73,13 +73,15 @@ class _Best:
 
 
 def changes(
-    blocks: Iterable[tuple[Floats, Floats]], threshold: float, truth: npt.NDArray[np.int8] | None = None
+    blocks: Iterable[tuple[Floats, Floats]],
+    thresholds: tuple[Floats | float, Floats | float],
+    truth: npt.NDArray[np.int8] | None = None,
 ) -> Changes:
     """Compare two stages.
 
     Args:
         blocks: (n_1, C) logits of the first and of the last stage, then (n_2, C) of both, ...; at least one image.
-        threshold: decision threshold on the probability.
+        thresholds: of the first and of the last stage, on the probability, each one or (C,).
         truth: (n_1 + n_2 + ..., C), 1 for present. It decides `present` and `hits` alone.
 
     """
@@ -91,7 +93,7 @@ def changes(
         if not best:
             counts, best = np.zeros((2, classes), dtype=np.int64), [_Best(classes) for _ in range(3)]
         p = sigmoid(after)
-        was, now = sigmoid(before) >= threshold, p >= threshold
+        was, now = sigmoid(before) >= thresholds[0], p >= thresholds[1]
         each.append(((now & ~was).sum(axis=1), (was & ~now).sum(axis=1), entropy(p).sum(axis=1)))
         present = now if truth is None else truth[start : start + n] == 1
         called = np.zeros((n, classes), dtype=bool)

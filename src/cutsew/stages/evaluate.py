@@ -36,7 +36,7 @@ from cutsew.stages.options import SettingsOption
 from cutsew.storage.atomic import atomic_path
 from cutsew.storage.manifest import SPLITS, find_train_test_duplicates, read_manifest
 from cutsew.storage.predictions import REFERENCE, SPLIT_STAGES, StagePredictions, open_predictions, read_truth
-from cutsew.storage.result_tables import as_text, read_thresholds
+from cutsew.storage.result_tables import RunThresholds, Thresholds, as_text, read_thresholds
 from cutsew.storage.tables import read_record
 from cutsew.storage.zarr_layout import folder_of
 
@@ -45,8 +45,8 @@ BY_HAND = ("overridden", "refined", "student", "tiles", "ensemble")
 """Stages that rest on a human's corrections where there are any."""
 
 BESIDE = ("per_class.csv", "confidence.csv", "agreement.csv", "thresholds_f1.csv")
-RULE_COLUMNS = ("rule", "images", "labels_per_image", "mean_F1", "CP", "CR", "CF1", "OP", "OR", "OF1")
-"""Of thresholds_f1.csv, which has no rows where there is no student."""
+RULE_COLUMNS = ("stage", "split", "rule", "images", "labels_per_image", "mean_F1", "CP", "CR", "CF1", "OP", "OR", "OF1")
+"""Of thresholds_f1.csv: the last labels of the training images, and the student's of the held-out ones."""
 
 
 class Tables(NamedTuple):
@@ -74,7 +74,7 @@ def evaluate(
     tiles: Annotated[Path | None, typer.Option(help="The student's logits of wholes and tiles; test images.")] = None,
     ensemble: Annotated[Path | None, typer.Option(help="Student and teacher combined; test images.")] = None,
     labels: Annotated[Path | None, typer.Option(help="True labels, truth.parquet.")] = None,
-    thresholds: Annotated[Path | None, typer.Option(help="Thresholds of the student's classes.")] = None,
+    thresholds: Annotated[Path | None, typer.Option(help="Decision thresholds of all stages, thresholds.csv.")] = None,
     reference: Annotated[
         list[str] | None, typer.Option(help="KIND=PATH, a reference student's logits; may be repeated.")
     ] = None,
@@ -87,12 +87,19 @@ def evaluate(
     record = Record("evaluate", STAGES["evaluate"].version, settings, inputs=inputs)
     chosen = EvaluateConfig.model_validate(settings["evaluate"])
     outcomes = open_predictions(zarrs, references)
-    tables = _tables(outcomes, images, labels, chosen)
+    classes = outcomes["zero_shot"].classes
+    suggested = read_thresholds(thresholds, classes) if thresholds is not None else {}
+    decided = RunThresholds(chosen.threshold, suggested)
+    tables = _tables(outcomes, images, labels, chosen, decided)
     _name_twins(tables.metrics, images)
     if overridden is not None:
         _name_corrections(tables.metrics, overridden)
-    if thresholds is not None:
-        tables.rules.extend(_of_rules(outcomes["student"], images, labels, thresholds))
+    for split, stage in (
+        ("train", next(s for s in reversed(SPLIT_STAGES["train"]) if s in outcomes)),
+        ("test", "student"),
+    ):
+        if stage in suggested:
+            tables.rules.extend(_of_rules(outcomes[stage], split, images, labels, suggested[stage]))
     digests = {}
     for name, rows in zip((metrics.name, *BESIDE), tables, strict=True):
         with atomic_path(metrics.with_name(name)) as draft:
@@ -103,7 +110,13 @@ def evaluate(
     typer.echo(as_text(pd.DataFrame(tables.metrics)))
 
 
-def _tables(outcomes: dict[str, StagePredictions], images: Path, labels: Path | None, chosen: EvaluateConfig) -> Tables:
+def _tables(
+    outcomes: dict[str, StagePredictions],
+    images: Path,
+    labels: Path | None,
+    chosen: EvaluateConfig,
+    decided: RunThresholds,
+) -> Tables:
     metrics, per_class, confidence, agreements, _ = tables = Tables([], [], [], [], [])
     for split in SPLITS:
         ids = list(read_manifest(images, split=split)["id"])
@@ -115,12 +128,12 @@ def _tables(outcomes: dict[str, StagePredictions], images: Path, labels: Path | 
         references = [outcomes[stage] for stage in outcomes if split == "test" and stage.startswith(REFERENCE)]
         truth = read_truth(labels, ids, available[0].classes) if labels is not None else None
         for outcome in tqdm([*available, *references], desc=f"measuring {split}", unit="stage"):
-            whole, classes, histogram = _measure(outcome, split, ids, truth, chosen)
+            whole, classes, histogram = _measure(outcome, split, ids, truth, chosen, decided)
             metrics.append(whole)
             per_class.extend(classes)
             confidence.extend(histogram)
         for first, second in itertools.combinations(available, 2):
-            agreements.append(_compare(first, second, split, ids, chosen.threshold))
+            agreements.append(_compare(first, second, split, ids, decided))
     return tables
 
 
@@ -147,18 +160,25 @@ def _frame(name: str, rows: list[Row]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(RULE_COLUMNS) if name == "thresholds_f1.csv" else None)
 
 
-def _of_rules(student: StagePredictions, images: Path, labels: Path | None, thresholds: Path) -> Iterator[Row]:
-    """Measure what the held-out images are named by each rule of thresholds."""
-    ids = list(read_manifest(images, split="test")["id"])
+def _of_rules(
+    outcome: StagePredictions, split: str, images: Path, labels: Path | None, suggested: Thresholds
+) -> Iterator[Row]:
+    """Measure the labels that each rule of thresholds gives the images of a split."""
+    ids = list(read_manifest(images, split=split)["id"])
     if not ids:
         return
-    z = student.read(ids)
+    z = outcome.read(ids)
     unknown = np.full(z.shape, -1, dtype=np.int8)
-    truth = read_truth(labels, ids, student.classes) if labels is not None else unknown
-    suggested = read_thresholds(thresholds, student.classes)
+    truth = read_truth(labels, ids, outcome.classes) if labels is not None else unknown
     for rule in suggested.by_rule:
         chosen = named(z, suggested.choose(rule))
-        row = {"rule": rule, "images": len(ids), "labels_per_image": chosen.sum(axis=1).mean()}
+        row = {
+            "stage": outcome.stage,
+            "split": split,
+            "rule": rule,
+            "images": len(ids),
+            "labels_per_image": chosen.sum(axis=1).mean(),
+        }
         yield row | {"mean_F1": mean_average_precision(f1(truth, chosen)), **vars(precision_recall(truth, chosen))}
 
 
@@ -168,13 +188,16 @@ def _measure(
     ids: list[str],
     truth: npt.NDArray[np.int8] | None,
     chosen: EvaluateConfig,
+    decided: RunThresholds,
 ) -> tuple[Row, list[Row], list[Row]]:
     """Return one stage's rows of metrics, per_class and confidence."""
     z = outcome.read(ids)
     probabilities = sigmoid(z)
-    seen = label_stats(probabilities, chosen.threshold)
+    thresholds = decided.of(outcome.stage, z.shape[1])
+    seen = label_stats(probabilities, thresholds)
     key = {"stage": outcome.stage, "split": split}
-    against = _against_truth(z, probabilities, truth, chosen)
+    predicted = predict_threshold(probabilities, thresholds)
+    against = _against_truth(z, predicted, truth, chosen)
     classes = against.pop("classes")
     whole = {**key, "images": len(ids), **against}
     whole |= {"labels_per_image": seen.labels_per_image, "confidence": seen.confidence}
@@ -209,7 +232,7 @@ def _classes_measured(truth: npt.NDArray[np.int8], classes: Sequence[str]) -> st
 
 def _against_truth(
     z: npt.NDArray[np.float32],
-    probabilities: npt.NDArray[np.floating[Any]],
+    predicted: npt.NDArray[np.bool_],
     truth: npt.NDArray[np.int8] | None,
     chosen: EvaluateConfig,
 ) -> Row:
@@ -219,7 +242,7 @@ def _against_truth(
     ap = average_precision(truth, z)
     above = inversions(truth, z)
     positives = (truth == 1).sum(axis=0)
-    overall = precision_recall(truth, predict_threshold(probabilities, chosen.threshold))
+    overall = precision_recall(truth, predicted)
     top = precision_recall(truth, predict_top_k(z, chosen.top))
     known = np.atleast_1d((truth >= 0).any(axis=0))
     common = positives >= FEW
@@ -247,10 +270,13 @@ def _histogram(seen: LabelStats) -> list[Row]:
     ]
 
 
-def _compare(first: StagePredictions, second: StagePredictions, split: str, ids: list[str], threshold: float) -> Row:
+def _compare(
+    first: StagePredictions, second: StagePredictions, split: str, ids: list[str], decided: RunThresholds
+) -> Row:
     """Compare two stages slice by slice, so that only a slice of each is in memory."""
+    thresholds = [decided.of(outcome.stage, len(outcome.classes)) for outcome in (first, second)]
     pairs = zip(first.slices(ids), second.slices(ids), strict=True)
-    each = np.concatenate([agreement(sigmoid(a), sigmoid(b), threshold) for a, b in pairs])
+    each = np.concatenate([agreement(sigmoid(a), sigmoid(b), *thresholds) for a, b in pairs])
     defined = each[np.isfinite(each[:, 2]), 2]
     return {
         "split": split,

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from cutsew.audit.label_export import last_labels, thresholds_of
+from cutsew.audit.label_export import last_labels
 from cutsew.audit.label_formats import write_csv, write_parquet
 from cutsew.config.schema import EvaluateConfig
 from cutsew.pipeline.graph import STAGES
@@ -16,6 +16,7 @@ from cutsew.stages.options import SettingsOption
 from cutsew.storage.label_corrections import read_corrections
 from cutsew.storage.manifest import read_manifest
 from cutsew.storage.predictions import StagePredictions
+from cutsew.storage.result_tables import RunThresholds, read_thresholds
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ def labels_table(
     *,
     settings: SettingsOption,
     stage: Annotated[list[str], typer.Option(help="STAGE=PATH, a stage's Zarr; the last one of a split counts.")],
-    thresholds: Annotated[Path | None, typer.Option(help="The student's decision thresholds, thresholds.csv.")] = None,
+    thresholds: Annotated[Path | None, typer.Option(help="Decision thresholds of all stages, thresholds.csv.")] = None,
     corrections: Annotated[Path | None, typer.Option(help="A human's corrections, corrections.parquet.")] = None,
 ) -> None:
     """Write every image's labels and probabilities as CSV and Parquet."""
@@ -35,7 +36,8 @@ def labels_table(
     record = Record("labels_table", STAGES["labels_table"].version, settings, given)
     outcomes = {name: StagePredictions(name, path) for name, path in paths.items()}
     classes = next(iter(outcomes.values())).classes
-    decided = thresholds_of(thresholds, classes, EvaluateConfig.model_validate(settings["evaluate"]).threshold)
+    fixed = EvaluateConfig.model_validate(settings["evaluate"]).threshold
+    decided = RunThresholds(fixed, read_thresholds(thresholds, classes) if thresholds is not None else {})
     stated = read_corrections(corrections, classes) if corrections is not None else None
     image_rows = read_manifest(images, columns=("id", "path", "split"))
     labels = last_labels(image_rows, outcomes, decided, stated)
@@ -44,9 +46,9 @@ def labels_table(
         for path, write in ((table, write_csv), (second, write_parquet)):
             count = write(path, classes, labels.shown(bar))
     record.facts = {"images": len(labels.images), "without_finite_labels": labels.num_excluded, "labels": count}
-    record.facts |= {"stages": labels.stages, "thresholds": labels.told}
+    record.facts |= {"stages": labels.stages, "thresholds": labels.rules}
     record.facts["by_human"] = len(labels.corrected) if labels.corrected is not None else 0
     record.write(table.with_suffix(".json"), {path.name: input_digest(path) for path in (table, second)})
     if labels.num_excluded:
         log.warning("%d images without finite labels are excluded", labels.num_excluded)
-    log.info("labels: %d images, %d labels", len(labels.images), count)
+    log.info("labels: %d images, %d labels; rule %s", len(labels.images), count, decided.in_words())

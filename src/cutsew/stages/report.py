@@ -14,11 +14,12 @@ from cutsew.reporting.cards import Crops, gather
 from cutsew.reporting.content import PARTS, Tables, build_report_content, most_gained
 from cutsew.reporting.overview_image import COLUMNS, ROWS, write_scenes
 from cutsew.reporting.page import render
-from cutsew.reporting.page_tables import records, thresholds_grid
+from cutsew.reporting.page_tables import records
 from cutsew.reporting.run_data import Run
 from cutsew.storage.atomic import write_text
 from cutsew.storage.manifest import read_manifest
 from cutsew.storage.predictions import open_predictions
+from cutsew.storage.result_tables import RunThresholds, read_thresholds
 from cutsew.storage.tables import read_csv, read_record
 
 MEASURED = ("stage", "split", "images", "with_truth", "labels_per_image", "confidence")
@@ -43,7 +44,7 @@ def report(
     history: Annotated[Path | None, typer.Option(help="Losses of the training.")] = None,
     views: Annotated[Path | None, typer.Option(help="The crops' boxes.")] = None,
     maps: Annotated[Path | None, typer.Option(help="Class activation maps and features, maps.zarr.")] = None,
-    thresholds: Annotated[Path | None, typer.Option(help="Suggested thresholds per class, a CSV.")] = None,
+    thresholds: Annotated[Path | None, typer.Option(help="Decision thresholds of all stages, thresholds.csv.")] = None,
     corrections: Annotated[Path | None, typer.Option(help="A human's corrections, corrections.parquet.")] = None,
 ) -> None:
     """Write one self-contained page about a run, and a picture of six images with their labels."""
@@ -55,8 +56,10 @@ def report(
     given = [*(path for path in optional if path is not None), *shown]
     record = Record("report", STAGES["report"].version, {}, inputs=given)
     tables = _read_tables(metrics, history)
-    suggested = thresholds_grid(thresholds) if thresholds is not None else None
-    run = Run(read_manifest(images), open_predictions(zarrs), tables.metrics, _threshold(metrics), labels, corrections)
+    outcomes = open_predictions(zarrs)
+    by_stage = read_thresholds(thresholds, outcomes["zero_shot"].classes) if thresholds is not None else {}
+    decided = RunThresholds(_threshold(metrics), by_stage)
+    run = Run(read_manifest(images), outcomes, tables.metrics, decided, labels, corrections)
     crops = Crops(fused, logits, views)
     scenes = page.with_name("scenes.png")
     folder = page.resolve().parent
@@ -64,7 +67,7 @@ def report(
         content = build_report_content(run, tables, crops, maps, steps.update)
         digest = hashlib.sha256(" ".join(input_digest(path) for path in (*shown, *by_hand)).encode()).hexdigest()[:16]
         names = (folder.parent.name, folder.name)
-        write_text(page, render(names, run, tables, content, suggested, records(given), digest))
+        write_text(page, render(names, run, tables, content, records(given), digest))
         steps.update()
         write_scenes(scenes, gather(run, most_gained(run, COLUMNS * ROWS, "test"), crops))
         steps.update()
@@ -87,5 +90,5 @@ def _read_tables(metrics: Path, history: Path | None) -> Tables:
 
 
 def _threshold(metrics: Path) -> float:
-    """Read from the record of evaluate at what probability a class counted as named."""
+    """Read the decision threshold of rule fixed from the record of evaluate."""
     return EvaluateConfig.model_validate(read_record(metrics.with_suffix(".json"), "settings", "evaluate")).threshold

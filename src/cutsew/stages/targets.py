@@ -12,6 +12,7 @@ from cutsew.config.method import TargetsConfig
 from cutsew.errors import UserError
 from cutsew.method.label_count import automatic_count, fit_logit_shift
 from cutsew.method.label_count import targets as shifted
+from cutsew.method.score import sigmoid
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
 from cutsew.stages.options import SettingsOption
@@ -44,11 +45,12 @@ def targets(
     chosen = np.unique(np.linspace(0, len(train) - 1, min(len(train), SAMPLE)).round().astype(int))
     sample = read_rows(z, train[chosen])
     sum_to_one = Answers.of(group).sum_to_one
-    count = (
-        automatic_count(sample, sum_to_one=sum_to_one)
-        if rule.labels_per_image == "auto"
-        else float(rule.labels_per_image or 0)
-    )
+    if rule.labels_per_image != "auto":
+        count = float(rule.labels_per_image or 0)
+    elif len(sample) > 1:
+        count = automatic_count(sample, sum_to_one=sum_to_one)
+    else:  # of one image nothing can be estimated
+        count = float(sigmoid(sample.astype(np.float64)).sum(axis=1).mean())
     shift = fit_logit_shift(sample, count, rule.sharpen)
     size = z.chunks[0]
     with new_group(

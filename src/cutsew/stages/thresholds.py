@@ -1,4 +1,4 @@
-"""Stage thresholds: per-class decision thresholds, without labels."""
+"""Stage thresholds: decision thresholds of every stage, per class, by one rule that reads no labels."""
 
 import logging
 from collections.abc import Sequence
@@ -10,16 +10,16 @@ import numpy.typing as npt
 import typer
 from tqdm import tqdm
 
-from cutsew.config.schema import ThresholdsConfig
-from cutsew.errors import UserError
+from cutsew.config.schema import EvaluateConfig, ThresholdsConfig
+from cutsew.errors import some
 from cutsew.method.score import sigmoid
-from cutsew.method.thresholds import FIXED, Floats, count, expected_share, mixture
+from cutsew.method.thresholds import Floats, count, expected_share, mixture
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
 from cutsew.stages.options import SettingsOption
-from cutsew.storage import result_tables as table
-from cutsew.storage.predictions import StagePredictions
-from cutsew.storage.zarr_reader import labels_of, open_group
+from cutsew.storage.manifest import SPLITS, read_manifest
+from cutsew.storage.predictions import SPLIT_STAGES, ZARRS, StagePredictions, open_predictions
+from cutsew.storage.result_tables import StageThresholds, Thresholds, rule_in_words, write_thresholds
 
 log = logging.getLogger(__name__)
 
@@ -28,42 +28,42 @@ SAMPLE = 100_000
 
 
 def thresholds(
-    scores: Annotated[Path, typer.Argument(help="scores.zarr, the student's logits of the held-out images.")],
+    images: Annotated[Path, typer.Argument(help="The manifest, images.parquet.")],
     out: Annotated[Path, typer.Argument(help="thresholds.csv, to be written.")],
     *,
-    logits: Annotated[Path, typer.Option(help="Zero-shot logits.")],
-    refined: Annotated[Path, typer.Option(help="The training images' labels after EM.")],
+    stage: Annotated[list[str], typer.Option(help="STAGE=PATH, a stage's Zarr; may be repeated.")],
     settings: SettingsOption,
 ) -> None:
-    """Suggest per-class decision thresholds, without labels."""
-    record = Record("thresholds", STAGES["thresholds"].version, settings, [scores, logits, refined])
-    chosen = ThresholdsConfig.model_validate(settings["thresholds"])
-    student, labels, zero_shot = (
-        StagePredictions("student", scores),
-        StagePredictions("refined", refined),
-        StagePredictions("zero_shot", logits),
-    )
-    if not student.classes == labels.classes == zero_shot.classes:
-        raise UserError(f"{scores}: its classes are not those of {refined} and {logits}; run the workflow again")
-    trained, held_out = (labels_of(open_group(path), "image") for path in (refined, scores))
-    share: Floats = _mean(labels, trained)
-    if settings.get("targets", {}).get("count") in (None, "auto"):  # else they sum to the number that the user expects
-        share = expected_share(_mean(zero_shot, trained), share)
-    # Without held-out images the refined labels stand in: the student was trained to give them.
-    z = student.read(_sample(held_out)) if held_out else labels.read(_sample(trained))
-    fitted = mixture(z)
-    lacking = [name for name, value in zip(student.classes, fitted, strict=True) if np.isnan(value)]
+    """Choose decision thresholds per stage and class, without labels."""
+    paths = {name: Path(path) for name, _, path in (text.partition("=") for text in stage)}
+    record = Record("thresholds", STAGES["thresholds"].version, settings, [images, *paths.values()])
+    rule = ThresholdsConfig.model_validate(settings["thresholds"]).rule
+    fixed = EvaluateConfig.model_validate(settings["evaluate"]).threshold
+    outcomes = open_predictions({ZARRS[name]: path for name, path in paths.items()})
+    trained, held_out = (read_manifest(images, split=split)["id"].tolist() for split in SPLITS)
+    labels = [name for name in SPLIT_STAGES["train"] if name in outcomes][-1]
+    share: Floats = _mean(outcomes[labels], trained)
+    if settings.get("targets", {}).get("labels_per_image") is None:  # else the labels sum to the number expected
+        share = expected_share(_mean(outcomes["zero_shot"], trained), share)
+    # Without held-out images the labels stand in for the student's answers: it was trained to give them.
+    stand_in = outcomes[labels], trained
+    rows, lacking = [], []
+    for name, outcome in tqdm(outcomes.items(), desc="thresholds", unit="stage"):
+        source, ids = (outcome, trained) if name != "student" else (outcome, held_out) if held_out else stand_in
+        z = source.read(_sample(ids))
+        by_rule = {"fixed": [fixed] * z.shape[1], "count": count(z, share).tolist()}
+        if rule == "mixture" or name in ("student", labels):
+            fitted = mixture(z)
+            by_rule["mixture"] = np.where(np.isnan(fitted), fixed, fitted).tolist()
+            lacking += [f"{name}: {c}" for c, value in zip(outcome.classes, fitted, strict=True) if np.isnan(value)]
+        rows.append(StageThresholds(name, Thresholds(rule, by_rule), z, share.tolist()))
     if lacking:
-        log.warning("the logits of %s are not bimodal; rule mixture uses %s for it", ", ".join(lacking), FIXED)
-    by_rule = {
-        "fixed": [FIXED] * z.shape[1],
-        "count": count(z, share).tolist(),
-        "mixture": np.where(np.isnan(fitted), FIXED, fitted).tolist(),
-    }
-    table.write_thresholds(out, student.classes, table.Thresholds(chosen.rule, by_rule), z, share.tolist())
-    record.facts = {"images": len(z), "held_out": bool(held_out), "expected_labels_per_image": float(share.sum())}
-    record.facts["without_mixture"] = lacking
+        log.warning("not bimodal, so that rule mixture uses %g: %s", fixed, some(lacking))
+    write_thresholds(out, outcomes[labels].classes, rows)
+    record.facts = {"labels": labels, "rule": rule_in_words(rule, fixed), "held_out": bool(held_out)}
+    record.facts |= {"expected_labels_per_image": float(share.sum()), "without_mixture": lacking}
     record.write_beside(out)
+    log.info("thresholds: rule %s; %.2f labels an image expected", rule_in_words(rule, fixed), share.sum())
 
 
 def _mean(outcome: StagePredictions, ids: Sequence[str]) -> npt.NDArray[np.float64]:

@@ -6,8 +6,9 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +53,17 @@ TABLE = "thresholds.csv"
 LABELS = "labels"
 """The rule that uses labels."""
 
+MEANINGS = {
+    "fixed": "a class is a label from probability {fixed:g} on",
+    "count": "a class is a label of as many images as expected without true labels",
+    "mixture": "a class is a label from where the upper of two Gaussians of its logits is likelier",
+    LABELS: "thresholds of highest F1 on images with true labels",
+}
+"""Rule of thresholds -> what it means."""
+
+STUDENT = ("student", "tiles", "ensemble")
+"""Stages whose logits are on the student's scale, so that its thresholds hold for them."""
+
 
 @dataclass(frozen=True)
 class Thresholds:
@@ -78,52 +90,105 @@ class Thresholds:
             raise UserError(f"--rule: this model has no thresholds {requested}; it has {', '.join(self.by_rule)}")
         return np.array(self.by_rule[requested])
 
+    def in_words(self, rule: str | None = None) -> str:
+        """Name a rule, None for the default, and what it means."""
+        return rule_in_words(rule or self.rule, self.by_rule.get("fixed", [FIXED])[0])
+
+
+class StageThresholds(NamedTuple):
+    """What thresholds.csv holds of one stage.
+
+    Attributes:
+        stage: its name.
+        thresholds: by every rule, or by some of them.
+        logits: (N, C), of the images that they were chosen on.
+        share: (C,) expected share of images, in [0, 1].
+
+    """
+
+    stage: str
+    thresholds: Thresholds
+    logits: npt.NDArray[np.float32]
+    share: Sequence[float]
+
 
 def plain(classes: int) -> Thresholds:
     """Return 0.5 for each of C classes."""
     return Thresholds("fixed", {"fixed": [FIXED] * classes})
 
 
-def write_thresholds(
-    path: Path, classes: list[str], thresholds: Thresholds, logits: npt.NDArray[np.float32], share: list[float]
-) -> None:
-    """Write the table.
+def rule_in_words(rule: str, fixed: float = FIXED) -> str:
+    """Name a rule of thresholds and what it means, in one short phrase."""
+    return f"{rule}: {MEANINGS[rule].format(fixed=fixed)}" if rule in MEANINGS else rule
 
-    Args:
-        path: of the CSV.
-        classes: C names.
-        thresholds: the thresholds.
-        logits: (N, C), of the images that they were chosen on.
-        share: (C,) expected share of images, in [0, 1].
+
+@dataclass(frozen=True)
+class RunThresholds:
+    """The thresholds of all stages of a run. One rule chooses them: a class is a label from its threshold on.
+
+    Attributes:
+        fixed: threshold of stages that `by_stage` lacks, such as reference students.
+        by_stage: stage -> its thresholds.
 
     """
-    table = pd.DataFrame({"class": classes, "chosen": thresholds.choose(), **thresholds.by_rule, "images": len(logits)})
-    table["expected"] = [s * len(logits) for s in share]
-    for rule in thresholds.by_rule:
-        table[f"named_{rule}"] = named(logits, thresholds.choose(rule)).sum(axis=0)
-    table["rule"] = thresholds.rule
+
+    fixed: float = FIXED
+    by_stage: Mapping[str, Thresholds] = field(default_factory=dict)
+
+    def of(self, stage: str, classes: int) -> npt.NDArray[np.float64]:
+        """Return a stage's (C,) thresholds."""
+        chosen = self.by_stage.get("student" if stage in STUDENT else stage)
+        return chosen.choose() if chosen is not None else np.full(classes, self.fixed)
+
+    @property
+    def rule(self) -> str:
+        """The rule of the run."""
+        return next((chosen.rule for chosen in self.by_stage.values()), "fixed")
+
+    def in_words(self, stage: str | None = None) -> str:
+        """Name the rule of a stage, or of the run, and what it means."""
+        known = stage is None or ("student" if stage in STUDENT else stage) in self.by_stage
+        return rule_in_words(self.rule if known else "fixed", self.fixed)
+
+
+def write_thresholds(path: Path, classes: list[str], thresholds: Sequence[StageThresholds]) -> None:
+    """Write the table: a row per stage and class. A rule that a stage lacks is empty there."""
+    rules = list(dict.fromkeys(rule for row in thresholds for rule in row.thresholds.by_rule))
+    parts = []
+    for stage, chosen, logits, share in thresholds:
+        part = pd.DataFrame({"stage": stage, "class": classes, "chosen": chosen.choose(), "rule": chosen.rule})
+        for rule in rules:
+            part[rule] = chosen.by_rule.get(rule, np.full(len(classes), np.nan))
+        part["images"], part["expected"] = len(logits), [s * len(logits) for s in share]
+        for rule in rules:
+            counts = named(logits, chosen.choose(rule)).sum(axis=0) if rule in chosen.by_rule else None
+            part[f"named_{rule}"] = pd.array(counts if counts is not None else [pd.NA] * len(classes), dtype="Int64")
+        parts.append(part)
     with atomic_path(path) as draft:
-        table.to_csv(draft, index=False)
+        pd.concat(parts, ignore_index=True).to_csv(draft, index=False)
 
 
-def read_thresholds(path: Path, classes: list[str]) -> Thresholds:
-    """Read the table.
+def read_thresholds(path: Path, classes: list[str]) -> dict[str, Thresholds]:
+    """Read the table: stage -> its thresholds.
 
     Raises:
         UserError: it is no such table, or not one of these classes.
 
     """
     try:
-        table = pd.read_csv(path, dtype={"class": str}, keep_default_na=False)
+        table = pd.read_csv(path, dtype={"class": str, "stage": str}, keep_default_na=False)
         rules = [name.removeprefix("named_") for name in table.columns if name.startswith("named_")]
-        by_rule = {rule: [float(value) for value in table[rule]] for rule in rules}
-        thresholds = Thresholds(str(table["rule"].iloc[0]), by_rule)
-        same = table["class"].tolist() == classes
+        by_stage, same = {}, len(table) > 0
+        for stage, rows in table.groupby("stage", sort=False):
+            present = [rule for rule in rules if (rows[rule].astype(str) != "").all()]
+            by_rule = {rule: [float(value) for value in rows[rule]] for rule in present}
+            by_stage[str(stage)] = Thresholds(str(rows["rule"].iloc[0]), by_rule)
+            same &= rows["class"].tolist() == classes
     except (OSError, ValueError, KeyError, IndexError):
         raise UserError(f"{path}: not a table of thresholds; run the workflow again to make it") from None
     if not same:
         raise UserError(f"{path}: its classes are not the model's; run the workflow again to make it")
-    return thresholds
+    return by_stage
 
 
 ENSEMBLE, TILES = "ensemble.csv", "tiles.csv"

@@ -321,7 +321,7 @@ def test_measures_are_those_of_evaluate(base):
 
 def tally(z, before=None):
     result = Tally.empty(len(z[0]))
-    result.add(Slice([], np.float32(z), None if before is None else np.float32(before), None), 0.5)
+    result.add(Slice([], np.float32(z), None if before is None else np.float32(before), None), 0.5, 0.5)
     return result
 
 

@@ -30,7 +30,7 @@ from cutsew.storage import predictions
 from cutsew.storage.label_table import names_in
 from cutsew.storage.manifest import read_manifest, write_manifest
 from cutsew.storage.predictions import StagePredictions
-from cutsew.storage.result_tables import Thresholds, write_thresholds
+from cutsew.storage.result_tables import StageThresholds, Thresholds, write_thresholds
 
 CLASSES = ("<b>&\"'", "../x/..", "new\nline;\\", ".cat", "train")
 NAMES = ["$(touch x)", "new\nline", "<img src=x>&\"'", "-rf", "{run} ;#%?", "a::b", "test-1", "é ü"]
@@ -224,14 +224,16 @@ def test_the_students_labels_are_decided_by_its_thresholds(run, tmp_path):
     local_values = shutil.copytree(run, tmp_path / "results" / "tiny" / "default")
     by_class = [0.1, 0.3, 0.5, 0.7, 0.9]
     result = Thresholds("count", {"fixed": [0.5] * 5, "count": by_class})
-    write_thresholds(local_values / "thresholds.csv", list(CLASSES), result, np.zeros((1, 5), np.float32), [0.1] * 5)
+    rows = [StageThresholds("student", result, np.zeros((1, 5), np.float32), [0.1] * 5)]
+    rows.append(rows[0]._replace(stage="refined", thresholds=Thresholds("count", {"count": by_class[::-1]})))
+    write_thresholds(local_values / "thresholds.csv", list(CLASSES), rows)
     assert call(local_values, tmp_path / "l.csv", "--format", "csv", "--no-corrections").exit_code == 0
     stages = [f"refined={local_values / 'refined.zarr'}", f"student={local_values / 'scores.zarr'}"]
     given = {"settings": SETTINGS, "stage": stages, "thresholds": local_values / "thresholds.csv"}
     labels_table(local_values / "images.parquet", local_values / "labels.csv", **given)
     assert (tmp_path / "l.csv").read_bytes() == (local_values / "labels.csv").read_bytes()
     table = pd.read_csv(tmp_path / "l.csv", keep_default_na=False)
-    for split, thresholds in (("train", [0.5] * 5), ("test", by_class)):
+    for split, thresholds in (("train", by_class[::-1]), ("test", by_class)):
         rows = table[table["split"] == split]
         decided = rows[[f"p_{name}" for name in CLASSES]].to_numpy() >= thresholds
         assert [len(names_in(text)) for text in rows["labels"]] == decided.sum(axis=1).tolist()

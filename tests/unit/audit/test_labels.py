@@ -61,7 +61,8 @@ def test_fiftyone_lists_several_labels_a_image(base, tmp_path):
         assert [label["label"] for label in result] == named(p)
         assert [label["confidence"] for label in result] == pytest.approx([p[c] for c in named(p)], abs=1e-6)
     count = sum(map(len, reported["labels"].values()))
-    assert f"14 images, {count} labels (train: refined, test: student)" in done.stdout and count > 5
+    rule = "rule fixed: a class is a label from probability 0.5 on"
+    assert f"14 images, {count} labels (train: refined, test: student; {rule})" in done.stdout and count > 5
 
 
 def test_coco_holds_image_level_annotations(base, tmp_path):

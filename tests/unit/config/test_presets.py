@@ -40,7 +40,9 @@ def test_the_demo_by_the_paper_differs_in_the_method_alone():
     assert (paper.method, paper.cut.layout, paper.cut.passes, paper.fuse.rule) == ("paper", "random", 20, "max")
     assert (paper.correct.rule, paper.targets.labels_per_image, paper.student.head) == ("sqrt", None, "adapter")
     assert (paper.select.top_k, paper.train.epochs, paper.train.schedule) == (20, 10, "cosine")
-    changed = {name: getattr(demo, name) for name in ("method", "cut", "correct", "targets", "select", "train")}
+    changed = {
+        name: getattr(demo, name) for name in ("method", "cut", "correct", "targets", "select", "train", "thresholds")
+    }
     changed["student"] = paper.student.model_copy(update={"head": "linear"})
     changed["dataset"] = paper.dataset.model_copy(update={"name": "demo"})
     assert paper.model_copy(update=changed) == demo

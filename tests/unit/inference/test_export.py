@@ -113,8 +113,9 @@ def run(tmp_path_factory):
     adapter = run_train(world, out, settings())
     predict_stage.run(world / "images.parquet", adapter, out / "scores.zarr", "cpu", 2, 0, build=backbone)
     (out / "thresholds.csv").write_text(
-        "class,chosen,fixed,count,named_fixed,named_count,rule\n"
-        "ant,0.25,0.5,0.25,1,2,count\nbee,0.5,0.5,0.5,1,1,count\ncat,0.75,0.5,0.75,1,0,count\n"
+        "stage,class,chosen,fixed,count,named_fixed,named_count,rule\n"
+        "student,ant,0.25,0.5,0.25,1,2,count\nstudent,bee,0.5,0.5,0.5,1,1,count\n"
+        "student,cat,0.75,0.5,0.75,1,0,count\n"
     )
     tool.write(out, out / "exported", None, None, onnx=True, build=backbone)
     return out
@@ -145,7 +146,8 @@ def test_what_an_onnx_file_says_of_itself(run):
 def test_what_model_yaml_says(run):
     model = yaml.safe_load((run / "exported" / "model.yaml").read_text())
     assert model["weights"] == "student.safetensors"
-    assert model["thresholds"] == {"rule": "count", "fixed": [0.5] * 3, "count": [0.25, 0.5, 0.75]}
+    means = "count: a class is a label of as many images as expected without true labels"
+    assert model["thresholds"] == {"rule": "count", "means": means, "fixed": [0.5] * 3, "count": [0.25, 0.5, 0.75]}
     assert model["preprocessing"]["mean"] == [0.5] * 3 and model["preprocessing"]["std"] == [0.25] * 3
 
 
@@ -182,7 +184,7 @@ def test_thresholds_from_labels_are_the_best_and_marked(run, tmp_path):
     truth.write_text("id,labels\n" + "".join(f"{name},{line}\n" for name, line in zip(ids, lines, strict=True)))
     tool.write(run, tmp_path / "out", None, truth, onnx=False, build=backbone)
     result = read_model_spec(tmp_path / "out" / "model.yaml")["thresholds"]
-    assert result["rule"] == "labels" and set(result) == {"rule", "fixed", "count", "labels"}
+    assert result["rule"] == "labels" and set(result) == {"rule", "means", "fixed", "count", "labels"}
     assert ((sigmoid(z.astype(float)) >= result["labels"]).sum(axis=0) == 1).all()
     record = json.loads((tmp_path / "out" / "export.json").read_text())
     assert record["facts"]["thresholds_use_labels"] is True

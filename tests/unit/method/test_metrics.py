@@ -169,7 +169,7 @@ class TestAgreement:
     def test_by_hand(self):
         first = np.array([[0.9, 0.6, 0.1], [0.1, 0.2, 0.3], [0.5, 0.5, 0.5]])
         second = np.array([[0.8, 0.1, 0.2], [0.3, 0.2, 0.1], [0.1, 0.2, 0.9]])
-        result = agreement(first, second, 0.5)
+        result = agreement(first, second, 0.5, 0.5)
         assert result[:, 0].tolist() == [1, 0, 0]
         assert result[:, 1].tolist() == [1 / 2, 1, 1 / 3]
         assert result[:2, 2] == pytest.approx([0.5, -1])
@@ -178,7 +178,7 @@ class TestAgreement:
     @settings(deadline=None, max_examples=60)
     @given(hnp.arrays(np.float32, (4, 5), elements=st.floats(0, 1, width=32)))
     def test_a_stage_agrees_with_itself(self, probabilities):
-        result = agreement(probabilities, probabilities, 0.5)
+        result = agreement(probabilities, probabilities, 0.5, 0.5)
         assert (result[:, :2] == 1).all()
         assert np.isnan(result[:, 2]).tolist() == [len(set(row)) == 1 for row in probabilities.tolist()]
         np.testing.assert_allclose(result[np.isfinite(result[:, 2]), 2], 1)

@@ -16,6 +16,8 @@ from cutsew.method.thresholds import FEWEST, best_f1, count, expected_share, mix
 from cutsew.pipeline.graph import STAGES
 from cutsew.stages.thresholds import thresholds
 from cutsew.storage import result_tables as table
+from cutsew.storage.manifest import read_manifest
+from cutsew.storage.predictions import StagePredictions
 from cutsew.storage.zarr_layout import label_spec
 from cutsew.storage.zarr_reader import array_of, open_group, read
 from cutsew.storage.zarr_writer import new_group
@@ -32,7 +34,8 @@ def test_count_by_hand():
     # Half of four images: between 2 and 0, the sigmoid of 1. A quarter: one image, but three tie with it.
     assert count(z, np.array([0.5, 0.25])) == pytest.approx(sigmoid(np.array([1, 0.5])))
     # None: between the highest probability and 1. All: at the lowest logit.
-    assert count(z, np.array([0.1, 1])) == pytest.approx([(sigmoid(np.array(4.0)) + 1) / 2, 0.5])
+    assert count(z, np.array([0.1, 1])) == pytest.approx([(sigmoid(np.array(4.0)) + 1) / 2, 0.5], rel=2e-6)
+    assert count(z, np.array([0.1, 1]))[1] < 0.5  # so that float32 probabilities reach it too
 
 
 @given(LOGITS, st.floats(0, 1))
@@ -91,28 +94,32 @@ def test_no_threshold_has_a_better_f1(z, data):
             assert f1(truth[:, c], z[:, c], result) == pytest.approx(best)
 
 
-def run(folder, given, rule="count", **settings):
+STAGES_GIVEN = {"logits": "zero_shot", "refined": "refined", "pseudo": "pseudo", "scores": "student"}
+
+
+def run(folder, given, rule="count", only=tuple(STAGES_GIVEN), **settings):
     thresholds(
-        given["scores"],
+        given["images"],
         folder / "thresholds.csv",
-        logits=given["logits"],
-        refined=given["refined"],
-        settings={"thresholds": {"rule": rule}, **settings},
+        stage=[f"{STAGES_GIVEN[name]}={given[name]}" for name in only],
+        settings={"thresholds": {"rule": rule}, "evaluate": {}, **settings},
     )
     return pd.read_csv(folder / "thresholds.csv")
 
 
 def test_golden(tmp_path):
     """Raise the stage's version in plan.py when these numbers change."""
-    result = run(tmp_path, make_run(tmp_path, train=60, test=40, images=False))
-    assert STAGES["thresholds"].version == 2
+    every = run(tmp_path, make_run(tmp_path, train=60, test=40, images=False))
+    assert STAGES["thresholds"].version == 3
+    assert list(dict.fromkeys(every["stage"])) == ["zero_shot", "pseudo", "refined", "student"]
+    result = every[every["stage"] == "student"].reset_index(drop=True)
     assert result["class"].tolist() == list(CLASSES) and set(result["rule"]) == {"count"}
     assert result["chosen"].equals(result["count"]) and set(result["fixed"]) == {0.5} and set(result["images"]) == {40}
     for name, expected in GOLDEN.items():
         assert result[name].tolist() == pytest.approx(expected, abs=1e-3), name
     record = json.loads((tmp_path / "thresholds.json").read_text())
     assert set(record["outputs"]) == {"thresholds.csv"}
-    assert set(record["inputs"]) == {"scores.zarr", "refined.zarr", "logits.zarr"}
+    assert set(record["inputs"]) == {"images.parquet", "scores.zarr", "refined.zarr", "logits.zarr", "pseudo.zarr"}
 
 
 GOLDEN = {
@@ -128,12 +135,34 @@ GOLDEN = {
 def test_labels_of_a_chosen_number_are_taken_at_their_word(tmp_path):
     given = make_run(tmp_path, train=60, test=40, images=False)
     refined = sigmoid(read(array_of(open_group(given["refined"]), "z")).astype(float))
-    for guessed in (None, "auto"):
-        stats = run(tmp_path, given, targets={"count": guessed})
-        assert stats["expected"].tolist() == pytest.approx(GOLDEN["expected"], abs=1e-3)
-    result = run(tmp_path, given, targets={"count": 1.5})
-    assert result["expected"].tolist() == pytest.approx((40 * refined.mean(axis=0)).tolist())
-    assert result["named_count"].tolist() == np.rint(result["expected"]).astype(int).tolist()
+    for number, expected in (
+        (None, GOLDEN["expected"]),
+        ("auto", 40 * refined.mean(axis=0)),
+        (1.5, 40 * refined.mean(axis=0)),
+    ):
+        result = run(tmp_path, given, targets={"labels_per_image": number})
+        result = result[result["stage"] == "student"]
+        assert result["expected"].tolist() == pytest.approx(list(expected), abs=1e-3)
+        assert result["named_count"].tolist() == np.rint(result["expected"]).astype(int).tolist()
+
+
+def test_without_a_student_every_stage_has_thresholds_of_the_labels_count(tmp_path):
+    given = make_run(tmp_path, train=60, test=40, images=False)
+    result = run(tmp_path, given, only=("logits", "pseudo"))
+    read_back = table.RunThresholds(0.5, table.read_thresholds(tmp_path / "thresholds.csv", list(CLASSES)))
+    train = read_manifest(given["images"], split="train")["id"].tolist()
+    for stage, name in (("zero_shot", "logits"), ("pseudo", "pseudo")):
+        rows = result[result["stage"] == stage]
+        assert rows["named_count"].tolist() == np.rint(rows["expected"]).astype(int).tolist()
+        z = StagePredictions(stage, given[name]).read(train)
+        assert named(z, read_back.of(stage, 3)).sum(axis=0).tolist() == rows["named_count"].tolist()
+    assert read_back.of("student", 3).tolist() == [0.5] * 3 and read_back.in_words("student").startswith("fixed: ")
+    assert read_back.in_words("pseudo") == read_back.in_words() == table.rule_in_words("count")
+
+
+def test_rule_fixed_is_the_threshold_of_evaluate(tmp_path):
+    given = make_run(tmp_path, train=60, test=40, images=False)
+    assert set(run(tmp_path, given, rule="fixed", evaluate={"threshold": 0.3})["chosen"]) == {0.3}
 
 
 def test_without_held_out_images_the_refined_labels_stand_in(tmp_path):
@@ -143,14 +172,15 @@ def test_without_held_out_images_the_refined_labels_stand_in(tmp_path):
     ):
         pass
     result = run(tmp_path, given | {"scores": tmp_path / "scores.zarr"}, rule="mixture")
+    result = result[result["stage"] == "student"]
     assert set(result["images"]) == {30} and result["chosen"].equals(result["mixture"])
 
 
 def test_the_table_is_read_as_it_was_written(tmp_path):
     run(tmp_path, make_run(tmp_path, train=60, test=40, images=False))
-    result = table.read_thresholds(tmp_path / "thresholds.csv", list(CLASSES))
+    result = table.read_thresholds(tmp_path / "thresholds.csv", list(CLASSES))["student"]
     assert result.rule == "count" and set(result.by_rule) == {"fixed", "count", "mixture"}
-    written = pd.read_csv(tmp_path / "thresholds.csv")
+    written = pd.read_csv(tmp_path / "thresholds.csv").query("stage == 'student'")
     assert result.choose("mixture").tolist() == written["mixture"].tolist()
     assert result.choose().tolist() == written["count"].tolist()
     with pytest.raises(UserError, match="--rule: this model has no thresholds labels; it has fixed, count, mixture"):

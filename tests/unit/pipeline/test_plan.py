@@ -63,7 +63,7 @@ FIRST |= {"corrections"}
         ({"train.seed": 1}, {*AFTER_TRAIN, *REFERENCES, "reference_labels"}),
         ({"references.smoothing": 0.2}, {"reference_labels", *REFERENCES, *MEASURED}),
         ({"evaluate.top": 1}, MEASURED),
-        ({"thresholds.rule": "fixed"}, {"thresholds", "labels_table", *MEASURED}),
+        ({"thresholds.rule": "count"}, {"thresholds", "labels_table", *MEASURED}),
         ({"explain.sample": 9}, {"explain", "report"}),
         ({"compute.batch_size": 1}, set()),
         ({"teacher.conse.top": 9}, set()),

@@ -65,7 +65,7 @@ def test_inputs_have_no_prefix_and_params_have_it():
         ({"predict.tiles": True}, "tiles", True),
         ({"score.rule": "tagclip"}, "seal_tagclip", True),
         ({}, "seal_tagclip", False),
-        ({"student.kind": "none"}, "thresholds", False),
+        ({"student.kind": "none"}, "thresholds", True),
     ],
 )
 def test_an_artifact_is_optional_where_the_run_does_not_need_its_stage(changes, stage, needed):
@@ -212,6 +212,19 @@ def test_options_are_the_inputs_that_are_not_positional():
     stages = ("refined", "student", "fused")
     words = [word for stage, path in zip(stages, final, strict=True) for word in ("--stage", f"{stage}={path}")]
     assert inputs.options({"stage": final}, []) == words
+
+
+def test_thresholds_are_chosen_for_every_stage_with_logits_of_its_own():
+    made = ("fuse", "fused.zarr"), ("correct", "pseudo.zarr"), ("train", "refined.zarr"), ("predict", "scores.zarr")
+    expected = [inputs.logits(plan(), of()), *(inputs.artifact(plan(), of(), *source) for source in made)]
+    assert inputs.stages_with_thresholds(plan(), of()) == expected
+    names = ["zero_shot", "fused", "pseudo", "refined", "student"]
+    words = [word for name, path in zip(names, expected, strict=True) for word in ("--stage", f"{name}={path}")]
+    assert inputs.options({"stage": expected}, []) == words
+    changes = {"student.kind": "none", "targets.labels_per_image": "auto"}
+    alone = inputs.stages_with_thresholds(plan(**changes), of())
+    assert [Path(path).parent.stem for path in alone] == ["logits", "fused", "pseudo", "targets"]
+    assert Path(inputs.last_labels(plan(**changes), of())[0]).parent.stem == "targets"
 
 
 def test_images_are_the_demos_or_the_users():

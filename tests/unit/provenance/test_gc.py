@@ -93,7 +93,7 @@ def test_what_no_run_needs_goes(home):
     write("config/config.yaml", SETTINGS | changes)
     gone = {"references", "cutsew-tiny.safetensors", "cutsew-tiny.safetensors.json", "patches.parquet", "patches.json"}
     assert {Path(name).name for name in listed() if name.startswith("default/")} == gone | {
-        name for stage in ("train", "predict", "thresholds", "explain") for name in OUTPUTS[stage]
+        name for stage in ("train", "predict", "explain") for name in OUTPUTS[stage]
     }
 
 
@@ -310,7 +310,7 @@ ALWAYS_OUT = {"tiny_clip", *OPTIONAL, *REFERENCES}
         ),
         (
             {"student": {"kind": "none"}},
-            {*ALWAYS_OUT, *OTHER_RULES, "select", "train", "predict", "thresholds", "explain"},
+            {*ALWAYS_OUT, *OTHER_RULES, "select", "train", "predict", "explain"},
         ),
         ({"score": {"rule": "tagclip"}}, {*ALWAYS_OUT, "import_scores"}),
         ({"explain": {"pairs": 0}}, {*ALWAYS_OUT, *OTHER_RULES, "explain"}),
@@ -324,7 +324,7 @@ ALWAYS_OUT = {"tiny_clip", *OPTIONAL, *REFERENCES}
         ({"labels": {"overrides": "audit.csv"}}, ALWAYS_OUT - {"corrections", "override"} | OTHER_RULES),
         (
             {"labels": {"overrides": "audit.csv"}, "student": {"kind": "none"}},
-            {*ALWAYS_OUT, *OTHER_RULES, "select", "train", "predict", "thresholds", "explain"} - {"corrections"},
+            {*ALWAYS_OUT, *OTHER_RULES, "select", "train", "predict", "explain"} - {"corrections"},
         ),
         ({"targets": {"labels_per_image": 1.5}}, ALWAYS_OUT - {"targets"} | OTHER_RULES),
         ({"predict": {"tiles": True}}, ALWAYS_OUT - {"tiles"} | OTHER_RULES),

@@ -20,6 +20,7 @@ from cutsew.reporting import page_tables
 from cutsew.stages.evaluate import evaluate
 from cutsew.stages.report import report
 from cutsew.storage.label_corrections import COLUMNS, Corrections, write_corrections
+from cutsew.storage.result_tables import rule_in_words
 
 IMAGES = 20
 VOID = {"meta", "img", "link", "br", "hr", "input"}
@@ -272,14 +273,15 @@ def test_thresholds_and_maps(tmp_path):
             folder / "maps.zarr", ["image-000", "image-013"], ["cat", "dog"], [f"image-{i:03d}" for i in range(12)]
         )
         rules = pd.read_csv(folder / "thresholds_f1.csv")
-        rules.loc[0] = ["mixture", 8, 2.125, 61.25, *[None] * 2, 63.75, *[None] * 3]
+        rules.loc[0] = ["student", "test", "mixture", 8, 2.125, 61.25, *[None] * 2, 63.75, *[None] * 3]
         rules.to_csv(folder / "thresholds_f1.csv", index=False)
         return {"thresholds": write_thresholds(folder / "thresholds.csv", CLASSES), "maps": maps}
 
     path = write_report(tmp_path / "demo" / "default", more=more)
     page = Page(path.read_text(encoding="utf-8"))
-    assert "horse 0.500 0.250 -" in page.text
-    assert "rule labels per image mean F1 CF1 by mixture 2.12 61.2 63.8" in page.text
+    assert "horse 0.125 0.375 0.250" in page.text
+    assert f"rule {rule_in_words('count')}" in page.text
+    assert "rule split stage labels per image mean F1 CF1 mixture test student 2.12 61.2 63.8" in page.text
     assert "Where the models look" in page.text
     assert "Features before and after" in page.text
     alts = [attrs["alt"] for attrs in page.all("img")]
@@ -288,7 +290,12 @@ def test_thresholds_and_maps(tmp_path):
 
 
 def test_without_thresholds_and_maps(page):
-    for words in ("Suggested", "by each rule of thresholds", "Where the models look", "Features before and after"):
+    for words in (
+        "Decision threshold per class",
+        "by each rule of thresholds",
+        "Where the models look",
+        "Features before and after",
+    ):
         assert words not in page.text
 
 
@@ -297,7 +304,7 @@ def test_bad_thresholds(tmp_path):
         folder.joinpath("thresholds.csv").write_text("class,fixed\ncat,0.5\n")
         return {"thresholds": folder / "thresholds.csv"}
 
-    with pytest.raises(UserError, match=r"thresholds\.csv: has no column count; regenerate it"):
+    with pytest.raises(UserError, match=r"thresholds\.csv: not a table of thresholds"):
         write_report(tmp_path, more=more)
     assert not (tmp_path / "report.html").exists()
 

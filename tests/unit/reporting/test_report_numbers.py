@@ -86,7 +86,7 @@ class TestTally:
 
 
 class TestChanges:
-    changed = changes(in_blocks(FIRST, LAST), 0.5)
+    changed = changes(in_blocks(FIRST, LAST), (0.5, 0.5))
 
     def test_gained_and_lost(self):
         assert self.changed.gained.tolist() == [1, 0, 1, 1]
@@ -104,20 +104,20 @@ class TestChanges:
         np.testing.assert_allclose(self.changed.ease, [1, 1 / 3, 1 / 2])
 
     def test_ease_by_truth(self):
-        changed = changes(in_blocks(FIRST, LAST), 0.5, TRUTH)
+        changed = changes(in_blocks(FIRST, LAST), (0.5, 0.5), TRUTH)
         assert changed.present.tolist() == [1, 3, 0]
         assert changed.hits.tolist() == [1, 1, 0]
         assert np.isnan(changed.ease[2])
         assert changed.top.tolist() == self.changed.top.tolist()
 
     def test_a_class_that_is_never_named_has_no_least_sure_image(self):
-        assert changes([(FIRST, LAST - 9)], 0.5).bottom.tolist() == [NONE] * 3
+        assert changes([(FIRST, LAST - 9)], (0.5, 0.5)).bottom.tolist() == [NONE] * 3
 
     def test_entropy(self):
         np.testing.assert_allclose(entropy(np.array([0, 0.25, 0.5, 1])), [0, 2 - 0.75 * np.log2(3), 1, 0], atol=1e-9)
 
     def test_bits(self):
-        assert changes([(np.zeros((1, 3)), np.zeros((1, 3)))], 0.5).bits.tolist() == [3]
+        assert changes([(np.zeros((1, 3)), np.zeros((1, 3)))], (0.5, 0.5)).bits.tolist() == [3]
 
 
 def made_up(n, classes=1, **named):

@@ -29,6 +29,7 @@ from cutsew.reporting.page_tables import headlines, stage_grids
 from cutsew.reporting.run_data import Labels, Run, tally
 from cutsew.storage.manifest import read_manifest
 from cutsew.storage.predictions import open_predictions
+from cutsew.storage.result_tables import RunThresholds
 
 METRICS = pd.DataFrame(
     [
@@ -56,7 +57,7 @@ def run(folder):
     outcomes = open_predictions({name: folder / f"{name}.zarr" for name in names})
     stages = {"train": ("zero_shot", "fused", "pseudo", "refined"), "test": ("zero_shot", "fused", "student")}
     metrics = pd.DataFrame([{"stage": s, "split": split} for split, result in stages.items() for s in result])
-    return Run(read_manifest(folder / "images.parquet"), outcomes, metrics, 0.5, folder / "truth.parquet")
+    return Run(read_manifest(folder / "images.parquet"), outcomes, metrics, RunThresholds(), folder / "truth.parquet")
 
 
 class TestGrids:

@@ -10,13 +10,12 @@ from synthetic_run import CLASSES, SETTINGS, make_run, write_zarr
 from cutsew.config.schema import EvaluateConfig
 from cutsew.errors import UserError
 from cutsew.method.metrics import describe_degenerate
-from cutsew.method.score import sigmoid
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import file_digest
 from cutsew.stages.evaluate import _against_truth, evaluate
 from cutsew.storage.manifest import read_manifest, write_manifest
 from cutsew.storage.predictions import StagePredictions
-from cutsew.storage.result_tables import Thresholds, as_text, write_thresholds
+from cutsew.storage.result_tables import StageThresholds, Thresholds, as_text, write_thresholds
 from cutsew.storage.zarr_reader import labels_of, open_group
 
 
@@ -88,7 +87,7 @@ def test_by_hand(tmp_path):
 def test_golden(given):
     """Raise the stage's version in plan.py when these numbers change."""
     rows = run(given)["metrics"].set_index(["split", "stage"])
-    assert STAGES["evaluate"].version == 4
+    assert STAGES["evaluate"].version == 5
     result = {key: tuple(rows.loc[key, ["mAP", "CF1", "OF1", "top2_CF1"]].round(3)) for key in rows.index}
     assert set(result) == set(GOLDEN)
     for key, values in GOLDEN.items():
@@ -174,7 +173,8 @@ def test_what_each_rule_of_thresholds_names_is_measured(tmp_path):
     z = np.array([[2, 0, -1], [-2, 1, -1]], dtype=np.float32)  # images b (dog) and d (cat)
     write_zarr(tmp_path / "scores.zarr", ["b", "d"], ["dog", "cat", "cow"], z=z)
     result = Thresholds("count", {"fixed": [0.5] * 3, "count": [0.5, 0.7, 0.2]})
-    write_thresholds(tmp_path / "thresholds.csv", ["dog", "cat", "cow"], result, z, [0.5] * 3)
+    rows = [StageThresholds("student", result, z, [0.5] * 3)]
+    write_thresholds(tmp_path / "thresholds.csv", ["dog", "cat", "cow"], rows)
     options = given | {"scores": tmp_path / "scores.zarr", "thresholds": tmp_path / "thresholds.csv"}
     rows = run(options)["thresholds_f1"].set_index("rule")
     # Fixed: dog in b, cat in both, its probability in b being 0.5: F1 100 and 2 / 3. Count: no cat in b, cow twice.
@@ -184,6 +184,12 @@ def test_what_each_rule_of_thresholds_names_is_measured(tmp_path):
     assert rows["OP"].to_dict() == pytest.approx({"fixed": 200 / 3, "count": 50}, rel=1e-5)
     without = run({name: path for name, path in options.items() if name != "labels"})["thresholds_f1"]
     assert without[["mean_F1", "CF1"]].isna().all(axis=None) and without["labels_per_image"].tolist() == [1.5, 2]
+    # One rule names everything: the student by its thresholds of rule count, stages that have none by 0.5.
+    measured = run(options)["metrics"].set_index("stage")
+    assert measured.loc["student", ["CP", "OP", "labels_per_image"]].tolist() == [100, 50, 2]
+    by_half = run({name: path for name, path in options.items() if name != "thresholds"})["metrics"].set_index("stage")
+    pd.testing.assert_frame_equal(measured.drop("student"), by_half.drop("student"), check_dtype=False)
+    assert by_half.loc["student", ["CP", "labels_per_image"]].tolist() == [75, 1.5]
 
 
 def test_without_thresholds_their_table_has_no_rows(given):
@@ -272,13 +278,13 @@ def test_classes_of_few_positives_are_left_out_of_a_second_mean(monkeypatch):
     monkeypatch.setattr("cutsew.stages.evaluate.FEW", 3)
     truth = np.array([[1, 0], [1, 1], [1, 0], [0, 1]], dtype=np.int8)
     z = np.array([[3, 4], [2, 3], [0, 2], [1, 1]], dtype=np.float32)
-    row = _against_truth(z, sigmoid(z), truth, EvaluateConfig())
+    row = _against_truth(z, z >= 0, truth, EvaluateConfig())
     first = (1 + 1 + 3 / 4) / 3  # ranked 1, 2 and 4
     second = (1 / 2 + 2 / 4) / 2  # ranked 2 and 4
     assert row["mAP"] == pytest.approx(50 * (first + second)) and row["mAP_classes"] == 2
     assert row["mAP_10"] == pytest.approx(100 * first) and row["mAP_10_classes"] == 1
     monkeypatch.setattr("cutsew.stages.evaluate.FEW", 4)
-    row = _against_truth(z, sigmoid(z), truth, EvaluateConfig())
+    row = _against_truth(z, z >= 0, truth, EvaluateConfig())
     assert row["mAP_10"] is None and row["mAP_10_classes"] == 0
 
 

@@ -16,7 +16,7 @@ from cutsew.storage.label_corrections import Corrections, write_corrections
 from cutsew.storage.label_table import names_in
 from cutsew.storage.manifest import read_manifest, write_manifest
 from cutsew.storage.predictions import StagePredictions
-from cutsew.storage.result_tables import Thresholds, write_thresholds
+from cutsew.storage.result_tables import StageThresholds, Thresholds, rule_in_words, write_thresholds
 
 SETTINGS = {"evaluate": {"threshold": 0.4}}
 BY_CLASS = [0.3, 0.6, 0.9]
@@ -36,7 +36,7 @@ def run(tmp_path):
 def with_thresholds(run):
     path = run["images"].with_name("thresholds.csv")
     result = Thresholds("count", {"fixed": [0.5] * 3, "count": BY_CLASS})
-    write_thresholds(path, list(CLASSES), result, np.zeros((1, 3), np.float32), [0.1] * 3)
+    write_thresholds(path, list(CLASSES), [StageThresholds("student", result, np.zeros((1, 3), np.float32), [0.1] * 3)])
     return path
 
 
@@ -69,7 +69,7 @@ def test_every_image_has_the_labels_of_its_last_stage(run):
         expected = [[c for c, yes in zip(CLASSES, row, strict=True) if yes] for row in p >= thresholds]
         assert [names_in(text) for text in here["labels"]] == [names_in(t) for t in here["model_labels"]] == expected
     assert record["facts"]["stages"] == {"train": "refined", "test": "student"}
-    assert record["facts"]["thresholds"] == {"refined": 0.4, "student": "thresholds.csv: count"}
+    assert record["facts"]["thresholds"] == {"refined": rule_in_words("fixed", 0.4), "student": rule_in_words("count")}
     assert record["facts"]["labels"] == sum(map(len, map(names_in, table["labels"])))
 
 
