@@ -79,7 +79,7 @@ def test_helpers_are_left_out_again(workflow):
 # The table "What reruns when", row by row. Each row edits one thing on top of those before it and really runs; work
 # that a row left undone would show in the next one.
 ROWS = {
-    "a metric": ({"evaluate__threshold": 0.4}, {"labels_table": 1, "evaluate": 1, "report": 1}),
+    "a metric": ({"evaluate__threshold": 0.4}, {"thresholds": 1, "labels_table": 1, "evaluate": 1, "report": 1}),
     "maps": ({"explain": {"pairs": 2, "sample": 4}}, {"explain": 1, "report": 1}),
     "no maps": ({"explain": {"pairs": 0}}, {"report": 1}),
     "p": ({"sew__p": 0.5}, AFTER_TRAIN),

@@ -57,7 +57,7 @@ MEANINGS = {
     "fixed": "a class is a label from probability {fixed:g} on",
     "count": "a class is a label of as many images as expected without true labels",
     "mixture": "a class is a label from where the upper of two Gaussians of its logits is likelier",
-    LABELS: "thresholds of highest F1 on images with true labels",
+    LABELS: "each class's threshold of highest F1, which uses true labels",
 }
 """Rule of thresholds -> what it means."""
 
