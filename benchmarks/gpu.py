@@ -37,6 +37,7 @@ from cutsew.method.crops import Square
 from cutsew.models import backbones, teachers
 from cutsew.models.frozen_backbone import Backbone
 from cutsew.models.student import Student
+from cutsew.runtime.batching import run_ahead
 from cutsew.runtime.device import device_facts, pick_device
 from cutsew.stages.encode import Views, embed_views
 from cutsew.training.distributed import SINGLE
@@ -308,8 +309,9 @@ def predicting(bench: Bench, images: pd.DataFrame) -> None:
             pass
     loader = bench.note("predict: decoding alone", len(paths) / spent[0], "images/s")
     with bench.timed() as spent:
-        for batch in load_batches(paths, student.square, size.batch, bench.workers):
-            student(batch.pixels).cpu()
+        read = load_batches(paths, student.square, size.batch, bench.workers)
+        for _ in run_ahead(student, (((), batch.pixels) for batch in read), bench.device):
+            pass
     rate = bench.note("predict: from JPEGs", len(paths) / spent[0], "images/s")
     bench.note("predict: from JPEGs / slower part", rate / min(bare, loader), "", "at least 0.9")
 

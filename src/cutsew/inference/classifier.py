@@ -71,17 +71,23 @@ class Classifier:
     """A student, ready for images.
 
     Attributes:
-        logits: from (B, 3, S, S) uint8 to (B, C) float32, on the CPU.
+        predict: from (B, 3, S, S) uint8 to (B, C) float32 logits, on `device`.
         classes: C names.
         square: how it takes images.
         thresholds: per-class decision thresholds.
+        device: cpu or cuda.
 
     """
 
-    logits: Callable[[Tensor], Tensor]
+    predict: Callable[[Tensor], Tensor]
     classes: list[str]
     square: Square
     thresholds: Thresholds
+    device: str = "cpu"
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Map (B, 3, S, S) uint8 to (B, C) float32 on the CPU."""
+        return self.predict(images).cpu()
 
 
 def open_classifier(path: Path, device: str, build: BackboneFactory = build_backbone) -> Classifier:
@@ -105,12 +111,7 @@ def open_classifier(path: Path, device: str, build: BackboneFactory = build_back
         raise UserError(f"{path}: no such model; name a run's folder, an exported folder or its model.onnx")
     torch_device = pick_device(device)
     student = load(path, torch_device, build)
-    return Classifier(
-        lambda images: student(images.to(torch_device)).cpu(),
-        student.classes,
-        student.square,
-        thresholds_of(path, student.classes),
-    )
+    return Classifier(student, student.classes, student.square, thresholds_of(path, student.classes), torch_device)
 
 
 def thresholds_of(path: Path, classes: list[str]) -> Thresholds:

@@ -30,7 +30,7 @@ from cutsew.errors import UserError, printable
 from cutsew.inference.classifier import Classifier
 from cutsew.method.crops import Square
 from cutsew.method.score import sigmoid
-from cutsew.runtime.batching import require_finite
+from cutsew.runtime.batching import require_finite, run_ahead
 from cutsew.storage.atomic import atomic_path
 from cutsew.storage.result_tables import rule_in_words
 
@@ -281,26 +281,33 @@ def _predict(
     image_set: ImageSet, student: Classifier, thresholds: npt.NDArray[np.float64], how: PredictOptions, write: Writer
 ) -> int:
     """Write a row for each image that can be read; return how many cannot."""
-    skipped, images = 0, zip(image_set.names, image_set.paths, strict=True)
-    with tqdm(total=len(image_set.names), desc="predict", unit="image") as bar:
+    failed, start = 0, 0
+
+    def readable() -> Iterator[tuple[list[int], Tensor]]:
+        """Yield the indices and the pixels of the images of each batch that can be read."""
+        nonlocal failed, start
         for batch in load_batches(image_set.paths, student.square, how.batch_size, how.workers):
-            names, paths = [], []
-            for failure, (name, path) in zip(batch.failures, images, strict=False):
-                if failure is None:
-                    names.append(name)
-                    paths.append(path)
-                else:
-                    skipped += 1
-                    log.warning("skipped %s: %s", printable(name), failure)
-            if names:
-                logits = student.logits(batch.pixels).numpy()
-                if how.together is not None:
-                    logits = how.together(paths, logits)
-                require_finite(logits, names, "the model's output")
-                for name, probabilities in zip(names, sigmoid(logits.astype(np.float64)), strict=True):
-                    write(name, probabilities, probabilities >= thresholds)
-            bar.update(len(batch.failures))
-    return skipped
+            indices = range(start, start + len(batch.failures))
+            start = indices.stop
+            for index, failure in zip(indices, batch.failures, strict=True):
+                if failure is not None:
+                    failed += 1
+                    log.warning("skipped %s: %s", printable(image_set.names[index]), failure)
+            bar.update(len(batch.failures) - len(batch.pixels))
+            if len(batch.pixels):
+                read = [index for index, failure in zip(indices, batch.failures, strict=True) if failure is None]
+                yield read, batch.pixels
+
+    with tqdm(total=len(image_set.names), desc="predict", unit="image") as bar:
+        for indices, scores in run_ahead(student.predict, readable(), student.device):
+            names, logits = [image_set.names[index] for index in indices], scores.numpy()
+            if how.together is not None:
+                logits = how.together([image_set.paths[index] for index in indices], logits)
+            require_finite(logits, names, "the model's output")
+            for name, probabilities in zip(names, sigmoid(logits.astype(np.float64)), strict=True):
+                write(name, probabilities, probabilities >= thresholds)
+            bar.update(len(indices))
+    return failed
 
 
 def _tell(images: int, bad: int, image_set: ImageSet) -> None:

@@ -29,6 +29,7 @@ class Backbone(nn.Module):
         architecture: description of a model that open_clip does not know by name (`clip_models.Clip.architecture`).
 
     Attributes:
+        device: cpu or cuda.
         width: D, channels of the features.
         grid: (H, W) of the features.
         image_size: S.
@@ -52,7 +53,7 @@ class Backbone(nn.Module):
         self.weights_digest = weights_digest(tower)
         self._settings = settings
         self._architecture = architecture
-        self._device = device
+        self.device = device
         self.tower = tower.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.pixels = Normalize(preprocessing.mean, preprocessing.std).to(device)
         self.requires_grad_(False)
@@ -71,7 +72,7 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode (B, 3, S, S) uint8 images: (B, D, H, W) float32 on the backbone's device, without gradient."""
-        return run_batch_invariant(self._encode, images, self._device)
+        return run_batch_invariant(self._encode, images, self.device)
 
     def train(self, mode: bool = True) -> "Backbone":  # noqa: ARG002, FBT001, FBT002
         """Stay in eval mode: it is frozen."""

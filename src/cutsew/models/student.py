@@ -27,7 +27,7 @@ from cutsew.errors import UserError
 from cutsew.method.adapter import Adapter
 from cutsew.method.cam import hires_cam
 from cutsew.method.linear_head import LinearHead
-from cutsew.runtime.batching import require_finite, run_batch_invariant
+from cutsew.runtime.batching import require_finite, run_ahead, run_batch_invariant
 from cutsew.storage.atomic import atomic_path, write_text
 from cutsew.storage.zarr_writer import file_digest
 
@@ -137,6 +137,7 @@ class Student(nn.Module):
         self.backbone = backbone
         self.adapter = adapter
         self.classes = classes
+        self.device = backbone.device
         self.image_size = int(backbone.image_size)
         self.square = backbone.square
         self.eval()
@@ -197,11 +198,12 @@ def predict_batches(student: Student, batches: Iterable[Tensor], paths: Sequence
 
     """
     logits: list[Logits] = []
-    for batch in batches:
-        z = student(batch.flatten(0, -4)).cpu().numpy().reshape(*batch.shape[:-3], -1)
+    flat = ((batch.shape[:-3], batch.flatten(0, -4)) for batch in batches)
+    for shape, answers in run_ahead(student, flat, student.device):
+        z = answers.numpy().reshape(*shape, -1)
         require_finite(z, paths[sum(map(len, logits)) :], "the student's logits")
         logits.append(z)
-        bar.update(len(batch))
+        bar.update(len(z))
     return np.concatenate(logits)
 
 

@@ -125,7 +125,8 @@ def run_ahead(
         return
     queued: tuple[Key, Tensor, torch.cuda.Event] | None = None
     for key, batch in batches:
-        result = function(batch).to("cpu", non_blocking=True)
+        # A copy from memory that is not pinned would wait for what the GPU has still to do.
+        result = function(batch if batch.is_pinned() else batch.pin_memory()).to("cpu", non_blocking=True)
         copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
         copied.record()
         if queued is not None:
