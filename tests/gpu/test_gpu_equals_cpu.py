@@ -23,7 +23,7 @@ from torch.nn.functional import cosine_similarity
 
 from cutsew.commands import export
 from cutsew.config.method import RandomCropsConfig
-from cutsew.config.networks import TeacherConfig
+from cutsew.config.networks import parse_teacher
 from cutsew.errors import UserError
 from cutsew.inference.classifier import open_classifier
 from cutsew.method.crops import Square
@@ -127,7 +127,7 @@ def section(path, precision="float32"):
 
 
 def teacher(path, device, precision="float32"):
-    return teachers.build(TeacherConfig.model_validate(section(path, precision)), device)
+    return teachers.build(parse_teacher(section(path, precision)), device)
 
 
 def test_the_fake_device_refuses_what_cuda_refuses():

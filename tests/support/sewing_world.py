@@ -9,8 +9,8 @@ from manifests import make_manifest_of
 from PIL import Image
 from torch import nn
 
-from cutsew.config.method import CorrectConfig, ScoreConfig, SewConfig
-from cutsew.config.networks import AdapterConfig, StudentConfig, TrainConfig
+from cutsew.config.method import SewConfig, SoftmaxScoringConfig, SqrtCorrectionConfig
+from cutsew.config.networks import AdapterConfig, OpenClipStudentConfig, TrainConfig
 from cutsew.models.backbones import Backbone
 from cutsew.models.preprocessing import Preprocessing
 from cutsew.stages import train as stage
@@ -60,12 +60,12 @@ def settings(**changes) -> dict:
     """Settings of the stage; changes are dotted with __ (train__epochs=3)."""
     result = {
         "classes": CLASSES,
-        "student": StudentConfig().model_dump(mode="json"),
+        "student": OpenClipStudentConfig().model_dump(mode="json"),
         "adapter": AdapterConfig(reduction=4, width=8, layers=1, heads=2, feedforward=8).model_dump(),
         "sew": SewConfig().model_dump(),
         "train": TrainConfig(epochs=2, batch_size=4).model_dump(),
-        "correct": CorrectConfig().model_dump(),
-        "score": ScoreConfig().model_dump(),
+        "correct": SqrtCorrectionConfig().model_dump(),
+        "score": SoftmaxScoringConfig().model_dump(),
     }
     for key, value in changes.items():
         section, name = key.split("__")

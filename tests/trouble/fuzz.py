@@ -22,7 +22,7 @@ from hypothesis.database import DirectoryBasedExampleDatabase
 from safetensors.torch import save
 
 from cutsew.config import load
-from cutsew.config.networks import ScoresTeacherConfig
+from cutsew.config.networks import ScoresFileConfig
 from cutsew.config.sweep import read_sweep, variants_of
 from cutsew.config.yaml_file import read_yaml
 from cutsew.data import coco, nus, voc
@@ -85,7 +85,7 @@ def of_nus(path: Path) -> None:
 
 def of_scores(path: Path) -> None:
     result = Scores(
-        ScoresTeacherConfig(file=path, crops=["one"] if path.suffix == ".parquet" else ["crops"]), scores.CLASSES
+        ScoresFileConfig(file=path, crops=["one"] if path.suffix == ".parquet" else ["crops"]), scores.CLASSES
     )
     rows = np.maximum(result.rows_of(scores.IDS), 0)
     result.zero_shot(rows)

@@ -23,7 +23,7 @@ from safetensors.torch import save, save_file
 
 from cutsew.config.base import OpenClipModelConfig
 from cutsew.config.named_models import check, read_config, weights_file
-from cutsew.config.networks import TimmStudentConfig
+from cutsew.config.networks import TimmModelConfig
 from cutsew.data.fetch import unpack
 from cutsew.models.checkpoints import read_state_dict
 from cutsew.models.preprocessing import of_open_clip, of_timm
@@ -316,7 +316,7 @@ def preprocessing() -> Iterator[Case]:
         def find(folder: Path, model=model, files=files) -> str:
             for file, content in {"w.pt": "", **files}.items():
                 (folder / file).write_text(content)
-            return str(of_timm(TimmStudentConfig(model=model, weights=str(folder / "w.pt"))))
+            return str(of_timm(TimmModelConfig(model=model, weights=str(folder / "w.pt"))))
 
         outcome = ACCEPTED if says is None else REFUSED
         yield Case("models", f"preprocessing of timm: {name}", outcome, says or "mean", find)

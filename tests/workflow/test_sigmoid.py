@@ -9,7 +9,7 @@ import pytest
 import torch
 import workflow_run
 
-from cutsew.config.networks import TeacherConfig
+from cutsew.config.networks import parse_teacher
 from cutsew.models import teachers
 from cutsew.storage.zarr_reader import array_of, open_group, read
 
@@ -46,7 +46,7 @@ def test_the_logits_are_the_models_own(finished):
     """Zero-shot logits of the stored embeddings: scale * cosine + bias, strongly negative and all different."""
     folder = finished.results / "default"
     chosen = {"model": "cutsew-tiny-sigmoid", "pretrained": "demo", "image_size": 96}
-    teacher = teachers.build(TeacherConfig.model_validate({"open_clip": chosen}), "cpu")
+    teacher = teachers.build(parse_teacher({"open_clip": chosen}), "cpu")
     views = torch.from_numpy(z_of(folder, "views", "global").astype(np.float32))
     cosine = torch.nn.functional.normalize(views, dim=1) @ teacher.embed_texts([f"a photo of a {CLASS}"]).T
     expected = (teacher.logit_scale * cosine + teacher.logit_bias).numpy()

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from cutsew.audit.run import PATCHES, Run
 from cutsew.audit.summary import BY_HAND, TRUTH_TEXT, JsonDict, format_score
 from cutsew.audit.views import Cutting, cutting
-from cutsew.config.method import CorrectConfig, SewConfig
+from cutsew.config.method import SewConfig, parse_correct
 from cutsew.config.networks import TrainConfig
 from cutsew.errors import UserError
 from cutsew.method.correct import LEFT
@@ -151,7 +151,7 @@ def image_audit(run: Run, name: str, only: str | None = None, top: int = 3, epoc
         "truth": _truth(run, truth),
         "views": cut.views(run.classes, top),
         "fusion": cut.fusion,
-        "correction": run.settings("pseudo.zarr", "correct", CorrectConfig.model_validate).model_dump(mode="json"),
+        "correction": run.settings("pseudo.zarr", "correct", parse_correct).model_dump(mode="json"),
         "classes": [_class(run, c, cut, labels, marks, truth) for c in interest],
         "patches": patches_of(run, name),
         "sewn": sewn(run, name, epochs),

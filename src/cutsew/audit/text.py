@@ -182,6 +182,11 @@ def _rule(rule: JsonDict) -> str:
     return f"rule {rule['rule']}, {how}"
 
 
+def _correction(rule: JsonDict) -> str:
+    """Name a label correction and its parameters."""
+    return ", ".join([str(rule["rule"]), *(f"{name} {value:g}" for name, value in rule.items() if name != "rule")])
+
+
 def _stages(content: JsonDict) -> Iterator[str]:
     """Draw what came after the fusion; the correction's classes are starred."""
     known = ("fused", "pseudo", "targets", "overridden", "refined", "student", "tiles", "ensemble", FINAL)
@@ -202,7 +207,7 @@ def _stages(content: JsonDict) -> Iterator[str]:
     rule = content["correction"]
     yield ""
     by_hand = f"; ! {SET_BY_HAND}" if FINAL in stages else ""
-    corrected = f"* changed by the correction ({rule['rule']}, beta {rule['beta']})"
+    corrected = f"* changed by the correction ({_correction(rule)})"
     yield f"after the fusion: logit (probability); {corrected}{by_hand}"
     yield from table(heads, rows)
 

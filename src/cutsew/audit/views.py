@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from cutsew.audit.run import Run
 from cutsew.audit.summary import JsonDict, format_score
-from cutsew.config.method import Fuse, MaxFusionConfig, ScoreConfig, SoftFusionConfig, TagClipConfig, parse_fuse
+from cutsew.config.method import Fuse, MaxFusionConfig, SoftFusionConfig, TagClipConfig, parse_fuse, parse_score
 from cutsew.method.fuse import WHOLE, standardized, suppressed_crops
 from cutsew.method.score import logit, sigmoid
 from cutsew.pipeline.fusing import similarities, softened_by
@@ -158,7 +158,7 @@ def cutting(run: Run, name: str) -> Cutting:
         place = labels_of(labels, "image").index(name)
         fused, winner = read(array_of(labels, "z"), place), read(array_of(labels, "winner"), place)
     rule = run.settings("fused.zarr", "fuse", parse_fuse)
-    scoring = run.settings("fused.zarr", "score", ScoreConfig.model_validate)
+    scoring = run.settings("fused.zarr", "score", parse_score)
     answers = Answers.of(scored)
     epsilon = scoring.epsilon if answers.activation == "softmax" else None
     if rule.rule == "soft" and (result := run.record("fused.zarr")) is not None:

@@ -10,7 +10,7 @@ import typer
 from jinja2 import Environment, PackageLoader
 from torch import Tensor
 
-from cutsew.config.networks import StudentConfig as StudentSettings
+from cutsew.config.networks import BuiltStudent
 from cutsew.data.csv_file import ImageNames
 from cutsew.data.truth import adopt, to_table
 from cutsew.data.truth_csv import from_csv
@@ -102,7 +102,7 @@ def _tell(folder: Path) -> None:
     log.info("%s: %s; how to use them: %s", folder, sizes, README)
 
 
-def _in_float32(build: BackboneFactory, settings: StudentSettings, device: str, *state: dict[str, Tensor]) -> Backbone:
+def _in_float32(build: BackboneFactory, settings: BuiltStudent, device: str, *state: dict[str, Tensor]) -> Backbone:
     """Build a backbone that any machine runs: neither of half precision nor compiled, as no CPU does float16."""
     precision = settings.precision if settings.precision in ("float32", "tf32") else "tf32"
     return build(settings.model_copy(update={"precision": precision, "compiled": False}), device, *state)

@@ -276,23 +276,44 @@ class TagClipConfig(Section):
     weight: Fraction = Field(0.5, description="weight of the region's score relative to the best patch's")
 
 
-class ScoreConfig(Section):
-    """From what the teacher sees to logits (Eq. 3-4, or TagCLIP's)."""
+class ScoringConfig(Section):
+    """What all rules share: from the teacher's similarities to logits."""
 
-    rule: Literal["softmax", "tagclip"] = Field(
-        "softmax",
-        description="softmax: Eq. 3-4 on the whole image and crops, which are then fused; tagclip: refined patch "
-        "scores and a second score per class region instead (Lin et al., AAAI 2024), for open_clip ViT teachers",
-    )
+    rule: str
     activation: Literal["auto", "softmax", "sigmoid"] = Field(
         "auto",
         description="softmax over the classes (CLIP); sigmoid: each class on its own, scale * cosine + bias "
         "(SigLIP, SigLIP2); auto: what the teacher was trained with",
     )
-    tagclip: TagClipConfig = Field(default_factory=TagClipConfig, description="rule tagclip")
     epsilon: float = Field(
         1e-6, gt=0, lt=0.5, description="probabilities of a softmax are clamped to [epsilon, 1 - epsilon]"
     )
+
+
+class SoftmaxScoringConfig(ScoringConfig):
+    """The paper's scores (Eq. 3-4)."""
+
+    rule: Literal["softmax"] = Field(
+        "softmax", description="Eq. 3-4 on the whole image and crops, which are then fused"
+    )
+
+
+class TagClipScoringConfig(ScoringConfig):
+    """TagCLIP's scores of patches and regions in place of the crops'."""
+
+    rule: Literal["tagclip"] = Field(
+        "tagclip",
+        description="refined patch scores and a second score per class region instead (Lin et al., AAAI 2024), for "
+        "open_clip ViT teachers",
+    )
+    tagclip: TagClipConfig = Field(default_factory=TagClipConfig, description="patches and regions")
+
+
+Score = Annotated[SoftmaxScoringConfig | TagClipScoringConfig, OneOf("rule")]
+"""The settings of the scores, by `score.rule`."""
+
+parse_score = TypeAdapter[Score](Score).validate_python
+"""Return the settings of the scores from a mapping."""
 
 
 ALPHA = "suppression of the crops relative to the whole image"
@@ -381,14 +402,50 @@ parse_fuse = TypeAdapter[Fuse](Fuse).validate_python
 """Return the settings of a fusion rule from a mapping."""
 
 
-class CorrectConfig(Section):
-    """Order-persistent correction (Eq. 9; alternatives Eq. 21-22)."""
+class CorrectionConfig(Section):
+    """What all label corrections share."""
 
-    rule: Literal["sqrt", "linear", "hard", "identity"] = Field(
-        "sqrt", description="sqrt is the paper's; identity disables correction"
-    )
+    rule: str
+
+
+class LiftingConfig(CorrectionConfig):
+    """Corrections that lift the most probable classes of each image."""
+
     beta: Size = Field(1, description="number of classes per image that are lifted")
-    linear_alpha: Fraction = Field(0.1, description="rule linear: p becomes a + (1 - a) p")
+
+
+class SqrtCorrectionConfig(LiftingConfig):
+    """The paper's order-persistent correction (Eq. 9)."""
+
+    rule: Literal["sqrt"] = Field("sqrt", description="p becomes its square root (the paper's)")
+
+
+class LinearCorrectionConfig(LiftingConfig):
+    """The linear correction (Eq. 22)."""
+
+    rule: Literal["linear"] = Field("linear", description="p becomes a + (1 - a) p")
+    linear_alpha: Fraction = Field(0.1, description="a")
+
+
+class HardCorrectionConfig(CorrectionConfig):
+    """Hard labels for the most and the least probable class of each image (Eq. 21)."""
+
+    rule: Literal["hard"] = Field("hard", description="the largest p becomes 0.95, the smallest 0.05")
+
+
+class NoCorrectionConfig(CorrectionConfig):
+    """Labels as they are."""
+
+    rule: Literal["identity"] = Field("identity", description="no correction")
+
+
+Correct = Annotated[
+    SqrtCorrectionConfig | LinearCorrectionConfig | HardCorrectionConfig | NoCorrectionConfig, OneOf("rule")
+]
+"""The settings of a label correction, by `correct.rule`."""
+
+parse_correct = TypeAdapter[Correct](Correct).validate_python
+"""Return the settings of a label correction from a mapping."""
 
 
 class TargetsConfig(Section):

@@ -9,9 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, TypeAdapter, field_validator, model_validator
 
-from cutsew.config.base import MODEL_NAME, Fraction, OpenClipModelConfig, Precision, PreprocessingConfig, Section, Size
+from cutsew.config.base import (
+    MODEL_NAME,
+    Fraction,
+    OneOf,
+    OpenClipModelConfig,
+    Precision,
+    PreprocessingConfig,
+    Section,
+    Size,
+)
 
 
 class PromptsConfig(Section):
@@ -43,6 +52,11 @@ class PromptsConfig(Section):
             if "{class}" not in template:
                 raise ValueError(f"template {template!r} lacks {{class}}")
         return self
+
+    @property
+    def has_several_wordings(self) -> bool:
+        """Whether any class has several wordings."""
+        return any(isinstance(words, list) for words in self.names.values())
 
     @field_validator("names")
     @classmethod
@@ -84,14 +98,14 @@ def _refuse_empty_or_twice(words: list[str], what: str) -> None:
         raise ValueError(f"{what}: {', '.join(duplicates)} is given more than once; keep one")
 
 
-class OpenClipTeacherConfig(OpenClipModelConfig):
-    """Any open_clip model."""
+class OpenClipTeacherModelConfig(OpenClipModelConfig):
+    """The open_clip model of a teacher."""
 
     model: str = Field("RN50x64", description=MODEL_NAME)
     image_size: Size | None = Field(448, description="side of the square view in pixels; null for the model's own")
 
 
-class ConseTeacherConfig(Section):
+class ConseModelConfig(Section):
     """A convex combination of class-name embeddings under an ImageNet classifier (Norouzi et al., ICLR 2014)."""
 
     encoder: Literal["efficientnet_lite0"] = Field("efficientnet_lite0", description="the ImageNet classifier")
@@ -99,8 +113,8 @@ class ConseTeacherConfig(Section):
     scale: float = Field(20.0, gt=0, description="logit scale of the softmax over the classes")
 
 
-class ScoresTeacherConfig(Section):
-    """Probabilities or logits made elsewhere."""
+class ScoresFileConfig(Section):
+    """A file of probabilities or logits that another program computed."""
 
     file: Path | None = Field(None, description="npz, Zarr or parquet file with ids, classes and the scores")
     zero_shot: str = Field("zero_shot", description="name of the (N, C) array of whole-image scores")
@@ -111,12 +125,10 @@ class ScoresTeacherConfig(Section):
     )
 
 
-class TeacherConfig(Section):
-    """The model that scores whole images and crops."""
+class EncodingTeacherConfig(Section):
+    """What all teachers have in common whose image encoder runs here."""
 
-    kind: Literal["open_clip", "conse", "scores"] = Field(
-        "open_clip", description="which of the sections below applies"
-    )
+    kind: str
     precision: Precision = Field(
         "tf32",
         description="number format: float32; tf32, the same with a GPU's TF32 tensor cores; bfloat16; float16 (GPU)",
@@ -127,11 +139,6 @@ class TeacherConfig(Section):
         description="inference runtime: torch; or openvino (extra `openvino`), faster on a CPU, with results that "
         "differ in the last digits",
     )
-    open_clip: OpenClipTeacherConfig = Field(default_factory=OpenClipTeacherConfig, description="kind open_clip")
-    conse: ConseTeacherConfig = Field(
-        default_factory=ConseTeacherConfig, description="kind conse (runs without any model hub)"
-    )
-    scores: ScoresTeacherConfig = Field(default_factory=ScoresTeacherConfig, description="kind scores")
 
     @model_validator(mode="after")
     def one_compiler_at_most(self) -> Self:
@@ -140,22 +147,56 @@ class TeacherConfig(Section):
             raise ValueError("compiled is for runtime torch; openvino compiles by itself, leave it out")
         return self
 
+
+class OpenClipTeacherConfig(EncodingTeacherConfig):
+    """A teacher from open_clip."""
+
+    kind: Literal["open_clip"] = Field("open_clip", description="any open_clip model")
+    open_clip: OpenClipTeacherModelConfig = Field(
+        default_factory=OpenClipTeacherModelConfig, description="the model and its weights"
+    )
+
+
+class ConseTeacherConfig(EncodingTeacherConfig):
+    """A teacher that runs without any model hub."""
+
+    kind: Literal["conse"] = Field(
+        "conse", description="class-name embeddings combined under an ImageNet classifier; runs without any model hub"
+    )
+    conse: ConseModelConfig = Field(
+        default_factory=ConseModelConfig, description="the ImageNet classifier and its softmax"
+    )
+
+
+class ScoresTeacherConfig(Section):
+    """Scores from a file in place of a model."""
+
+    kind: Literal["scores"] = Field("scores", description="probabilities or logits that another program computed")
+    scores: ScoresFileConfig = Field(default_factory=ScoresFileConfig, description="the file and its arrays")
+
     @model_validator(mode="after")
     def scores_have_a_file(self) -> Self:
         """Scores come from a file."""
-        if self.kind == "scores" and self.scores.file is None:
+        if self.scores.file is None:
             raise ValueError("kind scores needs `scores.file`")
         return self
 
 
-class OpenClipStudentConfig(OpenClipModelConfig):
+Teacher = Annotated[OpenClipTeacherConfig | ConseTeacherConfig | ScoresTeacherConfig, OneOf("kind")]
+"""The model that scores whole images and crops, by `teacher.kind`."""
+
+parse_teacher = TypeAdapter[Teacher](Teacher).validate_python
+"""Return the settings of a teacher from a mapping."""
+
+
+class OpenClipStudentModelConfig(OpenClipModelConfig):
     """Any open_clip visual tower without its pooling."""
 
     model: str = Field("RN101", description=MODEL_NAME)
     image_size: Size = Field(448, description="side of the square input in pixels")
 
 
-class TimmStudentConfig(Section):
+class TimmModelConfig(Section):
     """Any timm model that gives a feature map."""
 
     model: str = Field(
@@ -172,12 +213,10 @@ class TimmStudentConfig(Section):
     )
 
 
-class StudentConfig(Section):
-    """The frozen backbone under the adapter."""
+class BackboneConfig(Section):
+    """What all students have in common: a frozen backbone and a head."""
 
-    kind: Literal["open_clip", "timm", "none"] = Field(
-        "open_clip", description="which of the sections below applies; none stops at the pseudo-labels"
-    )
+    kind: str
     head: Literal["adapter", "linear"] = Field(
         "adapter",
         description="what is trained on the backbone's grid features: adapter, the paper's (sections `adapter` and "
@@ -188,8 +227,44 @@ class StudentConfig(Section):
         description="number format: float32; tf32, the same with a GPU's TF32 tensor cores; bfloat16; float16 (GPU)",
     )
     compiled: bool = Field(False, description="use torch.compile: takes about a minute per job, then runs faster")
-    open_clip: OpenClipStudentConfig = Field(default_factory=OpenClipStudentConfig, description="kind open_clip")
-    timm: TimmStudentConfig = Field(default_factory=TimmStudentConfig, description="kind timm")
+
+
+class OpenClipStudentConfig(BackboneConfig):
+    """A student on a visual tower from open_clip."""
+
+    kind: Literal["open_clip"] = Field("open_clip", description="the visual tower of any open_clip model")
+    open_clip: OpenClipStudentModelConfig = Field(
+        default_factory=OpenClipStudentModelConfig, description="the model and its weights"
+    )
+
+
+class TimmStudentConfig(BackboneConfig):
+    """A student on a model from timm."""
+
+    kind: Literal["timm"] = Field("timm", description="any timm model that gives a feature map")
+    timm: TimmModelConfig = Field(default_factory=TimmModelConfig, description="the model and its weights")
+
+
+class NoStudentConfig(Section):
+    """Pseudo-labels without a student."""
+
+    kind: Literal["none"] = Field("none", description="stops at the pseudo-labels")
+
+
+Student = Annotated[OpenClipStudentConfig | TimmStudentConfig | NoStudentConfig, OneOf("kind")]
+"""The student, by `student.kind`."""
+
+BuiltStudent = OpenClipStudentConfig | TimmStudentConfig
+"""A student that has a backbone."""
+
+parse_student = TypeAdapter[Student](Student).validate_python
+"""Return the settings of a student from a mapping."""
+
+
+class TrainedModelConfig(Section):
+    """The part of model.yaml that says how to build the backbone."""
+
+    backbone: Annotated[BuiltStudent, OneOf("kind")]
 
 
 class AdapterConfig(Section):

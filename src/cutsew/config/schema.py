@@ -10,17 +10,29 @@ from pydantic import Field, field_validator, model_validator
 from cutsew.config.base import Fraction, Section, Size
 from cutsew.config.dataset import DatasetConfig, DemoConfig
 from cutsew.config.method import (
-    CorrectConfig,
+    Correct,
     Cut,
     Fuse,
+    LiftingConfig,
     MaxFusionConfig,
     RandomCropsConfig,
-    ScoreConfig,
+    Score,
     SelectConfig,
     SewConfig,
+    SoftmaxScoringConfig,
+    SqrtCorrectionConfig,
     TargetsConfig,
 )
-from cutsew.config.networks import AdapterConfig, LinearConfig, PromptsConfig, StudentConfig, TeacherConfig, TrainConfig
+from cutsew.config.networks import (
+    AdapterConfig,
+    LinearConfig,
+    OpenClipStudentConfig,
+    OpenClipTeacherConfig,
+    PromptsConfig,
+    Student,
+    Teacher,
+    TrainConfig,
+)
 
 STANDARD_CLASSES = 3
 """Least classes for fuse.rule standard: of two, standardized, one is always 1 and the other -1."""
@@ -142,20 +154,20 @@ class Config(Section):
     dataset: DatasetConfig = Field(default_factory=DatasetConfig, description="where the images are")
     demo: DemoConfig = Field(default_factory=DemoConfig, description="dataset kind demo")
     prompts: PromptsConfig = Field(default_factory=PromptsConfig, description="how class names become texts")
-    teacher: TeacherConfig = Field(default_factory=TeacherConfig, description="the model that scores views")
+    teacher: Teacher = Field(default_factory=OpenClipTeacherConfig, description="the model that scores views")
     cut: Cut = Field(default_factory=RandomCropsConfig, description="cutting: the crops (Eq. 5)")
-    score: ScoreConfig = Field(
-        default_factory=ScoreConfig, description="from what is seen to logits (Eq. 3-4, or TagCLIP)"
+    score: Score = Field(
+        default_factory=SoftmaxScoringConfig, description="from what is seen to logits (Eq. 3-4, or TagCLIP)"
     )
     fuse: Fuse = Field(default_factory=MaxFusionConfig, description="cutting: many answers to one (Eq. 7)")
-    correct: CorrectConfig = Field(default_factory=CorrectConfig, description="sewing: the correction (Eq. 9)")
+    correct: Correct = Field(default_factory=SqrtCorrectionConfig, description="sewing: the correction (Eq. 9)")
     select: SelectConfig = Field(default_factory=SelectConfig, description="sewing: salient images (Eq. 10)")
     targets: TargetsConfig = Field(
         default_factory=TargetsConfig, description="sewing: labels per image (beyond the paper)"
     )
     labels: LabelsConfig = Field(default_factory=LabelsConfig, description="corrections by hand; none by default")
     sew: SewConfig = Field(default_factory=SewConfig, description="sewing: pasting (Eq. 11-13)")
-    student: StudentConfig = Field(default_factory=StudentConfig, description="the frozen backbone")
+    student: Student = Field(default_factory=OpenClipStudentConfig, description="the frozen backbone")
     adapter: AdapterConfig = Field(default_factory=AdapterConfig, description="the trained head (Eq. 14-16)")
     linear: LinearConfig = Field(
         default_factory=LinearConfig, description="the linear head in its place (beyond the paper)"
@@ -208,6 +220,11 @@ class Config(Section):
             )
         return self
 
+    @property
+    def head(self) -> Literal["adapter", "linear"] | None:
+        """The trained part of the student; None where there is no student."""
+        return None if self.student.kind == "none" else self.student.head
+
     @model_validator(mode="after")
     def patches_have_a_tower(self) -> Self:
         """Refuse TagCLIP with a teacher that shows no patches."""
@@ -235,7 +252,7 @@ class Config(Section):
             raise ValueError("dataset.kind: ids has no images, so set teacher.kind: scores")
         if self.dataset.kind == "ids" and self.student.kind != "none":
             raise ValueError("dataset.kind: ids has no images, so set student.kind: none")
-        if self.correct.beta > len(self.classes):
+        if isinstance(self.correct, LiftingConfig) and self.correct.beta > len(self.classes):
             raise ValueError(
                 f"correct.beta: {self.correct.beta} is more than the {len(self.classes)} classes; lower it"
             )

@@ -11,7 +11,7 @@ import pandas as pd
 
 from cutsew.config import Config
 from cutsew.config.dataset import DatasetConfig
-from cutsew.config.networks import ScoresTeacherConfig, TeacherConfig
+from cutsew.config.networks import ScoresFileConfig, Teacher
 from cutsew.data import folder, images, layouts
 from cutsew.errors import UserError
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 def list_images(
     dataset: DatasetConfig,
     root: Path | None = None,
-    scores: ScoresTeacherConfig | None = None,
+    scores: ScoresFileConfig | None = None,
     leftovers: list[folder.Leftover] | None = None,
 ) -> pd.DataFrame:
     """List the images of a dataset without opening any.
@@ -97,8 +97,8 @@ def listing_fingerprint(config: Config) -> str:
     elif dataset.kind not in ("demo", "ids") and root is not None and not dataset.downloaded:
         lines = _last[dataset.model_dump_json()] = list(_listed_lines(dataset, root))
         digest.update("\n".join(lines).encode())
-    file = config.teacher.scores.file
-    if file is not None and (dataset.kind == "ids" or _drops(config.teacher)):
+    file = config.teacher.scores.file if config.teacher.kind == "scores" else None
+    if file is not None and (dataset.kind == "ids" or drops_images(config.teacher)):
         digest.update(_line(str(file), file / "zarr.json" if file.is_dir() else file).encode())
     return digest.hexdigest()[:16]
 
@@ -138,7 +138,7 @@ def _line(name: str, path: str | Path) -> str:
     return f"{name}\t{status.st_size}\t{status.st_mtime_ns}"
 
 
-def _ids(scores: ScoresTeacherConfig | None) -> pd.DataFrame:
+def _ids(scores: ScoresFileConfig | None) -> pd.DataFrame:
     if scores is None or scores.file is None:
         raise UserError("teacher.scores.file: not set; dataset.kind ids takes its ids from there")
     from cutsew.data.scores import read_ids  # noqa: PLC0415  # only this kind needs it
@@ -152,12 +152,13 @@ def _ids(scores: ScoresTeacherConfig | None) -> pd.DataFrame:
     return _table(names, [""] * len(names), ["train"] * len(names))
 
 
-def _drops(teacher: TeacherConfig) -> bool:
+def drops_images(teacher: Teacher) -> bool:
+    """Check whether images that lack scores are left out."""
     return teacher.kind == "scores" and teacher.scores.missing == "drop"
 
 
 def _with_scores(
-    listed: pd.DataFrame, scores: ScoresTeacherConfig, leftovers: list[folder.Leftover] | None
+    listed: pd.DataFrame, scores: ScoresFileConfig, leftovers: list[folder.Leftover] | None
 ) -> pd.DataFrame:
     """Leave out the images to label that have no scores; held-out ones may lack them."""
     from cutsew.data.scores import usable_ids  # noqa: PLC0415  # only this teacher needs it

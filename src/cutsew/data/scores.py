@@ -22,7 +22,7 @@ import pyarrow.lib
 import pyarrow.parquet as pq
 import zarr
 
-from cutsew.config.networks import ScoresTeacherConfig
+from cutsew.config.networks import ScoresFileConfig
 from cutsew.errors import UserError
 
 Array = npt.NDArray[Any]
@@ -63,7 +63,7 @@ class Scores:
 
     """
 
-    def __init__(self, settings: ScoresTeacherConfig, classes: Sequence[str] | None = None) -> None:
+    def __init__(self, settings: ScoresFileConfig, classes: Sequence[str] | None = None) -> None:
         if settings.file is None:
             raise UserError(f"{SETTING}: not set; name the file of the scores")
         self._file = settings.file
@@ -149,7 +149,7 @@ class Scores:
         return values
 
 
-def read_ids(path: Path, settings: ScoresTeacherConfig) -> list[str]:
+def read_ids(path: Path, settings: ScoresFileConfig) -> list[str]:
     """Read the ids of a file of scores, in its order.
 
     Raises:
@@ -161,7 +161,7 @@ def read_ids(path: Path, settings: ScoresTeacherConfig) -> list[str]:
     return ids
 
 
-def usable_ids(images: Sequence[str], settings: ScoresTeacherConfig) -> list[str]:
+def usable_ids(images: Sequence[str], settings: ScoresFileConfig) -> list[str]:
     """Return those of the images' ids that have scores: what `missing: drop` leaves in the manifest.
 
     Raises:

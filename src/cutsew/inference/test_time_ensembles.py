@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from cutsew.audit.run import Run
-from cutsew.config.method import ScoreConfig, parse_cut, parse_fuse
-from cutsew.config.networks import TeacherConfig
+from cutsew.config.method import parse_cut, parse_fuse, parse_score
+from cutsew.config.networks import parse_teacher
 from cutsew.data.images import read_image
 from cutsew.errors import UserError
 from cutsew.inference.classifier import Classifier
@@ -92,7 +92,7 @@ class TeacherEnsemble:
             raise UserError(f"--ensemble: {folder} has no {table.ENSEMBLE}; run it with predict.ensemble: teacher")
         self._usual = table.read_score_statistics(folder / table.ENSEMBLE, classes)
         run = Run(folder)
-        scoring = run.settings("fused.zarr", "score", ScoreConfig.model_validate)
+        scoring = run.settings("fused.zarr", "score", parse_score)
         if scoring.rule != "softmax":
             raise UserError(
                 f"--ensemble: {folder} fused {scoring.rule}'s scores, and new images are scored by crops; omit it"
@@ -103,7 +103,7 @@ class TeacherEnsemble:
             raise UserError(f"--ensemble: {folder} has no teacher that can score new images; omit it")
         settings = read_record(records[0], "settings")
         self._cut = parse_cut(settings["cut"])
-        self._teacher = teachers.build(TeacherConfig.model_validate(settings["teacher"]), pick_device(device))
+        self._teacher = teachers.build(parse_teacher(settings["teacher"]), pick_device(device))
         self._texts = read_texts(text)
         if self._texts.weights != self._teacher.weights_digest:
             raise UserError(f"{text}: made by a teacher with other weights; run the workflow again")

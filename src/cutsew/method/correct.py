@@ -19,7 +19,7 @@ HARD_HIGH, HARD_LOW = 0.95, 0.05
 
 
 def correct(
-    z: Floats, rule: Rule, beta: int, linear_alpha: float = 0.1
+    z: Floats, rule: Rule, beta: int = 1, linear_alpha: float = 0.1
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """Z' = g(Z): lift the top-beta classes of each image.
 
@@ -30,7 +30,7 @@ def correct(
     Args:
         z: (N, C) logits.
         rule: one of the four.
-        beta: classes lifted per image, 1..C; of equal classes the first.
+        beta: classes lifted per image by `sqrt` and `linear`, 1..C; of equal classes the first.
         linear_alpha: a of rule `linear`, in [0, 1).
 
     Returns:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from cutsew import demo
-from cutsew.config.method import ScoreConfig
+from cutsew.config.method import Score
 from cutsew.config.named_models import is_named, known_config
-from cutsew.config.networks import TeacherConfig
+from cutsew.config.networks import Teacher
 from cutsew.storage.zarr_layout import Activation
 
 ONE_CLASS = (
@@ -45,7 +45,7 @@ def _json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def trained_with(teacher: TeacherConfig) -> Activation | None:
+def trained_with(teacher: Teacher) -> Activation | None:
     """Return what a teacher was trained with; None if only loading it can tell, and for imported scores."""
     if teacher.kind == "conse":
         return "softmax"
@@ -55,7 +55,7 @@ def trained_with(teacher: TeacherConfig) -> Activation | None:
     return "softmax" if model.get("init_logit_bias") is None else "sigmoid"
 
 
-def activation_of(score: ScoreConfig, teacher: TeacherConfig, classes: int) -> Activation | None:
+def activation_of(score: Score, teacher: Teacher, classes: int) -> Activation | None:
     """Return the configured activation; None if it depends on loading the teacher.
 
     Scores made elsewhere are taken for a softmax, as in the paper, but of a single class, which no softmax can score.

@@ -6,7 +6,7 @@
 
 from torch import Tensor, nn
 
-from cutsew.config.networks import StudentConfig
+from cutsew.config.networks import BuiltStudent, OpenClipStudentConfig
 from cutsew.models import checkpoints
 from cutsew.models.frozen_backbone import Backbone
 
@@ -25,7 +25,7 @@ class GridOfFeatures(nn.Module):
         return features
 
 
-def open_clip_backbone(student: StudentConfig, device: str, state: dict[str, Tensor] | None = None) -> Backbone:
+def open_clip_backbone(student: OpenClipStudentConfig, device: str, state: dict[str, Tensor] | None = None) -> Backbone:
     """Build the backbone; only the visual tower is kept in memory.
 
     Args:
@@ -52,7 +52,7 @@ def open_clip_backbone(student: StudentConfig, device: str, state: dict[str, Ten
 __all__ = ["Backbone", "build"]
 
 
-def build(student: StudentConfig, device: str, state: dict[str, Tensor] | None = None) -> Backbone:
+def build(student: BuiltStudent, device: str, state: dict[str, Tensor] | None = None) -> Backbone:
     """Build the backbone that is set.
 
     Args:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from cutsew.config.method import WindowsConfig
-from cutsew.config.networks import TeacherConfig as Settings
+from cutsew.config.networks import OpenClipTeacherConfig as Settings
 from cutsew.models import clip as clip_models
 from cutsew.models.checkpoints import weights_digest
 from cutsew.models.clip import at_side

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from cutsew.config.method import WindowsConfig
-from cutsew.config.networks import TeacherConfig as Settings
+from cutsew.config.networks import ConseTeacherConfig as Settings
 from cutsew.method.windows import Pool, pool_windows
 from cutsew.models.checkpoints import weights_digest
 from cutsew.models.image_encoder import Normalize, count_gflop, image_encoder

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cutsew.config.networks import StudentConfig
+from cutsew.config.networks import BackboneConfig
 from cutsew.method.crops import Square
 from cutsew.models.checkpoints import weights_digest
 from cutsew.models.image_encoder import Normalize
@@ -43,7 +43,7 @@ class Backbone(nn.Module):
         tower: nn.Module,
         preprocessing: Preprocessing,
         image_size: int,
-        settings: StudentConfig,
+        settings: BackboneConfig,
         device: str,
         architecture: dict[str, Any] | None = None,
     ) -> None:

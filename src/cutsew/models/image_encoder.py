@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from cutsew.config.networks import TeacherConfig as Settings
+from cutsew.config.networks import EncodingTeacherConfig as Settings
 from cutsew.errors import UserError
 from cutsew.runtime import batching
 from cutsew.runtime.device import with_precision

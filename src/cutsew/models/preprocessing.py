@@ -29,7 +29,7 @@ from typing import Any
 from cutsew.config.base import OpenClipModelConfig
 from cutsew.config.base import PreprocessingConfig as Settings
 from cutsew.config.named_models import OPEN_CLIP_CONFIG
-from cutsew.config.networks import TimmStudentConfig
+from cutsew.config.networks import TimmModelConfig
 from cutsew.errors import UserError
 from cutsew.models.model_tables import IMAGES, model_config, open_clip_tags, timm_tags
 
@@ -183,7 +183,7 @@ def from_config(config: Mapping[str, Any], name: str) -> Source:
     return Source(name, says)
 
 
-def of_timm(settings: TimmStudentConfig, section: str = "student.timm") -> Preprocessing:
+def of_timm(settings: TimmModelConfig, section: str = "student.timm") -> Preprocessing:
     """Find the preprocessing of a timm model's weights.
 
     Args:
@@ -253,7 +253,7 @@ def _resolve(places: Iterable[Source], keys: tuple[str, ...]) -> _Found:
     return _Found(values, names, [key for key in keys if key not in values])
 
 
-def _of_settings(settings: OpenClipModelConfig | TimmStudentConfig, section: str) -> Source:
+def _of_settings(settings: OpenClipModelConfig | TimmModelConfig, section: str) -> Source:
     explicit: Settings = settings.preprocessing
     says = explicit.model_dump(exclude_none=True)
     quick_gelu = getattr(settings, "quick_gelu", None)

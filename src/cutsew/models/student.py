@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from cutsew.config.base import Channels, PreprocessingConfig, Spread
 from cutsew.config.loading import format_validation_error
 from cutsew.config.named_models import described_as
-from cutsew.config.networks import StudentConfig as StudentSettings
+from cutsew.config.networks import BackboneConfig, BuiltStudent, TrainedModelConfig
 from cutsew.config.yaml_file import read_yaml
 from cutsew.errors import UserError
 from cutsew.method.adapter import Adapter
@@ -115,7 +115,7 @@ BackboneFactory = Callable[..., "Backbone"]
 """Makes a backbone of its settings, a device and, with a whole student, the tower's tensors."""
 
 
-def build_backbone(settings: StudentSettings, device: str, state: dict[str, Tensor] | None = None) -> "Backbone":
+def build_backbone(settings: BuiltStudent, device: str, state: dict[str, Tensor] | None = None) -> "Backbone":
     """Build the frozen backbone that the settings name, with its own weights or those of `state`."""
     from cutsew.models import backbones  # noqa: PLC0415 - its models load only where they are used
 
@@ -259,15 +259,16 @@ def load(path: Path | str, device: str = "cpu", build: BackboneFactory = build_b
     state = _read_weights(weights, model["digest" if whole else "adapter_digest"])
     described = model["backbone"]
     try:
-        named = {k: described[k] for k in StudentSettings.model_fields if k in described}
-        settings = StudentSettings.model_validate(named)
+        own = (*BackboneConfig.model_fields, described.get("kind", "open_clip"))
+        named = {name: described[name] for name in own if name in described}
+        settings = TrainedModelConfig.model_validate({"backbone": named}).backbone
         settings = trained_with(settings, model["preprocessing"])
     except ValidationError as error:
         raise UserError(
-            f"{folder / MODEL}: backbone: {format_validation_error(error, StudentSettings)}; train again"
+            f"{folder / MODEL}: {format_validation_error(error, TrainedModelConfig)}; train again"
         ) from None
     if whole:
-        with described_as(settings.open_clip.model, described.get("architecture")):
+        with described_as(getattr(settings, settings.kind).model, described.get("architecture")):
             backbone = build(settings, device, _part(state, "backbone."))
     else:
         backbone = build(settings, device)
@@ -282,7 +283,7 @@ def load(path: Path | str, device: str = "cpu", build: BackboneFactory = build_b
     return Student(backbone, adapter.to(device), list(model["classes"]))
 
 
-def trained_with(settings: StudentSettings, preprocessing: Mapping[str, Any]) -> StudentSettings:
+def trained_with(settings: BuiltStudent, preprocessing: Mapping[str, Any]) -> BuiltStudent:
     """Return settings whose backbone is preprocessed as model.yaml says, whatever its weights come with elsewhere.
 
     Raises:

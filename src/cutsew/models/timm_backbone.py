@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cutsew.config.named_models import OFFLINE, first_line
-from cutsew.config.networks import StudentConfig, TimmStudentConfig
+from cutsew.config.networks import TimmModelConfig, TimmStudentConfig
 from cutsew.errors import UserError
 from cutsew.models import checkpoints, offline_models
 from cutsew.models.frozen_backbone import Backbone
@@ -35,7 +35,7 @@ class LastFeatures(nn.Module):
         return features
 
 
-def timm_backbone(student: StudentConfig, device: str, state: dict[str, Tensor] | None = None) -> Backbone:
+def timm_backbone(student: TimmStudentConfig, device: str, state: dict[str, Tensor] | None = None) -> Backbone:
     """Build the backbone.
 
     Args:
@@ -71,17 +71,17 @@ def _packaged(name: str) -> Any:  # noqa: ANN401
     return offline_models.efficientnet_lite0(SETTING)
 
 
-def _weighted(settings: TimmStudentConfig) -> Any:  # noqa: ANN401
+def _weighted(settings: TimmModelConfig) -> Any:  # noqa: ANN401
     return _fetched(settings) if settings.weights == "pretrained" else _local(settings)
 
 
-def _bare(settings: TimmStudentConfig) -> Any:  # noqa: ANN401
+def _bare(settings: TimmModelConfig) -> Any:  # noqa: ANN401
     """Create a model with random weights, for a caller that has its own."""
     with torch.random.fork_rng(devices=[]):
         return _create(settings, pretrained=False)
 
 
-def _create(settings: TimmStudentConfig, **options: Any) -> Any:  # noqa: ANN401  # timm's classes share no type
+def _create(settings: TimmModelConfig, **options: Any) -> Any:  # noqa: ANN401  # timm's classes share no type
     """Create a model, with the image size if its kind has position embeddings of fixed size."""
     try:
         return timm.create_model(settings.model, img_size=settings.image_size, **options)
@@ -89,7 +89,7 @@ def _create(settings: TimmStudentConfig, **options: Any) -> Any:  # noqa: ANN401
         return timm.create_model(settings.model, **options)
 
 
-def _fetched(settings: TimmStudentConfig) -> Any:  # noqa: ANN401
+def _fetched(settings: TimmModelConfig) -> Any:  # noqa: ANN401
     try:
         return _create(settings, pretrained=True)
     except Exception as error:  # the hub's client raises dozens of kinds
@@ -98,7 +98,7 @@ def _fetched(settings: TimmStudentConfig) -> Any:  # noqa: ANN401
         ) from None
 
 
-def _local(settings: TimmStudentConfig) -> Any:  # noqa: ANN401
+def _local(settings: TimmModelConfig) -> Any:  # noqa: ANN401
     """Read the file safely, then let timm fit its tensors to the model and the image size."""
     state = checkpoints.read_state_dict(Path(settings.weights), SETTING)
     try:

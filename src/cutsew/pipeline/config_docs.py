@@ -107,7 +107,7 @@ def readers(name: str) -> list[str]:
     return [
         stage
         for stage, what in STAGES.items()
-        if any(name == read or name.startswith(read + ".") for read in what.reads)
+        if any(name == read or name.startswith(read + ".") for read in (*what.settings, *what.inputs_by))
     ]
 
 
@@ -241,9 +241,9 @@ def _other_kinds(section: Setting, kind: str, rows: list[Setting], indent: str) 
         one: {row.name.rpartition(".")[2]: _default(row, rows) for row in here if one in row.only}
         for one in section.kinds
     }
-    others = {one: settings for one, settings in local_values.items() if one == kind or settings != local_values[kind]}
-    if len(others) > 1:
-        yield f"{indent}# what each {section.by} has of its own, with its defaults:"
+    others = {one: settings for one, settings in local_values.items() if settings != local_values[kind]}
+    if others:
+        yield f"{indent}# settings that only some of the other kinds have, with their defaults:"
         yield from (f"{indent}#   {_inline({section.by: one, **settings})}" for one, settings in others.items())
 
 

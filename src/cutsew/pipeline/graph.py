@@ -1,6 +1,25 @@
 """The stages of the pipeline: what each reads, after which it stands, and which version its numbers are."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cutsew.config.schema import Config
+
+
+@dataclass(frozen=True)
+class ReadIf:
+    """A setting, or a section of them, that a stage reads under a condition alone.
+
+    Attributes:
+        setting: its dotted name.
+        condition: whether a run's settings make the stage read it.
+
+    """
+
+    setting: str
+    condition: "Callable[[Config], bool]"
 
 
 @dataclass(frozen=True)
@@ -10,17 +29,58 @@ class Stage:
     Attributes:
         summary: one line for the command line's help.
         version: raised when the stage's numbers change, so that its artifacts are made again; guarded by a golden test.
-        reads: dotted names of the settings that it reads; they stand in its rule's params.
+        reads: dotted names of the settings that it reads; they stand in its rule's params. A setting that only some
+            kinds of its section have is read with these kinds.
         after: stages whose artifacts it reads.
+        inputs_by: dotted names of the settings that select which of these artifacts it reads; the rule's inputs show
+            them, its params do not.
         command: the stage whose command its rule calls, where that is not its own.
 
     """
 
     summary: str
     version: int
-    reads: tuple[str, ...]
+    reads: tuple[str | ReadIf, ...]
     after: tuple[str, ...] = ()
+    inputs_by: tuple[str, ...] = ()
     command: str | None = None
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """Dotted names of all settings that the stage may read."""
+        return tuple(read.setting if isinstance(read, ReadIf) else read for read in self.reads)
+
+    def settings_of(self, config: "Config") -> Iterator[str]:
+        """Yield the dotted names of the settings that the stage reads in a run."""
+        for read in self.reads:
+            if not isinstance(read, ReadIf):
+                yield read
+            elif read.condition(config):
+                yield read.setting
+
+
+def _fuses_crops(config: "Config") -> bool:
+    return config.score.rule != "tagclip"
+
+
+def _trains_adapter(config: "Config") -> bool:
+    return config.head == "adapter"
+
+
+def _trains_linear(config: "Config") -> bool:
+    return config.head == "linear"
+
+
+TRAINING: tuple[str | ReadIf, ...] = (
+    *("classes", "student", "sew.enabled", "train.seed"),
+    *(ReadIf("adapter", _trains_adapter), ReadIf("linear", _trains_linear)),
+    *(
+        ReadIf(f"train.{name}", _trains_adapter)
+        for name in ("epochs", "batch_size", "lr_adapter", "lr_decoder", "weight_decay", "schedule", "warmup")
+        + ("strong_weight", "em_weight", "correct_refined")
+    ),
+)
+"""What all trainings read."""
 
 
 STAGES: dict[str, Stage] = {
@@ -44,7 +104,9 @@ STAGES: dict[str, Stage] = {
     "text": Stage(
         "Embed the class names.",
         1,
-        ("classes", "prompts", "score.activation", "teacher.kind", "teacher.open_clip", "teacher.conse"),
+        ("classes", "prompts.templates", "prompts.names", "prompts.background")
+        + (ReadIf("prompts.wordings", lambda config: config.prompts.has_several_wordings),)
+        + ("score.activation", "teacher.kind", "teacher.open_clip", "teacher.conse"),
         ("tiny_clip",),
     ),
     "encode": Stage(
@@ -82,7 +144,7 @@ STAGES: dict[str, Stage] = {
     "fuse": Stage(
         "Fuse the logits of all views (Eq. 7), or TagCLIP's two scores.",
         2,
-        ("fuse", "score.rule", "score.epsilon", "score.tagclip.weight"),
+        (ReadIf("fuse", _fuses_crops), "score.rule", "score.epsilon", "score.tagclip.weight"),
         ("score", "import_scores", "seal_tagclip"),
     ),
     "correct": Stage("Lift the top-beta classes (Eq. 9).", 1, ("correct",), ("fuse",)),
@@ -91,6 +153,7 @@ STAGES: dict[str, Stage] = {
         3,
         ("targets",),
         ("correct", "fuse", "score", "import_scores"),
+        ("train.labels",),
     ),
     "corrections": Stage(
         "Read manual label corrections and match them to the images.",
@@ -103,15 +166,26 @@ STAGES: dict[str, Stage] = {
         2,
         ("score.epsilon",),
         ("corrections", "targets", "correct", "fuse", "score", "import_scores"),
+        ("train.labels",),
     ),
     "select": Stage(
-        "Select the salient images to paste (Eq. 10).", 1, ("select",), ("score", "import_scores", "correct")
+        "Select the salient images to paste (Eq. 10).",
+        1,
+        ("select.top_k",),
+        ("score", "import_scores", "correct"),
+        ("select.labels",),
     ),
     "train": Stage(
         "Train the adapter and refine the pseudo-labels (Eq. 11-20).",
         6,
-        ("classes", "student", "adapter", "linear", "sew", "train", "correct"),
+        (
+            *TRAINING,
+            ReadIf("sew", lambda config: config.sew.enabled),
+            ReadIf("train.lr_estimator", lambda config: _trains_adapter(config) and config.train.em_weight > 0),
+            ReadIf("correct", lambda config: _trains_adapter(config) and config.train.correct_refined),
+        ),
         ("override", "targets", "correct", "fuse", "score", "import_scores", "select", "tiny_clip"),
+        ("train.labels",),
     ),
     "predict": Stage(
         "Classify images with a trained student: files, folders or the held-out split.", 2, (), ("train",)
@@ -120,7 +194,7 @@ STAGES: dict[str, Stage] = {
     "ensemble": Stage(
         "Ensemble the student's logits with the fused teacher's.",
         2,
-        ("fuse.passes", "score.rule"),
+        (ReadIf("fuse.passes", _fuses_crops), "score.rule"),
         ("score", "import_scores", "fuse", "train", "predict"),
     ),
     "thresholds": Stage(
@@ -144,7 +218,7 @@ STAGES: dict[str, Stage] = {
     "reference_train": Stage(
         "Train a reference student.",
         6,
-        ("classes", "student", "adapter", "linear", "sew", "train", "correct"),
+        TRAINING,
         ("reference_labels", "score", "import_scores", "tiny_clip"),
         command="train",
     ),

@@ -99,22 +99,23 @@ class Plan:
 
     def settings(self, run: str, stage: str) -> dict[str, Any]:
         """Return the settings that a stage reads, nested as in the config file."""
-        return self._chosen(run, STAGES[stage].reads, REFERENCE_OVERRIDES if stage == "reference_train" else {})
+        names = STAGES[stage].settings_of(self.runs[run])
+        return self._chosen(run, names, REFERENCE_OVERRIDES if stage == "reference_train" else {})
 
-    def _chosen(self, run: str, names: tuple[str, ...], replaced: Mapping[str, Any]) -> dict[str, Any]:
+    def _chosen(self, run: str, names: Iterable[str], replaced: Mapping[str, Any]) -> dict[str, Any]:
         dumped = override(self.runs[run].model_dump(mode="json"), replaced)
         chosen: dict[str, Any] = {}
         for dotted in names:
             *groups, leaf = dotted.split(".")
-            source, target = dumped, chosen
+            source = dumped
             for group in groups:
-                source, target = source[group], target.setdefault(group, {})
-            if leaf in source:  # else it is a setting of another kind of the section
-                target[leaf] = source[leaf]
-        for section in ("teacher", "student"):
-            _drop_other_kinds(chosen.get(section), dumped[section]["kind"])
-        _drop_idle(chosen)
-        _drop_idle_wordings(chosen.get("prompts", {}))
+                source = source.get(group, {})
+            if leaf not in source:
+                continue  # a setting of another kind of the section
+            target = chosen
+            for group in groups:
+                target = target.setdefault(group, {})
+            target[leaf] = source[leaf]
         return chosen
 
     def params(self, run: str, stage: str) -> str:
@@ -276,44 +277,6 @@ def _shards(index: Path) -> list[Path]:
     return sorted(path for path in (index.with_name(str(name)) for name in names) if path.is_file())
 
 
-def _drop_other_kinds(section: dict[str, Any] | None, kind: str) -> None:
-    """Leave out the settings of teachers and students that are not used, so that editing them reruns nothing."""
-    for name in [name for name, value in (section or {}).items() if isinstance(value, dict) and name != kind]:
-        section.pop(name)  # type: ignore[union-attr]
-
-
-def _drop_idle_wordings(prompts: dict[str, Any]) -> None:
-    """Leave out how several wordings of a class count where no class has several."""
-    if not any(isinstance(words, list) for words in prompts.get("names", {}).values()):
-        prompts.pop("wordings", None)
-
-
-def _drop_idle(chosen: dict[str, Any]) -> None:
-    """Leave out settings that are not used, and which labels `select` and `train` read: their inputs say that."""
-    scoring = chosen.get("score", {})
-    if scoring.get("rule") == "tagclip":
-        chosen["fuse"] = {}  # there are no crops to fuse
-    elif scoring.pop("rule", None):
-        scoring.pop("tagclip", None)
-    if not scoring:
-        chosen.pop("score", None)
-    for section in ("select", "train"):
-        chosen.get(section, {}).pop("labels", None)
-    if chosen.get("sew", {}).get("enabled") is False:
-        chosen["sew"] = {"enabled": False}
-    if chosen.get("student", {}).get("head") == "linear":
-        chosen.pop("adapter", None)
-        chosen.pop("correct", None)
-        chosen["train"] = {"seed": chosen["train"]["seed"]}
-    else:
-        chosen.pop("linear", None)
-    train = chosen.get("train", {})
-    if train.get("em_weight") == 0:
-        train.pop("lr_estimator")
-    if train.get("correct_refined") is False:
-        chosen.pop("correct", None)
-
-
 def _without_idle_crops(config: Config, runs: Iterable[Config]) -> Config:
     """Ask for no crops where none is fused, unless another run makes the same ones anyway: then both share them."""
     if config.score.rule != "tagclip":
@@ -395,7 +358,7 @@ def _with_rebuilt_weights(config: Config, results: Path) -> Config:
     changed = {}
     for section in ("teacher", "student"):
         settings = getattr(config, section)
-        if settings.open_clip.pretrained == SHIPPED:
+        if settings.kind == "open_clip" and settings.open_clip.pretrained == SHIPPED:
             model = settings.open_clip.model_copy(update={"pretrained": rebuilt})
             changed[section] = settings.model_copy(update={"open_clip": model})
     return config.model_copy(update=changed)

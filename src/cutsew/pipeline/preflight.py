@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cutsew.config import Config
 from cutsew.config.dataset import DatasetConfig
-from cutsew.config.networks import ScoresTeacherConfig
+from cutsew.config.networks import ScoresFileConfig
 from cutsew.data import layouts
 from cutsew.data.corrections_csv import match_classes, match_images, read_overrides
 from cutsew.data.csv_file import ImageNames
@@ -144,7 +144,7 @@ def check_memory(config: Config, job: sizing.Job, machine: int) -> str | None:
     )
 
 
-def _training_images(dataset: DatasetConfig, scores: ScoresTeacherConfig | None, classes: list[str]) -> Listing:
+def _training_images(dataset: DatasetConfig, scores: ScoresFileConfig | None, classes: list[str]) -> Listing:
     """Count the images that are not known to be held out, in seconds; a CSV of truth has to name some images.
 
     Labels that decide on images (`dataset.unannotated`) are left to the manifest, which reads them once.
@@ -225,8 +225,8 @@ def _check_passes(config: Config) -> None:
 
 
 def _check_scores(config: Config) -> None:
-    file = config.teacher.scores.file
-    if config.teacher.kind == "scores" and file is not None and not file.exists():
+    file = config.teacher.scores.file if config.teacher.kind == "scores" else None
+    if file is not None and not file.exists():
         raise UserError(f"teacher.scores.file: {file} does not exist; name an existing npz, Zarr or parquet file")
 
 

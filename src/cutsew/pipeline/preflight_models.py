@@ -46,16 +46,17 @@ def check_preprocessing(config: Config) -> None:
                 of_open_clip(named, name, from_config(content, f"{named.model}/{OPEN_CLIP_CONFIG}"))
         elif model_config(named.model):
             of_open_clip(named, name)
-    timm = config.student.timm
-    if config.student.kind == "timm" and timm.weights not in ("package", "pretrained"):
-        of_timm(timm)
+    student = config.student
+    if student.kind == "timm" and student.timm.weights not in ("package", "pretrained"):
+        of_timm(student.timm)
 
 
 def _open_clip_models(config: Config) -> Iterator[tuple[str, OpenClipModelConfig]]:
     """Give the sections that name open_clip models, but for weights that the workflow makes first."""
     for name, section in (("teacher", config.teacher), ("student", config.student)):
-        to_be_made = config.demo.rebuild_teacher and Path(section.open_clip.pretrained or "").name == REBUILT
-        if section.kind == "open_clip" and not to_be_made:
+        if section.kind != "open_clip":
+            continue
+        if not (config.demo.rebuild_teacher and Path(section.open_clip.pretrained or "").name == REBUILT):
             yield f"{name}.open_clip", section.open_clip
 
 
@@ -83,7 +84,7 @@ def _check_open_clip(settings: OpenClipModelConfig, section: str) -> None:
 
 def check_tower(config: Config) -> None:
     """Refuse what the teacher's tower cannot do, as far as open_clip's model config states it; loads neither."""
-    kind = config.teacher.kind
+    teacher = config.teacher
     for name, named in _open_clip_models(config):
         vision = model_config(named.model).get("vision_cfg") or {}
         least = STRIDE if isinstance(vision.get("layers"), list) else vision.get("patch_size", 1)
@@ -92,13 +93,14 @@ def check_tower(config: Config) -> None:
                 f"{name}.image_size: {named.image_size} is less than one cell of {named.model}'s grid, {least} pixels;"
                 " set it to a multiple of that"
             )
-    if config.cut.layout == "windows" and (kind == "conse" or (kind == "open_clip" and _says_its_side(config))):
+    known = teacher.kind == "conse" or (teacher.kind == "open_clip" and _says_its_side(teacher.open_clip))
+    if config.cut.layout == "windows" and known:
         refusal = config.cut.windows.lacks_places(sizing.teacher_side(config))
         if refusal is not None:
             raise UserError(refusal)
-    if kind != "open_clip":
+    if teacher.kind != "open_clip":
         return
-    model = config.teacher.open_clip.model
+    model = teacher.open_clip.model
     vision = model_config(model).get("vision_cfg") or {}
     residual, timm = isinstance(vision.get("layers"), list), "timm_model_name" in vision
     if config.score.rule == "tagclip" and (residual or timm):
@@ -114,9 +116,8 @@ def check_tower(config: Config) -> None:
         )
 
 
-def _says_its_side(config: Config) -> bool:
+def _says_its_side(named: OpenClipModelConfig) -> bool:
     """Check whether the side of an open_clip teacher's views is known here."""
-    named = config.teacher.open_clip
     return bool(named.image_size or model_config(named.model))
 
 

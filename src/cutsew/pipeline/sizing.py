@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cutsew.config import Config
-from cutsew.config.method import teacher_cost
+from cutsew.config.method import TagClipScoringConfig, teacher_cost
 from cutsew.config.named_models import is_named, known_config
 from cutsew.method.schedule import automatic_epochs
 from cutsew.models.model_tables import model_config
@@ -125,7 +125,7 @@ def head_megabytes(config: Config, stage: str, job: Job) -> int:
     held = batch * cells * channels * 4 * (10 if stage == "train" else 2)
     if stage != "train":
         held += batch * 3 * _model(config, stage)[1] ** 2 * (2 * job.threads + 2)  # pixels that wait
-    if job.gpu or config.student.head == "linear":
+    if job.gpu or config.head == "linear":
         return (table + held) // 10**6
     attention = adapter.heads * classes**2 * 4  # of one image
     across = adapter.heads * classes * cells * 4
@@ -326,7 +326,7 @@ def estimate_runtime_min(config: Config, stage: str, job: Job) -> int:
 
 def _epochs(config: Config, images: int) -> int:
     """Count the epochs of sewn images that a training makes features of."""
-    if config.student.head == "linear":
+    if config.head == "linear":
         needed = math.ceil(config.linear.steps * config.linear.batch_size / max(1, images))
         return min(needed, config.linear.sewn_epochs)
     if config.train.epochs == "auto":
@@ -337,11 +337,16 @@ def _epochs(config: Config, images: int) -> int:
 def _model(config: Config, stage: str) -> tuple[str, int]:
     """Name the model that a stage runs, and the side of its views in pixels."""
     if stage in ("encode", "tagclip"):
-        conse = config.teacher.kind == "conse"
-        return config.teacher.conse.encoder if conse else config.teacher.open_clip.model, teacher_side(config)
+        if config.teacher.kind == "conse":
+            return config.teacher.conse.encoder, teacher_side(config)
+        if config.teacher.kind == "open_clip":
+            return config.teacher.open_clip.model, teacher_side(config)
+        raise ValueError(f"teacher.kind: scores has no model for {stage}")
     if config.student.kind == "timm":
         return config.student.timm.model.partition(".")[0], config.student.timm.image_size  # without its tag
-    return config.student.open_clip.model, config.student.open_clip.image_size
+    if config.student.kind == "open_clip":
+        return config.student.open_clip.model, config.student.open_clip.image_size
+    raise ValueError(f"student.kind: none has no model for {stage}")
 
 
 def _grid(config: Config) -> tuple[int, int]:
@@ -356,12 +361,16 @@ def _grid(config: Config) -> tuple[int, int]:
 def _work_of_patches(config: Config) -> float:
     """Return GFLOP for the patches of one image and the regions that are scored again."""
     model, side = _model(config, "tagclip")
-    return _work(model, round(PATCH * config.score.tagclip.patches**0.5))[0] + REGIONS * _work(model, side)[0]
+    return _work(model, round(PATCH * _patches(config) ** 0.5))[0] + REGIONS * _work(model, side)[0]
+
+
+def _patches(config: Config) -> int:
+    return (config.score if config.score.rule == "tagclip" else TagClipScoringConfig()).tagclip.patches
 
 
 def _attention(config: Config) -> int:
     """Return MB of the attention among an image's patches: kept of all blocks, and of one block's heads."""
-    return (BLOCKS + HEADS) * config.score.tagclip.patches**2 * 4 // 10**6
+    return (BLOCKS + HEADS) * _patches(config) ** 2 * 4 // 10**6
 
 
 def views(config: Config, passes: range) -> int:
@@ -376,7 +385,7 @@ def views(config: Config, passes: range) -> int:
 
 def teacher_side(config: Config) -> int:
     """Return the side of the teacher's views in pixels; 224 where nothing here says it."""
-    if config.teacher.kind == "conse":
+    if config.teacher.kind != "open_clip":
         return 224
     named = config.teacher.open_clip
     return named.image_size or _own_side(named.model)

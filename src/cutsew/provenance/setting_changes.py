@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cutsew.config import Config
-from cutsew.data.listing import last_listed
+from cutsew.data.listing import drops_images, last_listed
 from cutsew.provenance.lineage import StoredRecord
 from cutsew.runtime.processes import COMMAND, SNAKEMAKE
 from cutsew.storage.manifest import read_manifest
@@ -74,7 +74,7 @@ def image_differences(config: Config, manifest: Path, record: StoredRecord) -> I
     present = {name: size for name, size in listed.items() if size is not None}
     # Images without scores or labels may be left out, and a folder may hold images that COCO's lists do not name.
     counts = record.content.get("facts", {})
-    partial = config.dataset.kind == "coco" or counts.get("dropped") or config.teacher.scores.missing == "drop"
+    partial = config.dataset.kind == "coco" or counts.get("dropped") or drops_images(config.teacher)
     added = 0 if partial else len(present.keys() - recorded.keys() - ignored)
     removed = len(recorded.keys() - present.keys())
     resized = sum(recorded[name] != size for name, size in present.items() if name in recorded)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from cutsew.config.method import CorrectConfig
+from cutsew.config.method import parse_correct
 from cutsew.method.correct import correct as correct_labels
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
@@ -24,7 +24,7 @@ def correct(
 ) -> None:
     """Lift the top-beta classes (Eq. 9)."""
     record = Record("correct", STAGES["correct"].version, settings, [fused])
-    rule = CorrectConfig.model_validate(settings["correct"])
+    rule = parse_correct(settings["correct"])
     labels = open_group(fused)
     z = array_of(labels, "z")
     images, classes = z.shape
@@ -33,6 +33,6 @@ def correct(
     coordinates = {name: CopiedCoordinate(folder_of(fused)) for name in ("image", "class")}
     with new_group(pseudo, specs, coordinates, Answers.of(labels).attributes()) as written:
         for rows in tqdm(list(batched_slices(images, size)), desc="correct", unit="shard"):
-            lifted, touched = correct_labels(read(z, rows), rule.rule, rule.beta, rule.linear_alpha)
+            lifted, touched = correct_labels(read(z, rows), **rule.model_dump())
             written["z"][rows], written["corrected"][rows] = lifted, touched
     record.write_beside(pseudo)

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from cutsew.config.method import Cut, WindowGridConfig, parse_cut
-from cutsew.config.networks import TeacherConfig
+from cutsew.config.networks import parse_teacher
 from cutsew.data.images import read_image
 from cutsew.data.loader import batches, in_order
 from cutsew.method.crops import EDGES, Square, crop_boxes, whole_box
@@ -78,7 +78,7 @@ def encode(
     shard_size = int(settings["dataset"]["shard_size"])
     rows = read_manifest(images, shard=shard)
     torch_device = pick_device(device)
-    model = teachers.build(TeacherConfig.model_validate(settings["teacher"]), torch_device)
+    model = teachers.build(parse_teacher(settings["teacher"]), torch_device)
     first = 0 if block is None else block * cutting.block_size
     if block is not None and cutting.layout == "windows":
         embeddings, boxes = embed_windows(rows, model, cutting, batch_size, workers)

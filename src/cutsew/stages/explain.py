@@ -13,7 +13,7 @@ import typer
 from torch import Tensor
 from tqdm import tqdm
 
-from cutsew.config.networks import TeacherConfig
+from cutsew.config.networks import parse_teacher
 from cutsew.config.schema import ExplainConfig
 from cutsew.data.images import read_image
 from cutsew.data.loader import plain_batches
@@ -87,7 +87,7 @@ def run(
     record = Record("explain", STAGES["explain"].version, settings, inputs)
     torch_device = pick_device(device)
     student = load(adapter, torch_device, build)
-    teacher = teachers.build(TeacherConfig.model_validate(settings["teacher"]), torch_device)
+    teacher = teachers.build(parse_teacher(settings["teacher"]), torch_device)
     texts = _read_texts(text, teacher, student)
     pairs = _choose(labels, image_rows, options.pairs)
     sample = (held_out if len(held_out) else image_rows).sort_values(["digest", "id"])[: options.sample]

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import typer
 from tqdm import tqdm
 
-from cutsew.config.method import Fuse, ScoreConfig, SoftFusionConfig, parse_fuse
+from cutsew.config.method import Fuse, SoftFusionConfig, TagClipScoringConfig, parse_fuse, parse_score
 from cutsew.errors import UserError
 from cutsew.method.fuse import fuse_tagclip
 from cutsew.method.soften import fit_temperature
@@ -44,7 +44,7 @@ def fuse(
     """Fuse the logits of all views (Eq. 7), or TagCLIP's two scores."""
     inputs = [logits] if tagclip is None else [logits, tagclip]
     record = Record("fuse", STAGES["fuse"].version, settings, inputs)
-    scoring = ScoreConfig.model_validate(settings["score"])
+    scoring = parse_score(settings["score"])
     if scoring.rule == "tagclip":
         _fuse_tagclip(logits, tagclip, fused, scoring)
     else:
@@ -52,7 +52,7 @@ def fuse(
     record.write_beside(fused)
 
 
-def _fuse_tagclip(logits: Path, tagclip: Path | None, fused: Path, scoring: ScoreConfig) -> None:
+def _fuse_tagclip(logits: Path, tagclip: Path | None, fused: Path, scoring: TagClipScoringConfig) -> None:
     """Fuse the best patch's answer with that of the second look."""
     if tagclip is None:
         raise UserError("score.rule: tagclip is fused from its own scores; name them with --tagclip")

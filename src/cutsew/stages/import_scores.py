@@ -9,8 +9,8 @@ import numpy.typing as npt
 import typer
 from tqdm import tqdm
 
-from cutsew.config.method import ScoreConfig
-from cutsew.config.networks import ScoresTeacherConfig, TeacherConfig
+from cutsew.config.method import parse_score
+from cutsew.config.networks import ScoresFileConfig, ScoresTeacherConfig
 from cutsew.data.scores import Scores
 from cutsew.errors import UserError
 from cutsew.method.score import logit
@@ -40,9 +40,9 @@ def import_scores(
     Held-out images may lack them: their rows are not a number and the stages before the student are not measured there.
     """
     record = Record("import_scores", STAGES["import_scores"].version, settings, [images])
-    teacher = ScoresTeacherConfig.model_validate(settings["teacher"]["scores"])
-    scoring = ScoreConfig.model_validate(settings["score"])
-    requested = TeacherConfig.model_validate(settings["teacher"] | {"kind": "scores"})
+    teacher = ScoresFileConfig.model_validate(settings["teacher"]["scores"])
+    scoring = parse_score(settings["score"])
+    requested = ScoresTeacherConfig(scores=teacher)
     activation = activation_of(scoring, requested, len(settings["classes"]))
     image_rows = read_manifest(images)
     scores = Scores(teacher, settings["classes"])
@@ -89,7 +89,7 @@ def _as_logits(
     return clamped
 
 
-def _refuse_missing(missing: list[str], images: int, teacher: ScoresTeacherConfig) -> None:
+def _refuse_missing(missing: list[str], images: int, teacher: ScoresFileConfig) -> None:
     if not missing:
         return
     named = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")

@@ -10,7 +10,7 @@ import typer
 from tqdm import tqdm
 
 from cutsew.config.dataset import DatasetConfig
-from cutsew.config.networks import ScoresTeacherConfig
+from cutsew.config.networks import ScoresFileConfig
 from cutsew.data import accounting, layouts
 from cutsew.data.accounting import explain_all, inspect_all, stable_order
 from cutsew.data.folder import Leftover, in_fraction
@@ -37,7 +37,7 @@ def manifest(
     """List, check and shard the images: images.parquet, shards.csv and skipped.csv."""
     record = Record("manifest", STAGES["manifest"].version, settings)
     dataset = DatasetConfig.model_validate(settings["dataset"])
-    scores = ScoresTeacherConfig.model_validate(settings.get("teacher", {}).get("scores", {}))
+    scores = ScoresFileConfig.model_validate(settings.get("teacher", {}).get("scores", {}))
     root = root or dataset.root
     previous = _known(images)
     leftovers: list[Leftover] = []
@@ -156,7 +156,7 @@ def _write_shards(path: Path, table: pd.DataFrame) -> None:
         write_text(path, text)
 
 
-def _inputs(dataset: DatasetConfig, root: Path | None, scores: ScoresTeacherConfig) -> list[Path]:
+def _inputs(dataset: DatasetConfig, root: Path | None, scores: ScoresFileConfig) -> list[Path]:
     """Return the files besides the images that determine the listing."""
     if dataset.kind == "ids":
         return [scores.file] if scores.file is not None else []

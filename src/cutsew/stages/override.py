@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from cutsew.config.method import ScoreConfig
+from cutsew.config.method import parse_score
 from cutsew.errors import UserError
 from cutsew.method.correct import override as override_labels
 from cutsew.pipeline.graph import STAGES
@@ -31,7 +31,7 @@ def override(
 ) -> None:
     """Apply manual corrections to the initial training labels."""
     record = Record("override", STAGES["override"].version, settings, [images, labels, corrections])
-    epsilon = ScoreConfig.model_validate(settings["score"]).epsilon
+    epsilon = parse_score(settings["score"]).epsilon
     group = open_group(labels)
     z = array_of(group, "z" if "z" in group else "zero_shot")
     ids, classes = labels_of(group, "image"), labels_of(group, "class")

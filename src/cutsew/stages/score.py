@@ -10,7 +10,7 @@ import typer
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from cutsew.config.method import ScoreConfig
+from cutsew.config.method import parse_score
 from cutsew.errors import UserError
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
@@ -30,7 +30,7 @@ def score(
 ) -> None:
     """Turn embeddings into logits (Eq. 3-4)."""
     record = Record("score", STAGES["score"].version, settings, [views, text])
-    epsilon = ScoreConfig.model_validate(settings["score"]).epsilon
+    epsilon = parse_score(settings["score"]).epsilon
     seen, texts = open_group(views), read_texts(text)
     if attribute(seen, "weights") != texts.weights:
         raise UserError(f"{text}: embedded by another teacher than {views}; rerun the workflow")

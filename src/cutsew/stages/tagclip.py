@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from cutsew.config.method import TagClipConfig as Settings
-from cutsew.config.networks import TeacherConfig
+from cutsew.config.networks import OpenClipTeacherConfig
 from cutsew.data.images import read_image
 from cutsew.errors import UserError
 from cutsew.method.crops import whole
@@ -73,7 +73,7 @@ def tagclip(
     record = Record("tagclip", STAGES["tagclip"].version, settings, [images, text])
     chosen = Settings.model_validate(settings["score"]["tagclip"])
     rows, place = read_manifest(images, shard=shard), pick_device(device)
-    requested = TeacherConfig.model_validate(settings["teacher"])
+    requested = OpenClipTeacherConfig.model_validate(settings["teacher"])
     teacher, words = OpenClipTeacher(requested, place), read_texts(text)
     if words.weights != teacher.weights_digest:
         raise UserError(f"{text}: made by a teacher with other weights; run the workflow again")

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from cutsew.config.method import ScoreConfig
-from cutsew.config.networks import PromptsConfig, TeacherConfig
+from cutsew.config.method import Score, parse_score
+from cutsew.config.networks import OpenClipTeacherConfig, PromptsConfig, Teacher, parse_teacher
 from cutsew.errors import UserError
 from cutsew.method.prompts import average_of, coinciding, fill
 from cutsew.models import teachers
@@ -36,9 +36,9 @@ def text(
     """Embed the class names."""
     record = Record("text", STAGES["text"].version, settings)
     prompts = PromptsConfig.model_validate(settings["prompts"])
-    scoring = ScoreConfig.model_validate(settings.get("score", {}))
+    scoring = parse_score(settings.get("score", {}))
     classes: list[str] = settings["classes"]
-    teacher_settings = TeacherConfig.model_validate(settings["teacher"])
+    teacher_settings = parse_teacher(settings["teacher"])
     place = pick_device(device)
     teacher = teachers.build(teacher_settings, place)
     background = prompts.background_beside(classes)
@@ -95,7 +95,7 @@ def text(
     record.write_beside(group)
 
 
-def _activation(scoring: ScoreConfig, teacher: TeacherConfig, bias: float | None, classes: int) -> Activation:
+def _activation(scoring: Score, teacher: Teacher, bias: float | None, classes: int) -> Activation:
     """Return how the teacher answers.
 
     Raises:
@@ -104,11 +104,11 @@ def _activation(scoring: ScoreConfig, teacher: TeacherConfig, bias: float | None
     """
     stored = activation_of(scoring, teacher, classes)
     if stored == "sigmoid" and bias is None:
-        raise UserError(no_bias("conse" if teacher.kind == "conse" else _name(teacher)))
+        raise UserError(no_bias(_name(teacher) if isinstance(teacher, OpenClipTeacherConfig) else teacher.kind))
     return stored or ("softmax" if bias is None else "sigmoid")
 
 
-def _name(teacher: TeacherConfig) -> str:
+def _name(teacher: OpenClipTeacherConfig) -> str:
     return f"{teacher.open_clip.pretrained} of {teacher.open_clip.model}"
 
 

@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 import typer
 
-from cutsew.config.method import CorrectConfig, SewConfig
-from cutsew.config.networks import AdapterConfig, LinearConfig, StudentConfig, TrainConfig
+from cutsew.config.method import SewConfig, parse_correct
+from cutsew.config.networks import AdapterConfig, LinearConfig, TrainConfig, parse_student
 from cutsew.errors import UserError
 from cutsew.method.correct import correct
 from cutsew.method.schedule import automatic_epochs
@@ -72,7 +72,7 @@ def run(
 ) -> None:
     """Train with a backbone that `build` makes; otherwise as `train`."""
     student, sizes = (
-        StudentConfig.model_validate(settings["student"]),
+        parse_student(settings["student"]),
         AdapterConfig.model_validate(settings.get("adapter", {})),
     )
     sew, rules = SewConfig.model_validate(settings["sew"]), TrainConfig.model_validate(settings["train"])
@@ -169,8 +169,8 @@ def _write_labels(
     """Write refined.zarr and history.csv next to the adapter."""
     z = result.z
     if correct_refined:
-        rule = CorrectConfig.model_validate(settings["correct"])
-        z, _ = correct(z, rule.rule, rule.beta, rule.linear_alpha)
+        rule = parse_correct(settings["correct"])
+        z, _ = correct(z, **rule.model_dump())
     spec = label_spec(len(z), z.shape[1], min(ROWS_PER_CHUNK, len(z)))
     coordinates = {"image": ids, "class": settings["classes"]}
     write_group(adapter.with_name("refined.zarr"), {"z": (spec, z)}, coordinates, {})

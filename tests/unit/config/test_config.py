@@ -20,7 +20,10 @@ WRONG = [
         BASE | {"fuse": {"zzz": 1}},
         "fuse.zzz: unknown setting; known: rule, passes, space, alpha, gate, zeta, soften, tau, anchor",
     ),
-    (BASE | {"teacher": {"conse": {"topp": 1}}}, "teacher.conse.topp: unknown setting; did you mean top?"),
+    (
+        BASE | {"teacher": {"kind": "conse", "conse": {"topp": 1}}},
+        "teacher.conse.topp: unknown setting; did you mean top?",
+    ),
     (
         BASE | {"cut": {"passes": "many"}},
         "cut.passes: input should be a valid integer, unable to parse string as an integer, not 'many'",
@@ -105,6 +108,44 @@ WRONG = [
     (
         BASE | {"method": "cutsew", "cut": {"passes": 3}},
         "cut.passes: is a setting of layout random or spread, and cut.layout is auto; leave it out, or set cut.layout",
+    ),
+    (
+        BASE | {"teacher": {"kind": "conse", "open_clip": {"model": "RN50"}}},
+        "teacher.open_clip: is a setting of kind open_clip, and teacher.kind is conse; leave it out, or set "
+        "teacher.kind",
+    ),
+    (
+        BASE | {"teacher": {"kind": "scores", "scores": {"file": "s.npz"}, "precision": "float32"}},
+        "teacher.precision: is a setting of kind open_clip or conse, and teacher.kind is scores; leave it out, or set "
+        "teacher.kind",
+    ),
+    (
+        BASE | {"student": {"timm": {"weights": "w.pt"}}},
+        "student.timm: is a setting of kind timm, and student.kind is open_clip; leave it out, or set student.kind",
+    ),
+    (
+        BASE | {"student": {"kind": "none", "head": "linear"}},
+        "student.head: is a setting of kind open_clip or timm, and student.kind is none; leave it out, or set "
+        "student.kind",
+    ),
+    (
+        BASE | {"score": {"tagclip": {"votes": 2}}},
+        "score.tagclip: is a setting of rule tagclip, and score.rule is softmax; leave it out, or set score.rule",
+    ),
+    (
+        BASE | {"correct": {"rule": "hard", "beta": 2}},
+        "correct.beta: is a setting of rule sqrt or linear, and correct.rule is hard; leave it out, or set "
+        "correct.rule",
+    ),
+    (
+        BASE | {"correct": {"linear_alpha": 0.2}},
+        "correct.linear_alpha: is a setting of rule linear, and correct.rule is sqrt; leave it out, or set "
+        "correct.rule",
+    ),
+    (
+        BASE | {"method": "cutsew", "correct": {"beta": 2}},
+        "correct.beta: is a setting of rule sqrt or linear, and correct.rule is identity; leave it out, or set "
+        "correct.rule",
     ),
     (
         BASE | {"runs": {"a": {"fuse.rule": "mean", "fuse.alpha": 0.1}}},
@@ -195,6 +236,23 @@ def test_override_by_dotted_name_keeps_the_rest():
             {"method": "cutsew", "cut": {"layout": "spread", "passes": 3}},
         ),
         ({"method": "cutsew", "cut": {"tiles": [{"grid": 2}]}}, {"method": "paper"}, {"method": "paper", "cut": {}}),
+        (
+            {"teacher": {"open_clip": {"model": "RN50"}, "precision": "float32"}},
+            {"teacher.kind": "conse"},
+            {"teacher": {"kind": "conse", "precision": "float32"}},
+        ),
+        (
+            {"student": {"kind": "timm", "head": "linear", "timm": {"image_size": 224}}},
+            {"student": {"kind": "none"}},
+            {"student": {"kind": "none"}},
+        ),
+        ({"correct": {"beta": 2}}, {"method": "cutsew"}, {"method": "cutsew", "correct": {}}),
+        ({"correct": {"beta": 2}}, {"correct.rule": "linear"}, {"correct": {"rule": "linear", "beta": 2}}),
+        (
+            {"score": {"rule": "tagclip", "tagclip": {"votes": 2}, "epsilon": 1e-5}},
+            {"score.rule": "softmax"},
+            {"score": {"rule": "softmax", "epsilon": 1e-5}},
+        ),
     ],
 )
 def test_a_run_that_selects_another_kind_leaves_out_what_that_lacks(raw, changes, left):
@@ -212,6 +270,9 @@ def test_the_command_line_selects_a_kind_as_a_run_does():
     assert with_command_line(BASE | merged, {}) == BASE | merged
 
 
+REQUIRED = {"scores": {"scores": {"file": "scores.npz"}}}
+"""Settings without which a kind is refused."""
+
 KINDS = [(section, kind) for section, kinds in kinds_of(Config).items() for kind in kinds.models]
 
 
@@ -219,7 +280,7 @@ KINDS = [(section, kind) for section, kinds in kinds_of(Config).items() for kind
 def test_what_is_loaded_is_valid_under_the_schema(section, kind):
     """Editors validate with the schema: it accepts every kind, with and without its name where `method` sets it."""
     model = kinds_of(Config)[section].models[kind]
-    values = model(**{kinds_of(Config)[section].by: kind}).model_dump(mode="json")
+    values = model(**{kinds_of(Config)[section].by: kind}, **REQUIRED.get(kind, {})).model_dump(mode="json")
     assert load(BASE | {section: values}).model_dump(mode="json")[section] == values
     schema = config_docs.schema()
     jsonschema.validate(BASE | {section: values}, schema)

@@ -55,7 +55,8 @@ def test_default_yaml_loads_to_the_defaults():
 
 @pytest.mark.parametrize(("section", "kind"), [(s, k) for s, kinds in kinds_of(Config).items() for k in kinds.models])
 def test_default_yaml_keeps_every_kind(section, kind):
-    chosen = {section: {kinds_of(Config)[section].by: kind}}
+    required = {"scores": {"file": "s.npz"}} if kind == "scores" else {}
+    chosen = {section: {kinds_of(Config)[section].by: kind, **required}}
     values = load({"classes": ["a", "b", "c"], **chosen}).model_dump(mode="json")
     assert yaml.safe_load(config_docs.default_yaml(values)) == values
 
@@ -79,13 +80,16 @@ def test_default_yaml_keeps_any_value(classes, alpha):
 
 def test_every_setting_that_a_stage_reads_is_there():
     known = {s.name for s in config_docs.settings()}
-    assert {name for stage in STAGES.values() for name in stage.reads} <= known
+    assert {name for stage in STAGES.values() for name in stage.settings} <= known
 
 
 def test_readers():
     assert config_docs.readers("fuse.alpha") == ["fuse"]
     assert config_docs.readers("dataset.test.fraction") == ["manifest"]
     assert config_docs.readers("compute.workers") == []
+    assert config_docs.readers("prompts.wordings") == ["text"]
+    assert config_docs.readers("train.labels") == ["targets", "override", "train"]
+    assert config_docs.readers("sew.p") == ["train"]
 
 
 def test_kinds_in_words():

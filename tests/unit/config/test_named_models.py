@@ -18,7 +18,12 @@ from tiny_models import checkpoint, model_folder, tokenizer
 from cutsew.config import named_models
 from cutsew.config.loading import load
 from cutsew.config.named_models import OPEN_CLIP_CONFIG as CONFIG
-from cutsew.config.networks import OpenClipStudentConfig, OpenClipTeacherConfig, StudentConfig, TeacherConfig
+from cutsew.config.networks import (
+    OpenClipStudentConfig,
+    OpenClipStudentModelConfig,
+    OpenClipTeacherConfig,
+    OpenClipTeacherModelConfig,
+)
 from cutsew.errors import UserError
 from cutsew.models import backbones, clip, teachers
 from cutsew.pipeline import sizing
@@ -35,8 +40,8 @@ TEXTS = ["a photo of a cat", "a photo of a dog"]
 
 
 def build(model, **settings):
-    section = OpenClipTeacherConfig.model_validate({"model": model, "image_size": None, **settings})
-    return teachers.build(TeacherConfig(kind="open_clip", open_clip=section), "cpu")
+    section = OpenClipTeacherModelConfig.model_validate({"model": model, "image_size": None, **settings})
+    return teachers.build(OpenClipTeacherConfig(open_clip=section), "cpu")
 
 
 def config_of(tmp_path, model, section="teacher", **more):
@@ -102,10 +107,10 @@ def test_no_network_is_asked(tmp_path):
     code = f"""
 from test_named_models import TEXTS, build
 from cutsew.models import backbones
-from cutsew.config.networks import StudentConfig
+from cutsew.config.networks import parse_student
 build({name!r}).embed_texts(TEXTS)
 named = {{"model": {name!r}, "image_size": 32}}
-backbones.build(StudentConfig.model_validate({{"kind": "open_clip", "open_clip": named}}), "cpu")
+backbones.build(parse_student({{"kind": "open_clip", "open_clip": named}}), "cpu")
 """
     paths = os.pathsep.join([str(cut), str(Path(__file__).parent), str(Path(__file__).parents[2] / "support")])
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")} | {"PYTHONPATH": paths}
@@ -115,7 +120,7 @@ backbones.build(StudentConfig.model_validate({{"kind": "open_clip", "open_clip":
 
 def test_a_student_of_a_folder_is_built_without_it(tmp_path):
     name, _ = model_folder(tmp_path / "m")
-    settings = StudentConfig(kind="open_clip", open_clip=OpenClipStudentConfig(model=name, image_size=64))
+    settings = OpenClipStudentConfig(open_clip=OpenClipStudentModelConfig(model=name, image_size=64))
     trained = backbones.build(settings, "cpu")
     described, state = trained.describe(), trained.tower.state_dict()
     shutil.rmtree(tmp_path / "m")
@@ -157,10 +162,10 @@ def test_the_tokenizer_next_to_a_checkpoint_is_taken(tmp_path, monkeypatch):
 def test_weights_come_with_the_name(tmp_path):
     name, _ = model_folder(tmp_path / "m")
     with pytest.raises(ValidationError, match="pretrained: local-dir:.* brings its weights; set pretrained: null"):
-        OpenClipTeacherConfig(model=name, pretrained="openai")
+        OpenClipTeacherModelConfig(model=name, pretrained="openai")
     with pytest.raises(ValidationError, match="pretrained: has no weights of RN50; give a tag or a local file"):
-        OpenClipTeacherConfig(model="RN50", pretrained=None)
-    assert OpenClipTeacherConfig(model=name).pretrained is None
+        OpenClipTeacherModelConfig(model="RN50", pretrained=None)
+    assert OpenClipTeacherModelConfig(model=name).pretrained is None
     with pytest.raises(UserError, match=r"^teacher\.open_clip: pretrained: hf-hub:a/b brings its weights"):
         config_of(tmp_path, "hf-hub:a/b", pretrained="openai")
 
@@ -315,7 +320,7 @@ def test_tokenizers_are_found_where_they_lie(tmp_path):
     assert named_models.tokenizer_folder("RN50", str(tmp_path / "w.pt")) == tmp_path
     plain = open_clip.get_model_config("RN50")
     assert named_models.localized(plain, tmp_path) == plain
-    assert clip.tokenizer(OpenClipTeacherConfig(model="RN50"), "teacher.open_clip")(TEXTS).shape == (2, 77)
+    assert clip.tokenizer(OpenClipTeacherModelConfig(model="RN50"), "teacher.open_clip")(TEXTS).shape == (2, 77)
 
 
 def test_replaced_files_are_watched(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cutsew.config.method import ScoreConfig
+from cutsew.config.method import SoftmaxScoringConfig
 from cutsew.data.corrections_csv import match_classes, match_images, read_overrides, split_of_corrections
 from cutsew.errors import UserError
 from cutsew.method.correct import LEFT
@@ -26,7 +26,7 @@ from cutsew.storage.zarr_reader import array_of, open_group, read
 from cutsew.storage.zarr_writer import write_group
 
 CLASSES = ["cat", "dog", 'say, "bus"']
-SETTINGS = {"score": ScoreConfig().model_dump()}
+SETTINGS = {"score": SoftmaxScoringConfig().model_dump()}
 READING = {"labels": {"overrides": "audit.csv"}, "classes": CLASSES, "student": {"kind": "open_clip"}}
 SURE = np.log((1 - 1e-6) / 1e-6)  # 13.8155
 

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 import zarr
 
-from cutsew.config.networks import ScoresTeacherConfig
+from cutsew.config.networks import ScoresFileConfig
 from cutsew.data.scores import Scores, read_ids, usable_ids
 from cutsew.errors import UserError
 
@@ -36,7 +36,7 @@ def as_parquet(path):
 
 
 def settings(path, **others):
-    return ScoresTeacherConfig(file=path, **others)
+    return ScoresFileConfig(file=path, **others)
 
 
 @pytest.fixture(params=["npz", "zarr", "parquet"])

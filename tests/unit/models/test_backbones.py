@@ -3,7 +3,7 @@ import torch
 from tiny_models import WIDTH, checkpoint
 from torch import nn
 
-from cutsew.config.networks import StudentConfig
+from cutsew.config.networks import parse_student
 from cutsew.errors import UserError
 from cutsew.models import backbones
 from cutsew.runtime.lazy_imports import import_torchvision
@@ -15,7 +15,7 @@ import timm  # noqa: E402
 def build(kind, model, weights, size):
     key = "pretrained" if kind == "open_clip" else "weights"
     return backbones.build(
-        StudentConfig.model_validate({"kind": kind, kind: {"model": model, key: str(weights), "image_size": size}}),
+        parse_student({"kind": kind, kind: {"model": model, key: str(weights), "image_size": size}}),
         "cpu",
     )
 
@@ -64,7 +64,7 @@ def test_described_backbone_is_built_again(tmp_path):
     path, _ = checkpoint(tmp_path, "test-vit")
     backbone = build("open_clip", "test-vit", path, 32)
     result = backbone.describe()
-    again = backbones.build(StudentConfig.model_validate({name: result[name] for name in ("kind", "open_clip")}), "cpu")
+    again = backbones.build(parse_student({name: result[name] for name in ("kind", "open_clip")}), "cpu")
     assert again.weights_digest == backbone.weights_digest == result["weights_digest"]
     assert torch.equal(again(views(2, 32)), backbone(views(2, 32)))
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from cutsew.config.networks import StudentConfig, TeacherConfig
+from cutsew.config.networks import parse_student, parse_teacher
 from cutsew.method.crops import cut, whole_box
 from cutsew.models import backbones, clip, teachers
 from cutsew.runtime.lazy_imports import import_torchvision
@@ -47,7 +47,7 @@ def shrink(monkeypatch, name, vision):
 
 def settings(name, pretrained, size=None, **more):
     section = {"model": name, "pretrained": str(pretrained), "image_size": size, **more}
-    return TeacherConfig.model_validate({"kind": "open_clip", "precision": "float32", "open_clip": section})
+    return parse_teacher({"kind": "open_clip", "precision": "float32", "open_clip": section})
 
 
 @pytest.mark.parametrize(("name", "tag", "vision", "other"), FAMILIES, ids=[family[0] for family in FAMILIES])
@@ -82,7 +82,7 @@ def test_tag_and_file_answer_as_open_clip_does(tmp_path, monkeypatch, name, tag,
     blank = torch.zeros(1, 3, other, other, dtype=torch.uint8)
     assert at_other.image_size == other and torch.isfinite(at_other.embed_images(blank)).all()
     section = {"model": name, "pretrained": str(path), "image_size": other, **named}
-    backbone = backbones.build(StudentConfig.model_validate({"kind": "open_clip", "open_clip": section}), "cpu")
+    backbone = backbones.build(parse_student({"kind": "open_clip", "open_clip": section}), "cpu")
     assert backbone.preprocessing == by_tag.preprocessing and backbone.square.size == other
     assert torch.isfinite(backbone(blank)).all() and min(backbone.grid) > 1
     path.unlink()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cutsew.config.base import OpenClipModelConfig
-from cutsew.config.networks import TimmStudentConfig
+from cutsew.config.networks import TimmModelConfig
 from cutsew.errors import UserError
 from cutsew.models.preprocessing import EFFICIENTNET, OPENAI, Preprocessing, of_open_clip, of_timm
 from cutsew.runtime.lazy_imports import import_torchvision
@@ -129,7 +129,7 @@ def test_the_tiny_clip_has_its_own():
 
 
 def timm_found(model, weights, **more):
-    return of_timm(TimmStudentConfig(model=model, weights=str(weights), **more))
+    return of_timm(TimmModelConfig(model=model, weights=str(weights), **more))
 
 
 def test_timm_models_by_local_file(weights):

@@ -12,8 +12,7 @@ from PIL import Image
 
 from cutsew.commands import export as tool
 from cutsew.config.method import SewConfig
-from cutsew.config.networks import StudentConfig as StudentSettings
-from cutsew.config.networks import TeacherConfig
+from cutsew.config.networks import parse_student, parse_teacher
 from cutsew.data.loader import plain_batches, tiled_batches
 from cutsew.errors import UserError
 from cutsew.inference.classifier import open_classifier
@@ -68,7 +67,7 @@ def test_views_and_their_records(tmp_path, images):
         encode(images / "images.parquet", views, settings=chosen, shard=0, block=block, passes=1)
     seal(images / "images.parquet", views, plan.settings(DEFAULT, "seal"))
     text(tmp_path / "text.zarr", plan.settings(DEFAULT, "text"))
-    teacher = teachers.build(TeacherConfig.model_validate(chosen["teacher"]), "cpu")
+    teacher = teachers.build(parse_teacher(chosen["teacher"]), "cpu")
     embedded = read(array_of(open_group(views), "global"))
     for i, row in enumerate(embedded):
         with Image.open(images / f"{i}.png") as image, torch.no_grad():
@@ -89,7 +88,7 @@ def test_views_and_their_records(tmp_path, images):
 
 
 def test_maps_and_patches_see_the_same_pixels(images):
-    teacher = teachers.build(TeacherConfig.model_validate({"kind": "open_clip", "open_clip": TINY}), "cpu")
+    teacher = teachers.build(parse_teacher({"kind": "open_clip", "open_clip": TINY}), "cpu")
     image_rows = pd.read_parquet(images / "images.parquet")
     with Image.open(image_rows["path"][0]) as image:
         (whole,) = _whole(image_rows[:1], teacher)
@@ -119,7 +118,7 @@ def test_sewn_plain_and_tiled_images_are_resized_as_the_backbone_asks(images):
 def test_a_student_keeps_its_preprocessing_when_it_is_exported(tmp_path, images):
     """Run, exported folder and ONNX file answer alike, whatever the weights come with elsewhere."""
     pytest.importorskip("onnxscript")
-    chosen = StudentSettings.model_validate({"kind": "open_clip", "open_clip": TINY})
+    chosen = parse_student({"kind": "open_clip", "open_clip": TINY})
     backbone = backbones.build(chosen, "cpu")
     torch.manual_seed(1)
     adapter = Adapter(backbone.width, 2, **SIZES).eval()

@@ -11,7 +11,7 @@ from tiny_models import TEXT, VISION, checkpoint
 
 from cutsew.config import load
 from cutsew.config.method import not_whole_cells, parse_cut
-from cutsew.config.networks import TeacherConfig
+from cutsew.config.networks import parse_teacher
 from cutsew.errors import UserError
 from cutsew.method.crops import crop_boxes
 from cutsew.method.resample import crop_resize_all
@@ -42,7 +42,7 @@ def settings_of(model, pretrained):
 
 
 def build(model, pretrained):
-    return teachers.build(TeacherConfig.model_validate(settings_of(model, pretrained)), "cpu")
+    return teachers.build(parse_teacher(settings_of(model, pretrained)), "cpu")
 
 
 def views(count, size):

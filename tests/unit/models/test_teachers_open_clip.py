@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_models import SIZE, checkpoint, register
 
-from cutsew.config.networks import OpenClipTeacherConfig, TeacherConfig
+from cutsew.config.networks import OpenClipTeacherConfig, OpenClipTeacherModelConfig
 from cutsew.errors import UserError
 from cutsew.method.score import score
 from cutsew.models import clip as clip_models
@@ -22,11 +22,11 @@ from PIL import Image  # noqa: E402
 
 
 def named(model, pretrained, image_size=None):
-    return OpenClipTeacherConfig(model=model, pretrained=str(pretrained), image_size=image_size)
+    return OpenClipTeacherModelConfig(model=model, pretrained=str(pretrained), image_size=image_size)
 
 
 def build(model, pretrained, image_size=None):
-    return teachers.build(TeacherConfig(kind="open_clip", open_clip=named(model, pretrained, image_size)), "cpu")
+    return teachers.build(OpenClipTeacherConfig(open_clip=named(model, pretrained, image_size)), "cpu")
 
 
 def views(count, size, seed=0):

@@ -7,7 +7,12 @@ import pytest
 import torch
 from sewing_world import backbone
 
-from cutsew.config.networks import OpenClipStudentConfig, OpenClipTeacherConfig, StudentConfig, TeacherConfig
+from cutsew.config.networks import (
+    OpenClipStudentConfig,
+    OpenClipStudentModelConfig,
+    OpenClipTeacherConfig,
+    OpenClipTeacherModelConfig,
+)
 from cutsew.errors import UserError
 from cutsew.models import backbones, teachers
 from cutsew.models.image_encoder import image_encoder
@@ -75,12 +80,12 @@ def test_bfloat16_on_a_processor_without_it_is_told(monkeypatch, caplog, can, pr
 
 def test_float16_needs_a_gpu():
     with pytest.raises(UserError, match="student.precision: float16 needs a GPU"):
-        backbone(StudentConfig(precision="float16"))
+        backbone(OpenClipStudentConfig(precision="float16"))
 
 
 def test_a_teacher_in_bfloat16_says_nearly_the_same(images):
     plain, fast = (
-        teachers.build(TeacherConfig(open_clip=OpenClipTeacherConfig(**TINY), precision=precision), "cpu")
+        teachers.build(OpenClipTeacherConfig(open_clip=OpenClipTeacherModelConfig(**TINY), precision=precision), "cpu")
         for precision in ("float32", "bfloat16")
     )
     one, other = plain.embed_images(images), fast.embed_images(images)
@@ -92,7 +97,7 @@ def test_a_teacher_in_bfloat16_says_nearly_the_same(images):
 
 def test_a_compiled_backbone_gives_the_same_features(images):
     plain, compiled = (
-        backbones.build(StudentConfig(open_clip=OpenClipStudentConfig(**TINY), compiled=compiled), "cpu")
+        backbones.build(OpenClipStudentConfig(open_clip=OpenClipStudentModelConfig(**TINY), compiled=compiled), "cpu")
         for compiled in (False, True)
     )
     assert torch.allclose(plain(images), compiled(images), atol=1e-4)
@@ -104,7 +109,10 @@ def test_a_compiled_backbone_gives_the_same_features(images):
 def test_openvino_says_nearly_the_same_whatever_the_batch(images, precision):
     pytest.importorskip("openvino")
     plain, fast = (
-        teachers.build(TeacherConfig(open_clip=OpenClipTeacherConfig(**TINY), precision=chosen, runtime=runtime), "cpu")
+        teachers.build(
+            OpenClipTeacherConfig(open_clip=OpenClipTeacherModelConfig(**TINY), precision=chosen, runtime=runtime),
+            "cpu",
+        )
         for chosen, runtime in (("float32", "torch"), (precision, "openvino"))
     )
     one, other = plain.embed_images(images), fast.embed_images(images)
@@ -116,14 +124,14 @@ def test_openvino_says_nearly_the_same_whatever_the_batch(images, precision):
 def test_where_openvino_cannot_be_used(monkeypatch):
     encoder = torch.nn.Identity()
     with pytest.raises(UserError, match="runtime: openvino computes on the CPU"):
-        image_encoder(encoder, 8, TeacherConfig(runtime="openvino"), "cuda")
+        image_encoder(encoder, 8, OpenClipTeacherConfig(runtime="openvino"), "cuda")
     with pytest.raises(UserError, match="float16 needs a GPU"):
-        image_encoder(encoder, 8, TeacherConfig(runtime="openvino", precision="float16"), "cpu")
+        image_encoder(encoder, 8, OpenClipTeacherConfig(runtime="openvino", precision="float16"), "cpu")
     with pytest.raises(ValueError, match="compiled is for runtime torch"):
-        TeacherConfig(runtime="openvino", compiled=True)
+        OpenClipTeacherConfig(runtime="openvino", compiled=True)
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(UserError, match=r"openvino is not installed; run: pip install 'cutsew\[openvino\]'"):
-        image_encoder(encoder, 8, TeacherConfig(runtime="openvino"), "cpu")
+        image_encoder(encoder, 8, OpenClipTeacherConfig(runtime="openvino"), "cpu")
 
 
 def test_a_compiled_encoder_is_called_with_one_size_of_batch(monkeypatch):

@@ -11,7 +11,7 @@ from sewing_world import CLASSES, TEST, backbone, make_world, run_train, setting
 from test_predict import run_predict
 from tiny_models import checkpoint
 
-from cutsew.config.networks import TeacherConfig
+from cutsew.config.networks import parse_teacher
 from cutsew.errors import UserError
 from cutsew.method.adapter import Adapter
 from cutsew.method.cam import hires_cam
@@ -29,7 +29,7 @@ TINY = {"kind": "open_clip", "open_clip": {"model": "cutsew-tiny", "pretrained":
 
 
 def build(section=TINY["open_clip"]):
-    return teachers.build(TeacherConfig.model_validate({"kind": "open_clip", "open_clip": section}), "cpu")
+    return teachers.build(parse_teacher({"kind": "open_clip", "open_clip": section}), "cpu")
 
 
 def random_images(count, size, seed=0):

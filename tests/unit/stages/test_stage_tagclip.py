@@ -15,7 +15,7 @@ from cutsew.audit.run import Run
 from cutsew.audit.summary import summary
 from cutsew.audit.text import image_lines, summary_lines
 from cutsew.config import load
-from cutsew.config.networks import TeacherConfig
+from cutsew.config.networks import parse_teacher
 from cutsew.errors import UserError
 from cutsew.inference.test_time_ensembles import TeacherEnsemble
 from cutsew.method.ensemble import ScoreStats
@@ -79,7 +79,7 @@ def raw(weights, shard_size=2, **tagclip):
 
 def build(weights, model="test-vit"):
     section = {"model": model, "pretrained": str(weights), "image_size": None}
-    return OpenClipTeacher(TeacherConfig.model_validate({"open_clip": section}), "cpu")
+    return OpenClipTeacher(parse_teacher({"open_clip": section}), "cpu")
 
 
 def pixels(*shape, seed=0):

@@ -7,7 +7,7 @@ import torch
 import xarray
 from tiny_models import checkpoint
 
-from cutsew.config.networks import TeacherConfig
+from cutsew.config.networks import parse_teacher
 from cutsew.errors import UserError
 from cutsew.method.prompts import average
 from cutsew.method.score import score
@@ -32,7 +32,7 @@ def test_golden(tmp_path):
     assert result["text"].dtype == np.float32
     assert result.attrs["texts"] == [["a photo of a cat", "the cat"], ["a photo of a tv monitor", "the tv monitor"]]
 
-    teacher = teachers.build(TeacherConfig.model_validate(reported["teacher"]), "cpu")
+    teacher = teachers.build(parse_teacher(reported["teacher"]), "cpu")
     each = teacher.embed_texts(["a photo of a cat", "the cat"])
     expected = torch.nn.functional.normalize(each.sum(dim=0), dim=0)
     torch.testing.assert_close(torch.from_numpy(result["text"].values[0]), expected)
@@ -61,7 +61,7 @@ def test_golden_wordings_and_background(tmp_path):
     path, _ = checkpoint(tmp_path, "test-vit")
     reported = settings(path, ["dog", "crane"], names={"crane": ["crane bird", "heron"]})
     reported["prompts"]["background"] = ["sky", "Dog", "heron"]
-    teacher = teachers.build(TeacherConfig.model_validate(reported["teacher"]), "cpu")
+    teacher = teachers.build(parse_teacher(reported["teacher"]), "cpu")
     each = teacher.embed_texts(
         [t.replace("{class}", w) for w in ("crane bird", "heron") for t in reported["prompts"]["templates"]]
     )

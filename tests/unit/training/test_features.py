@@ -7,7 +7,7 @@ import torch
 from sewing_world import TRAIN, backbone, make_world
 
 from cutsew.config.method import SewConfig
-from cutsew.config.networks import StudentConfig, TrainConfig
+from cutsew.config.networks import OpenClipStudentConfig, TrainConfig
 from cutsew.errors import UserError
 from cutsew.storage.manifest import read_manifest
 from cutsew.training.distributed import SINGLE, ProcessGroup
@@ -40,7 +40,7 @@ def training(tmp_path_factory):
 def computed(training, tower=None, **changes) -> ComputedFeatures:
     """Features of three epochs, so many that plain images pay to be computed once."""
     train = TrainConfig(**{"epochs": 3, "batch_size": 4, "strong_weight": 0.7, **changes})
-    return computed_features(tower or backbone(StudentConfig()), training, SewConfig(), train, "cpu", 0)
+    return computed_features(tower or backbone(OpenClipStudentConfig()), training, SewConfig(), train, "cpu", 0)
 
 
 class FakeGroup(ProcessGroup):
@@ -119,7 +119,7 @@ def test_a_batch_on_its_own_is_the_batch_among_others(training):
 
 @pytest.mark.parametrize(("view", "bad"), [("weak", 0), ("strong", 1)])
 def test_features_that_are_not_finite_are_refused_by_image_and_view(training, view, bad):
-    tower = backbone(StudentConfig())
+    tower = backbone(OpenClipStudentConfig())
     forward, calls = tower.forward, []
 
     def broken(pixels):
@@ -138,7 +138,7 @@ def test_features_that_are_not_finite_are_refused_by_image_and_view(training, vi
 
 
 def test_plain_features_that_are_not_finite_are_refused(training):
-    tower = backbone(StudentConfig())
+    tower = backbone(OpenClipStudentConfig())
     forward = tower.forward
     tower.forward = lambda pixels: forward(pixels).index_fill_(0, torch.tensor([2]), torch.nan)
     with pytest.raises(UserError, match="is not finite") as caught:

@@ -20,7 +20,7 @@ from sewing_world import CLASSES, TRAIN, backbone, make_world, run_train, settin
 
 from cutsew.config.method import SewConfig
 from cutsew.config.networks import AdapterConfig as AdapterSettings
-from cutsew.config.networks import StudentConfig
+from cutsew.config.networks import OpenClipStudentConfig
 from cutsew.data.images import read_image
 from cutsew.data.loader import Images
 from cutsew.errors import UserError
@@ -90,7 +90,7 @@ def test_it_does_what_algorithm_1_says(world, tmp_path):
     sizes, digests = images[["width", "height"]].to_numpy(np.int64), images["digest"].tolist()
     pool = np.array(sorted({images["row"].tolist().index(r) for r in patch_rows(world)}), np.int64)
     z = torch.nn.Parameter(torch.from_numpy(z_of(world, "fused.zarr")[images["row"]]))
-    tower, adapter = backbone(StudentConfig()), start_adapter().train()
+    tower, adapter = backbone(OpenClipStudentConfig()), start_adapter().train()
     decoder = list(adapter.decoder.parameters())
     rest = [w for name, w in adapter.named_parameters() if not name.startswith("decoder.")]
     groups = [{"params": rest}, {"params": decoder}, {"params": [z]}]
@@ -453,7 +453,7 @@ def test_a_loss_that_diverges_is_told(world, tmp_path):
 
 
 def test_the_test_backbone_is_frozen():
-    assert not any(weight.requires_grad for weight in backbone(StudentConfig()).parameters())
+    assert not any(weight.requires_grad for weight in backbone(OpenClipStudentConfig()).parameters())
 
 
 def test_automatic_epochs_give_enough_steps():
