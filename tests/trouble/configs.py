@@ -309,6 +309,49 @@ CONTENT = [
         r"^cut\.passes: is a setting of layout random or spread, and cut\.layout is windows; leave it out",
     ),
     (
+        "a setting of another teacher",
+        b"classes: [a, b]\nteacher: {kind: conse, open_clip: {model: RN50}}\n",
+        REFUSED,
+        r"^teacher\.open_clip: is a setting of kind open_clip, and teacher\.kind is conse; leave it out",
+    ),
+    (
+        "a model of a teacher that is a file",
+        b"classes: [a, b]\nteacher: {kind: scores, scores: {file: s.npz}, compiled: true}\n",
+        REFUSED,
+        r"^teacher\.compiled: is a setting of kind open_clip or conse, and teacher\.kind is scores; leave it out",
+    ),
+    (
+        "a setting of another student",
+        b"classes: [a, b]\nstudent: {timm: {model: resnet50}}\n",
+        REFUSED,
+        r"^student\.timm: is a setting of kind timm, and student\.kind is open_clip; leave it out",
+    ),
+    (
+        "a head without a student",
+        b"classes: [a, b]\nstudent: {kind: none, head: linear}\n",
+        REFUSED,
+        r"^student\.head: is a setting of kind open_clip or timm, and student\.kind is none; leave it out",
+    ),
+    (
+        "TagCLIP's settings without TagCLIP",
+        b"classes: [a, b]\nscore: {tagclip: {votes: 2}}\n",
+        REFUSED,
+        r"^score\.tagclip: is a setting of rule tagclip, and score\.rule is softmax; leave it out",
+    ),
+    (
+        "a parameter of another correction",
+        b"classes: [a, b]\nmethod: cutsew\ncorrect: {beta: 2}\n",
+        REFUSED,
+        r"^correct\.beta: is a setting of rule sqrt or linear, and correct\.rule is identity; leave it out",
+    ),
+    (
+        "a run of another teacher and correction",
+        b"classes: [a, b]\nteacher: {open_clip: {model: RN50}}\ncorrect: {beta: 2}\n"
+        b"runs: {x: {teacher.kind: conse, correct.rule: hard}}\n",
+        ACCEPTED,
+        "correct.beta=2",
+    ),
+    (
         "a run of another fusion rule",
         b"classes: [a, b]\nfuse: {alpha: 0.3}\nruns: {x: {fuse.rule: mean}}\n",
         ACCEPTED,
@@ -489,6 +532,11 @@ SWEEPS = [
         "a parameter that one of the rules lacks",
         b"title: x\ngrid: {fuse.rule: [max, mean], fuse.alpha: [0, 1]}\n",
         r"s\.yaml: fuse\.alpha: is a setting of rule max or soft, and fuse\.rule is mean",
+    ),
+    (
+        "a model that one of the teachers lacks",
+        b"title: x\ngrid: {teacher.kind: [open_clip, conse], teacher.open_clip.model: [RN50]}\n",
+        r"s\.yaml: teacher\.open_clip: is a setting of kind open_clip, and teacher\.kind is conse",
     ),
     ("a grid that is no list", b"title: x\ngrid: {fuse.alpha: 1}\n", r"s\.yaml: grid\.fuse\.alpha"),
     ("a grid without values", b"title: x\ngrid: {fuse.alpha: []}\n", r"s\.yaml: grid\.fuse\.alpha: holds no value"),

@@ -52,8 +52,9 @@ def test_the_default_profile_is_merged_in(demo):
 def test_runs_may_have_different_teachers(demo, first):
     """Both ways of making logits.zarr in one dataset, whichever the base run has."""
     (demo.folder / "scores.npz").touch()
+    teachers = {"open_clip": demo.settings["teacher"], "scores": {"kind": "scores", "scores": {"file": "scores.npz"}}}
     second = "scores" if first == "open_clip" else "open_clip"
-    demo.edit(teacher__kind=first, teacher__scores={"file": "scores.npz"}, runs={"other": {"teacher.kind": second}})
+    demo.edit(teacher=teachers[first], runs={"other": {"teacher": teachers[second]}})
     done = demo.snakemake("--dry-run")
     assert done.returncode == 0, done.stderr
     jobs = JOB.findall(done.stdout)
