@@ -83,10 +83,10 @@ def reference() -> str:
         "a change of it runs these and what follows them again, and nothing else. A dash means that no stage reads it:",
         "the setting says where or how the work is done.",
         "",
-        "Some sections have kinds, which one of their settings selects (as `teacher.kind` and `fuse.rule` do). Where only",
-        "some kinds have a setting, the column `only` names them, and with other kinds the setting is refused. A run, a",
-        "sweep or `--config` that selects another kind keeps the settings of the config file that this kind has too,",
-        "and leaves out those that it lacks.",
+        "Some sections have kinds, which one of their settings selects (as `teacher.kind` and `fuse.rule` do). Where",
+        "only some kinds have a setting, the column `only` names them, and with other kinds the setting is refused. A",
+        "run, a sweep or `--config` that selects another kind keeps the settings of the config file that this kind has",
+        "too, and leaves out those that it lacks.",
     ]
     top_level = [s for s in settings() if "." not in s.name and not s.section]
     lines += ["", "## Top level", *_table(top_level)]

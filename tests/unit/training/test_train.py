@@ -435,7 +435,7 @@ def test_wrong_inputs_are_refused(world, tmp_path):
     with pytest.raises(UserError, match=r"fused\.zarr: its classes are not those of the settings"):
         run_train(world, tmp_path, chosen)
     with pytest.raises(UserError, match=r"student\.kind: none has nothing to train"):
-        run_train(world, tmp_path, settings(student__kind="none"))
+        run_train(world, tmp_path, settings(student={"kind": "none"}))
 
 
 def test_patches_of_held_out_images_are_refused(tmp_path):
