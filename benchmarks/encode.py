@@ -21,7 +21,7 @@ from torch.nn.functional import cosine_similarity
 from common import REPEATS, RESULTS, Out, Repeats, Thing, Tiny, measure
 from cutsew.config.base import OpenClipModelConfig
 from cutsew.config.method import RandomCropsConfig
-from cutsew.config.networks import TeacherConfig
+from cutsew.config.networks import parse_teacher
 from cutsew.data.images import inspect
 from cutsew.method.crops import Square
 from cutsew.models import clip as clip_models
@@ -69,7 +69,7 @@ def main(
     clip = clip_models.load_clip(OpenClipModelConfig(model=name, image_size=size), "teacher.open_clip", weights=False)
     tower = clip.model.get_submodule("visual").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     module = nn.Sequential(Normalize(clip.preprocessing.mean, clip.preprocessing.std), tower)
-    ways = {name: TeacherConfig.model_validate(chosen) for name, chosen in WAYS.items()}
+    ways = {name: parse_teacher(chosen) for name, chosen in WAYS.items()}
     encoders = {name: image_encoder(module, size, way, "cpu") for name, way in ways.items()}
     ready = torch.randn(count * passes, 3, size, size).contiguous(memory_format=torch.channels_last)
     with tempfile.TemporaryDirectory() as folder:

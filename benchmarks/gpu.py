@@ -29,7 +29,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from common import RESULTS, Out, Repeats, Tiny
 from cutsew.config.method import RandomCropsConfig, SewConfig
-from cutsew.config.networks import AdapterConfig, StudentConfig, TeacherConfig, TrainConfig
+from cutsew.config.networks import AdapterConfig, TrainConfig, parse_student, parse_teacher
 from cutsew.data.images import inspect
 from cutsew.data.loader import batches
 from cutsew.inference.new_images import load_batches
@@ -153,7 +153,7 @@ def encoding(bench: Bench, images: pd.DataFrame) -> None:
     views = torch.randint(0, 256, (size.batch, 3, size.side, size.side), dtype=torch.uint8)
     exact: Tensor | None = None
     for precision in ("float32", *size.precisions):
-        settings = TeacherConfig.model_validate({"kind": "open_clip", "precision": precision, "open_clip": named})
+        settings = parse_teacher({"kind": "open_clip", "precision": precision, "open_clip": named})
         with bench.timed() as built:
             model = teachers.build(settings, bench.device)
         with bench.timed() as first:
@@ -320,7 +320,7 @@ def student_backbone(bench: Bench) -> Backbone:
     """Build the student's backbone with random weights."""
     size = bench.size
     named = write_clip(bench.folder / f"student-{size.student}.safetensors", size.student, size.side)
-    return backbones.build(StudentConfig.model_validate({"kind": "open_clip", "open_clip": named}), bench.device)
+    return backbones.build(parse_student({"kind": "open_clip", "open_clip": named}), bench.device)
 
 
 def listed(paths: list[Path]) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from torch.nn.functional import normalize
 
 from common import REPEATS, RESULTS, Out, Repeats, Thing, Tiny, measure
 from cutsew.config.base import OpenClipModelConfig
-from cutsew.config.networks import StudentConfig as Settings
+from cutsew.config.networks import parse_student
 from cutsew.inference.model_files import INPUT, OUTPUTS, Graph, write_graph
 from cutsew.method.adapter import Adapter
 from cutsew.models import clip as clip_models

@@ -30,9 +30,9 @@ TARGETS = (RUN / "pseudo.zarr/zarr.json", RUN / "patches.parquet")
 BARE = """
 import json, sys, torch
 from cutsew.models.backbones import build
-from cutsew.config.networks import StudentConfig
+from cutsew.config.networks import parse_student
 settings, images, batch = json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-backbone = build(StudentConfig.model_validate(settings), "cpu")
+backbone = build(parse_student(settings), "cpu")
 images = torch.randint(0, 256, (batch, 3, backbone.image_size, backbone.image_size), dtype=torch.uint8)
 for _ in range(images // batch):
     backbone(images)
