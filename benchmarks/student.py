@@ -19,7 +19,7 @@ from torch.nn.functional import normalize
 
 from common import REPEATS, RESULTS, Out, Repeats, Thing, Tiny, measure
 from cutsew.config.base import OpenClipModelConfig
-from cutsew.config.networks import parse_student
+from cutsew.config.networks import OpenClipStudentConfig
 from cutsew.inference.model_files import INPUT, OUTPUTS, Graph, write_graph
 from cutsew.method.adapter import Adapter
 from cutsew.models import clip as clip_models
@@ -104,7 +104,7 @@ def random_student(model: str, size: int) -> Student:
     """Build a student whose backbone and adapter have random weights."""
     clip = clip_models.load_clip(OpenClipModelConfig(model=model, image_size=size), "student.open_clip", weights=False)
     tower = GridOfFeatures(clip.model.get_submodule("visual"))
-    backbone = Backbone(tower, clip.preprocessing, size, Settings(), "cpu")
+    backbone = Backbone(tower, clip.preprocessing, size, OpenClipStudentConfig(), "cpu")
     return Student(backbone, Adapter(backbone.width, CLASSES), [str(number) for number in range(CLASSES)])
 
 
