@@ -68,8 +68,11 @@ def settings(**changes) -> dict:
         "score": SoftmaxScoringConfig().model_dump(),
     }
     for key, value in changes.items():
-        section, name = key.split("__")
-        result[section][name] = value
+        *groups, name = key.split("__")
+        section = result
+        for group in groups:
+            section = section[group]
+        section[name] = value
     return result
 
 

@@ -349,7 +349,7 @@ CONTENT = [
         b"classes: [a, b]\nteacher: {open_clip: {model: RN50}}\ncorrect: {beta: 2}\n"
         b"runs: {x: {teacher.kind: conse, correct.rule: hard}}\n",
         ACCEPTED,
-        "correct.beta=2",
+        "fuse.alpha=0.1",
     ),
     (
         "a run of another fusion rule",
