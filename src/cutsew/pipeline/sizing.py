@@ -190,7 +190,8 @@ def estimate_run(config: Config, images: int, jobs: int, speed: Speed) -> RunEst
     views = teacher_cost(config.cut.looks(side), side)
     work = images * (views * teacher + epochs * student)
     reading = images * (2 + epochs)  # the manifest decodes each image; whole images and regions; training
-    width = 384 if config.teacher.kind == "conse" else int(model_config(config.teacher.open_clip.model)["embed_dim"])
+    named = config.teacher
+    width = int(model_config(named.open_clip.model)["embed_dim"]) if named.kind == "open_clip" else 384
     passes, classes = 1 + config.cut.num_passes, len(config.classes)
     cells, channels = _grid(config)
     features = min(FEATURES_GB * 10**9, images * epochs * cells * channels * FEATURE_BYTES)
