@@ -42,7 +42,7 @@ from cutsew.storage.zarr_reader import array_of, open_group, read
 
 MODELS = ["test-resnet", "test-vit"]
 LOWEST_COSINE = {"float32": 0.999999, "tf32": 0.9999, "float16": 0.9995, "bfloat16": 0.999}
-EXACT = {"adapter__dropout": 0.0}
+EXACT = {"train__adapter__dropout": 0.0}
 
 
 @dataclass
@@ -259,8 +259,8 @@ def test_training(gpu, world, tmp_path, strong):
 def test_the_linear_head(gpu, world, tmp_path):
     result = []
     for device in ("cpu", "cuda"):
-        linear = {"steps": 10, "batch_size": 4, "sewn_epochs": 2, "rates": [1e-3, 1e-2]}
-        run_train(world, tmp_path / device, settings(student__head="linear") | {"linear": linear}, device=device)
+        linear = {"head": "linear", "steps": 10, "batch_size": 4, "sewn_epochs": 2, "rates": [1e-3, 1e-2]}
+        run_train(world, tmp_path / device, settings(train=linear), device=device)
         result.append(load_file(tmp_path / device / "adapter.safetensors"))
     for name, weight in result[0].items():
         torch.testing.assert_close(result[1][name], weight, atol=1e-4, rtol=1e-3)

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 from cutsew.config.method import SewConfig, SoftmaxScoringConfig, SqrtCorrectionConfig
-from cutsew.config.networks import AdapterConfig, OpenClipStudentConfig, TrainConfig
+from cutsew.config.networks import AdapterConfig, AdapterTrainingConfig, OpenClipStudentConfig
 from cutsew.models.backbones import Backbone
 from cutsew.models.preprocessing import Preprocessing
 from cutsew.stages import train as stage
@@ -61,9 +61,10 @@ def settings(**changes) -> dict:
     result = {
         "classes": CLASSES,
         "student": OpenClipStudentConfig().model_dump(mode="json"),
-        "adapter": AdapterConfig(reduction=4, width=8, layers=1, heads=2, feedforward=8).model_dump(),
         "sew": SewConfig().model_dump(),
-        "train": TrainConfig(epochs=2, batch_size=4).model_dump(),
+        "train": AdapterTrainingConfig(
+            adapter=AdapterConfig(reduction=4, width=8, layers=1, heads=2, feedforward=8), epochs=2, batch_size=4
+        ).model_dump(),
         "correct": SqrtCorrectionConfig().model_dump(),
         "score": SoftmaxScoringConfig().model_dump(),
     }

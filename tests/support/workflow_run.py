@@ -32,8 +32,11 @@ SETTINGS = {
     "select": {"top_k": 2},
     "sew": {"max_overlays": 1},
     "student": {"open_clip": {"model": "cutsew-tiny", "pretrained": "demo", "image_size": 64}},
-    "adapter": {"width": 16, "heads": 2, "layers": 1, "feedforward": 16},
-    "train": {"epochs": 1, "batch_size": 4},
+    "train": {
+        "epochs": 1,
+        "batch_size": 4,
+        "adapter": {"width": 16, "heads": 2, "layers": 1, "feedforward": 16},
+    },
     "explain": {"pairs": 0},  # switched on where it is what is tested
     "compute": {"device": "cpu"},
 }

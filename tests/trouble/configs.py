@@ -327,16 +327,22 @@ CONTENT = [
         r"^student\.timm: is a setting of kind timm, and student\.kind is open_clip; leave it out",
     ),
     (
-        "a head without a student",
-        b"classes: [a, b]\nstudent: {kind: none, head: linear}\n",
+        "a precision without a student",
+        b"classes: [a, b]\nstudent: {kind: none, precision: float32}\n",
         REFUSED,
-        r"^student\.head: is a setting of kind open_clip or timm, and student\.kind is none; leave it out",
+        r"^student\.precision: is a setting of kind open_clip or timm, and student\.kind is none; leave it out",
     ),
     (
         "TagCLIP's settings without TagCLIP",
         b"classes: [a, b]\nscore: {tagclip: {votes: 2}}\n",
         REFUSED,
         r"^score\.tagclip: is a setting of rule tagclip, and score\.rule is softmax; leave it out",
+    ),
+    (
+        "a setting of another head",
+        b"classes: [a, b]\nmethod: cutsew\ntrain: {epochs: 3}\n",
+        REFUSED,
+        r"^train\.epochs: is a setting of head adapter, and train\.head is linear; leave it out, or set train\.head$",
     ),
     (
         "a parameter of another correction",
@@ -366,9 +372,9 @@ CONTENT = [
     ("a section without settings", b"classes: [a, b]\nfuse:\n", REFUSED, r"^fuse: input should be a valid dictionary"),
     (
         "a width that heads do not divide",
-        b"classes: [a, b]\nadapter: {width: 9}\n",
+        b"classes: [a, b]\ntrain: {adapter: {width: 9}}\n",
         REFUSED,
-        r"^adapter\.heads: 8 does not",
+        r"^train: adapter\.heads 8 does not",
     ),
 ]
 

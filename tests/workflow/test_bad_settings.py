@@ -90,11 +90,11 @@ def test_the_default_config_file_is_checked_as_well(workflow):
 
 def test_a_training_that_does_not_fit_is_refused_before_any_job_and_labels_alone_are_not(workflow):
     good = copy.deepcopy(workflow.settings)
-    workflow.edit(dataset__name="large", adapter__layers=10**8)  # more than any machine has
+    workflow.edit(dataset__name="large", train__adapter={"layers": 10**8})  # more than any machine has
     refused, labels = workflow.snakemake("-n"), workflow.snakemake("-n", "labels")
     workflow.settings = good
     errors = [text for text in refused.stderr.splitlines() if text.startswith("cutsew: ")]
     assert refused.returncode == 1
     assert len(errors) == 1 and errors[0].startswith("cutsew: train: ")
-    assert "set student.head: linear" in errors[0]
+    assert "set train.head: linear" in errors[0]
     assert labels.returncode == 0, labels.stderr

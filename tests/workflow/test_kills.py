@@ -64,7 +64,7 @@ def undisturbed(tmp_path_factory):
     settings = json.loads(json.dumps(SETTINGS))
     settings["dataset"] = {"name": "killed", "kind": "demo", "shard_size": 8}
     settings |= {"demo": {"train": 12, "test": 4}, "references": {"kinds": ["supervised"]}}
-    settings["train"] = {"epochs": 30, "batch_size": 4}
+    settings["train"] |= {"epochs": 30, "batch_size": 4}
     settings["compute"] = {"device": "cpu", "checkpoint_seconds": 0}
     settings["explain"] = {"pairs": 2, "sample": 4}
     workflow = Workflow(tmp_path_factory.mktemp("undisturbed"), settings)

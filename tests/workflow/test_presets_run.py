@@ -18,7 +18,7 @@ SMALL = {
     "dataset.allow_incomplete": True,
     "cut.passes": 1,
     "select.top_k": 1,
-    "adapter": SETTINGS["adapter"],
+    "train": {"adapter": SETTINGS["train"]["adapter"]},
     "train.batch_size": 4,
     "explain.pairs": 0,
     "compute": {"device": "cpu"},

@@ -26,7 +26,7 @@ def finished(workflow):
         teacher__open_clip__model="cutsew-tiny-sigmoid",
         predict={"tiles": True, "ensemble": "teacher"},
         explain__pairs=2,
-        runs={"soft": {"fuse.rule": "soft", "targets.labels_per_image": "auto", "student.head": "linear", **PLAIN}},
+        runs={"soft": {"fuse.rule": "soft", "targets.labels_per_image": "auto", "train.head": "linear", **PLAIN}},
     )
     workflow.run()
     return workflow

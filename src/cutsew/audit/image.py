@@ -15,7 +15,7 @@ from cutsew.audit.run import PATCHES, Run
 from cutsew.audit.summary import BY_HAND, TRUTH_TEXT, JsonDict, format_score
 from cutsew.audit.views import Cutting, cutting
 from cutsew.config.method import SewConfig, parse_correct
-from cutsew.config.networks import TrainConfig
+from cutsew.config.networks import parse_train
 from cutsew.errors import UserError
 from cutsew.method.correct import LEFT
 from cutsew.method.score import sigmoid
@@ -66,7 +66,7 @@ def sewn(run: Run, name: str, epochs: int | None = None) -> JsonDict | None:
         return None
     sew, train = (
         run.settings(trained, "sew", SewConfig.model_validate),
-        run.settings(trained, "train", TrainConfig.model_validate),
+        run.settings(trained, "train", parse_train),
     )
     sewn_epochs = int(result.content["facts"]["sewn_epochs"])
     looked = min(sewn_epochs, epochs or sewn_epochs)
@@ -251,7 +251,8 @@ def _class(
     content |= {stage: format_score(z[c]) for stage, z in labels.items() if stage not in ("zero_shot", "fused")}
     if "refined" in labels and (start := labels_before_em(run)) in labels:
         moved: Any = labels["refined"][c] - labels[start][c]
-        again = run.settings("refined.zarr", "train", TrainConfig.model_validate).correct_refined
+        train = run.settings("refined.zarr", "train", parse_train)
+        again = train.head == "adapter" and train.correct_refined
         content["em"] = {"from": start, "moved_logit": float(moved), "corrected_again": again}
     if truth is not None:
         content["truth"] = TRUTH_TEXT[int(truth[c])]

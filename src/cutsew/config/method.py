@@ -516,7 +516,7 @@ CUTSEW: dict[str, Any] = {
     "targets.labels_per_image": "auto",
     "thresholds.rule": "count",
     "select.top_k": "auto",
-    "student.head": "linear",
+    "train.head": "linear",
     "train.epochs": "auto",
     "train.schedule": "cosine",
     "train.em_weight": 0.0,

@@ -214,14 +214,9 @@ class TimmModelConfig(Section):
 
 
 class BackboneConfig(Section):
-    """What all students have in common: a frozen backbone and a head."""
+    """What all students have in common: a frozen backbone."""
 
     kind: str
-    head: Literal["adapter", "linear"] = Field(
-        "adapter",
-        description="what is trained on the backbone's grid features: adapter, the paper's (sections `adapter` and "
-        "`train`); linear, class-specific residual attention (section `linear`), in a fraction of the time",
-    )
     precision: Precision = Field(
         "tf32",
         description="number format: float32; tf32, the same with a GPU's TF32 tensor cores; bfloat16; float16 (GPU)",
@@ -278,29 +273,21 @@ class AdapterConfig(Section):
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout in the decoder")
 
 
-class LinearConfig(Section):
-    """Training of the linear head (not the paper's): it learns from the labels as they are, without an E-step."""
+class TrainingConfig(Section):
+    """What the training of both heads has in common."""
 
-    steps: Size = Field(800, description="optimizer steps, with cosine decay of the learning rate to 0")
-    batch_size: Size = Field(64, description="images per step")
-    lr: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
-        "auto",
-        description="AdamW's learning rate; auto chooses one of `rates` without labels: heads trained on one half "
-        "of the images are evaluated on the other half",
-    )
-    rates: list[Annotated[float, Field(gt=0)]] = Field(
-        [3e-4, 1e-3, 3e-3], min_length=1, description="learning rates that `lr: auto` tries"
-    )
-    weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay")
-    sewn_epochs: Size = Field(
-        8, description="epochs of sewn images whose features are computed; the steps cycle through them"
-    )
-
-
-class TrainConfig(Section):
-    """Interactive cutting and sewing (Eq. 17-20, Algorithm 1)."""
-
+    head: str
     labels: Literal["pseudo", "fused", "zero_shot"] = Field("pseudo", description="initial training labels")
+    seed: int = Field(9, description="seed of weight initialization, order, overlays, augmentations and dropout")
+
+
+class AdapterTrainingConfig(TrainingConfig):
+    """Interactive cutting and sewing (Eq. 14-20, Algorithm 1)."""
+
+    head: Literal["adapter"] = Field(
+        "adapter", description="the paper's adapter on the backbone's grid features, trained by EM"
+    )
+    adapter: AdapterConfig = Field(default_factory=AdapterConfig, description="the trained head (Eq. 14-16)")
     epochs: Size | Literal["auto"] = Field(
         1, description="passes over the training images; auto: as many as needed for at least 800 steps"
     )
@@ -320,7 +307,6 @@ class TrainConfig(Section):
     )
     em_weight: float = Field(1.0, ge=0, description="weight of the E-step's loss (Eq. 19); 0 keeps the labels fixed")
     correct_refined: bool = Field(False, description="apply the correction again after training (released code)")
-    seed: int = Field(9, description="seed of weight initialization, order, overlays, augmentations and dropout")
 
     @property
     def num_epochs(self) -> int:
@@ -328,3 +314,41 @@ class TrainConfig(Section):
         if self.epochs == "auto":
             raise ValueError("train.epochs is still auto")
         return self.epochs
+
+    @model_validator(mode="after")
+    def heads_divide_the_width(self) -> Self:
+        """Refuse attention heads that do not divide the decoder's width."""
+        if self.adapter.width % self.adapter.heads:
+            raise ValueError(f"adapter.heads {self.adapter.heads} does not divide adapter.width {self.adapter.width}")
+        return self
+
+
+class LinearTrainingConfig(TrainingConfig):
+    """Training of a linear head (not the paper's): it learns from the labels as they are, without an E-step."""
+
+    head: Literal["linear"] = Field(
+        "linear",
+        description="class-specific residual attention on the backbone's grid features, in a fraction of the time (not "
+        "the paper's)",
+    )
+    steps: Size = Field(800, description="optimizer steps, with cosine decay of the learning rate to 0")
+    batch_size: Size = Field(64, description="images per step")
+    lr: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        "auto",
+        description="AdamW's learning rate; auto chooses one of `rates` without labels: heads trained on one half "
+        "of the images are evaluated on the other half",
+    )
+    rates: list[Annotated[float, Field(gt=0)]] = Field(
+        [3e-4, 1e-3, 3e-3], min_length=1, description="learning rates that `lr: auto` tries"
+    )
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay, for all parameter groups")
+    sewn_epochs: Size = Field(
+        8, description="epochs of sewn images whose features are computed; the steps cycle through them"
+    )
+
+
+Train = Annotated[AdapterTrainingConfig | LinearTrainingConfig, OneOf("head")]
+"""The student's head and its training, by `train.head`."""
+
+parse_train = TypeAdapter[Train](Train).validate_python
+"""Return the settings of a training from a mapping."""

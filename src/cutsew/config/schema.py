@@ -24,14 +24,13 @@ from cutsew.config.method import (
     TargetsConfig,
 )
 from cutsew.config.networks import (
-    AdapterConfig,
-    LinearConfig,
+    AdapterTrainingConfig,
     OpenClipStudentConfig,
     OpenClipTeacherConfig,
     PromptsConfig,
     Student,
     Teacher,
-    TrainConfig,
+    Train,
 )
 
 STANDARD_CLASSES = 3
@@ -168,11 +167,9 @@ class Config(Section):
     labels: LabelsConfig = Field(default_factory=LabelsConfig, description="corrections by hand; none by default")
     sew: SewConfig = Field(default_factory=SewConfig, description="sewing: pasting (Eq. 11-13)")
     student: Student = Field(default_factory=OpenClipStudentConfig, description="the frozen backbone")
-    adapter: AdapterConfig = Field(default_factory=AdapterConfig, description="the trained head (Eq. 14-16)")
-    linear: LinearConfig = Field(
-        default_factory=LinearConfig, description="the linear head in its place (beyond the paper)"
+    train: Train = Field(
+        default_factory=AdapterTrainingConfig, description="the student's head and its training (Eq. 14-20)"
     )
-    train: TrainConfig = Field(default_factory=TrainConfig, description="the EM loop (Eq. 17-20)")
     predict: PredictConfig = Field(default_factory=PredictConfig, description="the answer for held-out images")
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig, description="what is measured")
     thresholds: ThresholdsConfig = Field(
@@ -219,11 +216,6 @@ class Config(Section):
                 "one of them otherwise in prompts.names"
             )
         return self
-
-    @property
-    def head(self) -> Literal["adapter", "linear"] | None:
-        """The trained part of the student; None where there is no student."""
-        return None if self.student.kind == "none" else self.student.head
 
     @model_validator(mode="after")
     def patches_have_a_tower(self) -> Self:
@@ -284,8 +276,6 @@ class Config(Section):
         unknown = sorted(set(self.prompts.names) - set(self.classes))
         if unknown:
             raise ValueError(f"prompts.names: {', '.join(unknown)} not among classes; remove or rename")
-        if self.adapter.width % self.adapter.heads:
-            raise ValueError(f"adapter.heads: {self.adapter.heads} does not divide adapter.width {self.adapter.width}")
         return self
 
 

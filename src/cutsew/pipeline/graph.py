@@ -63,22 +63,19 @@ def _fuses_crops(config: "Config") -> bool:
     return config.score.rule != "tagclip"
 
 
-def _trains_adapter(config: "Config") -> bool:
-    return config.head == "adapter"
+def _has_em_step(config: "Config") -> bool:
+    return config.train.head == "adapter" and config.train.em_weight > 0
 
 
-def _trains_linear(config: "Config") -> bool:
-    return config.head == "linear"
+def _corrects_again(config: "Config") -> bool:
+    return config.train.head == "adapter" and config.train.correct_refined
 
 
-TRAINING: tuple[str | ReadIf, ...] = (
-    *("classes", "student", "sew.enabled", "train.seed"),
-    *(ReadIf("adapter", _trains_adapter), ReadIf("linear", _trains_linear)),
-    *(
-        ReadIf(f"train.{name}", _trains_adapter)
-        for name in ("epochs", "batch_size", "lr_adapter", "lr_decoder", "weight_decay", "schedule", "warmup")
-        + ("strong_weight", "em_weight", "correct_refined")
-    ),
+TRAINING = ("classes", "student", "sew.enabled", "train.head", "train.seed") + tuple(
+    f"train.{name}"
+    for name in ("batch_size", "weight_decay")
+    + ("adapter", "epochs", "lr_adapter", "lr_decoder", "schedule", "warmup", "strong_weight", "em_weight")
+    + ("correct_refined", "steps", "lr", "rates", "sewn_epochs")
 )
 """What all trainings read."""
 
@@ -181,8 +178,8 @@ STAGES: dict[str, Stage] = {
         (
             *TRAINING,
             ReadIf("sew", lambda config: config.sew.enabled),
-            ReadIf("train.lr_estimator", lambda config: _trains_adapter(config) and config.train.em_weight > 0),
-            ReadIf("correct", lambda config: _trains_adapter(config) and config.train.correct_refined),
+            ReadIf("train.lr_estimator", _has_em_step),
+            ReadIf("correct", _corrects_again),
         ),
         ("override", "targets", "correct", "fuse", "score", "import_scores", "select", "tiny_clip"),
         ("train.labels",),

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cutsew.config import Config, load_runs, override
+from cutsew.config import Config, load_runs
 from cutsew.config.loading import BASE
 from cutsew.config.method import (
     CropsPerJobConfig,
@@ -45,7 +45,8 @@ REBUILT = "cutsew-tiny.safetensors"
 
 
 REFERENCE_OVERRIDES = {"sew.enabled": False, "train.em_weight": 0.0, "train.correct_refined": False}
-"""Settings of a reference student's training: on plain images, its labels left as they are."""
+"""Settings of a reference student's training, as far as its head has them: on plain images, its labels left as they
+are."""
 
 LABELED_BY = {"pseudo": "correct", "fused": "fuse"}
 """`train.labels` -> the stage that makes them; zero-shot labels are scored or imported."""
@@ -103,7 +104,7 @@ class Plan:
         return self._chosen(run, names, REFERENCE_OVERRIDES if stage == "reference_train" else {})
 
     def _chosen(self, run: str, names: Iterable[str], replaced: Mapping[str, Any]) -> dict[str, Any]:
-        dumped = override(self.runs[run].model_dump(mode="json"), replaced)
+        dumped = self.runs[run].model_dump(mode="json")
         chosen: dict[str, Any] = {}
         for dotted in names:
             *groups, leaf = dotted.split(".")
@@ -115,7 +116,7 @@ class Plan:
             target = chosen
             for group in groups:
                 target = target.setdefault(group, {})
-            target[leaf] = source[leaf]
+            target[leaf] = replaced.get(dotted, source[leaf])
         return chosen
 
     def params(self, run: str, stage: str) -> str:

@@ -140,7 +140,7 @@ def check_memory(config: Config, job: sizing.Job, machine: int) -> str | None:
     return (
         f"{stage} may need up to {requested / 1000:,.1f} GB of memory, and this machine has {machine / 1000:,.1f} "
         f"GB; if "
-        "it is killed, set train.batch_size or compute.batch_size lower, or student.head: linear"
+        "it is killed, set train.batch_size or compute.batch_size lower, or train.head: linear"
     )
 
 

@@ -118,15 +118,16 @@ def head_megabytes(config: Config, stage: str, job: Job) -> int:
     each layer, answering 1.3 for each thread, with a group of `GROUP` images each. On a GPU they lie in its memory.
     The table of labels, its two moments and two copies of it are on top of that in training.
     """
-    classes, adapter = len(config.classes), config.adapter
+    classes = len(config.classes)
     table = job.images * classes * 20 if stage == "train" else 0
     batch = min(job.images, config.train.batch_size if stage == "train" else config.compute.batch_size)
     cells, channels = _grid(config)
     held = batch * cells * channels * 4 * (10 if stage == "train" else 2)
     if stage != "train":
         held += batch * 3 * _model(config, stage)[1] ** 2 * (2 * job.threads + 2)  # pixels that wait
-    if job.gpu or config.head == "linear":
+    if job.gpu or config.train.head == "linear":
         return (table + held) // 10**6
+    adapter = config.train.adapter
     attention = adapter.heads * classes**2 * 4  # of one image
     across = adapter.heads * classes * cells * 4
     wide = classes * adapter.width * 4
@@ -229,7 +230,7 @@ def lacks(config: Config, stage: str, job: Job, machine: int) -> str | None:
     needed = head_megabytes(config, stage, job)
     if needed <= NO_ROOM * machine:
         return None
-    ways = ["name fewer classes", "set student.head: linear, whose memory grows with the classes alone"]
+    ways = ["name fewer classes", "set train.head: linear, whose memory grows with the classes alone"]
     if stage == "train":
         table = job.images * len(config.classes) * 20 // 10**6
         batch = min(job.images, config.train.batch_size)
@@ -327,9 +328,9 @@ def estimate_runtime_min(config: Config, stage: str, job: Job) -> int:
 
 def _epochs(config: Config, images: int) -> int:
     """Count the epochs of sewn images that a training makes features of."""
-    if config.head == "linear":
-        needed = math.ceil(config.linear.steps * config.linear.batch_size / max(1, images))
-        return min(needed, config.linear.sewn_epochs)
+    if config.train.head == "linear":
+        needed = math.ceil(config.train.steps * config.train.batch_size / max(1, images))
+        return min(needed, config.train.sewn_epochs)
     if config.train.epochs == "auto":
         return automatic_epochs(max(1, images // config.train.batch_size))
     return config.train.epochs

@@ -12,7 +12,7 @@ import torch
 import typer
 
 from cutsew.config.method import SewConfig, parse_correct
-from cutsew.config.networks import AdapterConfig, LinearConfig, TrainConfig, parse_student
+from cutsew.config.networks import parse_student, parse_train
 from cutsew.errors import UserError
 from cutsew.method.correct import correct
 from cutsew.method.schedule import automatic_epochs
@@ -71,12 +71,8 @@ def run(
     policy: CachePolicy | None = None,
 ) -> None:
     """Train with a backbone that `build` makes; otherwise as `train`."""
-    student, sizes = (
-        parse_student(settings["student"]),
-        AdapterConfig.model_validate(settings.get("adapter", {})),
-    )
-    sew, rules = SewConfig.model_validate(settings["sew"]), TrainConfig.model_validate(settings["train"])
-    linear = LinearConfig.model_validate(settings.get("linear", {}))
+    student, rules = parse_student(settings["student"]), parse_train(settings["train"])
+    sew = SewConfig.model_validate(settings["sew"])
     if student.kind == "none":
         raise UserError("student.kind: none has nothing to train; set open_clip or timm")
     if sew.enabled and patches is None:
@@ -89,13 +85,16 @@ def run(
     z = _read_labels(labels, image_rows, settings["classes"])
     training_images = read_training_images(image_rows, pasted)
     per_epoch = steps_per_epoch(len(image_rows), rules.batch_size)
-    if rules.epochs == "auto":
+    if rules.head == "adapter" and rules.epochs == "auto":
         rules = rules.model_copy(update={"epochs": automatic_epochs(per_epoch)})
     torch_device = pick_device(device)
     group = ProcessGroup.init(torch_device)
     backbone = build(student, torch_device)
-    plan = budget_of(backbone, len(image_rows), linear) if student.head == "linear" else None
-    feature_rules = rules if plan is None else feature_settings(plan, linear, rules.seed)
+    if rules.head == "linear":
+        plan = budget_of(backbone, len(image_rows), rules)
+        feature_rules = feature_settings(plan, rules)
+    else:
+        feature_rules = rules
     computed = computed_features(backbone, training_images, sew, feature_rules, torch_device, workers)
     if group.rank > 0:
         run_feature_worker(computed, group)
@@ -104,17 +103,19 @@ def run(
     checkpoint = Checkpoint(adapter.parent, _signature(record, backbone.weights_digest), checkpoint_seconds)
     cache = open_feature_cache(policy, computed, group.size)
     with feature_source(computed, group, cache) as features:
-        if plan is not None:
+        if rules.head == "linear":
             result = fit_linear(
-                features, plan, z, settings=linear, seed=rules.seed, checkpoint=checkpoint, device=torch_device
+                features, plan, z, settings=rules, seed=rules.seed, checkpoint=checkpoint, device=torch_device
             )
         else:
             _refuse_single_values(len(image_rows), rules.batch_size, backbone.grid)
-            head = new_adapter(backbone.width, z.shape[1], sizes, backbone.grid, rules.seed).to(torch_device)
+            head = new_adapter(backbone.width, z.shape[1], rules.adapter, backbone.grid, rules.seed).to(torch_device)
             result = Trainer(head, torch.from_numpy(z).to(torch_device), rules, per_epoch, checkpoint).fit(features)
     group.destroy()
-    _write_labels(adapter, result, list(image_rows["id"]), settings, rules.correct_refined)
-    save(adapter, result.adapter, backbone, {} if student.head == "linear" else sizes.model_dump(), settings["classes"])
+    corrects_again = rules.head == "adapter" and rules.correct_refined
+    _write_labels(adapter, result, list(image_rows["id"]), settings, corrects_again)
+    sizes = rules.adapter.model_dump() if rules.head == "adapter" else {}
+    save(adapter, result.adapter, backbone, sizes, settings["classes"])
     record.facts = {
         **device_facts(torch_device),
         "processes": group.size,

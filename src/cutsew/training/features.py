@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cutsew.config.method import SewConfig
-from cutsew.config.networks import TrainConfig
+from cutsew.config.networks import AdapterTrainingConfig
 from cutsew.data.loader import PlainImage, batches, in_order
 from cutsew.runtime.batching import require_finite, worker_pool
 from cutsew.training.distributed import SINGLE, ProcessGroup
@@ -289,7 +289,12 @@ def _views(batch: FeatureBatch) -> dict[str, Tensor]:
 
 
 def computed_features(
-    backbone: "Backbone", images: TrainingImages, sew: SewConfig, train: TrainConfig, device: str, workers: int
+    backbone: "Backbone",
+    images: TrainingImages,
+    sew: SewConfig,
+    train: AdapterTrainingConfig,
+    device: str,
+    workers: int,
 ) -> ComputedFeatures:
     """Set up the computation of a training's features; every process of the training does so.
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cutsew.config.networks import LinearConfig, TrainConfig
+from cutsew.config.networks import AdapterTrainingConfig, LinearTrainingConfig
 from cutsew.errors import UserError
 from cutsew.method.em import blend
 from cutsew.method.linear_head import INITIAL_STD, LinearHead, calibrated_loss, head_loss, logits, standardize
@@ -64,7 +64,7 @@ class Rows(NamedTuple):
     sources: Tensor
 
 
-def budget(images: int, cell_bytes: int, settings: LinearConfig, limit: int) -> Budget:
+def budget(images: int, cell_bytes: int, settings: LinearTrainingConfig, limit: int) -> Budget:
     """Decide what is held in memory; it depends on sizes and settings alone.
 
     Args:
@@ -85,12 +85,12 @@ def budget(images: int, cell_bytes: int, settings: LinearConfig, limit: int) -> 
     return Budget(epochs, epochs * images, min(sample, images), streams=False, batches=epochs * per_epoch)
 
 
-def feature_settings(plan: Budget, settings: LinearConfig, seed: int) -> TrainConfig:
+def feature_settings(plan: Budget, settings: LinearTrainingConfig) -> AdapterTrainingConfig:
     """Return the settings of the features: weak views alone, as many epochs as are used."""
-    return TrainConfig(epochs=plan.sewn_epochs, batch_size=settings.batch_size, seed=seed, strong_weight=0.0)
+    return AdapterTrainingConfig(epochs=plan.sewn_epochs, batch_size=settings.batch_size, seed=settings.seed)
 
 
-def budget_of(backbone: "Backbone", images: int, settings: LinearConfig) -> Budget:
+def budget_of(backbone: "Backbone", images: int, settings: LinearTrainingConfig) -> Budget:
     """Return the `budget` of images on a backbone in `KEPT_BYTES` of memory."""
     return budget(images, 2 * backbone.width * math.prod(backbone.grid), settings, KEPT_BYTES)
 
@@ -100,7 +100,7 @@ def fit_linear(
     plan: Budget,
     z: npt.NDArray[np.float32],
     *,
-    settings: LinearConfig,
+    settings: LinearTrainingConfig,
     seed: int,
     checkpoint: Checkpoint,
     device: str,
@@ -173,7 +173,9 @@ def fit_linear(
 class _Fit:
     """Heads that are trained side by side on the same batches, one per learning rate."""
 
-    def __init__(self, z: Tensor, channels: int, rates: Sequence[float], settings: LinearConfig, seed: int) -> None:
+    def __init__(
+        self, z: Tensor, channels: int, rates: Sequence[float], settings: LinearTrainingConfig, seed: int
+    ) -> None:
         self._z = z
         self.factors = rate_factors(settings.steps, "cosine", 0.0)
         self._rates = list(rates)
@@ -196,7 +198,7 @@ class _Fit:
         loss = torch.stack([head_loss(one, target) for one in self.predict(cells)])
         mean = float(loss.detach().mean()) / target.shape[1]
         if not math.isfinite(mean):
-            raise UserError(f"linear.lr: the loss is not finite at step {number}; lower the learning rate")
+            raise UserError(f"train.lr: the loss is not finite at step {number}; lower the learning rate")
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * float(self.factors[number])
         self._optimizer.zero_grad()
@@ -297,7 +299,7 @@ def _shuffled(rows: Rows, batch_size: int, seed: int) -> Iterator[Rows]:
         epoch += 1
 
 
-def _choose_rate(rows: Rows, z: Tensor, settings: LinearConfig, seed: int) -> tuple[float, dict[str, float]]:
+def _choose_rate(rows: Rows, z: Tensor, settings: LinearTrainingConfig, seed: int) -> tuple[float, dict[str, float]]:
     """Choose the learning rate without labels: heads of one half of the images are evaluated on the other half.
 
     Sewn images whose sources all lie in one half train that half's heads, one per rate; each head is then evaluated on
@@ -315,7 +317,7 @@ def _choose_rate(rows: Rows, z: Tensor, settings: LinearConfig, seed: int) -> tu
     members = [torch.nonzero((side == which).all(dim=1))[:, 0] for which in (0, 1)]
     if min(map(len, members)) < LEAST_ROWS:
         fallback = sorted(settings.rates)[0]
-        log.info("linear.lr: too few images to choose a rate; %g is taken", fallback)
+        log.info("train.lr: too few images to choose a rate; %g is taken", fallback)
         return fallback, {}
     predicted: list[list[Tensor]] = [[] for _ in settings.rates]
     expected: list[Tensor] = []
@@ -339,5 +341,5 @@ def _choose_rate(rows: Rows, z: Tensor, settings: LinearConfig, seed: int) -> tu
         for rate, answers in zip(settings.rates, predicted, strict=True)
     }
     rate = min(settings.rates, key=lambda one: tried[f"{one:g}"])
-    log.info("linear.lr: %g is taken (%s)", rate, ", ".join(f"{key}: {value:.5f}" for key, value in tried.items()))
+    log.info("train.lr: %g is taken (%s)", rate, ", ".join(f"{key}: {value:.5f}" for key, value in tried.items()))
     return rate, tried

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cutsew.config.networks import AdapterConfig as AdapterSettings
-from cutsew.config.networks import TrainConfig
+from cutsew.config.networks import AdapterTrainingConfig
 from cutsew.errors import UserError
 from cutsew.method.adapter import MAX_GRID, Adapter
 from cutsew.method.em import LabelTable, blend, e_step_loss, m_step_loss
@@ -115,7 +115,7 @@ class Trainer:
     """
 
     def __init__(
-        self, adapter: Adapter, z: Tensor, train: TrainConfig, steps_per_epoch: int, checkpoint: Checkpoint
+        self, adapter: Adapter, z: Tensor, train: AdapterTrainingConfig, steps_per_epoch: int, checkpoint: Checkpoint
     ) -> None:
         self.adapter = adapter.train()
         self.losses: list[Losses] = []
@@ -242,7 +242,7 @@ def new_adapter(channels: int, classes: int, settings: AdapterSettings, grid: tu
         return Adapter(channels, classes, **settings.model_dump(), max_grid=max(MAX_GRID, *grid))
 
 
-def _learning_rates(train: TrainConfig, steps: int) -> npt.NDArray[np.float64]:
+def _learning_rates(train: AdapterTrainingConfig, steps: int) -> npt.NDArray[np.float64]:
     """Return the rates of each step, (steps, 3): of the adapter, of its decoder, of the labels."""
     lr_decoder = train.lr_adapter if train.lr_decoder is None else train.lr_decoder
     lr_labels = 0.0 if train.em_weight == 0 else train.lr_estimator

@@ -50,7 +50,10 @@ WRONG = [
         BASE | {"prompts": {"names": {"cow": "a cow"}}},
         "prompts.names: cow not among classes; remove or rename",
     ),
-    (BASE | {"adapter": {"width": 30}}, "adapter.heads: 8 does not divide adapter.width 30"),
+    (
+        BASE | {"train": {"adapter": {"width": 30}}},
+        "train: adapter.heads 8 does not divide adapter.width 30",
+    ),
     (
         BASE | {"fuse": {"alpha": -1, "beta": 1}},
         "fuse.alpha: input should be greater than or equal to 0, not -1 (and 1 more)",
@@ -124,8 +127,8 @@ WRONG = [
         "student.timm: is a setting of kind timm, and student.kind is open_clip; leave it out, or set student.kind",
     ),
     (
-        BASE | {"student": {"kind": "none", "head": "linear"}},
-        "student.head: is a setting of kind open_clip or timm, and student.kind is none; leave it out, or set "
+        BASE | {"student": {"kind": "none", "precision": "float32"}},
+        "student.precision: is a setting of kind open_clip or timm, and student.kind is none; leave it out, or set "
         "student.kind",
     ),
     (
@@ -141,6 +144,14 @@ WRONG = [
         BASE | {"correct": {"linear_alpha": 0.2}},
         "correct.linear_alpha: is a setting of rule linear, and correct.rule is sqrt; leave it out, or set "
         "correct.rule",
+    ),
+    (
+        BASE | {"train": {"steps": 9}},
+        "train.steps: is a setting of head linear, and train.head is adapter; leave it out, or set train.head",
+    ),
+    (
+        BASE | {"method": "cutsew", "train": {"adapter": {"width": 64}}},
+        "train.adapter: is a setting of head adapter, and train.head is linear; leave it out, or set train.head",
     ),
     (
         BASE | {"method": "cutsew", "correct": {"beta": 2}},
@@ -242,11 +253,21 @@ def test_override_by_dotted_name_keeps_the_rest():
             {"teacher": {"kind": "conse", "precision": "float32"}},
         ),
         (
-            {"student": {"kind": "timm", "head": "linear", "timm": {"image_size": 224}}},
+            {"student": {"kind": "timm", "precision": "float32", "timm": {"image_size": 224}}},
             {"student": {"kind": "none"}},
             {"student": {"kind": "none"}},
         ),
         ({"correct": {"beta": 2}}, {"method": "cutsew"}, {"method": "cutsew", "correct": {}}),
+        (
+            {"train": {"lr_adapter": 0.1, "seed": 3}},
+            {"method": "cutsew"},
+            {"method": "cutsew", "train": {"seed": 3}},
+        ),
+        (
+            {"method": "cutsew", "train": {"steps": 9, "batch_size": 8}},
+            {"train.head": "adapter"},
+            {"method": "cutsew", "train": {"head": "adapter", "batch_size": 8}},
+        ),
         ({"correct": {"beta": 2}}, {"correct.rule": "linear"}, {"correct": {"rule": "linear", "beta": 2}}),
         (
             {"score": {"rule": "tagclip", "tagclip": {"votes": 2}, "epsilon": 1e-5}},

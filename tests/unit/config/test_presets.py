@@ -38,12 +38,11 @@ def test_the_demo_by_the_paper_differs_in_the_method_alone():
     demo = load(yaml.safe_load((CONFIG / "config.yaml").read_text()))
     paper = load(yaml.safe_load((CONFIG / "demo-paper.yaml").read_text()))
     assert (paper.method, paper.cut.layout, paper.cut.passes, paper.fuse.rule) == ("paper", "random", 20, "max")
-    assert (paper.correct.rule, paper.targets.labels_per_image, paper.student.head) == ("sqrt", None, "adapter")
+    assert (paper.correct.rule, paper.targets.labels_per_image, paper.train.head) == ("sqrt", None, "adapter")
     assert (paper.select.top_k, paper.train.epochs, paper.train.schedule) == (20, 10, "cosine")
     changed = {
         name: getattr(demo, name) for name in ("method", "cut", "correct", "targets", "select", "train", "thresholds")
     }
-    changed["student"] = paper.student.model_copy(update={"head": "linear"})
     changed["dataset"] = paper.dataset.model_copy(update={"name": "demo"})
     assert paper.model_copy(update=changed) == demo
 
@@ -113,7 +112,7 @@ def test_the_worked_example_of_the_guide_is_accepted():
 @pytest.mark.parametrize("name", ["folder", "offline"])
 def test_presets_for_own_images_fit_small_folders(name):
     config = preset(name)
-    assert (config.method, config.cut.layout, config.student.head) == ("cutsew", "auto", "linear")
+    assert (config.method, config.cut.layout, config.train.head) == ("cutsew", "auto", "linear")
     assert config.select.top_k == config.targets.labels_per_image == "auto"
 
 

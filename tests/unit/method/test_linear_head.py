@@ -14,7 +14,7 @@ from sewing_world import backbone, make_world, run_train, settings
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from cutsew.config.method import SewConfig
-from cutsew.config.networks import LinearConfig, OpenClipStudentConfig
+from cutsew.config.networks import LinearTrainingConfig, OpenClipStudentConfig
 from cutsew.inference.model_files import export
 from cutsew.method.crops import Square
 from cutsew.method.linear_head import LinearHead, calibrated_loss, head_loss, logits, standardize
@@ -83,7 +83,7 @@ def test_calibrated_loss_does_not_see_slope_and_offset(slope, offset, seed):
 
 
 def test_budget_by_hand():
-    rules = LinearConfig(steps=800, batch_size=64, sewn_epochs=8)
+    rules = LinearTrainingConfig(steps=800, batch_size=64, sewn_epochs=8)
     assert budget(300, 1000, rules, 10**9) == (8, 2400, 300, False, 40)
     assert budget(12_800, 1000, rules, 10**9) == (4, 51_200, 12_800, False, 800)  # 800 steps are four epochs of 200
     assert budget(1000, 1000, rules, 3_000_000) == (3, 3000, 375, False, 48)  # three epochs fit into memory
@@ -96,16 +96,11 @@ def test_budget_by_hand():
 # The stage
 
 
-CHANGES = {"student__head": "linear", "linear__steps": 12, "linear__batch_size": 4, "linear__sewn_epochs": 2}
+SMALL = {"steps": 12, "batch_size": 4, "sewn_epochs": 2}
 
 
 def chosen(**changes):
-    result = settings()
-    result["linear"] = LinearConfig().model_dump(mode="json")
-    for key, value in {**CHANGES, **changes}.items():
-        section, name = key.split("__")
-        result[section][name] = value
-    return result
+    return settings(train=LinearTrainingConfig(**SMALL).model_dump(mode="json"), **changes)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +110,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(world, tmp_path_factory):
-    return run_train(world, tmp_path_factory.mktemp("out"), chosen(linear__lr=0.01)).parent
+    return run_train(world, tmp_path_factory.mktemp("out"), chosen(train__lr=0.01)).parent
 
 
 def weights(folder):
@@ -181,12 +176,12 @@ def test_it_does_what_it_says(world, trained):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_change_nothing(world, trained, tmp_path, workers):
-    assert_same(trained, run_train(world, tmp_path, chosen(linear__lr=0.01), workers=workers).parent)
+    assert_same(trained, run_train(world, tmp_path, chosen(train__lr=0.01), workers=workers).parent)
 
 
 def test_the_rate_is_chosen_without_labels(world, tmp_path, monkeypatch):
     monkeypatch.setattr(linear, "LEAST_ROWS", 2)
-    folder = run_train(world, tmp_path, chosen(linear__rates=[1e-4, 1e-2], linear__steps=40)).parent
+    folder = run_train(world, tmp_path, chosen(train__rates=[1e-4, 1e-2], train__steps=40)).parent
     facts = json.loads((folder / "adapter.json").read_text())["facts"]
     tried = facts["calibrated_loss_by_rate"]
     assert set(tried) == {"0.0001", "0.01"} and facts["rate"] == float(min(tried, key=tried.get))
@@ -206,7 +201,7 @@ class KilledError(Exception):
 def test_killed_while_it_streams_it_ends_the_same(world, tmp_path, monkeypatch):
     """Where one epoch's features do not fit into memory, they are used as they are made, and checkpoints are kept."""
     monkeypatch.setattr(linear, "KEPT_BYTES", 1)
-    rules = chosen(linear__lr=0.01)
+    rules = chosen(train__lr=0.01)
     whole = run_train(world, tmp_path / "whole", rules).parent
     step, turns = linear._Fit.step, itertools.count()
 
@@ -228,7 +223,7 @@ def test_streaming_takes_checkpoints_only_when_they_are_due(world, tmp_path, mon
     monkeypatch.setattr(linear, "KEPT_BYTES", 1)
     monkeypatch.setattr(Checkpoint, "due", lambda self: False)
     monkeypatch.setattr(Checkpoint, "save", lambda self, state: pytest.fail("not due"))
-    run_train(world, tmp_path, chosen(linear__lr=0.01))
+    run_train(world, tmp_path, chosen(train__lr=0.01))
 
 
 def test_the_student_is_loaded_and_exported(trained, tmp_path):

@@ -54,9 +54,9 @@ START = 150
 @pytest.mark.parametrize(("classes", "batch", "adapter", "strong", "side", "measured"), TRAINED)
 def test_training_asks_for_what_was_measured(classes, batch, adapter, strong, side, measured):
     """Peak resident memory of two steps on a CPU, two threads, 2048 channels, in a process of its own."""
-    train = {"batch_size": batch, "strong_weight": strong}
+    train = {"batch_size": batch, "strong_weight": strong, "adapter": adapter}
     student = {"open_clip": {"image_size": side}}
-    config = of(classes, adapter=adapter, train=train, student=student)
+    config = of(classes, train=train, student=student)
     requested = START + head_megabytes(config, "train", Job(64, 1, 2, gpu=False))
     assert 0.85 * measured <= requested <= 1.3 * measured
 
@@ -101,7 +101,7 @@ def test_training_with_a_linear_head_or_on_a_gpu_does_not_grow_with_the_classes_
     few, many = of(80), of(2_500)
     on_gpu = Job(1000, 1, 2, gpu=True)
     assert estimate_memory_mb(many, "train", on_gpu) - estimate_memory_mb(few, "train", on_gpu) < 100
-    linear = [of(n, student={"head": "linear"}) for n in (80, 2_500)]
+    linear = [of(n, train={"head": "linear"}) for n in (80, 2_500)]
     requested = [estimate_memory_mb(config, "train", Job(1000, 1, 2, gpu=False)) for config in linear]
     assert requested[1] - requested[0] < 100
     assert estimate_memory_mb(many, "train", Job(1000, 1, 2, gpu=False)) > 27_000
@@ -114,14 +114,14 @@ def test_what_does_not_fit_is_refused_and_names_the_settings():
     assert text.startswith(
         "train: 2,500 classes with train.batch_size 16 need about 27.1 GB of memory, and this machine "
     )
-    assert "has 25.0 GB; set train.batch_size to 14 or less, or name fewer classes, or set student.head: linear" in text
+    assert "has 25.0 GB; set train.batch_size to 14 or less, or name fewer classes, or set train.head: linear" in text
     assert lacks(of(2_500, train={"batch_size": 14}), "train", job, 25_000) is None
     assert lacks(of(2_500, train={"batch_size": 15}), "train", job, 25_000) is not None
     assert "batch_size to" not in lacks(of(21_841), "train", job, 25_000)
     assert lacks(of(9_605), "predict", job, 25_000).startswith("predict: 9,605 classes with 2 threads need about ")
     for config in (of(2_500), of(9_605, train={"batch_size": 1})):
         with pytest.raises(
-            UserError, match=r"need about .* this machine has 25\.0 GB; .*student\.head: linear"
+            UserError, match=r"need about .* this machine has 25\.0 GB; .*train\.head: linear"
         ) as caught:
             check_memory(config, job, 25_000)
         assert "\n" not in str(caught.value)
@@ -134,8 +134,8 @@ def test_what_may_not_fit_draws_a_warning():
     assert check_memory(of(80), job, needed) is None
     text = check_memory(of(80), job, needed - 1)
     assert text.startswith("train may need up to ")
-    assert "set train.batch_size or compute.batch_size lower, or student.head: linear" in text
-    assert check_memory(of(2_500, student={"head": "linear"}), job, 25_000) is None
+    assert "set train.batch_size or compute.batch_size lower, or train.head: linear" in text
+    assert check_memory(of(2_500, train={"head": "linear"}), job, 25_000) is None
 
 
 def test_larger_prediction_batches_ask_for_more():

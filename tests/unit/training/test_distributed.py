@@ -25,8 +25,9 @@ def train(
 ):
     """Train on the command line, as the rule does; return the finished process."""
     chosen = settings(**changes)
-    chosen["student"] = TINY | {"head": head}
-    chosen["linear"] = {"steps": 10, "batch_size": 4, "sewn_epochs": 2, "rates": [1e-3, 1e-2]}
+    chosen["student"] = TINY
+    if head == "linear":
+        chosen["train"] = {"head": head, "steps": 10, "batch_size": 4, "sewn_epochs": 2, "rates": [1e-3, 1e-2]}
     command = [sys.executable, "-m", "cutsew", "--log", out / "train.log", "train"]
     command += [world / "images.parquet", world / "fused.zarr", out / "adapter.safetensors"]
     command += ["--patches", world / "patches.parquet", "--settings", json.dumps(chosen)]

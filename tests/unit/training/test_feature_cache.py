@@ -79,7 +79,7 @@ def test_what_does_not_change_the_features_uses_them(world, tmp_path, computed):
     train(world, tmp_path / "first", tmp_path / "features")
     computed()
     changes = {"train__lr_adapter": 5e-4, "train__em_weight": 0.5, "train__batch_size": 3, "train__schedule": "cosine"}
-    changes |= {"adapter__width": 12, "train__lr_estimator": 0.1, "train__correct_refined": True}
+    changes |= {"train__adapter__width": 12, "train__lr_estimator": 0.1, "train__correct_refined": True}
     result = train(world, tmp_path / "found", tmp_path / "features", **changes)
     assert computed() == 0
     assert_same(train(world, tmp_path / "without", None, **changes), result)

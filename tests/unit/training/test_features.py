@@ -7,7 +7,7 @@ import torch
 from sewing_world import TRAIN, backbone, make_world
 
 from cutsew.config.method import SewConfig
-from cutsew.config.networks import OpenClipStudentConfig, TrainConfig
+from cutsew.config.networks import AdapterTrainingConfig, OpenClipStudentConfig
 from cutsew.errors import UserError
 from cutsew.storage.manifest import read_manifest
 from cutsew.training.distributed import SINGLE, ProcessGroup
@@ -39,7 +39,7 @@ def training(tmp_path_factory):
 
 def computed(training, tower=None, **changes) -> ComputedFeatures:
     """Features of three epochs, so many that plain images pay to be computed once."""
-    train = TrainConfig(**{"epochs": 3, "batch_size": 4, "strong_weight": 0.7, **changes})
+    train = AdapterTrainingConfig(**{"epochs": 3, "batch_size": 4, "strong_weight": 0.7, **changes})
     return computed_features(tower or backbone(OpenClipStudentConfig()), training, SewConfig(), train, "cpu", 0)
 
 

@@ -132,7 +132,7 @@ def patch_rows(world):
 
 
 def start_adapter():
-    return new_adapter(12, 3, AdapterSettings.model_validate(settings()["adapter"]), (4, 4), 9)
+    return new_adapter(12, 3, AdapterSettings.model_validate(settings()["train"]["adapter"]), (4, 4), 9)
 
 
 # What is written

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cutsew.config.networks import AdapterConfig as AdapterSettings
-from cutsew.config.networks import TrainConfig
+from cutsew.config.networks import AdapterTrainingConfig
 from cutsew.training.features import FeatureBatch
 from cutsew.training.trainer import Checkpoint, Trainer, new_adapter
 
@@ -15,7 +15,7 @@ SIZES = AdapterSettings(reduction=4, width=8, layers=1, heads=2, feedforward=8, 
 
 
 def trainer(tmp_path, **changes) -> Trainer:
-    train = TrainConfig(**{"epochs": 1, "batch_size": 2, "weight_decay": 0.0, **changes})
+    train = AdapterTrainingConfig(**{"epochs": 1, "batch_size": 2, "weight_decay": 0.0, **changes})
     return Trainer(new_adapter(12, 2, SIZES, (2, 2), 9), Z, train, 4, Checkpoint(tmp_path, "", math.inf))
 
 
