@@ -29,7 +29,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from common import RESULTS, Out, Repeats, Tiny
 from cutsew.config.method import RandomCropsConfig, SewConfig
-from cutsew.config.networks import AdapterConfig, TrainConfig, parse_student, parse_teacher
+from cutsew.config.networks import AdapterConfig, AdapterTrainingConfig, parse_student, parse_teacher
 from cutsew.data.images import inspect
 from cutsew.data.loader import batches
 from cutsew.inference.new_images import load_batches
@@ -261,7 +261,7 @@ def training(bench: Bench, images: pd.DataFrame) -> None:
     backbone = student_backbone(bench)
     pixels = torch.randint(0, 256, (size.train_batch, 3, size.side, size.side), dtype=torch.uint8)
     alone = bench.note("train: backbone", 1e3 * bench.seconds(lambda: backbone(pixels)), "ms a batch")
-    train = TrainConfig(batch_size=size.train_batch, epochs=size.times)
+    train = AdapterTrainingConfig(batch_size=size.train_batch, epochs=size.times)
     z = torch.randn(len(images), CLASSES).to(device)
     config, count = AdapterConfig(), len(images)
 

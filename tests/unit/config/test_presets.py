@@ -106,7 +106,7 @@ def test_the_worked_example_of_the_guide_is_accepted():
     guide = (CONFIG / "README.md").read_text()
     example = guide.partition("    # config/farm.yaml\n")[2].partition("\n\n")[0]
     config = load(yaml.safe_load(textwrap.dedent(example)))
-    assert config.dataset.name == "farm" and (config.select.top_k, config.train.epochs) == ("auto", "auto")
+    assert config.dataset.name == "farm" and (config.select.top_k, config.train.head) == ("auto", "linear")
 
 
 @pytest.mark.parametrize("name", ["folder", "offline"])
