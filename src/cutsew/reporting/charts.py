@@ -119,10 +119,12 @@ def _number(tally: Tally) -> str:
     return f"{tally.mean_value:.2f}"
 
 
-def confidence(table: pd.DataFrame, split: str) -> Chart:
-    """Draw the histograms of each image's highest probability, one panel per stage (confidence.csv)."""
+def confidence(table: pd.DataFrame, split: str) -> Chart | None:
+    """Draw histograms of each image's highest probability, a panel per stage (confidence.csv); None for no images."""
     here = table[table["split"] == split]
     stages = list(dict.fromkeys(here["stage"]))
+    if not here["top1"].sum():
+        return None
     columns = 2
     lines = -(-len(stages) // columns)
     with page_style():
@@ -148,6 +150,12 @@ def confidence(table: pd.DataFrame, split: str) -> Chart:
     )
 
 
+GAINED = CATEGORIES[2]
+"""Green; its style class is c3."""
+
+FEW_POSITIVES = 5
+"""Images with a class below which its average precision is marked as uncertain."""
+
 MOST_CLASSES = 80
 """Classes in the chart; of more, those that gained and lost most are shown."""
 
@@ -164,7 +172,8 @@ def gains(table: pd.DataFrame, split: str, first: str, last: str) -> pd.DataFram
     """
     rows = table[table["split"] == split]
     ap = pd.DataFrame({stage: rows[rows["stage"] == stage].set_index("class")["AP"] for stage in (first, last)})
-    ap = ap.dropna()
+    ap["positives"] = rows[rows["stage"] == last].set_index("class").get("positives")
+    ap = ap.dropna(subset=[first, last])
     return ap.assign(gain=ap[last] - ap[first]).sort_values("gain", kind="stable")
 
 
@@ -173,6 +182,7 @@ def per_class(table: pd.DataFrame, split: str, first: str, last: str) -> Chart |
     ap = gains(table, split, first, last)
     if ap.empty or first == last:
         return None
+    ap = ap.assign(few=ap["positives"] < FEW_POSITIVES)
     hidden = max(0, len(ap) - MOST_CLASSES)
     if hidden:
         ap = pd.concat([ap.iloc[: MOST_CLASSES // 2], ap.iloc[-(MOST_CLASSES // 2) :]])
@@ -187,17 +197,20 @@ def per_class(table: pd.DataFrame, split: str, first: str, last: str) -> Chart |
         f"Average precision of {len(ap)} classes on {split} images, {listed((first, last))}. "
         f"Largest gain: {best.name}, {best['gain']:+.1f}; smallest: {worst.name}, {worst['gain']:+.1f} points.",
         f"{split.capitalize()} images, in percent, largest gain on top."
+        + (f" * fewer than {FEW_POSITIVES} images with the class: its value is uncertain." if ap["few"].any() else "")
         + (f" {hidden} classes between the largest gains and losses are left out." if hidden else ""),
-        (("before", STAGE_TITLES[first]), ("after", f"{STAGE_TITLES[last]}, gained"), ("worse", "lost")),
+        (("before", STAGE_TITLES[first]), ("c3", f"{STAGE_TITLES[last]}, gained"), ("worse", "lost")),
     )
 
 
 def _bars(axes: Axes, ap: pd.DataFrame, first: str, last: str) -> None:
     rows = np.arange(len(ap))
-    colors = [AFTER if gain >= 0 else WORSE for gain in ap["gain"]]
+    colors = [GAINED if gain >= 0 else WORSE for gain in ap["gain"]]
     axes.barh(rows, np.minimum(ap[first], ap[last]), height=0.62, color=BEFORE)
     axes.barh(rows, ap["gain"].abs(), left=np.minimum(ap[first], ap[last]), height=0.62, color=colors)
-    axes.set_yticks(rows, [short(str(name)) for name in ap.index], color=INK)
+    axes.set_yticks(
+        rows, [short(str(n)) + (" *" if few else "") for n, few in zip(ap.index, ap["few"], strict=True)], color=INK
+    )
     axes.set_ylim(-0.7, len(ap) - 0.3)
     axes.set_xlim(0, 100)
     axes.tick_params(axis="y", length=0)
@@ -219,14 +232,14 @@ def reliability(tally: Tally) -> list[tuple[float, float]]:
 
 
 def calibration(tallies: Mapping[str, Tally], split: str) -> Chart | None:
-    """Draw the reliability of stages; None without truth.
+    """Draw the reliability of stages; None without truth, or without enough for one point.
 
     Args:
         tallies: stage -> its answers, counted; the first stage first, the last one last.
         split: of the images.
 
     """
-    if not any(tally.counted.any() for tally in tallies.values()):
+    if not any(reliability(tally) for tally in tallies.values()):
         return None
     styles = _styles(list(tallies))
     with page_style():

@@ -11,7 +11,7 @@ import pandas as pd
 from cutsew.reporting.cards import Card, Crops, gather
 from cutsew.reporting.charts import BeforeAfter, calibration, confidence, labels_per_image, per_class, training, values
 from cutsew.reporting.heatmaps import Maps, activation_maps, cooccurrence, features
-from cutsew.reporting.run_data import Run, Tally, tally, tally_truth
+from cutsew.reporting.run_data import Labels, Run, Tally, tally, tally_truth
 from cutsew.reporting.selection import Changes, Ranked, changes, easiest_and_hardest, select_examples
 from cutsew.reporting.style import Chart
 
@@ -39,6 +39,7 @@ class ReportContent:
         by_truth: whether an image's classes are the true ones there, not the last stage's.
         maps: where teacher and student look.
         cards: of the gallery.
+        labels: those of the last stage of the main split, counted.
 
     """
 
@@ -48,6 +49,7 @@ class ReportContent:
     by_truth: bool = False
     maps: list[Maps] = field(default_factory=list)
     cards: list[Card] = field(default_factory=list)
+    labels: Labels | None = None
 
 
 Counted = dict[str, dict[str, Tally]]
@@ -69,6 +71,7 @@ def build_report_content(
     content = ReportContent()
     with _part(done):
         counted = {split: _count(run, split, stages) for split, stages in run.stages.items()}
+        content.labels = counted[run.main][run.stages[run.main][-1]].labels
     with _part(done):
         changed = {split: _change(run, split) for split in run.stages}
         content.by_truth = bool((run.truth(list(run.images_of(run.main)["id"])) == 1).any())

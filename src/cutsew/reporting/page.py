@@ -15,6 +15,7 @@ from cutsew.data import accounting
 from cutsew.reporting import page_tables
 from cutsew.reporting.cards import Card
 from cutsew.reporting.content import ReportContent, Tables
+from cutsew.reporting.overview import found, resolved, thumbnails, warned
 from cutsew.reporting.page_tables import (
     agreement_grid,
     headlines,
@@ -72,6 +73,12 @@ def render(
         named_by=run.thresholds.in_words(),
         main=run.main,
         headlines=headlines(metrics, run.main),
+        found=found(run, report_content.labels) if report_content.labels is not None else "",
+        thumbnails=thumbnails(report_content.cards, run.main),
+        warnings=warned(run, metrics, report_content.labels, records.values())
+        if report_content.labels is not None
+        else [],
+        resolved=resolved(records.values()),
         stages=stage_grids(metrics),
         remarks=remarks(metrics),
         agreement=agreement_grid(tables.agreement),

@@ -114,16 +114,27 @@ def left_grid(left: Sequence[Mapping[str, Any]]) -> Grid | None:
     return Grid("Files that are not among these images; skipped.csv names each", ("suffix", "reason", "files"), rows, 2)
 
 
-def headlines(metrics: pd.DataFrame, split: str) -> list[tuple[str, str, str]]:
-    """Return (what, from, to) of the first and last stage of a split."""
+def headlines(metrics: pd.DataFrame, split: str) -> list[tuple[str, str, str, str]]:
+    """Return (what, from, to, gain or loss) of the first and last stage of a split; a count of labels is neither."""
     rows = metrics[(metrics["split"] == split) & ~metrics["stage"].str.startswith(REFERENCE)]
     first, last = rows.iloc[0], rows.iloc[-1]
     shown = [("mAP", "mAP", 1), ("OF1", "OF1", 1), ("labels_per_image", "labels per image", 2)]
     return [
-        (f"{title}, {split}", f"{first[name]:.{places}f}", f"{last[name]:.{places}f}")
+        (
+            f"{title}, {split}",
+            f"{first[name]:.{places}f}",
+            f"{last[name]:.{places}f}",
+            _change(name, last[name] - first[name]),
+        )
         for name, title, places in shown
         if pd.notna(first[name]) and pd.notna(last[name])
     ]
+
+
+def _change(name: str, gain: float) -> str:
+    if name == "labels_per_image" or gain == 0:
+        return ""
+    return "gain" if gain > 0 else "loss"
 
 
 def _number(name: str, value: float) -> str:

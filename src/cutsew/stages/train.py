@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from cutsew.config.method import SewConfig, parse_correct
 from cutsew.config.networks import parse_student, parse_train
 from cutsew.errors import UserError
 from cutsew.method.correct import correct
-from cutsew.method.schedule import automatic_epochs
+from cutsew.method.schedule import FEWEST_STEPS, automatic_epochs
 from cutsew.models.student import MODEL, BackboneFactory, build_backbone, save
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record, input_digest
@@ -33,6 +34,8 @@ from cutsew.training.linear import budget_of, feature_settings, fit_linear
 from cutsew.training.sewing_plan import read_training_images
 from cutsew.training.sewn_dataset import steps_per_epoch
 from cutsew.training.trainer import Checkpoint, Trainer, TrainingResult, new_adapter
+
+log = logging.getLogger(__name__)
 
 ROWS_PER_CHUNK = 65536
 """Images in one chunk of refined.zarr."""
@@ -158,6 +161,10 @@ def _signature(record: Record, weights_digest: str) -> str:
 def _write_records(record: Record, adapter: Path, result: TrainingResult) -> None:
     """Write adapter.json and refined.json."""
     record.facts |= {"steps": len(result.history), **result.facts}
+    if len(result.history) < FEWEST_STEPS:
+        log.warning(
+            "trained for %d steps only, which are too few to learn; set train.epochs: auto", len(result.history)
+        )
     record.facts["parameters"] = sum(weight.numel() for weight in result.adapter.parameters())
     outputs = {name: file_digest(adapter.with_name(name)) for name in (adapter.name, MODEL, "history.csv")}
     record.write(adapter.with_suffix(".json"), outputs)

@@ -141,7 +141,8 @@ def test_ids_are_unique_and_references_are_met(page):
 
 def test_every_picture_has_words(page):
     images = page.all("img")
-    assert len(images) == IMAGES + 2  # the cards, and the easiest and the hardest of three classes
+    # The cards, the easiest and the hardest of three classes, and the labeled ones of eight test images at the top.
+    assert len(images) == IMAGES + 2 + 7
     assert all(attrs["alt"].startswith("Image image-") for attrs in images)
     pictures = [attrs for _, attrs in page.elements if attrs.get("role") == "img"]
     assert len(pictures) >= 5
@@ -249,7 +250,7 @@ def test_without_truth_images_and_views(tmp_path):
 def test_only_a_few_training_images(tmp_path):
     path = write_report(tmp_path, train=2, test=0)
     page = Page(path.read_text(encoding="utf-8"))
-    assert len(page.all("img")) == 4
+    assert len(page.all("img")) == 4 + 2
     assert "labels per image, train" in page.text
 
 

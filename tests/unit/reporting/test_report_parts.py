@@ -73,7 +73,7 @@ class TestGrids:
         assert rest.rows[0][2:] == ("875,376", "1.0")
 
     def test_headlines_leave_references_out(self):
-        assert headlines(METRICS, "test")[0] == ("mAP, test", "55.8", "77.3")
+        assert headlines(METRICS, "test")[0] == ("mAP, test", "55.8", "77.3", "gain")
 
 
 class TestCards:
@@ -196,7 +196,7 @@ class TestCharts:
         rows = [("zero_shot", "a", 50), ("zero_shot", "b", 60), ("student", "a", 40), ("student", "b", 90)]
         table = pd.DataFrame([{"split": "test", "stage": s, "class": c, "AP": ap} for s, c, ap in rows])
         chart = per_class(table, "test", "zero_shot", "student")
-        (gained,), (missing,) = self.bars(chart, "after"), self.bars(chart, "worse")
+        (gained,), (missing,) = self.bars(chart, "c3"), self.bars(chart, "worse")
         before = sorted(width for width, _ in self.bars(chart, "before"))
         assert gained[0] / missing[0] == pytest.approx(3, rel=1e-3)  # +30 and -10 points
         assert before[1] / before[0] == pytest.approx(60 / 40, rel=1e-3)
@@ -219,7 +219,9 @@ class TestCharts:
         chart = values({"test": BeforeAfter("zero_shot", "student", self.none, self.ones, None)})
         assert "test: zero-shot -1.00, student 0.50" in chart.alt
 
-    def test_calibration(self):
+    def test_calibration(self, monkeypatch):
+        assert calibration({"zero_shot": self.none, "student": self.ones}, "test") is None  # too few for a point
+        monkeypatch.setattr("cutsew.reporting.charts.LEAST", 1)
         chart = calibration({"zero_shot": self.none, "student": self.ones}, "test")
         p = 1 / (1 + np.exp(-1))
         # all at 1 - p, half of them true; and 2 of 3 true at p, 0 of 1 at 1 - p

@@ -27,7 +27,7 @@ from cutsew.errors import UserError
 from cutsew.method.correct import correct
 from cutsew.method.crops import Square
 from cutsew.method.random import torch_seed
-from cutsew.method.schedule import automatic_epochs, rate_factors
+from cutsew.method.schedule import FEWEST_STEPS, automatic_epochs, rate_factors
 from cutsew.method.sew import compose, plan
 from cutsew.runtime import batching
 from cutsew.storage.manifest import read_manifest
@@ -465,3 +465,14 @@ def test_automatic_epochs_are_resolved_and_recorded(world, tmp_path, monkeypatch
     out = run_train(world, tmp_path, settings(train__epochs="auto")).parent
     assert len(pd.read_csv(out / "history.csv")) == 6  # two epochs of three steps
     assert json.loads((out / "adapter.json").read_text())["facts"]["sewn_epochs"] == 2
+
+
+def test_a_training_of_few_steps_is_warned_of(world, tmp_path, caplog, monkeypatch):
+    run_train(world, tmp_path, settings())
+    steps = json.loads((tmp_path / "adapter.json").read_text())["facts"]["steps"]
+    assert steps < FEWEST_STEPS and f"trained for {steps} steps only" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr("cutsew.stages.train.FEWEST_STEPS", steps)
+    tmp_path.joinpath("other").mkdir()
+    run_train(world, tmp_path / "other", settings())
+    assert "steps only" not in caplog.text

@@ -1,0 +1,122 @@
+"""The top of the report: what was found, what looks wrong and how to fix it, and which values `auto` stood for."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from cutsew.errors import some
+from cutsew.method.metrics import describe_degenerate
+from cutsew.method.schedule import FEWEST_STEPS
+from cutsew.reporting.cards import Card
+from cutsew.reporting.run_data import Labels, Run
+from cutsew.reporting.selection import BY_CHANCE
+from cutsew.reporting.style import STAGE_TITLES
+
+FAR_BELOW = 2.0
+"""Points of mAP that a student may lie below the fused labels before the report warns."""
+
+THUMBNAILS = 8
+
+Records = Iterable[Mapping[str, Any]]
+
+
+class Warned(NamedTuple):
+    """Something that looks wrong, and what to do about it."""
+
+    text: str
+    cure: str
+
+
+def found(run: Run, labels: Labels) -> str:
+    """Say in one sentence what the last stage of the main split found; `labels` are its labels, counted."""
+    counts = np.diag(labels.together)
+    most = [c for c in np.argsort(-counts, kind="stable")[:3] if counts[c]]
+    kind = {"test": "held-out", "train": "training"}[run.main]
+    named = ", ".join(f"{run.classes[c]} ({counts[c]:,})" for c in most)
+    often = f", most often {named}" if named else ""
+    none = f"; {labels.sizes[0]:,} have none" if labels.sizes[0] else ""
+    stage = STAGE_TITLES[run.stages[run.main][-1]]
+    return f"{labels.mean:.2f} labels per image on {labels.images:,} {kind} images ({stage}){often}{none}."
+
+
+def thumbnails(cards: Iterable[Card], split: str) -> list[Card]:
+    """Choose labeled images of a split for the top: those drawn by chance, then the others."""
+    shown = [card for card in cards if card.split == split and card.image is not None and card.named_by(-1)]
+    return sorted(shown, key=lambda card: BY_CHANCE not in card.why)[:THUMBNAILS]
+
+
+def warned(run: Run, metrics: pd.DataFrame, labels: Labels, records: Records) -> list[Warned]:
+    """List what looks wrong with a run.
+
+    Args:
+        run: the run.
+        metrics: metrics.csv.
+        labels: those of the last stage of the main split, counted.
+        records: of everything that the report was made from.
+
+    """
+    facts = {content["stage"]: content.get("facts", {}) for content in records}
+    return [*_of_student(metrics), *_of_steps(facts), *_of_labels(run, labels), *_of_files(facts)]
+
+
+def _of_student(metrics: pd.DataFrame) -> Iterator[Warned]:
+    ap = metrics[metrics["split"] == "test"].set_index("stage").get("mAP", pd.Series(dtype=float)).dropna()
+    if "student" not in ap:
+        return
+    cure = "Train for more steps (train.epochs: auto), with method: cutsew, or use the fused labels."
+    if "zero_shot" in ap and ap["student"] < ap["zero_shot"]:
+        yield Warned(f"The student (mAP {ap['student']:.1f}) is below zero-shot ({ap['zero_shot']:.1f}).", cure)
+    elif "fused" in ap and ap["student"] < ap["fused"] - FAR_BELOW:
+        yield Warned(f"The student (mAP {ap['student']:.1f}) is far below the fused labels ({ap['fused']:.1f}).", cure)
+
+
+def _of_steps(facts: Mapping[str, Mapping[str, Any]]) -> Iterator[Warned]:
+    steps = facts.get("train", {}).get("steps")
+    if steps is not None and steps < FEWEST_STEPS:
+        yield Warned(f"The student was trained for {steps} steps only.", "Set train.epochs: auto, or more epochs.")
+
+
+def _of_labels(run: Run, labels: Labels) -> Iterator[Warned]:
+    counts, stage = np.diag(labels.together), STAGE_TITLES[run.stages[run.main][-1]]
+    degenerate = describe_degenerate(counts, labels.images, run.classes)
+    if degenerate:
+        cure = "Check the class names and prompts, the teacher, and that the images are those you meant."
+        yield Warned(f"{degenerate[0].upper()}{degenerate[1:]} ({stage}, {run.main} images).", cure)
+        return
+    never = [name for name, count in zip(run.classes, counts, strict=True) if count == 0]
+    always = [name for name, count in zip(run.classes, counts, strict=True) if count == labels.images]
+    if never and labels.images > 1:
+        cure = "Give other wordings (prompts.names) if images show it, or remove it from classes."
+        yield Warned(f"Never predicted on {run.main} images: {some(never)}.", cure)
+    if always and labels.images > 1:
+        cure = "Give a more specific wording (prompts.names), or background words (prompts.background)."
+        yield Warned(f"Predicted on every {run.main} image: {some(always)}.", cure)
+
+
+def _of_files(facts: Mapping[str, Mapping[str, Any]]) -> Iterator[Warned]:
+    rows = facts.get("manifest", {}).get("left", [])
+    if rows:
+        count = sum(int(row["count"]) for row in rows)
+        kinds = some(list(dict.fromkeys(str(row["label"]) for row in rows)))
+        cure = "See the table under Files; convert those that you need, and run again."
+        yield Warned(f"{count:,} files were left out ({kinds}).", cure)
+
+
+def resolved(records: Records) -> str:
+    """List the numbers that a run trained with, marked `(auto)` where they were not set; empty without a training."""
+    by_stage = {content["stage"]: content for content in records}
+    parts = []
+    for stage, name, fact, where in (
+        ("train", "steps", "steps", ("train", "epochs")),
+        ("train", "learning rate", "rate", ("linear", "lr")),
+        ("select", "top_k", "top_k", ("select", "top_k")),
+        ("targets", "labels per image", "count", ("targets", "labels_per_image")),
+    ):
+        content = by_stage.get(stage, {})
+        value = content.get("facts", {}).get(fact)
+        if value is not None:
+            chosen = content["settings"].get(where[0], {}).get(where[1])
+            parts.append(f"{name} {value:.3g}" + (" (auto)" if chosen == "auto" else ""))
+    return ", ".join(parts) if "train" in by_stage else ""

@@ -1,0 +1,99 @@
+"""The top of the report, by hand: the sentence, the warnings with their cures, the numbers that auto stood for."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from report_run import write_report
+
+from cutsew.method.schedule import FEWEST_STEPS
+from cutsew.reporting.charts import per_class
+from cutsew.reporting.overview import found, resolved, warned
+from cutsew.reporting.page_tables import headlines
+from cutsew.reporting.run_data import Labels
+
+
+class Run:
+    classes = ("cat", "dog", "cow")
+    main = "test"
+    stages = {"test": ("zero_shot", "student")}
+
+
+def labels(*rows):
+    result = Labels.of(3)
+    result.add(np.array(rows, dtype=bool))
+    return result
+
+
+MIXED = labels([1, 0, 1], [1, 1, 0], [0, 1, 0], [0, 0, 0])
+
+
+def metrics(**ap):
+    rows = [{"stage": stage, "split": "test", "mAP": value} for stage, value in ap.items()]
+    return pd.DataFrame(rows, columns=["stage", "split", "mAP"])
+
+
+def texts(table=None, counted=MIXED, **facts):
+    records = [{"stage": stage, "facts": content, "settings": {}} for stage, content in facts.items()]
+    return [warning.text for warning in warned(Run, metrics() if table is None else table, counted, records)]
+
+
+def test_a_sentence_says_what_was_found():
+    expected = (
+        "1.25 labels per image on 4 held-out images (student), most often cat (2), dog (2), cow (1); 1 have none."
+    )
+    assert found(Run, MIXED) == expected
+
+
+def test_a_sound_run_is_not_warned_of():
+    table = metrics(zero_shot=50.0, fused=60.0, student=58.5)
+    assert texts(table, train={"steps": FEWEST_STEPS}, manifest={"left": []}) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"table": metrics(zero_shot=46.2, fused=55.7, student=39.0)}, "The student (mAP 39.0) is below zero-shot"),
+        ({"table": metrics(zero_shot=46.2, fused=55.7, student=50.0)}, "far below the fused labels (55.7)"),
+        ({"train": {"steps": 14}}, "trained for 14 steps only"),
+        ({"counted": labels([1, 0, 0], [0, 0, 1], [1, 0, 1])}, "Never predicted on test images: dog"),
+        ({"counted": labels([1, 0, 1], [0, 1, 1], [0, 0, 1])}, "Predicted on every test image: cow"),
+        ({"counted": labels([0, 0, 1], [0, 0, 1])}, "Every image has the same labels (cow) (student, test images)"),
+        ({"counted": labels([0, 0, 0], [0, 0, 0])}, "No image has a label"),
+        ({"manifest": {"left": [{"label": ".pdf", "reason": "no image", "count": 3}]}}, "3 files were left out (.pdf)"),
+    ],
+)
+def test_what_looks_wrong_is_warned_of_once(given, said):
+    (text,) = texts(**given)
+    assert said in text
+
+
+def test_numbers_that_auto_stood_for_are_marked():
+    records = [
+        {"stage": "train", "settings": {"train": {"epochs": "auto"}, "linear": {"lr": 0.003}}}
+        | {"facts": {"steps": 800, "rate": 0.003}},
+        {"stage": "select", "settings": {"select": {"top_k": "auto"}}, "facts": {"top_k": 13}},
+        {"stage": "targets", "settings": {"targets": {"labels_per_image": 1.5}}, "facts": {"count": 1.5}},
+    ]
+    expected = "steps 800 (auto), learning rate 0.003, top_k 13 (auto), labels per image 1.5"
+    assert resolved(records) == expected
+    assert resolved(records[1:]) == ""
+
+
+def test_headlines_tell_gains_from_losses():
+    rows = [("zero_shot", 50.0, 40.0, 1.0), ("student", 45.0, 41.0, 1.5)]
+    table = pd.DataFrame(rows, columns=["stage", "mAP", "OF1", "labels_per_image"]).assign(split="test")
+    assert [row[-1] for row in headlines(table, "test")] == ["loss", "gain", ""]
+
+
+def test_classes_of_few_images_are_marked():
+    rows = [(stage, "test", name, n, ap) for stage, ap in (("zero_shot", 40.0), ("student", 60.0))
+            for name, n in (("cat", 4), ("dog", 5))]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["stage", "split", "class", "positives", "AP"])
+    chart = per_class(table, "test", "zero_shot", "student")
+    assert ">cat *<" in chart.svg and "dog *" not in chart.svg and "* fewer than 5 images" in chart.caption
+
+
+def test_the_page_begins_with_what_was_found(tmp_path):
+    page = write_report(tmp_path / "demo" / "default").read_text(encoding="utf-8")
+    top = page[: page.index("</header>")]
+    assert "labels per image on" in top and 1 <= top.count('<li><img src="data:image') <= 8
