@@ -70,6 +70,7 @@ NO_GPU_MEMORY = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
     "HIP out of memory",
+    "MPS backend out of memory",
 )
 """What torch, cuBLAS, cuDNN and the driver say where a GPU's memory does not suffice."""
 

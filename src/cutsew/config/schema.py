@@ -115,7 +115,10 @@ class ExplainConfig(Section):
 class ComputeConfig(Section):
     """How the work is done; none of it changes a result beyond float tolerance, so none of it reruns a job."""
 
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto uses a GPU if available")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto",
+        description="auto uses an NVIDIA GPU if available; mps is an Apple GPU, in float32, and was never run on one",
+    )
     batch_size: Size = Field(32, description="views per forward pass when encoding and predicting")
     train_processes: Size = Field(
         1, description="number of training processes on one node, one GPU each; the result does not depend on it"
@@ -139,6 +142,13 @@ class ComputeConfig(Section):
     def yaml_reads_off_as_false(cls, value: object) -> object:
         """Take YAML's `off` as what it says."""
         return "off" if value is False else value
+
+    @model_validator(mode="after")
+    def an_apple_gpu_is_one(self) -> Self:
+        """Refuse several training processes on an Apple GPU."""
+        if self.device == "mps" and self.train_processes > 1:
+            raise ValueError("train_processes needs one GPU for each process; set it to 1 with device: mps")
+        return self
 
 
 class Config(Section):

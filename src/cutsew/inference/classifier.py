@@ -45,6 +45,8 @@ class OnnxStudent:
         if not path.is_file():
             raise UserError(f"{path}: no such file; write it with cutsew export")
         provider = "CUDAExecutionProvider" if device == "cuda" else "CPUExecutionProvider"
+        if device == "mps":
+            raise UserError("--device: ONNX files run on cpu and cuda; set --device cpu, or name the run's folder")
         if provider not in runtime.get_available_providers():
             raise UserError("--device: this onnxruntime has no cuda; install onnxruntime-gpu, or set --device cpu")
         try:

@@ -86,6 +86,11 @@ ROWS_AT_ONCE = 256
 """Rows that are brought up to date together at the end: HORIZON times their size is held in memory."""
 
 
+def widest_float(device: torch.device) -> torch.dtype:
+    """Return float64, or float32 on an Apple GPU, which has no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 class LabelTable:
     """Z as a parameter under a lazy AdamW.
 
@@ -106,9 +111,10 @@ class LabelTable:
         self.last = torch.zeros(len(z), dtype=torch.int64, device=z.device)  # steps that a row has seen
         self.steps = 0
         rates = torch.as_tensor(rates, dtype=torch.float64)
+        self._wide = widest_float(z.device)
         kept = torch.cumsum(torch.log1p(-rates * weight_decay), 0)
-        self._rates, self._rates_on_host = rates.to(z.device), rates.tolist()
-        self._log_kept = torch.cat([torch.zeros(1, dtype=torch.float64), kept]).to(z.device)
+        self._rates, self._rates_on_host = rates.to(z.device, self._wide), rates.tolist()
+        self._log_kept = torch.cat([torch.zeros(1, dtype=torch.float64), kept]).to(z.device, self._wide)
 
     def rows(self, index: Tensor) -> Tensor:
         """Bring rows up to date and return a copy of them, (n, C), that takes a gradient.
@@ -169,17 +175,18 @@ class LabelTable:
         span = min(HORIZON, int(missed.max())) if len(index) else 0
         if span == 0:
             return z, mean, square
+        wide = self._wide
         gap = torch.arange(1, span + 1, device=z.device)
         step = (last[:, None] + gap).clamp(max=self.steps)  # (n, span), t
         live = gap <= missed[:, None]
         left = torch.exp(self._log_kept[self.steps] - self._log_kept[step])
-        first = self._rates[step - 1] * left * BETAS[0] ** gap.double() / (1 - BETAS[0] ** step.double()) * live
-        second = (BETAS[1] ** gap.double() / (1 - BETAS[1] ** step.double())).sqrt()
+        first = self._rates[step - 1] * left * BETAS[0] ** gap.to(wide) / (1 - BETAS[0] ** step.to(wide)) * live
+        second = (BETAS[1] ** gap.to(wide) / (1 - BETAS[1] ** step.to(wide))).sqrt()
         root = square.sqrt()[:, None]
         divisor = (second.to(z.dtype)[:, :, None] * root).add_(EPSILON)
         moves = mean * torch.bmm(first.to(z.dtype)[:, None], divisor.reciprocal_())[:, 0]
         decay = torch.exp(self._log_kept[self.steps] - self._log_kept[last]).to(z.dtype)[:, None]
-        faded = missed.double()[:, None]
+        faded = missed.to(wide)[:, None]
         new_mean = (mean * BETAS[0] ** faded).to(z.dtype)
         new_square = (square * BETAS[1] ** faded).to(z.dtype)
         return z * decay - moves, new_mean, new_square

@@ -47,7 +47,9 @@ class Site:
 
 
 def visible_gpus(device: str) -> int:
-    """Count this machine's GPUs, which takes a call of the driver; 0 where `compute.device` is cpu."""
+    """Count this machine's GPUs, which takes a call of the driver; cpu has 0, mps 1."""
+    if device == "mps":
+        return 1
     return 0 if device == "cpu" else len(list_visible_gpus())
 
 

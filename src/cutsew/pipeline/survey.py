@@ -195,7 +195,7 @@ def measure_speed(config: Config, seen: FolderSurvey, machine: Machine) -> tuple
     """
     reading = machine.cores / seen.seconds if seen.seconds else float("inf")
     if config.teacher.kind != "conse":
-        return Speed(reading, assumed_gflops(machine.cores, gpu=machine.gpu is not None)), False
+        return Speed(reading, assumed_gflops(machine.cores, gpu=machine.gpu == "cuda")), False
     teacher: TimedTeacher = teachers.build(config.teacher, "cpu")
     return Speed(reading, gflop_per_view(config) / seconds_per_view(teacher)), True
 
@@ -215,7 +215,8 @@ def seconds_per_view(teacher: TimedTeacher) -> float:
 
 def machine_in_words(machine: Machine) -> str:
     """Describe the machine on one line."""
-    gpu = {"cuda": f"{machine.gpus} NVIDIA GPU{'s' if machine.gpus > 1 else ''}", "mps": "an Apple GPU"}
+    nvidia = f"{machine.gpus} NVIDIA GPU{'s' if machine.gpus > 1 else ''}"
+    gpu = {"cuda": nvidia, "mps": "an Apple GPU (compute.device: mps uses it)"}
     hub = {True: "; model hub reachable", False: "; model hub NOT reachable", None: ""}[machine.hub]
     cores = f"{machine.cores} core{'s' if machine.cores > 1 else ''}"
     return (

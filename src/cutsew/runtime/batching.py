@@ -69,6 +69,8 @@ class OOMBatchSplitter:
         self.most = size // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        elif torch.backends.mps.is_available():
+            torch.mps.empty_cache()
         log.warning("%d views do not fit into the GPU's memory; retrying with %d at a time", size, self.most)
 
 
@@ -114,14 +116,14 @@ def run_ahead(
     Args:
         function: from (B, ...) on the CPU to a tensor with B rows on `device`.
         batches: each with a key of its own. A batch must not change until the batch after the next one is asked for.
-        device: cpu or cuda.
+        device: cpu, cuda or mps; on an Apple GPU the host waits for each batch.
 
     Yields:
         The key and the result of each batch, in order, on the CPU.
 
     """
-    if device == "cpu":
-        yield from ((key, function(batch)) for key, batch in batches)
+    if device != "cuda":
+        yield from ((key, function(batch).cpu()) for key, batch in batches)
         return
     queued: tuple[Key, Tensor, torch.cuda.Event] | None = None
     for key, batch in batches:

@@ -5,6 +5,7 @@
 """
 
 import logging
+import platform
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -29,16 +30,19 @@ def mps_available() -> bool:
 
 
 def pick_device(requested: str) -> str:
-    """Resolve `auto`, `cpu` or `cuda` to an available device, and reserve one of several GPUs for this process.
+    """Resolve a requested device to an available one, and reserve one of several NVIDIA GPUs for this process.
 
     `auto` takes the CPU only where there is no GPU: on a CPU, work that was planned for a GPU would run into its time
-    limit, with the GPU idle.
+    limit, with the GPU idle. An Apple GPU is used only where `mps` is requested.
+
+    Args:
+        requested: one of `DEVICES`.
 
     Returns:
-        cpu or cuda.
+        cpu, cuda or mps.
 
     Raises:
-        UserError: another name; cuda is not available; a GPU was allocated and torch cannot use it.
+        UserError: another name; cuda or mps is not available; a GPU was allocated and torch cannot use it.
 
     """
     if requested not in DEVICES:
@@ -47,6 +51,10 @@ def pick_device(requested: str) -> str:
         )
     if requested == "cpu":
         return "cpu"
+    if requested == "mps":
+        if not mps_available():
+            raise UserError("compute.device: mps needs an Apple GPU and a torch built for it; set it to auto or cpu")
+        return "mps"
     reserve_gpu()
     if torch.cuda.is_available():
         # The host only feeds the GPU, and torch's threads would take the cores of the workers that decode.
@@ -69,6 +77,8 @@ def device_facts(device: str) -> dict[str, str | None]:
     """Return what a record says about the device used: its kind and, for a GPU, its name and the versions of CUDA."""
     if device == "cpu":
         return {"device": device}
+    if device == "mps":
+        return {"device": device, "gpu": f"Apple {platform.machine()}"}
     cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
     return {
         "device": device,
@@ -100,7 +110,7 @@ def with_precision(
     Args:
         encoder: from (B, ...) to a tensor with B rows.
         precision: one of `Precision`.
-        device: cpu or cuda.
+        device: cpu, cuda or mps.
         compiled: pass it through torch.compile; the first call then takes a minute or so.
         setting: section that errors name, teacher or student.
 
@@ -108,7 +118,7 @@ def with_precision(
         The encoder, whose results are float32.
 
     Raises:
-        UserError: float16 on a CPU.
+        UserError: float16 on a CPU; float16 or bfloat16 on an Apple GPU.
 
     """
     computing = autocast_factory(precision, device, setting)
@@ -143,6 +153,8 @@ def autocast_factory(precision: str, device: str, setting: str) -> Callable[[], 
         raise ValueError(f"no precision {precision}")
     if precision == "float16" and device == "cpu":
         raise UserError(f"{setting}.precision: float16 needs a GPU; set bfloat16 or float32, or compute.device: cuda")
+    if precision in DTYPES and device == "mps":
+        raise UserError(f"{setting}.precision: {precision} is not supported on an Apple GPU; set it to float32")
     if precision == "bfloat16" and device == "cpu" and not cpu_supports_bf16():
         log.warning(
             "%s.precision: this CPU lacks bfloat16 instructions, so float32 is faster; set tf32",
@@ -154,7 +166,7 @@ def autocast_factory(precision: str, device: str, setting: str) -> Callable[[], 
     def computing() -> Iterator[None]:
         # Threads compute at the same time on a CPU alone, which has no TF32.
         with (
-            tensor_cores(precision != "float32") if device != "cpu" else nullcontext(),
+            tensor_cores(precision != "float32") if device == "cuda" else nullcontext(),
             torch.autocast(device, DTYPES.get(precision), enabled=precision in DTYPES),
         ):
             yield

@@ -164,7 +164,7 @@ def embed_views(
     """
     embeddings = np.empty((passes, len(dataset), width), dtype=np.float16)
     boxes = np.empty((passes, len(dataset), len(EDGES)), dtype=np.float32)
-    full = _batches(_grouped(dataset, passes, workers), boxes, batch_size, pinned=device != "cpu")
+    full = _batches(_grouped(dataset, passes, workers), boxes, batch_size, pinned=device == "cuda")
     for start, vectors in run_ahead(embed, full, device):
         image, view = np.divmod(np.arange(start, start + len(vectors)), passes)
         with np.errstate(over="ignore"):
@@ -187,7 +187,7 @@ def embed_windows(
     embeddings = np.empty((settings.num_passes, len(dataset), model.width), dtype=np.float16)
     whole = np.empty((1, len(dataset), len(EDGES)), dtype=np.float32)
     at_a_time = max(1, int(batch_size / settings.windows.scale**2))  # a larger image takes as much more memory
-    full = _batches(_grouped(dataset, 1, workers), whole, at_a_time, pinned=model.device != "cpu")
+    full = _batches(_grouped(dataset, 1, workers), whole, at_a_time, pinned=model.device == "cuda")
     for start, vectors in run_ahead(windows.embed_on_device, full, model.device):
         rows = slice(start, start + len(vectors))
         embeddings[:, rows] = vectors.transpose(0, 1).numpy()

@@ -22,7 +22,7 @@ SettingsOption = Annotated[
     dict[str, Any],
     typer.Option(parser=_parse, metavar="JSON", help="The settings that the stage reads, as the rule prints them."),
 ]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 BatchOption = Annotated[int, typer.Option(min=1, help="Views per forward pass.")]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="Threads that compute; they do not change the result.")]
 WorkersOption = Annotated[int, typer.Option(min=0, help="Workers that decode images; 0 to use only this process.")]

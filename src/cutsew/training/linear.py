@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from cutsew.config.networks import AdapterTrainingConfig, LinearTrainingConfig
 from cutsew.errors import UserError
-from cutsew.method.em import blend
+from cutsew.method.em import blend, widest_float
 from cutsew.method.linear_head import INITIAL_STD, LinearHead, calibrated_loss, head_loss, logits, standardize
 from cutsew.method.random import keyed_rng, torch_seed
 from cutsew.method.schedule import rate_factors
@@ -181,7 +181,7 @@ class _Fit:
         self._rates = list(rates)
         draw = torch.Generator().manual_seed(torch_seed(seed, "linear"))
         weight = INITIAL_STD * torch.randn(z.shape[1], channels, generator=draw)
-        prior = torch.sigmoid(z.double()).mean(dim=0).logit(1e-4).float().cpu()
+        prior = torch.sigmoid(z.to(widest_float(z.device))).mean(dim=0).logit(1e-4).float().cpu()
         self._weights = [nn.Parameter(weight.clone().to(z.device)) for _ in self._rates]
         self._biases = [nn.Parameter(prior.clone().to(z.device)) for _ in self._rates]
         groups = [{"params": list(pair), "lr": 0.0} for pair in zip(self._weights, self._biases, strict=True)]
@@ -259,10 +259,11 @@ def _collect(stream: Iterator[FeatureBatch], plan: Budget) -> tuple[list[Rows], 
 
 def _channel_statistics(batches: Sequence[FeatureBatch]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel over all cells: (D,) float32 each."""
-    sums = [batch.weak.double().sum(dim=(0, 2, 3)) for batch in batches]
+    wide = widest_float(batches[0].weak.device)
+    sums = [batch.weak.to(wide).sum(dim=(0, 2, 3)) for batch in batches]
     count = sum(batch.weak[:, 0].numel() for batch in batches)
     mean = torch.stack(sums).sum(dim=0) / count
-    squares = [(batch.weak.double() - mean[:, None, None]).square().sum(dim=(0, 2, 3)) for batch in batches]
+    squares = [(batch.weak.to(wide) - mean[:, None, None]).square().sum(dim=(0, 2, 3)) for batch in batches]
     return mean.float(), (torch.stack(squares).sum(dim=0) / count).sqrt().float()
 
 

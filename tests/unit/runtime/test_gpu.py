@@ -88,7 +88,7 @@ def test_jobs_inside_one_allocation_share_out_its_gpus(machine, monkeypatch):
         process.communicate("")
 
 
-@pytest.mark.parametrize("name", ["cuda:1", "gpu", "mps", ""])
+@pytest.mark.parametrize("name", ["cuda:1", "gpu", "mps:0", ""])
 def test_an_unknown_device_is_refused(name):
     with pytest.raises(UserError, match="--device: .* is not one of auto, cpu, cuda"):
         pick_device(name)
