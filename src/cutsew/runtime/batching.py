@@ -122,7 +122,7 @@ def run_ahead(
         The key and the result of each batch, in order, on the CPU.
 
     """
-    if device != "cuda":
+    if torch.device(device).type != "cuda":
         yield from ((key, function(batch).cpu()) for key, batch in batches)
         return
     queued: tuple[Key, Tensor, torch.cuda.Event] | None = None
