@@ -16,13 +16,19 @@ from cutsew.runtime.processes import DEFAULT_CONFIGFILE
 
 BASE = Path(DEFAULT_CONFIGFILE)
 
+CONFIGFILE = Path("config.yaml")
+"""What `cutsew init` writes."""
+
 SWEEPS = BASE.parent / "sweeps"
 
 
 def gc(
     configfile: Annotated[
         list[Path] | None,
-        typer.Option(help="Settings whose runs are kept; may be given several times. Default: config/config.yaml."),
+        typer.Option(
+            help="Settings whose runs are kept; may be given several times. Default: config/config.yaml, "
+            "else config.yaml."
+        ),
     ] = None,
     sweep: Annotated[
         list[str] | None,
@@ -40,8 +46,9 @@ def gc(
     config file covers, and runs made with another one that still exists, are named and left alone; so are sweeps/ and
     files that no stage writes. Links are not followed.
     """
-    read = set(configfile or [BASE])
-    plans = [plan for file in configfile or [BASE] for plan in _plans(_read(file), sweep or [], read)]
+    files = configfile or [CONFIGFILE if CONFIGFILE.is_file() and not BASE.is_file() else BASE]
+    read = set(files)
+    plans = [plan for file in files for plan in _plans(_read(file), sweep or [], read)]
     unreferenced, unjudged = find_unreferenced(plans, Path("results"), read)
     for left in unjudged:
         typer.echo(f"left alone: {left.path}: {left.why}{_advice(left.path, read)}")

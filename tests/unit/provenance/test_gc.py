@@ -71,6 +71,13 @@ def test_nothing_is_listed_where_all_is_referred_to(home):
     assert everything(home) == before
 
 
+def test_the_config_that_init_wrote_is_read_where_there_is_no_other(home):
+    Path("config/config.yaml").rename("config.yaml")
+    assert listed() == []
+    write("config.yaml", SETTINGS | {"runs": {}})
+    assert listed()
+
+
 def test_a_run_that_is_no_longer_configured_goes_whole(home):
     write("config/config.yaml", SETTINGS | {"runs": {}})
     before = everything(home)
