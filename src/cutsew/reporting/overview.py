@@ -75,7 +75,10 @@ def _of_student(metrics: pd.DataFrame) -> Iterator[Warned]:
 def _of_steps(facts: Mapping[str, Mapping[str, Any]]) -> Iterator[Warned]:
     steps = facts.get("train", {}).get("steps")
     if steps is not None and steps < FEWEST_STEPS:
-        yield Warned(f"The student was trained for {steps} steps only.", "Set train.epochs: auto, or more epochs.")
+        yield Warned(
+            f"The student was trained for {steps} steps only.",
+            "Set train.epochs: auto, or more epochs; for a linear head, more train.steps.",
+        )
 
 
 def _of_labels(run: Run, labels: Labels) -> Iterator[Warned]:
@@ -110,7 +113,7 @@ def resolved(records: Records) -> str:
     parts = []
     for stage, name, fact, where in (
         ("train", "steps", "steps", ("train", "epochs")),
-        ("train", "learning rate", "rate", ("linear", "lr")),
+        ("train", "learning rate", "rate", ("train", "lr")),
         ("select", "top_k", "top_k", ("select", "top_k")),
         ("targets", "labels per image", "count", ("targets", "labels_per_image")),
     ):

@@ -163,7 +163,9 @@ def _write_records(record: Record, adapter: Path, result: TrainingResult) -> Non
     record.facts |= {"steps": len(result.history), **result.facts}
     if len(result.history) < FEWEST_STEPS:
         log.warning(
-            "trained for %d steps only, which are too few to learn; set train.epochs: auto", len(result.history)
+            "trained for %d steps only, which are too few to learn; set train.%s",
+            len(result.history),
+            "epochs: auto" if record.settings["train"].get("head") != "linear" else f"steps to {FEWEST_STEPS} or more",
         )
     record.facts["parameters"] = sum(weight.numel() for weight in result.adapter.parameters())
     outputs = {name: file_digest(adapter.with_name(name)) for name in (adapter.name, MODEL, "history.csv")}

@@ -69,7 +69,7 @@ def test_what_looks_wrong_is_warned_of_once(given, said):
 
 def test_numbers_that_auto_stood_for_are_marked():
     records = [
-        {"stage": "train", "settings": {"train": {"epochs": "auto"}, "linear": {"lr": 0.003}}}
+        {"stage": "train", "settings": {"train": {"epochs": "auto", "lr": 0.003}}}
         | {"facts": {"steps": 800, "rate": 0.003}},
         {"stage": "select", "settings": {"select": {"top_k": "auto"}}, "facts": {"top_k": 13}},
         {"stage": "targets", "settings": {"targets": {"labels_per_image": 1.5}}, "facts": {"count": 1.5}},

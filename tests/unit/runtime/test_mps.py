@@ -6,7 +6,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from cutsew.config.networks import LinearConfig
+from cutsew.config.networks import LinearTrainingConfig
 from cutsew.config.schema import ComputeConfig
 from cutsew.errors import UserError, out_of_gpu_memory
 from cutsew.inference.classifier import OnnxStudent
@@ -83,7 +83,7 @@ def test_the_linear_head_needs_no_float64(apple):
     batch = FeatureBatch(torch.zeros(5, 2, dtype=torch.int64), torch.ones(5, dtype=torch.bool), cells, None)
     with NoDouble():
         mean, std = linear._channel_statistics([batch])
-        linear._Fit(torch.randn(5, 3, generator=draw), 4, [1e-3], LinearConfig(steps=2), 1)
+        linear._Fit(torch.randn(5, 3, generator=draw), 4, [1e-3], LinearTrainingConfig(steps=2), 1)
     np.testing.assert_allclose(mean, cells.mean(dim=(0, 2, 3)), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(std, cells.permute(1, 0, 2, 3).flatten(1).std(dim=1, correction=0), rtol=1e-5)
 
