@@ -119,6 +119,7 @@ def batches(
         num_workers=workers,
         collate_fn=Collate(join),
         generator=torch.Generator(),  # its own, so that torch's global one is left alone
+        pin_memory=torch.cuda.is_initialized(),  # by a thread, so that a GPU's process need not receive batches itself
     )
     for batch in loader:
         if isinstance(batch, Failure):
