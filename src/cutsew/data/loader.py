@@ -119,7 +119,8 @@ def batches(
         num_workers=workers,
         collate_fn=Collate(join),
         generator=torch.Generator(),  # its own, so that torch's global one is left alone
-        pin_memory=torch.cuda.is_initialized(),  # by a thread, so that a GPU's process need not receive batches itself
+        # By a thread, so that a GPU's process need not receive batches itself.
+        pin_memory=torch.cuda.is_initialized(),  # type: ignore[no-untyped-call]
     )
     for batch in loader:
         if isinstance(batch, Failure):
