@@ -48,7 +48,9 @@ def write_thresholds(path, classes):
     rows = []
     for stage, value in (("zero_shot", 0.125), ("refined", 0.375), ("student", 0.25)):
         chosen = Thresholds("count", {"fixed": [0.5] * len(classes), "count": [value] * len(classes)})
-        rows.append(StageThresholds(stage, chosen, np.zeros((1, len(classes)), np.float32), [0.5] * len(classes)))
+        rows.append(
+            StageThresholds.of_logits(stage, chosen, np.zeros((1, len(classes)), np.float32), [0.5] * len(classes))
+        )
     write_table(path, list(classes), rows)
     return path
 

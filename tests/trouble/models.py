@@ -374,6 +374,7 @@ DESCRIPTION = {
     "adapter_digest": "def",
 }
 DESCRIPTIONS = [
+    ("a kind that is a list", {"backbone": {"weights_digest": "abc", "kind": ["timm"]}}, r"backbone\.kind: "),
     ("sound", {}, "classes"),
     ("another format", {"format": 2}, r"format: input should be 1"),
     ("no classes", {"classes": []}, r"classes: "),

@@ -61,9 +61,9 @@ class Labels:
         outcomes: what each stage made of the images.
         stages: split -> stage whose labels its images have.
         images: rows of the manifest, split after split; images without finite labels are excluded.
-        left_out: how many those are.
+        num_excluded: how many those are.
         thresholds: of all stages.
-        sure: stage whose probabilities are exported with the labels; None for the labels' own.
+        probability_stage: stage whose probabilities are exported with the labels; None for the labels' own.
         corrections: a human's, which win over the stages; None for none.
 
     """
@@ -127,7 +127,7 @@ def choose(
     stage: str | None,
     split: str | None,
     threshold: float | None = None,
-    sure: str | None = None,
+    probability_stage: str | None = None,
     *,
     by_hand: bool = True,
 ) -> Labels:
@@ -138,7 +138,7 @@ def choose(
         stage: whose labels; None for the last stage of each split.
         split: train or test; None for both, as far as the stage has labels of them.
         threshold: probability from which a class is a label; None for the run's thresholds.
-        sure: stage whose probabilities are exported with the labels; None for the labels' own.
+        probability_stage: stage whose probabilities are exported with the labels; None for the labels' own.
         by_hand: a human's corrections win over the stage.
 
     Raises:
@@ -149,13 +149,25 @@ def choose(
     stages_by_split = {name: _available(run, name) for name in SPLITS if run.ids(name)}
     for name, available in stages_by_split.items():
         requested = stage or (run.stages(name)[-1] if split is None or split == name else None)
-        if requested in available and (sure is None or sure in available) and split in (None, name):
+        if (
+            requested in available
+            and (probability_stage is None or probability_stage in available)
+            and split in (None, name)
+        ):
             stages[name] = str(requested)
     if not stages:
-        _refuse(run, stage, split, sure, stages_by_split)
+        _refuse(run, stage, split, probability_stage, stages_by_split)
     local_values = run.thresholds if threshold is None else RunThresholds(threshold)
-    image_rows, left_out = finite_images(run.images, run.outcomes, stages, sure)
-    return Labels(run.outcomes, stages, image_rows, left_out, local_values, sure, run.corrections if by_hand else None)
+    image_rows, left_out = finite_images(run.images, run.outcomes, stages, probability_stage)
+    return Labels(
+        run.outcomes,
+        stages,
+        image_rows,
+        left_out,
+        local_values,
+        probability_stage,
+        run.corrections if by_hand else None,
+    )
 
 
 def last_labels(
@@ -180,7 +192,10 @@ def last_labels(
 
 
 def finite_images(
-    images: pd.DataFrame, outcomes: Mapping[str, StagePredictions], stages: Mapping[str, str], sure: str | None
+    images: pd.DataFrame,
+    outcomes: Mapping[str, StagePredictions],
+    stages: Mapping[str, str],
+    probability_stage: str | None,
 ) -> tuple[pd.DataFrame, int]:
     """Return the images of some splits, and how many are left out.
 
@@ -190,7 +205,7 @@ def finite_images(
     for split, stage in stages.items():
         part = images[images["split"] == split]
         known = np.ones(len(part), dtype=bool)
-        for name in (stage, sure) if sure is not None else (stage,):
+        for name in (stage, probability_stage) if probability_stage is not None else (stage,):
             finite = [np.isfinite(z).all(axis=1) for z in outcomes[name].slices(part["id"].tolist())]
             known &= np.concatenate(finite)
         parts.append(part[known])
@@ -206,10 +221,10 @@ def _available(run: Run, split: str) -> list[str]:
 
 
 def _refuse(
-    run: Run, stage: str | None, split: str | None, sure: str | None, stages_by_split: dict[str, list[str]]
+    run: Run, stage: str | None, split: str | None, probability_stage: str | None, stages_by_split: dict[str, list[str]]
 ) -> None:
     every = list(dict.fromkeys(name for present in stages_by_split.values() for name in present))
-    for option, value in (("--stage", stage), ("--probabilities", sure)):
+    for option, value in (("--stage", stage), ("--probabilities", probability_stage)):
         if value is not None and value not in every:
             raise UserError(f"{option}: {value} is not a stage of {run.folder.name}{near(value, every)}")
     scope = f"{split} images" if split else "images that have both"

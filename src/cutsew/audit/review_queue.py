@@ -48,9 +48,9 @@ def queue(run: Run, count: int, split: str | None = None) -> pd.DataFrame:
     scored = pd.concat(parts, ignore_index=True)
     pool = scored.sort_values("score", ascending=False, kind="stable").head(POOL * count).reset_index(drop=True)
     if pool.empty:
-        return _told(run, pool, thresholds)
+        return _describe(run, pool, thresholds)
     rows = unlike(_features(run, pool), pool["score"].to_numpy(), count)
-    return _told(run, pool.iloc[rows].reset_index(drop=True), thresholds)
+    return _describe(run, pool.iloc[rows].reset_index(drop=True), thresholds)
 
 
 def _stages(run: Run, split: str) -> list[str]:
@@ -84,7 +84,7 @@ def _features(run: Run, pool: pd.DataFrame) -> npt.NDArray[np.float32]:
     return decided(run.outcomes["zero_shot"].read(ids), np.full(len(run.classes), 0.5)).astype(np.float32)
 
 
-def _told(run: Run, chosen: pd.DataFrame, thresholds: RunThresholds) -> pd.DataFrame:
+def _describe(run: Run, chosen: pd.DataFrame, thresholds: RunThresholds) -> pd.DataFrame:
     """Add what the chosen images' labels are, and which are doubtful."""
     labels: dict[str, list[str]] = {}
     doubtful: dict[str, list[str]] = {}

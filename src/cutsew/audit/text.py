@@ -177,14 +177,17 @@ def _rule(rule: JsonDict) -> str:
             tau = rule["tau"]
             parts = "whole image plus best crop" if tau is None else f"soft maximum of all views, tau {tau:g}"
             how = f"{parts}; counts as: whole image and best crop in deviations from the mean of the classes"
-        case _:
+        case "max":
             how = f"alpha {rule['alpha']:g} on {rule['space']}s"
+        case _:
+            return f"rule {_rule_and_parameters(rule)}"
     return f"rule {rule['rule']}, {how}"
 
 
-def _correction(rule: JsonDict) -> str:
-    """Name a label correction and its parameters."""
-    return ", ".join([str(rule["rule"]), *(f"{name} {value:g}" for name, value in rule.items() if name != "rule")])
+def _rule_and_parameters(rule: JsonDict) -> str:
+    """Name a rule and its parameters."""
+    parameters = (f"{name} {value:g}" for name, value in rule.items() if isinstance(value, int | float))
+    return ", ".join([str(rule["rule"]), *parameters])
 
 
 def _stages(content: JsonDict) -> Iterator[str]:
@@ -207,7 +210,7 @@ def _stages(content: JsonDict) -> Iterator[str]:
     rule = content["correction"]
     yield ""
     by_hand = f"; ! {SET_BY_HAND}" if FINAL in stages else ""
-    corrected = f"* changed by the correction ({_correction(rule)})"
+    corrected = f"* changed by the correction ({_rule_and_parameters(rule)})"
     yield f"after the fusion: logit (probability); {corrected}{by_hand}"
     yield from table(heads, rows)
 

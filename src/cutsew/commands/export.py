@@ -93,10 +93,10 @@ def write(
             record.facts["largest_difference_of_logits"] = model_files.export(draft / ONNX, student, thresholds)
         write_text(draft / README, _readme(student, thresholds, onnx=onnx))
         record.write(draft / RECORD, {path.name: file_digest(path) for path in sorted(draft.iterdir())})
-    _tell(folder)
+    _log_summary(folder)
 
 
-def _tell(folder: Path) -> None:
+def _log_summary(folder: Path) -> None:
     written = [path for path in (folder / ONNX, folder / MERGED_WEIGHTS) if path.exists()]
     sizes = ", ".join(f"{path.name} {path.stat().st_size / 1e6:.1f} MB" for path in written)
     log.info("%s: %s; how to use them: %s", folder, sizes, README)

@@ -46,7 +46,7 @@ def gc(
     config file covers, and runs made with another one that still exists, are named and left alone; so are sweeps/ and
     files that no stage writes. Links are not followed.
     """
-    files = configfile or [CONFIGFILE if CONFIGFILE.is_file() and not BASE.is_file() else BASE]
+    files = configfile or [CONFIGFILE if CONFIGFILE.is_file() else BASE]  # as cutsew run selects
     read = set(files)
     plans = [plan for file in files for plan in _plans(_read(file), sweep or [], read)]
     unreferenced, unjudged = find_unreferenced(plans, Path("results"), read)

@@ -28,7 +28,8 @@ def run(
     """Run the workflow on config.yaml of this folder; with PHOTOS and --classes, write that file first (cutsew init).
 
     What follows -- goes to snakemake: cutsew run -- --cores 4, cutsew run -- -n, cutsew run -- --profile slurm. Results
-    are in results/<dataset>/default: labels.csv, report.html. The same command resumes a run that was interrupted.
+    are in results/<dataset>/default: labels.csv, report.html. Without PHOTOS it resumes a run that was
+    interrupted.
     """
     require_snakemake()
     words: list[str] = context.meta.get("words", [])

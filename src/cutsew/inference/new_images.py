@@ -271,7 +271,7 @@ def predict(images: Path, student: Classifier, out: Path, how: PredictOptions) -
         bad = _predict(image_set, student, thresholds, how, write)
         if bad == len(image_set.names):
             raise UserError(f"{images}: of {bad} images none can be read; nothing is written")
-    _tell(len(image_set.names), bad, image_set)
+    _log_summary(len(image_set.names), bad, image_set)
     rule = student.thresholds.in_words(how.rule) if how.threshold is None else rule_in_words("fixed", how.threshold)
     log.info("labels by rule %s", rule)
     return len(image_set.names) - bad
@@ -310,7 +310,7 @@ def _predict(
     return failed
 
 
-def _tell(images: int, bad: int, image_set: ImageSet) -> None:
+def _log_summary(images: int, bad: int, image_set: ImageSet) -> None:
     skipped = ([f"{bad} that cannot be read"] if bad else []) + accounting.counts(
         accounting.groups([], image_set.leftovers)
     )

@@ -53,13 +53,13 @@ class TileEnsemble:
     def __init__(self, folder: Path, student: Classifier) -> None:
         if not folder.joinpath(table.TILES).is_file():
             raise UserError(f"--tiles: {folder} has no {table.TILES}; run it with predict.tiles: true")
-        self._usual = table.read_score_statistics(folder / table.TILES, student.classes)
+        self._statistics = table.read_score_statistics(folder / table.TILES, student.classes)
         self._student = student
 
     def __call__(self, paths: Sequence[str], whole: Floats) -> npt.NDArray[np.float32]:
         """Combine (n, C) logits of n whole images with those of their tiles, on the scale of the whole images'."""
         z = np.stack([np.concatenate([z[None], self._tiles(path)]) for path, z in zip(paths, whole, strict=True)])
-        return on_whole_scale(z, self._usual["student"], self._usual["tiles"])
+        return on_whole_scale(z, self._statistics["student"], self._statistics["tiles"])
 
     def _tiles(self, path: str) -> Floats:
         views = tile_views(read_image(Path(path)), *self._student.square)[1:]
@@ -90,7 +90,7 @@ class TeacherEnsemble:
     def __init__(self, folder: Path, classes: list[str], device: str, batch_size: int) -> None:
         if not folder.joinpath(table.ENSEMBLE).is_file():
             raise UserError(f"--ensemble: {folder} has no {table.ENSEMBLE}; run it with predict.ensemble: teacher")
-        self._usual = table.read_score_statistics(folder / table.ENSEMBLE, classes)
+        self._statistics = table.read_score_statistics(folder / table.ENSEMBLE, classes)
         run = Run(folder)
         scoring = run.settings("fused.zarr", "score", parse_score)
         if scoring.rule != "softmax":
@@ -128,7 +128,7 @@ class TeacherEnsemble:
     def __call__(self, paths: Sequence[str], student: Floats) -> npt.NDArray[np.float32]:
         """Combine (n, C) logits of the student with the fused teacher's of the same n images."""
         teacher = np.stack([self._fused(Path(path)) for path in paths])
-        return ensemble(student, teacher, self._usual["student"], self._usual["teacher"])
+        return ensemble(student, teacher, self._statistics["student"], self._statistics["teacher"])
 
     def _parts_of_passes(self) -> list[tuple[range, int, Callable[[Tensor], Tensor]]]:
         """Group the passes by the side at which the teacher sees their crops, with what embeds that side."""

@@ -64,8 +64,8 @@ def image_encoder(encoder: nn.Module, image_size: int, settings: Settings, devic
         device: cpu or cuda.
 
     Returns:
-        The encoder, whose results are float32. OpenVINO's takes steady.GROUP views at a time, as `run_batch_invariant`
-        gives them.
+        The encoder, whose results are float32. OpenVINO's takes MICROBATCH_SIZE views at a time, as
+        `run_batch_invariant` gives them.
 
     Raises:
         UserError: the device does not have the precision or the runtime, or OpenVINO is missing or cannot do it.

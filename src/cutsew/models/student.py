@@ -40,6 +40,7 @@ MODEL = "model.yaml"
 
 
 class _Backbone(BaseModel):
+    kind: str = "open_clip"
     weights_digest: str
 
 

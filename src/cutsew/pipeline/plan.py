@@ -223,7 +223,7 @@ class Plan:
 
         return split_of_corrections(file, manifest, self.runs[run].classes)
 
-    def told_of_corrections(self, run: str) -> str:
+    def describe_corrections(self, run: str) -> str:
         """Say how many labels of a run a human corrected, and whether they train anything; empty for no corrections."""
         table, config = self.corrections(run), self.runs[run]
         if table is None:

@@ -62,7 +62,7 @@ FEATURE_BYTES = 0.5
 THUMBNAIL_BYTES, REPORT_BYTES = 8_000, 5_000_000
 """Of an image's row in tables and report; of a run's report, model and records."""
 GROUP = 4
-"""Images that one thread decodes at a time on a CPU (`steady.GROUP`, whose module would bring torch)."""
+"""Images that one thread decodes at a time on a CPU (`batching.MICROBATCH_SIZE`, whose module would bring torch)."""
 SAMPLE = 100_000
 """Images whose answers `thresholds` holds at a time."""
 TALLIES = 14

@@ -3,6 +3,8 @@
 `cutsew init` prints it and estimates a run's time from it. Images are listed by name; only a few are decoded.
 """
 
+import csv
+import http.client
 import os
 import platform
 import shutil
@@ -30,6 +32,7 @@ from cutsew.models import teachers
 from cutsew.pipeline.sizing import Speed, assumed_gflops, gflop_per_view
 from cutsew.runtime.device import mps_available
 from cutsew.runtime.gpus import list_visible_gpus
+from cutsew.runtime.processes import usable_cores
 
 SAMPLE = 8
 """Images that are decoded."""
@@ -136,28 +139,41 @@ def survey_folder(root: Path, side: int) -> FolderSurvey:
 
 
 def find_truth(root: Path, ids: Sequence[str], classes: Sequence[str]) -> Path | None:
-    """Find a CSV of true labels in a folder of images or next to it: one that names some of the images and classes."""
+    """Find a CSV of true labels in a folder of images or next to it: one that names some of the images and classes.
+
+    Tables of predictions, such as those of `cutsew predict`, are passed over.
+    """
     names = ImageNames(list(ids), [str(root / name) for name in ids], root)
     found = [path for place in (root, root.resolve().parent) for path in sorted(place.glob("*.csv"))]
     here = Path.cwd()
     for path in sorted(found, key=lambda path: path.stem.lower() not in (*TRUTH_NAMES, root.resolve().name.lower())):
-        if path.stat().st_size > MOST_CSV_BYTES:
-            continue
         try:
+            if path.stat().st_size > MOST_CSV_BYTES or _holds_predictions(path, classes):
+                continue
             check_csv(path, classes, names)
-        except UserError:
+        except (UserError, OSError, ValueError):  # a broken link, not text, or another table
             continue
         return path.relative_to(here) if path.is_relative_to(here) else path
     return None
+
+
+def _holds_predictions(path: Path, classes: Sequence[str]) -> bool:
+    """Check whether a table has probabilities: a column of that name, or a column per class next to the labels."""
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        columns = {name.strip() for name in next(csv.reader(stream), [])}
+    return "probability" in columns or ("labels" in columns and not columns.isdisjoint(classes))
 
 
 def survey_machine(*, ask_hub: bool) -> Machine:
     """Look at cores, GPU and disk, and see whether the model hub answers."""
     gpus = len(list_visible_gpus())
     gpu = "cuda" if gpus and torch.cuda.is_available() else "mps" if mps_available() else None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Machine(
-        cores, gpu, gpus or int(gpu is not None), shutil.disk_usage(Path()).free, hub_answers() if ask_hub else None
+        usable_cores(),
+        gpu,
+        gpus or int(gpu is not None),
+        shutil.disk_usage(Path()).free,
+        hub_answers() if ask_hub else None,
     )
 
 
@@ -171,7 +187,7 @@ def hub_answers() -> bool:
     try:
         with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=HUB_TIMEOUT):  # noqa: S310
             return True
-    except OSError:
+    except (OSError, ValueError, http.client.HTTPException):  # HF_ENDPOINT may be no address at all
         return False
 
 

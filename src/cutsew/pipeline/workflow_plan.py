@@ -94,7 +94,7 @@ class WorkflowPlan:
 
     def correction_notes(self) -> list[str]:
         """Say of each run's manual corrections how many there are and whether a training reads them."""
-        return list(dict.fromkeys(filter(None, map(self.plan.told_of_corrections, self.plan.runs))))
+        return list(dict.fromkeys(filter(None, map(self.plan.describe_corrections, self.plan.runs))))
 
     def metrics_as_text(self) -> list[str]:
         """Return the metrics of each run that was evaluated, as text for a terminal."""

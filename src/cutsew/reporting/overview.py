@@ -22,14 +22,14 @@ THUMBNAILS = 8
 Records = Iterable[Mapping[str, Any]]
 
 
-class Warned(NamedTuple):
+class RunWarning(NamedTuple):
     """Something that looks wrong, and what to do about it."""
 
     text: str
-    cure: str
+    advice: str
 
 
-def found(run: Run, labels: Labels) -> str:
+def summary_sentence(run: Run, labels: Labels) -> str:
     """Say in one sentence what the last stage of the main split found; `labels` are its labels, counted."""
     counts = np.diag(labels.together)
     most = [c for c in np.argsort(-counts, kind="stable")[:3] if counts[c]]
@@ -47,7 +47,7 @@ def thumbnails(cards: Iterable[Card], split: str) -> list[Card]:
     return sorted(shown, key=lambda card: BY_CHANCE not in card.why)[:THUMBNAILS]
 
 
-def warned(run: Run, metrics: pd.DataFrame, labels: Labels, records: Records) -> list[Warned]:
+def find_warnings(run: Run, metrics: pd.DataFrame, labels: Labels, records: Records) -> list[RunWarning]:
     """List what looks wrong with a run.
 
     Args:
@@ -61,50 +61,52 @@ def warned(run: Run, metrics: pd.DataFrame, labels: Labels, records: Records) ->
     return [*_of_student(metrics), *_of_steps(facts), *_of_labels(run, labels), *_of_files(facts)]
 
 
-def _of_student(metrics: pd.DataFrame) -> Iterator[Warned]:
+def _of_student(metrics: pd.DataFrame) -> Iterator[RunWarning]:
     ap = metrics[metrics["split"] == "test"].set_index("stage").get("mAP", pd.Series(dtype=float)).dropna()
     if "student" not in ap:
         return
-    cure = "Train for more steps (train.epochs: auto), with method: cutsew, or use the fused labels."
+    advice = "Set method: cutsew; for an adapter, train for more steps (train.epochs: auto); or use the fused labels."
     if "zero_shot" in ap and ap["student"] < ap["zero_shot"]:
-        yield Warned(f"The student (mAP {ap['student']:.1f}) is below zero-shot ({ap['zero_shot']:.1f}).", cure)
+        yield RunWarning(f"The student (mAP {ap['student']:.1f}) is below zero-shot ({ap['zero_shot']:.1f}).", advice)
     elif "fused" in ap and ap["student"] < ap["fused"] - FAR_BELOW:
-        yield Warned(f"The student (mAP {ap['student']:.1f}) is far below the fused labels ({ap['fused']:.1f}).", cure)
+        yield RunWarning(
+            f"The student (mAP {ap['student']:.1f}) is far below the fused labels ({ap['fused']:.1f}).", advice
+        )
 
 
-def _of_steps(facts: Mapping[str, Mapping[str, Any]]) -> Iterator[Warned]:
+def _of_steps(facts: Mapping[str, Mapping[str, Any]]) -> Iterator[RunWarning]:
     steps = facts.get("train", {}).get("steps")
     if steps is not None and steps < FEWEST_STEPS:
-        yield Warned(
+        yield RunWarning(
             f"The student was trained for {steps} steps only.",
             "Set train.epochs: auto, or more epochs; for a linear head, more train.steps.",
         )
 
 
-def _of_labels(run: Run, labels: Labels) -> Iterator[Warned]:
+def _of_labels(run: Run, labels: Labels) -> Iterator[RunWarning]:
     counts, stage = np.diag(labels.together), STAGE_TITLES[run.stages[run.main][-1]]
     degenerate = describe_degenerate(counts, labels.images, run.classes)
     if degenerate:
-        cure = "Check the class names and prompts, the teacher, and that the images are those you meant."
-        yield Warned(f"{degenerate[0].upper()}{degenerate[1:]} ({stage}, {run.main} images).", cure)
+        advice = "Check the class names and prompts, the teacher, and that the images are those you meant."
+        yield RunWarning(f"{degenerate[0].upper()}{degenerate[1:]} ({stage}, {run.main} images).", advice)
         return
     never = [name for name, count in zip(run.classes, counts, strict=True) if count == 0]
     always = [name for name, count in zip(run.classes, counts, strict=True) if count == labels.images]
     if never and labels.images > 1:
-        cure = "Give other wordings (prompts.names) if images show it, or remove it from classes."
-        yield Warned(f"Never predicted on {run.main} images: {some(never)}.", cure)
+        advice = "Give other wordings (prompts.names) if images show it, or remove it from classes."
+        yield RunWarning(f"Never predicted on {run.main} images: {some(never)}.", advice)
     if always and labels.images > 1:
-        cure = "Give a more specific wording (prompts.names), or background words (prompts.background)."
-        yield Warned(f"Predicted on every {run.main} image: {some(always)}.", cure)
+        advice = "Give a more specific wording (prompts.names), or background words (prompts.background)."
+        yield RunWarning(f"Predicted on every {run.main} image: {some(always)}.", advice)
 
 
-def _of_files(facts: Mapping[str, Mapping[str, Any]]) -> Iterator[Warned]:
+def _of_files(facts: Mapping[str, Mapping[str, Any]]) -> Iterator[RunWarning]:
     rows = facts.get("manifest", {}).get("left", [])
     if rows:
         count = sum(int(row["count"]) for row in rows)
         kinds = some(list(dict.fromkeys(str(row["label"]) for row in rows)))
-        cure = "See the table under Files; convert those that you need, and run again."
-        yield Warned(f"{count:,} files were left out ({kinds}).", cure)
+        advice = "See the table under Files; convert those that you need, and run again."
+        yield RunWarning(f"{count:,} files were left out ({kinds}).", advice)
 
 
 def resolved(records: Records) -> str:
@@ -121,5 +123,6 @@ def resolved(records: Records) -> str:
         value = content.get("facts", {}).get(fact)
         if value is not None:
             chosen = content["settings"].get(where[0], {}).get(where[1])
-            parts.append(f"{name} {value:.3g}" + (" (auto)" if chosen == "auto" else ""))
+            number = f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+            parts.append(f"{name} {number}" + (" (auto)" if chosen == "auto" else ""))
     return ", ".join(parts) if "train" in by_stage else ""

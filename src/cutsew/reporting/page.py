@@ -15,7 +15,7 @@ from cutsew.data import accounting
 from cutsew.reporting import page_tables
 from cutsew.reporting.cards import Card
 from cutsew.reporting.content import ReportContent, Tables
-from cutsew.reporting.overview import found, resolved, thumbnails, warned
+from cutsew.reporting.overview import find_warnings, resolved, summary_sentence, thumbnails
 from cutsew.reporting.page_tables import (
     agreement_grid,
     headlines,
@@ -73,9 +73,9 @@ def render(
         named_by=run.thresholds.in_words(),
         main=run.main,
         headlines=headlines(metrics, run.main),
-        found=found(run, report_content.labels) if report_content.labels is not None else "",
+        found=summary_sentence(run, report_content.labels) if report_content.labels is not None else "",
         thumbnails=thumbnails(report_content.cards, run.main),
-        warnings=warned(run, metrics, report_content.labels, records.values())
+        warnings=find_warnings(run, metrics, report_content.labels, records.values())
         if report_content.labels is not None
         else [],
         resolved=resolved(records.values()),
@@ -88,7 +88,7 @@ def render(
         **files_of(records.values()),
         cost=cost_of(records.values()),
         with_corrections="by_hand" in metrics.columns,
-        corrected=_told_of_corrections(run, student=tables.history is not None),
+        corrected=_describe_corrections(run, student=tables.history is not None),
         **options(run, report_content.cards),
         most_labels=MOST_LABELS,
         roomy=max((len(card.stages) for card in report_content.cards), default=0) > STAGES_IN_A_COLUMN,
@@ -185,7 +185,7 @@ def _fed_back(run: Run) -> list[dict[str, Any]]:
     return [{"image": i, "class": c, "present": int(p), "by": by, "at": at} for i, c, p, by, at in rows]
 
 
-def _told_of_corrections(run: Run, *, student: bool) -> str:
+def _describe_corrections(run: Run, *, student: bool) -> str:
     """Say how many labels a human corrected and who; empty for none."""
     if not run.corrections:
         return ""

@@ -84,10 +84,11 @@ def run_batch_invariant(function: Callable[[Tensor], Tensor], images: Tensor, de
     """Apply a model to a batch of images.
 
     On a CPU the last bits of a convolution or a product depend on how many images share a call and how many threads
-    share its work. So the batch is cut into groups of GROUP images, the last one filled up with zeros, and each group
-    is computed by one thread, as many groups at a time as torch has threads. The result for an image is then the same
-    bit for bit whatever the batch and the number of threads. Small groups also stay in the processor's cache, which
-    makes this the faster way for small models. On a GPU the whole batch is one call, or as much of it as fits.
+    share its work. So the batch is cut into groups of MICROBATCH_SIZE images, the last one filled up with zeros,
+    and each group is computed by one thread, as many groups at a time as torch has threads. The result for an image
+    is then the same bit for bit whatever the batch and the number of threads. Small groups also stay in the
+    processor's cache, which makes this the faster way for small models. On a GPU the whole batch is one call, or as
+    much of it as fits.
 
     Args:
         function: from (b, ...) images on `device` to a tensor with b rows, each row from its own image.

@@ -148,7 +148,7 @@ def _compiled(encoder: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]
 
 
 def autocast_factory(precision: str, device: str, setting: str) -> Callable[[], AbstractContextManager[object]]:
-    """Return what opens the context in which an encoder computes; otherwise as `tuned`."""
+    """Return what opens the context in which an encoder computes; otherwise as `with_precision`."""
     if precision not in get_args(Precision):
         raise ValueError(f"no precision {precision}")
     if precision == "float16" and device == "cpu":

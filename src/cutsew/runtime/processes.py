@@ -1,6 +1,7 @@
 """The processes around a job: the snakemake that started it, and locks against a second one.
 
 - What a job knows of the snakemake that started it: its process, and how it was called.
+- How many cores it may use.
 - One snakemake at a time works on a dataset's results, and one download on a folder.
 
 A job exits with that process, so none keeps writing while the next run's jobs do.
@@ -212,3 +213,8 @@ def _lock(lock: int, folder: Path, do: str) -> None:
         raise UserError(f"{folder}: {holder} is using it; {do}") from None
     except OSError as error:  # a file system without locks
         log.warning("%s: cannot be locked (%s); do not run two of these on it at once", folder, error.strerror)
+
+
+def usable_cores() -> int:
+    """Count the cores that this process may use: on a shared node those of its allocation."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

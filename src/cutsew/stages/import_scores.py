@@ -27,8 +27,6 @@ log = logging.getLogger(__name__)
 SHOWN = 3
 """Images named where some have no scores."""
 
-log = logging.getLogger(__name__)
-
 
 def import_scores(
     images: Annotated[Path, typer.Argument(help="images.parquet")],

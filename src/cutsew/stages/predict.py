@@ -1,6 +1,5 @@
 """Stage predict: images, scored by the student; the held-out ones of a run, or any others."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +13,7 @@ from cutsew.models.student import MODEL, BackboneFactory, build_backbone, load, 
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
 from cutsew.runtime.device import device_facts, pick_device
+from cutsew.runtime.processes import usable_cores
 from cutsew.stages.options import BatchOption, DeviceOption
 from cutsew.storage.manifest import read_manifest
 from cutsew.storage.zarr_layout import folder_of, label_spec
@@ -75,7 +75,7 @@ def predict(
 
     student = open_classifier(model, device)
     if workers is None:
-        workers = 0 if pick_device(device) == "cpu" else min(16, os.cpu_count() or 1)
+        workers = 0 if student.device == "cpu" else min(16, usable_cores())
     folder = model if model.is_dir() else model.parent
     together: TeacherEnsemble | TileEnsemble | None = None
     if ensemble:

@@ -56,7 +56,7 @@ def thresholds(
             fitted = mixture(z)
             by_rule["mixture"] = np.where(np.isnan(fitted), fixed, fitted).tolist()
             lacking += [f"{name}: {c}" for c, value in zip(outcome.classes, fitted, strict=True) if np.isnan(value)]
-        rows.append(StageThresholds(name, Thresholds(rule, by_rule), z, share.tolist()))
+        rows.append(StageThresholds.of_logits(name, Thresholds(rule, by_rule), z, share.tolist()))
     if lacking:
         log.warning("not bimodal, so that rule mixture uses %g: %s", fixed, some(lacking))
     write_thresholds(out, outcomes[labels].classes, rows)

@@ -59,7 +59,7 @@ def truth(
         "classes_without_truth": absent,
     }
     record.write(labels.with_suffix(".json"), {labels.name: file_digest(labels)})
-    _tell(table, image_rows, other_names)
+    _log_summary(table, image_rows, other_names)
     if absent:
         log.warning(
             "%s names %d of %d classes; no truth for %s: excluded from all metrics",
@@ -100,7 +100,7 @@ def _of_layout(dataset: DatasetConfig, images: pd.DataFrame, root: Path, classes
     return labels
 
 
-def _tell(table: pd.DataFrame, images: pd.DataFrame, other_names: dict[str, int]) -> None:
+def _log_summary(table: pd.DataFrame, images: pd.DataFrame, other_names: dict[str, int]) -> None:
     log.info("true labels for %d of %d images", len(table), len(images))
     if len(table) < len(images):
         missing = images.loc[~images["id"].isin(table["id"]), "id"]

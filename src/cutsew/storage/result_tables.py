@@ -101,15 +101,25 @@ class StageThresholds(NamedTuple):
     Attributes:
         stage: its name.
         thresholds: by every rule, or by some of them.
-        logits: (N, C), of the images that they were chosen on.
+        images: how many images they were chosen on.
+        named: rule -> (C,), of how many of these images each class is a label.
         share: (C,) expected share of images, in [0, 1].
 
     """
 
     stage: str
     thresholds: Thresholds
-    logits: npt.NDArray[np.float32]
+    images: int
+    named: Mapping[str, Sequence[int]]
     share: Sequence[float]
+
+    @classmethod
+    def of_logits(
+        cls, stage: str, thresholds: Thresholds, logits: npt.NDArray[np.float32], share: Sequence[float]
+    ) -> "StageThresholds":
+        """Count the labels of (N, C) logits under each rule."""
+        counts = {rule: named(logits, thresholds.choose(rule)).sum(axis=0).tolist() for rule in thresholds.by_rule}
+        return cls(stage, thresholds, len(logits), counts, share)
 
 
 def plain(classes: int) -> Thresholds:
@@ -155,14 +165,13 @@ def write_thresholds(path: Path, classes: list[str], thresholds: Sequence[StageT
     """Write the table: a row per stage and class. A rule that a stage lacks is empty there."""
     rules = list(dict.fromkeys(rule for row in thresholds for rule in row.thresholds.by_rule))
     parts = []
-    for stage, chosen, logits, share in thresholds:
+    for stage, chosen, images, counts, share in thresholds:
         part = pd.DataFrame({"stage": stage, "class": classes, "chosen": chosen.choose(), "rule": chosen.rule})
         for rule in rules:
             part[rule] = chosen.by_rule.get(rule, np.full(len(classes), np.nan))
-        part["images"], part["expected"] = len(logits), [s * len(logits) for s in share]
+        part["images"], part["expected"] = images, [s * images for s in share]
         for rule in rules:
-            counts = named(logits, chosen.choose(rule)).sum(axis=0) if rule in chosen.by_rule else None
-            part[f"named_{rule}"] = pd.array(counts if counts is not None else [pd.NA] * len(classes), dtype="Int64")
+            part[f"named_{rule}"] = pd.array(counts.get(rule, [pd.NA] * len(classes)), dtype="Int64")
         parts.append(part)
     with atomic_path(path) as draft:
         pd.concat(parts, ignore_index=True).to_csv(draft, index=False)

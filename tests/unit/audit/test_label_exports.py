@@ -224,7 +224,7 @@ def test_the_students_labels_are_decided_by_its_thresholds(run, tmp_path):
     local_values = shutil.copytree(run, tmp_path / "results" / "tiny" / "default")
     by_class = [0.1, 0.3, 0.5, 0.7, 0.9]
     result = Thresholds("count", {"fixed": [0.5] * 5, "count": by_class})
-    rows = [StageThresholds("student", result, np.zeros((1, 5), np.float32), [0.1] * 5)]
+    rows = [StageThresholds.of_logits("student", result, np.zeros((1, 5), np.float32), [0.1] * 5)]
     rows.append(rows[0]._replace(stage="refined", thresholds=Thresholds("count", {"count": by_class[::-1]})))
     write_thresholds(local_values / "thresholds.csv", list(CLASSES), rows)
     assert call(local_values, tmp_path / "l.csv", "--format", "csv", "--no-corrections").exit_code == 0

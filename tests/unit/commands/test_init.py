@@ -88,6 +88,20 @@ def test_true_labels_next_to_the_images_are_found(here, monkeypatch, capsys, nam
     assert f"true labels: {name}, for evaluation only" in out
 
 
+@pytest.mark.parametrize("header", ["image,labels,cat,dog", "image,class,probability,named"])
+def test_predictions_are_not_taken_for_true_labels(here, monkeypatch, capsys, header):
+    (here / "labels.csv").write_text(f"{header}\n1.png,cat,0.9,0.1\n")
+    (here / "gone.csv").symlink_to("nowhere")
+    status, *_ = cutsew(monkeypatch, capsys, "init", "My photos!", "--classes", "cat,dog", "--offline")
+    assert status == 0 and yaml.safe_load((here / "config.yaml").read_text())["dataset"]["truth"] is None
+
+
+@pytest.mark.parametrize("address", ["http://mirror:port", "http://[::1"])
+def test_a_hub_whose_address_is_invalid_does_not_answer(monkeypatch, address):
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    assert not survey.hub_answers()
+
+
 def test_unreadable_images_are_told(here, monkeypatch, capsys):
     (here / "My photos!" / "1.png").write_bytes(b"")
     _, out, _ = cutsew(monkeypatch, capsys, "init", "My photos!", "--classes", "cat,dog", "--offline")

@@ -188,7 +188,7 @@ def test_a_variant_is_trained_where_a_training_image_is_corrected(tmp_path, monk
     assert result.trains_on_corrections("variant") == trains and not result.trains_on_corrections(DEFAULT)
     assert result.source_run("variant", "train") == ("variant" if trains else DEFAULT)
     assert result.source_run("variant", "report") == "variant"
-    assert ("train nothing" in result.told_of_corrections("variant")) == ("held,cat,1" in rows)
+    assert ("train nothing" in result.describe_corrections("variant")) == ("held,cat,1" in rows)
 
 
 def test_before_images_are_listed_corrections_are_taken_to_train(tmp_path, monkeypatch):
@@ -196,7 +196,7 @@ def test_before_images_are_listed_corrections_are_taken_to_train(tmp_path, monke
     Path("audit.csv").write_text("image,class,present\nheld,cat,1\n")
     result = plan(variant={"labels.overrides": "audit.csv"})
     assert result.trains_on_corrections("variant") and result.source_run("variant", "train") == "variant"
-    assert result.told_of_corrections("variant") == "" == result.training_corrections("variant")
+    assert result.describe_corrections("variant") == "" == result.training_corrections("variant")
 
 
 def test_a_manifest_of_other_settings_does_not_decide(tmp_path, monkeypatch):

@@ -112,9 +112,9 @@ def test_the_limit_of_open_files_is_checked(monkeypatch):
 
 def test_corrections_are_noted_once(monkeypatch):
     result = read(runs={"one": {"fuse.alpha": 0.5}})
-    monkeypatch.setattr(result.plan, "told_of_corrections", lambda run: "" if run == "default" else "2 labels")
+    monkeypatch.setattr(result.plan, "describe_corrections", lambda run: "" if run == "default" else "2 labels")
     assert result.correction_notes() == ["2 labels"]
-    monkeypatch.setattr(result.plan, "told_of_corrections", lambda run: "2 labels")
+    monkeypatch.setattr(result.plan, "describe_corrections", lambda run: "2 labels")
     assert result.correction_notes() == ["2 labels"]
 
 

@@ -1,4 +1,4 @@
-"""The top of the report, by hand: the sentence, the warnings with their cures, the numbers that auto stood for."""
+"""The top of the report, by hand: the sentence, the warnings with their advice, the numbers that auto stood for."""
 
 import numpy as np
 import pandas as pd
@@ -7,7 +7,7 @@ from report_run import write_report
 
 from cutsew.method.schedule import FEWEST_STEPS
 from cutsew.reporting.charts import per_class
-from cutsew.reporting.overview import found, resolved, warned
+from cutsew.reporting.overview import find_warnings, resolved, summary_sentence
 from cutsew.reporting.page_tables import headlines
 from cutsew.reporting.run_data import Labels
 
@@ -34,14 +34,14 @@ def metrics(**ap):
 
 def texts(table=None, counted=MIXED, **facts):
     records = [{"stage": stage, "facts": content, "settings": {}} for stage, content in facts.items()]
-    return [warning.text for warning in warned(Run, metrics() if table is None else table, counted, records)]
+    return [warning.text for warning in find_warnings(Run, metrics() if table is None else table, counted, records)]
 
 
 def test_a_sentence_says_what_was_found():
     expected = (
         "1.25 labels per image on 4 held-out images (student), most often cat (2), dog (2), cow (1); 1 have none."
     )
-    assert found(Run, MIXED) == expected
+    assert summary_sentence(Run, MIXED) == expected
 
 
 def test_a_sound_run_is_not_warned_of():

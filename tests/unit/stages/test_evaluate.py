@@ -173,7 +173,7 @@ def test_what_each_rule_of_thresholds_names_is_measured(tmp_path):
     z = np.array([[2, 0, -1], [-2, 1, -1]], dtype=np.float32)  # images b (dog) and d (cat)
     write_zarr(tmp_path / "scores.zarr", ["b", "d"], ["dog", "cat", "cow"], z=z)
     result = Thresholds("count", {"fixed": [0.5] * 3, "count": [0.5, 0.7, 0.2]})
-    rows = [StageThresholds("student", result, z, [0.5] * 3)]
+    rows = [StageThresholds.of_logits("student", result, z, [0.5] * 3)]
     write_thresholds(tmp_path / "thresholds.csv", ["dog", "cat", "cow"], rows)
     options = given | {"scores": tmp_path / "scores.zarr", "thresholds": tmp_path / "thresholds.csv"}
     rows = run(options)["thresholds_f1"].set_index("rule")

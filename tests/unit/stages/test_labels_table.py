@@ -36,7 +36,9 @@ def run(tmp_path):
 def with_thresholds(run):
     path = run["images"].with_name("thresholds.csv")
     result = Thresholds("count", {"fixed": [0.5] * 3, "count": BY_CLASS})
-    write_thresholds(path, list(CLASSES), [StageThresholds("student", result, np.zeros((1, 3), np.float32), [0.1] * 3)])
+    write_thresholds(
+        path, list(CLASSES), [StageThresholds.of_logits("student", result, np.zeros((1, 3), np.float32), [0.1] * 3)]
+    )
     return path
 
 
