@@ -115,7 +115,7 @@ def test_without_a_student_they_still_win(finished):
     correct(finished, HELD_OUT, TRAINING)
     planned = finished.snakemake("--dry-run")
     assert "no student is trained" in planned.stderr
-    assert run_once(finished) == {"corrections": 1, "labels_table": 1, "evaluate": 1, "report": 1}
+    assert run_once(finished) == {"corrections": 1, "thresholds": 1, "labels_table": 1, "evaluate": 1, "report": 1}
     labels = exported(finished)
     assert labels["3.jpg"]["dog"] == labels["held-out/1.jpg"]["cat"] == (1.0, "human")
     finished.edit(student=SETTINGS["student"])

@@ -84,7 +84,7 @@ def test_every_table_and_tool_takes_one_class(finished):
 
 def test_an_edit_of_the_activation_encodes_nothing(finished):
     finished.edit(score={"activation": "softmax"}, prompts={"background": ["sky", "wall"]}, runs={})
-    finished.edit(student__kind="none", predict={"tiles": False, "ensemble": "none"})
+    finished.edit(student={"kind": "none"}, predict={"tiles": False, "ensemble": "none"})
     jobs = finished.run()
     assert {"text", "score", "fuse"} <= set(jobs) and not {"encode_images", "encode_crops", "seal"} & set(jobs)
     folder = finished.results / "default"
