@@ -19,14 +19,28 @@ BASE = {"classes": ["cat", "dog", "bus"]}
 ELSEWHERE = {"dataset.download.archives": "dataset.download.archives", "runs": "runs"}
 
 
-def leaves(node: dict, whole: dict, prefix: str = "") -> Iterator[tuple[str, dict]]:
-    """Give each setting's dotted name and its schema."""
+def leaves(node: dict, whole: dict, prefix: str = "", kinds: tuple[str, ...] = ()) -> Iterator[tuple[str, dict, tuple]]:
+    """Give each setting's dotted name, its schema, and the settings of kinds (name=value) without which it is idle."""
     for key, field in node["properties"].items():
-        target = whole["$defs"][field["$ref"].rpartition("/")[2]] if "$ref" in field else field
-        if "properties" in target:
-            yield from leaves(target, whole, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", target
+        if "discriminator" not in field:
+            yield from below(field, whole, f"{prefix}{key}", kinds)
+            continue
+        tag, seen = field["discriminator"]["propertyName"], set()
+        for kind in field["anyOf"]:
+            value = whole["$defs"][kind["$ref"].rpartition("/")[2]]["properties"][tag]
+            value = value["const"] if "const" in value else value["enum"][0]
+            for leaf in below(kind, whole, f"{prefix}{key}", (*kinds, f"{prefix}{key}.{tag}={value}")):
+                if leaf[0] != f"{prefix}{key}.{tag}" and leaf[0] not in seen:
+                    seen.add(leaf[0])
+                    yield leaf
+
+
+def below(field: dict, whole: dict, name: str, kinds: tuple[str, ...]) -> Iterator[tuple[str, dict, tuple]]:
+    target = whole["$defs"][field["$ref"].rpartition("/")[2]] if "$ref" in field else field
+    if "properties" in target:
+        yield from leaves(target, whole, f"{name}.", kinds)
+    else:
+        yield name, target, kinds
 
 
 def kinds(field: dict) -> list[dict]:
@@ -81,22 +95,39 @@ def nested(dotted: str, value: Any) -> dict:
     return result
 
 
+def merged(first: dict, second: dict) -> dict:
+    both = {
+        key: merged(first[key], value) if isinstance(value, dict) and isinstance(first.get(key), dict) else value
+        for key, value in second.items()
+    }
+    return first | both
+
+
+def _kinds(kinds: tuple[str, ...]) -> dict:
+    result: dict = {}
+    for setting in kinds:
+        name, _, value = setting.partition("=")
+        result = merged(result, nested(name, value))
+    return result
+
+
 def of_settings() -> Iterator[Case]:
     whole = schema()
-    for dotted, field in leaves(whole, whole):
+    for dotted, field, kinds in leaves(whole, whole):
         for what, value in wrong_values(field):
 
-            def act(_: Path, dotted=dotted, value=value) -> str:
-                load(BASE | nested(dotted, value))
+            def act(_: Path, dotted=dotted, value=value, kinds=kinds) -> str:
+                load(merged(BASE | _kinds(kinds), nested(dotted, value)))
                 return f"{value!r} is taken"
 
             says = rf"^{dotted.replace('.', '[.]')}\b"
             yield Case("configs", f"{dotted} is {what}", REFUSED, says, act)
-    for section in sorted({dotted.rpartition(".")[0] for dotted, _ in leaves(whole, whole)}):
+    sections = {dotted.rpartition(".")[0]: kinds for dotted, _, kinds in reversed(list(leaves(whole, whole)))}
+    for section, kinds in sorted(sections.items()):
         for key in ("nonsense", "__class__", "a.b"):
 
-            def unknown(_: Path, section=section, key=key) -> str:
-                load(BASE | _at(section, {key: 1}))
+            def unknown(_: Path, section=section, key=key, kinds=kinds) -> str:
+                load(merged(BASE | _kinds(kinds), _at(section, {key: 1})))
                 return "taken"
 
             where = f"{section}.{key}" if section else key
@@ -105,8 +136,8 @@ def of_settings() -> Iterator[Case]:
             )
         if section:
 
-            def no_section(_: Path, section=section) -> str:
-                load(BASE | nested(section, 5))
+            def no_section(_: Path, section=section, kinds=kinds) -> str:
+                load(merged(BASE | _kinds(kinds), nested(section, 5)))
                 return "taken"
 
             yield Case("configs", f"{section} is a number", REFUSED, rf"^{section.replace('.', '[.]')}\b", no_section)
