@@ -16,7 +16,7 @@ PASSES = 3
 
 
 def add_crops(folder):
-    """Write logits.zarr anew, with crops: pass k says k for every class of every image."""
+    """Rewrite logits.zarr with crops: pass k says k for every class of every image."""
     group = open_group(folder / "logits.zarr")
     zero_shot, ids, classes = read(array_of(group, "zero_shot")), labels_of(group, "image"), labels_of(group, "class")
     coordinates = {"image": ids, "class": classes, "pass": list(range(PASSES))}

@@ -281,21 +281,22 @@ def _predict(
     image_set: ImageSet, student: Classifier, thresholds: npt.NDArray[np.float64], how: PredictOptions, write: Writer
 ) -> int:
     """Write a row for each image that can be read; return how many cannot."""
-    failed, start = 0, 0
+    failed = 0
 
     def readable() -> Iterator[tuple[list[int], Tensor]]:
         """Yield the indices and the pixels of the images of each batch that can be read."""
-        nonlocal failed, start
-        for batch in load_batches(image_set.paths, student.square, how.batch_size, how.workers):
-            indices = range(start, start + len(batch.failures))
-            start = indices.stop
+        nonlocal failed
+        loaded = load_batches(image_set.paths, student.square, how.batch_size, how.workers)
+        for indices, batch in zip(in_order(len(image_set.paths), how.batch_size), loaded, strict=True):
+            read = []
             for index, failure in zip(indices, batch.failures, strict=True):
-                if failure is not None:
-                    failed += 1
-                    log.warning("skipped %s: %s", printable(image_set.names[index]), failure)
-            bar.update(len(batch.failures) - len(batch.pixels))
-            if len(batch.pixels):
-                read = [index for index, failure in zip(indices, batch.failures, strict=True) if failure is None]
+                if failure is None:
+                    read.append(index)
+                    continue
+                failed += 1
+                log.warning("skipped %s: %s", printable(image_set.names[index]), failure)
+            bar.update(len(indices) - len(read))
+            if read:
                 yield read, batch.pixels
 
     with tqdm(total=len(image_set.names), desc="predict", unit="image") as bar:

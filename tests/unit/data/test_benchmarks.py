@@ -97,7 +97,7 @@ def test_nus_copies_keep_images_in_many_ways(nus_root, place):
         expected[-1].parent.mkdir(parents=True, exist_ok=True)
         shutil.move(nus_root / "release" / name, expected[-1])
     assert nus.image_paths(nus_root, names) == list(map(str, expected))
-    expected[0].unlink()  # a copy that lacks images is told by those that it has
+    expected[0].unlink()  # a copy that lacks images is recognized by those that it has
     assert nus.image_paths(nus_root, names) == list(map(str, expected))
 
 

@@ -130,8 +130,8 @@ def test_without_held_out_images_the_refined_labels_choose(tmp_path):
     result = run(make(tmp_path, test=0), sample=5)
     z = read(array_of(open_group(tmp_path / "refined.zarr"), "z"))
     ids = read_manifest(tmp_path / "images.parquet")["id"]
-    surest = {(ids[row], name) for row, name in zip(z.argmax(axis=0), CLASSES, strict=True)}
-    assert surest <= set(zip(result["image"].values, result["class"].values, strict=True))
+    most_confident = {(ids[row], name) for row, name in zip(z.argmax(axis=0), CLASSES, strict=True)}
+    assert most_confident <= set(zip(result["image"].values, result["class"].values, strict=True))
     assert result["sample"].size == 5
     assert "refined.zarr" in json.loads((tmp_path / "maps.json").read_text())["inputs"]
 
