@@ -19,7 +19,7 @@ import yaml
 
 from common import ROOT
 from cutsew.audit.label_export import choose
-from cutsew.audit.review_queue import queue
+from cutsew.audit.review_queue import Reviewed, queue
 from cutsew.audit.run import Run
 from cutsew.method.random import keyed_rng
 
@@ -41,7 +41,7 @@ def main(
     results = Path("results", settings["dataset"]["name"])
     snakemake(work, settings | {"runs": plain}, [results / name / "metrics.csv" for name in ("default", *plain)])
     run = Run(results / "default")
-    drawn = {"next": dict.fromkeys(numbers, queue(run, images, "train")["id"].tolist())}
+    drawn = {"next": dict.fromkeys(numbers, queue(Reviewed.of(run), images, "train")["id"].tolist())}
     ids = run.ids("train")
     drawn["random"] = {s: keyed_rng("review", s).choice(ids, min(images, len(ids)), replace=False) for s in numbers}
     result: list[dict[str, Any]] = []

@@ -21,7 +21,7 @@ from cutsew.errors import UserError
 from cutsew.method.correct import LEFT, PRESENT
 from cutsew.storage.atomic import atomic_path
 from cutsew.storage.label_corrections import SOURCE
-from cutsew.storage.label_table import COLUMNS, joined
+from cutsew.storage.label_table import COLUMNS, LISTS, joined
 
 
 def write_csv(path: Path, classes: list[str], batches: Iterable[Batch]) -> int:
@@ -37,15 +37,15 @@ def write_csv(path: Path, classes: list[str], batches: Iterable[Batch]) -> int:
 
 
 def write_parquet(path: Path, classes: list[str], batches: Iterable[Batch]) -> int:
-    """Write the table as Parquet, probabilities in float32; return how many labels."""
-    head = _header(classes)
-    types = [pa.string()] * len(COLUMNS) + [pa.float32()] * len(classes)
-    schema = pa.schema(list(zip(head, types, strict=True)))
+    """Write the table as Parquet, lists of class names and probabilities in float32; return how many labels."""
+    types = [pa.list_(pa.string()) if name in LISTS else pa.string() for name in COLUMNS]
+    types += [pa.float32()] * len(classes)
+    schema = pa.schema(list(zip(_header(classes), types, strict=True)))
     count = 0
     with atomic_path(path) as draft, ParquetWriter(draft, schema) as out:
         for batch in batches:
-            columns = [pa.array(list(values), pa.string()) for values in zip(*_texts(classes, batch), strict=True)]
-            columns += [pa.array(p, pa.float32()) for p in batch.probabilities.T]
+            values = [*zip(*_cells(classes, batch), strict=True), *batch.probabilities.T]
+            columns = [pa.array(column, kind) for column, kind in zip(values, types, strict=True)]
             out.write_table(pa.Table.from_arrays(columns, schema=schema))
             count += int(batch.named.sum())
     return count
@@ -142,15 +142,18 @@ def _header(classes: list[str]) -> list[str]:
 
 
 def _csv_rows(classes: list[str], batch: Batch) -> Iterator[list[str]]:
-    for texts, probabilities in zip(_texts(classes, batch), batch.probabilities, strict=True):
-        yield [*texts, *(f"{p:.6g}" for p in probabilities)]
+    for cells, probabilities in zip(_cells(classes, batch), batch.probabilities, strict=True):
+        yield [
+            *(cell if isinstance(cell, str) else joined(cell) for cell in cells),
+            *(f"{p:.6g}" for p in probabilities),
+        ]
 
 
-def _texts(classes: list[str], batch: Batch) -> Iterator[list[str]]:
-    """Give the columns of text, image after image."""
+def _cells(classes: list[str], batch: Batch) -> Iterator[list[str | list[str]]]:
+    """Yield each image's values of COLUMNS."""
     sets = (batch.named, batch.proposed, batch.said != LEFT)
     for name, path, split, *rows in batch.rows(("id", "path", "split"), *sets):
-        yield [name, path, split, batch.stage, *(joined(classes[c] for c in np.flatnonzero(row)) for row in rows)]
+        yield [name, path, split, batch.stage, *([classes[c] for c in np.flatnonzero(row)] for row in rows)]
 
 
 def _coco_images(labels: Labels) -> Iterator[dict[str, Any]]:

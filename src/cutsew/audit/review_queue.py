@@ -1,15 +1,24 @@
-"""The images of a run whose labels a human should look at next; no true label is read."""
+"""The images of a run whose labels a human should look at next, and held-out images that resemble training images.
+
+No true label is read.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from tqdm import tqdm
 
-from cutsew.audit.run import Run, stages_of
+from cutsew.audit.run import Run
+from cutsew.data.images import BadImage, read_image
 from cutsew.errors import UserError
-from cutsew.method.review import POOL, decided, disagreement, uncertainty, unlike
-from cutsew.storage.manifest import SPLITS
-from cutsew.storage.predictions import FINAL, REFERENCE
+from cutsew.method.review import POOL, decided, disagreement, nearest, same_picture, uncertainty, unlike
+from cutsew.storage.manifest import SPLITS, batched_slices
+from cutsew.storage.predictions import SPLIT_STAGES, StagePredictions
 from cutsew.storage.result_tables import RunThresholds
 from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read_rows
 
@@ -20,7 +29,47 @@ MOST_DOUBTFUL = 3
 """Classes that are named of an image."""
 
 
-def queue(run: Run, count: int, split: str | None = None) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Reviewed:
+    """What the queue is chosen from.
+
+    Attributes:
+        images: the manifest: id, path and split.
+        outcomes: stage -> what it made of the images.
+        thresholds: of all stages.
+        corrected: ids of the images that a human corrected.
+        views: views.zarr, whose embeddings tell images apart; None where there is none.
+
+    """
+
+    images: pd.DataFrame
+    outcomes: Mapping[str, StagePredictions]
+    thresholds: RunThresholds
+    corrected: Collection[str] = frozenset()
+    views: Path | None = None
+
+    @classmethod
+    def of(cls, run: Run) -> "Reviewed":
+        """Return what a finished run has."""
+        corrected = set(run.corrections.images) if run.corrections is not None else set()
+        return cls(run.images, run.outcomes, run.thresholds, corrected, run.path("views.zarr"))
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes."""
+        return next(iter(self.outcomes.values())).classes
+
+    def ids(self, split: str) -> list[str]:
+        """Return the ids of a split's images, in the order of the manifest."""
+        return [str(name) for name in self.images.loc[self.images["split"] == split, "id"]]
+
+    def stages(self, split: str) -> list[str]:
+        """Name the stages that are compared; the last one's labels are reviewed."""
+        stages = [stage for stage in SPLIT_STAGES[split] if stage in self.outcomes]
+        return [*(name for name in COMPARED if name in stages[:-1]), stages[-1]]
+
+
+def queue(run: Reviewed, count: int, split: str | None = None) -> pd.DataFrame:
     """Choose images whose labels a human should look at next.
 
     Images that a human corrected already are left out, as are those without finite labels.
@@ -41,31 +90,23 @@ def queue(run: Run, count: int, split: str | None = None) -> pd.DataFrame:
     """
     expected = [name for name in SPLITS if split in (None, name) and run.ids(name)]
     if not expected:
-        raise UserError(f"--split: {run.folder.name} has no {split} images; leave it out")
-    thresholds = run.thresholds
-    done = set(run.corrections.images) if run.corrections is not None else set()
-    parts = [_scored(run, name, thresholds, done) for name in expected]
-    scored = pd.concat(parts, ignore_index=True)
+        raise UserError(f"--split: the run has no {split} images; leave it out")
+    scored = pd.concat([_scored(run, name) for name in expected], ignore_index=True)
     pool = scored.sort_values("score", ascending=False, kind="stable").head(POOL * count).reset_index(drop=True)
     if pool.empty:
-        return _describe(run, pool, thresholds)
+        return _describe(run, pool)
     rows = unlike(_features(run, pool), pool["score"].to_numpy(), count)
-    return _describe(run, pool.iloc[rows].reset_index(drop=True), thresholds)
+    return _describe(run, pool.iloc[rows].reset_index(drop=True))
 
 
-def _stages(run: Run, split: str) -> list[str]:
-    stages = [name for name, _ in stages_of(run, split) if name != FINAL and not name.startswith(REFERENCE)]
-    return [*(name for name in COMPARED if name in stages[:-1]), stages[-1]]
-
-
-def _scored(run: Run, split: str, thresholds: RunThresholds, done: set[str]) -> pd.DataFrame:
+def _scored(run: Reviewed, split: str) -> pd.DataFrame:
     """Score the images of a split, slice by slice."""
-    ids = [name for name in run.ids(split) if name not in done]
-    stages, classes = _stages(run, split), len(run.classes)
+    ids = [name for name in run.ids(split) if name not in run.corrected]
+    stages, classes = run.stages(split), len(run.classes)
     result: list[npt.NDArray[np.float64]] = [np.zeros((0, 2))]
     with tqdm(total=len(ids), desc=f"next, {split}", unit="image") as bar:
         for blocks in zip(*(run.outcomes[stage].slices(ids) for stage in stages), strict=True):
-            p = [decided(z, thresholds.of(stage, classes)) for stage, z in zip(stages, blocks, strict=True)]
+            p = [decided(z, run.thresholds.of(stage, classes)) for stage, z in zip(stages, blocks, strict=True)]
             result.append(np.stack([uncertainty(p[-1]), disagreement(p).sum(axis=1)], axis=1))
             bar.update(len(blocks[0]))
     values = np.concatenate(result)
@@ -74,23 +115,23 @@ def _scored(run: Run, split: str, thresholds: RunThresholds, done: set[str]) -> 
     return table.dropna(subset=["score"])
 
 
-def _features(run: Run, pool: pd.DataFrame) -> npt.NDArray[np.float32]:
+def _features(run: Reviewed, pool: pd.DataFrame) -> npt.NDArray[np.float32]:
     """Return the embeddings of whole images; where none are stored, zero-shot probabilities."""
-    ids, path = pool["id"].tolist(), run.path("views.zarr")
-    if path is not None and "global" in (group := open_group(path)):
+    ids = pool["id"].tolist()
+    if run.views is not None and "global" in (group := open_group(run.views)):
         rows = pd.Index(labels_of(group, "image")).get_indexer(pd.Index(ids))
         if (rows >= 0).all():
             return read_rows(array_of(group, "global"), rows).astype(np.float32)
     return decided(run.outcomes["zero_shot"].read(ids), np.full(len(run.classes), 0.5)).astype(np.float32)
 
 
-def _describe(run: Run, chosen: pd.DataFrame, thresholds: RunThresholds) -> pd.DataFrame:
+def _describe(run: Reviewed, chosen: pd.DataFrame) -> pd.DataFrame:
     """Add what the chosen images' labels are, and which are doubtful."""
     labels: dict[str, list[str]] = {}
     doubtful: dict[str, list[str]] = {}
     for split, part in chosen.groupby("split"):
-        ids, stages = part["id"].tolist(), _stages(run, str(split))
-        p = [decided(run.outcomes[stage].read(ids), thresholds.of(stage, len(run.classes))) for stage in stages]
+        ids, stages = part["id"].tolist(), run.stages(str(split))
+        p = [decided(run.outcomes[stage].read(ids), run.thresholds.of(stage, len(run.classes))) for stage in stages]
         doubt = np.minimum(p[-1], 1 - p[-1]) + disagreement(p)
         most = np.argsort(-doubt, axis=1, kind="stable")[:, :MOST_DOUBTFUL]
         for name, last, classes in zip(ids, p[-1], most, strict=True):
@@ -102,3 +143,55 @@ def _describe(run: Run, chosen: pd.DataFrame, thresholds: RunThresholds) -> pd.D
     table["labels"], table["doubtful"] = [labels[name] for name in ids], [doubtful[name] for name in ids]
     table.insert(0, "rank", range(1, len(table) + 1))
     return table
+
+
+ALIKE = 0.95
+"""Cosine of two images' embeddings from which their pixels are compared."""
+
+PAIRS = 2_000_000_000
+"""Pairs of a held-out and a training image that are compared; beyond, every k-th held-out image is."""
+
+OPENED = 1_000
+"""Pairs whose pixels are compared, those of the highest cosine."""
+
+
+class NearDuplicates(NamedTuple):
+    """Held-out images that show what a training image shows.
+
+    Attributes:
+        pairs: (held-out id, training id), the most alike first.
+        compared: held-out images that were compared with all training images.
+
+    """
+
+    pairs: list[tuple[str, str]]
+    compared: int
+
+
+def near_duplicates(run: Reviewed) -> NearDuplicates:
+    """Find held-out images that are nearly a training image: by their embeddings, confirmed by their pixels.
+
+    Embeddings alone do not tell: those of a class's images may be equal (`teacher.kind: conse`). Of each held-out image
+    the nearest training image is compared. Resized and recompressed copies are found, strong crops are not.
+    """
+    held, train = run.ids("test"), run.ids("train")
+    if run.views is None or not held or not train or "global" not in (group := open_group(run.views)):
+        return NearDuplicates([], 0)
+    array, rows = array_of(group, "global"), pd.Index(labels_of(group, "image"))
+    held = held[:: -(-len(held) * len(train) // PAIRS)]
+    of_train, of_held = rows.get_indexer(pd.Index(train)), rows.get_indexer(pd.Index(held))
+    if (of_train < 0).any() or (of_held < 0).any():
+        return NearDuplicates([], 0)
+    blocks = (read_rows(array, of_train[part]).astype(np.float32) for part in batched_slices(len(train), 4096))
+    found, cosine = nearest(read_rows(array, of_held).astype(np.float32), blocks)
+    likely = [int(i) for i in np.argsort(-cosine, kind="stable")[:OPENED] if cosine[i] >= ALIKE]
+    place = run.images.set_index("id")["path"]
+    pairs = [(held[i], train[found[i]]) for i in likely]
+    return NearDuplicates([pair for pair in pairs if _look_alike(*(Path(place[name]) for name in pair))], len(held))
+
+
+def _look_alike(first: Path, second: Path) -> bool:
+    try:
+        return same_picture(read_image(first), read_image(second))
+    except BadImage:
+        return False

@@ -10,7 +10,7 @@ from typing import Annotated
 import pandas as pd
 import typer
 
-from cutsew.audit.review_queue import queue
+from cutsew.audit.review_queue import Reviewed, queue
 from cutsew.audit.run import Run
 from cutsew.audit.text import table
 from cutsew.commands.labels import Split
@@ -43,7 +43,7 @@ def next(  # noqa: A001 - as it is called on the command line
     """
     result = Run(run)
     result.warn_of_edited_corrections()
-    chosen = queue(result, number, split)
+    chosen = queue(Reviewed.of(result), number, split)
     if form is Form.json:
         typer.echo(json.dumps(chosen.to_dict("records"), indent=1, ensure_ascii=False, allow_nan=False))
         return

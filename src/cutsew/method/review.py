@@ -1,13 +1,14 @@
-"""Which images a human should look at next: uncertain, disputed among the stages, and unlike each other.
+"""Which images a human should look at next: uncertain, disputed among the stages, unlike each other; near-duplicates.
 
 No true label is used. Probabilities are (n, C); a decision threshold t is mapped to 1/2 by shifting logits, so that
 uncertainty is about the decision and not about the probability's scale.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from cutsew.method.score import logit, sigmoid
 
@@ -52,7 +53,7 @@ def unlike(features: Floats, scores: Floats, count: int) -> npt.NDArray[np.int64
         return order
     from sklearn.cluster import KMeans  # noqa: PLC0415 - a second, which other commands can do without
 
-    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    unit = _unit(features)
     different = len(np.unique(unit, axis=0))
     weights = np.maximum(scores, np.finfo(np.float32).eps)
     clusters = KMeans(min(count, different), n_init=1, random_state=0).fit(unit, sample_weight=weights).labels_
@@ -61,3 +62,49 @@ def unlike(features: Floats, scores: Floats, count: int) -> npt.NDArray[np.int64
     chosen[first] = True
     chosen[np.flatnonzero(~chosen)[: count - int(chosen.sum())]] = True  # fewer clusters than asked for
     return order[chosen]
+
+
+def nearest(queries: Floats, blocks: Iterable[Floats]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Find each query's nearest row by cosine; memory is that of a block.
+
+    Args:
+        queries: (m, D) float32.
+        blocks: (n_1, D), (n_2, D), ... float32.
+
+    Returns:
+        (m,) index over all blocks' rows, of equal cosines the first, and the (m,) cosine.
+
+    """
+    unit = _unit(queries)
+    found, cosine, start = np.zeros(len(unit), np.int64), np.full(len(unit), -np.inf, np.float32), 0
+    for block in blocks:
+        values = unit @ _unit(block).T
+        best = values.argmax(axis=1)
+        value = values[np.arange(len(unit)), best]
+        better = value > cosine
+        found[better], cosine[better] = best[better] + start, value[better]
+        start += len(block)
+    return found, cosine
+
+
+SIDE = 32
+"""Pixels of a side at which two images are compared."""
+
+CORRELATED = 0.97
+"""Correlation of two images' gray values from which they show the same picture."""
+
+
+def same_picture(first: Image.Image, second: Image.Image) -> bool:
+    """Return whether two images are copies of each other, resized or recompressed: their small gray versions agree."""
+    a, b = (
+        np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float64).ravel()
+        for image in (first, second)
+    )
+    a, b = a - a.mean(), b - b.mean()
+    length = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return length > 0 and float(a @ b) >= CORRELATED * length
+
+
+def _unit(features: Floats) -> Floats:
+    unit: Floats = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return unit

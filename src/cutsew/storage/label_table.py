@@ -1,15 +1,17 @@
 """The columns of labels.csv and labels.parquet, a row per image.
 
-Columns: id; path; split (train or test); stage, whose labels they are; labels, joined by `;`, a human's corrections
-applied; model_labels, the stage's own; by_human, the classes that a human set or crossed out; and `p_<class>`, the
-stage's probability of each class in [0, 1], whatever a human said.
+Columns: id; path; split (train or test); stage, whose labels they are; labels, a human's corrections applied;
+model_labels, the stage's own; by_human, the classes that a human set or crossed out; and `p_<class>`, the stage's
+probability of each class in [0, 1], whatever a human said. LISTS are lists of class names in Parquet, and joined by `;`
+in CSV.
 """
 
 import re
 from collections.abc import Iterable
 
 LABELS, MODEL_LABELS, BY_HUMAN = "labels", "model_labels", "by_human"
-COLUMNS = ("id", "path", "split", "stage", LABELS, MODEL_LABELS, BY_HUMAN)
+LISTS = (LABELS, MODEL_LABELS, BY_HUMAN)
+COLUMNS = ("id", "path", "split", "stage", *LISTS)
 SEPARATOR = ";"
 
 

@@ -1,11 +1,14 @@
 """Which images to look at next: worked examples and properties."""
 
+import io
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from cutsew.method.review import decided, disagreement, uncertainty, unlike
+from cutsew.method.review import decided, disagreement, nearest, same_picture, uncertainty, unlike
 
 
 def test_a_threshold_is_a_toss_up():
@@ -38,3 +41,27 @@ def test_as_many_as_asked_for_each_once_in_the_order_of_scores(n, count, differe
     assert len(chosen) == len(set(chosen.tolist())) == min(n, count)
     assert (np.diff(scores[chosen]) <= 0).all()
     assert np.array_equal(chosen, unlike(features, scores, count))
+
+
+def test_the_nearest_row_is_found_block_by_block():
+    rng = np.random.default_rng(0)
+    rows, queries = rng.normal(size=(23, 6)).astype(np.float32), rng.normal(size=(9, 6)).astype(np.float32)
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    cosine = queries / np.linalg.norm(queries, axis=1, keepdims=True) @ unit.T
+    for size in (1, 5, 23):
+        found, value = nearest(queries, (rows[start : start + size] for start in range(0, 23, size)))
+        assert found.tolist() == cosine.argmax(axis=1).tolist()
+        assert value == pytest.approx(cosine.max(axis=1), abs=1e-6)
+    twice = np.concatenate([rows, rows])
+    assert nearest(queries, [twice[:30], twice[30:]])[0].tolist() == cosine.argmax(axis=1).tolist()
+
+
+def test_copies_are_the_same_picture_and_others_are_not():
+    rng = np.random.default_rng(1)
+    noise = [Image.fromarray(rng.integers(0, 256, (8, 6, 3), dtype=np.uint8)).resize((300, 400)) for _ in range(2)]
+    copy = io.BytesIO()
+    noise[0].resize((120, 160)).save(copy, "JPEG", quality=40)
+    assert same_picture(noise[0], Image.open(copy)) and same_picture(noise[0], noise[0])
+    assert not same_picture(noise[0], noise[1])
+    plain = Image.new("RGB", (50, 50), "white")
+    assert not same_picture(plain, plain)  # nothing is on it that could be the same

@@ -13,7 +13,7 @@ from cutsew.errors import UserError
 from cutsew.stages.labels_table import labels_table
 from cutsew.storage import predictions
 from cutsew.storage.label_corrections import Corrections, write_corrections
-from cutsew.storage.label_table import names_in
+from cutsew.storage.label_table import LISTS, names_in
 from cutsew.storage.manifest import read_manifest, write_manifest
 from cutsew.storage.predictions import StagePredictions
 from cutsew.storage.result_tables import StageThresholds, Thresholds, rule_in_words, write_thresholds
@@ -48,7 +48,10 @@ def make(run, stages, classes=CLASSES, **others):
     table = pd.read_csv(out, dtype=dict.fromkeys(["labels", "model_labels", "by_human"], str), keep_default_na=False)
     second = pd.read_parquet(out.with_suffix(".parquet"))
     texts = [name for name in table.columns if not name.startswith("p_")]
-    assert second[texts].to_dict("list") == table[texts].to_dict("list")
+    for name in texts:
+        lists = name in LISTS
+        values = [names_in(text) for text in table[name]] if lists else table[name].tolist()
+        assert [list(value) if lists else value for value in second[name]] == values
     numbers = [f"p_{name}" for name in classes]
     assert list(table.columns) == list(second.columns) == [*texts, *numbers]
     assert table[numbers].to_numpy() == pytest.approx(second[numbers].to_numpy(), rel=1e-5)
