@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 BENCHMARKS ?= $(filter-out common tables images synthetic baseline small_vit,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: demo install test gpu slurm kills lint docs trouble fuzz lock audit dist clean
+.PHONY: demo install test gpu slurm kills lint generate docs trouble fuzz lock audit dist clean
 
 demo: $(INSTALLED)
 	$(BIN)/snakemake --cores $(CORES)
@@ -43,8 +43,20 @@ lint: $(INSTALLED)
 	$(BIN)/snakefmt --check workflow
 	$(BIN)/snakemake --lint
 
-docs: $(INSTALLED)
+# Everything written from the code: the schema, config/default.yaml and the reference pages of settings and commands.
+generate: $(INSTALLED)
 	$(BIN)/python -m cutsew.pipeline.config_docs
+	$(BIN)/python tools/cli_page.py
+
+# The documentation as a site, in site/; strict, so a broken link fails. Needs only docs/requirements.txt.
+docs: $(VENV)/docs/.installed
+	NO_MKDOCS_2_WARNING=1 $(VENV)/docs/bin/mkdocs build --quiet
+	@echo "site/index.html"
+
+$(VENV)/docs/.installed: docs/requirements.txt
+	$(PYTHON) -m venv $(VENV)/docs
+	$(VENV)/docs/bin/pip install --quiet --disable-pip-version-check -r docs/requirements.txt
+	touch $@
 
 # One pip call under exact pins: without them open_clip_torch pulls a newer torch with gigabytes of CUDA packages.
 $(INSTALLED): pyproject.toml constraints.txt

@@ -1,4 +1,4 @@
-"""Time and memory of what comes after encoding, against the number of images; draws docs/scaling.png.
+"""Time and memory of what comes after encoding, against the number of images; draws docs/images/scaling.png.
 
 python benchmarks/scaling.py
 
@@ -20,7 +20,7 @@ from tables import Ratio, Report, Row, publish, total
 
 SIZES = (10_000, 100_000, 1_000_000)
 SHAPE = {"passes": 2, "classes": 80, "width": 32}
-PLOT = ROOT / "docs" / "scaling.png"
+PLOT = ROOT / "docs" / "images" / "scaling.png"
 
 
 def main(tiny: Tiny = False, repeats: Repeats = REPEATS, out: Out = RESULTS) -> None:

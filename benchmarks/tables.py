@@ -1,6 +1,6 @@
 """What a benchmark found: its table, and a JSON file with machine, versions, all runs, medians and spread.
 
-`python benchmarks/tables.py` writes the tables of benchmarks/results into docs/benchmarks.md, between
+`python benchmarks/tables.py` writes the tables of benchmarks/results into docs/reference/benchmarks.md, between
 `<!-- results: NAME -->` and `<!-- end -->`.
 """
 
@@ -202,7 +202,7 @@ def in_words(machine: Mapping[str, Any]) -> str:
     return f"{machine['cores']} cores ({can}), {machine['memory_gib']} GiB of memory{gpu}{busy}"
 
 
-def fill_docs(page: Path = ROOT / "docs" / "benchmarks.md", results: Path = RESULTS) -> None:
+def fill_docs(page: Path = ROOT / "docs" / "reference" / "benchmarks.md", results: Path = RESULTS) -> None:
     """Write the tables of all results into the page of benchmarks, between their marks."""
     text = page.read_text(encoding="utf-8")
     for path in sorted(results.glob("*.json")):

@@ -1,4 +1,4 @@
-"""Write docs/licences.md: under which licence each pinned package comes, as its own metadata says.
+"""Write docs/reference/licences.md: under which licence each pinned package comes, as its own metadata says.
 
 `python tools/licences.py` in an environment with all extras; a test fails where the page is out of step.
 """
@@ -8,13 +8,14 @@ from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PAGE = "docs/licences.md"
+PAGE = "docs/reference/licences.md"
 LONGEST = 60
 HEAD = """# Licences
 
-cutsew itself is MIT ([LICENSE](../LICENSE)). Besides code, its wheel carries: the weights of the demo's tiny CLIP,
+cutsew itself is MIT (`LICENSE`). Besides code, its wheel carries: the weights of the demo's tiny CLIP,
 trained here on scenes drawn from OpenMoji; style, script and templates of the report; a table of published numbers with
-their sources. No artwork and no weights of others are in it. `docs/demo.png` shows artwork of OpenMoji (CC BY-SA 4.0).
+their sources. No artwork and no weights of others are in it. Images of these pages show artwork of OpenMoji (CC BY-SA
+4.0).
 
 `pillow-heif` is BSD-3-Clause, but its binary wheels bundle x265 and are GPL-2.0 as a whole. Only HEIC images need it,
 and only the extra `heic` installs it.

@@ -1,6 +1,7 @@
 """Tool init: a config file for a folder of images."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,8 +46,14 @@ def init(
     typer.echo(f"wrote {configfile}; edit what you like, then: cutsew run{_option(configfile)}")
 
 
-def write_config(photos: Path, classes: str | None, configfile: Path, *, offline: bool) -> None:
+def write_config(photos: Path, classes: str | Sequence[str] | None, configfile: Path, *, offline: bool) -> None:
     """Write a config file for a folder of images, and print what was seen.
+
+    Args:
+        photos: the folder.
+        classes: names of what to look for, or the text of --classes (see `read_classes`).
+        configfile: to be written.
+        offline: take models whose weights come as Python packages.
 
     Raises:
         UserError: the config file exists, the folder is missing or without images, no classes are given, a setting
@@ -58,7 +65,7 @@ def write_config(photos: Path, classes: str | None, configfile: Path, *, offline
             f"{configfile}: exists already and is not overwritten; run it with cutsew run{_option(configfile)}, or "
             "name another with --configfile"
         )
-    names = read_classes(classes)
+    names = read_classes(classes) if classes is None or isinstance(classes, str) else list(classes)
     text = preset("folder-offline" if offline else "folder")
     raw = yaml.safe_load(text)
     raw["classes"] = names

@@ -177,7 +177,7 @@ class DatasetConfig(Section):
     truth: Path | None = Field(
         None,
         description="CSV of true labels for evaluation only: columns path (or id) and labels, separated by ; (other "
-        "forms: config/README.md)",
+        "forms: docs/reference/input-files.md)",
     )
     difficult: Literal["negative", "ignore", "positive"] = Field(
         "negative", description="voc: how an object marked only as difficult counts in the ground truth"

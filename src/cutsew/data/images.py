@@ -201,10 +201,7 @@ def _decode(path: Path, data: bytes) -> Image.Image:
         with Image.open(io.BytesIO(data), formats=_readers(path, data)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise BadImage(path, f"too large: {image.width} x {image.height} pixels")
-            image.load()
-            turn = TURNS.get(_orientation(image))  # after loading: Pillow turns a TIFF by itself
-            upright = image.transpose(turn) if turn is not None else image
-            return _to_rgb(upright)
+            return to_rgb(image)
     except BadImage:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -243,7 +240,14 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert an open image to 8-bit RGB, EXIF orientation applied, as `read_image` does; the image is not changed."""
+    image.load()
+    turn = TURNS.get(_orientation(image))  # after loading: Pillow turns a TIFF by itself
+    return _eight_bit_rgb(image.transpose(turn) if turn is not None else image)
+
+
+def _eight_bit_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image.copy()
     if image.mode.startswith("I;16"):

@@ -121,7 +121,7 @@ def generated() -> dict[str, str]:
     """Return path below the project's folder -> content of each generated file."""
     return {
         "workflow/schemas/config.schema.json": json.dumps(schema(), indent=2, ensure_ascii=False) + "\n",
-        "docs/settings.md": reference(),
+        "docs/reference/settings.md": reference(),
         "config/default.yaml": "# Every setting with its default, written by `python -m cutsew.pipeline.config_docs`.\n"
         "# A config file names `classes` and only what differs from this.\n\n" + default_yaml(defaults()),
     }

@@ -13,7 +13,7 @@ from cutsew.pipeline.snakemake_call import config_files, refuse_swallowed_target
 ROOT = Path(__file__).parents[3]
 PAGES = [
     *(ROOT / name for name in ("README.md", "CHANGELOG.md", "envs/cutsew.yaml", "workflow/profiles/README.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "config").rglob("*.md")),
     *sorted((ROOT / "config").rglob("*.yaml")),
     *sorted((ROOT / "workflow" / "profiles").rglob("*.yaml")),

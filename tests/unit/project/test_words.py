@@ -20,7 +20,7 @@ ALLOWED = {"CHANGELOG.md": {"mended"}}
 
 FILES = sorted(
     path
-    for pattern in ("*.md", "docs/*.md", "config/**/*.md", "config/**/*.yaml", "workflow/**/*.smk", "src/**/*.py")
+    for pattern in ("*.md", "docs/**/*.md", "config/**/*.md", "config/**/*.yaml", "workflow/**/*.smk", "src/**/*.py")
     for path in ROOT.glob(pattern)
     if path.is_file()
 )
