@@ -106,7 +106,7 @@ class Classifier:
             views = [resized_view(_decoded(source), *self._student.square) for source in part]
             logits = self._student.logits(torch.from_numpy(np.stack(views))).numpy()
             require_finite(logits, [_name(source, start + i) for i, source in enumerate(part)], "the model's output")
-            yield sigmoid(logits.astype(np.float64))
+            yield sigmoid(logits.astype(np.float64)).astype(np.float64)
 
 
 class Run:
@@ -205,7 +205,8 @@ class Run:
         path = self._run.path(artifact)
         if path is None or path.suffix != ".zarr":
             raise UserError(f"{self.folder / artifact}: no such Zarr of this run")
-        return xr.open_zarr(path, consolidated=False)
+        dataset: xr.Dataset = xr.open_zarr(path, consolidated=False)
+        return dataset
 
 
 def load_student(path: str | Path, device: str = "auto") -> Classifier:
@@ -287,10 +288,10 @@ def _expand(images: ImageLike | Sequence[ImageLike]) -> tuple[list[Any], list[Im
     """List the images, a folder's files in place of the folder, and their names."""
     from cutsew.inference.new_images import find_images
 
-    one = isinstance(images, str | Path | Image.Image | np.ndarray)
+    listed = [images] if isinstance(images, str | Path | Image.Image | np.ndarray) else images
     names: list[Any] = []
     sources: list[ImageLike] = []
-    for image in [images] if one else images:
+    for image in listed:
         paths = find_images(Path(image)).paths if isinstance(image, str | Path) else None
         names += [len(names)] if paths is None else paths
         sources += [image] if paths is None else paths
