@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 from tqdm import tqdm
 
-from cutsew.config import Config, load, override
-from cutsew.config.dataset import DatasetConfig
+from cutsew.config import load, override
+from cutsew.config.dataset import BenchmarkCopy
 from cutsew.config.yaml_file import read_config
 from cutsew.data import coco, layouts, nus
 from cutsew.data.truth import absent_classes
@@ -34,7 +34,7 @@ def check_dataset(
     """
     config = load(_read(configfile, root))
     dataset = config.dataset
-    if dataset.kind not in LAYOUT or dataset.root is None:
+    if not isinstance(dataset, BenchmarkCopy):
         raise UserError(
             f"{configfile}: dataset.kind is {dataset.kind}; only copies of kind voc, coco and nus are checked"
         )
@@ -47,7 +47,7 @@ def check_dataset(
         for path in missing[:SHOWN]:
             typer.echo(f"  {path}")
         missing_items += len(missing)
-    _check_classes(config, dataset.root)
+    _check_classes(dataset, config.classes)
     layouts.read_lists(dataset, dataset.root)
     if missing_items and dataset.on_bad_image == "stop":
         raise UserError(f"{missing_items} images are missing; add them, or set dataset.on_bad_image: skip")
@@ -55,23 +55,23 @@ def check_dataset(
     typer.echo(f"this {what} can be used as it is")
 
 
-def _check_classes(config: Config, root: Path) -> None:
+def _check_classes(dataset: BenchmarkCopy, classes: list[str]) -> None:
     """Say which classes the annotations cannot name; those of VOC are not all opened for it."""
-    kind = config.dataset.kind
-    if kind == "nus":
+    root = dataset.root
+    if dataset.kind == "nus":
         nus.read_labels(root)
         known = nus.read_concepts(root)
-    elif kind == "coco":
-        known = coco.read_instances(root, config.dataset.coco.train, "dataset.coco.train")[1]
+    elif dataset.kind == "coco":
+        known = coco.read_instances(root, dataset.coco.train, "dataset.coco.train")[1]
     else:
         return
-    whole = config.dataset.benchmark is not None and not config.dataset.allow_incomplete
-    absent = absent_classes(config.classes, known, f"dataset.root: {root}", benchmark=whole)
+    whole = dataset.benchmark is not None and not dataset.allow_incomplete
+    absent = absent_classes(classes, known, f"dataset.root: {root}", benchmark=whole)
     if absent:
-        typer.echo(f"no truth for {len(absent)} of {len(config.classes)} classes: {some(absent)}")
+        typer.echo(f"no truth for {len(absent)} of {len(classes)} classes: {some(absent)}")
 
 
-def _let_through(dataset: DatasetConfig) -> DatasetConfig:
+def _let_through(dataset: BenchmarkCopy) -> BenchmarkCopy:
     """Return the settings with which a copy that is not whole is counted too."""
     return dataset.model_copy(update={"allow_incomplete": True})
 

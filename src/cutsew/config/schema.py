@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from cutsew.config.base import Fraction, Section, Size
-from cutsew.config.dataset import DatasetConfig, DemoConfig
+from cutsew.config.dataset import Dataset, DemoConfig, DemoDatasetConfig, LayoutConfig
 from cutsew.config.method import (
     Correct,
     Cut,
@@ -160,7 +160,7 @@ class Config(Section):
         description="released: what is not set here is set as in the authors' released code, not as in the paper; "
         "cutsew: settings that our trials found to be better than the paper's, without labels and at lower cost",
     )
-    dataset: DatasetConfig = Field(default_factory=DatasetConfig, description="where the images are")
+    dataset: Dataset = Field(default_factory=DemoDatasetConfig, description="where the images are")
     demo: DemoConfig = Field(default_factory=DemoConfig, description="dataset kind demo")
     prompts: PromptsConfig = Field(default_factory=PromptsConfig, description="how class names become texts")
     teacher: Teacher = Field(default_factory=OpenClipTeacherConfig, description="the model that scores views")
@@ -277,10 +277,12 @@ class Config(Section):
         labeled = [kind for kind in self.references.kinds if kind != "zero_shot"]
         if labeled and not self.dataset.annotated and self.dataset.truth is None:
             raise ValueError(f"references.kinds: {labeled[0]} needs true labels; set dataset.truth, or leave it out")
-        known = self.dataset.known()
-        if known is not None and not self.dataset.allow_incomplete and len(self.classes) != known.classes:
+        dataset, known = self.dataset, self.dataset.known()
+        if known is None or not isinstance(dataset, LayoutConfig) or dataset.allow_incomplete:
+            pass  # nothing is published of these images, or they are part of a benchmark only
+        elif len(self.classes) != known.classes:
             raise ValueError(
-                f"classes: {len(self.classes)} of the {known.classes} of {self.dataset.benchmark}; name them all, "
+                f"classes: {len(self.classes)} of the {known.classes} of {dataset.benchmark}; name them all, "
                 "or set dataset.allow_incomplete: true, and its numbers are not the benchmark's"
             )
         unknown = sorted(set(self.prompts.names) - set(self.classes))

@@ -8,7 +8,14 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
-from cutsew.config.dataset import DatasetConfig
+from cutsew.config.dataset import (
+    CocoDatasetConfig,
+    DemoDatasetConfig,
+    LayoutConfig,
+    Listed,
+    NusDatasetConfig,
+    VocDatasetConfig,
+)
 from cutsew.data import coco, nus, voc
 from cutsew.errors import UserError
 
@@ -31,7 +38,7 @@ class Listing:
     dropped: int = 0
 
 
-def read_lists(dataset: DatasetConfig, root: Path) -> dict[str, Listing]:
+def read_lists(dataset: Listed, root: Path) -> dict[str, Listing]:
     """Read the lists of images of kind voc (the demo's world too), coco or nus.
 
     Returns:
@@ -62,11 +69,12 @@ def read_lists(dataset: DatasetConfig, root: Path) -> dict[str, Listing]:
             f"dataset.{_section(dataset)}.test: {len(both)} of the images of list {test} stand in list {train} "
             f"too, {min(both)} among them; name lists that share none"
         )
-    refuse_incomplete(dataset, {split: len(listing.names) for split, listing in listings.items()})
+    if isinstance(dataset, LayoutConfig):
+        refuse_incomplete(dataset, {split: len(listing.names) for split, listing in listings.items()})
     return listings
 
 
-def refuse_incomplete(dataset: DatasetConfig, counts: dict[str, int]) -> None:
+def refuse_incomplete(dataset: LayoutConfig, counts: dict[str, int]) -> None:
     """Refuse a benchmark's copy whose lists hold more or fewer images than published.
 
     Raises:
@@ -74,7 +82,8 @@ def refuse_incomplete(dataset: DatasetConfig, counts: dict[str, int]) -> None:
 
     """
     known = dataset.known()
-    totals = None if known is None else known.totals.get(dataset.unannotated)
+    unannotated = dataset.unannotated if isinstance(dataset, CocoDatasetConfig | NusDatasetConfig) else "keep"
+    totals = None if known is None else known.totals.get(unannotated)
     if totals is None or dataset.allow_incomplete or totals == (counts["train"], counts["test"]):
         return
     raise UserError(
@@ -84,7 +93,7 @@ def refuse_incomplete(dataset: DatasetConfig, counts: dict[str, int]) -> None:
     )
 
 
-def list_files(dataset: DatasetConfig, root: Path) -> list[Path]:
+def list_files(dataset: Listed, root: Path) -> list[Path]:
     """Name the files that decide which images there are, for kinds voc, coco and nus."""
     names = [name for name in dataset.lists() if name is not None]
     if dataset.kind in ("voc", "demo"):
@@ -94,7 +103,7 @@ def list_files(dataset: DatasetConfig, root: Path) -> list[Path]:
     return [nus.list_path(root, name) for name in names]
 
 
-def label_files(dataset: DatasetConfig, root: Path) -> list[Path]:
+def label_files(dataset: Listed, root: Path) -> list[Path]:
     """Name the files that hold true labels in the images' layout; those of VOC, one per image, in no order."""
     if dataset.kind == "voc":
         folder = root / "Annotations"
@@ -104,7 +113,7 @@ def label_files(dataset: DatasetConfig, root: Path) -> list[Path]:
     return nus.label_files(root) if dataset.kind == "nus" else []
 
 
-def count_on_disk(dataset: DatasetConfig, root: Path) -> int:
+def count_on_disk(dataset: CocoDatasetConfig, root: Path) -> int:
     """Count the files in COCO's folder of training images.
 
     Raises:
@@ -118,7 +127,7 @@ def count_on_disk(dataset: DatasetConfig, root: Path) -> int:
     return sum(1 for _ in _walk(coco.image_folder(root, dataset.coco.train)))
 
 
-def images_on_disk(dataset: DatasetConfig, root: Path) -> Iterator[os.DirEntry[str]]:
+def images_on_disk(dataset: CocoDatasetConfig, root: Path) -> Iterator[os.DirEntry[str]]:
     """Walk the files of COCO's folders of images, which its lists need half a minute to name."""
     for folder in {coco.image_folder(root, name): None for name in dataset.lists() if name is not None}:
         yield from _walk(folder)
@@ -132,23 +141,22 @@ def _walk(folder: str | Path) -> Iterator[os.DirEntry[str]]:
             yield entry
 
 
-def _section(dataset: DatasetConfig) -> str:
+def _section(dataset: Listed) -> str:
     """Name the section of the settings that names the lists."""
     return "voc" if dataset.kind == "demo" else dataset.kind
 
 
-def _read(dataset: DatasetConfig, root: Path, name: str, split: str) -> Listing:
+def _read(dataset: Listed, root: Path, name: str, split: str) -> Listing:
     setting = f"dataset.{_section(dataset)}.{split}"
-    drop = dataset.unannotated == "drop"
-    if dataset.kind in ("voc", "demo"):
+    if isinstance(dataset, DemoDatasetConfig | VocDatasetConfig):
         names = voc.read_list(root, name, setting)
         return Listing(names, voc.image_paths(root, names))
     if dataset.kind == "coco":
-        names, paths, dropped = coco.list_images(root, name, setting, drop=drop)
+        names, paths, dropped = coco.list_images(root, name, setting, drop=dataset.unannotated == "drop")
         return _refuse_none_left(Listing(names, paths, dropped), name, coco.instances_path(root, name))
     names = nus.read_list(root, name, setting)
     kept = names
-    if drop:
+    if dataset.unannotated == "drop":
         kept = [names[i] for i in np.flatnonzero(nus.read_labels(root).any(names))]
     listing = Listing(kept, nus.image_paths(root, kept) if kept else [], len(names) - len(kept))
     return _refuse_none_left(listing, name, nus.list_path(root, name))

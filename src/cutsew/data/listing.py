@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from cutsew.config import Config
-from cutsew.config.dataset import DatasetConfig
+from cutsew.config.dataset import BenchmarkCopy, Dataset, FolderDatasetConfig, Listed, NusDatasetConfig
 from cutsew.config.networks import ScoresFileConfig, Teacher
 from cutsew.data import folder, images, layouts
 from cutsew.errors import UserError
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def list_images(
-    dataset: DatasetConfig,
+    dataset: Dataset,
     root: Path | None = None,
     scores: ScoresFileConfig | None = None,
     leftovers: list[folder.Leftover] | None = None,
@@ -45,7 +45,7 @@ def list_images(
     """
     if dataset.kind == "ids":
         return _ids(scores)
-    root = root or dataset.root
+    root = root or dataset.location
     if root is None:
         raise UserError(f"dataset.root: not set; kind {dataset.kind} needs --root, the folder of its images")
     listed = _folder(dataset, root, leftovers) if dataset.kind == "folder" else _of_lists(dataset, root)
@@ -85,17 +85,16 @@ def listing_fingerprint(config: Config) -> str:
     """
     dataset = config.dataset
     digest = hashlib.sha256(dataset.kind.encode())
-    root = dataset.root
-    if dataset.kind == "folder" and root is not None:
-        paths = list(folder.scan(root, tolerant=dataset.on_bad_image == "skip"))
+    if dataset.kind == "folder":
+        paths = list(folder.scan(dataset.root, tolerant=dataset.on_bad_image == "skip"))
         lines = _last[dataset.model_dump_json()] = sorted(_line(path, path) for path in paths)
         digest.update("\n".join(lines).encode())
         if images.reads_heif() and any(path.lower().endswith(images.HEIF_SUFFIXES) for path in paths):
             digest.update(b"heif")  # installing the extra makes these images readable
         if dataset.test.list is not None:
             digest.update("\n".join(folder.read_lines(dataset.test.list, "dataset.test.list")).encode())
-    elif dataset.kind not in ("demo", "ids") and root is not None and not dataset.downloaded:
-        lines = _last[dataset.model_dump_json()] = list(_listed_lines(dataset, root))
+    elif isinstance(dataset, BenchmarkCopy) and not dataset.downloaded:
+        lines = _last[dataset.model_dump_json()] = list(_listed_lines(dataset, dataset.root))
         digest.update("\n".join(lines).encode())
     file = config.teacher.scores.file if config.teacher.kind == "scores" else None
     if file is not None and (dataset.kind == "ids" or drops_images(config.teacher)):
@@ -108,25 +107,27 @@ def truth_fingerprint(config: Config) -> str:
 
     The CSV `dataset.truth` is that rule's input and not counted here; nor are annotations that a rule downloads.
     """
-    dataset, root = config.dataset, config.dataset.root
+    dataset = config.dataset
     digest = hashlib.sha256()
-    if dataset.kind not in ("demo", "ids", "folder") and dataset.truth is None and root is not None:
-        files = [] if dataset.downloaded else layouts.label_files(dataset, root)
+    if isinstance(dataset, BenchmarkCopy) and dataset.truth is None:
+        files = [] if dataset.downloaded else layouts.label_files(dataset, dataset.root)
         digest.update("\n".join(sorted(_line(file.name, file) for file in files)).encode())
     return digest.hexdigest()[:16]
 
 
-def _listed_lines(dataset: DatasetConfig, root: Path) -> Iterator[str]:
+def _listed_lines(dataset: BenchmarkCopy, root: Path) -> Iterator[str]:
     """Word names, sizes and times of listed images; of COCO's, of its lists and all files in its folders of images."""
     if dataset.kind == "coco":
         yield from (_line(file.name, file) for file in layouts.list_files(dataset, root))
         yield from sorted(_line(entry.path, entry.path) for entry in layouts.images_on_disk(dataset, root))
         return
-    whole = dataset.model_copy(update={"unannotated": "keep", "allow_incomplete": True})
+    whole = dataset.model_copy(update={"allow_incomplete": True})
+    if isinstance(whole, NusDatasetConfig):
+        whole = whole.model_copy(update={"unannotated": "keep"})
     for listing in layouts.read_lists(whole, root).values():
         yield from map(_line, listing.names, listing.paths)
         yield "\n"
-    if dataset.unannotated == "drop" and dataset.kind == "nus":
+    if dataset.kind == "nus" and dataset.unannotated == "drop":
         yield from (_line(file.name, file) for file in layouts.label_files(dataset, root))
 
 
@@ -175,7 +176,7 @@ def _with_scores(
     return kept
 
 
-def _folder(dataset: DatasetConfig, root: Path, leftovers: list[folder.Leftover] | None) -> pd.DataFrame:
+def _folder(dataset: FolderDatasetConfig, root: Path, leftovers: list[folder.Leftover] | None) -> pd.DataFrame:
     leftovers_found: list[folder.Leftover] = [] if leftovers is None else leftovers
     names = folder.list_images(root, leftovers_found, tolerant=dataset.on_bad_image == "skip")
     if not names:
@@ -210,7 +211,7 @@ def _instead(leftovers: list[folder.Leftover]) -> str:
     return f" ({' '.join(images.SUFFIXES)}), only {', '.join(f'{count} {suffix}' for suffix, count in counts)}"
 
 
-def _of_lists(dataset: DatasetConfig, root: Path) -> pd.DataFrame:
+def _of_lists(dataset: Listed, root: Path) -> pd.DataFrame:
     if not root.is_dir():
         raise UserError(f"dataset.root: {root} is not a folder; set it to the folder that holds the lists and images")
     listings = layouts.read_lists(dataset, root)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cutsew.config import Config
-from cutsew.config.dataset import DatasetConfig
+from cutsew.config.dataset import BenchmarkCopy, FolderDatasetConfig
 from cutsew.config.networks import ScoresFileConfig
 from cutsew.data import layouts
 from cutsew.data.corrections_csv import match_classes, match_images, read_overrides
@@ -24,6 +24,9 @@ from cutsew.pipeline.preflight_models import check_activation, check_preprocessi
 if TYPE_CHECKING:
     import pandas as pd
 
+
+OnDisk = FolderDatasetConfig | BenchmarkCopy
+"""A dataset whose images are listed before the first job."""
 
 FEW_FILES, ENOUGH_FILES = 128, 1024
 """Number of open files that a process needs; a lower limit is raised to it."""
@@ -65,9 +68,10 @@ def validate_inputs(*configs: Config) -> None:
         corrections = _check_overrides(config)
         scores = config.teacher.scores if config.teacher.kind == "scores" else None
         key = config.dataset.model_dump_json() + (scores.model_dump_json() if scores is not None else "")
-        if config.dataset.kind not in ("demo", "ids") and key not in listings and not _to_come(config):
-            _check_root(config.dataset)
-            listings[key] = _training_images(config.dataset, scores, config.classes)
+        dataset = config.dataset
+        if isinstance(dataset, OnDisk) and key not in listings and not _to_come(config):
+            _check_root(dataset.root)
+            listings[key] = _training_images(dataset, scores, config.classes)
         elif config.dataset.truth is not None and (key, *config.classes) not in checked:
             of_ids = config.dataset.kind == "ids"
             names = ImageNames(list_images(config.dataset, scores=scores)["id"].tolist()) if of_ids else None
@@ -144,17 +148,17 @@ def check_memory(config: Config, job: sizing.Job, machine: int) -> str | None:
     )
 
 
-def _training_images(dataset: DatasetConfig, scores: ScoresFileConfig | None, classes: list[str]) -> Listing:
+def _training_images(dataset: OnDisk, scores: ScoresFileConfig | None, classes: list[str]) -> Listing:
     """Count the images that are not known to be held out, in seconds; a CSV of truth has to name some images.
 
     Labels that decide on images (`dataset.unannotated`) are left to the manifest, which reads them once.
     """
-    if dataset.kind == "coco" and dataset.root is not None:
+    if dataset.kind == "coco":
         if dataset.truth is not None:
             check_csv(dataset.truth, classes)
         count = layouts.count_on_disk(dataset, dataset.root)
         return Listing(Count(count, count, f"the {count} of the training images below dataset.root"), None)
-    if dataset.unannotated == "drop":
+    if dataset.kind == "nus" and dataset.unannotated == "drop":
         dataset = dataset.model_copy(update={"unannotated": "keep"})
     listed = list_images(dataset, scores=scores)
     ids = listed["id"].tolist()
@@ -191,17 +195,18 @@ def _check_heif(paths: list[str]) -> None:
 def _to_come(config: Config) -> bool:
     """Check whether the images are downloaded first; refuse where they were downloaded once and are gone."""
     dataset = config.dataset
-    if not dataset.downloaded or dataset.root is None or dataset.root.is_dir():
+    root = dataset.location
+    if not dataset.downloaded or root is None or root.is_dir():
         return False
     record = Path("results", dataset.name, DEFAULT, "download.json")
     if record.exists():
-        raise UserError(f"dataset.root: {dataset.root} is missing; restore it, or remove {record} to download it again")
+        raise UserError(f"dataset.root: {root} is missing; restore it, or remove {record} to download it again")
     return True
 
 
-def _check_root(dataset: DatasetConfig) -> None:
-    if dataset.root is None or not dataset.root.is_dir():
-        raise UserError(f"dataset.root: {dataset.root} is not a folder; set it to the folder of the images")
+def _check_root(root: Path) -> None:
+    if not root.is_dir():
+        raise UserError(f"dataset.root: {root} is not a folder; set it to the folder of the images")
 
 
 def _check_top_k(config: Config, train: Count) -> None:

@@ -216,7 +216,7 @@ def image_root(plan: Plan, wildcards: Wildcards) -> str:
     """Return the folder of the images."""
     if plan.runs[wildcards.run].dataset.kind == "demo":
         return str(plan.on_disk(wildcards.run, "demo_world") / "world")
-    return str(plan.runs[wildcards.run].dataset.root or ".")
+    return str(plan.runs[wildcards.run].dataset.location or ".")
 
 
 def image_listing(plan: Plan, wildcards: Wildcards) -> str:

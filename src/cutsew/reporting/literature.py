@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from cutsew.config.dataset import DatasetConfig
+from cutsew.config.dataset import CocoDatasetConfig, LayoutConfig, NusDatasetConfig, VocDatasetConfig, parse_dataset
 from cutsew.errors import UserError
 
 KEY = ["split", "stage"]
@@ -83,10 +83,9 @@ def protocol_of(run: Path) -> Measured:
     record = _record(run / "metrics.json")
     images = _record(_beside(run, record, "images.parquet"))
     truth = _record(_beside(run, record, "truth.parquet"))
-    settings = images["settings"]["dataset"]
-    dataset = DatasetConfig.model_validate({"difficult": truth["settings"]["dataset"]["difficult"], **settings})
+    dataset = parse_dataset({**truth["settings"]["dataset"], **images["settings"]["dataset"]})
     known = dataset.known()
-    if dataset.benchmark is None or known is None:
+    if not isinstance(dataset, LayoutConfig) or dataset.benchmark is None or known is None:
         raise UserError(f"{run}: dataset.benchmark is not set, so there are no published numbers for these images")
     if dataset.allow_incomplete:
         raise UserError(f"{run}: made on an incomplete copy of {dataset.benchmark}; its numbers are not comparable")
@@ -96,12 +95,12 @@ def protocol_of(run: Path) -> Measured:
             f"{run}: the ground truth lacks {len(absent)} classes, {absent[0]!r} among them; its mAP is not of the "
             f"classes of {dataset.benchmark}"
         )
-    if dataset.unannotated != known.unannotated:
+    if isinstance(dataset, CocoDatasetConfig | NusDatasetConfig) and dataset.unannotated != known.unannotated:
         raise UserError(
             f"{run}: dataset.unannotated is {dataset.unannotated}, where protocol {dataset.protocol} of "
             f"{dataset.benchmark} has {known.unannotated}; numbers of different protocols are not comparable"
         )
-    if dataset.kind == "voc" and dataset.difficult != "negative":
+    if isinstance(dataset, VocDatasetConfig) and dataset.difficult != "negative":
         raise UserError(
             f"{run}: dataset.difficult is {dataset.difficult}, where the published numbers have negative; "
             "numbers of different protocols are not comparable"

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cutsew.config.dataset import DownloadConfig
+from cutsew.config.benchmarks import DownloadConfig
 from cutsew.data.fetch import fetch, mirrored, unpack
 from cutsew.errors import UserError
 from cutsew.pipeline.graph import STAGES

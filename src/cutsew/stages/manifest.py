@@ -9,7 +9,7 @@ import pandas as pd
 import typer
 from tqdm import tqdm
 
-from cutsew.config.dataset import DatasetConfig
+from cutsew.config.dataset import Dataset, FolderDatasetConfig, ImagesConfig, OnBadImage, parse_dataset
 from cutsew.config.networks import ScoresFileConfig
 from cutsew.data import accounting, layouts
 from cutsew.data.accounting import explain_all, inspect_all, stable_order
@@ -36,9 +36,9 @@ def manifest(
 ) -> None:
     """List, check and shard the images: images.parquet, shards.csv and skipped.csv."""
     record = Record("manifest", STAGES["manifest"].version, settings)
-    dataset = DatasetConfig.model_validate(settings["dataset"])
+    dataset = parse_dataset(settings["dataset"])
     scores = ScoresFileConfig.model_validate(settings.get("teacher", {}).get("scores", {}))
-    root = root or dataset.root
+    root = root or dataset.location
     previous = _known(images)
     leftovers: list[Leftover] = []
     listed = list_images(dataset, root, scores, leftovers)
@@ -46,8 +46,9 @@ def manifest(
     listed = listed.iloc[stable_order(listed["id"].tolist(), previous)].reset_index(drop=True)
 
     table, skipped = (_of_ids(listed), []) if dataset.kind == "ids" else _of_images(listed, workers)
-    _refuse_bad(skipped, dataset)
-    if dataset.test.fraction is not None and dataset.kind == "folder":
+    if isinstance(dataset, ImagesConfig):
+        _refuse_bad(skipped, dataset.on_bad_image)
+    if isinstance(dataset, FolderDatasetConfig) and dataset.test.fraction is not None:
         held_out = [in_fraction(digest, dataset.test.fraction) for digest in table["digest"]]
         table["split"] = ["test" if held else "train" for held in held_out]
         if held_out and not any(held_out):
@@ -112,17 +113,17 @@ def _of_ids(listed: pd.DataFrame) -> pd.DataFrame:
     return listed.assign(width=0, height=0, bytes=0, digest=digests)
 
 
-def _refuse_bad(bad: list[BadImage], dataset: DatasetConfig) -> None:
+def _refuse_bad(bad: list[BadImage], on_bad_image: OnBadImage) -> None:
     if not bad:
         return
-    if dataset.on_bad_image == "stop":
+    if on_bad_image == "stop":
         more = f" (and {len(bad) - 1} more bad images)" if len(bad) > 1 else ""
         remedy = REMEDIES.get(bad[0].reason, "replace or remove it")
         raise UserError(f"{bad[0].path}: {bad[0].reason}{more}; {remedy}, or set dataset.on_bad_image: skip")
     log.warning("%d images cannot be read and are skipped; see skipped.csv", len(bad))
 
 
-def _refuse_empty(table: pd.DataFrame, bad: list[BadImage], dataset: DatasetConfig) -> None:
+def _refuse_empty(table: pd.DataFrame, bad: list[BadImage], dataset: Dataset) -> None:
     if (table["split"] == "train").any():
         return
     if table.empty and bad:
@@ -156,7 +157,7 @@ def _write_shards(path: Path, table: pd.DataFrame) -> None:
         write_text(path, text)
 
 
-def _inputs(dataset: DatasetConfig, root: Path | None, scores: ScoresFileConfig) -> list[Path]:
+def _inputs(dataset: Dataset, root: Path | None, scores: ScoresFileConfig) -> list[Path]:
     """Return the files besides the images that determine the listing."""
     if dataset.kind == "ids":
         return [scores.file] if scores.file is not None else []

@@ -8,7 +8,7 @@ import pandas as pd
 import typer
 from tqdm import tqdm
 
-from cutsew.config.dataset import DatasetConfig
+from cutsew.config.dataset import FolderDatasetConfig, IdsDatasetConfig, Listed, parse_dataset
 from cutsew.data import voc
 from cutsew.data.csv_file import ImageNames
 from cutsew.data.truth import Truth, absent_classes, adopt, from_coco, from_nus, from_voc, to_table
@@ -33,18 +33,18 @@ def truth(
 ) -> None:
     """Read the true labels, for evaluation only: truth.parquet."""
     record = Record("truth", STAGES["truth"].version, settings, [images])
-    dataset = DatasetConfig.model_validate(settings["dataset"])
+    dataset = parse_dataset(settings["dataset"])
     classes: list[str] = settings["classes"]
-    root = root or dataset.root
+    root = root or dataset.location
     image_rows = read_manifest(images)
     if dataset.truth is not None:
         record.inputs.append(dataset.truth)
         names = ImageNames(image_rows["id"].tolist(), image_rows["path"].tolist(), root)
         result, source = from_csv(dataset.truth, names, classes), f"dataset.truth: {dataset.truth}"
-    elif dataset.annotated and root is not None:
+    elif not isinstance(dataset, FolderDatasetConfig | IdsDatasetConfig) and root is not None:
         result, source = _of_layout(dataset, image_rows, root, classes), f"dataset.root: {root}"
     else:
-        raise UserError("dataset.truth: not set, and kind folder or ids has no other truth; name a CSV of labels")
+        raise UserError(f"dataset.truth: not set, and kind {dataset.kind} has no other truth; name a CSV of labels")
 
     absent = absent_classes(classes, result.known, source)
     adopt(result, classes)
@@ -86,7 +86,7 @@ def _annotated(images: pd.DataFrame, root: Path) -> list[str]:
     return names
 
 
-def _of_layout(dataset: DatasetConfig, images: pd.DataFrame, root: Path, classes: list[str]) -> Truth:
+def _of_layout(dataset: Listed, images: pd.DataFrame, root: Path, classes: list[str]) -> Truth:
     """Read the annotations that come with the images."""
     if dataset.kind == "coco":
         paths = {split: dict(zip(rows["id"], rows["path"], strict=True)) for split, rows in images.groupby("split")}
@@ -94,7 +94,8 @@ def _of_layout(dataset: DatasetConfig, images: pd.DataFrame, root: Path, classes
         return from_coco(root, {name: paths[split] for split, name in lists.items() if name and split in paths})
     if dataset.kind == "nus":
         return from_nus(root, images["id"].tolist())
-    labels = from_voc(root, tqdm(_annotated(images, root), desc="annotations", unit="image"), dataset.difficult)
+    difficult = "negative" if dataset.kind == "demo" else dataset.difficult
+    labels = from_voc(root, tqdm(_annotated(images, root), desc="annotations", unit="image"), difficult)
     if dataset.kind == "demo":
         labels.known.update(classes)  # whose scenes are drawn of these; a small world may lack one by chance
     return labels

@@ -39,9 +39,23 @@ WRONG = [
         {"classes": ["cat"], "correct": {"rule": "hard"}},
         "correct.rule: hard would set the only class in every image; set another rule",
     ),
-    (BASE | {"dataset": {"kind": "folder"}}, "dataset: kind folder needs `root`, the folder of the images"),
     (
-        BASE | {"dataset": {"test": {"folder": "a", "fraction": 0.1}}},
+        BASE | {"dataset": {"root": "images"}},
+        "dataset.root: is a setting of kind folder, voc, coco or nus, and dataset.kind is demo; leave it out, or set "
+        "dataset.kind",
+    ),
+    (
+        BASE | {"dataset": {"kind": "folder", "root": "images", "difficult": "ignore"}},
+        "dataset.difficult: is a setting of kind voc, and dataset.kind is folder; leave it out, or set dataset.kind",
+    ),
+    (
+        BASE | {"dataset": {"kind": "ids", "on_bad_image": "skip"}},
+        "dataset.on_bad_image: is a setting of kind demo, folder, voc, coco or nus, and dataset.kind is ids; leave it "
+        "out, or set dataset.kind",
+    ),
+    (BASE | {"dataset": {"kind": "folder"}}, "dataset.root: is not set; set it in the config file"),
+    (
+        BASE | {"dataset": {"kind": "folder", "root": "x", "test": {"folder": "a", "fraction": 0.1}}},
         "dataset.test: name only one of folder, list and fraction",
     ),
     (BASE | {"teacher": {"kind": "scores"}}, "teacher: kind scores needs `scores.file`"),
@@ -62,7 +76,7 @@ WRONG = [
         BASE | {"labels": {"overrides": ""}},
         "labels.overrides: is empty; name a file or folder, or write null for none",
     ),
-    (BASE | {"dataset": {"root": " "}}, "dataset.root: is empty; name a file or folder, or write null for none"),
+    (BASE | {"dataset": {"truth": " "}}, "dataset.truth: is empty; name a file or folder, or write null for none"),
     (
         BASE | {"train": {"epochs": "many"}},
         "train.epochs: input should be a valid integer, unable to parse string as an integer, or 'auto', not 'many'",
@@ -291,8 +305,14 @@ def test_the_command_line_selects_a_kind_as_a_run_does():
     assert with_command_line(BASE | merged, {}) == BASE | merged
 
 
-REQUIRED = {"scores": {"scores": {"file": "scores.npz"}}}
+REQUIRED = {
+    "scores": {"scores": {"file": "scores.npz"}},
+    **dict.fromkeys(("folder", "voc", "coco", "nus"), {"root": "images"}),
+}
 """Settings without which a kind is refused."""
+
+SUITED = {"ids": {"teacher": {"kind": "scores"} | REQUIRED["scores"], "student": {"kind": "none"}}}
+"""Other sections without which a kind is refused."""
 
 KINDS = [(section, kind) for section, kinds in kinds_of(Config).items() for kind in kinds.models]
 
@@ -302,7 +322,7 @@ def test_what_is_loaded_is_valid_under_the_schema(section, kind):
     """Editors validate with the schema: it accepts every kind, with and without its name where `method` sets it."""
     model = kinds_of(Config)[section].models[kind]
     values = model(**{kinds_of(Config)[section].by: kind}, **REQUIRED.get(kind, {})).model_dump(mode="json")
-    assert load(BASE | {section: values}).model_dump(mode="json")[section] == values
+    assert load(BASE | SUITED.get(kind, {}) | {section: values}).model_dump(mode="json")[section] == values
     schema = config_docs.schema()
     jsonschema.validate(BASE | {section: values}, schema)
     values.pop(kinds_of(Config)[section].by)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from cutsew.config import load, override
-from cutsew.config.dataset import BENCHMARK_SPECS
+from cutsew.config.benchmarks import BENCHMARK_SPECS
 from cutsew.config.method import CUTSEW
 from cutsew.demo.scenes import CLASSES, SPOKEN
 from cutsew.pipeline.outputs import required_stages

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cutsew.config import load, override
-from cutsew.config.dataset import DatasetConfig
+from cutsew.config.dataset import DemoDatasetConfig
 from cutsew.config.loading import check_run_name
 from cutsew.config.sweep import (
     SweepConfig,
@@ -182,7 +182,7 @@ def test_shipped_sweeps_fit_the_demo(path):
 def test_shipped_sweeps_of_transformers_fit_theirs(path):
     raw = yaml.safe_load((SWEEPS.parent / "voc2007-vit.yaml").read_text())
     configs = [load(override(raw, changes)) for changes in expand(read_sweep(path), raw, str(path)).values()]
-    validate_inputs(*(config.model_copy(update={"dataset": DatasetConfig()}) for config in configs))
+    validate_inputs(*(config.model_copy(update={"dataset": DemoDatasetConfig()}) for config in configs))
     assert sweep_files(f"vit/{path.stem}", SWEEPS) == [path] and path not in sweep_files("all", SWEEPS)
 
 

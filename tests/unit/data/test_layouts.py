@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from benchmark_copies import draw_image
 
-from cutsew.config.dataset import DatasetConfig
+from cutsew.config.dataset import CocoDatasetConfig
 from cutsew.data.layouts import count_on_disk, images_on_disk
 from cutsew.errors import UserError
 from cutsew.stages.manifest import manifest
@@ -106,7 +106,7 @@ def test_folders_of_images(tmp_path, folder, files):
     assert list(result) == [file.removesuffix(".jpg") for file in plain]
     prefix = "" if folder == "." else f"{folder}/"
     assert list(result.values()) == [(prefix + plain[0], "train", [1, 0]), (prefix + plain[1], "train", [0, 1])]
-    dataset = DatasetConfig(kind="coco", root=tmp_path, coco={"test": None})
+    dataset = CocoDatasetConfig(root=tmp_path, coco={"test": None})
     assert count_on_disk(dataset, tmp_path) == len(list(images_on_disk(dataset, tmp_path))) == 2
 
 

@@ -380,7 +380,7 @@ def test_fingerprint_counts_scores_where_they_decide(root, tmp_path):
 
     def fingerprint(kind, missing):
         teacher = {"kind": "scores", "scores": {"file": str(scores), "missing": missing}}
-        dataset = {"kind": kind, "root": str(root)}
+        dataset = {"kind": kind} | ({"root": str(root)} if kind == "folder" else {})
         raw = {"classes": ["a", "b"], "dataset": dataset, "teacher": teacher, "student": {"kind": "none"}}
         return listing_fingerprint(load(raw))
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from cutsew.commands.compare_published import compare_published as tool
-from cutsew.config.dataset import BENCHMARK_SPECS
+from cutsew.config.benchmarks import BENCHMARK_SPECS
 from cutsew.errors import UserError
 from cutsew.provenance.record import Record
 from cutsew.reporting.literature import Measured, join_published, protocol_of, published
