@@ -27,7 +27,9 @@ def finished(folder, kind="voc", benchmark="voc2012", protocol="paper", difficul
     for name in ("images.parquet", "truth.parquet"):
         (base / name).write_text(name)
     Record("manifest", 1, {"dataset": settings}, [], {"skipped": skipped}).write(base / "images.json", {})
-    Record("truth", 1, {"dataset": {"kind": kind} | ({"difficult": difficult} if kind == "voc" else {})}).write(base / "truth.json", {})
+    Record("truth", 1, {"dataset": {"kind": kind} | ({"difficult": difficult} if kind == "voc" else {})}).write(
+        base / "truth.json", {}
+    )
     pd.DataFrame(METRICS).to_csv(run / "metrics.csv", index=False)
     Record("evaluate", 1, {}, [base / "images.parquet", base / "truth.parquet"]).write(run / "metrics.json", {})
     return run
