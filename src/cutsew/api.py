@@ -275,7 +275,7 @@ def run_folder(
     if not configfile.exists():
         write_config(photos, list(classes), configfile, offline=offline)
     config = load(read_config(configfile))
-    if config.classes != list(classes) or config.dataset.root != photos:
+    if config.classes != list(classes) or config.dataset.location != photos:
         raise UserError(f"{configfile}: exists and is for other images or classes; name another configfile")
     words = packaged_call(["--cores", str(cores or "all")], configfile)
     status = subprocess.run([sys.executable, "-P", "-m", "snakemake", *words], check=False).returncode  # noqa: S603
