@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 BENCHMARKS ?= $(filter-out common tables images synthetic baseline small_vit,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: demo install test gpu slurm kills lint generate docs trouble fuzz lock audit dist clean
+.PHONY: demo install test gpu slurm kills lint coverage generate docs trouble fuzz lock audit dist clean
 
 demo: $(INSTALLED)
 	$(BIN)/snakemake --cores $(CORES)
@@ -42,6 +42,12 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports
 	$(BIN)/snakefmt --check workflow
 	$(BIN)/snakemake --lint
+	$(BIN)/codespell
+
+# The unit tests, and which lines of the package they run; the jobs that the workflow starts are not counted.
+coverage: $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check pytest-cov==7.1.0 coverage==7.17.5
+	$(BIN)/python -m pytest tests/unit -n 2 --dist loadfile --no-loadscope-reorder --cov cutsew --cov-report term
 
 # Everything written from the code: the schema, config/default.yaml and the reference pages of settings and commands.
 generate: $(INSTALLED)

@@ -17,6 +17,7 @@ from cutsew.data.truth_csv import from_csv
 from cutsew.errors import UserError
 from cutsew.inference import model_files
 from cutsew.inference.classifier import ONNX, thresholds_of
+from cutsew.inference.model_card import card
 from cutsew.method.thresholds import FIXED, best_f1
 from cutsew.models.backbones import Backbone
 from cutsew.models.student import MERGED_WEIGHTS, MODEL, BackboneFactory, Student, build_backbone, load, read_model_spec
@@ -32,7 +33,7 @@ from cutsew.storage.zarr_writer import file_digest
 log = logging.getLogger(__name__)
 
 VERSION = 1
-RECORD, README = "export.json", "README.md"
+RECORD, README, CARD = "export.json", "README.md", "MODEL_CARD.md"
 
 
 def export(
@@ -48,7 +49,7 @@ def export(
     *,
     onnx: Annotated[bool, typer.Option(help="Write model.onnx too; needs the extra `export`.")] = True,
 ) -> None:
-    """Write a run's student, backbone included: model.onnx and student.safetensors with model.yaml."""
+    """Write a run's student, backbone included: ONNX, safetensors, a README and a model card."""
     write(run, folder, rule, labels, onnx=onnx)
 
 
@@ -92,6 +93,8 @@ def write(
             record.facts |= {"opset": model_files.OPSET, **model_files.versions()}
             record.facts["largest_difference_of_logits"] = model_files.export(draft / ONNX, student, thresholds)
         write_text(draft / README, _readme(student, thresholds, onnx=onnx))
+        weights = [name for name in (ONNX, MERGED_WEIGHTS) if (draft / name).exists()]
+        write_text(draft / CARD, card(home, student, thresholds, weights))
         record.write(draft / RECORD, {path.name: file_digest(path) for path in sorted(draft.iterdir())})
     _log_summary(folder)
 
@@ -99,7 +102,7 @@ def write(
 def _log_summary(folder: Path) -> None:
     written = [path for path in (folder / ONNX, folder / MERGED_WEIGHTS) if path.exists()]
     sizes = ", ".join(f"{path.name} {path.stat().st_size / 1e6:.1f} MB" for path in written)
-    log.info("%s: %s; how to use them: %s", folder, sizes, README)
+    log.info("%s: %s; how to use them: %s; what to know of them: %s", folder, sizes, README, CARD)
 
 
 def _in_float32(build: BackboneFactory, settings: BuiltStudent, device: str, *state: dict[str, Tensor]) -> Backbone:

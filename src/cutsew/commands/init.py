@@ -153,7 +153,9 @@ def _filled(text: str, raw: dict[str, Any], lines: list[str]) -> str:
         if count != 1:
             raise ValueError(f"no {pattern} in the preset")
     body = body.replace("results/mine/", f"results/{dataset['name']}/")
-    head = ["# Written by cutsew init; run it with cutsew run. Every setting, with its meaning and default:"]
+    schema = PACKAGED / "workflow" / "schemas" / "config.schema.json"
+    head = [f"# yaml-language-server: $schema={schema}"]  # editors complete and check the file
+    head += ["# Written by cutsew init; run it with cutsew run. Every setting, with its meaning and default:"]
     head += [f"#   {PACKAGED / 'config' / 'default.yaml'}", *(f"# {one}" for one in lines)]
     return "\n".join(head) + "\n" + body
 

@@ -122,7 +122,8 @@ def generated() -> dict[str, str]:
     return {
         "workflow/schemas/config.schema.json": json.dumps(schema(), indent=2, ensure_ascii=False) + "\n",
         "docs/reference/settings.md": reference(),
-        "config/default.yaml": "# Every setting with its default, written by `python -m cutsew.pipeline.config_docs`.\n"
+        "config/default.yaml": "# yaml-language-server: $schema=../workflow/schemas/config.schema.json\n"
+        "# Every setting with its default, written by `python -m cutsew.pipeline.config_docs`.\n"
         "# A config file names `classes` and only what differs from this.\n\n" + default_yaml(defaults()),
     }
 

@@ -152,7 +152,7 @@ def test_what_model_yaml_says(run):
 def test_the_record_names_what_was_read_and_written(run):
     record = json.loads((run / "exported" / "export.json").read_text())
     assert set(record["inputs"]) == {"../model.yaml", "../adapter.safetensors", "../thresholds.csv"}
-    assert set(record["outputs"]) == {"model.onnx", "model.yaml", "student.safetensors", "README.md"}
+    assert set(record["outputs"]) == {"model.onnx", "model.yaml", "student.safetensors", "README.md", "MODEL_CARD.md"}
     for name, digest in record["outputs"].items():
         assert file_digest(run / "exported" / name) == digest
     assert record["facts"]["largest_difference_of_logits"] < 1e-4 and record["facts"]["opset"] == model_files.OPSET

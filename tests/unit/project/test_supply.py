@@ -44,7 +44,7 @@ def test_the_licences_of_everything_pinned_are_listed():
 
 def test_one_version():
     changelog = (ROOT / "CHANGELOG.md").read_text()
-    assert re.search(r"^## (\S+)", changelog, flags=re.MULTILINE)[1] == PROJECT["version"]
+    assert re.search(r"^## \[([\d.]+)\]", changelog, flags=re.MULTILINE)[1] == PROJECT["version"]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation.get("version", PROJECT["version"]) == PROJECT["version"]
     named = re.compile(rf"(?<![\d.]){re.escape(PROJECT['version'])}(?![\d.])")
