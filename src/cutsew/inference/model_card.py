@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader
 
 from cutsew.audit.run import Run
 from cutsew.errors import UserError, printable
+from cutsew.method.score import sigmoid
 from cutsew.models.student import Student
 from cutsew.storage.result_tables import LABELS, Thresholds
 
@@ -134,11 +135,12 @@ def _measured(run: Run) -> tuple[list[dict[str, Any]], int]:
     return rows, int(table["with_truth"].max()) if rows else 0
 
 
-def _named(run: Run, stage: str) -> Sequence[int]:
+def _named(run: Run, stage: str) -> list[int]:
     """Count the training images that each class is a label of."""
-    limits = np.log(run.thresholds_of(stage, "train")) - np.log1p(-run.thresholds_of(stage, "train"))
-    counts = sum((block >= limits).sum(axis=0) for block in run.outcomes[stage].slices(run.ids("train")))
-    return np.broadcast_to(counts, len(run.classes)).tolist()
+    thresholds, counts = run.thresholds_of(stage, "train"), np.zeros(len(run.classes), dtype=np.int64)
+    for block in run.outcomes[stage].slices(run.ids("train")):
+        counts += (sigmoid(block.astype(np.float64)) >= thresholds).sum(axis=0)
+    return [int(count) for count in counts]
 
 
 def _metadata(origin: Origin | None, files: Sequence[str]) -> dict[str, Any]:
