@@ -292,7 +292,7 @@ def _expand(images: ImageLike | Sequence[ImageLike]) -> tuple[list[Any], list[Im
     names: list[Any] = []
     sources: list[ImageLike] = []
     for image in listed:
-        paths = find_images(Path(image)).paths if isinstance(image, str | Path) else None
+        paths = find_images(image).paths if isinstance(image, str | Path) else None
         names += [len(names)] if paths is None else paths
         sources += [image] if paths is None else paths
     return names, sources
@@ -306,7 +306,7 @@ def _decoded(source: ImageLike) -> Image.Image:
     from cutsew.data.images import read_image, to_rgb
 
     if isinstance(source, str | Path):
-        return read_image(Path(source))
+        return read_image(source)
     if isinstance(source, np.ndarray):
         shaped = source.ndim == 2 or (source.ndim == 3 and source.shape[2] == 3)
         if source.dtype != np.uint8 or not shaped or not source.size:

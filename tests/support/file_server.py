@@ -72,3 +72,53 @@ def serve(folder: Path):
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextlib.contextmanager
+def serve_listed(folder: Path):
+    """Serve a folder with listings of its folders and parts of its files, as nginx does; gives a `FileServer`."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(folder))
+
+        def do_GET(self):  # noqa: N802
+            expected = self.headers.get("Range")
+            files.requests.append((self.path, expected))
+            path = Path(self.translate_path(self.path))
+            if files.busy or not path.is_file():
+                if files.busy:
+                    files.busy -= 1
+                    self.send_error(503)
+                else:
+                    super().do_GET()
+                return
+            content = path.read_bytes()
+            first, last = 0, len(content) - 1
+            if expected and files.resumes:
+                start, _, end = expected.removeprefix("bytes=").partition("-")
+                first, last = int(start), min(int(end or last), last)
+            part = content[first : last + 1]
+            self.send_response(206 if expected and files.resumes else 200)
+            self.send_header("Content-Length", str(len(part)))
+            if expected and files.resumes:
+                self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+            self.send_header("Accept-Ranges", "bytes" if files.resumes else "none")
+            self.end_headers()
+            if files.breaks:
+                files.breaks -= 1
+                part = part[: len(part) // 2]
+            self.wfile.write(part)
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        files = FileServer(folder, server.server_address)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield files
+        finally:
+            server.shutdown()
+            thread.join()

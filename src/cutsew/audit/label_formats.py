@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from cutsew import __version__
 from cutsew.audit.label_export import Batch, Labels
+from cutsew.data.image_bytes import is_local_file
 from cutsew.errors import UserError
 from cutsew.method.correct import LEFT, PRESENT
 from cutsew.storage.atomic import atomic_path
@@ -197,6 +198,11 @@ def refuse_without_files(form: str, labels: Labels) -> None:
     if (labels.images["path"] == "").any():
         raise UserError(f"--format: {form} shows images, and this run has none (dataset.kind ids); use cleanlab")
     for first in labels.images["path"].head(1):
+        if not is_local_file(first):
+            raise UserError(
+                f"--format: {form} needs images that are files of their own, and these are in tars, Parquet files or "
+                "behind URLs (dataset.kind); use cleanlab"
+            )
         if not Path(first).is_file():
             raise UserError(f"{first}: no such image here; run this in the folder where the workflow ran")
 

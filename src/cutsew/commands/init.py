@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any
 
 import typer
@@ -96,7 +96,7 @@ def write_config(photos: Path, classes: str | Sequence[str] | None, configfile: 
     for line in lines:
         typer.echo(line)
     if seen.unreadable:
-        reasons = some([f"{error.path.name}: {error.reason}" for error in seen.unreadable], 2)
+        reasons = some([f"{PurePath(error.path).name}: {error.reason}" for error in seen.unreadable], 2)
         sample = len(seen.unreadable) + len(seen.sides)
         typer.echo(
             f"warning: {len(seen.unreadable)} of {sample} sampled images cannot be read ({reasons}); they are skipped"

@@ -1,13 +1,16 @@
 """What sections of the settings have in common, and the section that teacher and student share."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
@@ -30,6 +33,40 @@ Size = Annotated[int, Field(ge=1)]
 
 NULLS = ("null", "Null", "NULL", "~")
 """How YAML writes null."""
+
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+def is_url(place: object) -> bool:
+    """Check whether a place is a URL, not a path."""
+    return isinstance(place, str) and URL.match(place) is not None
+
+
+def to_location(place: Any) -> Any:  # noqa: ANN401 - what is no text is left for validation to report
+    """Return a URL as text and any other text as a path.
+
+    Raises:
+        ValueError: the URL holds credentials, which would reach records and logs. The message does not repeat them.
+
+    """
+    if not isinstance(place, str):
+        return place
+    if not is_url(place):
+        return Path(place)
+    parts = urlsplit(place)
+    user, at, host = parts.netloc.rpartition("@")
+    secret = at and (":" in user or parts.scheme in ("http", "https"))
+    if secret or parts.query:
+        shown = f"{parts.scheme}://{host}{parts.path}"
+        raise ValueError(
+            f"is a URL with {'a password or token' if secret else 'a query'}, which records would keep; write {shown}, "
+            "and give fsspec the credentials (environment variables or ~/.config/fsspec)"
+        )
+    return place
+
+
+Location = Annotated[Path | str, BeforeValidator(to_location)]
+"""A local path, or a URL that fsspec opens; `str` if and only if it is a URL."""
 
 Precision = Literal["tf32", "float32", "bfloat16", "float16"]
 """Number format in which a frozen encoder computes."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, TypeAdapter, model_validator
 
-from cutsew.config.base import OneOf, Section, Size
+from cutsew.config.base import Location, OneOf, Section, Size
 from cutsew.config.benchmarks import (
     BENCHMARK_SPECS,
     Benchmark,
@@ -32,9 +32,18 @@ class TestSplitConfig(Section):
     @model_validator(mode="after")
     def at_most_one(self) -> Self:
         """Refuse two ways of splitting at once."""
-        if sum(x is not None for x in (self.folder, self.list, self.fraction)) > 1:
-            raise ValueError("name only one of folder, list and fraction")
+        *names, last = type(self).model_fields
+        if sum(getattr(self, name) is not None for name in (*names, last)) > 1:
+            raise ValueError(f"name only one of {', '.join(names)} and {last}")
         return self
+
+
+class ContainerTestSplitConfig(TestSplitConfig):
+    """As of a folder; or whole tars or Parquet files."""
+
+    files: str | None = Field(
+        None, description="tars or Parquet files whose images are all held out: a pattern, as `dataset.files`"
+    )
 
 
 class VocLayoutConfig(Section):
@@ -76,8 +85,8 @@ class DatasetConfig(Section):
     """Whether the layout of the images holds true labels."""
 
     @property
-    def location(self) -> Path | None:
-        """Return the folder of the images; None where the workflow makes them, or there are none."""
+    def location(self) -> Path | str | None:
+        """Return the folder or URL of the images; None where the workflow makes them, or there are none."""
         return None
 
     @property
@@ -112,17 +121,57 @@ class DemoDatasetConfig(ImagesConfig):
         return "train", "val"
 
 
+ROOT = "folder or URL of the images: a path, or what fsspec opens (s3://, gs://, hf://, https://), without credentials"
+
+
 class FolderDatasetConfig(ImagesConfig):
     """Any folder of images."""
 
     kind: Literal["folder"] = Field("folder", description="any folder of images")
-    root: Path = Field(description="folder of the images")
+    root: Location = Field(description=ROOT)
     test: TestSplitConfig = Field(default_factory=TestSplitConfig, description="the held-out images")
 
     @property
-    def location(self) -> Path:
-        """Return the folder of the images."""
+    def location(self) -> Path | str:
+        """Return the folder or URL of the images."""
         return self.root
+
+
+class ContainersConfig(ImagesConfig):
+    """Images in files that hold many of them."""
+
+    root: Location = Field(description=ROOT)
+    test: ContainerTestSplitConfig = Field(default_factory=ContainerTestSplitConfig, description="the held-out images")
+
+    @property
+    def location(self) -> Path | str:
+        """Return the folder or URL of the files."""
+        return self.root
+
+
+FILES = "which files below `dataset.root` hold images: a pattern with *, **, ? and braces, e.g. train-{0000..0099}.tar"
+
+
+class TarDatasetConfig(ContainersConfig):
+    """Images in tars."""
+
+    kind: Literal["tar"] = Field("tar", description="tars of images, as WebDataset's; members with labels are not read")
+    files: str = Field("*.tar", min_length=1, description=FILES)
+
+
+class ParquetDatasetConfig(ContainersConfig):
+    """Images in Parquet files."""
+
+    kind: Literal["parquet"] = Field(
+        "parquet", description="Parquet files of images, as img2dataset's or Hugging Face's"
+    )
+    files: str = Field("*.parquet", min_length=1, description=FILES)
+    image: str | None = Field(
+        None, description="column of the images: bytes, or a struct of bytes and path; null for the only or usual one"
+    )
+    id: str | None = Field(
+        None, description="column of the ids; null for `key`, the path next to the bytes, or file and row number"
+    )
 
 
 class LayoutConfig(ImagesConfig):
@@ -268,6 +317,8 @@ Listed = DemoDatasetConfig | BenchmarkCopy
 Dataset = Annotated[
     DemoDatasetConfig
     | FolderDatasetConfig
+    | TarDatasetConfig
+    | ParquetDatasetConfig
     | VocDatasetConfig
     | CocoDatasetConfig
     | NusDatasetConfig

@@ -63,7 +63,7 @@ def explain(leftover: Leftover) -> Leftover:
 
 def rows(bad: Iterable[BadImage], leftovers: Iterable[Leftover]) -> list[tuple[str, str]]:
     """List (path, reason) of everything that is no row of the manifest, sorted; one row per file or folder."""
-    entries = [(str(error.path), error.reason) for error in bad] + [(left.path, left.reason) for left in leftovers]
+    entries = [(error.path, error.reason) for error in bad] + [(left.path, left.reason) for left in leftovers]
     return sorted((_plain(path), reason) for path, reason in entries)
 
 
@@ -78,7 +78,7 @@ def groups(bad: Iterable[BadImage], leftovers: Iterable[Leftover]) -> list[dict[
     counted: Counter[tuple[str, str, str]] = Counter()
     for error in bad:
         reason = "too large" if error.reason.startswith("too large") else error.reason
-        counted["unreadable", _plain(suffix_of(str(error.path))), reason] += 1
+        counted["unreadable", _plain(suffix_of(error.path)), reason] += 1
     for left in leftovers:
         label = PurePosixPath(left.path).name if left.kind == "folder" else left.suffix
         counted[left.kind, _plain(label), left.reason] += 1
@@ -222,6 +222,6 @@ def stable_order(listed: Sequence[str], known: Sequence[str]) -> list[int]:
 
 def _inspect(path: str) -> Inspection | BadImage:
     try:
-        return inspect(Path(path))
+        return inspect(path)
     except BadImage as error:
         return error

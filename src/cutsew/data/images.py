@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError, features
 
+from cutsew.data.image_bytes import UnreadableBytes, describe, read_bytes
 from cutsew.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "JPEG2000")
@@ -71,17 +72,17 @@ class BadImage(UserError):  # noqa: N818  # named for what it is about
     """An image that cannot be read.
 
     Attributes:
-        path: the file.
+        path: the file, or the member or row of one.
         reason: a few plain words, such as `truncated` or `not an image`.
 
     """
 
-    def __init__(self, path: Path, reason: str) -> None:
-        self.path = path
+    def __init__(self, path: str | Path, reason: str) -> None:
+        self.path = describe(str(path))
         self.reason = reason
-        super().__init__(f"{path}: {reason}; {REMEDIES.get(reason, 'replace or remove this image')}")
+        super().__init__(f"{self.path}: {reason}; {REMEDIES.get(reason, 'replace or remove this image')}")
 
-    def __reduce__(self) -> tuple[type["BadImage"], tuple[Path, str]]:
+    def __reduce__(self) -> tuple[type["BadImage"], tuple[str, str]]:
         return BadImage, (self.path, self.reason)
 
 
@@ -103,8 +104,10 @@ class Inspection:
     digest: str
 
 
-def read_image(path: Path) -> Image.Image:
+def read_image(address: str | Path) -> Image.Image:
     """Decode an image to 8-bit RGB, EXIF orientation applied.
+
+    An address is a path, a URL, or that of a tar's member or a Parquet file's row (see `image_bytes`).
 
     - Of an animated or many-paged file, the first frame; of a HEIC with several images, the primary one.
     - Transparent pixels (alpha, palette or color key) lie on white, as on a page.
@@ -114,20 +117,22 @@ def read_image(path: Path) -> Image.Image:
     Raises:
         BadImage: missing, empty, truncated, damaged, not an image, more than `MAX_PIXELS`, or of a format whose reader
             is not installed.
+        UserError: a URL cannot be reached.
 
     """
-    return _decode(path, _read_bytes(path))
+    return _decode(str(address), _read_bytes(str(address)))
 
 
-def inspect(path: Path) -> Inspection:
+def inspect(address: str | Path) -> Inspection:
     """Read an image's bytes once, decode it fully, so that damage shows, and digest it.
 
     Raises:
         BadImage: as `read_image`.
+        UserError: as `read_image`.
 
     """
-    data = _read_bytes(path)
-    image = _decode(path, data)
+    data = _read_bytes(str(address))
+    image = _decode(str(address), data)
     return Inspection(image.width, image.height, len(data), hashlib.sha256(data).hexdigest())
 
 
@@ -181,21 +186,14 @@ def to_eight_bits(values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
     return np.rint(unit * 255.0).astype(np.uint8)
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_bytes(address: str) -> bytes:
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe of that name would be waited for without end
-            raise BadImage(path, "not a file")
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise BadImage(path, "broken link" if path.is_symlink() else "no such file") from None
-    except OSError as error:
-        raise BadImage(path, f"unreadable: {(error.strerror or type(error).__name__).lower()}") from None
-    if not data:
-        raise BadImage(path, "empty file")
-    return data
+        return read_bytes(address)
+    except UnreadableBytes as error:
+        raise BadImage(address, str(error)) from None
 
 
-def _decode(path: Path, data: bytes) -> Image.Image:
+def _decode(path: str, data: bytes) -> Image.Image:
     # Pillow answers a damaged file with nearly any exception, SyntaxError and struct.error among them.
     try:
         with Image.open(io.BytesIO(data), formats=_readers(path, data)) as image:
@@ -212,7 +210,7 @@ def _decode(path: Path, data: bytes) -> Image.Image:
         raise BadImage(path, _reason(error, data)) from None
 
 
-def _readers(path: Path, data: bytes) -> tuple[str, ...]:
+def _readers(path: str, data: bytes) -> tuple[str, ...]:
     """Name the readers that may try a file, and see to it that Pillow has them."""
     kind = container(data)
     if kind is None:

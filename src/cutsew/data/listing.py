@@ -10,9 +10,18 @@ from pathlib import Path
 import pandas as pd
 
 from cutsew.config import Config
-from cutsew.config.dataset import BenchmarkCopy, Dataset, FolderDatasetConfig, Listed, NusDatasetConfig
+from cutsew.config.base import is_url
+from cutsew.config.dataset import (
+    BenchmarkCopy,
+    ContainersConfig,
+    Dataset,
+    FolderDatasetConfig,
+    Listed,
+    NusDatasetConfig,
+)
 from cutsew.config.networks import ScoresFileConfig, Teacher
-from cutsew.data import folder, images, layouts
+from cutsew.data import containers, folder, images, layouts, remote
+from cutsew.data.containers import Containers
 from cutsew.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -20,7 +29,7 @@ log = logging.getLogger(__name__)
 
 def list_images(
     dataset: Dataset,
-    root: Path | None = None,
+    root: Path | str | None = None,
     scores: ScoresFileConfig | None = None,
     leftovers: list[folder.Leftover] | None = None,
 ) -> pd.DataFrame:
@@ -28,16 +37,16 @@ def list_images(
 
     Args:
         dataset: its settings.
-        root: replaces `dataset.root`; the demo's world has no other.
+        root: replaces `dataset.root`, a path or a URL; the demo's world has no other.
         scores: settings of the scores that kind `ids` takes its ids from; of other kinds, with `missing: drop`, images
             without scores are left out. None where the teacher is of another kind.
         leftovers: everything below a folder of images that is not listed is added to it, and images without scores.
 
     Returns:
-        Columns id (text, unique), path (text; empty for kind `ids`) and split: train, test, or None where the image's
-        content will decide (`dataset.test.fraction`). Kinds folder and ids: in the order of the ids or of the scores;
-        others: the training list, then the test list, and how many images without labels were left out in
-        `attrs["dropped"]`.
+        Columns id (text, unique), path (text: an address as of `image_bytes`; empty for kind `ids`) and split: train,
+        test, or None where the image's content will decide (`dataset.test.fraction`). Kinds folder and ids: in the
+        order of the ids or of the scores; tar and parquet: file by file, as the images lie there; others: the training
+        list, then the test list, and how many images without labels were left out in `attrs["dropped"]`.
 
     Raises:
         UserError: a folder, list or image is missing, or there are no images.
@@ -48,7 +57,12 @@ def list_images(
     root = root or dataset.location
     if root is None:
         raise UserError(f"dataset.root: not set; kind {dataset.kind} needs --root, the folder of its images")
-    listed = _folder(dataset, root, leftovers) if dataset.kind == "folder" else _of_lists(dataset, root)
+    if dataset.kind == "folder":
+        listed = _folder(dataset, root, leftovers)
+    elif isinstance(dataset, Containers):
+        listed = _containers(dataset, root, leftovers)
+    else:
+        listed = _of_lists(dataset, Path(root))
     if scores is None or scores.file is None or scores.missing != "drop":
         return listed
     return _with_scores(listed, scores, leftovers)
@@ -85,17 +99,26 @@ def listing_fingerprint(config: Config) -> str:
     """
     dataset = config.dataset
     digest = hashlib.sha256(dataset.kind.encode())
-    if dataset.kind == "folder":
-        paths = list(folder.scan(dataset.root, tolerant=dataset.on_bad_image == "skip"))
+    root = dataset.location
+    if dataset.kind == "folder" and isinstance(root, str):
+        files = remote.find_files(root)
+        digest.update("\n".join(remote.stat_line(url, info) for url, info in files.items()).encode())
+    elif dataset.kind == "folder" and isinstance(root, Path):
+        paths = list(folder.scan(root, tolerant=dataset.on_bad_image == "skip"))
         lines = _last[dataset.model_dump_json()] = sorted(_line(path, path) for path in paths)
         digest.update("\n".join(lines).encode())
         if images.reads_heif() and any(path.lower().endswith(images.HEIF_SUFFIXES) for path in paths):
             digest.update(b"heif")  # installing the extra makes these images readable
-        if dataset.test.list is not None:
-            digest.update("\n".join(folder.read_lines(dataset.test.list, "dataset.test.list")).encode())
+    elif isinstance(dataset, ContainersConfig):
+        names = containers.find_containers(dataset.root, dataset.files)
+        digest.update(
+            "\n".join(remote.stat_line(name) if is_url(name) else _line(name, name) for name in names).encode()
+        )
     elif isinstance(dataset, BenchmarkCopy) and not dataset.downloaded:
         lines = _last[dataset.model_dump_json()] = list(_listed_lines(dataset, dataset.root))
         digest.update("\n".join(lines).encode())
+    if isinstance(dataset, FolderDatasetConfig | ContainersConfig) and dataset.test.list is not None:
+        digest.update("\n".join(folder.read_lines(dataset.test.list, "dataset.test.list")).encode())
     file = config.teacher.scores.file if config.teacher.kind == "scores" else None
     if file is not None and (dataset.kind == "ids" or drops_images(config.teacher)):
         digest.update(_line(str(file), file / "zarr.json" if file.is_dir() else file).encode())
@@ -176,14 +199,49 @@ def _with_scores(
     return kept
 
 
-def _folder(dataset: FolderDatasetConfig, root: Path, leftovers: list[folder.Leftover] | None) -> pd.DataFrame:
+def _folder(dataset: FolderDatasetConfig, root: Path | str, leftovers: list[folder.Leftover] | None) -> pd.DataFrame:
     leftovers_found: list[folder.Leftover] = [] if leftovers is None else leftovers
-    names = folder.list_images(root, leftovers_found, tolerant=dataset.on_bad_image == "skip")
-    if not names:
+    if isinstance(root, str):
+        found = containers.list_remote_images(root, leftovers_found)
+    else:
+        names = folder.list_images(root, leftovers_found, tolerant=dataset.on_bad_image == "skip")
+        found = {name: str(root / name) for name in names}
+    if not found:
         raise UserError(
             f"dataset.root: no images below {root}{_instead(leftovers_found)}; set it to the folder of the images"
         )
-    paths = [str(root / name) for name in names]
+    return _with_splits(
+        dataset, list(found), list(found.values()), None if isinstance(root, str) else root, leftovers_found
+    )
+
+
+def _containers(dataset: Containers, root: Path | str, leftovers: list[folder.Leftover] | None) -> pd.DataFrame:
+    members = containers.list_members(dataset, root, leftovers)
+    names = [name for name, _, _ in members]
+    listed = _with_splits(dataset, names, [address for _, address, _ in members], None, leftovers)
+    if dataset.test.files is not None:
+        held_out = set(containers.find_containers(root, dataset.test.files, "dataset.test.files"))
+        listed["split"] = ["test" if container in held_out else "train" for _, _, container in members]
+    return listed
+
+
+def _with_splits(
+    dataset: FolderDatasetConfig | Containers,
+    names: list[str],
+    paths: list[str],
+    root: Path | None,
+    leftovers: list[folder.Leftover] | None,
+) -> pd.DataFrame:
+    """Hold out the images of a folder or of a list; content decides on a fraction.
+
+    Args:
+        dataset: its settings.
+        names: ids of the images.
+        paths: their addresses.
+        root: the folder, if it is one on this machine.
+        leftovers: listed names without an image are added to it.
+
+    """
     test = dataset.test
     if test.fraction is not None:
         return _table(names, paths, [None] * len(names))
@@ -199,7 +257,8 @@ def _folder(dataset: FolderDatasetConfig, root: Path, leftovers: list[folder.Lef
                 f"{folder.hint(unmatched[0], names)}, or set dataset.on_bad_image: skip"
             )
         reason = f"named in {test.list} (dataset.test.list), but no such image"
-        leftovers_found += [folder.Leftover(str(root / line), "missing", reason) for line in unmatched]
+        if leftovers is not None:
+            leftovers += [folder.Leftover(str((root or Path()) / line), "missing", reason) for line in unmatched]
     return _table(names, paths, ["test" if name in held_out else "train" for name in names])
 
 

@@ -3,7 +3,6 @@
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
@@ -48,7 +47,7 @@ class Images:
         if path in self._kept:
             self._kept.move_to_end(path)
             return self._kept[path]
-        image = read_image(Path(path))
+        image = read_image(path)
         self._kept[path] = image
         self._held += _bytes(image)
         while self._held > self._budget:
@@ -138,7 +137,7 @@ class PlainImage:
 
     def __call__(self, index: int) -> Tensor:
         """Read and cut image number `index`."""
-        return torch.from_numpy(self._look(read_image(Path(self._paths[index])), *self._square))
+        return torch.from_numpy(self._look(read_image(self._paths[index]), *self._square))
 
 
 def plain_batches(paths: Sequence[str], square: Square, batch_size: int, workers: int) -> Iterator[Tensor]:

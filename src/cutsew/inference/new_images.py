@@ -23,7 +23,9 @@ from torch import Tensor
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from cutsew.data import accounting, folder
+from cutsew.config.base import to_location
+from cutsew.config.dataset import ParquetDatasetConfig, TarDatasetConfig
+from cutsew.data import accounting, containers, folder
 from cutsew.data.images import SUFFIXES, BadImage
 from cutsew.data.loader import PlainImage, batches, in_order
 from cutsew.errors import UserError, printable
@@ -40,8 +42,9 @@ class ImageSet:
     """Images, and the other files next to them.
 
     Attributes:
-        names: one per image: its path relative to the folder; of a single image, the path as given.
-        paths: of the files.
+        names: one per image: its path relative to the folder, or its id in a tar or Parquet file; of a single image,
+            the path as given.
+        paths: of the files, or addresses as of `data.image_bytes`.
         leftovers: all else that is there.
 
     """
@@ -51,22 +54,52 @@ class ImageSet:
     leftovers: list[folder.Leftover] = field(default_factory=list)
 
 
-def find_images(path: Path) -> ImageSet:
+def find_images(place: str | Path) -> ImageSet:
     """Find the images of a folder, at any depth and in the order of their names, or take the one that is named.
+
+    Args:
+        place: an image, a folder, a tar, a Parquet file, a pattern of these (`photos-{000..099}.tar`), or a URL of any.
 
     Raises:
         UserError: there is none.
 
     """
+    try:
+        path = to_location(str(place))
+    except ValueError as error:
+        raise UserError(f"IMAGES: {error}") from None
+    if str(path).endswith((".tar", ".parquet")):
+        return _packed(path)
+    if isinstance(path, str):
+        if path.lower().endswith(SUFFIXES):
+            return ImageSet([path], [path])
+        leftovers: list[folder.Leftover] = []
+        far = containers.list_remote_images(path, leftovers)
+        if not far:
+            raise UserError(f"{path}: has no images ({' '.join(SUFFIXES)}); check the URL")
+        return ImageSet(list(far), list(far.values()), leftovers)
     if path.is_file():
         return ImageSet([str(path)], [str(path)])
     if not path.is_dir():
         raise UserError(f"{path}: no such file or folder; check the path")
-    leftovers: list[folder.Leftover] = []
+    leftovers = []
     names = folder.list_images(path, leftovers, tolerant=True)
     if not names:
         raise UserError(f"{path}: has no images ({' '.join(SUFFIXES)}); choose a folder that has some")
     return ImageSet(names, [str(path / name) for name in names], leftovers)
+
+
+def _packed(path: Path | str) -> ImageSet:
+    """List the images of tars or Parquet files."""
+    if isinstance(path, str):
+        root, _, files = path.rpartition("/")
+        place: Path | str = root
+    else:
+        place, files = path.parent, path.name
+    kind = TarDatasetConfig if files.endswith(".tar") else ParquetDatasetConfig
+    leftovers: list[folder.Leftover] = []
+    members = containers.list_members(kind(root=place, files=files, on_bad_image="skip"), place, leftovers)
+    return ImageSet([name for name, _, _ in members], [address for _, address, _ in members], leftovers)
 
 
 class ImageBatch(NamedTuple):
@@ -247,11 +280,11 @@ class PredictOptions:
     together: Callable[[Sequence[str], npt.NDArray[np.float32]], npt.NDArray[np.float32]] | None = None
 
 
-def predict(images: Path, student: Classifier, out: Path, how: PredictOptions) -> int:
+def predict(images: str | Path, student: Classifier, out: Path, how: PredictOptions) -> int:
     """Name the classes in an image or in all images of a folder; return how many were read.
 
     Args:
-        images: an image or a folder.
+        images: an image, a folder, a tar, a Parquet file, a pattern, or a URL.
         student: the classifier.
         out: a file, or `-` for standard output.
         how: thresholds, format, speed.

@@ -62,7 +62,7 @@ class TileEnsemble:
         return on_whole_scale(z, self._statistics["student"], self._statistics["tiles"])
 
     def _tiles(self, path: str) -> Floats:
-        views = tile_views(read_image(Path(path)), *self._student.square)[1:]
+        views = tile_views(read_image(path), *self._student.square)[1:]
         result: Floats = self._student.logits(torch.from_numpy(views)).numpy()
         return result
 

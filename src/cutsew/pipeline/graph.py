@@ -88,6 +88,7 @@ STAGES: dict[str, Stage] = {
         "List, check and shard the images.",
         2,
         ("dataset.kind", "dataset.root", "dataset.on_bad_image", "dataset.test", "dataset.shard_size")
+        + ("dataset.files", "dataset.image", "dataset.id")
         + ("dataset.voc", "dataset.coco", "dataset.nus", "dataset.unannotated")
         + ("dataset.benchmark", "dataset.protocol", "dataset.allow_incomplete", "teacher.scores"),
         ("demo_world", "download"),

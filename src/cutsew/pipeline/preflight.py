@@ -7,13 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cutsew.config import Config
-from cutsew.config.dataset import BenchmarkCopy, FolderDatasetConfig
+from cutsew.config.dataset import (
+    BenchmarkCopy,
+    ContainersConfig,
+    Dataset,
+    FolderDatasetConfig,
+    ParquetDatasetConfig,
+    TarDatasetConfig,
+)
 from cutsew.config.networks import ScoresFileConfig
 from cutsew.data import layouts
+from cutsew.data.containers import find_containers
 from cutsew.data.corrections_csv import match_classes, match_images, read_overrides
 from cutsew.data.csv_file import ImageNames
 from cutsew.data.images import HEIF_SUFFIXES, NO_HEIF, REMEDIES, kind_of, reads_heif
 from cutsew.data.listing import list_images
+from cutsew.data.remote import find_files
 from cutsew.data.truth_csv import check_csv
 from cutsew.errors import UserError
 from cutsew.pipeline import sizing
@@ -69,7 +78,9 @@ def validate_inputs(*configs: Config) -> None:
         scores = config.teacher.scores if config.teacher.kind == "scores" else None
         key = config.dataset.model_dump_json() + (scores.model_dump_json() if scores is not None else "")
         dataset = config.dataset
-        if isinstance(dataset, OnDisk) and key not in listings and not _to_come(config):
+        if isinstance(dataset, ContainersConfig) or isinstance(dataset.location, str):
+            _check_containers(dataset)  # their images are listed once, by the manifest
+        if isinstance(dataset, OnDisk) and isinstance(dataset.root, Path) and not (key in listings or _to_come(config)):
             _check_root(dataset.root)
             listings[key] = _training_images(dataset, scores, config.classes)
         elif config.dataset.truth is not None and (key, *config.classes) not in checked:
@@ -163,7 +174,7 @@ def _training_images(dataset: OnDisk, scores: ScoresFileConfig | None, classes: 
     listed = list_images(dataset, scores=scores)
     ids = listed["id"].tolist()
     if dataset.truth is not None:
-        check_csv(dataset.truth, classes, ImageNames(ids, listed["path"].tolist(), dataset.root))
+        check_csv(dataset.truth, classes, ImageNames(ids, listed["path"].tolist(), Path(dataset.root)))
     if dataset.on_bad_image == "stop":
         _check_heif(listed["path"].tolist())
     train = int((listed["split"] != "test").sum())
@@ -196,12 +207,24 @@ def _to_come(config: Config) -> bool:
     """Check whether the images are downloaded first; refuse where they were downloaded once and are gone."""
     dataset = config.dataset
     root = dataset.location
-    if not dataset.downloaded or root is None or root.is_dir():
+    if not dataset.downloaded or not isinstance(root, Path) or root.is_dir():
         return False
     record = Path("results", dataset.name, DEFAULT, "download.json")
     if record.exists():
         raise UserError(f"dataset.root: {root} is missing; restore it, or remove {record} to download it again")
     return True
+
+
+def _check_containers(dataset: Dataset) -> None:
+    """Check that tars, Parquet files and the places behind URLs are there."""
+    if isinstance(dataset.location, Path):
+        _check_root(dataset.location)
+    if isinstance(dataset, TarDatasetConfig | ParquetDatasetConfig):
+        find_containers(dataset.root, dataset.files)
+        if dataset.test.files is not None:
+            find_containers(dataset.root, dataset.test.files, "dataset.test.files")
+    elif isinstance(dataset.location, str):
+        find_files(dataset.location)
 
 
 def _check_root(root: Path) -> None:

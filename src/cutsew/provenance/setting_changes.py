@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cutsew.config import Config
+from cutsew.config.dataset import ContainersConfig
 from cutsew.data.listing import drops_images, last_listed
 from cutsew.provenance.lineage import StoredRecord
 from cutsew.runtime.processes import COMMAND, SNAKEMAKE
@@ -64,6 +65,9 @@ def _short(value: Any) -> str:  # noqa: ANN401
 
 def image_differences(config: Config, manifest: Path, record: StoredRecord) -> Iterator[str]:
     """Count images added, removed and changed in size, by the listing that the manifest's rule made for its params."""
+    if isinstance(config.dataset, ContainersConfig) or isinstance(config.dataset.location, str):
+        yield "images or their files edited"
+        return
     listed = last_listed(config)
     if listed is None or not manifest.is_file():
         return

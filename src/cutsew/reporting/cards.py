@@ -30,7 +30,7 @@ SIDE = 420
 QUALITY = 78
 
 
-def thumbnail(path: Path, side: int = SIDE) -> Image.Image | None:
+def thumbnail(path: str, side: int = SIDE) -> Image.Image | None:
     """Read an image, small; None where it is not there or damaged: a report is made without it."""
     try:
         image = read_image(path)
@@ -216,7 +216,7 @@ def gather(run: Run, ids: Sequence[str], crops: Crops, about: Mapping[str, dict[
                 row["split"],
                 int(row["width"]),
                 int(row["height"]),
-                thumbnail(Path(str(row["path"]))),
+                thumbnail(str(row["path"])),
                 stages,
                 _labels(run, (probabilities, probabilities >= thresholds), truth, marks, corrected),
                 **(about or {}).get(row["id"], {}),

@@ -246,7 +246,7 @@ def activation_maps(path: Path, run: Run) -> list[Maps]:
     paths = dict(zip(run.images["id"], run.images["path"], strict=True))
     maps = []
     for i in spread(classes, MOST_MAPS):
-        image = thumbnail(Path(str(paths[ids[i]])), SIDE) if ids[i] in paths else None
+        image = thumbnail(str(paths[ids[i]]), SIDE) if ids[i] in paths else None
         if image is not None:
             shown = [overlaid(image, read(array, i)) for array in (teacher, student)]
             maps.append(Maps(ids[i], classes[i], *(data_uri(picture) for picture in (image, *shown))))

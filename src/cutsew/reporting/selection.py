@@ -7,7 +7,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -229,7 +228,7 @@ def easiest_and_hardest(run: Run, split: str, changed: Changes) -> tuple[list[Ra
 
     def ranked(c: int) -> Ranked:
         image = images.iloc[int(changed.clearest[c])]
-        small = thumbnail(Path(str(image["path"])), SIDE)
+        small = thumbnail(str(image["path"]), SIDE)
         return Ranked(
             run.classes[c],
             int(changed.hits[c]),

@@ -51,7 +51,7 @@ class Views(Dataset[tuple[torch.Tensor, Boxes]]):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, Boxes]:
         """Return (P, 3, S, S) uint8 views and their (P, 5) boxes."""
         row = self.images.iloc[index]
-        image = read_image(Path(row["path"]))
+        image = read_image(row["path"])
         boxes = self._boxes(str(row["digest"]), *image.size)
         return crop_resize_all(image, boxes, *self.square), boxes
 

@@ -168,7 +168,7 @@ def _teacher_maps(teacher: "teachers.Teacher", texts: Tensor, pairs: Pairs, batc
 def _whole(images: pd.DataFrame, teacher: "teachers.Teacher") -> Iterator[Tensor]:
     """Yield the whole images as the teacher scored them, (1, 3, S, S) uint8 each."""
     for path in images["path"]:
-        image = read_image(Path(path))
+        image = read_image(path)
         yield crop_resize_all(
             image, whole_box(*image.size)[None], teacher.image_size, teacher.preprocessing.interpolation
         )

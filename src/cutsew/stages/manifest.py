@@ -9,7 +9,15 @@ import pandas as pd
 import typer
 from tqdm import tqdm
 
-from cutsew.config.dataset import Dataset, FolderDatasetConfig, ImagesConfig, OnBadImage, parse_dataset
+from cutsew.config.base import to_location
+from cutsew.config.dataset import (
+    ContainersConfig,
+    Dataset,
+    FolderDatasetConfig,
+    ImagesConfig,
+    OnBadImage,
+    parse_dataset,
+)
 from cutsew.config.networks import ScoresFileConfig
 from cutsew.data import accounting, layouts
 from cutsew.data.accounting import explain_all, inspect_all, stable_order
@@ -19,7 +27,7 @@ from cutsew.data.listing import list_images
 from cutsew.errors import UserError, printable
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
-from cutsew.stages.options import SettingsOption, WorkersOption
+from cutsew.stages.options import RootOption, SettingsOption, WorkersOption
 from cutsew.storage.atomic import write_text
 from cutsew.storage.manifest import find_train_test_duplicates, read_manifest, shard_digests, write_manifest
 from cutsew.storage.zarr_writer import file_digest
@@ -31,24 +39,24 @@ def manifest(
     images: Annotated[Path, typer.Argument(help="images.parquet; if it is there, its images keep their places.")],
     *,
     settings: SettingsOption,
-    root: Annotated[Path | None, typer.Option(help="Folder of the images, instead of dataset.root.")] = None,
+    root: RootOption = None,
     workers: WorkersOption = 0,
 ) -> None:
     """List, check and shard the images: images.parquet, shards.csv and skipped.csv."""
     record = Record("manifest", STAGES["manifest"].version, settings)
     dataset = parse_dataset(settings["dataset"])
     scores = ScoresFileConfig.model_validate(settings.get("teacher", {}).get("scores", {}))
-    root = root or dataset.location
+    place = dataset.location if root is None else to_location(root)
     previous = _known(images)
     leftovers: list[Leftover] = []
-    listed = list_images(dataset, root, scores, leftovers)
+    listed = list_images(dataset, place, scores, leftovers)
     dropped = int(listed.attrs.get("dropped", 0))
     listed = listed.iloc[stable_order(listed["id"].tolist(), previous)].reset_index(drop=True)
 
     table, skipped = (_of_ids(listed), []) if dataset.kind == "ids" else _of_images(listed, workers)
     if isinstance(dataset, ImagesConfig):
         _refuse_bad(skipped, dataset.on_bad_image)
-    if isinstance(dataset, FolderDatasetConfig) and dataset.test.fraction is not None:
+    if isinstance(dataset, FolderDatasetConfig | ContainersConfig) and dataset.test.fraction is not None:
         held_out = [in_fraction(digest, dataset.test.fraction) for digest in table["digest"]]
         table["split"] = ["test" if held else "train" for held in held_out]
         if held_out and not any(held_out):
@@ -64,9 +72,9 @@ def manifest(
     write_text(folder / "skipped.csv", rows.to_csv(index=False))
     _write_shards(folder / "shards.csv", table)
     counts = table["split"].value_counts()
-    record.inputs = _inputs(dataset, root, scores)
+    record.inputs = _inputs(dataset, place, scores)
     record.facts = {
-        "root": root,
+        "root": place,
         "train": int(counts.get("train", 0)),
         "test": int(counts.get("test", 0)),
         "skipped": len(skipped),
@@ -104,7 +112,7 @@ def _of_images(listed: pd.DataFrame, workers: int) -> tuple[pd.DataFrame, list[B
             good.append((inspected.width, inspected.height, inspected.bytes, inspected.digest))
     facts = pd.DataFrame(good, columns=["width", "height", "bytes", "digest"])
     table = pd.concat([listed.iloc[rows].reset_index(drop=True), facts], axis=1)
-    return table, sorted(bad, key=lambda error: str(error.path))
+    return table, sorted(bad, key=lambda error: error.path)
 
 
 def _of_ids(listed: pd.DataFrame) -> pd.DataFrame:
@@ -128,7 +136,7 @@ def _refuse_empty(table: pd.DataFrame, bad: list[BadImage], dataset: Dataset) ->
         return
     if table.empty and bad:
         raise UserError(f"dataset.root: none of the {len(bad)} images can be read; the first is {bad[0]}")
-    setting = "test" if dataset.kind == "folder" else f"{dataset.kind}.train"
+    setting = "test" if isinstance(dataset, FolderDatasetConfig | ContainersConfig) else f"{dataset.kind}.train"
     raise UserError(f"dataset.{setting}: leaves no image to train on; hold out fewer")
 
 
@@ -157,10 +165,10 @@ def _write_shards(path: Path, table: pd.DataFrame) -> None:
         write_text(path, text)
 
 
-def _inputs(dataset: Dataset, root: Path | None, scores: ScoresFileConfig) -> list[Path]:
+def _inputs(dataset: Dataset, root: Path | str | None, scores: ScoresFileConfig) -> list[Path]:
     """Return the files besides the images that determine the listing."""
     if dataset.kind == "ids":
         return [scores.file] if scores.file is not None else []
-    if dataset.kind == "folder":
+    if isinstance(dataset, FolderDatasetConfig | ContainersConfig):
         return [dataset.test.list] if dataset.test.list is not None else []
-    return layouts.list_files(dataset, root) if root is not None else []
+    return layouts.list_files(dataset, Path(root)) if root is not None else []

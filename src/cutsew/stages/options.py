@@ -22,6 +22,7 @@ SettingsOption = Annotated[
     dict[str, Any],
     typer.Option(parser=_parse, metavar="JSON", help="The settings that the stage reads, as the rule prints them."),
 ]
+RootOption = Annotated[str | None, typer.Option(help="Folder or URL of the images, instead of dataset.root.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 BatchOption = Annotated[int, typer.Option(min=1, help="Views per forward pass.")]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="Threads that compute; they do not change the result.")]

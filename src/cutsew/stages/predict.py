@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 
 
 def predict(
-    images: Annotated[Path, typer.Argument(help="An image or a folder; in the workflow, images.parquet.")],
+    images: Annotated[
+        str,
+        typer.Argument(
+            help="An image, a folder, a .tar or .parquet of images, a pattern of these, or a URL of any; in the "
+            "workflow, images.parquet."
+        ),
+    ],
     model: Annotated[
         Path, typer.Argument(help="A run's folder or its adapter.safetensors; an exported folder or its model.onnx.")
     ],
@@ -65,7 +71,7 @@ def predict(
     if folder_of(out).suffix == ".zarr":
         if threshold is not None or rule or file_format or long or ensemble or tiles:
             raise UserError(f"{out}: is a Zarr of logits only; omit all other options")
-        run(images, model, out, device, batch_size, workers or 0)
+        run(Path(images), model, out, device, batch_size, workers or 0)
         return
     if ensemble and tiles:
         raise UserError("--tiles: cannot be combined with --ensemble; leave one of them out")

@@ -54,7 +54,7 @@ class Images(Dataset[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         """Return (3, height, width) uint8."""
-        image = read_image(Path(self.paths[index]))
+        image = read_image(self.paths[index])
         rows, columns = grid_of(*image.size, self.patch, self.most)
         return torch.from_numpy(whole(image, columns * self.patch, rows * self.patch, self.interpolation))
 

@@ -8,7 +8,8 @@ import pandas as pd
 import typer
 from tqdm import tqdm
 
-from cutsew.config.dataset import FolderDatasetConfig, IdsDatasetConfig, Listed, parse_dataset
+from cutsew.config.base import to_location
+from cutsew.config.dataset import Listed, parse_dataset
 from cutsew.data import voc
 from cutsew.data.csv_file import ImageNames
 from cutsew.data.truth import Truth, absent_classes, adopt, from_coco, from_nus, from_voc, to_table
@@ -16,7 +17,7 @@ from cutsew.data.truth_csv import from_csv
 from cutsew.errors import UserError, printable, some
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
-from cutsew.stages.options import SettingsOption
+from cutsew.stages.options import RootOption, SettingsOption
 from cutsew.storage.atomic import atomic_path
 from cutsew.storage.manifest import read_manifest
 from cutsew.storage.zarr_writer import file_digest
@@ -29,20 +30,22 @@ def truth(
     labels: Annotated[Path, typer.Argument(help="truth.parquet, to be written.")],
     *,
     settings: SettingsOption,
-    root: Annotated[Path | None, typer.Option(help="Folder of the images, instead of dataset.root.")] = None,
+    root: RootOption = None,
 ) -> None:
     """Read the true labels, for evaluation only: truth.parquet."""
     record = Record("truth", STAGES["truth"].version, settings, [images])
     dataset = parse_dataset(settings["dataset"])
     classes: list[str] = settings["classes"]
-    root = root or dataset.location
+    place = dataset.location if root is None else to_location(root)
     image_rows = read_manifest(images)
     if dataset.truth is not None:
         record.inputs.append(dataset.truth)
-        names = ImageNames(image_rows["id"].tolist(), image_rows["path"].tolist(), root)
+        names = ImageNames(
+            image_rows["id"].tolist(), image_rows["path"].tolist(), place if isinstance(place, Path) else None
+        )
         result, source = from_csv(dataset.truth, names, classes), f"dataset.truth: {dataset.truth}"
-    elif not isinstance(dataset, FolderDatasetConfig | IdsDatasetConfig) and root is not None:
-        result, source = _of_layout(dataset, image_rows, root, classes), f"dataset.root: {root}"
+    elif isinstance(dataset, Listed) and place is not None:
+        result, source = _of_layout(dataset, image_rows, Path(place), classes), f"dataset.root: {place}"
     else:
         raise UserError(f"dataset.truth: not set, and kind {dataset.kind} has no other truth; name a CSV of labels")
 

@@ -1,0 +1,308 @@
+"""Images in tars and Parquet files, and images behind URLs, listed without reading any image."""
+
+import glob
+import logging
+import re
+import tarfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tqdm import tqdm
+
+from cutsew.config.base import is_url
+from cutsew.config.dataset import ParquetDatasetConfig, TarDatasetConfig
+from cutsew.data import remote
+from cutsew.data.folder import SYSTEM_FOLDERS, Leftover
+from cutsew.data.image_bytes import ParquetRow, TarMember, open_container
+from cutsew.data.images import SUFFIXES
+from cutsew.errors import UserError
+
+log = logging.getLogger(__name__)
+
+Containers = TarDatasetConfig | ParquetDatasetConfig
+
+COMPANIONS = (".cls", ".cls2", ".json", ".txt", ".caption", ".index", ".id", ".pyd", ".npy", ".bbox")
+"""Suffixes of labels and metadata that WebDataset keeps next to an image; they are counted and never read."""
+
+IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "img", "bytes")
+"""Columns that hold the images where several hold bytes."""
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A tar or Parquet file that cannot be read to its end, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Companion:
+    """A member of a tar with labels or metadata, by its suffix."""
+
+    suffix: str
+
+
+Entry = tuple[str, str] | Leftover | Companion | Damage
+"""What an index holds: id and address of an image, or what else is there."""
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """Expand `{a,b}` and `{000..099}` as bash does, from left to right; all else stays as it is."""
+    match = re.search(r"\{([^{}]*)\}", pattern)
+    if match is None:
+        return [pattern]
+    inner = match[1]
+    numbers = re.fullmatch(r"(\d+)\.\.(\d+)", inner)
+    if numbers:
+        first, last = int(numbers[1]), int(numbers[2])
+        width = (
+            max(map(len, numbers.groups())) if any(n.startswith("0") and len(n) > 1 for n in numbers.groups()) else 0
+        )
+        options = [f"{n:0{width}d}" for n in range(first, last + 1)]
+    elif "," in inner:
+        options = inner.split(",")
+    else:  # a name with braces
+        return [pattern[: match.end()] + rest for rest in expand_braces(pattern[match.end() :])]
+    return [
+        pattern[: match.start()] + option + rest for option in options for rest in expand_braces(pattern[match.end() :])
+    ]
+
+
+def find_containers(root: Path | str, pattern: str, setting: str = "dataset.files") -> list[str]:
+    """List the files that a pattern names below a folder or URL, in the order of their names.
+
+    Raises:
+        UserError: there are none, or one that is named without a wildcard is not there.
+
+    """
+    found: list[str] = []
+    for one in expand_braces(pattern):
+        wild = glob.has_magic(one)
+        if isinstance(root, str):
+            found += remote.find_files(root, one) if wild else [f"{root.rstrip('/')}/{one}"]
+            continue
+        place = root / one
+        if wild:
+            found += [name for name in glob.glob(str(place), recursive=True) if Path(name).is_file()]  # noqa: PTH207
+        elif place.is_file():
+            found.append(str(place))
+        else:
+            raise UserError(f"{setting}: {place} does not exist; correct the pattern, or add the file")
+    if not found:
+        raise UserError(f"{setting}: no file below {root} matches {pattern}; correct the pattern, or dataset.root")
+    return sorted(dict.fromkeys(found))
+
+
+def list_members(
+    dataset: Containers, root: Path | str, leftovers: list[Leftover] | None = None
+) -> list[tuple[str, str, str]]:
+    """List the images of tars or Parquet files: (id, address, container), container by container as they lie there.
+
+    An id is the name of a member, or the row's key or path; where containers share ids, theirs begin with the
+    container's name, without suffix.
+
+    Raises:
+        UserError: there are none, or a container is damaged and `dataset.on_bad_image` is stop.
+
+    """
+    rows: list[tuple[str, str, str]] = []
+    others: list[Leftover] = []
+    companions: Counter[str] = Counter()
+    for container in tqdm(find_containers(root, dataset.files), desc="index", unit="file"):
+        names: dict[str, str] = {}
+        for entry in _index(dataset, container):
+            if isinstance(entry, Leftover):
+                others.append(entry)
+            elif isinstance(entry, Companion):
+                companions[entry.suffix] += 1
+            elif isinstance(entry, tuple):  # a tar may hold a member twice: the last one counts, as when unpacked
+                names.pop(entry[0], None)
+                names[entry[0]] = entry[1]
+            elif dataset.on_bad_image == "stop":
+                raise UserError(f"{container}: {entry.reason}; copy it again, or set dataset.on_bad_image: skip")
+            else:
+                log.warning("%s: %s; %d of its images are used", container, entry.reason, len(names))
+                reason = f"{entry.reason}, {len(names)} images of it are used; copy it again from its source"
+                others.append(Leftover(container, "other", reason))
+        rows += [(name, address, container) for name, address in names.items()]
+    if leftovers is not None:
+        leftovers += others
+    if companions:
+        counted = ", ".join(f"{suffix} {count:,}" for suffix, count in companions.most_common())
+        log.info("labels and metadata next to the images are not read: %s", counted)
+    if not rows:
+        raise UserError(f"dataset.files: the files below {root} that match {dataset.files} hold no image; name others")
+    return _distinct(rows, root)
+
+
+def _distinct(rows: Sequence[tuple[str, str, str]], root: Path | str) -> list[tuple[str, str, str]]:
+    """Put the container's name before ids that several containers hold."""
+    held = Counter(name for name, _, _ in rows)
+    shared = [name for name, count in held.items() if count > 1]
+    if not shared:
+        return list(rows)
+    log.info("%d ids are in several files (%s); they get the file's name as a prefix", len(shared), shared[0])
+    return [
+        (name if held[name] == 1 else f"{_stem(container, root)}/{name}", address, container)
+        for name, address, container in rows
+    ]
+
+
+def _stem(container: str, root: Path | str) -> str:
+    """Return a container's path below the root, without its suffix."""
+    name = remote.relative(container, root) if isinstance(root, str) else str(Path(container).relative_to(root))
+    return str(PurePosixPath(name).with_suffix(""))
+
+
+def _index(dataset: Containers, container: str) -> Iterable[Entry]:
+    """Index one container; that of a URL is indexed whole first, so that a failing connection can be tried again."""
+
+    def entries() -> Iterator[Entry]:
+        return _index_tar(container) if dataset.kind == "tar" else _index_parquet(dataset, container)
+
+    try:
+        if is_url(container):
+            yield from remote.attempt(container, lambda: list(entries()))
+        else:
+            yield from entries()
+    except FileNotFoundError:
+        raise UserError(f"{container}: no such file; correct dataset.files") from None
+    except OSError as error:
+        why = (error.strerror or type(error).__name__).lower()
+        raise UserError(f"{container}: cannot be read ({why}); make it readable") from None
+
+
+def _index_tar(container: str) -> Iterator[Entry]:
+    """List the members of a tar by their headers alone."""
+    with open_container(container) as file:
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                for member in tar:
+                    tar.members.clear()  # type: ignore[attr-defined]  # it keeps all of them otherwise
+                    if not member.isdir():
+                        yield _member(container, member)
+                file.seek(tar.offset)
+                last = file.read(tarfile.BLOCKSIZE)
+        except tarfile.TarError as error:
+            yield Damage("truncated" if "unexpected end" in str(error) else "not a tar, or a compressed one")
+            return
+    if last.strip(tarfile.NUL):  # where tarfile understands no header, it stops as it does at the end
+        yield Damage("damaged")
+    elif len(last) < tarfile.BLOCKSIZE:
+        yield Damage("truncated")
+
+
+def _member(container: str, member: tarfile.TarInfo) -> Entry:
+    """Return a member's id and address, or what it is instead of an image."""
+    path = PurePosixPath(member.name)
+    name = member.name.removeprefix("./")
+    suffix, shown = path.suffix.lower(), f"{container}: {name}"
+    if path.name.startswith("."):
+        return Leftover(shown, "hidden", "hidden file")
+    if suffix in COMPANIONS:
+        return Companion(suffix)
+    if suffix not in SUFFIXES:
+        return Leftover(shown, "other", "member of another kind")
+    if not member.isreg() or member.issparse():
+        return Leftover(shown, "other", "not a plain file: a link, device or sparse file")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{shown!a}: this name is not UTF-8; rename it") from None
+    return name, str(TarMember(container, member.name, member.offset_data, member.size))
+
+
+def _index_parquet(dataset: ParquetDatasetConfig, container: str) -> Iterator[Entry]:
+    """List the rows of a Parquet file; of its columns, only that of the ids is read."""
+    import pyarrow.parquet as pq  # noqa: PLC0415  # only this kind needs it
+    from pyarrow import ArrowException  # noqa: PLC0415
+
+    with open_container(container) as file:
+        try:
+            parquet = pq.ParquetFile(file)
+            schema = parquet.schema_arrow
+            column, nested = _image_column(schema, dataset.image, container)
+            named = _id_column(schema, dataset.id, column, container, nested=nested)
+            values: list[Any] = []
+            if named is not None:
+                values = parquet.read(columns=[named]).column(0).to_pylist()
+                values = [value.get("path") if isinstance(value, dict) else value for value in values]
+            rows = parquet.metadata.num_rows
+        except (ArrowException, OSError) as error:  # pyarrow's own OSErrors have no number
+            if isinstance(error, OSError) and (error.errno is not None or is_url(container)):
+                raise
+            yield Damage("truncated, damaged or not a Parquet file")
+            return
+    ids = [str(value) for value in values if value not in (None, "")]
+    if len(ids) < rows or len(set(ids)) < rows:
+        if dataset.id is not None:
+            raise UserError(
+                f"dataset.id: column {dataset.id} of {container} is empty or the same in two rows; name another"
+            )
+        ids = [f"{PurePosixPath(container).stem}/{row:08d}" for row in range(rows)]
+    leaf = f"{column}.bytes" if nested else column
+    for row, name in enumerate(ids):
+        yield name, str(ParquetRow(container, leaf, row))
+
+
+def _image_column(schema: Any, chosen: str | None, container: str) -> tuple[str, bool]:  # noqa: ANN401 - pyarrow's
+    """Return the column of the images, and whether it is a struct of `bytes` and `path`."""
+    import pyarrow as pa  # noqa: PLC0415  # only this kind needs it
+
+    def is_bytes(kind: Any) -> bool:  # noqa: ANN401
+        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+    nested = {
+        field.name
+        for field in schema
+        if pa.types.is_struct(field.type)
+        and field.type.get_field_index("bytes") >= 0
+        and is_bytes(field.type["bytes"].type)
+    }
+    known = [field.name for field in schema if field.name in nested or is_bytes(field.type)]
+    if chosen is None:
+        chosen = known[0] if len(known) == 1 else next((name for name in IMAGE_COLUMNS if name in known), None)
+    if chosen is None or chosen not in known:
+        those = f"of {', '.join(known)} " if known else ""
+        raise UserError(
+            f"dataset.image: {container} has no such column of bytes, or several; name one {those}"
+            f"(its columns are {', '.join(schema.names)})"
+        )
+    return chosen, chosen in nested
+
+
+def _id_column(schema: Any, chosen: str | None, image: str, container: str, *, nested: bool) -> str | None:  # noqa: ANN401
+    """Return the column of the ids: the chosen one, img2dataset's `key`, or the path next to the bytes."""
+    if chosen is not None:
+        if chosen not in schema.names:
+            raise UserError(
+                f"dataset.id: {container} has no column {chosen}; its columns are {', '.join(schema.names)}"
+            )
+        return chosen
+    if "key" in schema.names:
+        return "key"
+    return f"{image}.path" if nested and schema.field(image).type.get_field_index("path") >= 0 else None
+
+
+def list_remote_images(root: str, leftovers: list[Leftover] | None = None) -> dict[str, str]:
+    """List the images below a URL: id (path below it) -> URL, sorted by id; all else goes to `leftovers`.
+
+    Raises:
+        UserError: the URL cannot be listed.
+
+    """
+    images: dict[str, str] = {}
+    for url in remote.find_files(root):
+        name = remote.relative(url, root)
+        parts = PurePosixPath(name).parts
+        hidden = any(part.startswith(".") or part.lower() in SYSTEM_FOLDERS for part in parts)
+        if not hidden and name.lower().endswith(SUFFIXES):
+            images[name] = url
+        elif leftovers is not None:
+            leftovers.append(
+                Leftover(url, "hidden" if hidden else "other", "hidden file" if hidden else "not an image")
+            )
+    return dict(sorted(images.items()))

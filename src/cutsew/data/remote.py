@@ -1,0 +1,205 @@
+"""Files behind URLs (`s3://`, `gs://`, `hf://`, `https://` and whatever else fsspec opens).
+
+Credentials are fsspec's: its configuration files, environment variables or the cloud's own. URLs in settings hold none
+(`config.base.Location` refuses them), and messages name URLs and kinds of errors alone.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from cutsew.errors import UserError
+
+T = TypeVar("T")
+
+EXTRAS = {
+    "s3": "cutsew[s3]",
+    "gs": "cutsew[gs]",
+    "gcs": "cutsew[gs]",
+    "http": "cutsew[http]",
+    "https": "cutsew[http]",
+    "hf": "huggingface_hub",
+}
+"""Protocol -> what to install for it."""
+
+PAUSES = (0.5, 2.0)
+"""Seconds before each further attempt."""
+
+AHEAD = 8 * 2**20
+"""Bytes that are fetched together where a file is read from front to back."""
+
+MARKS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created", "blob_id")
+"""What file systems call that which changes with a file's content."""
+
+
+def filesystem(url: str) -> tuple[Any, str]:
+    """Return the file system of a URL, and the path in it.
+
+    Raises:
+        UserError: no such protocol, or its package is not installed.
+
+    """
+    from fsspec.core import url_to_fs  # noqa: PLC0415  # only images behind URLs need it
+
+    protocol = url.partition("://")[0]
+    try:
+        system, path = url_to_fs(url)
+    except ImportError:
+        package = EXTRAS.get(protocol, f"fsspec[{protocol}]")
+        raise UserError(f"{url}: {protocol}:// needs a package; pip install '{package}'") from None
+    except ValueError:
+        raise UserError(f"{url}: {protocol}:// is no protocol of fsspec; check the URL") from None
+    return system, str(path)
+
+
+def attempt(url: str, action: Callable[[], T], final: tuple[type[Exception], ...] = ()) -> T:
+    """Do something with a remote file; try again where the connection fails.
+
+    Args:
+        url: of the file, for messages.
+        action: what to do.
+        final: exceptions of `action` that another attempt would not change; they are raised as they are.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: it cannot be read: no permission, or no connection after several attempts.
+
+    """
+    passed_on: tuple[type[Exception], ...] = (FileNotFoundError, UserError, *final)
+    for pause in (*PAUSES, None):
+        try:
+            return action()
+        except passed_on:
+            raise
+        except PermissionError:
+            raise UserError(f"{url}: access is denied; give fsspec the credentials for it") from None
+        except Exception as error:  # every file system has its own
+            if getattr(error, "status", None) in (401, 403):
+                raise UserError(f"{url}: access is denied; give fsspec the credentials for it") from None
+            if pause is None:
+                name = type(error).__name__
+                raise UserError(f"{url}: cannot be read ({name}); check the connection and run again") from None
+            time.sleep(pause)
+    raise AssertionError  # unreachable: the last attempt returns or raises
+
+
+def read_file(url: str) -> bytes:
+    """Read a whole file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: as `attempt`.
+
+    """
+    system, path = filesystem(url)
+    return bytes(attempt(url, lambda: system.cat_file(path)))
+
+
+class _Window(threading.local):
+    """The part of a file that a thread fetched last."""
+
+    process = 0
+    url = ""
+    start = 0
+    end_of_last = -1
+    data = b""
+
+
+_window = _Window()
+
+
+def read_range(url: str, offset: int, length: int) -> bytes:
+    """Read a part of a file; fewer bytes where the file ends before it.
+
+    Where a thread reads on near the end of what it read before, `AHEAD` bytes are fetched together; anywhere else,
+    as in training, only the part itself is.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: as `attempt`, or the server does not serve parts of files.
+
+    """
+    window = _window
+    same = window.url == url and window.process == os.getpid()
+    if not (same and window.start <= offset and offset + length <= window.start + len(window.data)):
+        ahead = same and 0 <= offset - window.end_of_last <= AHEAD
+        wanted = max(length, AHEAD) if ahead else length
+        system, path = filesystem(url)
+        size = _size(url)
+        wanted = wanted if size is None else min(wanted, size - offset)
+        data = bytes(
+            attempt(url, lambda: system.cat_file(path, start=offset, end=offset + wanted)) if wanted > 0 else b""
+        )
+        if len(data) > wanted:  # all of it
+            raise UserError(f"{url}: this server does not serve parts of files; copy the file, or use another server")
+        window.process, window.url, window.start, window.data = os.getpid(), url, offset, data
+    window.end_of_last = offset + length
+    begin = offset - window.start
+    return window.data[begin : begin + length]
+
+
+@lru_cache(maxsize=4096)
+def _size(url: str) -> int | None:
+    """Return the size of a file, None where the file system does not say."""
+    system, path = filesystem(url)
+    size = attempt(url, lambda: system.info(path)).get("size")
+    return None if size is None else int(size)
+
+
+def open_file(url: str) -> Any:  # noqa: ANN401 - fsspec's file objects share no type
+    """Open a file that is read from front to back.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: as `attempt`.
+
+    """
+    system, path = filesystem(url)
+    return attempt(url, lambda: system.open(path, "rb", block_size=AHEAD, cache_type="readahead"))
+
+
+def find_files(root: str, pattern: str | None = None) -> dict[str, dict[str, Any]]:
+    """List the files below a URL, or those that match a pattern: URL -> what the file system says of it.
+
+    Raises:
+        UserError: as `attempt`, or there is no such place.
+
+    """
+    system, path = filesystem(root)
+    try:
+        if pattern is None:
+            found = attempt(root, lambda: system.find(path, detail=True))
+        else:
+            found = attempt(root, lambda: system.glob(f"{path.rstrip('/')}/{pattern}", detail=True))
+    except FileNotFoundError:
+        raise UserError(f"dataset.root: {root} does not exist; check the URL") from None
+    files = {name: info for name, info in found.items() if info.get("type", "file") == "file"}
+    return {str(system.unstrip_protocol(name)): info for name, info in sorted(files.items())}
+
+
+def stat_line(url: str, info: dict[str, Any] | None = None) -> str:
+    """Word a file's URL, size and what changes with its content; ask for the latter where it is not given.
+
+    Raises:
+        UserError: as `attempt`.
+
+    """
+    if info is None:
+        system, path = filesystem(url)
+        try:
+            info = attempt(url, lambda: system.info(path))
+        except FileNotFoundError:
+            return f"{url}\tmissing"
+    mark = next((info[name] for name in MARKS if info.get(name) is not None), "")
+    return f"{url}\t{info.get('size')}\t{mark}"
+
+
+def relative(url: str, root: str) -> str:
+    """Return the path of a file below a URL."""
+    system, base = filesystem(root)
+    name = str(system._strip_protocol(url))[len(base.rstrip("/")) :].lstrip("/")  # noqa: SLF001 - fsspec's own way
+    return unquote(name) if urlsplit(root).scheme in ("http", "https") else name
