@@ -12,6 +12,7 @@ import numpy as np
 
 from cutsew.audit.label_export import Labels
 from cutsew.audit.label_formats import json_file, refuse_without_files, said_of, shown, write_list
+from cutsew.data.image_bytes import is_local_file
 from cutsew.errors import UserError
 from cutsew.method.correct import LEFT
 from cutsew.storage.atomic import atomic_path, write_text
@@ -93,7 +94,7 @@ def write_cvat(path: Path, labels: Labels, root: Path | None = None) -> int:
 
     """
     if root is None:
-        folders = {os.path.dirname(os.path.abspath(file)) for file in labels.images["path"] if file}  # noqa: PTH100, PTH120
+        folders = {os.path.dirname(os.path.abspath(file)) for file in labels.images["path"] if _is_file(file)}  # noqa: PTH100, PTH120
         root = Path(os.path.commonpath(folders)) if folders else Path("/")
     root, count = root.resolve(), 0
     with atomic_path(path) as draft, draft.open("w", encoding="utf-8") as out:
@@ -108,7 +109,7 @@ def write_cvat(path: Path, labels: Labels, root: Path | None = None) -> int:
         for batch in shown(labels):
             columns = ("id", "path", "width", "height")
             for name, file, width, height, named, stated in batch.rows(columns, batch.named, batch.said):
-                image = _attribute(_below(file, root) if file else name, "image")
+                image = _attribute(_below(file, root) if _is_file(file) else name, "image")
                 out.write(f'<image id="{number}" name={image} width="{width}" height="{height}">\n')
                 for c in np.flatnonzero(named):
                     source = "auto" if stated[c] == LEFT else "manual"
@@ -117,6 +118,11 @@ def write_cvat(path: Path, labels: Labels, root: Path | None = None) -> int:
                 number, count = number + 1, count + int(named.sum())
         out.write("</annotations>\n")
     return count
+
+
+def _is_file(path: str) -> bool:
+    """Check whether an image is a file of its own: not of kind ids, nor in a tar, a Parquet file or behind a URL."""
+    return bool(path) and is_local_file(path)
 
 
 def _below(file: str, root: Path) -> str:

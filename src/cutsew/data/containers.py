@@ -189,10 +189,11 @@ def _index_tar(container: str) -> Iterator[Entry]:
         except tarfile.TarError as error:
             yield Damage("truncated" if "unexpected end" in str(error) else "not a tar, or a compressed one")
             return
-    if last.strip(tarfile.NUL):  # where tarfile understands no header, it stops as it does at the end
-        yield Damage("damaged")
-    elif len(last) < tarfile.BLOCKSIZE:
+    # Where tarfile finds no header it stops without an error; only two blocks of zeros are a tar's end.
+    if len(last) < tarfile.BLOCKSIZE:
         yield Damage("truncated")
+    elif last.strip(tarfile.NUL):
+        yield Damage("damaged")
 
 
 def _member(container: str, member: tarfile.TarInfo) -> Entry:

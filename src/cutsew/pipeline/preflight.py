@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 from cutsew.config import Config
 from cutsew.config.dataset import (
     BenchmarkCopy,
-    ContainersConfig,
-    Dataset,
     FolderDatasetConfig,
     ParquetDatasetConfig,
     TarDatasetConfig,
@@ -22,7 +20,6 @@ from cutsew.data.corrections_csv import match_classes, match_images, read_overri
 from cutsew.data.csv_file import ImageNames
 from cutsew.data.images import HEIF_SUFFIXES, NO_HEIF, REMEDIES, kind_of, reads_heif
 from cutsew.data.listing import list_images
-from cutsew.data.remote import find_files
 from cutsew.data.truth_csv import check_csv
 from cutsew.errors import UserError
 from cutsew.pipeline import sizing
@@ -78,10 +75,11 @@ def validate_inputs(*configs: Config) -> None:
         scores = config.teacher.scores if config.teacher.kind == "scores" else None
         key = config.dataset.model_dump_json() + (scores.model_dump_json() if scores is not None else "")
         dataset = config.dataset
-        if isinstance(dataset, ContainersConfig) or isinstance(dataset.location, str):
+        if isinstance(dataset, TarDatasetConfig | ParquetDatasetConfig):
             _check_containers(dataset)  # their images are listed once, by the manifest
-        if isinstance(dataset, OnDisk) and isinstance(dataset.root, Path) and not (key in listings or _to_come(config)):
-            _check_root(dataset.root)
+        if isinstance(dataset, OnDisk) and key not in listings and not _to_come(config):
+            if isinstance(dataset.root, Path):
+                _check_root(dataset.root)
             listings[key] = _training_images(dataset, scores, config.classes)
         elif config.dataset.truth is not None and (key, *config.classes) not in checked:
             of_ids = config.dataset.kind == "ids"
@@ -173,8 +171,9 @@ def _training_images(dataset: OnDisk, scores: ScoresFileConfig | None, classes: 
         dataset = dataset.model_copy(update={"unannotated": "keep"})
     listed = list_images(dataset, scores=scores)
     ids = listed["id"].tolist()
+    local = dataset.root if isinstance(dataset.root, Path) else None
     if dataset.truth is not None:
-        check_csv(dataset.truth, classes, ImageNames(ids, listed["path"].tolist(), Path(dataset.root)))
+        check_csv(dataset.truth, classes, ImageNames(ids, listed["path"].tolist(), local))
     if dataset.on_bad_image == "stop":
         _check_heif(listed["path"].tolist())
     train = int((listed["split"] != "test").sum())
@@ -215,16 +214,13 @@ def _to_come(config: Config) -> bool:
     return True
 
 
-def _check_containers(dataset: Dataset) -> None:
-    """Check that tars, Parquet files and the places behind URLs are there."""
-    if isinstance(dataset.location, Path):
-        _check_root(dataset.location)
-    if isinstance(dataset, TarDatasetConfig | ParquetDatasetConfig):
-        find_containers(dataset.root, dataset.files)
-        if dataset.test.files is not None:
-            find_containers(dataset.root, dataset.test.files, "dataset.test.files")
-    elif isinstance(dataset.location, str):
-        find_files(dataset.location)
+def _check_containers(dataset: TarDatasetConfig | ParquetDatasetConfig) -> None:
+    """Check that tars or Parquet files are there."""
+    if isinstance(dataset.root, Path):
+        _check_root(dataset.root)
+    find_containers(dataset.root, dataset.files)
+    if dataset.test.files is not None:
+        find_containers(dataset.root, dataset.test.files, "dataset.test.files")
 
 
 def _check_root(root: Path) -> None:

@@ -56,7 +56,7 @@ def test_default_yaml_loads_to_the_defaults():
 @pytest.mark.parametrize(("section", "kind"), [(s, k) for s, kinds in kinds_of(Config).items() for k in kinds.models])
 def test_default_yaml_keeps_every_kind(section, kind):
     required = {"scores": {"file": "s.npz"}} if kind == "scores" else {}
-    required |= {"root": "images"} if kind in ("folder", "voc", "coco", "nus") else {}
+    required |= {"root": "images"} if kind in ("folder", "tar", "parquet", "voc", "coco", "nus") else {}
     chosen = {section: {kinds_of(Config)[section].by: kind, **required}}
     scores = {"teacher": {"kind": "scores", "scores": {"file": "s.npz"}}, "student": {"kind": "none"}}
     values = load({"classes": ["a", "b", "c"], **chosen, **(scores if kind == "ids" else {})}).model_dump(mode="json")

@@ -1,0 +1,167 @@
+"""Tars, Parquet files and URLs: damage stops the manifest in one line, or what is readable is used and the rest listed."""
+
+import io
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cutsew.config import load
+from cutsew.errors import UserError
+from cutsew.pipeline.preflight import validate_inputs
+from cutsew.stages.manifest import manifest
+from cutsew.storage.manifest import read_manifest
+from trouble.case import ACCEPTED, OUT, REFUSED, SKIPPED, Case
+from trouble.images import draw_image, encoded
+
+GOOD = encoded(draw_image(seed=99), "PNG")
+
+
+def tar_of(members: dict[str, bytes], mode: str = "w", links: tuple[str, ...] = ()) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode=mode) as tar:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+        for name in links:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            tar.addfile(member)
+    return stream.getvalue()
+
+
+def parquet_of(table: dict[str, object]) -> bytes:
+    stream = io.BytesIO()
+    pq.write_table(pa.table(table), stream, row_group_size=2)
+    return stream.getvalue()
+
+
+TWO = tar_of({"1.png": GOOD, "2.png": encoded(draw_image(seed=1), "PNG")})
+ROWS = {"key": ["1", "2", "3"], "jpg": [GOOD, None, GOOD], "status": ["success", "failed_to_download", "success"]}
+WHOLE = parquet_of({"key": ["1", "2"], "jpg": [GOOD, encoded(draw_image(seed=1), "PNG")]})
+BROKEN = WHOLE[:60] + bytes(120) + WHOLE[180:]
+
+DAMAGED = [  # name, kind, content, reason, images that are left
+    ("a tar cut in its last image", "tar", TWO[: TWO.index(b"2.png") + tarfile.BLOCKSIZE + 90], "truncated", 1),
+    ("a tar cut in a header", "tar", TWO[: TWO.index(b"2.png") + 90], "truncated", 1),
+    ("a tar cut between two images", "tar", TWO[: TWO.index(b"2.png")], "truncated", 1),
+    ("a tar with a header of junk", "tar", TWO[: TWO.index(b"2.png")] + b"junk" * 400, "damaged", 1),
+    ("a tar with an image that is none", "tar", tar_of({"1.png": GOOD, "2.png": b"not an image"}), "not an image", 1),
+    ("a tar with an empty image", "tar", tar_of({"1.png": GOOD, "2.png": b""}), "empty file", 1),
+    ("a Parquet file with a row without image", "parquet", parquet_of(ROWS), "no image in this row", 2),
+    ("a Parquet file with bytes that are no image", "parquet", parquet_of({"jpg": [GOOD, b"x"]}), "not an image", 1),
+]
+USELESS = [  # name, kind, content, the line
+    ("a tar of nothing", "tar", b"", "photos.tar: not a tar"),
+    ("a compressed tar", "tar", tar_of({"1.png": GOOD}, "w:gz"), "photos.tar: not a tar, or a compressed one"),
+    ("a tar without images", "tar", tar_of({"1.cls": b"3", "1.txt": b"cat"}), "dataset.files: .* hold no image"),
+    ("a Parquet file that is cut", "parquet", WHOLE[:-40], "photos.parquet: truncated, damaged or not a Parquet file"),
+    ("a Parquet file of text", "parquet", b"hello", "photos.parquet: truncated, damaged or not a Parquet file"),
+    ("a Parquet file whose pages are zeros", "parquet", BROKEN, "damaged"),
+    ("a Parquet file without bytes", "parquet", parquet_of({"label": [1]}), "dataset.image: .*its columns are label"),
+]
+
+
+def make(folder: Path, kind: str, data: bytes, bad: str, **dataset) -> pd.DataFrame:
+    """Run the manifest over a folder that holds one tar or Parquet file."""
+    root = folder / "packed"
+    root.mkdir(parents=True)
+    (root / f"photos.{kind}").write_bytes(data)
+    settings = {"dataset": {"kind": kind, "root": str(root), "shard_size": 4, "on_bad_image": bad, **dataset}}
+    manifest(folder / OUT / "images.parquet", settings=settings)
+    return read_manifest(folder / OUT / "images.parquet")
+
+
+def damaged(name: str, kind: str, data: bytes, reason: str, left: int) -> Iterator[Case]:
+    def goes_on(folder: Path) -> str:
+        table, listed = make(folder, kind, data, "skip"), pd.read_csv(folder / OUT / "skipped.csv")
+        if len(table) != left:
+            return f"{len(table)} images are in the manifest, not {left}"
+        return f"skipped: {'; '.join(listed['reason'])}"
+
+    yield Case("containers", name, REFUSED, f"photos.*{reason}", lambda folder: make(folder, kind, data, "stop"))
+    yield Case("containers", f"{name} (on_bad_image: skip)", SKIPPED, reason, goes_on)
+
+
+def set_to(**dataset) -> Callable[[Path], object]:
+    """Load settings and check them before the first job."""
+
+    def act(folder: Path) -> object:
+        root = folder / "packed"
+        root.mkdir(parents=True, exist_ok=True)
+        (root / "1.tar").write_bytes(TWO)
+        raw = {"classes": ["cat", "dog"], "dataset": {"root": str(root), **dataset}}
+        return validate_inputs(load(raw | {"teacher": {"open_clip": {"model": "cutsew-tiny", "pretrained": "demo"}}}))
+
+    return act
+
+
+SETTINGS = [
+    ("a pattern that matches nothing", {"kind": "tar", "files": "train-*.tar"}, "dataset.files: no file below .*train"),
+    ("a shard that is missing", {"kind": "tar", "files": "{1..2}.tar"}, r"dataset.files: .*/2\.tar does not exist"),
+    ("held-out files that are missing", {"kind": "tar", "test": {"files": "v*.tar"}}, r"dataset\.test\.files: no file"),
+    ("two ways of holding out", {"kind": "tar", "test": {"files": "1.tar", "fraction": 0.5}}, "name only one of"),
+    ("a column for tars", {"kind": "tar", "image": "jpg"}, "dataset.image: is a setting of kind parquet"),
+    ("a pattern for a folder", {"kind": "folder", "files": "*.tar"}, "dataset.files: is a setting of kind tar or parq"),
+    ("a protocol that nobody knows", {"kind": "folder", "root": "klingon://x"}, "klingon:// is no protocol of fsspec"),
+    ("a password in a URL", {"kind": "tar", "root": "s3://me:hush@bucket/x"}, r"dataset\.root: is a URL with a pass"),
+    ("a token in a URL", {"kind": "folder", "root": "https://hush@host/x"}, "password or token"),
+    ("a signed URL", {"kind": "parquet", "root": "https://host/x?sig=hush"}, "is a URL with a query"),
+    (
+        "a URL where nothing is",
+        {"kind": "folder", "root": "memory://nowhere/at/all"},
+        "dataset.root: (no images below memory://nowhere|memory://nowhere.* does not exist)",
+    ),
+]
+
+
+def without_secret(act: Callable[[Path], object]) -> Callable[[Path], object]:
+    def guarded(folder: Path) -> object:
+        try:
+            return act(folder)
+        except UserError as error:
+            if "hush" in str(error):
+                return f"the secret is in the line: {error}"
+            raise
+
+    return guarded
+
+
+def twice(folder: Path) -> str:
+    """Add a member of the same name to a tar, as `tar -r` does: the last one counts."""
+    data = tar_of({"1.png": b"old", "2.png": GOOD})
+    newer = tar_of({"1.png": GOOD})
+    table = make(folder, "tar", data[: data.index(b"2.png")] + newer, "stop")
+    return f"{table['id'].tolist()}"
+
+
+def changed_later(folder: Path) -> object:
+    """Replace a tar after the manifest has listed it."""
+    from cutsew.data.images import read_image
+
+    path = make(folder, "tar", TWO, "stop")["path"].iloc[1]
+    (folder / "packed" / "photos.tar").write_bytes(tar_of({"0.png": GOOD, "1.png": GOOD, "3.png": GOOD}))
+    (folder / OUT).rename(folder / "made")
+    return read_image(path)
+
+
+def cases() -> Iterator[Case]:
+    for one in DAMAGED:
+        yield from damaged(*one)
+    for name, kind, data, line in USELESS:
+        yield Case("containers", name, REFUSED, line, lambda f, k=kind, d=data: make(f, k, d, "stop"))
+    for name, dataset, line in SETTINGS:
+        yield Case("containers", name, REFUSED, line, without_secret(set_to(**dataset)))
+    yield Case("containers", "a tar with a member twice", ACCEPTED, r"\['1\.png'\]", twice)
+    yield Case(
+        "containers",
+        "a tar with a link to a file outside",
+        ACCEPTED,
+        r"1 images",
+        lambda f: f"{len(make(f, 'tar', tar_of({'1.png': GOOD}, links=('2.png',)), 'stop'))} images",
+    )
+    yield Case("containers", "a tar that was changed after it was listed", REFUSED, "no such member", changed_later)
