@@ -45,7 +45,7 @@ def packed(of_folder, folder, name, kind, **dataset):
     settings = copy.deepcopy(of_folder.settings)
     settings["dataset"] |= {"name": name, "kind": kind, "truth": str(of_folder.folder / "truth.csv"), **dataset}
     folder.mkdir(exist_ok=True)
-    return (Real if kind == "folder" else Workflow)(folder, settings)
+    return Workflow(folder, settings)
 
 
 def assert_equal(made, of_folder):
@@ -77,7 +77,7 @@ def test_a_web_server_and_a_run_that_is_killed(tmp_path, of_folder):
     pytest.importorskip("aiohttp")
     with serve_listed(of_folder.folder / "images") as server:
         made = packed(of_folder, tmp_path / "here", "far", "folder", root=server.url)
-        process = made.start()
+        process = Real(made.folder, made.settings).start()
         shards = made.results / "default" / "shards.csv"
         while not shards.is_file() and process.poll() is None:
             time.sleep(0.05)

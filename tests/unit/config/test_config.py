@@ -41,8 +41,8 @@ WRONG = [
     ),
     (
         BASE | {"dataset": {"root": "images"}},
-        "dataset.root: is a setting of kind folder, tar, parquet, voc, coco or nus, and dataset.kind is demo; leave it out, "
-        "or set dataset.kind",
+        "dataset.root: is a setting of kind folder, tar, parquet, voc, coco or nus, and dataset.kind is demo; leave "
+        "it out, or set dataset.kind",
     ),
     (
         BASE | {"dataset": {"kind": "folder", "root": "images", "difficult": "ignore"}},
@@ -50,8 +50,8 @@ WRONG = [
     ),
     (
         BASE | {"dataset": {"kind": "ids", "on_bad_image": "skip"}},
-        "dataset.on_bad_image: is a setting of kind demo, folder, tar, parquet, voc, coco or nus, and dataset.kind is ids; "
-        "leave it out, or set dataset.kind",
+        "dataset.on_bad_image: is a setting of kind demo, folder, tar, parquet, voc, coco or nus, and dataset.kind is "
+        "ids; leave it out, or set dataset.kind",
     ),
     (BASE | {"dataset": {"kind": "folder"}}, "dataset.root: is not set; set it in the config file"),
     (
