@@ -306,7 +306,7 @@ def test_truncation_shows(tmp_path, image, kind, share):
     for act in (read_image, inspect):
         with pytest.raises(BadImage, match=r"truncated|not an image") as caught:
             act(path)
-        assert caught.value.path == path
+        assert caught.value.path == str(path)
         assert "\n" not in str(caught.value)
 
 
@@ -400,4 +400,4 @@ def test_decompression_bombs_are_refused(tmp_path, side):
 
 def test_the_error_survives_a_process_pool(tmp_path):
     error = pickle.loads(pickle.dumps(BadImage(tmp_path, "truncated")))
-    assert (error.path, error.reason) == (tmp_path, "truncated")
+    assert (error.path, error.reason) == (str(tmp_path), "truncated")
