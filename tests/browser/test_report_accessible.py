@@ -18,8 +18,13 @@ def test_no_serious_violation(open_page, scheme, width):
     for present in (1, 0):
         page.locator(f"figure.card tbody tr:nth-child({2 - present}) button[data-present='{present}']").first.click()
     page.select_option("#by-class", "1")
+    page.select_option("#photo-class", "1")
+    page.locator("#photo-grid button[data-present='1']").first.click()
+    page.locator("#photo-grid button[data-present='0']").last.click()
     assert page.locator("tr.hit").count() > 0
     result = axe.run(page).response["violations"]
+    page.select_option("#photo-class", "")  # the photos with all their labels
+    result += axe.run(page).response["violations"]
     reported = [(each["id"], each["impact"], [node["html"][:150] for node in each["nodes"][:3]]) for each in result]
     assert [each for each in reported if each[1] in SERIOUS] == []
 
@@ -32,3 +37,13 @@ def test_reaches_every_control_by_keyboard(open_page):
         page.keyboard.press("Tab")
         reached.add(page.evaluate("document.activeElement.className || document.activeElement.textContent"))
     assert {"Show all", "name", "Add"} <= reached
+
+
+def test_reaches_every_photo_by_keyboard(open_page):
+    page = open_page()
+    page.locator("#photo-order").focus()
+    reached = set()
+    for _ in range(6):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.className || document.activeElement.id"))
+    assert {"photo-all", "chip "} <= reached

@@ -107,7 +107,7 @@ class TestFilters:
         result = wanted(data, lambda stages, x: x["c"] == 1 and 0.6 <= x["p"][-1] <= 0.9)
         assert set(shown(page)) == result
         assert 0 < len(result) < COUNT
-        page.click("text=Show all")
+        page.click("#all")
         assert page.text_content("#count") == f"{COUNT} of {COUNT} images"
 
     def test_reason(self, page, data):
@@ -228,4 +228,4 @@ class TestCorrections:
 def test_without_script(open_page, data):
     page = open_page(java_script_enabled=False)
     assert page.locator("figure.card").count() == COUNT
-    assert page.locator("noscript").is_visible()
+    assert page.locator("#gallery noscript").is_visible() and page.locator("#all-photos noscript").is_visible()

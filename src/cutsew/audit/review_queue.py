@@ -151,6 +151,12 @@ ALIKE = 0.95
 PAIRS = 2_000_000_000
 """Pairs of a held-out and a training image that are compared; beyond, every k-th held-out image is."""
 
+QUERIES = 20_000
+"""Held-out images that are compared at most."""
+
+AT_ONCE = 2**24
+"""Cosines in memory at once."""
+
 OPENED = 1_000
 """Pairs whose pixels are compared, those of the highest cosine."""
 
@@ -178,19 +184,22 @@ def near_duplicates(run: Reviewed) -> NearDuplicates:
     if run.views is None or not held or not train or "global" not in (group := open_group(run.views)):
         return NearDuplicates([], 0)
     array, rows = array_of(group, "global"), pd.Index(labels_of(group, "image"))
-    held = held[:: -(-len(held) * len(train) // PAIRS)]
+    held = held[:: max(-(-len(held) * len(train) // PAIRS), -(-len(held) // QUERIES))]
     of_train, of_held = rows.get_indexer(pd.Index(train)), rows.get_indexer(pd.Index(held))
     if (of_train < 0).any() or (of_held < 0).any():
         return NearDuplicates([], 0)
-    blocks = (read_rows(array, of_train[part]).astype(np.float32) for part in batched_slices(len(train), 4096))
+    blocks = (
+        read_rows(array, of_train[part]).astype(np.float32)
+        for part in batched_slices(len(train), max(1, AT_ONCE // len(held)))
+    )
     found, cosine = nearest(read_rows(array, of_held).astype(np.float32), blocks)
     likely = [int(i) for i in np.argsort(-cosine, kind="stable")[:OPENED] if cosine[i] >= ALIKE]
     place = run.images.set_index("id")["path"]
     pairs = [(held[i], train[found[i]]) for i in likely]
-    return NearDuplicates([pair for pair in pairs if _look_alike(*(Path(place[name]) for name in pair))], len(held))
+    return NearDuplicates([pair for pair in pairs if _look_alike(*(str(place[name]) for name in pair))], len(held))
 
 
-def _look_alike(first: Path, second: Path) -> bool:
+def _look_alike(first: str, second: str) -> bool:
     try:
         return same_picture(read_image(first), read_image(second))
     except BadImage:

@@ -104,7 +104,7 @@ class Inspection:
     digest: str
 
 
-def read_image(address: str | Path) -> Image.Image:
+def read_image(address: str | Path, side: int | None = None) -> Image.Image:
     """Decode an image to 8-bit RGB, EXIF orientation applied.
 
     An address is a path, a URL, or that of a tar's member or a Parquet file's row (see `image_bytes`).
@@ -114,13 +114,17 @@ def read_image(address: str | Path) -> Image.Image:
     - 16-bit grey: [0, 65535] is scaled to [0, 255]. 32-bit integers and floats: see `to_eight_bits`.
     - CMYK is converted without its color profile; profiles are not applied to any image.
 
+    Args:
+        address: of the image.
+        side: for a thumbnail: a JPEG may be decoded at a fraction of its size, its sides at least this many pixels.
+
     Raises:
         BadImage: missing, empty, truncated, damaged, not an image, more than `MAX_PIXELS`, or of a format whose reader
             is not installed.
         UserError: a URL cannot be reached.
 
     """
-    return _decode(str(address), _read_bytes(str(address)))
+    return _decode(str(address), _read_bytes(str(address)), side)
 
 
 def inspect(address: str | Path) -> Inspection:
@@ -193,12 +197,14 @@ def _read_bytes(address: str) -> bytes:
         raise BadImage(address, str(error)) from None
 
 
-def _decode(path: str, data: bytes) -> Image.Image:
+def _decode(path: str, data: bytes, side: int | None = None) -> Image.Image:
     # Pillow answers a damaged file with nearly any exception, SyntaxError and struct.error among them.
     try:
         with Image.open(io.BytesIO(data), formats=_readers(path, data)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise BadImage(path, f"too large: {image.width} x {image.height} pixels")
+            if side is not None:
+                image.draft(None, (side, side))
             return to_rgb(image)
     except BadImage:
         raise

@@ -235,6 +235,6 @@ STAGES: dict[str, Stage] = {
         ("evaluate", "predict"),
         ("truth", "predict", "tiles", "ensemble", "thresholds", "reference_predict"),
     ),
-    "report": Stage("Write the HTML report.", 5, (), ("evaluate", "explain", "corrections")),
+    "report": Stage("Write the HTML report.", 6, (), ("evaluate", "explain", "corrections")),
     "sweep_table": Stage("Tabulate the runs of a sweep.", 2, (), ("evaluate",)),
 }

@@ -61,6 +61,8 @@ FEATURE_BYTES = 0.5
 """Of a float16 feature, compressed."""
 THUMBNAIL_BYTES, REPORT_BYTES = 8_000, 5_000_000
 """Of an image's row in tables and report; of a run's report, model and records."""
+PHOTOS, PHOTO_SECONDS, PHOTOS_BYTES = 5_000, 0.03, 150_000_000
+"""Most photos of a report (`reporting/photos.py`); to read and shrink one; all of them and the search for copies."""
 GROUP = 4
 """Images that one thread decodes at a time on a CPU (`batching.MICROBATCH_SIZE`, whose module would bring torch)."""
 SAMPLE = 100_000
@@ -296,7 +298,7 @@ def _light_bytes(config: Config, stage: str, job: Job) -> int:
         "select": 28 * rows * classes,
         # a stage's logits, probabilities and truth, and what is sorted of them
         "evaluate": 40 * images * classes,
-        "report": 28 * images * classes + 8 * TALLIES * classes**2,
+        "report": PHOTOS_BYTES + 28 * images * classes + 8 * TALLIES * classes**2,
         # the manifest's texts; a slice's logits, probabilities and rows of text
         "labels_table": 600 * images + 120 * rows * classes,
         "thresholds": (24 * min(images, SAMPLE) + 32 * rows) * classes,
@@ -321,6 +323,7 @@ def estimate_runtime_min(config: Config, stage: str, job: Job) -> int:
         seconds = job.images * job.passes * 1e-4
     elif stage in ("evaluate", "report", "labels_table", "thresholds", "correct", "select"):
         seconds = len(config.classes) + 1e-5 * job.images * len(config.classes)
+        seconds += PHOTO_SECONDS * min(job.images, PHOTOS) if stage == "report" else 0
     else:
         seconds = 2 * reading
     return SLACK_MINUTES + int(2 * seconds / 60)

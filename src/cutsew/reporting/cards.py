@@ -22,7 +22,7 @@ from cutsew.method.correct import LEFT
 from cutsew.method.score import sigmoid
 from cutsew.reporting.run_data import Run
 from cutsew.storage.predictions import FINAL
-from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read, read_rows
+from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read_rows
 
 SIDE = 420
 """Longest side of a photo of the gallery, in pixels."""
@@ -33,7 +33,7 @@ QUALITY = 78
 def thumbnail(path: str, side: int = SIDE) -> Image.Image | None:
     """Read an image, small; None where it is not there or damaged: a report is made without it."""
     try:
-        image = read_image(path)
+        image = read_image(path, 2 * side)
     except BadImage:
         return None
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
@@ -174,9 +174,10 @@ class Crops:
         rows = self._rows.get_indexer(pd.Index(ids))
         winners = read_rows(self._winner, rows)
         scores = sigmoid(read_rows(self._scores, slice(None), rows)) if self._scores is not None else None
+        boxes_of_all = read_rows(self._boxes, slice(None), rows) if self._boxes is not None else None
         result = []
-        for i, (row, won) in enumerate(zip(rows, winners, strict=True)):
-            boxes = read(self._boxes, (slice(None), int(row))) if self._boxes is not None else None
+        for i, won in enumerate(winners):
+            boxes = boxes_of_all[:, i] if boxes_of_all is not None else None
             crops = {}
             for c in np.flatnonzero(won >= 0):
                 k = int(won[c])

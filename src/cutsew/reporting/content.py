@@ -1,9 +1,10 @@
 """Everything that the page shows about a run, gathered from its artifacts."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ import pandas as pd
 from cutsew.reporting.cards import Card, Crops, gather
 from cutsew.reporting.charts import BeforeAfter, calibration, confidence, labels_per_image, per_class, training, values
 from cutsew.reporting.heatmaps import Maps, activation_maps, cooccurrence, features
+from cutsew.reporting.photos import Photos, gather_photos
 from cutsew.reporting.run_data import Labels, Run, Tally, tally, tally_truth
 from cutsew.reporting.selection import Changes, Ranked, changes, easiest_and_hardest, select_examples
 from cutsew.reporting.style import Chart
@@ -39,6 +41,8 @@ class ReportContent:
         by_truth: whether an image's classes are the true ones there, not the last stage's.
         maps: where teacher and student look.
         cards: of the gallery.
+        photos: all images, or a sample of many.
+        copies: (held-out id, training id) of held-out images that are nearly a training image.
         labels: those of the last stage of the main split, counted.
 
     """
@@ -49,14 +53,23 @@ class ReportContent:
     by_truth: bool = False
     maps: list[Maps] = field(default_factory=list)
     cards: list[Card] = field(default_factory=list)
+    photos: Photos = field(default_factory=Photos)
+    copies: Sequence[tuple[str, str]] = ()
     labels: Labels | None = None
+
+
+class Review(NamedTuple):
+    """What a human should look at: ids of the images to check next, and copies as in ReportContent."""
+
+    queue: Sequence[str] = ()
+    copies: Sequence[tuple[str, str]] = ()
 
 
 Counted = dict[str, dict[str, Tally]]
 
 
 def build_report_content(
-    run: Run, tables: Tables, crops: Crops, maps: Path | None, done: Callable[[], object]
+    run: Run, tables: Tables, crops: Crops, maps: Path | None, review: Review, done: Callable[[], object]
 ) -> ReportContent:
     """Gather everything.
 
@@ -65,10 +78,13 @@ def build_report_content(
         tables: what evaluate wrote.
         crops: which crop won.
         maps: maps.zarr, None where nobody looked where the models look.
+        review: what a human should look at.
         done: called after each of PARTS parts.
 
     """
-    content = ReportContent()
+    content = ReportContent(copies=review.copies)
+    with _part(done):
+        content.photos = gather_photos(run, crops, review.queue)
     with _part(done):
         counted = {split: _count(run, split, stages) for split, stages in run.stages.items()}
         content.labels = counted[run.main][run.stages[run.main][-1]].labels
@@ -91,7 +107,7 @@ def build_report_content(
     return content
 
 
-PARTS = 6
+PARTS = 7
 """Times that `find` calls `done`."""
 
 

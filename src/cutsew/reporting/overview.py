@@ -1,6 +1,6 @@
 """The top of the report: what was found, what looks wrong and how to fix it, and which values `auto` stood for."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,7 +47,9 @@ def thumbnails(cards: Iterable[Card], split: str) -> list[Card]:
     return sorted(shown, key=lambda card: BY_CHANCE not in card.why)[:THUMBNAILS]
 
 
-def find_warnings(run: Run, metrics: pd.DataFrame, labels: Labels, records: Records) -> list[RunWarning]:
+def find_warnings(
+    run: Run, metrics: pd.DataFrame, labels: Labels, records: Records, copies: Sequence[tuple[str, str]] = ()
+) -> list[RunWarning]:
     """List what looks wrong with a run.
 
     Args:
@@ -55,10 +57,11 @@ def find_warnings(run: Run, metrics: pd.DataFrame, labels: Labels, records: Reco
         metrics: metrics.csv.
         labels: those of the last stage of the main split, counted.
         records: of everything that the report was made from.
+        copies: (held-out id, training id) of held-out images that are nearly a training image.
 
     """
     facts = {content["stage"]: content.get("facts", {}) for content in records}
-    return [*_of_student(metrics), *_of_steps(facts), *_of_labels(run, labels), *_of_files(facts)]
+    return [*_of_student(metrics), *_of_steps(facts), *_of_labels(run, labels), *_of_copies(copies), *_of_files(facts)]
 
 
 def _of_student(metrics: pd.DataFrame) -> Iterator[RunWarning]:
@@ -98,6 +101,16 @@ def _of_labels(run: Run, labels: Labels) -> Iterator[RunWarning]:
     if always and labels.images > 1:
         advice = "Give a more specific wording (prompts.names), or background words (prompts.background)."
         yield RunWarning(f"Predicted on every {run.main} image: {some(always)}.", advice)
+
+
+def _of_copies(copies: Sequence[tuple[str, str]]) -> Iterator[RunWarning]:
+    if copies:
+        held, train = copies[0]
+        number = f"{len(copies):,} held-out images are" if len(copies) > 1 else "A held-out image is"
+        yield RunWarning(
+            f"{number} nearly the same as a training image ({held} and {train}).",
+            "Metrics on such images flatter the student: hold out all copies or none (dataset.test.list).",
+        )
 
 
 def _of_files(facts: Mapping[str, Mapping[str, Any]]) -> Iterator[RunWarning]:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -24,6 +25,7 @@ from cutsew.reporting.page_tables import (
     stage_grids,
     thresholds_grid,
 )
+from cutsew.reporting.photos import Photos
 from cutsew.reporting.run_data import Run
 from cutsew.reporting.selection import REASONS
 from cutsew.reporting.style import STAGE_TITLES
@@ -35,6 +37,9 @@ MOST_OUTPUTS = 8
 
 MOST_LABELS = 12
 """Labels of an image that are listed."""
+
+SCRIPTS = ("corrections.js", "photos.js", "report.js")
+"""The page's scripts, in this order."""
 
 STAGES_IN_A_COLUMN = 5
 """Stages whose probabilities fit a narrow card; with more, cards are wider."""
@@ -62,7 +67,7 @@ def render(
     environment = Environment(
         loader=PackageLoader("cutsew", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    script = source("report.js")
+    script = "\n".join(source(name) for name in SCRIPTS)
     metrics = tables.metrics
     return environment.get_template("report.html.j2").render(
         dataset=names[0],
@@ -75,7 +80,7 @@ def render(
         headlines=headlines(metrics, run.main),
         found=summary_sentence(run, report_content.labels) if report_content.labels is not None else "",
         thumbnails=thumbnails(report_content.cards, run.main),
-        warnings=find_warnings(run, metrics, report_content.labels, records.values())
+        warnings=find_warnings(run, metrics, report_content.labels, records.values(), report_content.copies)
         if report_content.labels is not None
         else [],
         resolved=resolved(records.values()),
@@ -93,7 +98,9 @@ def render(
         most_labels=MOST_LABELS,
         roomy=max((len(card.stages) for card in report_content.cards), default=0) > STAGES_IN_A_COLUMN,
         titles=STAGE_TITLES,
-        data=gallery_data(names, run, report_content.cards, digest),
+        data=gallery_data(names, run, report_content.cards, digest) | {"photos": report_content.photos.data()},
+        photo_classes=_photo_classes(run, report_content.photos),
+        trains="train" in run.stages and "refined" in run.stages["train"],
         style=Markup(source("report.css")),  # noqa: S704  # our own file
         script=Markup(script),  # noqa: S704  # our own file
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -141,6 +148,16 @@ def options(run: Run, cards: list[Card]) -> dict[str, list[tuple[str, str]]]:
         "stage_options": [("", "any"), *((stage, STAGE_TITLES[stage]) for stage in STAGE_TITLES if stage in stages)],
         "reason_options": [("", "anything")] + [(r, r) for r in REASONS if any(r in card.why for card in cards)],
     }
+
+
+def _photo_classes(run: Run, photos: Photos) -> list[tuple[str, str]]:
+    """Return (value, text) of the classes that photos can be filtered by: all, with the photos that are labeled so."""
+    counts = Counter(label[0] for photo in photos.shown for label in photo.labels if label[2])
+    texts = (
+        f"{name} ({counts[c]:,})" + (f", {photos.few[c]} held out" if c in photos.few else "")
+        for c, name in enumerate(run.classes)
+    )
+    return [("", "any"), *((str(c), text) for c, text in enumerate(texts))]
 
 
 def source(name: str) -> str:

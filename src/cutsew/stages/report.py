@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
+from cutsew.audit.review_queue import Reviewed, near_duplicates, queue
 from cutsew.config.schema import EvaluateConfig
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record, input_digest
 from cutsew.reporting.cards import Crops, gather
-from cutsew.reporting.content import PARTS, Tables, build_report_content, most_gained
+from cutsew.reporting.content import PARTS, Review, Tables, build_report_content, most_gained
 from cutsew.reporting.overview_image import COLUMNS, ROWS, write_scenes
 from cutsew.reporting.page import render
 from cutsew.reporting.page_tables import records
@@ -24,6 +25,9 @@ from cutsew.storage.tables import read_csv, read_record
 
 MEASURED = ("stage", "split", "images", "with_truth", "labels_per_image", "confidence")
 """Columns of metrics.csv without which there is nothing to show."""
+
+QUEUE = 50
+"""Images to check next that the page marks; `cutsew next` lists any number."""
 
 
 def report(
@@ -63,15 +67,20 @@ def report(
     crops = Crops(fused, logits, views)
     scenes = page.with_name("scenes.png")
     folder = page.resolve().parent
+    corrected = set(run.corrections.images) if run.corrections is not None else set()
+    reviewed = Reviewed(run.images, outcomes, decided, corrected, views)
+    copies = near_duplicates(reviewed)
+    review = Review(queue(reviewed, QUEUE)["id"].tolist(), copies.pairs)
     with tqdm(total=PARTS + 2, desc="report", unit="part") as steps:
-        content = build_report_content(run, tables, crops, maps, steps.update)
+        content = build_report_content(run, tables, crops, maps, review, steps.update)
         digest = hashlib.sha256(" ".join(input_digest(path) for path in (*shown, *by_hand)).encode()).hexdigest()[:16]
         names = (folder.parent.name, folder.name)
         write_text(page, render(names, run, tables, content, records(given), digest))
         steps.update()
         write_scenes(scenes, gather(run, most_gained(run, COLUMNS * ROWS, "test"), crops))
         steps.update()
-    record.facts = {"images": [card.id for card in content.cards]}
+    record.facts = {"images": [card.id for card in content.cards], "next": list(review.queue)}
+    record.facts |= {"copies": [list(pair) for pair in copies.pairs], "compared_for_copies": copies.compared}
     record.write(page.with_suffix(".json"), {path.name: input_digest(path) for path in (page, scenes)})
 
 

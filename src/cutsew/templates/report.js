@@ -1,95 +1,26 @@
-"use strict";
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
-  const find = (id) => document.getElementById(id);
+  const { data, find, get, make, set, toggle } = cutsew;
   const gallery = find("cards");
   if (!data.cards.length) return;
 
-  // Corrections: one per image and class, those that the run has already among them, so that a downloaded file holds
-  // them all. Kept by this browser for this run, these labels and these corrections.
-
-  const KEY = `cutsew:${data.dataset}/${data.run}:${data.digest}`;
-  const corrections = new Map();
-  const keyOf = (image, name) => JSON.stringify([image, name]);
-
-  const storage = {
-    read() {
-      try {
-        return JSON.parse(localStorage.getItem(KEY)) || {};
-      } catch {
-        return {};
-      }
-    },
-    write(value) {
-      try {
-        localStorage.setItem(KEY, JSON.stringify(value));
-        return true;
-      } catch {
-        return false; // some browsers keep nothing for pages opened from a file
-      }
-    },
-  };
-
-  function save() {
-    const kept = storage.write({ by: find("by").value, corrections: [...corrections.values()] });
-    find("storage").textContent = kept ? "" : "This browser keeps nothing: download before you close the page.";
-    window.onbeforeunload = kept || !corrections.size ? null : (event) => event.preventDefault();
-    const count = corrections.size;
-    find("corrected").textContent = count === 0 ? "No corrections" : count === 1 ? "1 correction" : `${count} corrections`;
-    find("download").disabled = find("clear").disabled = count === 0;
-  }
-
-  function correct(card, place, present) {
-    const name = data.classes[place];
-    const key = keyOf(card.id, name);
-    const before = corrections.get(key);
-    if (present === null || (before && before.present === present)) corrections.delete(key);
-    else corrections.set(key, { image: card.id, class: name, present, by: find("by").value.trim(), at: new Date().toISOString() });
-    show(card, place);
-    save();
-  }
-
   function show(card, place) {
+    const entry = get(card.id, place);
+    if (entry && !card.rows.has(place)) addRow(card, place);
     const row = card.rows.get(place);
-    const entry = corrections.get(keyOf(card.id, data.classes[place]));
     if (!row) return;
     for (const button of row.querySelectorAll("button[data-present]")) {
       button.setAttribute("aria-pressed", String(entry !== undefined && entry.present === Number(button.dataset.present)));
     }
   }
 
-  // RFC 4180: fields with commas, quotes, line breaks or outer spaces are quoted, quotes doubled.
-  const field = (value) => (/[",\r\n]|^\s|\s$/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
-
-  function asCsv() {
-    const by = find("by").value.trim();
-    const rows = [...corrections.values()].map((e) => [e.image, e.class, String(e.present), e.by || by, e.at]);
-    return [["image", "class", "present", "by", "at"], ...rows].map((row) => row.map(field).join(",") + "\r\n").join("");
-  }
-
-  function download() {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([asCsv()], { type: "text/csv" }));
-    link.download = `${data.dataset}-${data.run}-corrections.csv`.replace(/[^\w.+=-]/g, "_");
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-  }
-
   // Cards: every class gets two buttons, and every image a field for a class that is missing.
-
-  function make(tag, attributes, text = "") {
-    const element = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-    element.textContent = text;
-    return element;
-  }
 
   function addButtons(card, row, place) {
     const cell = make("td", { class: "check" });
     for (const [present, sign, words] of [[1, "\u2713", "is in"], [0, "\u2717", "is not in"]]) {
       const label = `${data.classes[place]} ${words} ${card.id}`;
       const button = make("button", { type: "button", "data-present": present, "aria-label": label, "aria-pressed": false }, sign);
-      button.addEventListener("click", () => correct(card, place, present));
+      button.addEventListener("click", () => toggle(card.id, place, present));
       cell.append(button);
     }
     row.append(cell);
@@ -115,8 +46,7 @@
       input.setCustomValidity(place < 0 ? "Choose one of the classes of this run." : "");
       if (!form.reportValidity()) return;
       if (!card.rows.has(place)) addRow(card, place);
-      const entry = corrections.get(keyOf(card.id, data.classes[place]));
-      if (!entry || entry.present !== 1) correct(card, place, 1);
+      set([[card.id, place, 1]]);
       input.value = "";
     });
     input.addEventListener("input", () => input.setCustomValidity(""));
@@ -152,8 +82,7 @@
     if (answer !== undefined) {
       const card = cards[Number(row.closest("figure.card").id.slice("image-".length))];
       const place = Number(row.dataset.class);
-      const entry = corrections.get(keyOf(card.id, data.classes[place]));
-      if (answer === null || !entry || entry.present !== answer) correct(card, place, answer);
+      set([[card.id, place, answer]]);
     } else if (step) {
       const names = [...gallery.querySelectorAll("figure.card:not([hidden]) button.name")];
       const next = names[names.indexOf(row.querySelector("button.name")) + step];
@@ -201,7 +130,7 @@
     if (wanted.stage !== "" && wanted.truth !== "missed" && !named) return false;
     if (wanted.agreement && !AGREEMENT[wanted.agreement](label.n)) return false;
     if (wanted.truth && !TRUTH[wanted.truth](named, label.t)) return false;
-    if (wanted.check && corrections.has(keyOf(card.id, data.classes[label.c])) !== (wanted.check === "yes")) return false;
+    if (wanted.check && (get(card.id, label.c) !== undefined) !== (wanted.check === "yes")) return false;
     return label.p[stage] >= wanted.low && label.p[stage] <= wanted.high;
   }
 
@@ -237,27 +166,8 @@
     find("filters").reset();
     arrange();
   });
-  find("by").addEventListener("input", save);
-  find("download").addEventListener("click", download);
-  find("clear").addEventListener("click", () => {
-    if (!confirm(`Remove all ${corrections.size} corrections?`)) return;
-    const gone = [...corrections.values()];
-    corrections.clear();
-    for (const card of cards) for (const e of gone) if (e.image === card.id) show(card, data.classes.indexOf(e.class));
-    save();
-  });
-
-  const kept = storage.read();
-  find("by").value = kept.by || "";
-  for (const entry of kept.corrections || data.corrections) {
-    const card = cards.find((c) => c.id === entry.image);
-    const place = data.classes.indexOf(entry.class);
-    if (place < 0) continue;
-    corrections.set(keyOf(entry.image, entry.class), entry);
-    if (!card) continue;
-    if (!card.rows.has(place)) addRow(card, place);
-    show(card, place);
-  }
-  save();
+  const byId = new Map(cards.map((card) => [card.id, card]));
+  cutsew.listen((image, place) => byId.has(image) && show(byId.get(image), place));
+  for (const entry of cutsew.all()) if (byId.has(entry.image)) show(byId.get(entry.image), data.classes.indexOf(entry.class));
   arrange();
 })();

@@ -221,7 +221,7 @@ def test_escapes_names(tmp_path):
     pictures = [attrs["aria-label"] for attrs in page.all("div") if attrs.get("role") == "img"]
     assert pictures[0].startswith("Average precision of 5 classes")
     assert all(attrs["src"].startswith("data:") for attrs in page.all("img"))
-    assert page.all("img")[-1]["alt"].removeprefix("Image ") in names
+    assert page.all("img")[0]["alt"].removeprefix("Image ") in names
 
 
 def test_without_truth_images_and_views(tmp_path):

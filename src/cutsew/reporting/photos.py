@@ -1,0 +1,171 @@
+"""The report's photos: all images of a run, or a sample of many, as plain data and small thumbnails."""
+
+import base64
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from PIL import Image, features
+
+from cutsew.method.correct import LEFT
+from cutsew.method.score import sigmoid
+from cutsew.reporting.cards import Crops, thumbnail
+from cutsew.reporting.run_data import Run
+from cutsew.storage.manifest import batched_slices
+
+MOST_PHOTOS = 5_000
+"""Images that are shown; of more, the queue, those that a human corrected, and a sample."""
+
+PAGE = 48
+"""Photos of a page of the gallery."""
+
+AT_ONCE = 256
+"""Images whose logits are in memory at once."""
+
+LISTED = 0.05
+"""Probability from which a class is listed with an image, whether or not it is a label."""
+
+MOST_LISTED = 16
+"""Classes that are listed with an image."""
+
+SIDES = ((500, 240), (1_500, 176), (3_000, 128), (MOST_PHOTOS, 96))
+"""(images, longest side of a thumbnail in pixels): the more images, the smaller, so that the page stays below 15 MB."""
+
+QUALITY = 55
+
+FEW_POSITIVES = 5
+"""Held-out images with a class below which its AP says little."""
+
+
+class Photo(NamedTuple):
+    """An image of the report.
+
+    Attributes:
+        id: of the image.
+        split: train or test.
+        width: in pixels.
+        height: in pixels.
+        labels: per listed class its index, the last stage's probability in percent, 1 where it is a label of that
+            stage, the truth (1, 0, -1 for not known), and the winning crop's box (left, top, width, height in pixels),
+            empty where the whole image won; the most probable first.
+        thumbnail: a small image as a data URI, empty where the file cannot be read.
+
+    """
+
+    id: str
+    split: str
+    width: int
+    height: int
+    labels: list[tuple[int, int, int, int, list[int]]]
+    thumbnail: str
+
+
+@dataclass(frozen=True)
+class Photos:
+    """All photos of the report.
+
+    Attributes:
+        shown: in the order of the manifest.
+        total: images of the run.
+        queue: ids of the images to look at next, the first one first.
+        few: classes with fewer than FEW_POSITIVES held-out images by truth, class index -> images; empty without truth.
+
+    """
+
+    shown: list[Photo] = field(default_factory=list)
+    total: int = 0
+    queue: Sequence[str] = ()
+    few: Mapping[int, int] = field(default_factory=dict)
+
+    def data(self) -> dict[str, Any]:
+        """Return what the page's script needs, as plain JSON values; thumbnails stand elsewhere in the page."""
+        ranks = {name: rank for rank, name in enumerate(self.queue, start=1)}
+        return {
+            "page": PAGE,
+            "list": [
+                [p.id, int(p.split == "test"), p.width, p.height, ranks.get(p.id, 0), p.labels] for p in self.shown
+            ],
+            "few": {str(c): count for c, count in self.few.items()},
+        }
+
+
+WEBP = bool(features.check("webp"))
+MIME = "image/webp" if WEBP else "image/jpeg"
+
+
+def gather_photos(run: Run, crops: Crops, queue: Sequence[str]) -> Photos:
+    """Gather the photos, slice by slice.
+
+    Args:
+        run: the run.
+        crops: that won.
+        queue: ids of the images to look at next.
+
+    """
+    images = run.images[run.images["split"].isin(list(run.stages))]
+    shown = images[sample(images, {*queue, *(run.corrections.images if run.corrections else ())})]
+    side = next((side for most, side in SIDES if len(shown) <= most), SIDES[-1][1])
+    photos = [photo for split, part in shown.groupby("split", sort=False) for photo in _photos(run, crops, part, side)]
+    return Photos(photos, len(images), list(queue), _few(run))
+
+
+def sample(images: pd.DataFrame, kept: set[str]) -> npt.NDArray[np.bool_]:
+    """Choose MOST_PHOTOS images: those that are to be kept, then those of the lowest digests."""
+    if len(images) <= MOST_PHOTOS:
+        return np.ones(len(images), dtype=bool)
+    order = np.lexsort((images["digest"].to_numpy(dtype=str), ~images["id"].isin(list(kept)).to_numpy()))
+    chosen = np.zeros(len(images), dtype=bool)
+    chosen[order[:MOST_PHOTOS]] = True
+    return chosen
+
+
+def _photos(run: Run, crops: Crops, part: pd.DataFrame, side: int) -> Iterator[Photo]:
+    split = str(part["split"].iloc[0])
+    first, last = run.stages[split][0], run.stages[split][-1]
+    thresholds = run.thresholds_of(last, split)
+    for rows in batched_slices(len(part), AT_ONCE):
+        some = part.iloc[rows]
+        ids = some["id"].tolist()
+        p = sigmoid(run.read(last, ids))
+        won = crops.read(ids, sigmoid(run.read(first, ids))) if first == "zero_shot" else [{} for _ in ids]
+        everything = zip(some.to_dict("records"), p, run.truth(ids), run.said(ids), won, strict=True)
+        for row, probabilities, truth, stated, crop in everything:
+            named = probabilities >= thresholds
+            listed = np.flatnonzero(named | (probabilities >= LISTED) | (truth == 1) | (stated != LEFT))
+            order = np.lexsort((-probabilities[listed], ~named[listed], stated[listed] == LEFT))
+            labels = [
+                (
+                    int(c),
+                    round(100 * float(probabilities[c])) if np.isfinite(probabilities[c]) else 0,
+                    int(named[c]),
+                    int(truth[c]),
+                    [round(x) for x in box] if c in crop and (box := crop[c].box) is not None else [],
+                )
+                for c in listed[order][:MOST_LISTED]
+            ]
+            small = thumbnail(str(row["path"]), side) if row["path"] else None
+            yield Photo(row["id"], split, int(row["width"]), int(row["height"]), labels, _encoded(small))
+
+
+def _encoded(image: Image.Image | None) -> str:
+    if image is None:
+        return ""
+    stream = io.BytesIO()
+    options: dict[str, Any] = {"method": 3} if WEBP else {"optimize": True}
+    image.save(stream, MIME.rpartition("/")[2].upper(), quality=QUALITY, **options)
+    return f"data:{MIME};base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def _few(run: Run) -> dict[int, int]:
+    """Count the held-out images of each class that few have; empty without truth."""
+    ids = run.images_of("test")["id"].tolist() if "test" in run.stages else []
+    counts, known = np.zeros(len(run.classes), dtype=np.int64), False
+    for rows in batched_slices(len(ids), AT_ONCE):
+        truth = run.truth(ids[rows])
+        known = known or bool((truth >= 0).any())
+        counts += (truth == 1).sum(axis=0)
+    return {int(c): int(counts[c]) for c in np.flatnonzero(counts < FEW_POSITIVES)} if known else {}
