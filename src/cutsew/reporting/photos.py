@@ -14,6 +14,7 @@ from PIL import Image, features
 from cutsew.method.correct import LEFT
 from cutsew.method.score import sigmoid
 from cutsew.reporting.cards import Crops, thumbnail
+from cutsew.reporting.charts import FEW_POSITIVES
 from cutsew.reporting.run_data import Run
 from cutsew.storage.manifest import batched_slices
 
@@ -36,9 +37,6 @@ SIDES = ((500, 240), (1_500, 176), (3_000, 128), (MOST_PHOTOS, 96))
 """(images, longest side of a thumbnail in pixels): the more images, the smaller, so that the page stays below 15 MB."""
 
 QUALITY = 55
-
-FEW_POSITIVES = 5
-"""Held-out images with a class below which its AP says little."""
 
 
 class Photo(NamedTuple):

@@ -265,7 +265,7 @@ LOADERS = os.environ.get("CUTSEW_LOADERS", sys.executable)
 def load(script, *arguments):
     """Run a script in the environment of the tools; skip where it lacks them."""
     words = [LOADERS, "-c", script, *map(str, arguments)]
-    offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "FIFTYONE_DO_NOT_TRACK": "1"}
     done = subprocess.run(words, capture_output=True, text=True, timeout=300, env=offline, check=False)
     if "ModuleNotFoundError" in done.stderr:
         pytest.skip(done.stderr.strip().splitlines()[-1])
@@ -362,6 +362,24 @@ def test_pycocotools_reads_the_annotations(run, tmp_path):
     call(run, tmp_path / "coco.json", "--format", "coco")
     result = load(COCO, tmp_path / "coco.json")
     assert {name: set(labels) for name, labels in result.items()} == expected(run)
+
+
+FIFTYONE = """
+import json, sys
+import fiftyone.utils.data as data
+importer = data.FiftyOneImageClassificationDatasetImporter(labels_path=sys.argv[1])  # without FiftyOne's database
+with importer:
+    rows = {path: [[c.label, c.confidence] for c in label.classifications] for path, _, label in importer}
+print(json.dumps(rows))
+"""
+
+
+def test_fiftyones_importer_reads_several_labels_an_image(run, tmp_path):
+    call(run, tmp_path / "labels.json", "--format", "fiftyone")
+    result = load(FIFTYONE, tmp_path / "labels.json")
+    place = read_manifest(run / "images.parquet").set_index("path")["id"]
+    assert {place[path]: {name for name, _ in labels} for path, labels in result.items()} == expected(run)
+    assert all(0 <= confidence <= 1 for labels in result.values() for _, confidence in labels)
 
 
 DATUMARO = """
