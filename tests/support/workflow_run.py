@@ -37,7 +37,7 @@ SETTINGS = {
         "batch_size": 4,
         "adapter": {"width": 16, "heads": 2, "layers": 1, "feedforward": 16},
     },
-    "explain": {"pairs": 0},  # switched on where it is what is tested
+    "explain": {"kind": "none"},  # switched on where it is what is tested
     "compute": {"device": "cpu"},
 }
 

@@ -382,6 +382,24 @@ CONTENT = [
         r"^correct\.beta: is a setting of rule sqrt or linear, and correct\.rule is identity; leave it out",
     ),
     (
+        "an overlay without sewing",
+        b"classes: [a, b]\nsew: {kind: none, p: 0.5}\n",
+        REFUSED,
+        r"^sew\.p: is a setting of kind overlays, and sew\.kind is none; leave it out, or set sew\.kind$",
+    ),
+    (
+        "maps without the stage that draws them",
+        b"classes: [a, b]\nexplain: {kind: none, pairs: 4}\n",
+        REFUSED,
+        r"^explain\.pairs: is a setting of kind maps, and explain\.kind is none; leave it out, or set explain\.kind$",
+    ),
+    (
+        "a run without sewing and maps",
+        b"classes: [a, b]\nsew: {p: 0.5}\nexplain: {pairs: 4}\nruns: {x: {sew.kind: none, explain.kind: none}}\n",
+        ACCEPTED,
+        "fuse.alpha=0.1",
+    ),
+    (
         "a run of another teacher and correction",
         b"classes: [a, b]\nteacher: {open_clip: {model: RN50}}\ncorrect: {beta: 2}\n"
         b"runs: {x: {teacher.kind: conse, correct.rule: hard}}\n",

@@ -370,6 +370,7 @@ DESCRIPTION = {
     "classes": ["cat", "dog"],
     "preprocessing": {"size": 8, "resize": "squash", "interpolation": "bilinear", **HALF},
     "backbone": {"weights_digest": "abc", "kind": "open_clip"},
+    "head": "adapter",
     "adapter": {"channels": 4},
     "adapter_digest": "def",
 }
@@ -381,6 +382,7 @@ DESCRIPTIONS = [
     ("classes that are numbers", {"classes": [1, 2]}, r"classes\.0: "),
     ("a backbone that is a word", {"backbone": "x"}, r"backbone: "),
     ("a backbone without a digest", {"backbone": {}}, r"backbone\.weights_digest: is not set"),
+    ("a backbone without a kind", {"backbone": {"weights_digest": "abc"}}, r"backbone\.kind: is not set"),
     ("an adapter of words", {"adapter": {"channels": "x"}}, r"adapter\.channels: "),
     ("an adapter of a billion channels", {"adapter": {"channels": 10**12}}, r"adapter\.channels: "),
     ("an adapter of NaN", {"adapter": {"channels": float("nan")}}, r"adapter\.channels: "),

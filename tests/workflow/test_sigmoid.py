@@ -16,7 +16,7 @@ from cutsew.storage.zarr_reader import array_of, open_group, read
 pytestmark = pytest.mark.workflow
 
 CLASS = "cat"
-PLAIN = {"predict.tiles": False, "predict.ensemble": "none", "explain.pairs": 0}
+PLAIN = {"predict.tiles": False, "predict.ensemble": "none", "explain.kind": "none"}
 
 
 @pytest.fixture(scope="module")

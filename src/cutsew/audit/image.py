@@ -14,7 +14,7 @@ from tqdm import tqdm
 from cutsew.audit.run import PATCHES, Run
 from cutsew.audit.summary import BY_HAND, TRUTH_TEXT, JsonDict, format_score
 from cutsew.audit.views import Cutting, cutting
-from cutsew.config.method import SewConfig, parse_correct
+from cutsew.config.method import Sew, parse_correct, parse_sew
 from cutsew.config.networks import parse_train
 from cutsew.errors import UserError
 from cutsew.method.correct import LEFT
@@ -65,7 +65,7 @@ def sewn(run: Run, name: str, epochs: int | None = None) -> JsonDict | None:
     if result is None or result.stage != "train" or not (image_rows["id"] == name).any():
         return None
     sew, train = (
-        run.settings(trained, "sew", SewConfig.model_validate),
+        run.settings(trained, "sew", parse_sew),
         run.settings(trained, "train", parse_train),
     )
     sewn_epochs = int(result.content["facts"]["sewn_epochs"])
@@ -74,10 +74,10 @@ def sewn(run: Run, name: str, epochs: int | None = None) -> JsonDict | None:
     for path in pasted:
         if path.is_file() and input_digest(path) != result.inputs[path]:
             raise UserError(f"{path}: not the one that training pasted from; run the workflow again")
-    training = read_training_images(image_rows, pasted[0] if sew.enabled and pasted else None)
+    training = read_training_images(image_rows, pasted[0] if sew.kind != "none" and pasted else None)
     place, ids = int((image_rows["id"] == name).to_numpy().argmax()), image_rows["id"].tolist()
     return {
-        "enabled": sew.enabled,
+        "enabled": sew.kind != "none",
         "seed": train.seed,
         "epochs": sewn_epochs,
         "epochs_looked_through": looked,
@@ -87,10 +87,10 @@ def sewn(run: Run, name: str, epochs: int | None = None) -> JsonDict | None:
 
 
 def _as_background(
-    training: TrainingImages, sew: SewConfig, seed: int, epochs: int, place: int, ids: list[str]
+    training: TrainingImages, sew: Sew, seed: int, epochs: int, place: int, ids: list[str]
 ) -> list[JsonDict]:
     rows: list[JsonDict] = []
-    for epoch in range(epochs if sew.enabled else 0):
+    for epoch in range(0 if sew.kind == "none" else epochs):
         drawn = sewing_plan(training, sew, seed, epoch, place)
         pairs = zip(drawn.overlays.tolist(), drawn.boxes.tolist(), strict=True)
         rows.append({"epoch": epoch, "overlays": [{"image": ids[other], "box": box} for other, box in pairs]})
@@ -98,10 +98,10 @@ def _as_background(
 
 
 def _as_overlay(
-    training: TrainingImages, sew: SewConfig, seed: int, epochs: int, place: int, ids: list[str]
+    training: TrainingImages, sew: Sew, seed: int, epochs: int, place: int, ids: list[str]
 ) -> list[JsonDict]:
     """Look through the plans of all images; none need be drawn for an image that is not in the patch set."""
-    if not sew.enabled or place not in training.paste_pool:
+    if sew.kind == "none" or place not in training.paste_pool:
         return []
     rows: list[JsonDict] = []
     plans = ((epoch, other) for epoch in range(epochs) for other in range(len(ids)))

@@ -478,7 +478,7 @@ class SelectConfig(Section):
 class SewConfig(Section):
     """Pasting salient images onto others (Eq. 11-13, Algorithm 1)."""
 
-    enabled: bool = Field(True, description="false trains on unmodified images")
+    kind: Literal["overlays"] = Field("overlays", description="pastes salient images onto the training images")
     p: float = Field(0.6, ge=0, lt=1, description="probability of adding another overlay")
     q: float = Field(0.6, gt=0, le=1, description="total size of all overlays relative to the image")
     ratio: Literal["area", "side"] = Field(
@@ -488,6 +488,19 @@ class SewConfig(Section):
     at_least_one: bool = Field(
         False, description="always paste at least one overlay (released code); the paper may paste none"
     )
+
+
+class NoSewConfig(Section):
+    """No pasting."""
+
+    kind: Literal["none"] = Field("none", description="trains on unmodified images")
+
+
+Sew = Annotated[SewConfig | NoSewConfig, OneOf("kind")]
+"""The settings of sewing, by `sew.kind`."""
+
+parse_sew = TypeAdapter[Sew](Sew).validate_python
+"""Return the settings of sewing from a mapping."""
 
 
 RELEASED: dict[str, Any] = {

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from cutsew.config.base import Fraction, Section, Size
+from cutsew.config.base import Fraction, OneOf, Section, Size
 from cutsew.config.dataset import Dataset, DemoConfig, DemoDatasetConfig, LayoutConfig
 from cutsew.config.method import (
     Correct,
@@ -18,6 +18,7 @@ from cutsew.config.method import (
     RandomCropsConfig,
     Score,
     SelectConfig,
+    Sew,
     SewConfig,
     SoftmaxScoringConfig,
     SqrtCorrectionConfig,
@@ -101,15 +102,25 @@ class ReferencesConfig(Section):
 class ExplainConfig(Section):
     """What the report shows of how teacher and student see (paper, Figures 8, 11 and 12), chosen without truth."""
 
-    pairs: int = Field(
+    kind: Literal["maps"] = Field("maps", description="class activation maps and a t-SNE plot of features")
+    pairs: Size = Field(
         40,
-        ge=0,
         description="maximum number of class activation maps: each class in the image with its highest logit, and that "
-        "image's second predicted class; 0 leaves the whole stage out",
+        "image's second predicted class",
     )
     sample: Size = Field(
         600, description="number of images whose features are stored before and after training, for the t-SNE plot"
     )
+
+
+class NoExplainConfig(Section):
+    """A report without maps and features."""
+
+    kind: Literal["none"] = Field("none", description="leaves the stage out")
+
+
+Explain = Annotated[ExplainConfig | NoExplainConfig, OneOf("kind")]
+"""What the report shows of the networks, by `explain.kind`."""
 
 
 class ComputeConfig(Section):
@@ -175,7 +186,7 @@ class Config(Section):
         default_factory=TargetsConfig, description="sewing: labels per image (beyond the paper)"
     )
     labels: LabelsConfig = Field(default_factory=LabelsConfig, description="corrections by hand; none by default")
-    sew: SewConfig = Field(default_factory=SewConfig, description="sewing: pasting (Eq. 11-13)")
+    sew: Sew = Field(default_factory=SewConfig, description="sewing: pasting (Eq. 11-13)")
     student: Student = Field(default_factory=OpenClipStudentConfig, description="the frozen backbone")
     train: Train = Field(
         default_factory=AdapterTrainingConfig, description="the student's head and its training (Eq. 14-20)"
@@ -187,7 +198,7 @@ class Config(Section):
         description="from which probability a class is a label: one rule for tables, report, exports and new images",
     )
     references: ReferencesConfig = Field(default_factory=ReferencesConfig, description="students to compare with")
-    explain: ExplainConfig = Field(default_factory=ExplainConfig, description="maps of what is seen where")
+    explain: Explain = Field(default_factory=ExplainConfig, description="maps of what is seen where")
     compute: ComputeConfig = Field(default_factory=ComputeConfig, description="how the work is done")
     runs: dict[str, dict[str, Any]] = Field({}, description="variants: name -> settings that differ from the base run")
 

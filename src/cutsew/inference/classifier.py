@@ -77,7 +77,7 @@ class Classifier:
         classes: C names.
         square: how it takes images.
         thresholds: per-class decision thresholds.
-        device: cpu or cuda.
+        device: cpu, cuda or mps.
 
     """
 
@@ -98,7 +98,7 @@ def open_classifier(path: Path, device: str, build: BackboneFactory = build_back
     Args:
         path: a run's folder or adapter.safetensors in it; a folder that `cutsew export` wrote, or student.safetensors
             or model.onnx in it.
-        device: auto, cpu or cuda.
+        device: auto, cpu, cuda or mps.
         build: makes the backbone of a run's student.
 
     Raises:

@@ -76,7 +76,7 @@ class TeacherEnsemble:
     Args:
         folder: the run's, with ensemble.csv.
         classes: the student's.
-        device: auto, cpu or cuda.
+        device: auto, cpu, cuda or mps.
         batch_size: views per forward pass.
 
     Attributes:

@@ -30,7 +30,7 @@ def open_clip_backbone(student: OpenClipStudentConfig, device: str, state: dict[
 
     Args:
         student: its settings.
-        device: cpu or cuda.
+        device: cpu, cuda or mps.
         state: the tower's tensors by name; None to get the weights that are set.
 
     Raises:
@@ -57,7 +57,7 @@ def build(student: BuiltStudent, device: str, state: dict[str, Tensor] | None = 
 
     Args:
         student: of kind open_clip or timm.
-        device: cpu or cuda.
+        device: cpu, cuda or mps.
         state: its tower's tensors by name; None to get them from where the settings say.
 
     Raises:

@@ -25,11 +25,11 @@ class Backbone(nn.Module):
         preprocessing: of images.
         image_size: S, side of the square input in pixels.
         settings: what builds it again.
-        device: cpu or cuda.
+        device: cpu, cuda or mps.
         architecture: description of a model that open_clip does not know by name (`clip_models.Clip.architecture`).
 
     Attributes:
-        device: cpu or cuda.
+        device: cpu, cuda or mps.
         width: D, channels of the features.
         grid: (H, W) of the features.
         image_size: S.

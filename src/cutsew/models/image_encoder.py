@@ -61,7 +61,7 @@ def image_encoder(encoder: nn.Module, image_size: int, settings: Settings, devic
         encoder: from (B, 3, S, S) uint8 views to a tensor with B rows.
         image_size: S.
         settings: its runtime, precision and whether it is compiled.
-        device: cpu or cuda.
+        device: cpu, cuda or mps.
 
     Returns:
         The encoder, whose results are float32. OpenVINO's takes MICROBATCH_SIZE views at a time, as
@@ -88,7 +88,7 @@ def count_gflop(encoder: nn.Module, image_size: int, device: str) -> float:
     Args:
         encoder: from (B, 3, S, S) uint8 views on `device` to a tensor with B rows.
         image_size: S.
-        device: cpu or cuda.
+        device: cpu, cuda or mps.
 
     """
     if device == "cpu":

@@ -56,7 +56,7 @@ class Sentences(nn.Module):
 
     Args:
         setting: dotted name of the setting that asks for it, for messages.
-        device: cpu or cuda.
+        device: cpu, cuda or mps.
 
     Raises:
         UserError: the package is missing.

@@ -40,8 +40,8 @@ MODEL = "model.yaml"
 
 
 class _Backbone(BaseModel):
-    kind: str = "open_clip"
     weights_digest: str
+    kind: str
 
 
 class _Preprocessing(BaseModel):
@@ -61,7 +61,7 @@ class ModelSpec(BaseModel):
     classes: list[str] = Field(min_length=1)
     preprocessing: _Preprocessing
     backbone: _Backbone
-    head: Literal["adapter", "linear"] = "adapter"
+    head: Literal["adapter", "linear"]
     adapter: dict[str, Annotated[float, Field(ge=0, le=1e9)]]
     adapter_digest: str | None = None
     weights: str | None = None
@@ -244,7 +244,7 @@ def load(path: Path | str, device: str = "cpu", build: BackboneFactory = build_b
     Args:
         path: the folder of both, or the file of weights in it: a run's adapter.safetensors, whose backbone is rebuilt,
         or the student.safetensors of `cutsew export`, which holds the backbone too.
-        device: cpu or cuda.
+        device: cpu, cuda or mps.
         build: makes the backbone from its settings.
 
     Raises:
@@ -260,7 +260,7 @@ def load(path: Path | str, device: str = "cpu", build: BackboneFactory = build_b
     state = _read_weights(weights, model["digest" if whole else "adapter_digest"])
     described = model["backbone"]
     try:
-        own = (*BackboneConfig.model_fields, described.get("kind", "open_clip"))
+        own = (*BackboneConfig.model_fields, described["kind"])
         named = {name: described[name] for name in own if name in described}
         settings = TrainedModelConfig.model_validate({"backbone": named}).backbone
         settings = trained_with(settings, model["preprocessing"])
@@ -276,7 +276,7 @@ def load(path: Path | str, device: str = "cpu", build: BackboneFactory = build_b
     if backbone.weights_digest != described["weights_digest"]:
         raise UserError(f"{folder / MODEL}: the backbone's weights differ from those of the training; restore them")
     try:
-        build_head = LinearHead if model.get("head") == "linear" else Adapter
+        build_head = LinearHead if model["head"] == "linear" else Adapter
         adapter = build_head(classes=len(model["classes"]), **model["adapter"])
         adapter.load_state_dict(_part(state, "adapter.") if whole else state)
     except (RuntimeError, TypeError, ValueError, ArithmeticError, AssertionError):

@@ -151,7 +151,7 @@ class TagClip:
         classes: C.
         scale: logit scale.
         settings: of the method.
-        device: cpu or cuda.
+        device: cpu, cuda or mps.
         sizes: (K,) wordings of each text, whose best one counts; None for one each.
 
     Raises:

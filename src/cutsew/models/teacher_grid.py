@@ -63,7 +63,7 @@ def last_grid(visual: Any) -> Grid:  # noqa: ANN401 - open_clip's towers share n
     if not hasattr(visual, "trunk"):
         raise UserError(
             f"teacher.open_clip.model: no grid of features is known in its {type(visual).__name__}, so it has no maps;"
-            " set explain.pairs: 0"
+            " set explain.kind: none"
         )
     trunk = visual.trunk
     if hasattr(trunk, "num_prefix_tokens") and hasattr(trunk, "blocks"):
@@ -87,7 +87,7 @@ def class_maps(
         texts: (C, D) embeddings of all classes, and of background words where there are any, L2-normalized. Of a
             single text the cosine itself is taken.
         classes: (B,) int64, one class of each view.
-        device: cpu or cuda.
+        device: cpu, cuda or mps.
 
     Returns:
         (B, H, W) float32 in [0, 1] on the CPU.

@@ -19,7 +19,7 @@ class Teacher(Protocol):
     """A vision-language model: image and text embeddings in one space.
 
     Attributes:
-        device: cpu or cuda.
+        device: cpu, cuda or mps.
         width: D, of an embedding.
         image_size: side of its square views, in pixels.
         preprocessing: of images; its interpolation is what views must be cut with.
@@ -91,7 +91,7 @@ def build(teacher: Settings, device: str) -> "Teacher":
 
     Args:
         teacher: of kind open_clip or conse; kind scores has no model.
-        device: cpu or cuda.
+        device: cpu, cuda or mps.
 
     Raises:
         UserError: a model or its weights cannot be had.

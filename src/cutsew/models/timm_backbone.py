@@ -40,7 +40,7 @@ def timm_backbone(student: TimmStudentConfig, device: str, state: dict[str, Tens
 
     Args:
         student: its settings.
-        device: cpu or cuda.
+        device: cpu, cuda or mps.
         state: the tower's tensors by name; None to get the weights that are set.
 
     Raises:

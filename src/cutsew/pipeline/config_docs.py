@@ -107,7 +107,7 @@ def readers(name: str) -> list[str]:
     return [
         stage
         for stage, what in STAGES.items()
-        if any(name == read or name.startswith(read + ".") for read in (*what.settings, *what.inputs_by))
+        if any(name == read or name.startswith(read + ".") for read in (*what.settings, *what.keyed_by))
     ]
 
 

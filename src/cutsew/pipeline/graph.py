@@ -32,8 +32,8 @@ class Stage:
         reads: dotted names of the settings that it reads; they stand in its rule's params. A setting that only some
             kinds of its section have is read with these kinds.
         after: stages whose artifacts it reads.
-        inputs_by: dotted names of the settings that select which of these artifacts it reads; the rule's inputs show
-            them, its params do not.
+        keyed_by: dotted names of further settings by which runs have artifacts of their own: they select what the rule
+            reads, or how many jobs it has, and do not stand in its params.
         command: the stage whose command its rule calls, where that is not its own.
 
     """
@@ -42,7 +42,7 @@ class Stage:
     version: int
     reads: tuple[str | ReadIf, ...]
     after: tuple[str, ...] = ()
-    inputs_by: tuple[str, ...] = ()
+    keyed_by: tuple[str, ...] = ()
     command: str | None = None
 
     @property
@@ -71,7 +71,7 @@ def _corrects_again(config: "Config") -> bool:
     return config.train.head == "adapter" and config.train.correct_refined
 
 
-TRAINING = ("classes", "student", "sew.enabled", "train.head", "train.seed") + tuple(
+TRAINING = ("classes", "student", "sew.kind", "train.head", "train.seed") + tuple(
     f"train.{name}"
     for name in ("batch_size", "weight_decay")
     + ("adapter", "epochs", "lr_adapter", "lr_decoder", "schedule", "warmup", "strong_weight", "em_weight")
@@ -81,7 +81,7 @@ TRAINING = ("classes", "student", "sew.enabled", "train.head", "train.seed") + t
 
 
 STAGES: dict[str, Stage] = {
-    "tiny_clip": Stage("Retrain the demo's tiny CLIP.", 1, ()),
+    "tiny_clip": Stage("Retrain the demo's tiny CLIP.", 1, (), keyed_by=("demo.rebuild_teacher",)),
     "demo_world": Stage("Write the demo's images in PASCAL VOC layout.", 1, ("demo.train", "demo.test", "demo.seed")),
     "download": Stage("Download and unpack a benchmark's archives.", 1, ("dataset.download", "dataset.root")),
     "manifest": Stage(
@@ -115,6 +115,7 @@ STAGES: dict[str, Stage] = {
         + ("cut.layout", "cut.tiles", "cut.windows", "cut.area", "cut.aspect", "cut.flip", "cut.seed")
         + ("cut.passes_per_job", "dataset.shard_size"),
         ("manifest", "tiny_clip"),
+        ("cut.passes",),
     ),
     "seal": Stage(
         "Write the metadata of views.zarr when all chunks are complete.",
@@ -178,7 +179,7 @@ STAGES: dict[str, Stage] = {
         6,
         (
             *TRAINING,
-            ReadIf("sew", lambda config: config.sew.enabled),
+            "sew",
             ReadIf("train.lr_estimator", _has_em_step),
             ReadIf("correct", _corrects_again),
         ),
@@ -206,6 +207,7 @@ STAGES: dict[str, Stage] = {
         2,
         ("evaluate.threshold",),
         ("corrections", "correct", "targets", "fuse", "train", "predict", "tiles", "ensemble", "thresholds"),
+        ("predict.tiles", "predict.ensemble"),
     ),
     "reference_labels": Stage(
         "Derive the training labels of a reference student from the ground truth.",
@@ -234,6 +236,7 @@ STAGES: dict[str, Stage] = {
         5,
         ("evaluate", "predict"),
         ("truth", "predict", "tiles", "ensemble", "thresholds", "reference_predict"),
+        ("references.kinds",),
     ),
     "report": Stage("Write the HTML report.", 6, (), ("evaluate", "explain", "corrections")),
     "sweep_table": Stage("Tabulate the runs of a sweep.", 2, (), ("evaluate",)),

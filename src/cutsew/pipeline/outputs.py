@@ -63,8 +63,8 @@ def required_stages(config: Config) -> set[str]:
     stages |= {"import_scores"} if config.teacher.kind == "scores" else {"text", "encode", "seal", "score"}
     stages |= {"tagclip", "seal_tagclip"} if config.score.rule == "tagclip" else set()
     if config.student.kind != "none":
-        stages |= {"train", "predict"} | ({"select"} if config.sew.enabled else set())
-        stages |= {"explain"} if config.explain.pairs and config.teacher.kind != "scores" else set()
+        stages |= {"train", "predict"} | ({"select"} if config.sew.kind != "none" else set())
+        stages |= {"explain"} if config.explain.kind != "none" and config.teacher.kind != "scores" else set()
         stages |= {"override"} if config.labels.overrides is not None else set()
         stages |= {"tiles"} if config.predict.tiles else set()
         stages |= {"ensemble"} if config.predict.ensemble == "teacher" else set()

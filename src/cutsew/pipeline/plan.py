@@ -44,7 +44,7 @@ REBUILT = "cutsew-tiny.safetensors"
 """File of the tiny CLIP that the workflow retrains, in the base run's folder."""
 
 
-REFERENCE_OVERRIDES = {"sew.enabled": False, "train.em_weight": 0.0, "train.correct_refined": False}
+REFERENCE_OVERRIDES = {"sew.kind": "none", "train.em_weight": 0.0, "train.correct_refined": False}
 """Settings of a reference student's training, as far as its head has them: on plain images, its labels left as they
 are."""
 
@@ -70,9 +70,6 @@ WEIGHTS_OF: dict[str, tuple[str, ...]] = {
     "explain": ("teacher", "student"),
 }
 """Stage -> sections of the settings whose weights it loads; others read them from what these made."""
-
-CACHE_KEY_EXTRAS = {"encode": ("cut.passes",)}
-"""Settings that part two runs' artifacts of a stage although no job reads them: each views.zarr has one M."""
 
 
 class Plan:
@@ -141,8 +138,7 @@ class Plan:
         content = [self.params(run, stage), *(self.signature(run, earlier) for earlier in self._after(run, stage))]
         if stage == "override":
             content.append(self._corrections_trained_on(run))
-        if stage in CACHE_KEY_EXTRAS:
-            content.append(json.dumps(self._chosen(run, CACHE_KEY_EXTRAS[stage], {})))
+        content.append(json.dumps(self._chosen(run, STAGES[stage].keyed_by, {})))
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def _after(self, run: str, stage: str) -> tuple[str, ...]:
@@ -156,7 +152,7 @@ class Plan:
             label = self.labels_read(run, stage, corrected=bool(self._corrections_trained_on(run)))
             read = SCORING if label in SCORING else {label}
             unread = {"override", "targets", "correct", "fuse", *SCORING} - read
-        if stage == "train" and not config.sew.enabled:
+        if stage == "train" and config.sew.kind == "none":
             unread.add("select")
         if stage == "override":
             unread.add("corrections")  # those of held-out images make no difference: see _digest

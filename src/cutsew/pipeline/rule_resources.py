@@ -95,7 +95,7 @@ def workload(plan: Plan, run: str, stage: str, threads: int, block: str | None =
         images = shard
     elif stage in ("score", "import_scores", "fuse"):
         passes = config.cut.num_passes + 1
-    elif stage == "explain":
+    elif stage == "explain" and config.explain.kind != "none":
         images = min(images, config.explain.sample) + 2 * config.explain.pairs
     return sizing.Job(images, passes, threads, gpu)
 

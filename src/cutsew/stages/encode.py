@@ -152,7 +152,7 @@ def embed_views(
     Args:
         dataset: n images.
         embed: from (B, 3, S, S) uint8 views to (B, D) on `device`.
-        device: cpu or cuda.
+        device: cpu, cuda or mps.
         width: D.
         passes: P.
         batch_size: B.

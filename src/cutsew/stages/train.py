@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 import typer
 
-from cutsew.config.method import SewConfig, parse_correct
+from cutsew.config.method import parse_correct, parse_sew
 from cutsew.config.networks import parse_student, parse_train
 from cutsew.errors import UserError
 from cutsew.method.correct import correct
@@ -75,12 +75,12 @@ def run(
 ) -> None:
     """Train with a backbone that `build` makes; otherwise as `train`."""
     student, rules = parse_student(settings["student"]), parse_train(settings["train"])
-    sew = SewConfig.model_validate(settings["sew"])
+    sew = parse_sew(settings["sew"])
     if student.kind == "none":
         raise UserError("student.kind: none has nothing to train; set open_clip or timm")
-    if sew.enabled and patches is None:
-        raise UserError("--patches: not given, and sew.enabled is true; name patches.parquet")
-    pasted = patches if sew.enabled else None
+    if sew.kind != "none" and patches is None:
+        raise UserError("--patches: not given, and sew.kind is overlays; name patches.parquet")
+    pasted = patches if sew.kind != "none" else None
     record = Record("train", STAGES["train"].version, settings, [images, labels, *([pasted] if pasted else [])])
     image_rows = read_manifest(images, split="train")
     if image_rows.empty:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from cutsew.config.method import SewConfig
+from cutsew.config.method import Sew
 from cutsew.errors import UserError
 from cutsew.pipeline.graph import STAGES
 from cutsew.training.feature_cache import FeatureCache, Sizes
@@ -81,9 +81,9 @@ def _cache_key_content(computed: "ComputedFeatures", sizes: Sizes) -> dict[str, 
     }
 
 
-def _sewn_share(sew: SewConfig) -> float:
+def _sewn_share(sew: Sew) -> float:
     """Share of the images that something is pasted onto."""
-    return (1.0 if sew.at_least_one else sew.p) if sew.enabled else 0.0
+    return 0.0 if sew.kind == "none" else 1.0 if sew.at_least_one else sew.p
 
 
 def _too_much(policy: CachePolicy, key: str, needed: float) -> str | None:

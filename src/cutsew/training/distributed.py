@@ -53,7 +53,7 @@ class ProcessGroup:
         """Join the processes that the environment names; a group of one where it names none.
 
         Args:
-            device: cpu or cuda, of every process.
+            device: of every process: cpu or cuda; mps where there is one process.
 
         """
         rank, size = int(os.environ.get(RANK, "0")), int(os.environ.get(SIZE, "1"))

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cutsew.config.method import SewConfig
+from cutsew.config.method import Sew
 from cutsew.config.networks import AdapterTrainingConfig
 from cutsew.data.loader import PlainImage, batches, in_order
 from cutsew.runtime.batching import require_finite, worker_pool
@@ -83,7 +83,7 @@ class ComputedFeatures:
         backbone: frozen, on `device`.
         dataset: of sewn images.
         sampler: which of them each step shows.
-        device: cpu or cuda.
+        device: cpu, cuda or mps.
         workers: processes that decode and sew; they do not change the result.
         group: if of several processes, only this one's shard of each batch is computed.
 
@@ -291,7 +291,7 @@ def _views(batch: FeatureBatch) -> dict[str, Tensor]:
 def computed_features(
     backbone: "Backbone",
     images: TrainingImages,
-    sew: SewConfig,
+    sew: Sew,
     train: AdapterTrainingConfig,
     device: str,
     workers: int,
@@ -303,7 +303,7 @@ def computed_features(
         images: n training images.
         sew: how they are sewn.
         train: how many epochs in which batches, the seed, and whether there are strong views.
-        device: cpu or cuda.
+        device: cpu, cuda or mps.
         workers: processes that decode and sew; they do not change the result.
 
     """
@@ -349,11 +349,11 @@ def run_feature_worker(computed: ComputedFeatures, group: ProcessGroup) -> None:
     DistributedFeatures(replace(computed, group=group), group).serve()
 
 
-def should_cache_plain_features(images: int, feature_bytes: int, epochs: int, sew: SewConfig) -> bool:
+def should_cache_plain_features(images: int, feature_bytes: int, epochs: int, sew: Sew) -> bool:
     """Say whether to compute the features of all plain images once, before the first step.
 
     It pays where more plain images will be shown than there are images, and their features must fit into memory. It
     depends on the settings alone, so that a resumed training computes what the first one did.
     """
-    plain = (0.0 if sew.at_least_one else 1 - sew.p) if sew.enabled else 1.0
+    plain = 1.0 if sew.kind == "none" else 0.0 if sew.at_least_one else 1 - sew.p
     return epochs * plain > 1 and images * feature_bytes <= KEPT_BYTES

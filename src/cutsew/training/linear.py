@@ -114,7 +114,7 @@ def fit_linear(
         settings: of the head.
         seed: of order, halves and initial weights.
         checkpoint: where to save, where features are used as they are made.
-        device: cpu or cuda.
+        device: cpu, cuda or mps.
 
     Returns:
         The head; its z are the labels as they were given.

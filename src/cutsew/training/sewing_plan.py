@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cutsew.config.method import SewConfig
+from cutsew.config.method import Sew
 from cutsew.errors import UserError
 from cutsew.method.sew import Plan, plan
 from cutsew.storage.tables import read_parquet
@@ -55,18 +55,18 @@ def read_training_images(images: pd.DataFrame, patches: Path | None) -> Training
     return TrainingImages(images["path"].tolist(), images["digest"].tolist(), sizes, paste_pool)
 
 
-def sewing_plan(images: TrainingImages, sew: SewConfig, seed: int, epoch: int, index: int) -> Plan:
+def sewing_plan(images: TrainingImages, sew: Sew, seed: int, epoch: int, index: int) -> Plan:
     """Draw what is pasted onto an image in an epoch; overlays are indices of training images too.
 
     Args:
         images: the training images.
-        sew: how they are sewn; where that is not at all, the plan is empty.
+        sew: settings of sewing; the plan of kind none is empty.
         seed: of the training.
         epoch: from 0.
         index: of the background.
 
     """
-    if not sew.enabled:
+    if sew.kind == "none":
         return Plan(np.zeros(0, np.int64), np.zeros((0, 4), np.int64))
     return plan(
         index,

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from cutsew.config.method import SewConfig
+from cutsew.config.method import Sew
 from cutsew.data.loader import CACHE_BYTES, Images
 from cutsew.errors import UserError
 from cutsew.method.crops import Square
@@ -66,7 +66,7 @@ class SewnDataset(Dataset[SewnSample]):
     def __init__(
         self,
         images: TrainingImages,
-        sew: SewConfig,
+        sew: Sew,
         square: Square,
         seed: int,
         *,

@@ -243,7 +243,7 @@ def test_sewing_is_what_the_training_did(base):
         seen += len(onto)
         for row in sewn["as_overlay"]:
             available = ids.index(row["background"])
-            how = {name: value for name, value in SewConfig().model_dump().items() if name != "enabled"}
+            how = {name: value for name, value in SewConfig().model_dump().items() if name != "kind"}
             drawn = plan(
                 available,
                 training.digests[available],

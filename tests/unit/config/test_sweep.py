@@ -57,15 +57,15 @@ def test_a_name_does_not_depend_on_the_sweep():
 
 def test_lists_and_grids_together():
     result = variants_of(
-        sweep(variants={"full": {}, "plain": {"sew.enabled": False}}, grid={"sew.p": [0.6, 0.5]}), BASE
+        sweep(variants={"full": {}, "plain": {"train.em_weight": 0.0}}, grid={"sew.p": [0.6, 0.5]}), BASE
     )
     assert [(v.run, v.label) for v in result] == [
         ("default", "full+p=0.6"),
         ("p=0.5", "full+p=0.5"),
-        ("enabled=false", "plain+p=0.6"),
-        ("enabled=false+p=0.5", "plain+p=0.5"),
+        ("em_weight=0", "plain+p=0.6"),
+        ("p=0.5+em_weight=0", "plain+p=0.5"),
     ]
-    assert result[3].settings == {"sew.enabled": False, "sew.p": 0.5} and result[3].seed == 9
+    assert result[3].settings == {"train.em_weight": 0.0, "sew.p": 0.5} and result[3].seed == 9
 
 
 def test_equal_settings_are_one_run():

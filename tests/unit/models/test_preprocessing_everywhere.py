@@ -11,7 +11,7 @@ from manifests import make_manifest_of
 from PIL import Image
 
 from cutsew.commands import export as tool
-from cutsew.config.method import SewConfig
+from cutsew.config.method import NoSewConfig
 from cutsew.config.networks import parse_student, parse_teacher
 from cutsew.data.loader import plain_batches, tiled_batches
 from cutsew.errors import UserError
@@ -103,7 +103,7 @@ def test_sewn_plain_and_tiled_images_are_resized_as_the_backbone_asks(images):
     paths, sizes = image_rows["path"].tolist(), image_rows[["width", "height"]].to_numpy(np.int64)
     training = TrainingImages(paths, image_rows["digest"].tolist(), sizes, np.array([0, 1]))
     square = Square(32, "bilinear")
-    dataset = SewnDataset(training, SewConfig(enabled=False), square, 9, strong=False, skip_plain=False, workers=0)
+    dataset = SewnDataset(training, NoSewConfig(), square, 9, strong=False, skip_plain=False, workers=0)
     with Image.open(paths[0]) as image:
         expected, tiles = resized_view(image, 32, "bilinear"), tile_views(image, 32, "bilinear")
         assert np.array_equal(

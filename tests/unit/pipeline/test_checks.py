@@ -78,7 +78,7 @@ def test_top_k(root):
     refused(config_of(root, select={"top_k": 5}), r"select\.top_k: 5 is more than the 4 of .*set it to 4 or less")
     refused(config_of(root, select={"top_k": 4}, dataset={"test": {"folder": "test"}}), r"select\.top_k: 4 .* the 3 of")
     validate_inputs(config_of(root, select={"top_k": 5}, student={"kind": "none"}))
-    validate_inputs(config_of(root, select={"top_k": 5}, sew={"enabled": False}))
+    validate_inputs(config_of(root, select={"top_k": 5}, sew={"kind": "none"}))
     demo = {"classes": ["dog", "cat"], "demo": {"train": 40}, "select": {"top_k": 41}}
     refused(load(demo), r"select\.top_k: 41 is more than the 40 of demo\.train")
 

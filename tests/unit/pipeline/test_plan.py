@@ -1,14 +1,19 @@
 """Which settings a stage reads, and which run's folder holds an artifact."""
 
 import json
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import yaml
 
 from cutsew.config.sweep import SETTINGS
 from cutsew.errors import UserError
+from cutsew.pipeline import config_docs, rule_inputs
 from cutsew.pipeline.graph import STAGES
+from cutsew.pipeline.outputs import required_stages
 from cutsew.pipeline.plan import DEFAULT, Plan
 from cutsew.provenance.record import Record
 from cutsew.storage.manifest import write_manifest
@@ -52,8 +57,9 @@ FIRST |= {"corrections"}
     [
         ({"fuse.alpha": 0.5}, {"fuse", "correct", "targets", "override", *AFTER_TRAIN}),
         ({"correct.beta": 2}, {"correct", "targets", "override", *AFTER_TRAIN}),
-        ({"predict.ensemble": "teacher"}, MEASURED),
-        ({"predict.tiles": True}, MEASURED),
+        ({"predict.ensemble": "teacher"}, {"labels_table", *MEASURED}),
+        ({"predict.tiles": True}, {"labels_table", *MEASURED}),
+        ({"references.kinds": ["zero_shot"]}, MEASURED),
         ({"targets.labels_per_image": 1.5}, {"targets", "override", *AFTER_TRAIN}),
         ({"labels.overrides": "audit.csv"}, {"corrections", "override", *AFTER_TRAIN}),
         ({"select.top_k": 3}, {"select", *AFTER_TRAIN}),
@@ -88,8 +94,7 @@ def test_a_variant_makes_only_what_differs(change, remade):
 @pytest.mark.parametrize(
     ("first", "change"),
     [
-        ({"sew.enabled": False}, {"sew.p": 0.1, "sew.q": 0.1}),
-        ({"sew.enabled": False}, {"select.top_k": 3}),
+        ({"sew.kind": "none"}, {"select.top_k": 3}),
         ({"train.em_weight": 0}, {"train.lr_estimator": 0.5}),
         ({"train.labels": "fused"}, {"correct.beta": 2}),
         ({"train.labels": "zero_shot"}, {"fuse.alpha": 0.5}),
@@ -103,7 +108,7 @@ def test_settings_without_effect_train_nothing_anew(first, change):
 
 def test_references_are_trained_on_plain_images_with_fixed_labels():
     settings = plan().settings(DEFAULT, "reference_train")
-    assert settings["sew"] == {"enabled": False} and settings["train"]["em_weight"] == 0
+    assert settings["sew"] == {"kind": "none"} and settings["train"]["em_weight"] == 0
     assert "correct" not in settings and "labels" not in settings["train"]
 
 
@@ -226,3 +231,85 @@ def test_the_labels_that_a_stage_reads_are_the_last_made_before_it(changes, targ
     stages = ("targets", "override", "train")
     assert [result.labels_read("one", stage, corrected=False) for stage in stages] == [targets, override, train]
     assert [result.labels_read("one", stage, corrected=True) for stage in stages] == [targets, override, "override"]
+
+
+RULES = Path(__file__).parents[3] / "workflow" / "rules"
+RULES_OF = {"encode": ("encode_images", "encode_crops")}
+"""Stage -> its rules, where they have other names."""
+
+
+def inputs_of_rules():
+    """Return rule -> a function of (plan, run) that lists the rule's inputs, read from the rules themselves."""
+
+    def of_job(function, *args):
+        return lambda plan, wildcards: function(plan, wildcards, *args)
+
+    scope = {
+        "rule_inputs": rule_inputs,
+        "of_job": of_job,
+        "after_manifest": of_job,
+        "artifact": lambda *args: of_job(rule_inputs.artifact, *args),
+        "optional": lambda *args: of_job(rule_inputs.optional_artifact, *args),
+        "manifest": of_job(rule_inputs.artifact, "manifest", "images.parquet"),
+        "user_file": lambda setting: lambda plan, wildcards: str(setting(plan.runs[wildcards.run])),
+        "ancient": lambda value: value,
+    }
+    result = {}
+    for file in sorted(RULES.glob("*.smk")):
+        for rule, body in re.findall(r"^(?:rule|checkpoint) (\w+):\n(.*?)(?=^\S|\Z)", file.read_text(), re.M | re.S):
+            given = re.search(r"^    input:\n(.*?)(?=^    \w)", body, re.M | re.S)
+            if given and rule != "sweep_table":  # the runs of a sweep are its inputs
+                functions = eval(f"dict({given[1]})", scope)  # noqa: S307 - our own rules
+                result[rule] = functions.values()
+    return result
+
+
+INPUTS = inputs_of_rules()
+
+
+def inputs(plan, stage, run):
+    """Return what the rules of a stage read for a run, without the folders of the runs that make it."""
+    wildcards = SimpleNamespace(run=run, reference="supervised", shard="0", block="0")
+    for rule in RULES_OF.get(stage, (stage,)):
+        for function in INPUTS.get(rule, ()):
+            result = function(plan, wildcards)
+            for path in [result] if isinstance(result, str) else result:
+                yield "/".join(Path(path).parts[3:]) if path.startswith("results/") else path
+
+
+def changes(raw):
+    """Yield all dotted settings with values that are not those of a base run, and a plan of both."""
+    values = {setting.name: setting.kind for setting in config_docs.settings() if not setting.section}
+    for dotted in SETTINGS:
+        literals = re.findall(r"`([^`]+)`", values.get(dotted, ""))
+        texts = [yaml.safe_load(text) for text in literals] or ["a.csv", ["zero_shot"], ["supervised"], 1.5, 7]
+        for value in texts:
+            if dotted.startswith(("compute.", "dataset.name", "runs", "method")):
+                continue
+            try:
+                yield dotted, value, Plan({**raw, "runs": {"variant": {dotted: value}}})
+            except UserError:
+                continue
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"dataset": {"truth": "truth.csv"}},
+        {"dataset": {"truth": "truth.csv"}, "predict": {"tiles": True}, "references": {"kinds": ["single_positive"]}},
+        {"method": "cutsew", "labels": {"overrides": "audit.csv"}},
+        {"teacher": {"kind": "scores", "scores": {"file": "scores.npz"}}},
+        {"student": {"kind": "none"}, "targets": {"labels_per_image": 1.5}},
+        {"score": {"rule": "tagclip"}, "teacher": {"open_clip": {"model": "ViT-B-16"}}},
+    ],
+)
+def test_a_stage_with_other_inputs_has_an_artifact_of_its_own(raw):
+    """Otherwise a variant would be given the base run's artifact, and its own would never be made."""
+    tried = set()
+    for dotted, value, result in changes({"classes": ["cat", "dog", "cow"], **raw}):
+        both = required_stages(result.runs[DEFAULT]) & required_stages(result.runs["variant"])
+        for stage in both:
+            if sorted(inputs(result, stage, DEFAULT)) != sorted(inputs(result, stage, "variant")):
+                assert result.source_run("variant", stage) == "variant", (stage, dotted, value)
+                tried.add(stage)
+    assert len(tried) >= 3

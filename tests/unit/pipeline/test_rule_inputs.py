@@ -60,7 +60,7 @@ def test_inputs_have_no_prefix_and_params_have_it():
         ({}, "tiny_clip", False),
         ({"demo.rebuild_teacher": True}, "tiny_clip", True),
         ({}, "select", True),
-        ({"sew.enabled": False}, "select", False),
+        ({"sew.kind": "none"}, "select", False),
         ({}, "tiles", False),
         ({"predict.tiles": True}, "tiles", True),
         ({"score.rule": "tagclip"}, "seal_tagclip", True),

@@ -320,8 +320,8 @@ ALWAYS_OUT = {"tiny_clip", *OPTIONAL, *REFERENCES}
             {*ALWAYS_OUT, *OTHER_RULES, "select", "train", "predict", "explain"},
         ),
         ({"score": {"rule": "tagclip"}}, {*ALWAYS_OUT, "import_scores"}),
-        ({"explain": {"pairs": 0}}, {*ALWAYS_OUT, *OTHER_RULES, "explain"}),
-        ({"sew": {"enabled": False}}, {*ALWAYS_OUT, *OTHER_RULES, "select"}),
+        ({"explain": {"kind": "none"}}, {*ALWAYS_OUT, *OTHER_RULES, "explain"}),
+        ({"sew": {"kind": "none"}}, {*ALWAYS_OUT, *OTHER_RULES, "select"}),
         ({"demo": {"rebuild_teacher": True}}, {*REFERENCES, *OPTIONAL, *OTHER_RULES}),
         (
             {"references": {"kinds": ["zero_shot"]}},

@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from sewing_world import CLASSES, TRAIN, backbone, make_world, run_train, settings
 
-from cutsew.config.method import SewConfig
+from cutsew.config.method import NoSewConfig, SewConfig
 from cutsew.config.networks import AdapterConfig as AdapterSettings
 from cutsew.config.networks import OpenClipStudentConfig
 from cutsew.data.images import read_image
@@ -186,7 +186,7 @@ def test_the_held_out_images_are_never_opened(world, tmp_path, monkeypatch):
 
 
 def test_learning_moves_the_student_towards_the_labels(world, tmp_path):
-    chosen = settings(train__epochs=40, train__lr_adapter=0.01, train__em_weight=0.0, sew__enabled=False)
+    chosen = settings(train__epochs=40, train__lr_adapter=0.01, train__em_weight=0.0, sew__kind="none")
     history = pd.read_csv(run_train(world, tmp_path, chosen).with_name("history.csv"))
     assert history["m_loss"].tail(3).mean() < history["m_loss"].head(3).mean() - 0.05
 
@@ -260,8 +260,8 @@ def test_when_features_are_kept():
     assert not should_cache_plain_features(10, 100, 2, sew)
     assert should_cache_plain_features(10, 100, 3, sew)
     assert not should_cache_plain_features(10**9, 100, 3, sew)
-    assert not should_cache_plain_features(10, 100, 1, SewConfig(enabled=False))
-    assert should_cache_plain_features(10, 100, 2, SewConfig(enabled=False))
+    assert not should_cache_plain_features(10, 100, 1, NoSewConfig())
+    assert should_cache_plain_features(10, 100, 2, NoSewConfig())
     assert not should_cache_plain_features(10, 100, 50, SewConfig(at_least_one=True))
 
 
