@@ -5,14 +5,13 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.main import get_command
 
-from cutsew.errors import UserError, in_one_line
+from cutsew.errors import UserError, did_you_mean, in_one_line
 from cutsew.pipeline.graph import STAGES
 from cutsew.runtime.lazy_imports import gc_frozen
 from cutsew.runtime.processes import exit_with_owner
@@ -86,9 +85,8 @@ class StageGroup(typer.core.TyperGroup):
         """Find the command that is called; hint at the ones that a mistyped name resembles."""
         names = self.list_commands(ctx)
         if args[0].replace("-", "_") not in names:
-            similar = get_close_matches(args[0].replace("-", "_"), names)
-            hint = f" Did you mean {' or '.join(similar)}?" if similar else ""
-            ctx.fail(f"No such command {args[0]!r}.{hint}")
+            hint = did_you_mean(args[0].replace("-", "_"), names)
+            ctx.fail(f"No such command {args[0]!r}{hint and f'; {hint}'}")
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401, ARG002

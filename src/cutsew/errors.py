@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 
 class UserError(Exception):
@@ -25,6 +26,21 @@ def printable(text: str) -> str:
 def some(names: Sequence[str], most: int = 5) -> str:
     """List the first names of many, for a message."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+MANY_NAMES = 10_000
+"""Names above which none is suggested for a mistyped one: comparing them would take seconds."""
+
+
+def did_you_mean(name: str, names: Sequence[str], most: int = 3) -> str:
+    """Suggest names for a mistyped one, as a question; empty where none resembles it."""
+    similar = get_close_matches(name, names, n=most) if len(names) <= MANY_NAMES else []
+    return f"did you mean {' or '.join(similar)}?" if similar else ""
+
+
+def missing_package(needed_by: str, name: str, extra: str) -> UserError:
+    """Word that a package of one of cutsew's extras is not installed; `needed_by` names the setting."""
+    return UserError(f"{needed_by} needs the package {name}; run: pip install 'cutsew[{extra}]'")
 
 
 def in_one_line(error: Exception) -> str | None:

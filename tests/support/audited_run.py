@@ -88,7 +88,7 @@ def make_student(base: Path, folder: Path) -> None:
 
 def make_reference(base: Path) -> None:
     """Train the reference student of zero-shot labels: plain images, its labels left as they are."""
-    plain = {"sew__enabled": False, "train__em_weight": 0.0, "train__epochs": 1}
+    plain = {"sew": {"kind": "none"}, "train__em_weight": 0.0, "train__epochs": 1}
     teach(base, base / "references" / "zero_shot", base / "logits.zarr", None, settings(**plain))
 
 

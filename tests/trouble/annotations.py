@@ -334,7 +334,7 @@ CORRECTIONS = [
     (
         "a class that was renamed",
         b"image,class,present\na,cats,1\n",
-        r"line 2, column class: 'cats' is not one of classes \(did you mean 'cat'",
+        r"line 2, column class: 'cats' is not one of classes \(did you mean cat\?\)",
     ),
     ("more fields than heads", b"image,class,present\na,cat,1,x,y\n", r"corrections\.csv"),
     ("a head twice", b"image,class,present,class\na,cat,1,dog\n", r"corrections\.csv names the column 'class' twice"),

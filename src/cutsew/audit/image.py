@@ -19,6 +19,7 @@ from cutsew.config.networks import parse_train
 from cutsew.errors import UserError
 from cutsew.method.correct import LEFT
 from cutsew.method.score import sigmoid
+from cutsew.method.thresholds import named
 from cutsew.provenance.record import input_digest
 from cutsew.storage.predictions import FINAL, REFERENCE
 from cutsew.storage.tables import read_parquet
@@ -177,8 +178,8 @@ def _labels(run: Run, row: pd.Series) -> dict[str, Logits]:
 
 def _named(run: Run, z: Logits, thresholds: npt.NDArray[np.float64]) -> list[str]:
     """Return the classes at or above their thresholds, most confident first."""
-    p = sigmoid(z)
-    return [run.classes[c] for c in np.argsort(-p, kind="stable") if p[c] >= thresholds[c]]
+    chosen = named(z, thresholds)
+    return [run.classes[c] for c in np.argsort(-sigmoid(z), kind="stable") if chosen[c]]
 
 
 def _truth(run: Run, truth: npt.NDArray[np.int8] | None) -> JsonDict | None:
@@ -211,10 +212,10 @@ def _of_interest(
     labels, thresholds = stages
     chosen = np.zeros(len(run.classes), dtype=bool)
     for stage, z in labels.items():
-        chosen |= sigmoid(z) >= thresholds[stage]
+        chosen |= named(z, thresholds[stage])
         chosen[z.argmax()] = True
     if len(cut.counted) and np.isfinite(cut.counted).all():
-        chosen |= (sigmoid(cut.counted) >= run.thresholds.of("fused", len(run.classes))).any(axis=0)
+        chosen |= named(cut.counted, run.thresholds.of("fused", len(run.classes))).any(axis=0)
     if "refined" in labels and (start := labels_before_em(run)) in labels:
         chosen |= np.abs(sigmoid(labels["refined"]) - sigmoid(labels[start])) >= MOVED
     if "by_hand" in marks:

@@ -14,6 +14,7 @@ from cutsew.audit.run import Run, near, stages_of
 from cutsew.errors import UserError
 from cutsew.method.correct import LEFT, PRESENT
 from cutsew.method.score import sigmoid
+from cutsew.method.thresholds import named
 from cutsew.storage.label_corrections import Corrections
 from cutsew.storage.manifest import SPLITS, batched_slices
 from cutsew.storage.predictions import FINAL, IMAGES_AT_ONCE, SPLIT_STAGES, StagePredictions
@@ -101,16 +102,16 @@ class Labels:
             thresholds = self.thresholds.of(stage, len(self.classes))
             for rows in batched_slices(len(part), IMAGES_AT_ONCE):
                 rows_of_part = part.iloc[rows]
-                p = self._probabilities(stage, rows_of_part)
-                corrected = np.full(p.shape, LEFT, dtype=np.int8)
+                z = self._logits(stage, rows_of_part)
+                corrected = np.full(z.shape, LEFT, dtype=np.int8)
                 if self.corrections is not None:
                     corrected = self.corrections.said(rows_of_part["id"].tolist())
-                proposed = p >= thresholds
-                named = np.where(corrected == LEFT, proposed, corrected == PRESENT)
-                shown = (
-                    p if self.probability_stage is None else self._probabilities(self.probability_stage, rows_of_part)
-                )
-                yield Batch(stage, rows_of_part, named, proposed, shown.astype(np.float32), corrected)
+                proposed = named(z, thresholds)
+                labels = np.where(corrected == LEFT, proposed, corrected == PRESENT)
+                if self.probability_stage is not None:
+                    z = self._logits(self.probability_stage, rows_of_part)
+                p = sigmoid(z.astype(np.float64)).astype(np.float32)
+                yield Batch(stage, rows_of_part, labels, proposed, p, corrected)
 
     def shown(self, bar: "tqdm[Any]") -> Iterator[Batch]:
         """Yield the batches and update a progress bar with their images."""
@@ -118,8 +119,8 @@ class Labels:
             yield batch
             bar.update(len(batch.images))
 
-    def _probabilities(self, stage: str, images: pd.DataFrame) -> npt.NDArray[np.float64]:
-        return sigmoid(self.outcomes[stage].read(images["id"].tolist()).astype(np.float64)).astype(np.float64)
+    def _logits(self, stage: str, images: pd.DataFrame) -> Floats:
+        return self.outcomes[stage].read(images["id"].tolist())
 
 
 def choose(

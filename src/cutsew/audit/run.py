@@ -19,7 +19,7 @@ import pydantic
 
 from cutsew.config.base import Section
 from cutsew.config.schema import EvaluateConfig
-from cutsew.errors import UserError
+from cutsew.errors import UserError, did_you_mean
 from cutsew.method.fuse import WHOLE
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.lineage import ProvenanceIndex, StoredRecord, plain, precedes
@@ -250,8 +250,7 @@ def _name_in_run(path: Path) -> str:
 
 def near(name: str, names: Sequence[str]) -> str:
     """Suggest names that are nearly the one given."""
-    matches = get_close_matches(name, names, n=3)
-    return f"; did you mean {' or '.join(matches)}?" if matches else f"; there are {', '.join(names[:3])}, ..."
+    return "; " + (did_you_mean(name, names) or f"there are {', '.join(names[:3])}, ...")
 
 
 def _near_folders(folder: Path) -> str:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from cutsew.audit.run import Run, Slice, slices, stages_of
 from cutsew.method.correct import ABSENT, LEFT, PRESENT
 from cutsew.method.score import sigmoid
+from cutsew.method.thresholds import named
 from cutsew.storage.label_corrections import Corrections, in_words
 from cutsew.storage.manifest import SPLITS
 from cutsew.storage.predictions import FINAL
@@ -101,17 +102,21 @@ def _stage(run: Run, c: int, stage: str, before: str | None, split: str, top: in
     for part in slices(run, stage, before, run.ids(split)):
         z = part.z[:, c]
         known = np.isfinite(z)
-        named = known & (sigmoid(z) >= limit)
+        labeled = known & named(z, limit)
         counts["images"] += int(known.sum())
-        counts["labeled"] += int(named.sum())
+        counts["labeled"] += int(labeled.sum())
         if part.before is not None:
-            earlier = known & (sigmoid(part.before[:, c]) >= limit_before)
-            counts["added"] += int((named & ~earlier).sum())
-            counts["removed"] += int((earlier & ~named).sum())
+            earlier = known & named(part.before[:, c], limit_before)
+            counts["added"] += int((labeled & ~earlier).sum())
+            counts["removed"] += int((earlier & ~labeled).sum())
         if part.from_crop is not None:
-            counts["from_crops"] += int((named & part.from_crop[:, c]).sum())
+            counts["from_crops"] += int((labeled & part.from_crop[:, c]).sum())
         compared, with_winner = part.before is not None, part.from_crop is not None
-        for kind, chosen, sign in (("strongest", named, -1), ("weakest", named, 1), ("missed", known & ~named, -1)):
+        for kind, chosen, sign in (
+            ("strongest", labeled, -1),
+            ("weakest", labeled, 1),
+            ("missed", known & ~labeled, -1),
+        ):
             lists[kind].add([part.ids[i] for i in np.flatnonzero(chosen)], np.float32(sign) * z[chosen])
     listed = {kind: _listed(examples, 1 if kind == "weakest" else -1) for kind, examples in lists.items()}
     if stage in (FINAL, "overridden") and run.corrections is not None:
@@ -198,24 +203,23 @@ class Tally:
     def add(self, part: Slice, thresholds: Thresholds, thresholds_before: Thresholds) -> None:
         """Count the images of a slice; (C,) thresholds of the stage and of the one before."""
         known = np.isfinite(part.z).all(axis=1)
-        p = sigmoid(part.z[known])
-        named = p >= thresholds
+        p, labeled = sigmoid(part.z[known]), named(part.z[known], thresholds)
         self.unknown += int((~known).sum())
         if not len(p):
             return
         self.images += len(p)
-        self.labeled += named.sum(axis=0)
+        self.labeled += labeled.sum(axis=0)
         self.lowest, self.highest = np.minimum(self.lowest, p.min(axis=0)), np.maximum(self.highest, p.max(axis=0))
         self.confidence += float(p.max(axis=1).sum(dtype=np.float64))
-        self.none += int((~named).all(axis=1).sum())
-        self.every += int(named.all(axis=1).sum())
+        self.none += int((~labeled).all(axis=1).sum())
+        self.every += int(labeled.all(axis=1).sum())
         self.flat += int((p.min(axis=1) == p.max(axis=1)).sum())
         if part.before is not None:
-            earlier = sigmoid(part.before[known]) >= thresholds_before
-            self.added += int((named & ~earlier).sum())
-            self.removed += int((earlier & ~named).sum())
+            earlier = named(part.before[known], thresholds_before)
+            self.added += int((labeled & ~earlier).sum())
+            self.removed += int((earlier & ~labeled).sum())
         if part.from_crop is not None:
-            self.from_crops += int((named & part.from_crop[known]).sum())
+            self.from_crops += int((labeled & part.from_crop[known]).sum())
         self.compared, self.with_winner = part.before is not None, part.from_crop is not None
 
 

@@ -1,6 +1,5 @@
 """From a raw dictionary (YAML, snakemake's config) to checked settings, with errors that name the dotted setting."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -11,7 +10,7 @@ from pydantic_core import ErrorDetails
 from cutsew.config.base import Kinds, kinds_of
 from cutsew.config.method import METHODS
 from cutsew.config.schema import Config
-from cutsew.errors import UserError
+from cutsew.errors import UserError, did_you_mean
 
 BASE = "default"
 """Name of the base run."""
@@ -208,8 +207,7 @@ def _unknown(loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
         annotation = annotation.models[group]
     if not known and isinstance(annotation, type) and issubclass(annotation, BaseModel):
         known = list(annotation.model_fields)
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"unknown setting; did you mean {close[0]}?" if close else f"unknown setting; known: {', '.join(known)}"
+    return "unknown setting; " + (did_you_mean(name, known, 1) or f"known: {', '.join(known)}")
 
 
 def _or(words: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from cutsew.errors import UserError
+from cutsew.errors import UserError, missing_package
 
 FOLDER, HUB = "local-dir:", "hf-hub:"
 OPEN_CLIP_CONFIG = "open_clip_config.json"
@@ -171,9 +171,7 @@ def check(model: str, config: Mapping[str, Any], weights: str | None, setting: s
     if not tokenizer:
         return
     if find_spec("transformers") is None:
-        raise UserError(
-            f"{setting}: the text tower of {model} needs the package transformers; run: pip install 'cutsew[hub]'"
-        )
+        raise missing_package(f"{setting}: the text tower of {model}", "transformers", "hub")
     if tokenizer_folder(model, weights) is not None:
         return
     if model.startswith(FOLDER):

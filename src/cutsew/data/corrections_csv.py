@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pandas as pd
 
 from cutsew.data import csv_file
 from cutsew.data.csv_file import ImageNames, nfc
-from cutsew.errors import UserError
+from cutsew.errors import UserError, did_you_mean
 from cutsew.storage.label_table import BY_HUMAN, LABELS, MODEL_LABELS, names_in
 from cutsew.storage.tables import read_parquet
 
@@ -152,7 +151,7 @@ def match_classes(table: pd.DataFrame, classes: Sequence[str], path: Path) -> pd
         if match is None:
             raise UserError(
                 f"{SETTING}: {path}, {_place(path)} {line}, column class: {name!r} is not one of classes"
-                f"{_near(name, classes)}; correct it, or remove the row"
+                f"{_hint(name, classes)}; correct it, or remove the row"
             )
         matched.append(match)
     return table.assign(**{"class": matched})
@@ -174,7 +173,7 @@ def match_images(table: pd.DataFrame, ids: Sequence[str], path: Path) -> pd.Data
         )
     for line, name, matches in zip(table["line"], table["image"], fits, strict=True):
         if len(matches) != 1:
-            wrong = f"fits {len(matches)} images" if matches else f"is no image of this run{_near(name, ids)}"
+            wrong = f"fits {len(matches)} images" if matches else f"is no image of this run{_hint(name, ids)}"
             raise UserError(
                 f"{SETTING}: {path}, {_place(path)} {line}, column image: {name!r} {wrong}; correct it, or remove "
                 "the row"
@@ -182,17 +181,13 @@ def match_images(table: pd.DataFrame, ids: Sequence[str], path: Path) -> pd.Data
     return _without_repeats(table.assign(image=[result[0] for result in fits]), path)
 
 
+def _hint(name: str, known: Sequence[str]) -> str:
+    hint = did_you_mean(name, known, 1)
+    return hint and f" ({hint})"
+
+
 def _place(path: Path) -> str:
     return "task" if path.suffix.lower() == ".json" else "line"
-
-
-FEW = 10_000
-"""Names among which a near one is looked for."""
-
-
-def _near(name: str, known: Sequence[str]) -> str:
-    near = get_close_matches(name, known, n=1) if len(known) < FEW else []
-    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _without_repeats(table: pd.DataFrame, path: Path) -> pd.DataFrame:

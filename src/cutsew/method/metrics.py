@@ -113,11 +113,6 @@ def f1(truth: Truth, named: Predicted) -> Floats:
     return np.where(positives > 0, 200 * right / np.maximum(positives + claimed, 1), np.nan)
 
 
-def predict_threshold(probabilities: Floats, threshold: Floats | float) -> Predicted:
-    """Return which classes of (N, C) are named: those with a probability of at least `threshold`, one or (C,)."""
-    return probabilities >= threshold
-
-
 def predict_top_k(scores: Floats, n: int) -> Predicted:
     """Name the n classes of highest score in each image of (N, C) (all if n > C); of equal scores the earlier class."""
     order = np.argsort(-scores, axis=1, kind="stable")[:, :n]
@@ -176,9 +171,9 @@ class LabelStats:
     every: npt.NDArray[np.int64]
 
 
-def label_stats(probabilities: Floats, threshold: Floats | float) -> LabelStats:
-    """Describe the (N, C) probabilities of one stage, N > 0; a class is predicted from `threshold` on."""
-    labels = (probabilities >= threshold).sum(axis=0)
+def label_stats(probabilities: Floats, named: Predicted) -> LabelStats:
+    """Describe the (N, C) probabilities of one stage and its labels, N > 0."""
+    labels = named.sum(axis=0)
     best = probabilities.max(axis=1)
     return LabelStats(
         labels=labels,
@@ -212,8 +207,8 @@ def describe_degenerate(labels: npt.NDArray[np.int64], images: int, classes: Seq
     return ""
 
 
-def agreement(first: Floats, second: Floats, threshold: Floats | float, of_second: Floats | float) -> Floats:
-    """Compare two stages' (N, C) probabilities, and what they name from their thresholds on, image by image.
+def agreement(first: Floats, second: Floats, first_named: Predicted, second_named: Predicted) -> Floats:
+    """Compare two stages' (N, C) probabilities and labels, image by image.
 
     Image by image, so that the means over many images can be taken slice by slice.
 
@@ -224,9 +219,8 @@ def agreement(first: Floats, second: Floats, threshold: Floats | float, of_secon
 
     """
     top1 = first.argmax(axis=1) == second.argmax(axis=1)
-    a, b = first >= threshold, second >= of_second
-    union = (a | b).sum(axis=1)
-    jaccard = np.where(union > 0, (a & b).sum(axis=1) / np.maximum(union, 1), 1.0)
+    union = (first_named | second_named).sum(axis=1)
+    jaccard = np.where(union > 0, (first_named & second_named).sum(axis=1) / np.maximum(union, 1), 1.0)
     return np.column_stack((top1, jaccard, _spearman(first, second)))
 
 

@@ -92,8 +92,12 @@ def best_f1(truth: Truth, logits: Floats) -> Floats:
     return np.array([_best(truth[:, c], logits[:, c]) for c in range(logits.shape[1])])
 
 
-def named(logits: Floats, thresholds: Floats) -> npt.NDArray[np.bool_]:
-    """Return which classes of (N, C) logits are predicted at (C,) thresholds."""
+def named(logits: Floats, thresholds: Floats | float) -> npt.NDArray[np.bool_]:
+    """Return which classes of (..., C) logits are predicted, at one threshold or (C,).
+
+    Every label is decided here, in float64, so that tables, metrics, report and exports have the same ones: in float32,
+    a probability near 1 may be rounded up to its threshold.
+    """
     return sigmoid(logits.astype(np.float64)) >= thresholds
 
 

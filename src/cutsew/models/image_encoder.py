@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from cutsew.config.networks import EncodingTeacherConfig as Settings
 from cutsew.errors import UserError
 from cutsew.runtime import batching
 from cutsew.runtime.device import with_precision
+from cutsew.runtime.lazy_imports import optional_package
 
 
 class Normalize(nn.Module):
@@ -109,7 +111,7 @@ def _on_openvino(encoder: nn.Module, image_size: int, precision: str) -> Callabl
 
     The model is traced by torch first: OpenVINO's own tracing takes ten seconds of an RN50, this takes one.
     """
-    openvino = _import()
+    openvino = _openvino()
     views = torch.zeros((batching.MICROBATCH_SIZE, 3, image_size, image_size), dtype=torch.uint8)
     count = batching.num_workers()
     hints = {"INFERENCE_PRECISION_HINT": precision, "ENABLE_CPU_PINNING": False}
@@ -140,13 +142,9 @@ def _core() -> Any:  # noqa: ANN401 - an optional package
     With its last core OpenVINO's CPU plugin unmaps the stack on which it had signals handled, but takes it back only
     from the thread that lets go of it; the next signal then ends the process.
     """
-    return _import().Core()
+    return _openvino().Core()
 
 
-def _import() -> Any:  # noqa: ANN401 - an optional package
+def _openvino() -> ModuleType:
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # disables openvino's telemetry
-    try:
-        import openvino  # noqa: PLC0415
-    except ImportError:
-        raise UserError("teacher.runtime: openvino is not installed; run: pip install 'cutsew[openvino]'") from None
-    return openvino
+    return optional_package("openvino", "openvino", "teacher.runtime: openvino")

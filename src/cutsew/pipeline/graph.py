@@ -233,7 +233,7 @@ STAGES: dict[str, Stage] = {
     ),
     "evaluate": Stage(
         "Evaluate every stage.",
-        5,
+        6,
         ("evaluate", "predict"),
         ("truth", "predict", "tiles", "ensemble", "thresholds", "reference_predict"),
         ("references.kinds",),

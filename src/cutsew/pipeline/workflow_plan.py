@@ -11,7 +11,7 @@ from cutsew.config.sweep import SweepConfig, Variant, add_runs, read_sweep, swee
 from cutsew.config.yaml_file import class_list_hints, read_config
 from cutsew.errors import UserError
 from cutsew.pipeline.graph import STAGES
-from cutsew.pipeline.outputs import LAST_FILES, required_stages
+from cutsew.pipeline.outputs import LAST_FILES
 from cutsew.pipeline.plan import DEFAULT, Plan
 from cutsew.pipeline.preflight import check_open_files, validate_inputs
 
@@ -47,12 +47,8 @@ class WorkflowPlan:
         return [str(self.plan.folder(run, stage) / name) for stage, name in files for run in self.own_runs]
 
     def labels(self) -> list[str]:
-        """Return the pseudo-labels of the config file's runs, and the manual corrections where there are any."""
-        corrected = [run for run in self.own_runs if "corrections" in required_stages(self.plan.runs[run])]
-        return [
-            *(str(self.plan.folder(run, "correct") / "pseudo.zarr" / "zarr.json") for run in self.own_runs),
-            *(str(self.plan.folder(run, "corrections") / "corrections.parquet") for run in corrected),
-        ]
+        """Return the tables of labels of the config file's runs."""
+        return [str(self.plan.folder(run, "labels_table") / LAST_FILES["labels_table"]) for run in self.own_runs]
 
     def sweep_tables(self) -> list[str]:
         """Return the tables of the requested sweeps.

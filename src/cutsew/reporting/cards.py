@@ -20,6 +20,7 @@ from PIL import Image
 from cutsew.data.images import BadImage, read_image
 from cutsew.method.correct import LEFT
 from cutsew.method.score import sigmoid
+from cutsew.method.thresholds import named
 from cutsew.reporting.run_data import Run
 from cutsew.storage.predictions import FINAL
 from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read_rows
@@ -208,10 +209,11 @@ def gather(run: Run, ids: Sequence[str], crops: Crops, about: Mapping[str, dict[
         names = list(rows["id"])
         z = [run.final(str(split), names) if stage == FINAL else run.read(stage, names) for stage in stages]
         p = np.stack([sigmoid(values) for values in z], axis=1)  # (n, stages, C)
-        thresholds = np.stack([run.thresholds_of(stage, str(split)) for stage in stages])
+        thresholds = [run.thresholds_of(stage, str(split)) for stage in stages]
+        labels = np.stack([named(values, limits) for values, limits in zip(z, thresholds, strict=True)], axis=1)
         won = crops.read(names, p[:, 0]) if stages[0] == "zero_shot" else [{} for _ in names]
-        everything = zip(rows.to_dict("records"), p, run.truth(names), won, run.said(names), strict=True)
-        for row, probabilities, truth, marks, corrected in everything:
+        everything = zip(rows.to_dict("records"), p, labels, run.truth(names), won, run.said(names), strict=True)
+        for row, probabilities, chosen, truth, marks, corrected in everything:
             cards[row["id"]] = Card(
                 row["id"],
                 row["split"],
@@ -219,7 +221,7 @@ def gather(run: Run, ids: Sequence[str], crops: Crops, about: Mapping[str, dict[
                 int(row["height"]),
                 thumbnail(str(row["path"])),
                 stages,
-                _labels(run, (probabilities, probabilities >= thresholds), truth, marks, corrected),
+                _labels(run, (probabilities, chosen), truth, marks, corrected),
                 **(about or {}).get(row["id"], {}),
             )
     return [cards[name] for name in ids if name in cards]

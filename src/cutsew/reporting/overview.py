@@ -8,7 +8,7 @@ import pandas as pd
 
 from cutsew.errors import some
 from cutsew.method.metrics import describe_degenerate
-from cutsew.method.schedule import FEWEST_STEPS
+from cutsew.method.schedule import FEWEST_STEPS, longer_training
 from cutsew.reporting.cards import Card
 from cutsew.reporting.run_data import Labels, Run
 from cutsew.reporting.selection import BY_CHANCE
@@ -60,15 +60,24 @@ def find_warnings(
         copies: (held-out id, training id) of held-out images that are nearly a training image.
 
     """
-    facts = {content["stage"]: content.get("facts", {}) for content in records}
-    return [*_of_student(metrics), *_of_steps(facts), *_of_labels(run, labels), *_of_copies(copies), *_of_files(facts)]
+    by_stage = {content["stage"]: content for content in records}
+    facts = {stage: content.get("facts", {}) for stage, content in by_stage.items()}
+    trained = by_stage.get("train", {}).get("settings", {}).get("train", {})
+    longer = longer_training(trained.get("head", "adapter"))
+    return [
+        *_of_student(metrics, longer),
+        *_of_steps(facts, longer),
+        *_of_labels(run, labels),
+        *_of_copies(copies),
+        *_of_files(facts),
+    ]
 
 
-def _of_student(metrics: pd.DataFrame) -> Iterator[RunWarning]:
+def _of_student(metrics: pd.DataFrame, longer: str) -> Iterator[RunWarning]:
     ap = metrics[metrics["split"] == "test"].set_index("stage").get("mAP", pd.Series(dtype=float)).dropna()
     if "student" not in ap:
         return
-    advice = "Set method: cutsew; for an adapter, train for more steps (train.epochs: auto); or use the fused labels."
+    advice = f"Set method: cutsew, or {longer} to train for more steps; or use the fused labels."
     if "zero_shot" in ap and ap["student"] < ap["zero_shot"]:
         yield RunWarning(f"The student (mAP {ap['student']:.1f}) is below zero-shot ({ap['zero_shot']:.1f}).", advice)
     elif "fused" in ap and ap["student"] < ap["fused"] - FAR_BELOW:
@@ -77,13 +86,10 @@ def _of_student(metrics: pd.DataFrame) -> Iterator[RunWarning]:
         )
 
 
-def _of_steps(facts: Mapping[str, Mapping[str, Any]]) -> Iterator[RunWarning]:
+def _of_steps(facts: Mapping[str, Mapping[str, Any]], longer: str) -> Iterator[RunWarning]:
     steps = facts.get("train", {}).get("steps")
     if steps is not None and steps < FEWEST_STEPS:
-        yield RunWarning(
-            f"The student was trained for {steps} steps only.",
-            "Set train.epochs: auto, or more epochs; for a linear head, more train.steps.",
-        )
+        yield RunWarning(f"The student was trained for {steps} steps only.", f"Set {longer}.")
 
 
 def _of_labels(run: Run, labels: Labels) -> Iterator[RunWarning]:

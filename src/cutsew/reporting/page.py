@@ -33,7 +33,7 @@ from cutsew.storage.label_corrections import in_words
 from cutsew.storage.result_tables import remarks
 
 MOST_OUTPUTS = 8
-"""Outputs of one record that are listed; a sealed Zarr names each of its chunk files."""
+"""Outputs and inputs of one record that are listed."""
 
 MOST_LABELS = 12
 """Labels of an image that are listed."""
@@ -211,7 +211,7 @@ def _describe_corrections(run: Run, *, student: bool) -> str:
 
 
 def _shown(path: Path, content: dict[str, Any]) -> dict[str, Any]:
-    outputs = list(content["outputs"].items())
+    outputs = list(_artifacts(content["outputs"]).items())
     return {
         "file": path.name,
         "outputs": outputs[:MOST_OUTPUTS],
@@ -221,3 +221,10 @@ def _shown(path: Path, content: dict[str, Any]) -> dict[str, Any]:
         "facts": json.dumps(content.get("facts", {}), indent=1, ensure_ascii=False),
         **{key: content.get(key) for key in ("stage", "version", "commit", "start", "end")},
     }
+
+
+def _artifacts(outputs: Mapping[str, str]) -> dict[str, str]:
+    """Return the digest of each artifact, and how many files are in a folder that has none of its own."""
+    inside = Counter(name.partition("/")[0] for name in outputs if "/" in name)
+    folders = {name: f"{count:,} files" for name, count in inside.items()}
+    return {**folders, **{name: digest for name, digest in outputs.items() if "/" not in name}}

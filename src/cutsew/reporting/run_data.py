@@ -15,6 +15,7 @@ import pandas as pd
 
 from cutsew.method.correct import LEFT, override
 from cutsew.method.score import sigmoid
+from cutsew.method.thresholds import named
 from cutsew.storage.label_corrections import read_corrections
 from cutsew.storage.predictions import EPSILON, FINAL, REFERENCE, StagePredictions, read_truth
 from cutsew.storage.result_tables import RunThresholds
@@ -185,7 +186,7 @@ class Tally:
     def add(self, z: Floats, truth: Truth, threshold: Floats | float) -> None:
         """Count n images: (n, C) logits and truth (1, 0, or -1 for not known); named are probabilities >= threshold."""
         p = sigmoid(z)
-        self.labels.add(p >= threshold)
+        self.labels.add(named(z, threshold))
         self.values += np.histogram(np.clip(z, EDGES[0], EDGES[-1]), bins=EDGES)[0]
         self.value_sum += float(z.sum(dtype=np.float64))
         known = truth >= 0

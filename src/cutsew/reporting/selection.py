@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cutsew.method.score import sigmoid
+from cutsew.method.thresholds import named
 from cutsew.reporting.cards import data_uri, thumbnail
 from cutsew.reporting.run_data import Run
 
@@ -92,7 +93,7 @@ def changes(
         if not best:
             counts, best = np.zeros((2, classes), dtype=np.int64), [_Best(classes) for _ in range(3)]
         p = sigmoid(after)
-        was, now = sigmoid(before) >= thresholds[0], p >= thresholds[1]
+        was, now = named(before, thresholds[0]), named(after, thresholds[1])
         each.append(((now & ~was).sum(axis=1), (was & ~now).sum(axis=1), entropy(p).sum(axis=1)))
         present = now if truth is None else truth[start : start + n] == 1
         called = np.zeros((n, classes), dtype=bool)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from cutsew.errors import UserError
+from cutsew.errors import missing_package
 
 _kept: list[Any] = []
 """Libraries of operators: torch forgets their operators once they are garbage-collected."""
@@ -47,7 +47,7 @@ def optional_package(name: str, extra: str, needed_by: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise UserError(f"{needed_by} needs the package {name}; run: pip install 'cutsew[{extra}]'") from None
+        raise missing_package(needed_by, name, extra) from None
 
 
 @gc_frozen()

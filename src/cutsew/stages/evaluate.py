@@ -25,7 +25,6 @@ from cutsew.method.metrics import (
     label_stats,
     mean_average_precision,
     precision_recall,
-    predict_threshold,
     predict_top_k,
 )
 from cutsew.method.score import sigmoid
@@ -193,10 +192,9 @@ def _measure(
     """Return one stage's rows of metrics, per_class and confidence."""
     z = outcome.read(ids)
     probabilities = sigmoid(z)
-    thresholds = decided.of(outcome.stage, z.shape[1])
-    seen = label_stats(probabilities, thresholds)
+    predicted = named(z, decided.of(outcome.stage, z.shape[1]))
+    seen = label_stats(probabilities, predicted)
     key = {"stage": outcome.stage, "split": split}
-    predicted = predict_threshold(probabilities, thresholds)
     against = _against_truth(z, predicted, truth, chosen)
     classes = against.pop("classes")
     whole = {**key, "images": len(ids), **against}
@@ -274,9 +272,11 @@ def _compare(
     first: StagePredictions, second: StagePredictions, split: str, ids: list[str], decided: RunThresholds
 ) -> Row:
     """Compare two stages slice by slice, so that only a slice of each is in memory."""
-    thresholds = [decided.of(outcome.stage, len(outcome.classes)) for outcome in (first, second)]
+    of_first, of_second = (decided.of(outcome.stage, len(outcome.classes)) for outcome in (first, second))
     pairs = zip(first.slices(ids), second.slices(ids), strict=True)
-    each = np.concatenate([agreement(sigmoid(a), sigmoid(b), *thresholds) for a, b in pairs])
+    each = np.concatenate(
+        [agreement(sigmoid(a), sigmoid(b), named(a, of_first), named(b, of_second)) for a, b in pairs]
+    )
     defined = each[np.isfinite(each[:, 2]), 2]
     return {
         "split": split,

@@ -16,7 +16,7 @@ from cutsew.config.method import parse_correct, parse_sew
 from cutsew.config.networks import parse_student, parse_train
 from cutsew.errors import UserError
 from cutsew.method.correct import correct
-from cutsew.method.schedule import FEWEST_STEPS, automatic_epochs
+from cutsew.method.schedule import FEWEST_STEPS, automatic_epochs, longer_training
 from cutsew.models.student import MODEL, BackboneFactory, build_backbone, save
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record, input_digest
@@ -163,9 +163,9 @@ def _write_records(record: Record, adapter: Path, result: TrainingResult) -> Non
     record.facts |= {"steps": len(result.history), **result.facts}
     if len(result.history) < FEWEST_STEPS:
         log.warning(
-            "trained for %d steps only, which are too few to learn; set train.%s",
+            "trained for %d steps only, which are too few to learn; set %s",
             len(result.history),
-            "epochs: auto" if record.settings["train"].get("head") != "linear" else f"steps to {FEWEST_STEPS} or more",
+            longer_training(record.settings["train"]["head"]),
         )
     record.facts["parameters"] = sum(weight.numel() for weight in result.adapter.parameters())
     outputs = {name: file_digest(adapter.with_name(name)) for name in (adapter.name, MODEL, "history.csv")}

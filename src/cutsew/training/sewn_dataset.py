@@ -78,6 +78,7 @@ class SewnDataset(Dataset[SewnSample]):
         self.square = square
         self.strong, self.skip_plain = strong, skip_plain
         self.sew, self._seed = sew, seed
+        self._num_sources = 1 if sew.kind == "none" else 1 + sew.max_overlays
         self._decoded = Images(CACHE_BYTES // max(1, workers))
 
     def __len__(self) -> int:
@@ -115,8 +116,8 @@ class SewnDataset(Dataset[SewnSample]):
         return sewing_plan(self.images, self.sew, self._seed, *key)
 
     def _sources(self, index: int, drawn: Plan) -> Tensor:
-        padding = [index] * (1 + self.sew.max_overlays - len(drawn.overlays))
-        return torch.tensor([index, *drawn.overlays.tolist(), *padding][: 1 + self.sew.max_overlays])
+        sources = [index, *drawn.overlays.tolist()]
+        return torch.tensor([*sources, *[index] * (self._num_sources - len(sources))])
 
     def _read(self, index: int) -> Image.Image:
         path = self.images.paths[index]

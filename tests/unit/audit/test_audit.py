@@ -199,7 +199,7 @@ def test_corrections_that_the_report_no_longer_reads_are_no_longer_the_runs(tmp_
     assert len(Run(base).corrections) == 1
     old = Record("report", 1, {}, [base / "images.parquet"], start="2020-01-01T00:00:00.000+00:00")
     old.write(base / "report.json", {"report.html": ""})
-    assert len(Run(base).corrections) == 1  # read after the report was written, as `snakemake labels` does
+    assert len(Run(base).corrections) == 1  # read after the report was written, as by `snakemake labels`
     Record("report", 1, {}, [base / "images.parquet"]).write(base / "report.json", {"report.html": ""})
     assert Run(base).corrections is None and Run(base).final is None
     assert summary(Run(base))["corrections"] is None

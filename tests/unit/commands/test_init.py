@@ -220,9 +220,9 @@ def test_sizes():
 
 def test_a_mistyped_command_is_hinted_at(monkeypatch, capsys):
     status, _, err = cutsew(monkeypatch, capsys, "innit")
-    assert status == 2 and err.endswith("No such command 'innit'. Did you mean init?\n")
-    assert "Did you mean diff_runs?" in cutsew(monkeypatch, capsys, "diff-rns")[2]
-    assert "Did you mean" not in cutsew(monkeypatch, capsys, "xyzzy")[2]
+    assert status == 2 and err.endswith("No such command 'innit'; did you mean init?\n")
+    assert "did you mean diff_runs?" in cutsew(monkeypatch, capsys, "diff-rns")[2]
+    assert "did you mean" not in cutsew(monkeypatch, capsys, "xyzzy")[2]
 
 
 def test_help_lists_new_commands_first(monkeypatch, capsys):

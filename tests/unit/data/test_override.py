@@ -183,7 +183,7 @@ def test_the_stages_change_exactly_the_named_labels_of_training_images(run, capl
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("9.jpg,cat,1", "line 3, column image: '9.jpg' is no image of this run (did you mean '4.jpg'?)"),
+        ("9.jpg,cat,1", "line 3, column image: '9.jpg' is no image of this run (did you mean 4.jpg?)"),
         ("1.jpg,cow,1", "line 3, column class: 'cow'"),
     ],
 )

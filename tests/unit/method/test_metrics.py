@@ -16,7 +16,6 @@ from cutsew.method.metrics import (
     label_stats,
     mean_average_precision,
     precision_recall,
-    predict_threshold,
     predict_top_k,
 )
 
@@ -120,10 +119,6 @@ class TestPrecisionRecall:
         assert ((values == 100) | np.isnan(values)).all()
 
 
-def test_named_at_counts_the_threshold_itself():
-    assert predict_threshold(np.array([[0.49, 0.5, 0.51]]), 0.5).tolist() == [[False, True, True]]
-
-
 def test_named_top_takes_the_earlier_of_equals():
     scores = np.array([[1, 3, 3, 3], [4, 1, 2, 3]], dtype=np.float32)
     assert predict_top_k(scores, 2).astype(int).tolist() == [[0, 1, 1, 0], [1, 0, 0, 1]]
@@ -150,7 +145,8 @@ class TestInversions:
 
 class TestNaming:
     def test_by_hand(self):
-        seen = label_stats(np.array([[0.9, 0.5, 0.1], [0.2, 0.3, 1.0]]), 0.5)
+        probabilities = np.array([[0.9, 0.5, 0.1], [0.2, 0.3, 1.0]])
+        seen = label_stats(probabilities, np.array([[True, True, False], [False, False, True]]))
         assert seen.labels.tolist() == [1, 1, 1]
         assert seen.labels_per_image == 1.5
         assert seen.confidence == pytest.approx(0.95)
@@ -160,7 +156,7 @@ class TestNaming:
     @settings(deadline=None, max_examples=60)
     @given(hnp.arrays(np.float32, (5, 3), elements=st.floats(0, 1, width=32)))
     def test_histograms_hold_everything(self, probabilities):
-        seen = label_stats(probabilities, 0.5)
+        seen = label_stats(probabilities, probabilities >= 0.5)
         assert len(seen.top1) == BINS
         assert (seen.top1.sum(), seen.every.sum()) == (5, 15)
 
@@ -169,7 +165,7 @@ class TestAgreement:
     def test_by_hand(self):
         first = np.array([[0.9, 0.6, 0.1], [0.1, 0.2, 0.3], [0.5, 0.5, 0.5]])
         second = np.array([[0.8, 0.1, 0.2], [0.3, 0.2, 0.1], [0.1, 0.2, 0.9]])
-        result = agreement(first, second, 0.5, 0.5)
+        result = agreement(first, second, first >= 0.5, second >= 0.5)
         assert result[:, 0].tolist() == [1, 0, 0]
         assert result[:, 1].tolist() == [1 / 2, 1, 1 / 3]
         assert result[:2, 2] == pytest.approx([0.5, -1])
@@ -178,7 +174,7 @@ class TestAgreement:
     @settings(deadline=None, max_examples=60)
     @given(hnp.arrays(np.float32, (4, 5), elements=st.floats(0, 1, width=32)))
     def test_a_stage_agrees_with_itself(self, probabilities):
-        result = agreement(probabilities, probabilities, 0.5, 0.5)
+        result = agreement(probabilities, probabilities, *[probabilities >= 0.5] * 2)
         assert (result[:, :2] == 1).all()
         assert np.isnan(result[:, 2]).tolist() == [len(set(row)) == 1 for row in probabilities.tolist()]
         np.testing.assert_allclose(result[np.isfinite(result[:, 2]), 2], 1)

@@ -31,11 +31,7 @@ def test_targets_are_of_the_config_files_runs():
     home = "results/demo"
     names = ("default/report.html", "one/report.html", "default/labels.csv", "one/labels.csv")
     assert result.results() == [f"{home}/{name}" for name in names]
-    assert result.labels() == [
-        f"{home}/default/pseudo.zarr/zarr.json",
-        f"{home}/one/pseudo.zarr/zarr.json",
-        f"{home}/one/corrections.parquet",
-    ]
+    assert result.labels() == [f"{home}/default/labels.csv", f"{home}/one/labels.csv"]
     assert result.own_runs == ("default", "one") and set(result.plan.runs) == {"default", "one", "alpha=0.5"}
 
 

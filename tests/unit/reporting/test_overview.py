@@ -1,5 +1,7 @@
 """The top of the report, by hand: the sentence, the warnings with their advice, the numbers that auto stood for."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,7 @@ from report_run import write_report
 from cutsew.method.schedule import FEWEST_STEPS
 from cutsew.reporting.charts import per_class
 from cutsew.reporting.overview import find_warnings, resolved, summary_sentence
+from cutsew.reporting.page import _shown
 from cutsew.reporting.page_tables import headlines
 from cutsew.reporting.run_data import Labels
 
@@ -65,6 +68,20 @@ def test_a_sound_run_is_not_warned_of():
 def test_what_looks_wrong_is_warned_of_once(given, said):
     (text,) = texts(**given)
     assert said in text
+
+
+@pytest.mark.parametrize(("head", "setting"), [("adapter", "train.epochs: auto"), ("linear", "train.steps: 800")])
+def test_advice_on_few_steps_names_the_setting_of_the_head(head, setting):
+    record = {"stage": "train", "facts": {"steps": 14}, "settings": {"train": {"head": head}}}
+    (warning,) = find_warnings(Run, metrics(), MIXED, [record])
+    assert warning.advice == f"Set {setting}."
+
+
+def test_a_zarr_is_listed_without_its_chunk_files():
+    record = {"outputs": {"views.zarr": "1a", "views.zarr/crops/c/0": "2b", "world/a.jpg": "3c", "world/b.jpg": "4d"}}
+    record |= {"inputs": {}, "settings": {}}
+    shown = _shown(Path("views.json"), record)
+    assert dict(shown["outputs"]) == {"views.zarr": "1a", "world": "2 files"} and shown["more"] == 0
 
 
 def test_numbers_that_auto_stood_for_are_marked():

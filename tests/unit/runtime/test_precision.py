@@ -130,7 +130,7 @@ def test_where_openvino_cannot_be_used(monkeypatch):
     with pytest.raises(ValueError, match="compiled is for runtime torch"):
         OpenClipTeacherConfig(runtime="openvino", compiled=True)
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(UserError, match=r"openvino is not installed; run: pip install 'cutsew\[openvino\]'"):
+    with pytest.raises(UserError, match=r"openvino needs the package openvino; run: pip install 'cutsew\[openvino\]'"):
         image_encoder(encoder, 8, OpenClipTeacherConfig(runtime="openvino"), "cpu")
 
 

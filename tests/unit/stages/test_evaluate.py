@@ -7,15 +7,20 @@ import pandas as pd
 import pytest
 from synthetic_run import CLASSES, SETTINGS, make_run, write_zarr
 
+from cutsew.audit.run import Slice
+from cutsew.audit.summary import Tally
 from cutsew.config.schema import EvaluateConfig
 from cutsew.errors import UserError
 from cutsew.method.metrics import describe_degenerate
+from cutsew.method.score import sigmoid
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import file_digest
-from cutsew.stages.evaluate import _against_truth, evaluate
+from cutsew.reporting.run_data import tally
+from cutsew.reporting.selection import changes
+from cutsew.stages.evaluate import _against_truth, _measure, evaluate
 from cutsew.storage.manifest import read_manifest, write_manifest
 from cutsew.storage.predictions import StagePredictions
-from cutsew.storage.result_tables import StageThresholds, Thresholds, as_text, write_thresholds
+from cutsew.storage.result_tables import RunThresholds, StageThresholds, Thresholds, as_text, write_thresholds
 from cutsew.storage.zarr_reader import labels_of, open_group
 
 
@@ -87,7 +92,7 @@ def test_by_hand(tmp_path):
 def test_golden(given):
     """Raise the stage's version in plan.py when these numbers change."""
     rows = run(given)["metrics"].set_index(["split", "stage"])
-    assert STAGES["evaluate"].version == 5
+    assert STAGES["evaluate"].version == 6
     result = {key: tuple(rows.loc[key, ["mAP", "CF1", "OF1", "top2_CF1"]].round(3)) for key in rows.index}
     assert set(result) == set(GOLDEN)
     for key, values in GOLDEN.items():
@@ -292,3 +297,25 @@ def test_the_second_mean_is_shown_where_it_says_something_else():
     table = pd.DataFrame({"stage": ["fused", "student"], "split": "test", "mAP": [50.0, 60.0], "mAP_10": [50.0, 60.0]})
     assert "mAP_10" not in as_text(table)
     assert "mAP_10" in as_text(table.assign(mAP_10=[50.0, 61.0]))
+
+
+def test_counts_agree_where_probabilities_are_near_1():
+    """In float32 both probabilities are 1; thresholds lie between logits, so that float64 separates the images."""
+    z = np.array([[17.5], [18.0]], dtype=np.float32)
+    threshold = sigmoid(np.array([17.75]))
+    assert (sigmoid(z) >= threshold).all()
+    decided = RunThresholds(by_stage={"student": Thresholds("count", {"count": threshold.tolist()})})
+
+    class Outcome:
+        stage, classes = "student", ["cat"]
+
+        def read(self, _ids):
+            return z
+
+    whole, per_class, _ = _measure(Outcome(), "test", ["a", "b"], None, EvaluateConfig(), decided)
+    assert whole["labels_per_image"] == 0.5 and per_class[0]["labels"] == 1
+    assert tally([z], np.full((2, 1), -1, np.int8), threshold).labels.total == 1
+    assert changes([(z, z)], (threshold, threshold)).present.tolist() == [1]
+    audited = Tally.empty(1)
+    audited.add(Slice(["a", "b"], z, z, None), threshold, threshold)
+    assert audited.labeled.tolist() == [1] and audited.none == 1

@@ -63,7 +63,7 @@ def files(features: Path) -> list[Path]:
     return sorted(path for path in features.rglob("c/**/*") if path.is_file())
 
 
-@pytest.mark.parametrize("changes", [{}, STRONG, PLAIN, {**PLAIN, **STRONG}, {"sew__enabled": False}])
+@pytest.mark.parametrize("changes", [{}, STRONG, PLAIN, {**PLAIN, **STRONG}, {"sew": {"kind": "none"}}])
 def test_the_second_training_asks_the_backbone_nothing(world, tmp_path, computed, changes):
     without = train(world, tmp_path / "without", None, **changes)
     full = computed()

@@ -186,7 +186,7 @@ def test_the_held_out_images_are_never_opened(world, tmp_path, monkeypatch):
 
 
 def test_learning_moves_the_student_towards_the_labels(world, tmp_path):
-    chosen = settings(train__epochs=40, train__lr_adapter=0.01, train__em_weight=0.0, sew__kind="none")
+    chosen = settings(train__epochs=40, train__lr_adapter=0.01, train__em_weight=0.0, sew={"kind": "none"})
     history = pd.read_csv(run_train(world, tmp_path, chosen).with_name("history.csv"))
     assert history["m_loss"].tail(3).mean() < history["m_loss"].head(3).mean() - 0.05
 
@@ -229,7 +229,7 @@ def test_training_leaves_torchs_generator_alone(world, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "kept"),
     [
-        ({"sew__enabled": False}, True),
+        ({"sew": {"kind": "none"}}, True),
         ({"train__epochs": 5}, True),
         ({"train__epochs": 1}, False),
         ({"sew__at_least_one": True}, False),
@@ -245,7 +245,7 @@ def test_features_of_plain_images_are_computed_once(world, tmp_path, monkeypatch
     chosen = settings(**changes)
     run_train(world, tmp_path / "a", chosen)
     computed, shown = sum(calls), chosen["train"]["epochs"] * TRAIN
-    if changes.get("sew__enabled", True) is False:
+    if "sew" in changes:
         assert computed == TRAIN
     calls.clear()
     monkeypatch.setattr("cutsew.training.features.should_cache_plain_features", lambda *_: not kept)
