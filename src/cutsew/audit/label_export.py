@@ -61,8 +61,8 @@ class Labels:
     Attributes:
         outcomes: what each stage made of the images.
         stages: split -> stage whose labels its images have.
-        images: rows of the manifest, split after split; images without finite labels are excluded.
-        num_excluded: how many those are.
+        images: rows of the manifest; `batches` leaves out images without finite labels.
+        num_excluded: how many such images were excluded from `images` in advance.
         thresholds: of all stages.
         probability_stage: stage whose probabilities are exported with the labels; None for the labels' own.
         corrections: a human's, which win over the stages; None for none.
@@ -103,6 +103,9 @@ class Labels:
             for rows in batched_slices(len(part), IMAGES_AT_ONCE):
                 rows_of_part = part.iloc[rows]
                 z = self._logits(stage, rows_of_part)
+                finite = np.isfinite(z).all(axis=1)
+                if not finite.all():
+                    rows_of_part, z = rows_of_part[finite], z[finite]
                 corrected = np.full(z.shape, LEFT, dtype=np.int8)
                 if self.corrections is not None:
                     corrected = self.corrections.said(rows_of_part["id"].tolist())
@@ -177,7 +180,7 @@ def last_labels(
     thresholds: RunThresholds,
     corrections: Corrections | None,
 ) -> Labels:
-    """Take every image's last labels.
+    """Take every image's last labels, which are not read in advance: `num_excluded` is 0.
 
     Args:
         images: the manifest.
@@ -188,8 +191,7 @@ def last_labels(
     """
     available = [split for split in SPLITS if (images["split"] == split).any()]
     stages = {split: [name for name in SPLIT_STAGES[split] if name in outcomes][-1] for split in available}
-    image_rows, left_out = finite_images(images, outcomes, stages, None)
-    return Labels(outcomes, stages, image_rows, left_out, thresholds, None, corrections)
+    return Labels(outcomes, stages, images, 0, thresholds, None, corrections)
 
 
 def finite_images(

@@ -4,8 +4,8 @@ import csv
 import itertools
 import json
 import zipfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,31 +25,41 @@ from cutsew.storage.label_corrections import SOURCE
 from cutsew.storage.label_table import COLUMNS, LISTS, joined
 
 
-def write_csv(path: Path, classes: list[str], batches: Iterable[Batch]) -> int:
-    """Write the table as CSV, UTF-8; return how many labels."""
+def write_table(paths: Sequence[Path], classes: list[str], batches: Iterable[Batch]) -> int:
+    """Write the table to files, CSV (UTF-8) or Parquet by their suffix, in one pass; return how many labels."""
+    tables = {".csv": _csv_table, ".parquet": _parquet_table}
+    count = 0
+    with ExitStack() as stack:
+        writers = [stack.enter_context(tables[path.suffix](path, classes)) for path in paths]
+        for batch in batches:
+            for write in writers:
+                write(batch)
+            count += int(batch.named.sum())
+    return count
+
+
+@contextmanager
+def _csv_table(path: Path, classes: list[str]) -> Iterator[Callable[[Batch], None]]:
     with atomic_path(path) as draft, draft.open("w", encoding="utf-8", newline="") as stream:
         rows = csv.writer(stream, lineterminator="\n")
         rows.writerow(_header(classes))
-        count = 0
-        for batch in batches:
-            rows.writerows(_csv_rows(classes, batch))
-            count += int(batch.named.sum())
-    return count
+        yield lambda batch: rows.writerows(_csv_rows(classes, batch))
 
 
-def write_parquet(path: Path, classes: list[str], batches: Iterable[Batch]) -> int:
-    """Write the table as Parquet, lists of class names and probabilities in float32; return how many labels."""
+@contextmanager
+def _parquet_table(path: Path, classes: list[str]) -> Iterator[Callable[[Batch], None]]:
+    """Write lists of class names, and probabilities in float32."""
     types = [pa.list_(pa.string()) if name in LISTS else pa.string() for name in COLUMNS]
     types += [pa.float32()] * len(classes)
     schema = pa.schema(list(zip(_header(classes), types, strict=True)))
-    count = 0
+
+    def write(batch: Batch) -> None:
+        values = [*zip(*_cells(classes, batch), strict=True), *batch.probabilities.T]
+        columns = [pa.array(column, kind) for column, kind in zip(values, types, strict=True)]
+        out.write_table(pa.Table.from_arrays(columns, schema=schema))
+
     with atomic_path(path) as draft, ParquetWriter(draft, schema) as out:
-        for batch in batches:
-            values = [*zip(*_cells(classes, batch), strict=True), *batch.probabilities.T]
-            columns = [pa.array(column, kind) for column, kind in zip(values, types, strict=True)]
-            out.write_table(pa.Table.from_arrays(columns, schema=schema))
-            count += int(batch.named.sum())
-    return count
+        yield write
 
 
 def write_fiftyone(path: Path, labels: Labels) -> int:

@@ -12,7 +12,7 @@ import typer
 from cutsew.audit.annotation_tools import write_cvat, write_label_studio
 from cutsew.audit.image_folders import write_huggingface, write_yolo
 from cutsew.audit.label_export import Labels, choose
-from cutsew.audit.label_formats import shown, write_cleanlab, write_coco, write_csv, write_fiftyone, write_parquet
+from cutsew.audit.label_formats import shown, write_cleanlab, write_coco, write_fiftyone, write_table
 from cutsew.audit.run import Run
 from cutsew.data.csv_file import IMAGE_COLUMNS, ImageNames, find_images, read_csv
 from cutsew.errors import UserError
@@ -150,7 +150,7 @@ def _write(form: Format, file: Path, chosen: Labels, root: Path | None, url: str
         Format.cvat: lambda: write_cvat(file, chosen, root),
         Format.huggingface: lambda: write_huggingface(file, chosen, copy=copy),
         Format.yolo: lambda: write_yolo(file, chosen, copy=copy),
-        Format.csv: lambda: write_csv(file, chosen.classes, shown(chosen)),
-        Format.parquet: lambda: write_parquet(file, chosen.classes, shown(chosen)),
+        Format.csv: lambda: write_table([file], chosen.classes, shown(chosen)),
+        Format.parquet: lambda: write_table([file], chosen.classes, shown(chosen)),
     }
     return writers[form]()

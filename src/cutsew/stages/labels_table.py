@@ -1,15 +1,18 @@
 """Stage labels_table: every image's last labels in one table, labels.csv and labels.parquet."""
 
 import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from tqdm import tqdm
 
-from cutsew.audit.label_export import last_labels
-from cutsew.audit.label_formats import write_csv, write_parquet
+from cutsew.audit.label_export import Batch, last_labels
+from cutsew.audit.label_formats import write_table
 from cutsew.config.schema import EvaluateConfig
+from cutsew.method.correct import LEFT
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record, input_digest
 from cutsew.stages.options import SettingsOption
@@ -42,13 +45,19 @@ def labels_table(
     image_rows = read_manifest(images, columns=("id", "path", "split"))
     labels = last_labels(image_rows, outcomes, decided, stated)
     second = table.with_suffix(".parquet")
-    with tqdm(total=2 * len(labels.images), desc="labels", unit="row") as bar:
-        for path, write in ((table, write_csv), (second, write_parquet)):
-            count = write(path, classes, labels.shown(bar))
-    record.facts = {"images": len(labels.images), "without_finite_labels": labels.num_excluded, "labels": count}
-    record.facts |= {"stages": labels.stages, "thresholds": labels.rules}
-    record.facts["by_human"] = len(labels.corrected) if labels.corrected is not None else 0
+    written = Counter[str]()
+
+    def counted(batches: Iterable[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            written.update(images=len(batch.images), by_human=int((batch.said != LEFT).sum()))
+            yield batch
+
+    with tqdm(total=len(image_rows), desc="labels", unit="image") as bar:
+        count = write_table((table, second), classes, counted(labels.shown(bar)))
+    excluded = len(image_rows) - written["images"]
+    record.facts = {"images": written["images"], "without_finite_labels": excluded, "labels": count}
+    record.facts |= {"stages": labels.stages, "thresholds": labels.rules, "by_human": written["by_human"]}
     record.write(table.with_suffix(".json"), {path.name: input_digest(path) for path in (table, second)})
-    if labels.num_excluded:
-        log.warning("%d images without finite labels are excluded", labels.num_excluded)
-    log.info("labels: %d images, %d labels; rule %s", len(labels.images), count, decided.in_words())
+    if excluded:
+        log.warning("%d images without finite labels are excluded", excluded)
+    log.info("labels: %d images, %d labels; rule %s", written["images"], count, decided.in_words())

@@ -78,6 +78,14 @@ def test_every_image_has_the_labels_of_its_last_stage(run):
     assert record["facts"]["labels"] == sum(map(len, map(names_in, table["labels"])))
 
 
+def test_logits_are_read_once(run, monkeypatch):
+    rows = []
+    read_rows = predictions.read_rows
+    monkeypatch.setattr(predictions, "read_rows", lambda array, part: rows.append(len(part)) or read_rows(array, part))
+    table, _ = make(run, LAST)
+    assert sum(rows) == len(table)
+
+
 def test_a_run_without_student_has_those_of_the_cutting(run):
     table, record = make(run, {"pseudo": "pseudo", "fused": "fused"})
     assert record["facts"]["stages"] == {"train": "pseudo", "test": "fused"}
