@@ -20,7 +20,7 @@ from torch.nn.functional import cosine_similarity
 
 from common import REPEATS, RESULTS, Out, Repeats, Thing, Tiny, measure
 from cutsew.config.base import OpenClipModelConfig
-from cutsew.config.method import RandomCropsConfig
+from cutsew.config.cutting import RandomCropsConfig
 from cutsew.config.networks import parse_teacher
 from cutsew.data.images import inspect
 from cutsew.method.crops import Square

@@ -28,8 +28,10 @@ from torch.nn.functional import cosine_similarity
 from torch.profiler import ProfilerActivity, profile
 
 from common import RESULTS, Out, Repeats, Tiny
-from cutsew.config.method import RandomCropsConfig, SewConfig
-from cutsew.config.networks import AdapterConfig, AdapterTrainingConfig, parse_student, parse_teacher
+from cutsew.config.cutting import RandomCropsConfig
+from cutsew.config.method import SewConfig
+from cutsew.config.networks import parse_student, parse_teacher
+from cutsew.config.training import AdapterConfig, AdapterTrainingConfig
 from cutsew.data.images import inspect
 from cutsew.data.loader import batches
 from cutsew.inference.new_images import load_batches

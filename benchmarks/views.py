@@ -14,7 +14,7 @@ import typer
 from PIL import Image
 
 from common import REPEATS, RESULTS, Out, Repeats, Thing, Tiny, measure
-from cutsew.config.method import RandomCropsConfig
+from cutsew.config.cutting import RandomCropsConfig
 from cutsew.data.images import read_image
 from cutsew.method.crops import crop_boxes, cut, whole_box
 from cutsew.method.resample import crop_resize_all

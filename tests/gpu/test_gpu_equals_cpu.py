@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from cutsew.commands import export
-from cutsew.config.method import RandomCropsConfig
+from cutsew.config.cutting import RandomCropsConfig
 from cutsew.config.networks import parse_teacher
 from cutsew.errors import UserError
 from cutsew.inference.classifier import open_classifier

@@ -10,7 +10,8 @@ from PIL import Image
 from torch import nn
 
 from cutsew.config.method import SewConfig, SoftmaxScoringConfig, SqrtCorrectionConfig
-from cutsew.config.networks import AdapterConfig, AdapterTrainingConfig, OpenClipStudentConfig
+from cutsew.config.networks import OpenClipStudentConfig
+from cutsew.config.training import AdapterConfig, AdapterTrainingConfig
 from cutsew.models.backbones import Backbone
 from cutsew.models.preprocessing import Preprocessing
 from cutsew.stages import train as stage

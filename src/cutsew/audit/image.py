@@ -15,7 +15,7 @@ from cutsew.audit.run import PATCHES, Run
 from cutsew.audit.summary import BY_HAND, TRUTH_TEXT, JsonDict, format_score
 from cutsew.audit.views import Cutting, cutting
 from cutsew.config.method import Sew, parse_correct, parse_sew
-from cutsew.config.networks import parse_train
+from cutsew.config.training import parse_train
 from cutsew.errors import UserError
 from cutsew.method.correct import LEFT
 from cutsew.method.score import sigmoid

@@ -10,9 +10,10 @@ import yaml
 
 from cutsew.config.yaml_file import read_config
 from cutsew.errors import UserError, some
+from cutsew.pipeline.network_work import teacher_side
 from cutsew.pipeline.outputs import required_stages
 from cutsew.pipeline.plan import DEFAULT, Plan
-from cutsew.pipeline.sizing import RunEstimate, estimate_run, teacher_side
+from cutsew.pipeline.sizing import RunEstimate, estimate_run
 from cutsew.pipeline.snakemake_call import PACKAGED, preset
 from cutsew.storage.atomic import write_text
 

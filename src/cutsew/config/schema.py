@@ -8,14 +8,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from cutsew.config.base import Fraction, OneOf, Section, Size
+from cutsew.config.cutting import Cut, RandomCropsConfig
 from cutsew.config.dataset import Dataset, DemoConfig, DemoDatasetConfig, LayoutConfig
 from cutsew.config.method import (
     Correct,
-    Cut,
     Fuse,
     LiftingConfig,
     MaxFusionConfig,
-    RandomCropsConfig,
     Score,
     SelectConfig,
     Sew,
@@ -24,15 +23,8 @@ from cutsew.config.method import (
     SqrtCorrectionConfig,
     TargetsConfig,
 )
-from cutsew.config.networks import (
-    AdapterTrainingConfig,
-    OpenClipStudentConfig,
-    OpenClipTeacherConfig,
-    PromptsConfig,
-    Student,
-    Teacher,
-    Train,
-)
+from cutsew.config.networks import OpenClipStudentConfig, OpenClipTeacherConfig, PromptsConfig, Student, Teacher
+from cutsew.config.training import AdapterTrainingConfig, Train
 
 STANDARD_CLASSES = 3
 """Least classes for fuse.rule standard: of two, standardized, one is always 1 and the other -1."""

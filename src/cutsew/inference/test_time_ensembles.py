@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from cutsew.audit.run import Run
-from cutsew.config.method import parse_cut, parse_fuse, parse_score
+from cutsew.config.cutting import parse_cut
+from cutsew.config.method import parse_fuse, parse_score
 from cutsew.config.networks import parse_teacher
 from cutsew.data.images import read_image
 from cutsew.errors import UserError

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from cutsew.config import named_models
 from cutsew.config.base import OpenClipModelConfig
-from cutsew.config.method import STRIDE, not_whole_cells
+from cutsew.config.cutting import STRIDE, not_whole_cells
 from cutsew.config.named_models import OFFLINE, OPEN_CLIP_CONFIG, first_line
 from cutsew.errors import UserError
 from cutsew.models import checkpoints

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from cutsew.config.method import WindowsConfig
+from cutsew.config.cutting import WindowsConfig
 from cutsew.config.networks import OpenClipTeacherConfig as Settings
 from cutsew.models import clip as clip_models
 from cutsew.models.checkpoints import weights_digest

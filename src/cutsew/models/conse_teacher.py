@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from cutsew.config.method import WindowsConfig
+from cutsew.config.cutting import WindowsConfig
 from cutsew.config.networks import ConseTeacherConfig as Settings
 from cutsew.method.windows import Pool, pool_windows
 from cutsew.models.checkpoints import weights_digest

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from cutsew.config.method import STRIDE, WindowsConfig
+from cutsew.config.cutting import STRIDE, WindowsConfig
 from cutsew.errors import UserError
 from cutsew.method.cam import ActivationHook, grad_cam
 from cutsew.method.windows import WindowAttentionPool, pool_windows, window_boxes

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from cutsew.config.method import WindowsConfig
+from cutsew.config.cutting import WindowsConfig
 from cutsew.config.networks import Teacher as Settings
 from cutsew.models.preprocessing import Preprocessing
 from cutsew.models.teacher_grid import WindowEmbedder

@@ -6,28 +6,17 @@ read from that run's folder.
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cutsew.config import Config, load_runs
+from cutsew.config import load_runs
 from cutsew.config.loading import BASE
-from cutsew.config.method import (
-    CropsPerJobConfig,
-    Cut,
-    RandomCropsConfig,
-    TileGridConfig,
-    TilesConfig,
-    WindowGridConfig,
-)
-from cutsew.config.named_models import HUB, OPEN_CLIP_CONFIG, local_files
-from cutsew.config.schema import more_passes_than_cut
-from cutsew.errors import UserError, printable
-from cutsew.models.model_tables import model_config
+from cutsew.config.named_models import OPEN_CLIP_CONFIG, local_files
+from cutsew.errors import printable
 from cutsew.models.preprocessing import TIMM_CONFIG
 from cutsew.pipeline.graph import STAGES
-from cutsew.pipeline.sizing import teacher_side
+from cutsew.pipeline.resolve import REBUILT, resolve
 from cutsew.storage.label_corrections import digest_of, in_words
 from cutsew.storage.tables import read_record
 
@@ -36,13 +25,6 @@ if TYPE_CHECKING:
 
 DEFAULT = BASE
 """Name of the base run."""
-
-SHIPPED = "demo"
-"""What `pretrained` says for the tiny CLIP that the package carries."""
-
-REBUILT = "cutsew-tiny.safetensors"
-"""File of the tiny CLIP that the workflow retrains, in the base run's folder."""
-
 
 REFERENCE_OVERRIDES = {"sew.kind": "none", "train.em_weight": 0.0, "train.correct_refined": False}
 """Settings of a reference student's training, as far as its head has them: on plain images, its labels left as they
@@ -53,13 +35,6 @@ LABELED_BY = {"pseudo": "correct", "fused": "fuse"}
 
 SCORING = {"score", "import_scores"}
 """The stages that make logits.zarr, one in each run."""
-
-CONVOLUTIONAL = ("convnext", "efficientnet")
-"""Beginnings of timm's names of towers that are convolutional throughout and pool by the mean."""
-
-SMALL = 0.88
-"""Side of a tile against that of a vision transformer's own grid where the layout is automatic: nine such tiles that do
-not overlap, and the whole image, take about 8 views' work, and made better labels than 20 random crops."""
 
 WEIGHTS_OF: dict[str, tuple[str, ...]] = {
     "text": ("teacher",),
@@ -86,9 +61,7 @@ class Plan:
 
     def __init__(self, raw: Mapping[str, Any], results: Path = Path("results")) -> None:
         loaded = load_runs(raw)
-        self.runs = {name: _with_layout(_with_rebuilt_weights(run, results)) for name, run in loaded.items()}
-        self.runs = {name: _without_idle_crops(run, self.runs.values()) for name, run in self.runs.items()}
-        self.runs = {name: _with_all_passes(run) for name, run in self.runs.items()}
+        self.runs = resolve(loaded, results)
         self.config = loaded[DEFAULT]
         self._results = results
         self._owners: dict[tuple[str, str], str] = {}
@@ -272,90 +245,3 @@ def _shards(index: Path) -> list[Path]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
     return sorted(path for path in (index.with_name(str(name)) for name in names) if path.is_file())
-
-
-def _without_idle_crops(config: Config, runs: Iterable[Config]) -> Config:
-    """Ask for no crops where none is fused, unless another run makes the same ones anyway: then both share them."""
-    if config.score.rule != "tagclip":
-        return config
-    for other in runs:
-        same = (other.dataset, other.teacher, other.cut) == (config.dataset, config.teacher, config.cut)
-        if same and other.score.rule != "tagclip":
-            return config
-    per_job = {"passes_per_job": config.cut.passes_per_job} if isinstance(config.cut, CropsPerJobConfig) else {}
-    cut = config.cut if isinstance(config.cut, RandomCropsConfig) else RandomCropsConfig(**per_job)
-    none = cut.model_copy(update={"layout": "random", "passes": 0})
-    return config.model_copy(update={"cut": none, "fuse": config.fuse.model_copy(update={"passes": None})})
-
-
-def _with_all_passes(config: Config) -> Config:
-    """Say `fuse.passes: null` where it is M: both fuse all crops."""
-    if config.fuse.passes is None or config.teacher.kind == "scores" or config.fuse.passes != config.cut.num_passes:
-        return config
-    return config.model_copy(update={"fuse": config.fuse.model_copy(update={"passes": None})})
-
-
-def _with_layout(config: Config) -> Config:
-    """Resolve `cut.layout: auto`: windows where the teacher's tower has room for them, else tiles.
-
-    A vision transformer is given small tiles, unless tiles are set.
-
-    What the hub's cache says of a model does not count: it comes with the first job, and the layout would change.
-    """
-    cut = config.cut
-    if cut.layout != "auto":
-        return config
-    if config.teacher.kind == "open_clip" and config.teacher.open_clip.model.startswith(HUB):
-        convolutional, patch = False, None
-    elif config.teacher.kind == "open_clip":
-        vision = model_config(config.teacher.open_clip.model).get("vision_cfg") or {}
-        timm = str(vision.get("timm_model_name", "")).removeprefix("tf_")
-        convolutional = isinstance(vision.get("layers"), list) or timm.startswith(CONVOLUTIONAL)
-        patch = patch_of(vision)
-    else:
-        convolutional, patch = config.teacher.kind == "conse", None
-    side = teacher_side(config)
-    if convolutional and cut.windows.lacks_places(side) is None:
-        return _laid_out(config, WindowGridConfig(windows=cut.windows))
-    tiles = cut.tiles or TileGridConfig().tiles
-    if patch is not None and cut.tiles is None:
-        grid = side // patch
-        small = max(1, round(SMALL * grid))
-        tiles = [TilesConfig(grid=3, share=1 / 3, side=None if small >= grid else small * patch)]
-    return _laid_out(config, TileGridConfig(tiles=tiles, passes_per_job=cut.passes_per_job))
-
-
-def _laid_out(config: Config, cut: Cut) -> Config:
-    """Set a layout instead of `auto`.
-
-    Raises:
-        UserError: `fuse.passes` is more than it has.
-
-    """
-    if config.teacher.kind != "scores" and (excess := more_passes_than_cut(config.fuse, cut)):
-        raise UserError(excess)
-    return config.model_copy(update={"cut": cut})
-
-
-def patch_of(vision: Mapping[str, Any]) -> int | None:
-    """Return the pixels of a patch's side of a vision transformer that open_clip describes; None for other towers."""
-    timm = re.match(r"vit_.*_patch(\d+)_", str(vision.get("timm_model_name", "")))
-    if timm is not None:
-        return int(timm[1])
-    patch = vision.get("patch_size")
-    plain = "timm_model_name" not in vision and isinstance(vision.get("layers"), int)
-    return patch if plain and isinstance(patch, int) else None
-
-
-def _with_rebuilt_weights(config: Config, results: Path) -> Config:
-    """Point teacher and student at the tiny CLIP that the workflow trains, if it is to be retrained."""
-    if not config.demo.rebuild_teacher:
-        return config
-    rebuilt = str(results / config.dataset.name / DEFAULT / REBUILT)
-    changed = {}
-    for section in ("teacher", "student"):
-        settings = getattr(config, section)
-        if settings.kind == "open_clip" and settings.open_clip.pretrained == SHIPPED:
-            model = settings.open_clip.model_copy(update={"pretrained": rebuilt})
-            changed[section] = settings.model_copy(update={"open_clip": model})
-    return config.model_copy(update=changed)

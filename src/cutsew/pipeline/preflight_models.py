@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cutsew.config import Config, named_models
 from cutsew.config.base import OpenClipModelConfig
-from cutsew.config.method import STRIDE, not_whole_cells
+from cutsew.config.cutting import STRIDE, not_whole_cells
 from cutsew.config.named_models import OPEN_CLIP_CONFIG, is_named
 from cutsew.errors import UserError, no_patches
 from cutsew.models.activation import (
@@ -20,8 +20,8 @@ from cutsew.models.activation import (
 )
 from cutsew.models.model_tables import is_at_hand, model_config
 from cutsew.models.preprocessing import from_config, of_open_clip, of_timm
-from cutsew.pipeline import sizing
-from cutsew.pipeline.plan import REBUILT, patch_of
+from cutsew.pipeline import network_work
+from cutsew.pipeline.resolve import REBUILT, patch_of
 
 WEIGHTS_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt", ".tar", ".json", ".onnx", ".npz")
 
@@ -95,7 +95,7 @@ def check_tower(config: Config) -> None:
             )
     known = teacher.kind == "conse" or (teacher.kind == "open_clip" and _says_its_side(teacher.open_clip))
     if config.cut.layout == "windows" and known:
-        refusal = config.cut.windows.lacks_places(sizing.teacher_side(config))
+        refusal = config.cut.windows.lacks_places(network_work.teacher_side(config))
         if refusal is not None:
             raise UserError(refusal)
     if teacher.kind != "open_clip":

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cutsew.config import Config
-from cutsew.config.method import teacher_cost
-from cutsew.pipeline import sizing
+from cutsew.config.cutting import teacher_cost
+from cutsew.pipeline import network_work, sizing
 from cutsew.pipeline.outputs import required_stages
 from cutsew.pipeline.plan import Plan
 from cutsew.pipeline.preflight import check_memory
@@ -108,11 +108,11 @@ def _count_images(plan: Plan, run: str) -> int:
 def _views(config: Config, block: int) -> int:
     """Return the teacher's work for one image's passes of a block, in views of its own side, rounded up."""
     if config.cut.layout == "windows":  # all windows are cut from the features of one larger view
-        side = sizing.teacher_side(config)
+        side = network_work.teacher_side(config)
         return math.ceil(teacher_cost(config.cut.looks(side)[1:], side))
     first = block * config.cut.block_size
     last = min(first + config.cut.block_size, config.cut.num_passes)
-    return sizing.views(config, range(first, last))
+    return network_work.views(config, range(first, last))
 
 
 def check_training_memory(plan: Plan, runs: Iterable[str], site: Site) -> list[str]:

@@ -4,38 +4,24 @@ Estimates on the generous side: a model's work per view is a published figure, t
 and both are multiplied when a failed job is retried. Nothing here changes a result.
 """
 
-import math
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cutsew.config import Config
-from cutsew.config.method import TagClipScoringConfig, teacher_cost
-from cutsew.config.named_models import is_named, known_config
-from cutsew.method.schedule import automatic_epochs
+from cutsew.config.cutting import teacher_cost
 from cutsew.models.model_tables import model_config
+from cutsew.pipeline.network_work import (
+    feature_epochs,
+    grid_of,
+    model_of,
+    model_work,
+    num_patches,
+    patches_work,
+    teacher_side,
+)
 from cutsew.storage.zarr_layout import ROWS
-
-WORK = {  # model -> (GFLOP per view, side of that view in pixels, MB of float32 weights); open_clip's model profiles
-    "cutsew-tiny": (0.2, 96, 10),
-    "cutsew-tiny-sigmoid": (0.2, 96, 10),
-    "RN50": (12, 224, 410),
-    "RN101": (20, 224, 480),
-    "RN50x4": (43, 288, 720),
-    "RN50x16": (127, 384, 1170),
-    "RN50x64": (529, 448, 2500),
-    "ViT-B-32": (9, 224, 610),
-    "ViT-B-16": (35, 224, 600),
-    "ViT-L-14": (162, 224, 1720),
-    "ViT-L-14-336": (395, 336, 1720),
-    "efficientnet_lite0": (0.8, 224, 30),
-    "tf_efficientnet_lite0": (0.8, 224, 30),
-}
-UNKNOWN = (200, 224, 2500)
-"""Taken for a model that WORK does not name."""
 
 GPU_GFLOPS = 30_000
 """Of one data-center GPU in TF32 or bfloat16, as far as convolutions of this kind reach it."""
@@ -50,8 +36,8 @@ LIGHT_MB, WIDEST = 600, 4096
 """A stage without a network: an interpreter with zarr and pandas; the widest embedding that is reckoned with."""
 GPU_MB = 2000
 """What CUDA takes of a job's host memory."""
-PATCH, REGIONS, BLOCKS, HEADS = 16, 5, 24, 16
-"""Of TagCLIP: pixels of a patch's side, regions scored again per image; blocks and heads of a large transformer."""
+BLOCKS, HEADS = 24, 16
+"""Blocks and heads of a large transformer, whose attention TagCLIP keeps."""
 TILED = 5
 """Views of an image for a student that looks at tiles too (method/student_views.py, which would bring torch)."""
 SLACK_MINUTES = 10
@@ -97,16 +83,16 @@ def estimate_memory_mb(config: Config, stage: str, job: Job) -> int:
     """Estimate the host memory of a stage's job, in MB."""
     if stage not in ("encode", "tagclip", "train", "predict", "explain", "tiny_clip"):
         return LIGHT_MB + _light_bytes(config, stage, job) // 10**6
-    weights = _work(*_model(config, stage))[1]
+    weights = model_work(*model_of(config, stage))[1]
     if stage == "tagclip":
         return PYTHON_MB + 2 * weights + job.threads * (WORKER_MB + _attention(config)) + (GPU_MB if job.gpu else 0)
     if stage == "explain":  # the teacher too
-        weights += _work(*_model(config, "encode"))[1]
+        weights += model_work(*model_of(config, "encode"))[1]
     needed = PYTHON_MB + 2 * weights + job.threads * WORKER_MB + (GPU_MB if job.gpu else 0)
     if stage in ("train", "predict", "explain"):
         needed += head_megabytes(config, stage, job)
     if stage == "train":
-        cells, channels = _grid(config)
+        cells, channels = grid_of(config)
         features = min(FEATURES_MB, job.images * channels * cells * 4 // 10**6)
         needed += CACHE_MB + features
     return needed
@@ -123,10 +109,10 @@ def head_megabytes(config: Config, stage: str, job: Job) -> int:
     classes = len(config.classes)
     table = job.images * classes * 20 if stage == "train" else 0
     batch = min(job.images, config.train.batch_size if stage == "train" else config.compute.batch_size)
-    cells, channels = _grid(config)
+    cells, channels = grid_of(config)
     held = batch * cells * channels * 4 * (10 if stage == "train" else 2)
     if stage != "train":
-        held += batch * 3 * _model(config, stage)[1] ** 2 * (2 * job.threads + 2)  # pixels that wait
+        held += batch * 3 * model_of(config, stage)[1] ** 2 * (2 * job.threads + 2)  # pixels that wait
     if job.gpu or config.train.head == "linear":
         return (table + held) // 10**6
     adapter = config.train.adapter
@@ -187,16 +173,16 @@ def estimate_run(config: Config, images: int, jobs: int, speed: Speed) -> RunEst
 
     """
     side = teacher_side(config)
-    teacher, weights = _work(*_model(config, "encode"))
-    student, more_weights = _work(*_model(config, "train"))
-    epochs = _epochs(config, images) + 1  # features of the plain images too, or the answers to the held-out ones
+    teacher, weights = model_work(*model_of(config, "encode"))
+    student, more_weights = model_work(*model_of(config, "train"))
+    epochs = feature_epochs(config, images) + 1  # features of the plain images too, or the answers to the held-out ones
     views = teacher_cost(config.cut.looks(side), side)
     work = images * (views * teacher + epochs * student)
     reading = images * (2 + epochs)  # the manifest decodes each image; whole images and regions; training
     named = config.teacher
     width = int(model_config(named.open_clip.model)["embed_dim"]) if named.kind == "open_clip" else 384
     passes, classes = 1 + config.cut.num_passes, len(config.classes)
-    cells, channels = _grid(config)
+    cells, channels = grid_of(config)
     features = min(FEATURES_GB * 10**9, images * epochs * cells * channels * FEATURE_BYTES)
     stored = images * (passes * (2 * width + 20 + 4 * classes) + 24 * classes + THUMBNAIL_BYTES) + features
     downloaded = (weights if config.teacher.kind == "open_clip" else 0) + (
@@ -209,11 +195,6 @@ def estimate_run(config: Config, images: int, jobs: int, speed: Speed) -> RunEst
 def assumed_gflops(cores: int, *, gpu: bool) -> float:
     """Return the speed of a network where it was not measured, in GFLOP per second."""
     return GPU_GFLOPS if gpu else CPU_GFLOPS * cores
-
-
-def gflop_per_view(config: Config) -> float:
-    """Return the teacher's work for one view of its own side, in GFLOP."""
-    return _work(*_model(config, "encode"))[0]
 
 
 def lacks(config: Config, stage: str, job: Job, machine: int) -> str | None:
@@ -309,15 +290,15 @@ def estimate_runtime_min(config: Config, stage: str, job: Job) -> int:
     """Estimate the time of a stage's job, twice over, in minutes."""
     reading = job.images * IMAGE_SECONDS / job.threads
     if stage in ("encode", "tagclip", "train", "predict", "tiles", "explain"):
-        work = _work(*_model(config, stage))[0] * job.images * job.passes
+        work = model_work(*model_of(config, stage))[0] * job.images * job.passes
         if stage == "tagclip":
-            work = job.images * _work_of_patches(config)
+            work = job.images * patches_work(config)
         if stage == "tiles":
             work *= TILED
         if stage == "explain":
-            work += _work(*_model(config, "encode"))[0] * job.images
+            work += model_work(*model_of(config, "encode"))[0] * job.images
         computing = work / (GPU_GFLOPS if job.gpu else CPU_GFLOPS * job.threads)
-        epochs = _epochs(config, job.images) if stage == "train" else 1
+        epochs = feature_epochs(config, job.images) if stage == "train" else 1
         seconds = epochs * (computing + reading * (3 if stage == "train" else 1))
     elif stage in ("score", "import_scores", "fuse"):
         seconds = job.images * job.passes * 1e-4
@@ -329,97 +310,6 @@ def estimate_runtime_min(config: Config, stage: str, job: Job) -> int:
     return SLACK_MINUTES + int(2 * seconds / 60)
 
 
-def _epochs(config: Config, images: int) -> int:
-    """Count the epochs of sewn images that a training makes features of."""
-    if config.train.head == "linear":
-        needed = math.ceil(config.train.steps * config.train.batch_size / max(1, images))
-        return min(needed, config.train.sewn_epochs)
-    if config.train.epochs == "auto":
-        return automatic_epochs(max(1, images // config.train.batch_size))
-    return config.train.epochs
-
-
-def _model(config: Config, stage: str) -> tuple[str, int]:
-    """Name the model that a stage runs, and the side of its views in pixels."""
-    if stage in ("encode", "tagclip"):
-        if config.teacher.kind == "conse":
-            return config.teacher.conse.encoder, teacher_side(config)
-        if config.teacher.kind == "open_clip":
-            return config.teacher.open_clip.model, teacher_side(config)
-        raise ValueError(f"teacher.kind: scores has no model for {stage}")
-    if config.student.kind == "timm":
-        return config.student.timm.model.partition(".")[0], config.student.timm.image_size  # without its tag
-    if config.student.kind == "open_clip":
-        return config.student.open_clip.model, config.student.open_clip.image_size
-    raise ValueError(f"student.kind: none has no model for {stage}")
-
-
-def _grid(config: Config) -> tuple[int, int]:
-    """Return cells and channels of the student's grid features: a vision transformer's by its name, else a ResNet's."""
-    model, side = _model(config, "train")
-    patch = re.search(r"ViT-([A-Za-z]+)-(\d+)", model)
-    if patch is None:
-        return max(1, side // 32) ** 2, 2048
-    return max(1, side // int(patch[2])) ** 2, 768 if patch[1] in ("S", "B") else 1280
-
-
-def _work_of_patches(config: Config) -> float:
-    """Return GFLOP for the patches of one image and the regions that are scored again."""
-    model, side = _model(config, "tagclip")
-    return _work(model, round(PATCH * _patches(config) ** 0.5))[0] + REGIONS * _work(model, side)[0]
-
-
-def _patches(config: Config) -> int:
-    return (config.score if config.score.rule == "tagclip" else TagClipScoringConfig()).tagclip.patches
-
-
 def _attention(config: Config) -> int:
     """Return MB of the attention among an image's patches: kept of all blocks, and of one block's heads."""
-    return (BLOCKS + HEADS) * _patches(config) ** 2 * 4 // 10**6
-
-
-def views(config: Config, passes: range) -> int:
-    """Count the work of crops in views of the teacher's own side, rounded up; 0 for a teacher without a model."""
-    if config.teacher.kind == "scores":
-        return 0
-    teacher_size = teacher_side(config)
-    return math.ceil(
-        sum(len(run) * (side / teacher_size) ** 2 for run, side in config.cut.by_side(passes, teacher_size))
-    )
-
-
-def teacher_side(config: Config) -> int:
-    """Return the side of the teacher's views in pixels; 224 where nothing here says it."""
-    if config.teacher.kind != "open_clip":
-        return 224
-    named = config.teacher.open_clip
-    return named.image_size or _own_side(named.model)
-
-
-def _own_side(model: str) -> int:
-    """Return the side of a model's own views; 224 where its description is not at hand."""
-    side = model_config(model).get("vision_cfg", {}).get("image_size")
-    return side if isinstance(side, int) else 224
-
-
-def _work(model: str, side: int) -> tuple[float, int]:
-    """Return GFLOP per view of that side, and MB of weights."""
-    if is_named(model):
-        return _described_work(known_config(model), side)
-    work, native_side, weights = WORK.get(model.removesuffix("-quickgelu"), UNKNOWN)
-    return work * (side / native_side) ** 2, weights
-
-
-def _described_work(config: Mapping[str, Any], side: int) -> tuple[float, int]:
-    """Estimate GFLOP and MB from the sizes of two transformers; other towers are UNKNOWN."""
-    unknown = UNKNOWN[0] * (side / UNKNOWN[1]) ** 2, UNKNOWN[2]
-    vision, text = config.get("vision_cfg", {}), config.get("text_cfg", {})
-    try:
-        blocks, width, patch = vision["layers"], vision["width"], vision["patch_size"]
-        words = (text["layers"] * 12 * text["width"] + text["vocab_size"]) * text["width"]
-        parameters = blocks * 12 * width**2
-        tokens = (side // patch) ** 2 + 1
-        gflop = 2 * tokens * (parameters + 2 * blocks * tokens * width) / 1e9
-        return float(gflop), int(4 * (parameters + words) / 1e6) + 50
-    except (KeyError, TypeError, ZeroDivisionError):
-        return unknown
+    return (BLOCKS + HEADS) * num_patches(config) ** 2 * 4 // 10**6

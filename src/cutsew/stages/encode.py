@@ -13,7 +13,7 @@ import typer
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from cutsew.config.method import Cut, WindowGridConfig, parse_cut
+from cutsew.config.cutting import Cut, WindowGridConfig, parse_cut
 from cutsew.config.networks import parse_teacher
 from cutsew.data.images import read_image
 from cutsew.data.loader import batches, in_order

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from cutsew.config.method import PAPER, Cut, parse_cut, teacher_cost
+from cutsew.config.cutting import PAPER, Cut, parse_cut, teacher_cost
 from cutsew.method.crops import EDGES
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record, require_consistent_records

@@ -13,7 +13,8 @@ import torch
 import typer
 
 from cutsew.config.method import parse_correct, parse_sew
-from cutsew.config.networks import parse_student, parse_train
+from cutsew.config.networks import parse_student
+from cutsew.config.training import parse_train
 from cutsew.errors import UserError
 from cutsew.method.correct import correct
 from cutsew.method.schedule import FEWEST_STEPS, automatic_epochs, longer_training

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cutsew.config.method import Sew
-from cutsew.config.networks import AdapterTrainingConfig
+from cutsew.config.training import AdapterTrainingConfig
 from cutsew.data.loader import PlainImage, batches, in_order
 from cutsew.runtime.batching import require_finite, worker_pool
 from cutsew.training.distributed import SINGLE, ProcessGroup

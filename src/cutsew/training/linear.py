@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cutsew.config.networks import AdapterTrainingConfig, LinearTrainingConfig
+from cutsew.config.training import AdapterTrainingConfig, LinearTrainingConfig
 from cutsew.errors import UserError
 from cutsew.method.em import blend, widest_float
 from cutsew.method.linear_head import INITIAL_STD, LinearHead, calibrated_loss, head_loss, logits, standardize

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cutsew.config.networks import AdapterConfig as AdapterSettings
-from cutsew.config.networks import AdapterTrainingConfig
+from cutsew.config.training import AdapterConfig as AdapterSettings
+from cutsew.config.training import AdapterTrainingConfig
 from cutsew.errors import UserError
 from cutsew.method.adapter import MAX_GRID, Adapter
 from cutsew.method.em import LabelTable, blend, e_step_loss, m_step_loss

@@ -3,8 +3,7 @@
 import pytest
 
 from cutsew.config import load, override
-from cutsew.config.loading import apply_preset
-from cutsew.config.method import METHODS
+from cutsew.config.loading import METHODS, apply_preset
 from cutsew.errors import UserError
 from cutsew.pipeline.graph import STAGES
 from cutsew.pipeline.plan import DEFAULT, Plan
@@ -178,5 +177,5 @@ def test_the_automatic_layout_of_a_model_from_the_hub_does_not_depend_on_the_cac
     teacher = {"kind": "open_clip", "open_clip": {"model": "hf-hub:org/name", "pretrained": None, "image_size": 224}}
     raw = {**BASE, "teacher": teacher, "cut": {"layout": "auto"}}
     before = Plan(raw).params(DEFAULT, "encode")
-    monkeypatch.setattr("cutsew.pipeline.plan.model_config", lambda model: {"vision_cfg": {"layers": [3, 4, 6, 3]}})
+    monkeypatch.setattr("cutsew.pipeline.resolve.model_config", lambda model: {"vision_cfg": {"layers": [3, 4, 6, 3]}})
     assert Plan(raw).params(DEFAULT, "encode") == before

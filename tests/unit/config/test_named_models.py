@@ -26,7 +26,7 @@ from cutsew.config.networks import (
 )
 from cutsew.errors import UserError
 from cutsew.models import backbones, clip, teachers
-from cutsew.pipeline import sizing
+from cutsew.pipeline import network_work, sizing
 from cutsew.pipeline.plan import Plan
 from cutsew.pipeline.preflight import validate_inputs
 from cutsew.runtime.lazy_imports import import_torchvision
@@ -295,7 +295,7 @@ def test_sizes_of_jobs(tmp_path):
     assert sizing.estimate_memory_mb(named, "encode", job) < sizing.estimate_memory_mb(unknown, "encode", job)
     assert sizing.estimate_runtime_min(named, "encode", job) < sizing.estimate_runtime_min(unknown, "encode", job)
     for model, exact, weights in (("ViT-B-16", 35, 600), ("ViT-L-14", 162, 1720)):
-        work, megabytes = sizing._described_work(open_clip.get_model_config(model), 224)
+        work, megabytes = network_work.described_work(open_clip.get_model_config(model), 224)
         assert work == pytest.approx(exact, rel=0.15)
         assert megabytes == pytest.approx(weights, rel=0.2)
 

@@ -9,7 +9,7 @@ import yaml
 
 from cutsew.config import load, override
 from cutsew.config.benchmarks import BENCHMARK_SPECS
-from cutsew.config.method import CUTSEW
+from cutsew.config.loading import CUTSEW
 from cutsew.demo.scenes import CLASSES, SPOKEN
 from cutsew.pipeline.outputs import required_stages
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sewing_world import CLASSES, backbone, make_world, run_train, settings
 
-from cutsew.config.method import RandomCropsConfig
+from cutsew.config.cutting import RandomCropsConfig
 from cutsew.config.networks import parse_teacher
 from cutsew.errors import UserError
 from cutsew.inference.classifier import open_classifier

@@ -14,7 +14,8 @@ from sewing_world import backbone, make_world, run_train, settings
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from cutsew.config.method import SewConfig
-from cutsew.config.networks import LinearTrainingConfig, OpenClipStudentConfig
+from cutsew.config.networks import OpenClipStudentConfig
+from cutsew.config.training import LinearTrainingConfig
 from cutsew.inference.model_files import export
 from cutsew.method.crops import Square
 from cutsew.method.linear_head import LinearHead, calibrated_loss, head_loss, logits, standardize

@@ -11,7 +11,7 @@ from manifests import make_noise
 from PIL import Image
 from tiny_models import TEXT, checkpoint
 
-from cutsew.config.method import PAPER, WindowsConfig, parse_cut, teacher_cost
+from cutsew.config.cutting import PAPER, WindowsConfig, parse_cut, teacher_cost
 from cutsew.config.networks import parse_teacher
 from cutsew.errors import UserError
 from cutsew.method.windows import WindowAttentionPool, pool_windows, resize_window, window_boxes, window_starts

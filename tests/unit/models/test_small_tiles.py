@@ -10,14 +10,14 @@ from PIL import Image
 from tiny_models import TEXT, VISION, checkpoint
 
 from cutsew.config import load
-from cutsew.config.method import not_whole_cells, parse_cut
+from cutsew.config.cutting import not_whole_cells, parse_cut
 from cutsew.config.networks import parse_teacher
 from cutsew.errors import UserError
 from cutsew.method.crops import crop_boxes
 from cutsew.method.resample import crop_resize_all
 from cutsew.models import teachers
 from cutsew.models.clip import resize_position_embedding
-from cutsew.pipeline import sizing
+from cutsew.pipeline import network_work
 from cutsew.pipeline.plan import DEFAULT, Plan
 from cutsew.pipeline.preflight import validate_inputs
 from cutsew.runtime.lazy_imports import import_torchvision
@@ -172,8 +172,8 @@ def test_jobs_ask_for_the_work_of_smaller_tiles():
     config = load({**BASE, "teacher": teacher, "cut": {"layout": "tiles", "tiles": tiles}})
     assert config.cut.by_side(range(10), 224) == [(range(1), 224), (range(1, 10), 192)]
     assert config.cut.by_side(range(4, 6), 224) == [(range(4, 6), 192)]
-    assert sizing.views(config, range(10)) == 8  # 1 + 9 * (192 / 224) ** 2 = 7.6
-    assert sizing.views(load({**BASE, "teacher": teacher}), range(10)) == 10
+    assert network_work.views(config, range(10)) == 8  # 1 + 9 * (192 / 224) ** 2 = 7.6
+    assert network_work.views(load({**BASE, "teacher": teacher}), range(10)) == 10
 
 
 def test_encode_stores_tiles_of_two_sides(tmp_path):

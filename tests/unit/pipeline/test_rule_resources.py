@@ -6,8 +6,8 @@ from types import SimpleNamespace as Wildcards
 import pytest
 
 from cutsew.errors import UserError
+from cutsew.pipeline import network_work, sizing
 from cutsew.pipeline import rule_resources as resources
-from cutsew.pipeline import sizing
 from cutsew.pipeline.plan import Plan
 from cutsew.pipeline.rule_resources import Site
 from cutsew.runtime import gpus
@@ -95,7 +95,7 @@ def test_a_block_of_small_tiles_costs_less_than_a_view_per_pass():
 def test_all_windows_cost_one_larger_view():
     result = plan(4, **{"cut.layout": "windows"})
     config = result.runs["one"]
-    side = sizing.teacher_side(config)
+    side = network_work.teacher_side(config)
     large = config.cut.looks(side)[1]
     passes = workload(result, "encode", block="0").passes
     assert large > side and passes - 1 < (large / side) ** 2 <= passes < config.cut.num_passes

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 from cutsew.config import load
 from cutsew.errors import UserError
+from cutsew.pipeline.network_work import WORK
 from cutsew.pipeline.preflight import check_memory
 from cutsew.pipeline.sizing import (
     SLACK_MINUTES,
-    WORK,
     Job,
     estimate_memory_mb,
     estimate_runtime_min,

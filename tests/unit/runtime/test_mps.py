@@ -6,8 +6,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from cutsew.config.networks import LinearTrainingConfig
 from cutsew.config.schema import ComputeConfig
+from cutsew.config.training import LinearTrainingConfig
 from cutsew.errors import UserError, out_of_gpu_memory
 from cutsew.inference.classifier import OnnxStudent
 from cutsew.method import em

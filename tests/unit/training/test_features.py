@@ -7,7 +7,8 @@ import torch
 from sewing_world import TRAIN, backbone, make_world
 
 from cutsew.config.method import SewConfig
-from cutsew.config.networks import AdapterTrainingConfig, OpenClipStudentConfig
+from cutsew.config.networks import OpenClipStudentConfig
+from cutsew.config.training import AdapterTrainingConfig
 from cutsew.errors import UserError
 from cutsew.storage.manifest import read_manifest
 from cutsew.training.distributed import SINGLE, ProcessGroup

@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from sewing_world import CLASSES, TRAIN, backbone, make_world, run_train, settings
 
 from cutsew.config.method import NoSewConfig, SewConfig
-from cutsew.config.networks import AdapterConfig as AdapterSettings
 from cutsew.config.networks import OpenClipStudentConfig
+from cutsew.config.training import AdapterConfig as AdapterSettings
 from cutsew.data.images import read_image
 from cutsew.data.loader import Images
 from cutsew.errors import UserError

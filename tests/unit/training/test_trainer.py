@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from cutsew.config.networks import AdapterConfig as AdapterSettings
-from cutsew.config.networks import AdapterTrainingConfig
+from cutsew.config.training import AdapterConfig as AdapterSettings
+from cutsew.config.training import AdapterTrainingConfig
 from cutsew.training.features import FeatureBatch
 from cutsew.training.trainer import Checkpoint, Trainer, new_adapter
 
