@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader
 
 from cutsew.audit.run import Run
 from cutsew.errors import UserError, printable
-from cutsew.method.score import sigmoid
+from cutsew.method.thresholds import named
 from cutsew.models.student import Student
 from cutsew.storage.result_tables import LABELS, Thresholds
 
@@ -105,7 +105,7 @@ def _origin(folder: Path) -> Origin | None:
         **({"fuse": fused.content["settings"].get("fuse")} if fused is not None else {}),
         **{name: settings[name] for name in ("sew", "train") if name in settings},
     }
-    named = _named(run, last)
+    counts = _named(run, last)
     weights = encoded.get("facts", {}).get("weights")
     return Origin(
         dataset=f"{run.folder.parent.name}/{run.folder.name}",
@@ -117,7 +117,7 @@ def _origin(folder: Path) -> Origin | None:
         metrics=metrics,
         with_truth=with_truth,
         corrected=len(run.corrections.table) if run.corrections is not None else 0,
-        rare=[_cell(name) for name, count in zip(run.classes, named, strict=True) if count < FEW_IMAGES],
+        rare=[_cell(name) for name, count in zip(run.classes, counts, strict=True) if count < FEW_IMAGES],
         digests={
             **({"teacher's weights": weights} if weights else {}),
             **{path.name: digest for path, digest in [*trained.inputs.items(), *trained.outputs.items()]},
@@ -139,7 +139,7 @@ def _named(run: Run, stage: str) -> list[int]:
     """Count the training images that each class is a label of."""
     thresholds, counts = run.thresholds_of(stage, "train"), np.zeros(len(run.classes), dtype=np.int64)
     for block in run.outcomes[stage].slices(run.ids("train")):
-        counts += (sigmoid(block.astype(np.float64)) >= thresholds).sum(axis=0)
+        counts += named(block, thresholds).sum(axis=0)
     return [int(count) for count in counts]
 
 

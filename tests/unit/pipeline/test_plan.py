@@ -281,11 +281,11 @@ def changes(raw):
     """Yield all dotted settings with values that are not those of a base run, and a plan of both."""
     values = {setting.name: setting.kind for setting in config_docs.settings() if not setting.section}
     for dotted in SETTINGS:
-        literals = re.findall(r"`([^`]+)`", values.get(dotted, ""))
-        texts = [yaml.safe_load(text) for text in literals] or ["a.csv", ["zero_shot"], ["supervised"], 1.5, 7]
-        for value in texts:
-            if dotted.startswith(("compute.", "dataset.name", "runs", "method")):
-                continue
+        if dotted.startswith(("compute.", "dataset.name", "runs", "method")):
+            continue
+        literals = [yaml.safe_load(text) for text in re.findall(r"`([^`]+)`", values.get(dotted, ""))]
+        others = [7] if "number" in values.get(dotted, "") else ["a.csv", ["zero_shot"], ["supervised"]]
+        for value in [*literals, *([] if None not in literals and literals else others)]:
             try:
                 yield dotted, value, Plan({**raw, "runs": {"variant": {dotted: value}}})
             except UserError:
