@@ -103,9 +103,8 @@ class Labels:
             for rows in batched_slices(len(part), IMAGES_AT_ONCE):
                 rows_of_part = part.iloc[rows]
                 z = self._logits(stage, rows_of_part)
-                finite = np.isfinite(z).all(axis=1)
-                if not finite.all():
-                    rows_of_part, z = rows_of_part[finite], z[finite]
+                finite = np.flatnonzero(np.isfinite(z).all(axis=1))
+                rows_of_part, z = rows_of_part.iloc[finite], z[finite]
                 corrected = np.full(z.shape, LEFT, dtype=np.int8)
                 if self.corrections is not None:
                     corrected = self.corrections.said(rows_of_part["id"].tolist())
