@@ -97,12 +97,18 @@ def find_containers(root: Path | str, pattern: str, setting: str = "dataset.file
 
 
 def list_members(
-    dataset: Containers, root: Path | str, leftovers: list[Leftover] | None = None
+    dataset: Containers, root: Path | str, leftovers: list[Leftover] | None = None, setting: str = "dataset.files"
 ) -> list[tuple[str, str, str]]:
     """List the images of tars or Parquet files: (id, address, container), container by container as they lie there.
 
     An id is the name of a member, or the row's key or path; where containers share ids, theirs begin with the
     container's name, without suffix.
+
+    Args:
+        dataset: its settings.
+        root: folder or URL of the containers.
+        leftovers: what is no image is added to it.
+        setting: what names the containers, for messages.
 
     Raises:
         UserError: there are none, or a container is damaged and `dataset.on_bad_image` is stop.
@@ -111,7 +117,7 @@ def list_members(
     rows: list[tuple[str, str, str]] = []
     others: list[Leftover] = []
     companions: Counter[str] = Counter()
-    for container in tqdm(find_containers(root, dataset.files), desc="index", unit="file"):
+    for container in tqdm(find_containers(root, dataset.files, setting), desc="index", unit="file"):
         names: dict[str, str] = {}
         for entry in _index(dataset, container):
             if isinstance(entry, Leftover):
@@ -134,7 +140,7 @@ def list_members(
         counted = ", ".join(f"{suffix} {count:,}" for suffix, count in companions.most_common())
         log.info("labels and metadata next to the images are not read: %s", counted)
     if not rows:
-        raise UserError(f"dataset.files: the files below {root} that match {dataset.files} hold no image; name others")
+        raise UserError(f"{setting}: the files below {root} that match {dataset.files} hold no image; name others")
     return _distinct(rows, root)
 
 

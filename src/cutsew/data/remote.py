@@ -30,7 +30,10 @@ PAUSES = (0.5, 2.0)
 """Seconds before each further attempt."""
 
 AHEAD = 8 * 2**20
-"""Bytes that are fetched together where a file is read from front to back."""
+"""Most bytes that are fetched together where a file is read from front to back."""
+
+NEAR = 2**16
+"""Bytes that may lie between two reads of a file that is read from front to back."""
 
 MARKS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created", "blob_id")
 """What file systems call that which changes with a file's content."""
@@ -115,8 +118,8 @@ _window = _Window()
 def read_range(url: str, offset: int, length: int) -> bytes:
     """Read a part of a file; fewer bytes where the file ends before it.
 
-    Where a thread reads on near the end of what it read before, `AHEAD` bytes are fetched together; anywhere else,
-    as in training, only the part itself is.
+    Where a thread reads on near the end of what it read before, twice as much is fetched each time, up to `AHEAD`
+    bytes; anywhere else, as in training, only the part itself is.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -126,8 +129,8 @@ def read_range(url: str, offset: int, length: int) -> bytes:
     window = _window
     same = window.url == url and window.process == os.getpid()
     if not (same and window.start <= offset and offset + length <= window.start + len(window.data)):
-        ahead = same and 0 <= offset - window.end_of_last <= AHEAD
-        wanted = max(length, AHEAD) if ahead else length
+        ahead = same and 0 <= offset - window.end_of_last <= NEAR
+        wanted = max(length, min(2 * len(window.data), AHEAD)) if ahead else length
         system, path = filesystem(url)
         size = _size(url)
         wanted = wanted if size is None else min(wanted, size - offset)

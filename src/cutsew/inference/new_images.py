@@ -99,7 +99,7 @@ def _packed(path: Path | str) -> ImageSet:
         place, files = path.parent, path.name
     kind = TarDatasetConfig if files.endswith(".tar") else ParquetDatasetConfig
     leftovers: list[folder.Leftover] = []
-    members = containers.list_members(kind(root=place, files=files, on_bad_image="skip"), place, leftovers)
+    members = containers.list_members(kind(root=place, files=files, on_bad_image="skip"), place, leftovers, "IMAGES")
     return ImageSet([name for name, _, _ in members], [address for _, address, _ in members], leftovers)
 
 

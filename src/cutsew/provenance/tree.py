@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from cutsew.config.base import to_location
 from cutsew.pipeline.outputs import FINALIZED_BY
 from cutsew.provenance.lineage import ProvenanceIndex, StoredRecord, plain
 from cutsew.storage.zarr_layout import folder_of
@@ -24,14 +25,14 @@ class ProvenanceNode:
     """An artifact, how it was made and from what.
 
     Attributes:
-        path: the artifact, the user's file or the folder of images.
+        path: the artifact, the user's file, or the folder or URL of the images.
         kind: "made", "given" (no stage made it), "above" (already shown) or "lost" (neither present nor recorded).
         facts: stage, version, settings, start and end; for images and given files, what is known of them.
         causes: what it was made from.
 
     """
 
-    path: Path
+    path: Path | str
     kind: str
     facts: dict[str, Any] = field(default_factory=dict)
     causes: list["ProvenanceNode"] = field(default_factory=list)
@@ -81,7 +82,10 @@ def _images(record: StoredRecord, traces: ProvenanceIndex) -> list[ProvenanceNod
     counts = {name: facts[name] for name in ("train", "test", "skipped") if name in facts}
     return [
         ProvenanceNode(
-            Path(facts.get("root") or "."), "images", counts, list(_downloads(record, dataset.get("root"), traces))
+            to_location(facts.get("root") or "."),
+            "images",
+            counts,
+            list(_downloads(record, dataset.get("root"), traces)),
         )
     ]
 
@@ -109,7 +113,7 @@ def lines(cause: ProvenanceNode, show: Any = str, first: str = "", rest: str = "
 
     """
     origin = f": {cause.facts['stage']} v{cause.facts['version']}" if cause.kind == "made" else _other(cause)
-    yield f"{first}{show(cause.path)}{origin}"
+    yield f"{first}{show(cause.path) if isinstance(cause.path, Path) else cause.path}{origin}"
     below = list(_merged(cause.causes))
     settings_text = _settings(cause)
     if settings_text:

@@ -1,15 +1,24 @@
 """Images in tars, in Parquet files and behind URLs: the same rows as of the folder that was packed."""
 
+import json
+import tarfile
+
 import fsspec
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from file_server import serve_listed
-from packed_images import pack_huggingface, pack_img2dataset, pack_tars
+from packed_images import add, pack_huggingface, pack_img2dataset, pack_tars
 from PIL import Image
 
+from cutsew.config import load
 from cutsew.data import remote
-from cutsew.data.images import read_image
+from cutsew.data.containers import expand_braces, find_containers
+from cutsew.data.image_bytes import ParquetRow, TarMember, parse
+from cutsew.data.images import BadImage, read_image
+from cutsew.data.listing import listing_fingerprint
 from cutsew.errors import UserError
 from cutsew.stages.manifest import manifest
 from cutsew.storage.manifest import read_manifest
@@ -105,3 +114,114 @@ def test_a_web_server_that_drops_connections(tmp_path, folder, expected, kind):
         with pytest.raises(UserError, match="cannot be read"):
             read_image(made["path"][0])
     assert not (tmp_path / "other").exists()
+
+
+def test_a_tar_is_read_in_growing_parts_and_members_alone_in_any_order(tmp_path, monkeypatch):
+    url = f"memory://{tmp_path.name}/a.tar"
+    system, data = fsspec.filesystem("memory"), np.random.default_rng(0).bytes(400_000)
+    system.pipe_file(f"/{tmp_path.name}/a.tar", data)
+    fetched = []
+    read = type(system).cat_file
+
+    def cat_file(self, path, start=None, end=None, **options):
+        fetched.append(end - start)
+        return read(self, path, start=start, end=end, **options)
+
+    monkeypatch.setattr(type(system), "cat_file", cat_file)
+    for offset in range(0, 400_000, 10_000):  # with gaps, as between images and their labels
+        assert remote.read_range(url, offset, 9_000) == data[offset : offset + 9_000]
+    assert len(fetched) <= 8 and sum(fetched) <= 400_000 + 8 * 9_000
+    fetched.clear()
+    for offset in (200_000, 10_000, 300_000):
+        assert remote.read_range(url, offset, 9_000) == data[offset : offset + 9_000]
+    assert fetched == [9_000] * 3
+    assert len(remote.read_range(url, 395_000, 9_000)) == 5_000  # where the file ends
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expanded"),
+    [
+        ("a-{08..11}.tar", ["a-08.tar", "a-09.tar", "a-10.tar", "a-11.tar"]),
+        ("{a,b}/{1..2}.tar", ["a/1.tar", "a/2.tar", "b/1.tar", "b/2.tar"]),
+        ("{9..10}.tar", ["9.tar", "10.tar"]),
+        ("a{b}c{1..2}", ["a{b}c1", "a{b}c2"]),
+        ("*.tar", ["*.tar"]),
+    ],
+)
+def test_braces(pattern, expanded):
+    assert expand_braces(pattern) == expanded
+
+
+def test_ids_that_several_tars_hold_begin_with_the_tars_name(tmp_path, folder):
+    for number in (1, 2):
+        with tarfile.open(tmp_path / f"s{number}.tar", "w") as tar:
+            add(tar, "x.png", (folder / "b.png").read_bytes())
+            add(tar, f"{number}.png", (folder / "b.png").read_bytes())
+    table = make(tmp_path / "out", kind="tar", root=str(tmp_path), test={"files": "s2.tar"})
+    assert table["id"].tolist() == ["s1/x.png", "1.png", "s2/x.png", "2.png"]
+    assert table["split"].tolist() == ["train", "train", "test", "test"]
+    assert json.loads((tmp_path / "out" / "images.json").read_text())["facts"]["listed"] == "tar"
+
+
+def test_rows_without_key_or_path_are_numbered_and_columns_can_be_named(tmp_path, folder):
+    images = [(folder / name).read_bytes() for name in ("b.png", "d.webp")]
+    columns = {"photo": images, "mask": images[::-1], "name": ["one", "two"]}
+    pq.write_table(pa.table(columns), tmp_path / "p.parquet")
+    with pytest.raises(UserError, match="dataset.image: .* name one of photo, mask "):
+        make(tmp_path / "out", kind="parquet", root=str(tmp_path))
+    table = make(tmp_path / "out", kind="parquet", root=str(tmp_path), image="photo")
+    assert table["id"].tolist() == ["p/00000000", "p/00000001"]
+    table = make(tmp_path / "named", kind="parquet", root=str(tmp_path), image="mask", id="name")
+    assert table["id"].tolist() == ["one", "two"]
+    assert table["height"].tolist() == [9, 7]
+
+
+def test_addresses():
+    for place in (TarMember("s3://b/a@1+2.tar", "x@3+4::y.png", 512, 7), ParquetRow("a::b.parquet", "image.bytes", 5)):
+        assert str(parse(str(place))) == str(place)
+    assert parse("images/a.png") == "images/a.png" and parse("s3://b/a.png") == "s3://b/a.png"
+
+
+def test_a_file_that_is_replaced_changes_the_fingerprint(tmp_path, folder):
+    pack_tars(folder, tmp_path / "packed")
+
+    def fingerprint():
+        dataset = {"kind": "tar", "root": str(tmp_path / "packed")}
+        return listing_fingerprint(load({"classes": ["a", "b"], "dataset": dataset}))
+
+    before = fingerprint()
+    assert fingerprint() == before
+    with tarfile.open(tmp_path / "packed" / "photos-000001.tar", "a") as tar:
+        add(tar, "new.png", b"x")
+    assert fingerprint() != before
+
+
+def test_a_missing_package_is_named_in_one_line(tmp_path, monkeypatch):
+    def missing(url):
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", missing)
+    with pytest.raises(UserError, match=r"^s3://b/x: s3:// needs a package; pip install 'cutsew\[s3\]'$"):
+        make(tmp_path / "out", kind="tar", root="s3://b/x")
+
+
+def test_nothing_is_read_of_labels_next_to_images(tmp_path, folder, monkeypatch):
+    """Members with labels are passed over by their headers; no byte of one is read."""
+    (path,) = pack_tars(folder, tmp_path / "packed", 1)
+    table = make(tmp_path / "out", kind="tar", root=str(tmp_path / "packed"))
+    places = [parse(address) for address in table["path"]]
+    assert all(isinstance(place, TarMember) for place in places)
+    with tarfile.open(path) as tar:
+        members = {member.offset_data: member.name for member in tar}
+    assert {members[place.offset] for place in places} == set(NAMES)
+    with pytest.raises(BadImage, match="no such member"):
+        read_image(str(TarMember(str(path), "a/1.cls.png", places[0].offset, places[0].length)))
+
+
+def test_find_containers_takes_folders_and_patterns(tmp_path):
+    for name in ("a/1.tar", "b/2.tar", "3.tar"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = [str(path)[len(str(tmp_path)) + 1 :] for path in find_containers(tmp_path, "**/*.tar")]
+    assert found == ["3.tar", "a/1.tar", "b/2.tar"]
+    assert len(find_containers(tmp_path, "{a,b}/*.tar")) == 2

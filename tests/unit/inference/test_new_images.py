@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 
+import fsspec
 import numpy as np
 import pytest
 import torch
+from packed_images import pack_huggingface, pack_tars
 from PIL import Image
 from test_export import NAMES, make_student
 
@@ -212,3 +214,45 @@ def test_a_reader_that_stops_early_ends_it_quietly(images, tmp_path):
     command = f"{sys.executable} -m cutsew predict images . - --batch-size 1 2> errors.txt | true"
     subprocess.run(command, shell=True, cwd=tmp_path, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert "Traceback" not in (tmp_path / "errors.txt").read_text()
+
+
+@pytest.mark.parametrize("kind", ["tar", "pattern", "parquet", "URL of a folder", "URL of a tar"])
+def test_predict_reads_what_the_workflow_reads(images, tmp_path, kind, caplog):
+    """A tar, tars by a pattern, a Parquet file and URLs give the rows of the folder; bad images are named."""
+    caplog.set_level("INFO")
+    predict(images, STUDENT, tmp_path / "folder.csv", PredictOptions())
+    caplog.clear()
+    for hidden in (".hidden.png", ".thumbs/a.png", "notes.txt"):
+        (images / hidden).unlink()
+    packed = tmp_path / "packed"
+    if kind == "parquet":
+        pack_huggingface(images, packed / "a.parquet")
+        place = packed / "a.parquet"
+    else:
+        pack_tars(images, packed, 1 if kind == "tar" else 2)
+        place = packed / ("photos-000000.tar" if kind == "tar" else "photos-{000000..000001}.tar")
+    if kind.startswith("URL"):
+        system, url = fsspec.filesystem("memory"), f"memory://{tmp_path.name}"
+        for path in [*images.rglob("*.*"), *packed.rglob("*.tar")]:
+            if path.is_file():
+                system.pipe_file(f"/{tmp_path.name}/{path.relative_to(tmp_path)}", path.read_bytes())
+        place = f"{url}/images" if kind == "URL of a folder" else f"{url}/packed/photos-*.tar"
+    assert predict(place, STUDENT, tmp_path / "out.csv", PredictOptions(workers=2)) == 3
+    assert rows_of(tmp_path / "out.csv") == rows_of(tmp_path / "folder.csv")
+    assert caplog.messages[-3:-1] == ["skipped sub/bad.jpg: truncated or damaged", caplog.messages[-2]]
+    assert "skipped empty.jpg: empty file" in caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("place", "line"),
+    [
+        ("https://me:hush@host/photos", "IMAGES: is a URL with a password or token"),
+        ("memory://nothing/here", "has no images|does not exist"),
+        ("no-such-{0..3}.tar", r"IMAGES: no-such-0\.tar does not exist"),
+    ],
+)
+def test_places_that_predict_refuses(tmp_path, monkeypatch, place, line):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=line) as error:
+        predict(place, STUDENT, tmp_path / "out.csv", PredictOptions())
+    assert "hush" not in str(error.value) and not (tmp_path / "out.csv").exists()

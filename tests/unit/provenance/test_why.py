@@ -147,3 +147,11 @@ def test_what_has_no_record_is_refused_in_one_line(base, tmp_path):
     for path, part in ((stray, "no record of how it was made"), (tmp_path / "absent", "no such file")):
         done = call(path)
         assert done.exit_code == 1 and part in str(done.exception) and "\n" not in str(done.exception)
+
+
+def test_images_behind_a_url(tmp_path):
+    base = make_runs(tmp_path)
+    record = json.loads((base / "images.json").read_text())
+    record["facts"]["root"] = "s3://bucket/voc"
+    (base / "images.json").write_text(json.dumps(record))
+    assert tree(base, "images.parquet")[-1] == "`- s3://bucket/voc: images (4 train, 2 test, 0 skipped)"
