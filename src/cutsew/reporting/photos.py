@@ -13,6 +13,7 @@ from PIL import Image, features
 
 from cutsew.method.correct import LEFT
 from cutsew.method.score import sigmoid
+from cutsew.method.thresholds import named
 from cutsew.reporting.cards import Crops, thumbnail
 from cutsew.reporting.charts import FEW_POSITIVES
 from cutsew.reporting.run_data import Run
@@ -128,18 +129,18 @@ def _photos(run: Run, crops: Crops, part: pd.DataFrame, side: int) -> Iterator[P
     for rows in batched_slices(len(part), AT_ONCE):
         some = part.iloc[rows]
         ids = some["id"].tolist()
-        p = sigmoid(run.read(last, ids))
+        z = run.read(last, ids)
+        labeled = named(z, thresholds)
         won = crops.read(ids, sigmoid(run.read(first, ids))) if first == "zero_shot" else [{} for _ in ids]
-        everything = zip(some.to_dict("records"), p, run.truth(ids), run.said(ids), won, strict=True)
-        for row, probabilities, truth, stated, crop in everything:
-            named = probabilities >= thresholds
-            listed = np.flatnonzero(named | (probabilities >= LISTED) | (truth == 1) | (stated != LEFT))
-            order = np.lexsort((-probabilities[listed], ~named[listed], stated[listed] == LEFT))
+        everything = zip(some.to_dict("records"), sigmoid(z), labeled, run.truth(ids), run.said(ids), won, strict=True)
+        for row, probabilities, chosen, truth, stated, crop in everything:
+            listed = np.flatnonzero(chosen | (probabilities >= LISTED) | (truth == 1) | (stated != LEFT))
+            order = np.lexsort((-probabilities[listed], ~chosen[listed], stated[listed] == LEFT))
             labels = [
                 (
                     int(c),
                     round(100 * float(probabilities[c])) if np.isfinite(probabilities[c]) else 0,
-                    int(named[c]),
+                    int(chosen[c]),
                     int(truth[c]),
                     [round(x) for x in box] if c in crop and (box := crop[c].box) is not None else [],
                 )

@@ -1,6 +1,9 @@
 """Thresholds of naming: by hand, as invariants, and the stage."""
 
+import ast
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from synthetic_run import CLASSES, make_run
 
+import cutsew
 from cutsew.errors import UserError
 from cutsew.method.score import sigmoid
 from cutsew.method.thresholds import FEWEST, best_f1, count, expected_share, mixture, named
@@ -190,3 +194,20 @@ def test_the_table_is_read_as_it_was_written(tmp_path):
     (tmp_path / "thresholds.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="not a table of thresholds"):
         table.read_thresholds(tmp_path / "thresholds.csv", list(CLASSES))
+
+
+SOURCE = Path(cutsew.__file__).parent
+IN_FLOAT64 = {"method/thresholds.py", "api.py"}
+"""Modules that may compare probabilities with thresholds: `named`, and the API's table of float64 probabilities."""
+
+
+def test_labels_are_decided_in_one_place():
+    """Elsewhere a comparison in float32 would count other labels than labels.csv has; see `thresholds.named`."""
+    deciding = set()
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.GtE):
+                right = ast.unparse(node.comparators[0])
+                if re.search(r"threshold|limit", right.split("[")[0]):
+                    deciding.add(path.relative_to(SOURCE).as_posix())
+    assert deciding == IN_FLOAT64
