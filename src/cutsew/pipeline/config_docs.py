@@ -15,6 +15,7 @@ import yaml
 
 from cutsew.config.schema import Config
 from cutsew.pipeline.graph import STAGES
+from cutsew.pipeline.settings_by_task import TASKS
 from cutsew.storage.atomic import write_text
 
 Json = dict[str, Any]
@@ -24,6 +25,22 @@ EXAMPLE_CLASSES = ("cat", "dog")
 
 BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 WIDTH = 120
+
+REFERENCE_HEAD = """# Settings
+
+Every setting of the config file, by task. This page is generated from the code. So is `config/default.yaml`, the
+defaults as a config file. Your config file needs `classes` and whatever differs from the defaults.
+
+Names are dotted: `cut.passes` is `passes` below `cut`. On the command line, write `--config 'cut={passes: 10}'`.
+
+- **values**: the type and range, or the values that are allowed.
+- **only**: the kinds of the section that have the setting, where not all have it. `teacher.kind`, `fuse.rule` and the
+  like select a kind. With another kind, the setting is refused.
+- **read by**: the stages that rerun when you change the setting, along with everything downstream. A dash means that no
+  stage reads it.
+
+A run, a sweep or `--config` that selects another kind keeps the settings that this kind has too, and drops the rest.
+"""
 
 
 @dataclass(frozen=True)
@@ -75,30 +92,19 @@ def defaults() -> Json:
 
 def reference() -> str:
     """Write the reference page of all settings in Markdown."""
-    lines = [
-        "# Settings",
-        "",
-        "Every setting of the config file, written from the model by `python -m cutsew.pipeline.config_docs`.",
-        "Names are dotted: `cut.passes` is `passes` below `cut`. The last column names the stages that read a setting:",
-        "a change of it runs these and what follows them again, and nothing else. A dash means that no stage reads it:",
-        "the setting says where or how the work is done.",
-        "",
-        "Some sections have kinds, which one of their settings selects (as `teacher.kind` and `fuse.rule` do). Where",
-        "only some kinds have a setting, the column `only` names them, and with other kinds the setting is refused. A",
-        "run, a sweep or `--config` that selects another kind keeps the settings of the config file that this kind has",
-        "too, and leaves out those that it lacks.",
-    ]
+    lines = REFERENCE_HEAD.splitlines()
     top_level = [s for s in settings() if "." not in s.name and not s.section]
     lines += ["", "## Top level", *_table(top_level)]
-    for section in (s for s in settings() if "." not in s.name and s.section):
-        inside = [s for s in settings() if s.name.startswith(section.name + ".") and not s.section]
-        lines += [
-            "",
-            f"## {section.name}",
-            "",
-            f"{section.description[0].upper()}{section.description[1:]}.",
-            *_table(inside),
-        ]
+    described = {s.name: s.description for s in settings() if "." not in s.name and s.section}
+    for task in TASKS:
+        lines += ["", f"## {task.title}", "", *textwrap.wrap(task.text, WIDTH, break_on_hyphens=False)]
+        lines += ["", "```yaml", *textwrap.dedent(task.example).strip().splitlines(), "```"]
+        for section in task.sections:
+            text = described.pop(section)
+            inside = [s for s in settings() if s.name.startswith(section + ".") and not s.section]
+            lines += ["", f"### {section}", "", f"{text[0].upper()}{text[1:]}.", *_table(inside)]
+    if described:
+        raise ValueError(f"{', '.join(described)}: in no task of settings_by_task")
     return "\n".join(lines) + "\n"
 
 

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from cutsew.config import Config, load
 from cutsew.config.base import kinds_of
+from cutsew.config.loading import override
 from cutsew.pipeline import config_docs
 from cutsew.pipeline.graph import STAGES
+from cutsew.pipeline.settings_by_task import TASKS
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -106,12 +108,24 @@ def test_kinds_in_words():
 
 def test_reference_has_a_row_for_every_setting():
     rows = [line for line in config_docs.reference().splitlines() if line.startswith("| `")]
-    assert [row.split("`")[1] for row in rows] == sorted(
-        (s.name for s in config_docs.settings() if not s.section), key=lambda name: "." in name
-    )
+    listed = [row.split("`")[1] for row in rows]
+    assert sorted(listed) == sorted(s.name for s in config_docs.settings() if not s.section)
 
 
 def test_write_all(tmp_path):
     config_docs.write_all(tmp_path)
     for path, text in config_docs.generated().items():
         assert tmp_path.joinpath(path).read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.title)
+def test_the_example_of_a_task_is_accepted_and_is_of_its_sections(task):
+    example = yaml.safe_load(task.example)
+    assert set(example) - {"classes"} <= set(task.sections)
+    folder = yaml.safe_load((ROOT / "config" / "folder.yaml").read_text())
+    load(override(folder, example))
+
+
+def test_every_section_belongs_to_one_task():
+    listed = [section for task in TASKS for section in task.sections]
+    assert sorted(listed) == sorted(s.name for s in config_docs.settings() if s.section and "." not in s.name)
