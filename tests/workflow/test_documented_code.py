@@ -71,7 +71,7 @@ def cutsew(demo, *words):
     return run(demo, str(demo.binaries() / "cutsew"), *words)
 
 
-@pytest.mark.parametrize("line", lines())
+@pytest.mark.parametrize("line", list(lines()))
 def test_a_line_of_shell(demo, line):
     name, *words = shlex.split(line.replace("results/photos/", "results/demo/"), comments=True)
     if name == "cutsew" and words[0] == "run":
@@ -94,13 +94,13 @@ def test_a_line_of_shell(demo, line):
         assert {extra for found in extras for extra in found.split(",")} <= set(known)
 
 
-@pytest.mark.parametrize("code", blocks("python"))
+@pytest.mark.parametrize("code", list(blocks("python")))
 def test_a_block_of_python(demo, code):
     code = code.replace("results/photos/", "results/demo/")
     assert run(demo, sys.executable, "-c", code).strip()
 
 
-@pytest.mark.parametrize("code", blocks("yaml"))
+@pytest.mark.parametrize("code", list(blocks("yaml")))
 def test_a_block_of_settings(code):
     load(override(yaml.safe_load((ROOT / "config" / "folder-offline.yaml").read_text()), yaml.safe_load(code)))
 

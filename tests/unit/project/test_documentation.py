@@ -73,6 +73,13 @@ def test_every_page_is_in_the_navigation():
     )
 
 
+def test_the_site_fetches_nothing_when_it_is_read():
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    assert site["theme"]["font"] is False and "offline" in site["plugins"]
+    (script,) = site["extra"]["polyfills"]  # search from disk needs it, and the theme would fetch it
+    assert "iframe-worker" in script and (DOCS / script).is_file()
+
+
 def test_the_page_of_commands_is_in_step():
     spec = importlib.util.spec_from_file_location("cli_page", ROOT / "tools" / "cli_page.py")
     writer = importlib.util.module_from_spec(spec)
