@@ -92,6 +92,13 @@ def test_held_out_photos_and_the_queue_are_marked(page, photos):
     assert badges == [f"held outnext {photos[name][4]}" for name in names]
 
 
+def test_similar_photos_stand_together(page, report_file):
+    text = report_file.read_text(encoding="utf-8")
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, flags=re.DOTALL)[1])
+    page.select_option("#photo-order", "similar")
+    assert [data["photos"]["similar"][NAMES.index(name)] for name in shown(page)] == list(range(COUNT))
+
+
 def test_filters_stand_in_the_address(open_page, page):
     page.select_option("#photo-class", "2")
     page.select_option("#photo-show", "named")

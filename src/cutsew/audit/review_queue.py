@@ -95,7 +95,7 @@ def queue(run: Reviewed, count: int, split: str | None = None) -> pd.DataFrame:
     pool = scored.sort_values("score", ascending=False, kind="stable").head(POOL * count).reset_index(drop=True)
     if pool.empty:
         return _describe(run, pool)
-    rows = unlike(_features(run, pool), pool["score"].to_numpy(), count)
+    rows = unlike(embeddings(run, pool["id"].tolist()), pool["score"].to_numpy(), count)
     return _describe(run, pool.iloc[rows].reset_index(drop=True))
 
 
@@ -115,9 +115,8 @@ def _scored(run: Reviewed, split: str) -> pd.DataFrame:
     return table.dropna(subset=["score"])
 
 
-def _features(run: Reviewed, pool: pd.DataFrame) -> npt.NDArray[np.float32]:
-    """Return the embeddings of whole images; where none are stored, zero-shot probabilities."""
-    ids = pool["id"].tolist()
+def embeddings(run: Reviewed, ids: list[str]) -> npt.NDArray[np.float32]:
+    """Return (n, D) embeddings of n whole images; where none are stored, (n, C) zero-shot probabilities."""
     if run.views is not None and "global" in (group := open_group(run.views)):
         rows = pd.Index(labels_of(group, "image")).get_indexer(pd.Index(ids))
         if (rows >= 0).all():

@@ -47,7 +47,7 @@ FEATURE_BYTES = 0.5
 """Of a float16 feature, compressed."""
 THUMBNAIL_BYTES, REPORT_BYTES = 8_000, 5_000_000
 """Of an image's row in tables and report; of a run's report, model and records."""
-PHOTOS, PHOTO_SECONDS, PHOTOS_BYTES = 5_000, 0.03, 150_000_000
+PHOTOS, PHOTO_SECONDS, PHOTOS_BYTES = 5_000, 0.03, 250_000_000
 """Most photos of a report (`reporting/photos.py`); to read and shrink one; all of them and the search for copies."""
 GROUP = 4
 """Images that one thread decodes at a time on a CPU (`batching.MICROBATCH_SIZE`, whose module would bring torch)."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from cutsew.reporting.cards import Card, Crops, gather
@@ -59,10 +60,18 @@ class ReportContent:
 
 
 class Review(NamedTuple):
-    """What a human should look at: ids of the images to check next, and copies as in ReportContent."""
+    """What a human should look at.
+
+    Attributes:
+        queue: ids of the images to check next.
+        copies: as in ReportContent.
+        embed: gives (n, D) embeddings of n images; None where similar images are not to be found.
+
+    """
 
     queue: Sequence[str] = ()
     copies: Sequence[tuple[str, str]] = ()
+    embed: Callable[[list[str]], npt.NDArray[np.float32]] | None = None
 
 
 Counted = dict[str, dict[str, Tally]]
@@ -84,7 +93,7 @@ def build_report_content(
     """
     content = ReportContent(copies=review.copies)
     with _part(done):
-        content.photos = gather_photos(run, crops, review.queue)
+        content.photos = gather_photos(run, crops, review.queue, review.embed)
     with _part(done):
         counted = {split: _count(run, split, stages) for split, stages in run.stages.items()}
         content.labels = counted[run.main][run.stages[run.main][-1]].labels

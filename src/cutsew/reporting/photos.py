@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ import pandas as pd
 from PIL import Image, features
 
 from cutsew.method.correct import LEFT
+from cutsew.method.review import chain
 from cutsew.method.score import sigmoid
 from cutsew.method.thresholds import named
 from cutsew.reporting.cards import Crops, thumbnail
@@ -71,6 +72,8 @@ class Photos:
         shown: in the order of the manifest.
         total: images of the run.
         queue: ids of the images to look at next, the first one first.
+        similar: of the shown photos, in an order that puts similar ones next to each other: place of each; empty where
+            that is not known.
         few: classes with fewer than FEW_POSITIVES held-out images by truth, class index -> images; empty without truth.
 
     """
@@ -78,6 +81,7 @@ class Photos:
     shown: list[Photo] = field(default_factory=list)
     total: int = 0
     queue: Sequence[str] = ()
+    similar: Sequence[int] = ()
     few: Mapping[int, int] = field(default_factory=dict)
 
     def data(self) -> dict[str, Any]:
@@ -88,6 +92,7 @@ class Photos:
             "list": [
                 [p.id, int(p.split == "test"), p.width, p.height, ranks.get(p.id, 0), p.labels] for p in self.shown
             ],
+            "similar": list(self.similar),
             "few": {str(c): count for c, count in self.few.items()},
         }
 
@@ -96,20 +101,27 @@ WEBP = bool(features.check("webp"))
 MIME = "image/webp" if WEBP else "image/jpeg"
 
 
-def gather_photos(run: Run, crops: Crops, queue: Sequence[str]) -> Photos:
+def gather_photos(
+    run: Run,
+    crops: Crops,
+    queue: Sequence[str],
+    embed: Callable[[list[str]], npt.NDArray[np.float32]] | None = None,
+) -> Photos:
     """Gather the photos, slice by slice.
 
     Args:
         run: the run.
         crops: that won.
         queue: ids of the images to look at next.
+        embed: gives (n, D) embeddings of n images.
 
     """
     images = run.images[run.images["split"].isin(list(run.stages))]
     shown = images[sample(images, {*queue, *(run.corrections.images if run.corrections else ())})]
     side = next((side for most, side in SIDES if len(shown) <= most), SIDES[-1][1])
     photos = [photo for split, part in shown.groupby("split", sort=False) for photo in _photos(run, crops, part, side)]
-    return Photos(photos, len(images), list(queue), _few(run))
+    similar = np.argsort(chain(embed([photo.id for photo in photos]))).tolist() if embed is not None else []
+    return Photos(photos, len(images), list(queue), similar, _few(run))
 
 
 def sample(images: pd.DataFrame, kept: set[str]) -> npt.NDArray[np.bool_]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from cutsew.audit.review_queue import Reviewed, near_duplicates, queue
+from cutsew.audit.review_queue import Reviewed, embeddings, near_duplicates, queue
 from cutsew.config.schema import EvaluateConfig
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record, input_digest
@@ -70,7 +70,8 @@ def report(
     corrected = set(run.corrections.images) if run.corrections is not None else set()
     reviewed = Reviewed(run.images, outcomes, decided, corrected, views)
     copies = near_duplicates(reviewed)
-    review = Review(queue(reviewed, QUEUE)["id"].tolist(), copies.pairs)
+    chosen = queue(reviewed, QUEUE)["id"].tolist()
+    review = Review(chosen, copies.pairs, lambda ids: embeddings(reviewed, ids))
     with tqdm(total=PARTS + 2, desc="report", unit="part") as steps:
         content = build_report_content(run, tables, crops, maps, review, steps.update)
         digest = hashlib.sha256(" ".join(input_digest(path) for path in (*shown, *by_hand)).encode()).hexdigest()[:16]

@@ -70,6 +70,7 @@
     low: (a, b) => least(a) - least(b),
     near: (a, b) => doubt(a) - doubt(b),
     next: (a, b) => (a.rank || Infinity) - (b.rank || Infinity) || a.place - b.place,
+    similar: (a, b) => data.photos.similar[a.place] - data.photos.similar[b.place],
     id: (a, b) => a.id.localeCompare(b.id, undefined, { numeric: true }),
   };
 

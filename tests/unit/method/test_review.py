@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cutsew.method.review import decided, disagreement, nearest, same_picture, uncertainty, unlike
+from cutsew.method.review import chain, decided, disagreement, nearest, same_picture, uncertainty, unlike
 
 
 def test_a_threshold_is_a_toss_up():
@@ -65,3 +65,13 @@ def test_copies_are_the_same_picture_and_others_are_not():
     assert not same_picture(noise[0], noise[1])
     plain = Image.new("RGB", (50, 50), "white")
     assert not same_picture(plain, plain)  # nothing is on it that could be the same
+
+
+def test_similar_rows_come_together():
+    angles = np.deg2rad([0, 90, 5, 180, 95, 10])
+    features = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    assert chain(features).tolist() == [0, 2, 5, 1, 4, 3]
+    same = np.ones((4, 3), np.float32)
+    assert chain(same).tolist() == [0, 1, 2, 3] and chain(same[:1]).tolist() == [0]
+    rows = np.random.default_rng(3).normal(size=(40, 8)).astype(np.float32)
+    assert sorted(chain(rows).tolist()) == list(range(40))

@@ -13,6 +13,7 @@ from report_run import write_report
 from synthetic_run import CLASSES
 
 from cutsew.audit.review_queue import NearDuplicates
+from cutsew.method.review import chain
 from cutsew.method.score import sigmoid
 from cutsew.reporting import photos as module
 from cutsew.storage.manifest import read_manifest
@@ -120,3 +121,12 @@ def test_held_out_copies_are_warned_of(tmp_path, monkeypatch):
     text = " ".join(page.read_text().split())
     assert "2 held-out images are nearly the same as a training image (image-012 and image-003)." in text
     assert read_record(page.with_suffix(".json"), "facts", "copies")[1] == ["image-013", "image-001"]
+
+
+def test_similar_photos_can_stand_together(folder):
+    photos = photos_of(folder / "report.html")[0]
+    ids = [photo[0] for photo in photos["list"]]
+    p = sigmoid(StagePredictions("zero_shot", folder / "logits.zarr").read(ids))  # no embeddings are stored
+    order = chain(p.astype(np.float32)).tolist()
+    assert [order.index(row) for row in range(len(ids))] == photos["similar"]
+    assert '<option value="similar">' in (folder / "report.html").read_text()
