@@ -74,7 +74,7 @@ def test_what_is_shown(page, photos, show):
     keep = {
         "named": lambda photo, own: own is not None and own[2] == 1,
         "not": lambda photo, own: own is None or own[2] == 0,
-        "near": lambda photo, own: own is not None and 20 <= own[1] <= 80,
+        "near": lambda photo, own: own is not None and 20 <= own[5] <= 80,
         "next": lambda photo, own: photo[4] > 0,
         "wrong": lambda photo, own: own is not None and own[3] >= 0 and own[3] != own[2],
     }[show]

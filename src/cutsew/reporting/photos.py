@@ -12,7 +12,7 @@ import pandas as pd
 from PIL import Image, features
 
 from cutsew.method.correct import LEFT
-from cutsew.method.review import chain
+from cutsew.method.review import chain, decided
 from cutsew.method.score import sigmoid
 from cutsew.method.thresholds import named
 from cutsew.reporting.cards import Crops, thumbnail
@@ -50,8 +50,9 @@ class Photo(NamedTuple):
         width: in pixels.
         height: in pixels.
         labels: per listed class its index, the last stage's probability in percent, 1 where it is a label of that
-            stage, the truth (1, 0, -1 for not known), and the winning crop's box (left, top, width, height in pixels),
-            empty where the whole image won; the most probable first.
+            stage, the truth (1, 0, -1 for not known), the winning crop's box (left, top, width, height in pixels),
+            empty where the whole image won, and the probability shifted so that the decision threshold is at 50; the
+            most probable first.
         thumbnail: a small image as a data URI, empty where the file cannot be read.
 
     """
@@ -60,7 +61,7 @@ class Photo(NamedTuple):
     split: str
     width: int
     height: int
-    labels: list[tuple[int, int, int, int, list[int]]]
+    labels: list[tuple[int, int, int, int, list[int], int]]
     thumbnail: str
 
 
@@ -144,22 +145,30 @@ def _photos(run: Run, crops: Crops, part: pd.DataFrame, side: int) -> Iterator[P
         z = run.read(last, ids)
         labeled = named(z, thresholds)
         won = crops.read(ids, sigmoid(run.read(first, ids))) if first == "zero_shot" else [{} for _ in ids]
-        everything = zip(some.to_dict("records"), sigmoid(z), labeled, run.truth(ids), run.said(ids), won, strict=True)
-        for row, probabilities, chosen, truth, stated, crop in everything:
+        shifted = decided(z, thresholds)
+        everything = zip(
+            some.to_dict("records"), sigmoid(z), shifted, labeled, run.truth(ids), run.said(ids), won, strict=True
+        )
+        for row, probabilities, likely, chosen, truth, stated, crop in everything:
             listed = np.flatnonzero(chosen | (probabilities >= LISTED) | (truth == 1) | (stated != LEFT))
             order = np.lexsort((-probabilities[listed], ~chosen[listed], stated[listed] == LEFT))
             labels = [
                 (
                     int(c),
-                    round(100 * float(probabilities[c])) if np.isfinite(probabilities[c]) else 0,
+                    _percent(probabilities[c]),
                     int(chosen[c]),
                     int(truth[c]),
                     [round(x) for x in box] if c in crop and (box := crop[c].box) is not None else [],
+                    _percent(likely[c]),
                 )
                 for c in listed[order][:MOST_LISTED]
             ]
             small = thumbnail(str(row["path"]), side) if row["path"] else None
             yield Photo(row["id"], split, int(row["width"]), int(row["height"]), labels, _encoded(small))
+
+
+def _percent(p: np.floating[Any]) -> int:
+    return round(100 * float(p)) if np.isfinite(p) else 0
 
 
 def _encoded(image: Image.Image | None) -> str:

@@ -6,15 +6,15 @@
   // A thumbnail is decoded when its page is shown.
 
   const PAGE = data.photos.page;
-  const UNCERTAIN = [20, 80];
+  const UNCERTAIN = [20, 80]; // probability in percent where the decision threshold is at 50
   const photos = data.photos.list.map(([id, held, width, height, rank, labels], place) => {
-    const byClass = new Map(labels.map(([c, p, named, truth, box]) => [c, { c, p, named, truth, box }]));
+    const byClass = new Map(labels.map(([c, p, named, truth, box, decided]) => [c, { c, p, named, truth, box, decided }]));
     return { id, held: held === 1, width, height, rank, place, labels: byClass, split: held === 1 ? "test" : "train" };
   });
 
   const FIELDS = ["class", "show", "split", "order"];
   const value = (name) => (find(`photo-${name}`) ? find(`photo-${name}`).value : "");
-  const near = (label) => Math.abs(label.p - 50);
+  const near = (label) => Math.abs(label.decided - 50);
   let page = 0;
   let shown = [];
 
@@ -54,7 +54,7 @@
     "": () => true,
     named: (photo, labels) => labels.some((label) => label.named),
     not: (photo, labels) => !labels.some((label) => label.named),
-    near: (photo, labels) => labels.some((label) => label.p >= UNCERTAIN[0] && label.p <= UNCERTAIN[1]),
+    near: (photo, labels) => labels.some((label) => label.decided >= UNCERTAIN[0] && label.decided <= UNCERTAIN[1]),
     next: (photo) => photo.rank > 0,
     wrong: (photo, labels) => labels.some((label) => label.truth >= 0 && label.truth !== label.named),
     ticked: (photo, labels, place) => ticked(photo, place),

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from report_run import write_report
+from report_run import write_report, write_thresholds
 from synthetic_run import CLASSES
 
 from cutsew.audit.review_queue import NearDuplicates
@@ -50,8 +50,8 @@ def test_every_image_is_there_with_its_last_labels(folder):
         p = sigmoid(StagePredictions(last[0], folder / f"{last[1]}.zarr").read([name]))[0]
         listed = [c for c in range(3) if p[c] >= 0.05 or truth.loc[name, CLASSES[c]] == 1]
         assert sorted(label[0] for label in labels) == listed
-        for c, percent, named, true, box in labels:
-            assert percent == round(100 * float(p[c])) and named == int(p[c] >= 0.5)
+        for c, percent, named, true, box, decided in labels:
+            assert percent == decided == round(100 * float(p[c])) and named == int(p[c] >= 0.5)
             assert true == truth.loc[name, CLASSES[c]]
             won = winners[name][c]
             left, top, right, bottom = boxes[won, row, :4] if won >= 0 else (0,) * 4
@@ -130,3 +130,16 @@ def test_similar_photos_can_stand_together(folder):
     order = chain(p.astype(np.float32)).tolist()
     assert [order.index(row) for row in range(len(ids))] == photos["similar"]
     assert '<option value="similar">' in (folder / "report.html").read_text()
+
+
+def test_uncertain_is_near_the_decision_threshold(tmp_path):
+    page = write_report(
+        tmp_path / "tiny" / "default",
+        more=lambda folder: {"thresholds": write_thresholds(folder / "thresholds.csv", CLASSES)},
+    )
+    for _, held, *_, labels in photos_of(page)[0]["list"]:
+        threshold = 0.25 if held else 0.375  # as written: of student and refined
+        for _, percent, named, _, _, decided in labels:
+            odds = percent / max(100 - percent, 0.5) * (1 - threshold) / threshold
+            assert decided == pytest.approx(100 * odds / (1 + odds), abs=3)
+            assert (decided > 50) <= named <= (decided >= 50)
