@@ -108,6 +108,8 @@ def _kinds(kinds: tuple[str, ...]) -> dict:
     for setting in kinds:
         name, _, value = setting.partition("=")
         result = merged(result, nested(name, value))
+        if name == "dataset.kind" and value not in ("demo", "ids"):  # the others need one
+            result["dataset"]["root"] = "images"
     return result
 
 
@@ -322,7 +324,7 @@ CONTENT = [
     ),
     (
         "an archive by file://",
-        b"classes: [a, b]\ndataset: {download: {folder: d, archives: [{url: 'file:///etc/x.zip'}]}}\n",
+        b"classes: [a, b]\ndataset: {kind: voc, root: d, download: {folder: d, archives: [{url: 'file:///etc/x.zip'}]}}\n",
         REFUSED,
         r"^dataset\.download\.archives\.0\.url",
     ),

@@ -21,7 +21,7 @@ MOST_SHOWN = 8
 
 _RAW = (".3fr", ".arw", ".cr2", ".cr3", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".srw")
 _VIDEO = (".3gp", ".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".webm", ".wmv")
-_ARCHIVE = (".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip")
+_ARCHIVE = (".7z", ".bz2", ".gz", ".rar", ".tgz", ".xz", ".zip")
 _DRAWING = (".ai", ".eps", ".pdf", ".ps", ".psd", ".svg", ".xcf")
 _IMAGE = (".cur", ".dcm", ".dds", ".exr", ".hdr", ".ico", ".jxl", ".nii", ".pbm", ".pgm", ".pnm", ".ppm", ".tga")
 
@@ -29,6 +29,8 @@ WAYS_OUT: dict[str, tuple[str, str]] = {
     **dict.fromkeys(_RAW, ("camera raw", "export it as JPEG or TIFF")),
     **dict.fromkeys(_VIDEO, ("a video", "extract frames as JPEG, for example with ffmpeg")),
     **dict.fromkeys(_ARCHIVE, ("an archive", "unpack it")),
+    ".tar": ("a tar", "read its images with dataset.kind: tar, or unpack it"),
+    ".parquet": ("a Parquet file", "read its images with dataset.kind: parquet"),
     **dict.fromkeys(_DRAWING, ("a drawing or document", "export it as PNG")),
     **dict.fromkeys(_IMAGE, ("an image format that is not read", "convert it to PNG")),
 }

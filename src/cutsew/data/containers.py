@@ -45,6 +45,14 @@ class Companion:
     suffix: str
 
 
+class DoubtfulIndex(Exception):  # noqa: N818  # of a damaged file, or one whose connection failed
+    """An index that ends with a `Damage`."""
+
+    def __init__(self, entries: "list[Entry]") -> None:
+        super().__init__()
+        self.entries = entries
+
+
 Entry = tuple[str, str] | Leftover | Companion | Damage
 """What an index holds: id and address of an image, or what else is there."""
 
@@ -169,11 +177,16 @@ def _index(dataset: Containers, container: str) -> Iterable[Entry]:
     def entries() -> Iterator[Entry]:
         return _index_tar(container) if dataset.kind == "tar" else _index_parquet(dataset, container)
 
+    def whole() -> list[Entry]:
+        found = list(entries())
+        if any(isinstance(entry, Damage) for entry in found):
+            raise DoubtfulIndex(found)
+        return found
+
     try:
-        if is_url(container):
-            yield from remote.attempt(container, lambda: list(entries()))
-        else:
-            yield from entries()
+        yield from remote.attempt(container, whole, (DoubtfulIndex,)) if is_url(container) else entries()
+    except DoubtfulIndex as error:
+        yield from error.entries
     except FileNotFoundError:
         raise UserError(f"{container}: no such file; correct dataset.files") from None
     except OSError as error:
@@ -183,7 +196,7 @@ def _index(dataset: Containers, container: str) -> Iterable[Entry]:
 
 def _index_tar(container: str) -> Iterator[Entry]:
     """List the members of a tar by their headers alone."""
-    with open_container(container) as file:
+    with open_container(container, ahead=True) as file:
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 for member in tar:
@@ -227,7 +240,7 @@ def _index_parquet(dataset: ParquetDatasetConfig, container: str) -> Iterator[En
     import pyarrow.parquet as pq  # noqa: PLC0415  # only this kind needs it
     from pyarrow import ArrowException  # noqa: PLC0415
 
-    with open_container(container) as file:
+    with open_container(container, ahead=False) as file:
         try:
             parquet = pq.ParquetFile(file)
             schema = parquet.schema_arrow

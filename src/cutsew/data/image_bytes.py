@@ -137,15 +137,15 @@ def read_bytes(address: str) -> bytes:
     return data
 
 
-def open_container(container: str) -> IO[bytes]:
-    """Open a tar or a Parquet file.
+def open_container(container: str, *, ahead: bool) -> IO[bytes]:
+    """Open a tar, which is read ahead, or a Parquet file, whose reader knows which parts it needs.
 
     Raises:
         OSError: a local one cannot be opened.
         UserError: a URL cannot be reached.
 
     """
-    return remote.open_file(container) if is_url(container) else Path(container).open("rb")
+    return remote.open_file(container, ahead=ahead) if is_url(container) else Path(container).open("rb")
 
 
 def _of_file(path: Path) -> bytes:
@@ -183,7 +183,7 @@ class _Rows:
         import pyarrow.parquet as pq  # noqa: PLC0415  # only images in Parquet files need it
 
         self._column = column
-        self._file = pq.ParquetFile(open_container(container))
+        self._file = pq.ParquetFile(open_container(container, ahead=False))
         meta = self._file.metadata
         counts = (meta.row_group(group).num_rows for group in range(meta.num_row_groups))
         self._starts = list(itertools.accumulate(counts, initial=0))
@@ -218,7 +218,7 @@ _readers = _Readers()
 
 def _of_parquet(place: ParquetRow) -> bytes:
     if is_url(place.container):
-        data = remote.attempt(place.container, lambda: _read_row(place), final=(UnreadableBytes,))
+        data = remote.attempt(place.container, lambda: _read_row(place), doubtful=(UnreadableBytes,))
     else:
         data = _read_row(place)
     if data is None:

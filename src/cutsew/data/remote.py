@@ -35,6 +35,8 @@ AHEAD = 8 * 2**20
 NEAR = 2**16
 """Bytes that may lie between two reads of a file that is read from front to back."""
 
+NO_PARTS = "this server does not serve parts of files; copy the file, or use another server"
+
 MARKS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created", "blob_id")
 """What file systems call that which changes with a file's content."""
 
@@ -59,30 +61,33 @@ def filesystem(url: str) -> tuple[Any, str]:
     return system, str(path)
 
 
-def attempt(url: str, action: Callable[[], T], final: tuple[type[Exception], ...] = ()) -> T:
+def attempt(url: str, action: Callable[[], T], doubtful: tuple[type[Exception], ...] = ()) -> T:
     """Do something with a remote file; try again where the connection fails.
 
     Args:
         url: of the file, for messages.
         action: what to do.
-        final: exceptions of `action` that another attempt would not change; they are raised as they are.
+        doubtful: exceptions of `action` that may or may not be the connection's; the last one is raised as it is.
 
     Raises:
         FileNotFoundError: there is no such file.
         UserError: it cannot be read: no permission, or no connection after several attempts.
 
     """
-    passed_on: tuple[type[Exception], ...] = (FileNotFoundError, UserError, *final)
     for pause in (*PAUSES, None):
         try:
             return action()
-        except passed_on:
+        except (FileNotFoundError, UserError):
             raise
         except PermissionError:
             raise UserError(f"{url}: access is denied; give fsspec the credentials for it") from None
         except Exception as error:  # every file system has its own
             if getattr(error, "status", None) in (401, 403):
                 raise UserError(f"{url}: access is denied; give fsspec the credentials for it") from None
+            if "range requests" in str(error):
+                raise UserError(f"{url}: {NO_PARTS}") from None
+            if pause is None and isinstance(error, doubtful):
+                raise
             if pause is None:
                 name = type(error).__name__
                 raise UserError(f"{url}: cannot be read ({name}); check the connection and run again") from None
@@ -131,18 +136,24 @@ def read_range(url: str, offset: int, length: int) -> bytes:
     if not (same and window.start <= offset and offset + length <= window.start + len(window.data)):
         ahead = same and 0 <= offset - window.end_of_last <= NEAR
         wanted = max(length, min(2 * len(window.data), AHEAD)) if ahead else length
-        system, path = filesystem(url)
         size = _size(url)
-        wanted = wanted if size is None else min(wanted, size - offset)
-        data = bytes(
-            attempt(url, lambda: system.cat_file(path, start=offset, end=offset + wanted)) if wanted > 0 else b""
-        )
-        if len(data) > wanted:  # all of it
-            raise UserError(f"{url}: this server does not serve parts of files; copy the file, or use another server")
+        end = offset + wanted if size is None else min(offset + wanted, size)
+        data = attempt(url, lambda: _cat(url, offset, end, whole=size is not None)) if end > offset else b""
         window.process, window.url, window.start, window.data = os.getpid(), url, offset, data
     window.end_of_last = offset + length
     begin = offset - window.start
     return window.data[begin : begin + length]
+
+
+def _cat(url: str, start: int, end: int, *, whole: bool) -> bytes:
+    """Fetch a part of a file; fewer bytes are an error if `whole` says that the file has them."""
+    system, path = filesystem(url)
+    data = bytes(system.cat_file(path, start=start, end=end))
+    if len(data) > end - start:  # all of it
+        raise UserError(f"{url}: {NO_PARTS}")
+    if whole and len(data) < end - start:
+        raise EOFError
+    return data
 
 
 @lru_cache(maxsize=4096)
@@ -153,8 +164,12 @@ def _size(url: str) -> int | None:
     return None if size is None else int(size)
 
 
-def open_file(url: str) -> Any:  # noqa: ANN401 - fsspec's file objects share no type
-    """Open a file that is read from front to back.
+def open_file(url: str, *, ahead: bool) -> Any:  # noqa: ANN401 - fsspec's file objects share no type
+    """Open a file.
+
+    Args:
+        url: of the file.
+        ahead: fetch more than is read, as suits a file that is read from front to back.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -162,7 +177,8 @@ def open_file(url: str) -> Any:  # noqa: ANN401 - fsspec's file objects share no
 
     """
     system, path = filesystem(url)
-    return attempt(url, lambda: system.open(path, "rb", block_size=AHEAD, cache_type="readahead"))
+    cache = "readahead" if ahead else "none"
+    return attempt(url, lambda: system.open(path, "rb", block_size=AHEAD, cache_type=cache))
 
 
 def find_files(root: str, pattern: str | None = None) -> dict[str, dict[str, Any]]:
