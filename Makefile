@@ -67,7 +67,7 @@ $(VENV)/docs/.installed: docs/requirements.txt
 # One pip call under exact pins: without them open_clip_torch pulls a newer torch with gigabytes of CUDA packages.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[workflow,demo,offline,hub,export,openvino,heic,http,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[workflow,cluster,demo,offline,hub,export,openvino,heic,http,dev]'
 	touch $@
 
 clean:

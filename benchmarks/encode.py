@@ -29,7 +29,7 @@ from cutsew.models.image_encoder import Normalize, image_encoder
 from cutsew.runtime import batching
 from cutsew.runtime.batching import run_batch_invariant
 from cutsew.runtime.device import cpu_supports_bf16
-from cutsew.stages.encode import Views, embed_views
+from cutsew.stages.encode import Look, Tower, Views, embed_views
 from images import write_images
 from tables import Report, publish, ratio, row
 
@@ -73,16 +73,14 @@ def main(
     encoders = {name: image_encoder(module, size, way, "cpu") for name, way in ways.items()}
     ready = torch.randn(count * passes, 3, size, size).contiguous(memory_format=torch.channels_last)
     with tempfile.TemporaryDirectory() as folder:
-        views = Views(
-            _listed(write_images(Path(folder), count)), Square(size, "bicubic"), range(passes), RandomCropsConfig()
-        )
+        look = Look(Square(size, "bicubic"), range(passes), whole=False)
+        views = Views(_listed(write_images(Path(folder), count)), [look], RandomCropsConfig())
         width = int(tower(ready[:1]).shape[1])
 
         def encode(way: str) -> None:
             teacher = Encoder(encoders[way], size, width)
-            embed_views(
-                views, teacher.embed_images, "cpu", width, passes, batch_size=64, workers=0 if tiny else workers
-            )
+            tower = Tower(teacher.embed_images, batch_size=64)
+            embed_views(views, [tower], "cpu", width, workers=0 if tiny else workers)
 
         runs: dict[str, Callable[[], object]] = {
             BARE: lambda: _bare(tower, ready),
@@ -94,7 +92,7 @@ def main(
             for what, run in runs.items()
         ]
         rounds = measure(things, repeats, warm=0 if tiny else 1)
-        seen = torch.cat([views[index][0] for index in range(count)])
+        seen = torch.cat([views[index][0][0] for index in range(count)])
     torch.set_num_threads(1)
     stated = {name: run_batch_invariant(encoder, seen, "cpu") for name, encoder in encoders.items()}
     facts = {f"lowest cosine, {name}": float(cosine_similarity(stated[name], stated[ENCODE]).min()) for name in WAYS}

@@ -41,7 +41,7 @@ from cutsew.models.frozen_backbone import Backbone
 from cutsew.models.student import Student
 from cutsew.runtime.batching import run_ahead
 from cutsew.runtime.device import device_facts, pick_device
-from cutsew.stages.encode import Views, embed_views
+from cutsew.stages.encode import Look, Tower, Views, embed_views
 from cutsew.training.distributed import SINGLE
 from cutsew.training.features import FeatureBatch, computed_features, feature_source
 from cutsew.training.sewing_plan import TrainingImages
@@ -174,21 +174,24 @@ def encoding(bench: Bench, images: pd.DataFrame) -> None:
         bench.note(f"{precision}: embed_images / bare", rate / bare, "", "at least 0.93")
     if bench.device == "cuda":
         memory_by_batch(bench, model)
-    for name, passes, bar in (("crops", range(size.passes), "at least 0.90"), ("whole images", None, "at least 0.85")):
-        shown = images if passes is not None else pd.concat([images] * size.times, ignore_index=True)
-        dataset = Views(shown, Square(size.side, "bicubic"), passes, RandomCropsConfig())
-        count = 1 if passes is None else len(passes)
+    for name, passes, bar in (
+        ("crops", range(size.passes), "at least 0.90"),
+        ("whole images", range(0), "at least 0.85"),
+    ):
+        shown = images if passes else pd.concat([images] * size.times, ignore_index=True)
+        look = Look(Square(size.side, "bicubic"), passes, whole=not passes)
+        dataset = Views(shown, [look], RandomCropsConfig())
 
-        def embed(dataset: Views = dataset, count: int = count) -> None:
-            look = model.at_side(size.side)
-            embed_views(dataset, look, model.device, model.width, count, size.batch, bench.workers)
+        def embed(dataset: Views = dataset) -> None:
+            tower = Tower(model.at_side(size.side), size.batch)
+            embed_views(dataset, [tower], model.device, model.width, bench.workers)
 
         with bench.timed() as taken:
             embed()
-        rate = len(shown) * count / taken[0]
+        rate = len(shown) * look.count / taken[0]
         bench.note(f"{precision}: embed_views, {name}", rate, "views/s")
         bench.note(f"{precision}: embed_views, {name} / bare", rate / bare, "", bar)
-        if bench.device == "cuda" and passes is not None:
+        if bench.device == "cuda" and passes:
             bench.note(f"{precision}: GPU idle over embed_views, {name}", idle(embed), "", "at most 0.10")
     command = [sys.executable, "-c", "import cutsew.stages.encode, cutsew.models.clip_teacher"]
     with bench.timed() as taken:

@@ -115,7 +115,7 @@ def test_ticks_come_out_in_the_exported_labels(workflow, open_report):
     feed_back(page, workflow)
     jobs = workflow.run()
     assert jobs["corrections"] == jobs["override"] == jobs["train"] == jobs["report"] == 1
-    assert not {"score", "fuse", "correct", "select", "encode_crops"} & set(jobs)
+    assert not {"score", "fuse", "correct", "select", "encode"} & set(jobs)
 
     page = open_report()
     assert final_cell(page, HELD_OUT) == f"{'yes' if held_out else 'no'}by hand"

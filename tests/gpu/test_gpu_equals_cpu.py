@@ -32,7 +32,7 @@ from cutsew.models import student, teachers
 from cutsew.pipeline.plan import DEFAULT, Plan
 from cutsew.runtime import batching
 from cutsew.stages import predict
-from cutsew.stages.encode import Views, embed_views, encode
+from cutsew.stages.encode import Look, Tower, Views, embed_views, encode
 from cutsew.stages.seal_tagclip import seal_tagclip
 from cutsew.stages.tagclip import tagclip
 from cutsew.stages.text import text
@@ -218,9 +218,9 @@ def test_batches_that_are_queued_ahead_are_those_of_the_cpu(gpu, world, tmp_path
     per_device = []
     for device in ("cpu", "cuda"):
         model = teacher(path, device)
-        dataset = Views(images, Square(model.image_size, "bicubic"), range(3), cutting)
-        embed = model.at_side(model.image_size)
-        per_device.append(embed_views(dataset, embed, device, model.width, 3, batch_size=4, workers=0))
+        dataset = Views(images, [Look(Square(model.image_size, "bicubic"), range(3), whole=True)], cutting)
+        tower = Tower(model.at_side(model.image_size), batch_size=4)
+        per_device.append(embed_views(dataset, [tower], device, model.width, workers=0))
     (on_cpu, boxes), (on_gpu, same_boxes) = per_device
     assert np.array_equal(boxes, same_boxes)
     assert np.abs(on_gpu.astype(np.float32) - on_cpu.astype(np.float32)).max() <= 1e-3

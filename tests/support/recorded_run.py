@@ -69,12 +69,10 @@ def encode(folder, shard, block, seed=0):
     rows = read_manifest(images, shard=shard)
     group, written = folder / "views.zarr", {}
     layout = view_specs(len(rows), WIDTH, SHARD, PER_JOB, PER_JOB)
-    for name in ("global",) if block is None else ("crops", "boxes"):
-        path = view_chunk_file(group, name, shard, block)
-        shape = (
-            [len(rows), *layout[name].shape[-1:]] if block is None else [PER_JOB, len(rows), *layout[name].shape[-1:]]
-        )
-        result = values([seed, shard, block or 0, len(name)], *shape).astype(layout[name].dtype)
+    for name in ("global", "crops", "boxes") if block == 0 else ("crops", "boxes"):
+        path = view_chunk_file(group, name, shard, None if name == "global" else block)
+        shape = [*([] if name == "global" else [PER_JOB]), len(rows), *layout[name].shape[-1:]]
+        result = values([seed, shard, block, len(name)], *shape).astype(layout[name].dtype)
         written[str(path.relative_to(group))] = write_chunk(path, result, layout[name])
     facts = {"weights": "abc", "rows": shard_digests(rows)[shard]}
     Record("encode", 1, {"cut": {"seed": seed}}, [images], facts).write(view_chunk_record(group, shard, block), written)
@@ -118,7 +116,7 @@ def make_cut(folder):
     text = {"text": ArraySpec((2, WIDTH), "float32", ("class", "embedding"), (2, WIDTH))}
     make_zarr("text", folder / "text.zarr", {"classes": CLASSES}, [], text, {"class": CLASSES})
     for shard in (0, 1):
-        for block in (None, 0, 1):
+        for block in (0, 1):
             encode(folder, shard, block)
     seal_views(folder)
     make_logits(folder)

@@ -131,7 +131,7 @@ def of_zarr(stage: str, group: str, array: str, chunk: str, coordinate: str) -> 
 
 
 def sealing() -> Iterator[Case]:
-    record = "views.records/crops-0-1.json"
+    record = "views.records/0-1.json"
     chunk = "views.zarr/crops/c/0/1/0"
 
     def other_teacher(run: Path) -> None:

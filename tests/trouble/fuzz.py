@@ -175,7 +175,7 @@ SOUND: dict[str, Callable[[], list[bytes]]] = {
     "weights .safetensors": lambda: [save(models.STATE)],
     "chunk": lambda: [(world.base() / "fused.zarr/z/c/0/0").read_bytes()],
     "zarr.json": lambda: [(world.base() / "fused.zarr/z/zarr.json").read_bytes()],
-    "record": lambda: [(world.base() / "views.records/global-0.json").read_bytes()],
+    "record": lambda: [(world.base() / "views.records/0-0.json").read_bytes()],
     "manifest": lambda: [(world.base() / "images.parquet").read_bytes()],
     "tar": lambda: [models.tar()(scratch()).read_bytes()],
     "zip": lambda: [models.zipped("a.jpg")(scratch()).read_bytes()],

@@ -49,17 +49,16 @@ def encode(run: Path) -> None:
     images = read_manifest(run / "images.parquet")
     for shard, rows in images.groupby("shard"):
         layout = view_specs(len(rows), WIDTH, SHARD, PASSES, PASSES)
-        for block in (None, 0):
-            written = {}
-            for name in ("global",) if block is None else ("crops", "boxes"):
-                shape = (len(rows), layout[name].shape[-1])
-                result = values((shard, name), *(shape if block is None else (PASSES, *shape)))
-                path = view_chunk_file(run / "views.zarr", name, int(shard), block)
-                written[str(path.relative_to(run / "views.zarr"))] = write_chunk(path, result, layout[name])
-            record = Record(
-                "encode", 2, {"cut": {}}, [run / "images.parquet"], {**FACTS, "rows": shard_digests(rows)[shard]}
-            )
-            record.write(view_chunk_record(run / "views.zarr", int(shard), block), written)
+        written = {}
+        for name, block in (("global", None), ("crops", 0), ("boxes", 0)):
+            shape = (len(rows), layout[name].shape[-1])
+            result = values((shard, name), *(shape if block is None else (PASSES, *shape)))
+            path = view_chunk_file(run / "views.zarr", name, int(shard), block)
+            written[str(path.relative_to(run / "views.zarr"))] = write_chunk(path, result, layout[name])
+        record = Record(
+            "encode", 2, {"cut": {}}, [run / "images.parquet"], {**FACTS, "rows": shard_digests(rows)[shard]}
+        )
+        record.write(view_chunk_record(run / "views.zarr", int(shard), 0), written)
 
 
 def embed_texts(run: Path, classes: list[str] = CLASSES, weights: str = "abc") -> None:

@@ -26,8 +26,7 @@ MADE = {  # rule -> what it makes in the run's folder, in the order of the pipel
     "manifest": ("images.parquet", "shards.csv", "skipped.csv", "images.json"),
     "truth": ("truth.parquet", "truth.json"),
     "text": ("text.zarr", "text.json"),
-    "encode_images": ("views.zarr/global", "views.records"),
-    "encode_crops": ("views.zarr/crops", "views.zarr/boxes"),
+    "encode": ("views.zarr/global", "views.zarr/crops", "views.zarr/boxes", "views.records"),
     "seal": ("views.zarr/zarr.json", "views.json"),
     "score": ("logits.zarr", "logits.json"),
     "fuse": ("fused.zarr", "fused.json"),
@@ -49,10 +48,9 @@ MADE = {  # rule -> what it makes in the run's folder, in the order of the pipel
     ),
     "report": ("report.html", "scenes.png", "report.json"),
 }
-COMMAND = {"encode_images": "encode", "encode_crops": "encode"}
 CASES = [
     (rule, KILLED[number % len(KILLED)])
-    for number, rule in enumerate((["train", "encode_crops", "manifest", *MADE] * (1 + KILLS // len(MADE)))[:KILLS])
+    for number, rule in enumerate((["train", "encode", "manifest", *MADE] * (1 + KILLS // len(MADE)))[:KILLS])
 ]
 BLOCK = re.compile(r"^local(?:rule|checkpoint) (\w+):\n((?:    .*\n)+)", re.MULTILINE)
 PLACE = ("start", "end", "host", "job", "gpus")  # of a record: when and where, not what
@@ -146,7 +144,7 @@ def run_and_kill(workflow: Workflow, rule: str, what: str, rng: random.Random) -
         lines.append(line)
         if re.match(rf"local(rule|checkpoint) {rule}:", line):
             time.sleep(rng.uniform(0, 4))
-            kill(process, what, COMMAND.get(rule, rule))
+            kill(process, what, rule)
             break
     lines += process.stdout
     process.wait()

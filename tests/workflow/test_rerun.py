@@ -14,7 +14,7 @@ AFTER_TRAIN = {"train": 1, "predict": 1, "thresholds": 1, "labels_table": 1, "ev
 AFTER_CORRECT = {"correct": 1, **AFTER_TRAIN}
 AFTER_FUSE = {"fuse": 1, **AFTER_CORRECT}
 AFTER_SCORE = {"score": 1, "select": 1, **AFTER_FUSE}
-ENCODE = {"encode_images": 2, "encode_crops": 2, "seal": 1}
+ENCODE = {"encode": 2, "seal": 1}
 
 
 def test_everything_runs_once(workflow):
@@ -143,6 +143,6 @@ def test_new_images_encode_the_shards_that_they_fall_in(workflow):
     for i in range(1000, 1020):  # 29 images in all: shard 1 is filled up, 2 and 3 are new
         draw_image(workflow.folder / "images" / f"a{i}.jpg", i)
     jobs = workflow.run()
-    assert jobs == {"manifest": 1, "truth": 1, "encode_images": 3, "encode_crops": 3, "seal": 1, **AFTER_SCORE}
+    assert jobs == {"manifest": 1, "truth": 1, "encode": 3, "seal": 1, **AFTER_SCORE}
     assert chunk.stat().st_mtime_ns == before
     assert workflow.run() == {}

@@ -86,13 +86,13 @@ def test_an_edit_of_the_activation_encodes_nothing(finished):
     finished.edit(score={"activation": "softmax"}, prompts={"background": ["sky", "wall"]}, runs={})
     finished.edit(student={"kind": "none"}, predict={"tiles": False, "ensemble": "none"})
     jobs = finished.run()
-    assert {"text", "score", "fuse"} <= set(jobs) and not {"encode_images", "encode_crops", "seal"} & set(jobs)
+    assert {"text", "score", "fuse"} <= set(jobs) and not {"encode", "encode_images", "seal"} & set(jobs)
     folder = finished.results / "default"
     p = 1 / (1 + np.exp(-z_of(folder, "logits", "zero_shot").astype(float)))
     assert (p < 1).all() and open_group(folder / "text.zarr")["word"][:].tolist() == ["sky", "wall"]
     finished.edit(prompts={"background": ["sky", "wall", "grass"]})
     jobs = finished.run()
-    assert {"text", "score", "fuse"} <= set(jobs) and not {"encode_images", "encode_crops", "seal"} & set(jobs)
+    assert {"text", "score", "fuse"} <= set(jobs) and not {"encode", "encode_images", "seal"} & set(jobs)
     finished.edit(prompts={"background": []})
     done = finished.snakemake()
     assert done.returncode != 0 and "cutsew: classes: one class needs something to compete with" in done.stderr

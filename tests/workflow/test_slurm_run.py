@@ -24,7 +24,7 @@ HOME = Path(os.environ.get("CUTSEW_SLURM_DIR", "/tmp/cutsew-slurm"))
 PROFILE = ["--profile", str(ROOT / "workflow" / "profiles" / "slurm")]
 SITE = ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "2"]
 SITE += ["--seconds-between-status-checks", "2", "--latency-wait", "10", "--set-threads"]
-SITE += [f"{rule}=1" for rule in ("encode_images", "encode_crops", "train", "predict", "explain")]
+SITE += [f"{rule}=1" for rule in ("encode", "train", "predict", "explain")]
 NODES = {"n1", "n2"}
 TRAINING = "cutsew --log .*{}.* train "  # the command line of a training on a node
 
@@ -113,7 +113,7 @@ def wait_for(done, seconds=120):
 
 def test_the_heavy_stages_run_as_jobs_and_make_the_same(workflow, local):
     output = completes(workflow, local)
-    heavy = {"manifest": 1, "text": 1, "encode_images": 2, "encode_crops": 2, "score": 1, "fuse": 1}
+    heavy = {"manifest": 1, "text": 1, "encode": 2, "score": 1, "fuse": 1}
     assert submitted(output) == {**heavy, "correct": 1, "train": 1, "predict": 1}
     for name in ("images", "logits", "adapter", "scores"):
         record = json.loads((workflow.results / "default" / f"{name}.json").read_text())
@@ -126,22 +126,22 @@ def test_the_heavy_stages_run_as_jobs_and_make_the_same(workflow, local):
 
 
 def test_encoding_as_a_job_array(workflow, local):
-    status, output = on_cluster(workflow, "--slurm-array-jobs", "encode_crops")
+    status, output = on_cluster(workflow, "--slurm-array-jobs", "encode")
     assert status == 0, output
     assert content(workflow.folder / "results") == content(local.folder / "results")
 
 
 def test_a_job_without_enough_memory_is_tried_again_with_more(workflow):
     target = "results/tiny/default/views.zarr/global/c/0/0"
-    more = ("--set-resources", "encode_images:mem_mb=300 + (attempt - 1) * 2000")
+    more = ("--set-resources", "encode:mem_mb=300 + (attempt - 1) * 2000")
     status, output = on_cluster(workflow, target, *more, retries=1)
     assert status == 0, output
-    assert submitted(output)["encode_images"] == 2 and "Trying to restart job" in output
-    asked_for = re.findall(r"rule encode_images:.*?mem_mb=(\d+)", output, re.DOTALL)
+    assert submitted(output)["encode"] == 2 and "Trying to restart job" in output
+    asked_for = re.findall(r"rule encode:.*?mem_mb=(\d+)", output, re.DOTALL)
     assert asked_for == ["300", "2300"]
 
 
-@pytest.mark.parametrize("rule", ["encode_crops", "train"])
+@pytest.mark.parametrize("rule", ["encode", "train"])
 def test_a_cancelled_job_ends_the_run_and_the_next_one_goes_on(workflow, local, rule):
     process, printed, job = starts(workflow, rule)
     if rule == "train":

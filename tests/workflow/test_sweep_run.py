@@ -44,8 +44,7 @@ def test_shared_stages_run_once(workflow):
         "manifest": 1,
         "truth": 1,
         "text": 1,
-        "encode_images": 2,
-        "encode_crops": 2,
+        "encode": 2,
         "seal": 1,
         "score": 1,
         "select": 1,
@@ -96,8 +95,8 @@ def test_paper_and_released_side_by_side(workflow):
     jobs.pop("manifest", None)
     assert jobs == {
         "text": 1,
-        "encode_images": 2,
-        "encode_crops": 4,
+        "encode": 2,
+        "encode_crops": 2,
         "seal": 1,
         "score": 1,
         "fuse": 1,

@@ -1,4 +1,5 @@
 # Binds the plan to the functions of cutsew.pipeline that determine a job's inputs, params and resources.
+import os
 import sys
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from cutsew.pipeline.snakemake_call import (
     choose_status_command,
     command_of_jobs,
     exit_in_one_line,
+    require_container,
 )
 from cutsew.pipeline.workflow_plan import read_workflow_plan
 from cutsew.provenance.changes import ChangeReporter
@@ -25,6 +27,15 @@ from cutsew.runtime.processes import (
 )
 
 RULES = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
+
+# A job on a node is started as `python -m snakemake`, which puts the working folder on Python's path, and its search for
+# plugins lists each subfolder there, one of images too.
+os.environ["PYTHONSAFEPATH"] = "1"
+
+
+envvars:
+    "PYTHONSAFEPATH",
+
 
 # Jobs on nodes keep the command of the snakemake that submitted them.
 set_owner_process(
@@ -47,9 +58,11 @@ with exit_in_one_line():
         sweep_folder=RULES.parents[1] / "config" / "sweeps",
         # Snakemake adds the prefix of a module to inputs and outputs, but not to params.
         results=Path(workflow.modifier.path_modifier.replace_prefix("results/")),
-        hints=workflow.is_main_process,
+        checks=workflow.is_main_process,
     )
 PLAN = WORKFLOW.plan
+if not workflow.is_main_process:
+    rule_inputs.restore_command(PLAN)
 COMPUTE = PLAN.config.compute
 DEVICE_GPUS = rule_resources.visible_gpus(COMPUTE.device)
 if "local_gpu" not in workflow.global_resources:
@@ -69,7 +82,13 @@ if workflow.is_main_process:
 # On a cluster, short jobs with `localrule` run where snakemake runs.
 FITS_LOGIN_NODE = rule_resources.fits_login_node(PLAN)
 DEPLOYED_BY = workflow.deployment_settings.deployment_method
-CUTSEW = command_of_jobs(conda=DeploymentMethod.CONDA in DEPLOYED_BY)
+with exit_in_one_line():
+    require_container(DeploymentMethod.APPTAINER in DEPLOYED_BY, COMPUTE.container)
+CUTSEW = command_of_jobs(
+    deployed=bool(
+        {DeploymentMethod.CONDA, DeploymentMethod.APPTAINER} & set(DEPLOYED_BY)
+    )
+)
 
 
 wildcard_constraints:
@@ -121,6 +140,11 @@ def after_manifest(function):
     return of_wildcards
 
 
+def of_listing(function):
+    """Params: a digest of a listing, which only the main process makes; its jobs on nodes read it from a file."""
+    return of_job(function, workflow.is_main_process)
+
+
 def user_file(setting):
     """Input: a file of the user's, which no prefix of a module moves."""
 
@@ -148,6 +172,20 @@ def options(*positional):
 def runs_scored_by(stage):
     """Wildcard constraint: the runs whose logits.zarr a stage writes."""
     return rule_inputs.one_of(run for run in PLAN.runs if PLAN.scored_by(run) == stage)
+
+
+def runs_with_crops():
+    """Wildcard constraint: the runs that cut crops."""
+    return rule_inputs.one_of(
+        name for name, run in PLAN.runs.items() if run.cut.num_passes
+    )
+
+
+def runs_without_crops():
+    """Wildcard constraint: the runs whose teacher sees whole images alone."""
+    return rule_inputs.one_of(
+        name for name, run in PLAN.runs.items() if not run.cut.num_passes
+    )
 
 
 def site():

@@ -9,6 +9,9 @@ rule tiny_clip:
     conda:
         "../../envs/cutsew.yaml"
     threads: 2
+    resources:
+        mem_mb=megabytes("tiny_clip"),
+        runtime=minutes("tiny_clip"),
     params:
         settings=settings("tiny_clip"),
     shell:
@@ -28,7 +31,8 @@ rule text:
     resources:
         gpu=gpus(),
         local_gpu=local_gpus(),
-        mem_mb=megabytes("encode"),
+        mem_mb=megabytes("text"),
+        runtime=minutes("text"),
         device=COMPUTE.device,
     params:
         settings=settings("text"),
@@ -39,15 +43,20 @@ rule text:
         )
 
 
-rule encode_images:
+# An image is decoded once for itself and the first block of its crops. Runs that make no crops have a rule of their own.
+rule encode:
     input:
         images=ancient(artifact("manifest", "images.parquet")),
         weights=optional("tiny_clip", "cutsew-tiny.safetensors"),
     output:
         chunk="results/{dataset}/{run}/views.zarr/global/c/{shard}/0",
-        record="results/{dataset}/{run}/views.records/global-{shard}.json",
+        crops="results/{dataset}/{run}/views.zarr/crops/c/0/{shard}/0",
+        boxes="results/{dataset}/{run}/views.zarr/boxes/c/0/{shard}/0",
+        record="results/{dataset}/{run}/views.records/0-{shard}.json",
     log:
-        "results/{dataset}/{run}/logs/encode-global-{shard}.log",
+        "results/{dataset}/{run}/logs/encode-0-{shard}.log",
+    wildcard_constraints:
+        run=runs_with_crops(),
     conda:
         "../../envs/cutsew.yaml"
     threads: 2
@@ -62,11 +71,47 @@ rule encode_images:
         views=subpath(output.chunk, ancestor=4),
         settings=settings("encode"),
         weights=of_job(rule_inputs.weights_digests, "encode"),
+        passes=of_job(rule_inputs.block_passes),
         digest=of_job(rule_inputs.shard_digest),
     shell:
         cutsew(
             "--log {log} encode {input.images} {params.views} --shard {wildcards.shard}"
-            " --settings {params.settings:q}"
+            " --block 0 --passes {params.passes} --settings {params.settings:q}"
+            " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
+        )
+
+
+rule encode_images:
+    input:
+        images=ancient(artifact("manifest", "images.parquet")),
+        weights=optional("tiny_clip", "cutsew-tiny.safetensors"),
+    output:
+        chunk="results/{dataset}/{run}/views.zarr/global/c/{shard}/0",
+        record="results/{dataset}/{run}/views.records/0-{shard}.json",
+    log:
+        "results/{dataset}/{run}/logs/encode-0-{shard}.log",
+    wildcard_constraints:
+        run=runs_without_crops(),
+    conda:
+        "../../envs/cutsew.yaml"
+    threads: 2
+    resources:
+        gpu=gpus(),
+        local_gpu=local_gpus(),
+        mem_mb=megabytes("encode"),
+        runtime=minutes("encode"),
+        device=COMPUTE.device,
+        batch_size=COMPUTE.batch_size,
+    params:
+        views=subpath(output.chunk, ancestor=4),
+        settings=settings("encode"),
+        weights=of_job(rule_inputs.weights_digests, "encode"),
+        passes=of_job(rule_inputs.block_passes),
+        digest=of_job(rule_inputs.shard_digest),
+    shell:
+        cutsew(
+            "--log {log} encode {input.images} {params.views} --shard {wildcards.shard}"
+            " --block 0 --passes {params.passes} --settings {params.settings:q}"
             " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
         )
 
@@ -78,9 +123,11 @@ rule encode_crops:
     output:
         chunk="results/{dataset}/{run}/views.zarr/crops/c/{block}/{shard}/0",
         boxes="results/{dataset}/{run}/views.zarr/boxes/c/{block}/{shard}/0",
-        record="results/{dataset}/{run}/views.records/crops-{block}-{shard}.json",
+        record="results/{dataset}/{run}/views.records/{block}-{shard}.json",
     log:
-        "results/{dataset}/{run}/logs/encode-crops-{block}-{shard}.log",
+        "results/{dataset}/{run}/logs/encode-{block}-{shard}.log",
+    wildcard_constraints:
+        block=r"[1-9]\d*",
     conda:
         "../../envs/cutsew.yaml"
     threads: 2
@@ -114,9 +161,12 @@ rule seal:
         record="results/{dataset}/{run}/views.json",
     log:
         "results/{dataset}/{run}/logs/seal.log",
-    localrule: True
+    localrule: FITS_LOGIN_NODE
     conda:
         "../../envs/cutsew.yaml"
+    resources:
+        mem_mb=megabytes("seal"),
+        runtime=minutes("seal"),
     params:
         images=of_job(rule_inputs.content_digest),
         settings=settings("seal"),

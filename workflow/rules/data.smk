@@ -11,6 +11,9 @@ rule demo_world:
     conda:
         "../../envs/cutsew.yaml"
     threads: 2
+    resources:
+        mem_mb=megabytes("demo_world"),
+        runtime=minutes("demo_world"),
     params:
         folder=subpath(output.record, strip_suffix=".json"),
         settings=settings("demo_world"),
@@ -28,6 +31,9 @@ rule download:
     localrule: True
     conda:
         "../../envs/cutsew.yaml"
+    resources:
+        mem_mb=megabytes("download"),
+        runtime=minutes("download"),
     params:
         settings=settings("download"),
     shell:
@@ -48,10 +54,13 @@ checkpoint manifest:
     conda:
         "../../envs/cutsew.yaml"
     threads: 2
+    resources:
+        mem_mb=megabytes("manifest"),
+        runtime=minutes("manifest"),
     params:
         settings=settings("manifest"),
         root=of_job(rule_inputs.image_root),
-        listing=of_job(rule_inputs.image_listing),
+        listing=of_listing(rule_inputs.image_listing),
     shell:
         cutsew(
             "--log {log} manifest {output.images} --root {params.root:q}"
@@ -68,14 +77,17 @@ rule truth:
         record="results/{dataset}/{run}/truth.json",
     log:
         "results/{dataset}/{run}/logs/truth.log",
-    localrule: True
+    localrule: FITS_LOGIN_NODE
     conda:
         "../../envs/cutsew.yaml"
+    resources:
+        mem_mb=megabytes("truth"),
+        runtime=minutes("truth"),
     params:
         images=of_job(rule_inputs.split_digest),
         settings=settings("truth"),
         root=of_job(rule_inputs.image_root),
-        listing=of_job(rule_inputs.truth_listing),
+        listing=of_listing(rule_inputs.truth_listing),
     shell:
         cutsew(
             "--log {log} truth {input.images} {output.labels} --root {params.root:q} --settings {params.settings:q}"

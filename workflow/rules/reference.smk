@@ -11,9 +11,12 @@ rule reference_labels:
         record="results/{dataset}/{run}/references/{reference}/labels.json",
     log:
         "results/{dataset}/{run}/logs/reference_labels-{reference}.log",
-    localrule: True
+    localrule: FITS_LOGIN_NODE
     conda:
         "../../envs/cutsew.yaml"
+    resources:
+        mem_mb=megabytes("reference_labels"),
+        runtime=minutes("reference_labels"),
     params:
         images=of_job(rule_inputs.split_digest),
         settings=settings("reference_labels"),

@@ -31,9 +31,12 @@ rule targets:
         record="results/{dataset}/{run}/targets.json",
     log:
         "results/{dataset}/{run}/logs/targets.log",
-    localrule: True
+    localrule: FITS_LOGIN_NODE
     conda:
         "../../envs/cutsew.yaml"
+    resources:
+        mem_mb=megabytes("targets"),
+        runtime=minutes("targets"),
     params:
         images=of_job(rule_inputs.split_digest),
         settings=settings("targets"),
@@ -55,6 +58,9 @@ rule corrections:
         "results/{dataset}/{run}/logs/corrections.log",
     conda:
         "../../envs/cutsew.yaml"
+    resources:
+        mem_mb=megabytes("corrections"),
+        runtime=minutes("corrections"),
     params:
         images=of_job(rule_inputs.split_digest),
         settings=settings("corrections"),
@@ -74,9 +80,12 @@ rule override:
         record="results/{dataset}/{run}/overridden.json",
     log:
         "results/{dataset}/{run}/logs/override.log",
-    localrule: True
+    localrule: FITS_LOGIN_NODE
     conda:
         "../../envs/cutsew.yaml"
+    resources:
+        mem_mb=megabytes("override"),
+        runtime=minutes("override"),
     params:
         images=of_job(rule_inputs.split_digest),
         corrections=of_job(rule_inputs.training_corrections),
@@ -97,7 +106,7 @@ rule select:
         record="results/{dataset}/{run}/patches.json",
     log:
         "results/{dataset}/{run}/logs/select.log",
-    localrule: True
+    localrule: FITS_LOGIN_NODE
     conda:
         "../../envs/cutsew.yaml"
     resources:

@@ -18,6 +18,9 @@ rule sweep_table:
     localrule: True
     conda:
         "../../envs/cutsew.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
     params:
         settings=WORKFLOW.sweep_settings,
     shell:

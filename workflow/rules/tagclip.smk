@@ -45,9 +45,12 @@ rule seal_tagclip:
         record="results/{dataset}/{run}/tagclip.json",
     log:
         "results/{dataset}/{run}/logs/seal_tagclip.log",
-    localrule: True
+    localrule: FITS_LOGIN_NODE
     conda:
         "../../envs/cutsew.yaml"
+    resources:
+        mem_mb=megabytes("seal_tagclip"),
+        runtime=minutes("seal_tagclip"),
     params:
         images=of_job(rule_inputs.content_digest),
         settings=settings("seal_tagclip"),

@@ -81,7 +81,7 @@ def write_config(photos: Path, classes: str | Sequence[str] | None, configfile: 
     machine = survey.survey_machine(ask_hub=not offline)
     speed, timed = survey.measure_speed(config, seen, machine)
     shards = -(-len(seen.ids) // config.dataset.shard_size)
-    jobs = len(required_stages(config)) + 2 * shards
+    jobs = len(required_stages(config)) + config.cut.blocks * shards
     estimate = estimate_run(config, len(seen.ids), jobs, speed)
     how = "measured on a few images" if timed else "reading was measured, the networks' speed assumed"
     lines = [

@@ -74,6 +74,15 @@ class CuttingConfig(Section):
         """Passes in one job and one Zarr chunk."""
         raise NotImplementedError
 
+    @property
+    def blocks(self) -> int:
+        """Jobs of each shard: one at least, since the first one embeds the whole images too."""
+        return max(1, -(-self.num_passes // self.block_size))
+
+    def passes_of(self, block: int) -> range:
+        """Return the passes of a block; the last block may be smaller than the others."""
+        return range(block * self.block_size, min(self.num_passes, (block + 1) * self.block_size))
+
     def looks(self, image_size: int) -> list[int]:
         """Return the side in pixels of each view that the teacher is given of one image, the whole image first.
 

@@ -123,6 +123,12 @@ class ComputeConfig(Section):
         description="auto uses an NVIDIA GPU if available; mps is an Apple GPU, in float32, and was never run on one",
     )
     batch_size: Size = Field(32, description="views per forward pass when encoding and predicting")
+    container: str | None = Field(
+        None,
+        min_length=1,
+        description="image, built from envs/Dockerfile, in which jobs run with snakemake --sdm apptainer: "
+        "docker://<registry>/<name>:<tag> or a .sif file",
+    )
     train_processes: Size = Field(
         1, description="number of training processes on one node, one GPU each; the result does not depend on it"
     )

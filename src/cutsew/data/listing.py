@@ -63,10 +63,29 @@ def list_images(
         listed = _containers(dataset, root, leftovers)
     else:
         listed = _of_lists(dataset, Path(root))
-    if scores is None or scores.file is None or scores.missing != "drop":
-        return listed
-    return _with_scores(listed, scores, leftovers)
+    if scores is not None and scores.file is not None and scores.missing == "drop":
+        listed = _with_scores(listed, scores, leftovers)
+    _counts[_key(dataset)] = len(listed)
+    return listed
 
+
+_counts: dict[str, int] = {}
+"""Settings of a dataset -> how many images its last listing in this process found."""
+
+
+def last_count(config: Config) -> int | None:
+    """Return how many images the last listing of a dataset found; None where this process listed none."""
+    return _counts.get(_key(config.dataset))
+
+
+def _key(dataset: Dataset) -> str:
+    """Return what two listings of the same images have in common; labels that decide on images are read later."""
+    return dataset.model_dump_json(exclude={"unannotated"})
+
+
+_walked: dict[tuple[Path, bool], list[str]] = {}
+"""Folder, and whether unreadable ones below it are passed over -> the images that the last walk found. The check before
+the first job walks the folder moments before its fingerprint is taken, which takes these and forgets them."""
 
 _last: dict[str, list[str]] = {}
 """Settings of a dataset, as JSON -> the lines that its last fingerprint was made of."""
@@ -104,7 +123,9 @@ def listing_fingerprint(config: Config) -> str:
         files = remote.find_files(root)
         digest.update("\n".join(remote.stat_line(url, info) for url, info in files.items()).encode())
     elif dataset.kind == "folder" and isinstance(root, Path):
-        paths = list(folder.scan(root, tolerant=dataset.on_bad_image == "skip"))
+        tolerant = dataset.on_bad_image == "skip"
+        known = _walked.pop((root, tolerant), None)
+        paths = list(folder.scan(root, tolerant=tolerant)) if known is None else known
         lines = _last[dataset.model_dump_json()] = sorted(_line(path, path) for path in paths)
         digest.update("\n".join(lines).encode())
         if images.reads_heif() and any(path.lower().endswith(images.HEIF_SUFFIXES) for path in paths):
@@ -210,6 +231,8 @@ def _folder(dataset: FolderDatasetConfig, root: Path | str, leftovers: list[fold
         raise UserError(
             f"dataset.root: no images below {root}{_instead(leftovers_found)}; set it to the folder of the images"
         )
+    if isinstance(root, Path):
+        _walked[root, dataset.on_bad_image == "skip"] = list(found.values())
     return _with_splits(
         dataset, list(found), list(found.values()), None if isinstance(root, str) else root, leftovers_found
     )

@@ -108,7 +108,7 @@ STAGES: dict[str, Stage] = {
         ("tiny_clip",),
     ),
     "encode": Stage(
-        "Embed the whole images, or a block of crop passes, of one shard.",
+        "Embed a block of crop passes of one shard; with the first block, the whole images too.",
         4,
         ("teacher.kind", "teacher.precision", "teacher.compiled", "teacher.runtime")
         + ("teacher.open_clip", "teacher.conse")

@@ -53,7 +53,7 @@ def feature_epochs(config: Config, images: int) -> int:
 
 def model_of(config: Config, stage: str) -> tuple[str, int]:
     """Name the model that a stage runs, and the side of its views in pixels."""
-    if stage in ("encode", "tagclip"):
+    if stage in ("text", "encode", "tagclip"):
         if config.teacher.kind == "conse":
             return config.teacher.conse.encoder, teacher_side(config)
         if config.teacher.kind == "open_clip":

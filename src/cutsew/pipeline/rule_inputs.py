@@ -7,25 +7,27 @@ manifest's checkpoint, so a rule that depends on it takes the manifest as input 
 
 import csv
 import hashlib
+import json
+import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
+from cutsew.config import Config
 from cutsew.data.listing import listing_fingerprint, truth_fingerprint
 from cutsew.pipeline.graph import STAGES
 from cutsew.pipeline.outputs import OUTPUTS, required_stages
 from cutsew.pipeline.plan import Plan
+from cutsew.runtime.processes import COMMAND
+from cutsew.storage.atomic import write_text
 from cutsew.storage.zarr_layout import (
-    BOXES,
-    CROPS,
-    GLOBAL,
     TAGCLIP_GLOBAL,
     TAGCLIP_LOCAL,
     tagclip_chunk_file,
     tagclip_chunk_record,
-    view_chunk_file,
+    view_chunk_files,
     view_chunk_record,
 )
 from cutsew.storage.zarr_writer import remembered_digest
@@ -47,12 +49,6 @@ class ShardWildcards(Wildcards, Protocol):
     """Wildcards of a job that reads one shard of the images."""
 
     shard: str
-
-
-class BlockWildcards(Wildcards, Protocol):
-    """Wildcards of a job that encodes one block of crop passes."""
-
-    block: str
 
 
 class ReferenceWildcards(Wildcards, Protocol):
@@ -153,11 +149,8 @@ def view_chunks(plan: Plan, wildcards: Wildcards) -> Iterator[str]:
     cut = plan.runs[wildcards.run].cut
     for row in shards(plan, wildcards.run):
         shard = int(row["shard"])
-        yield str(view_chunk_file(group, GLOBAL, shard))
-        yield str(view_chunk_record(group, shard))
-        for block in range(-(-cut.num_passes // cut.block_size)):
-            yield str(view_chunk_file(group, CROPS, shard, block))
-            yield str(view_chunk_file(group, BOXES, shard, block))
+        for block in range(cut.blocks):
+            yield from map(str, view_chunk_files(group, shard, block, len(cut.passes_of(block))))
             yield str(view_chunk_record(group, shard, block))
 
 
@@ -219,14 +212,60 @@ def image_root(plan: Plan, wildcards: Wildcards) -> str:
     return str(plan.runs[wildcards.run].dataset.location or ".")
 
 
-def image_listing(plan: Plan, wildcards: Wildcards) -> str:
-    """Return a digest of the images' names, sizes and times, which changes when images are added or edited."""
-    return listing_fingerprint(plan.runs[wildcards.run])
+_listings: dict[str, str] = {}
+"""Signature of a stage -> the digest of what it lists, of all that this process listed."""
+
+FOR_JOBS = ".jobs.json"
+"""File of a dataset's results by which the main process hands its listings and its command over to jobs on nodes, where
+not every scheduler exports its environment."""
 
 
-def truth_listing(plan: Plan, wildcards: Wildcards) -> str:
+def image_listing(plan: Plan, wildcards: Wildcards, lists: bool) -> str:
+    """Return a digest of the images' names, sizes and times, which changes when images are added or edited.
+
+    Args:
+        plan: all runs.
+        wildcards: of the job.
+        lists: list the images. Otherwise the digest is the one that the main process saved before its first job:
+            Snakemake evaluates the params of the manifest's rule in every job, which would list all images each time.
+
+    """
+    return _listing(plan, wildcards.run, "manifest", listing_fingerprint, lists)
+
+
+def truth_listing(plan: Plan, wildcards: Wildcards, lists: bool) -> str:
     """Return a digest of the annotations' names, sizes and times, which changes when they are edited."""
-    return truth_fingerprint(plan.runs[wildcards.run])
+    return _listing(plan, wildcards.run, "truth", truth_fingerprint, lists)
+
+
+def _listing(plan: Plan, run: str, stage: str, fingerprint: Callable[[Config], str], lists: bool) -> str:
+    signature = plan.signature(run, stage)
+    saved = None if lists else _saved_for_jobs(plan).get(signature)
+    if saved is None:
+        saved = _listings[signature] = fingerprint(plan.runs[run])
+    return saved
+
+
+def save_for_jobs(plan: Plan) -> None:
+    """Write this process's command and the digests of its listings for its jobs on nodes."""
+    content = {COMMAND: os.environ.get(COMMAND, ""), **_listings}
+    write_text(plan.dataset_folder / FOR_JOBS, json.dumps(content))
+
+
+def restore_command(plan: Plan) -> None:
+    """Take over the main process's command, which records name, where a job's environment lacks it."""
+    command = _saved_for_jobs(plan).get(COMMAND)
+    if command:
+        os.environ.setdefault(COMMAND, command)
+
+
+def _saved_for_jobs(plan: Plan) -> dict[str, str]:
+    """Read what `save_for_jobs` wrote; nothing where there is no such file, as for a job that is typed by hand."""
+    try:
+        content = json.loads((plan.dataset_folder / FOR_JOBS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def weights_digests(plan: Plan, wildcards: Wildcards, stage: str) -> list[str]:
@@ -259,10 +298,9 @@ def _digest(digests: Iterable[str]) -> str:
     return hashlib.sha256(" ".join(digests).encode()).hexdigest()[:DIGEST]
 
 
-def block_passes(plan: Plan, wildcards: BlockWildcards) -> int:
-    """Return the number of passes in a block; the last block may be smaller."""
-    cut = plan.runs[wildcards.run].cut
-    return min(cut.block_size, cut.num_passes - int(wildcards.block) * cut.block_size)
+def block_passes(plan: Plan, wildcards: Wildcards) -> int:
+    """Return the number of passes that an encoding job embeds: those of its block, without a wildcard the first."""
+    return len(plan.runs[wildcards.run].cut.passes_of(int(getattr(wildcards, "block", 0))))
 
 
 # Shards and wildcard constraints

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from cutsew.config import Config
 from cutsew.config.cutting import teacher_cost
+from cutsew.data.listing import last_count
 from cutsew.pipeline import network_work, sizing
 from cutsew.pipeline.outputs import required_stages
 from cutsew.pipeline.plan import Plan
@@ -73,14 +74,14 @@ def _job(plan: Plan, wildcards: Wildcards, stage: str, threads: int, site: Site)
 
 
 def workload(plan: Plan, run: str, stage: str, threads: int, block: str | None = None, *, gpu: bool) -> sizing.Job:
-    """Measure a job in images and passes; before the manifest is written, one full shard is assumed.
+    """Measure a job in images and passes; without a manifest or a listing, one full shard is assumed.
 
     Args:
         plan: all runs.
         run: the job's.
         stage: the job's.
         threads: its cores.
-        block: the block of crop passes that it encodes; None for a job that encodes whole images, or none.
+        block: the block of crop passes that it encodes; None for the first one, with the whole images, or none.
         gpu: whether it has a GPU.
 
     """
@@ -90,7 +91,8 @@ def workload(plan: Plan, run: str, stage: str, threads: int, block: str | None =
     passes = 1
     if stage == "encode":
         images = shard
-        passes = 1 if block is None else _views(config, int(block))
+        number = int(block or 0)
+        passes = _views(config, number) + (number == 0)
     elif stage == "tagclip":
         images = shard
     elif stage in ("score", "import_scores", "fuse"):
@@ -102,7 +104,9 @@ def workload(plan: Plan, run: str, stage: str, threads: int, block: str | None =
 
 def _count_images(plan: Plan, run: str) -> int:
     table = shards(plan, run)
-    return sum(int(row["images"]) for row in table) if table else plan.runs[run].dataset.shard_size
+    if table:
+        return sum(int(row["images"]) for row in table)
+    return last_count(plan.runs[run]) or plan.runs[run].dataset.shard_size
 
 
 def _views(config: Config, block: int) -> int:
@@ -110,9 +114,7 @@ def _views(config: Config, block: int) -> int:
     if config.cut.layout == "windows":  # all windows are cut from the features of one larger view
         side = network_work.teacher_side(config)
         return math.ceil(teacher_cost(config.cut.looks(side)[1:], side))
-    first = block * config.cut.block_size
-    last = min(first + config.cut.block_size, config.cut.num_passes)
-    return network_work.views(config, range(first, last))
+    return network_work.views(config, config.cut.passes_of(block))
 
 
 def check_training_memory(plan: Plan, runs: Iterable[str], site: Site) -> list[str]:
@@ -137,7 +139,10 @@ def check_training_memory(plan: Plan, runs: Iterable[str], site: Site) -> list[s
     return list(dict.fromkeys(filter(None, warnings)))
 
 
-LOGIN_NODE_STAGES = ("thresholds", "labels_table", "evaluate", "report")
+LOGIN_NODE_STAGES = (
+    *("truth", "seal", "seal_tagclip", "select", "targets", "override", "reference_labels"),
+    *("thresholds", "labels_table", "evaluate", "report"),
+)
 """Stages that run where snakemake runs, unless there are many images or classes: they hold the labels of all images."""
 
 
@@ -145,6 +150,7 @@ def fits_login_node(plan: Plan) -> bool:
     """Return whether `LOGIN_NODE_STAGES` of all runs need little memory."""
     for run, config in plan.runs.items():
         job = workload(plan, run, "report", threads=1, gpu=False)
-        if any(sizing.estimate_memory_mb(config, stage, job) > sizing.LOCAL_MB for stage in LOGIN_NODE_STAGES):
+        stages = required_stages(config).intersection(LOGIN_NODE_STAGES)
+        if any(sizing.estimate_memory_mb(config, stage, job) > sizing.LOCAL_MB for stage in stages):
             return False
     return True

@@ -40,7 +40,9 @@ BLOCKS, HEADS = 24, 16
 """Blocks and heads of a large transformer, whose attention TagCLIP keeps."""
 TILED = 5
 """Views of an image for a student that looks at tiles too (method/student_views.py, which would bring torch)."""
-SLACK_MINUTES = 10
+SLACK_MINUTES, DOWNLOAD_MINUTES = 10, 24 * 60
+TEXT_SECONDS, DRAWING_SECONDS = 1.0, 0.1
+"""Embedding one text, drawing one of the demo's images, on one core."""
 FEATURES_GB = 20
 """Most that the cache of a training's features takes, `compute.cache_features: auto`."""
 FEATURE_BYTES = 0.5
@@ -52,7 +54,15 @@ PHOTOS, PHOTO_SECONDS, PHOTOS_BYTES = 5_000, 0.03, 250_000_000
 GROUP = 4
 """Images that one thread decodes at a time on a CPU (`batching.MICROBATCH_SIZE`, whose module would bring torch)."""
 SAMPLE = 100_000
-"""Images whose answers `thresholds` holds at a time."""
+"""Images whose answers `thresholds` holds at a time; `targets` and `reference_labels` hold fewer."""
+ROW_BYTES, LISTED_BYTES = 600, 2500
+"""Of an image's id, path and digest in a table that a stage reads; in the manifest while it is made."""
+DECODED_MB = 300
+"""An image of 100 megapixels, which a thread of `manifest` decodes."""
+EMBEDDING_BYTES = 3 * 2 * 1024
+"""Of an embedding, float16, in the array, as a chunk and packed."""
+TINY_CLIP_MB, TINY_CLIP_MINUTES = 4000, 120
+"""Of the training of the demo's teacher."""
 TALLIES = 14
 """(C, C) counts of labels that occur together which the report holds, of 8 bytes each: stages of both splits."""
 LOCAL_MB = 4000
@@ -81,7 +91,9 @@ class Job:
 
 def estimate_memory_mb(config: Config, stage: str, job: Job) -> int:
     """Estimate the host memory of a stage's job, in MB."""
-    if stage not in ("encode", "tagclip", "train", "predict", "explain", "tiny_clip"):
+    if stage == "tiny_clip":
+        return TINY_CLIP_MB
+    if stage not in ("text", "encode", "tagclip", "train", "predict", "explain"):
         return LIGHT_MB + _light_bytes(config, stage, job) // 10**6
     weights = model_work(*model_of(config, stage))[1]
     if stage == "tagclip":
@@ -89,6 +101,9 @@ def estimate_memory_mb(config: Config, stage: str, job: Job) -> int:
     if stage == "explain":  # the teacher too
         weights += model_work(*model_of(config, "encode"))[1]
     needed = PYTHON_MB + 2 * weights + job.threads * WORKER_MB + (GPU_MB if job.gpu else 0)
+    if stage == "encode":
+        vectors = 1 + min(config.cut.block_size, config.cut.num_passes)
+        needed += EMBEDDING_BYTES * job.images * vectors // 10**6
     if stage in ("train", "predict", "explain"):
         needed += head_megabytes(config, stage, job)
     if stage == "train":
@@ -280,8 +295,15 @@ def _light_bytes(config: Config, stage: str, job: Job) -> int:
         # a stage's logits, probabilities and truth, and what is sorted of them
         "evaluate": 40 * images * classes,
         "report": PHOTOS_BYTES + 28 * images * classes + 8 * TALLIES * classes**2,
+        "manifest": LISTED_BYTES * images + job.threads * DECODED_MB * 10**6,
+        "truth": (ROW_BYTES + 10 * classes) * images,
+        "targets": ROW_BYTES * images + (40 * min(images, SAMPLE) + 32 * rows) * classes,
+        "override": 2 * ROW_BYTES * images + 40 * rows * classes,
+        "reference_labels": (ROW_BYTES + 4 * classes) * images + 24 * min(images, SAMPLE) * classes,
+        **dict.fromkeys(("corrections", "seal", "seal_tagclip"), ROW_BYTES * images),
+        **dict.fromkeys(("demo_world", "download"), 0),
         # the manifest's texts; a slice's logits, probabilities and rows of text
-        "labels_table": 600 * images + 120 * rows * classes,
+        "labels_table": ROW_BYTES * images + 120 * rows * classes,
         "thresholds": (24 * min(images, SAMPLE) + 32 * rows) * classes,
     }[stage]
 
@@ -289,7 +311,14 @@ def _light_bytes(config: Config, stage: str, job: Job) -> int:
 def estimate_runtime_min(config: Config, stage: str, job: Job) -> int:
     """Estimate the time of a stage's job, twice over, in minutes."""
     reading = job.images * IMAGE_SECONDS / job.threads
-    if stage in ("encode", "tagclip", "train", "predict", "tiles", "explain"):
+    if stage == "tiny_clip":
+        return TINY_CLIP_MINUTES
+    if stage == "download":
+        return DOWNLOAD_MINUTES
+    if stage == "text":
+        texts = sum(map(len, config.prompts.wordings_of(config.classes))) * len(config.prompts.templates)
+        seconds = texts * TEXT_SECONDS / (1 if job.gpu else job.threads)
+    elif stage in ("encode", "tagclip", "train", "predict", "tiles", "explain"):
         work = model_work(*model_of(config, stage))[0] * job.images * job.passes
         if stage == "tagclip":
             work = job.images * patches_work(config)
@@ -302,11 +331,13 @@ def estimate_runtime_min(config: Config, stage: str, job: Job) -> int:
         seconds = epochs * (computing + reading * (3 if stage == "train" else 1))
     elif stage in ("score", "import_scores", "fuse"):
         seconds = job.images * job.passes * 1e-4
-    elif stage in ("evaluate", "report", "labels_table", "thresholds", "correct", "select"):
+    elif stage == "manifest":
+        seconds = 2 * reading
+    elif stage == "demo_world":
+        seconds = (config.demo.train + config.demo.test) * DRAWING_SECONDS / job.threads
+    else:
         seconds = len(config.classes) + 1e-5 * job.images * len(config.classes)
         seconds += PHOTO_SECONDS * min(job.images, PHOTOS) if stage == "report" else 0
-    else:
-        seconds = 2 * reading
     return SLACK_MINUTES + int(2 * seconds / 60)
 
 

@@ -114,17 +114,30 @@ def exit_in_one_line() -> Iterator[None]:
         sys.exit(f"cutsew: {error}")
 
 
-def command_of_jobs(*, conda: bool) -> str:
+def command_of_jobs(*, deployed: bool) -> str:
     """Return how jobs call the package, with braces doubled for Snakemake's formatting.
 
     Args:
-        conda: jobs run in the environment of their rule, whose `cutsew` is on `PATH`. Otherwise they run the package
-            of the Python that runs Snakemake, whatever is on `PATH`; `-P` keeps a `random.py` of the working folder
-            from hiding the module of that name.
+        deployed: jobs run in the environment of their rule or in a container, whose `cutsew` is on `PATH`. Otherwise
+            they run the package of the Python that runs Snakemake, whatever is on `PATH`; `-P` keeps a `random.py` of
+            the working folder from hiding the module of that name.
 
     """
-    call = "cutsew" if conda else f"{shlex.quote(sys.executable)} -P -m cutsew"
+    call = "cutsew" if deployed else f"{shlex.quote(sys.executable)} -P -m cutsew"
     return call.replace("{", "{{").replace("}", "}}")
+
+
+def require_container(apptainer: bool, container: str | None) -> None:
+    """Refuse jobs in containers where no image is named: they would run what happens to be called `cutsew`.
+
+    Raises:
+        UserError: with the setting.
+
+    """
+    if apptainer and container is None:
+        raise UserError(
+            "compute.container: not set, and --sdm apptainer runs jobs in an image; name one built from envs/Dockerfile"
+        )
 
 
 def check_call(words: Sequence[str]) -> None:

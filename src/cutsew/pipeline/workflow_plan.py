@@ -106,7 +106,7 @@ class WorkflowPlan:
 
 
 def read_workflow_plan(
-    raw: Mapping[str, Any], config_files: Iterable[Path], sweep_folder: Path, results: Path, *, hints: bool
+    raw: Mapping[str, Any], config_files: Iterable[Path], sweep_folder: Path, results: Path, *, checks: bool
 ) -> WorkflowPlan:
     """Plan the runs of a config file and of the sweeps that it requests, and check their settings.
 
@@ -115,7 +115,8 @@ def read_workflow_plan(
         config_files: where they come from. They are read again, because Snakemake takes the last of two equal keys.
         sweep_folder: the folder of named sweeps.
         results: the folder of all datasets' results on disk.
-        hints: print hints at class lists that are probably mistyped.
+        checks: check the inputs, and print hints at class lists that are probably mistyped. The process that the user
+            started does; its jobs must not, since each would list all images again.
 
     Raises:
         UserError: a setting is wrong, or an input that can be checked before the first job.
@@ -126,7 +127,7 @@ def read_workflow_plan(
     check_open_files()
     for path in filter(Path.is_file, config_files):
         read_config(path)
-        for hint in class_list_hints(path) if hints else ():
+        for hint in class_list_hints(path) if checks else ():
             print(f"hint: {hint}", file=sys.stderr)
     files = [] if requested is None else sweep_files(str(requested), sweep_folder)
     sweeps, variants = {}, {}
@@ -137,5 +138,6 @@ def read_workflow_plan(
     for name, result in variants.items():
         extended = add_runs(extended, {variant.run: variant.changes for variant in result}, name)
     plan = Plan(extended, results)
-    validate_inputs(*plan.runs.values())
+    if checks:
+        validate_inputs(*plan.runs.values())
     return WorkflowPlan(plan, (DEFAULT, *(local_values.get("runs") or {})), sweeps, variants, sweep_folder)

@@ -210,14 +210,8 @@ def _of_shards(folder: Path, plans: Sequence[Plan]) -> Iterator[UnreferencedPath
 
 def _of_encoding(group: Path, config: Config, shard: int) -> Iterator[Path]:
     """Name the files of one shard's encoding jobs."""
-    yield from (
-        zarr_layout.view_chunk_file(group, zarr_layout.GLOBAL, shard),
-        zarr_layout.view_chunk_record(group, shard),
-    )
-    for block in range(-(-config.cut.num_passes // config.cut.block_size)):
-        yield from (
-            zarr_layout.view_chunk_file(group, array, shard, block) for array in (zarr_layout.CROPS, zarr_layout.BOXES)
-        )
+    for block in range(config.cut.blocks):
+        yield from zarr_layout.view_chunk_files(group, shard, block, len(config.cut.passes_of(block)))
         yield zarr_layout.view_chunk_record(group, shard, block)
 
 

@@ -110,13 +110,20 @@ def run_batch_invariant(function: Callable[[Tensor], Tensor], images: Tensor, de
 def run_ahead(
     function: Callable[[Tensor], Tensor], batches: Iterable[tuple[Key, Tensor]], device: str
 ) -> Iterator[tuple[Key, Tensor]]:
-    """Apply a model to one batch after another; on a GPU, each is queued before the host waits for the one before it.
+    """Apply a model to one batch after another, as `run_each_ahead` does."""
+    return run_each_ahead(((key, function, batch) for key, batch in batches), device)
+
+
+def run_each_ahead(
+    batches: Iterable[tuple[Key, Callable[[Tensor], Tensor], Tensor]], device: str
+) -> Iterator[tuple[Key, Tensor]]:
+    """Apply models to one batch after another; on a GPU, each is queued before the host waits for the one before it.
 
     While the GPU computes a batch, the host prepares the next one, and hands out the results of the previous one.
 
     Args:
-        function: from (B, ...) on the CPU to a tensor with B rows on `device`.
-        batches: each with a key of its own. A batch must not change until the batch after the next one is asked for.
+        batches: each with a key of its own and its model, from (B, ...) on the CPU to a tensor with B rows on `device`.
+            A batch must not change until the batch after the next one is asked for.
         device: cpu, cuda or mps; on an Apple GPU the host waits for each batch.
 
     Yields:
@@ -124,10 +131,10 @@ def run_ahead(
 
     """
     if torch.device(device).type != "cuda":
-        yield from ((key, function(batch).cpu()) for key, batch in batches)
+        yield from ((key, function(batch).cpu()) for key, function, batch in batches)
         return
     queued: tuple[Key, Tensor, torch.cuda.Event] | None = None
-    for key, batch in batches:
+    for key, function, batch in batches:
         # A copy from memory that is not pinned would wait for what the GPU has still to do.
         result = function(batch if batch.is_pinned() else batch.pin_memory()).to("cpu", non_blocking=True)
         copied = torch.cuda.Event()  # type: ignore[no-untyped-call]

@@ -1,6 +1,7 @@
-"""Stage encode: embeddings of whole images, or of a block of crop passes, of one shard."""
+"""Stage encode: embeddings of one block of crop passes of one shard; of the first one, of the whole images too."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,7 +23,7 @@ from cutsew.method.resample import crop_resize_all
 from cutsew.models import teachers
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
-from cutsew.runtime.batching import halving, require_finite, run_ahead
+from cutsew.runtime.batching import halving, require_finite, run_each_ahead
 from cutsew.runtime.device import device_facts, pick_device
 from cutsew.stages.options import BatchOption, DeviceOption, SettingsOption, WorkersOption
 from cutsew.storage.manifest import read_manifest, shard_digests
@@ -36,29 +37,66 @@ VIEWS_TOGETHER = 16
 """Views that a worker hands over at once: handing over one image takes the main process 2 ms whatever its size."""
 
 
-class Views(Dataset[tuple[torch.Tensor, Boxes]]):
+@dataclass(frozen=True)
+class Look:
+    """Views of one side that are cut from each image.
+
+    Attributes:
+        square: side in pixels and interpolation.
+        passes: the crops.
+        whole: the whole image comes before them.
+
+    """
+
+    square: Square
+    passes: range
+    whole: bool
+
+    @property
+    def count(self) -> int:
+        """Views of each image."""
+        return len(self.passes) + self.whole
+
+
+class Views(Dataset[tuple[list[torch.Tensor], Boxes]]):
     """The views of each image of a shard; every image is decoded once for all of them."""
 
-    def __init__(self, images: pd.DataFrame, square: Square, passes: range | None, settings: Cut) -> None:
+    def __init__(self, images: pd.DataFrame, looks: Sequence[Look], settings: Cut) -> None:
         self.images = images
-        self.square = square
-        self.passes = passes
+        self.looks = looks
         self.settings = settings
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, Boxes]:
-        """Return (P, 3, S, S) uint8 views and their (P, 5) boxes."""
+    def __getitem__(self, index: int) -> tuple[list[torch.Tensor], Boxes]:
+        """Return (P, 3, S, S) uint8 views of each look, and the (sum of P, 5) boxes of all."""
         row = self.images.iloc[index]
         image = read_image(row["path"])
-        boxes = self._boxes(str(row["digest"]), *image.size)
-        return crop_resize_all(image, boxes, *self.square), boxes
+        boxes = [self._boxes(look, str(row["digest"]), *image.size) for look in self.looks]
+        views = [crop_resize_all(image, part, *look.square) for look, part in zip(self.looks, boxes, strict=True)]
+        return views, np.concatenate(boxes)
 
-    def _boxes(self, digest: str, width: int, height: int) -> Boxes:
-        if self.passes is None:
-            return whole_box(width, height)[None]
-        return crop_boxes(digest, width, height, self.passes, **self.settings.placement())
+    def _boxes(self, look: Look, digest: str, width: int, height: int) -> Boxes:
+        whole = [whole_box(width, height)[None]] if look.whole else []
+        crops = [crop_boxes(digest, width, height, look.passes, **self.settings.placement())] if look.passes else []
+        return np.concatenate([*whole, *crops])
+
+
+@dataclass(frozen=True)
+class Tower:
+    """What embeds the views of one look.
+
+    Attributes:
+        embed: from (B, 3, S, S) uint8 views to (B, D) on the device, or (B, V, D) where it gives V of each view.
+        batch_size: B.
+        vectors: V.
+
+    """
+
+    embed: Callable[[torch.Tensor], torch.Tensor]
+    batch_size: int
+    vectors: int = 1
 
 
 def encode(
@@ -66,183 +104,202 @@ def encode(
     views: Annotated[Path, typer.Argument(help="views.zarr, the group whose chunk files are written")],
     settings: SettingsOption,
     shard: Annotated[int, typer.Option(min=0, help="Which shard of the images.")],
-    block: Annotated[int | None, typer.Option(min=0, help="Which block of passes; none encodes whole images.")] = None,
-    passes: Annotated[int, typer.Option(min=1, help="How many passes of the block there are.")] = 1,
+    block: Annotated[
+        int, typer.Option(min=0, help="Which block of passes; the first one embeds the whole images too.")
+    ] = 0,
+    passes: Annotated[int, typer.Option(min=0, help="How many passes of the block there are.")] = 0,
     device: DeviceOption = "auto",
     batch_size: BatchOption = 32,
     workers: WorkersOption = 0,
 ) -> None:
-    """Embed the whole images, or a block of crop passes, of one shard."""
+    """Embed a block of crop passes of one shard; with the first block, the whole images too."""
     record = Record("encode", STAGES["encode"].version, settings, [images])
     cutting = parse_cut(settings["cut"])
     shard_size = int(settings["dataset"]["shard_size"])
     rows = read_manifest(images, shard=shard)
     torch_device = pick_device(device)
     model = teachers.build(parse_teacher(settings["teacher"]), torch_device)
-    first = 0 if block is None else block * cutting.block_size
-    if block is not None and cutting.layout == "windows":
-        embeddings, boxes = embed_windows(rows, model, cutting, batch_size, workers)
-    else:
-        parts = cutting.by_side(range(first, first + passes), model.image_size)
-        parts_to_embed = [(None, model.image_size)] if block is None else parts
-        embeddings, boxes = embed_parts(rows, model, cutting, parts_to_embed, batch_size, workers)
-
-    layout = view_specs(len(rows), model.width, shard_size, first + passes, cutting.block_size)
-    outputs: dict[str, tuple[str, npt.NDArray[Any]]]
-    outputs = (
-        {GLOBAL: (GLOBAL, embeddings[0])} if block is None else {CROPS: (CROPS, embeddings), BOXES: (BOXES, boxes)}
+    first = block * cutting.block_size
+    whole, crops, boxes = embed_block(
+        rows, model, cutting, range(first, first + passes), batch_size, workers, whole=block == 0
     )
+    layout = view_specs(len(rows), model.width, shard_size, first + passes, cutting.block_size)
     written = {}
-    for name, (array, values) in outputs.items():
-        path = view_chunk_file(views, array, shard, block)
-        written[str(path.relative_to(views))] = write_chunk(path, values, layout[name])
+
+    def write(array: str, values: npt.NDArray[Any], part: int | None) -> None:
+        path = view_chunk_file(views, array, shard, part)
+        written[str(path.relative_to(views))] = write_chunk(path, values, layout[array])
+
+    if whole is not None:
+        write(GLOBAL, whole, None)
+    if passes:
+        write(CROPS, crops, block)
+        write(BOXES, boxes, block)
     record.facts = {"width": model.width, "image_size": model.image_size, "weights": model.weights_digest}
     record.facts |= {"logit_scale": model.logit_scale, "first_pass": first, "images": len(rows)}
     record.facts |= device_facts(torch_device) | {"batch_size": halving.most or batch_size}
-    if block is not None and cutting.layout == "tiles":
+    if cutting.layout == "tiles":
         parts = cutting.by_side(range(first, first + passes), model.image_size)
         record.facts["sides"] = [side for run, side in parts for _ in run]
     record.facts["preprocessing"] = model.preprocessing.describe()
     record.facts["preprocessing_from"] = model.preprocessing.source
-    if block is None:
+    if block == 0:
         record.facts["gflop"] = model.gflop()
     record.facts["rows"] = shard_digests(rows)[shard]
     record.write(view_chunk_record(views, shard, block), written)
 
 
-def embed_parts(
+def embed_block(
     images: pd.DataFrame,
     model: "teachers.Teacher",
     settings: Cut,
-    parts: Sequence[tuple[range | None, int]],
+    passes: range,
     batch_size: int,
     workers: int,
-) -> tuple[npt.NDArray[np.float16], Boxes]:
-    """Embed views of one or more sides, one side after another: (P, n, D) float16 and their boxes (P, n, 5).
+    *,
+    whole: bool,
+) -> tuple[npt.NDArray[np.float16] | None, npt.NDArray[np.float16], Boxes]:
+    """Embed a block of regions of each image, and the whole images; every image is decoded once.
 
     Args:
-        images: rows of the manifest.
+        images: n rows of the manifest.
         model: the teacher.
         settings: of the crops.
-        parts: passes, or None for the whole image, and the side of the views in pixels.
+        passes: P consecutive ones; of layout windows, all or none.
         batch_size: views of the teacher's own side in a batch; as many more pixels fit of smaller ones.
         workers: processes that decode.
+        whole: the whole images too.
+
+    Returns:
+        (n, D) embeddings of the whole images or None, (P, n, D) of the regions and their (P, n, 5) boxes.
 
     """
-    result = []
-    for passes, side in parts:
-        dataset = Views(images, Square(side, model.preprocessing.interpolation), passes, settings)
-        at_a_time = max(1, int(batch_size * (model.image_size / side) ** 2))
-        count = 1 if passes is None else len(passes)
-        result.append(embed_views(dataset, model.at_side(side), model.device, model.width, count, at_a_time, workers))
-    return np.concatenate([embeddings for embeddings, _ in result]), np.concatenate([boxes for _, boxes in result])
+    side, interpolation = model.image_size, model.preprocessing.interpolation
+    layout = settings.windows if isinstance(settings, WindowGridConfig) and passes else None
+    windows = model.windows(layout) if layout is not None else None
+    parts = [] if windows is not None else [(run, at) for run, at in settings.by_side(passes, side) if run]
+    merged = whole and bool(parts) and parts[0][1] == side
+    looks = [Look(Square(side, interpolation), range(0), whole=True)] if whole and not merged else []
+    looks += [Look(Square(at, interpolation), run, merged and i == 0) for i, (run, at) in enumerate(parts)]
+    sides = [look.square.size for look in looks]
+    towers = [Tower(model.at_side(at), max(1, int(batch_size * (side / at) ** 2))) for at in sides]
+    if windows is not None and layout is not None:
+        looks.append(Look(Square(windows.image_size, interpolation), range(0), whole=True))
+        at_a_time = max(1, int(batch_size / layout.scale**2))  # a larger image takes as much more memory
+        towers.append(Tower(windows.embed_on_device, at_a_time, settings.num_passes))
+    embeddings, boxes = embed_views(Views(images, looks, settings), towers, model.device, model.width, workers)
+    wholes = embeddings[0] if whole else None
+    crops, boxes = embeddings[int(whole) :], boxes[int(whole) :]
+    if windows is not None:
+        boxes = np.stack([windows.boxes(int(width), int(height)) for width, height in boxes[0, :, 2:4]], axis=1)
+    return wholes, crops, boxes
 
 
 def embed_views(
-    dataset: Views,
-    embed: Callable[[torch.Tensor], torch.Tensor],
-    device: str,
-    width: int,
-    passes: int,
-    batch_size: int,
-    workers: int,
+    dataset: Views, towers: Sequence[Tower], device: str, width: int, workers: int
 ) -> tuple[npt.NDArray[np.float16], Boxes]:
-    """Embed all views: (P, n, D) float16 and their boxes (P, n, 5).
+    """Embed all views: (P, n, D) float16, look by look, and the boxes of the views (Q, n, 5).
 
     Args:
-        dataset: n images.
-        embed: from (B, 3, S, S) uint8 views to (B, D) on `device`.
+        dataset: n images and their looks.
+        towers: one for each look.
         device: cpu, cuda or mps.
         width: D.
-        passes: P.
-        batch_size: B.
         workers: processes that decode.
 
     Raises:
         UserError: an image is bad, or an embedding is not finite.
 
     """
-    embeddings = np.empty((passes, len(dataset), width), dtype=np.float16)
-    boxes = np.empty((passes, len(dataset), len(EDGES)), dtype=np.float32)
-    full = _batches(_grouped(dataset, passes, workers), boxes, batch_size, pinned=device == "cuda")
-    for start, vectors in run_ahead(embed, full, device):
-        image, view = np.divmod(np.arange(start, start + len(vectors)), passes)
+    counts = [look.count * tower.vectors for look, tower in zip(dataset.looks, towers, strict=True)]
+    starts = np.cumsum([0, *counts])
+    embeddings = np.empty((int(starts[-1]), len(dataset), width), dtype=np.float16)
+    boxes = np.empty((sum(look.count for look in dataset.looks), len(dataset), len(EDGES)), dtype=np.float32)
+    full = _batches(_grouped(dataset, workers), boxes, towers, pinned=device == "cuda")
+    for (look, start), vectors in run_each_ahead(full, device):
         with np.errstate(over="ignore"):
-            stored = vectors.numpy().astype(np.float16)  # may be infinite where the float32 is not
+            stored = vectors.numpy().reshape(-1, width).astype(np.float16)  # may be infinite where the float32 is not
+        first = start * towers[look].vectors
+        image, view = np.divmod(np.arange(first, first + len(stored)), counts[look])
         if not np.isfinite(stored).all():
-            first = int(np.argmin(np.isfinite(stored).all(axis=1)))
-            name = str(dataset.images.iloc[image[first]]["path"])
-            require_finite(stored[first][None], [name], f"the teacher's embedding of view {view[first]}")
-        embeddings[view, image] = stored
+            bad = int(np.argmin(np.isfinite(stored).all(axis=1)))
+            name = str(dataset.images.iloc[image[bad]]["path"])
+            require_finite(stored[bad][None], [name], f"the teacher's embedding of view {starts[look] + view[bad]}")
+        embeddings[starts[look] + view, image] = stored
     return embeddings, boxes
 
 
-def embed_windows(
-    images: pd.DataFrame, model: "teachers.Teacher", settings: WindowGridConfig, batch_size: int, workers: int
-) -> tuple[npt.NDArray[np.float16], Boxes]:
-    """Embed all windows of each image in one pass of the tower: (M, n, D) float16 and their boxes (M, n, 5)."""
-    windows = model.windows(settings.windows)
-    square = Square(windows.image_size, model.preprocessing.interpolation)
-    dataset = Views(images, square, None, settings)
-    embeddings = np.empty((settings.num_passes, len(dataset), model.width), dtype=np.float16)
-    whole = np.empty((1, len(dataset), len(EDGES)), dtype=np.float32)
-    at_a_time = max(1, int(batch_size / settings.windows.scale**2))  # a larger image takes as much more memory
-    full = _batches(_grouped(dataset, 1, workers), whole, at_a_time, pinned=model.device == "cuda")
-    for start, vectors in run_ahead(windows.embed_on_device, full, model.device):
-        rows = slice(start, start + len(vectors))
-        embeddings[:, rows] = vectors.transpose(0, 1).numpy()
-        names = images["path"].iloc[rows].astype(str).tolist()
-        require_finite(embeddings[:, rows].transpose(1, 0, 2), names, "the teacher's embedding of its windows")
-    boxes = np.stack([windows.boxes(int(width), int(height)) for width, height in whole[0, :, 2:4]], axis=1)
-    return embeddings, boxes
-
-
-def _grouped(dataset: Views, passes: int, workers: int) -> Iterator[tuple[torch.Tensor, Boxes]]:
-    """Read the views of a few images at a time: (g P, 3, S, S), image by image, and their boxes (P, g, 5)."""
-    keys = in_order(len(dataset), max(1, VIEWS_TOGETHER // passes))
+def _grouped(dataset: Views, workers: int) -> Iterator[tuple[list[torch.Tensor], Boxes]]:
+    """Read the views of a few images at a time: of each look (g P, 3, S, S), image by image, and all boxes."""
+    keys = in_order(len(dataset), max(1, VIEWS_TOGETHER // sum(look.count for look in dataset.looks)))
     with tqdm(total=len(dataset), desc="encode", unit="image") as bar:
         for views, boxes in batches(dataset.__getitem__, len(dataset), keys, _joined, workers):
             yield views, boxes
             bar.update(boxes.shape[1])
 
 
-def _joined(images: list[tuple[torch.Tensor, Boxes]]) -> tuple[torch.Tensor, Boxes]:
+def _joined(images: list[tuple[list[torch.Tensor], Boxes]]) -> tuple[list[torch.Tensor], Boxes]:
     views, boxes = zip(*images, strict=True)
-    return torch.cat(views), np.stack(boxes, axis=1)
+    return [torch.cat(parts) for parts in zip(*views, strict=True)], np.stack(boxes, axis=1)
 
 
 def _batches(
-    groups: Iterable[tuple[torch.Tensor, Boxes]], boxes: Boxes, batch_size: int, *, pinned: bool
-) -> Iterator[tuple[int, torch.Tensor]]:
-    """Regroup the views of groups of images into full batches; fill in the boxes on the way.
+    groups: Iterable[tuple[list[torch.Tensor], Boxes]], boxes: Boxes, towers: Sequence[Tower], *, pinned: bool
+) -> Iterator[tuple[tuple[int, int], Callable[[torch.Tensor], torch.Tensor], torch.Tensor]]:
+    """Regroup the views of groups of images into full batches of one look each; fill in the boxes on the way.
 
-    Pinned batches are those of two buffers in turn, as `run_ahead` allows: a GPU reads them without the host's help.
+    Yields:
+        Number of the look and of its first view, what embeds them, and the views.
+
     """
-    buffers: Iterator[torch.Tensor] = iter(())
-
-    def joined(parts: list[torch.Tensor]) -> torch.Tensor:
-        nonlocal buffers
-        if not pinned:
-            return torch.cat(parts)
-        buffer = next(buffers, None)
-        if buffer is None:
-            shape = (batch_size, *parts[0].shape[1:])
-            buffers = cycle([torch.empty(shape, dtype=torch.uint8, pin_memory=True) for _ in range(2)])
-            buffer = next(buffers)
-        return torch.cat(parts, out=buffer[: sum(map(len, parts))])
-
-    waiting: list[torch.Tensor] = []
-    start = held = image = 0
-    for views, its_boxes in groups:
+    waiting = [Waiting(tower.batch_size, pinned=pinned) for tower in towers]
+    image = 0
+    for looks, its_boxes in groups:
         boxes[:, image : image + its_boxes.shape[1]] = its_boxes
         image += its_boxes.shape[1]
-        rest = views
-        while held + len(rest) >= batch_size:
-            yield start, joined([*waiting, rest[: batch_size - held]])
-            start += batch_size
-            rest, waiting, held = rest[batch_size - held :], [], 0
-        if len(rest):
-            waiting.append(rest)
-            held += len(rest)
-    if waiting:
-        yield start, joined(waiting)
+        for number, views in enumerate(looks):
+            for start, batch in waiting[number].add(views):
+                yield (number, start), towers[number].embed, batch
+    for number, rest in enumerate(waiting):
+        for start, batch in rest.flush():
+            yield (number, start), towers[number].embed, batch
+
+
+class Waiting:
+    """Views of one look that wait until a batch is full.
+
+    Args:
+        batch_size: of a full batch.
+        pinned: batches are those of two pinned buffers in turn, as `run_each_ahead` allows.
+
+    """
+
+    def __init__(self, batch_size: int, *, pinned: bool) -> None:
+        self._size, self._pinned = batch_size, pinned
+        self._parts: list[torch.Tensor] = []
+        self._start = self._held = 0
+        self._buffers: Iterator[torch.Tensor] | None = None
+
+    def add(self, views: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+        """Take views, and yield the batches that they fill, with the number of the first view of each."""
+        while self._held + len(views) >= self._size:
+            taken = self._size - self._held
+            self._parts.append(views[:taken])
+            yield from self.flush()
+            views = views[taken:]
+        if len(views):
+            self._parts.append(views)
+            self._held += len(views)
+
+    def flush(self) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yield what waits as one batch, if anything does."""
+        parts, start = self._parts, self._start
+        count = sum(map(len, parts))
+        self._parts, self._held, self._start = [], 0, start + count
+        if count and self._pinned:
+            if self._buffers is None:
+                shape = (self._size, *parts[0].shape[1:])
+                self._buffers = cycle([torch.empty(shape, dtype=torch.uint8, pin_memory=True) for _ in range(2)])
+            yield start, torch.cat(parts, out=next(self._buffers)[:count])
+        elif count:
+            yield start, torch.cat(parts)

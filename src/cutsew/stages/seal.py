@@ -30,9 +30,8 @@ def seal(
     group = folder_of(views)
     cut, shard_size = parse_cut(settings["cut"]), int(settings["dataset"]["shard_size"])
     rows = read_manifest(images)
-    blocks = -(-cut.num_passes // cut.block_size)
     shards = sorted(int(shard) for shard in rows["shard"].unique())
-    records = (view_chunk_record(group, shard, block) for shard in shards for block in (None, *range(blocks)))
+    records = (view_chunk_record(group, shard, block) for shard in shards for block in range(cut.blocks))
     refusal = f"encoded by another teacher than its neighbors; delete {group} and run again"
     known, facts = require_consistent_records(records, SAME, refusal)
     layout = view_specs(len(rows), facts["width"], shard_size, cut.num_passes, cut.block_size)
@@ -42,7 +41,7 @@ def seal(
         "edge": np.array(EDGES, dtype=object),
     }
     digest = seal_group(group, layout, coordinates, facts, known)
-    record.facts = facts | _cost(cut, view_chunk_record(group, shards[0]), facts["image_size"])
+    record.facts = facts | _cost(cut, view_chunk_record(group, shards[0], 0), facts["image_size"])
     record.write(group.with_suffix(".json"), {group.name: digest, **{f"{group.name}/{k}": d for k, d in known.items()}})
 
 

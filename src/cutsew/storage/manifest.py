@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cutsew.errors import UserError
 from cutsew.storage.atomic import atomic_path
-from cutsew.storage.tables import read_parquet
+from cutsew.storage.tables import read_parquet, read_row_groups
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +17,7 @@ SPLITS = ("train", "test")
 
 
 def write_manifest(path: Path, images: "pd.DataFrame") -> None:
-    """Write the manifest atomically.
+    """Write the manifest atomically, each shard as a row group of its own, so that a job reads no other shard's rows.
 
     Args:
         path: `images.parquet`.
@@ -27,7 +27,8 @@ def write_manifest(path: Path, images: "pd.DataFrame") -> None:
 
     """
     with atomic_path(path) as draft:
-        images[list(COLUMNS)].to_parquet(draft, index=False)
+        most = int(images["shard"].value_counts().max()) if len(images) else None
+        images[list(COLUMNS)].to_parquet(draft, index=False, row_group_size=most)
 
 
 def read_manifest(
@@ -47,9 +48,12 @@ def read_manifest(
     """
     if not path.is_file():
         raise UserError(f"{path}: no such manifest; run the workflow to make it")
-    images = read_parquet(path, columns)
-    images.insert(0, "row", range(len(images)))
-    if shard is not None:
+    if shard is None:
+        images = read_parquet(path, columns)
+        images.insert(0, "row", range(len(images)))
+    else:
+        first, images = read_row_groups(path, columns, "shard", shard)
+        images.insert(0, "row", range(first, first + len(images)))
         images = images[images["shard"] == shard]
     if split is not None:
         images = images[images["split"] == split]

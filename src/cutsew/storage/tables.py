@@ -35,6 +35,41 @@ def read_parquet(
         raise UserError(f"{path}: not a complete parquet table; {AGAIN}") from None
 
 
+def read_row_groups(path: Path, columns: Sequence[str], column: str, value: int) -> "tuple[int, pd.DataFrame]":
+    """Read those consecutive row groups of a parquet table that may hold a value in an ascending column.
+
+    Args:
+        path: the table.
+        columns: those to read.
+        column: an ascending one of whole numbers.
+        value: what is looked for.
+
+    Returns:
+        The number of the first row that was read, and the rows of these groups; none where no group may hold the value.
+
+    Raises:
+        UserError: it is missing or damaged, or lacks one of `columns`.
+
+    """
+    from pyarrow.lib import ArrowException
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        with ParquetFile(path) as table:
+            names = table.schema_arrow.names
+            _refuse_lost(columns, names, path)
+            groups = [table.metadata.row_group(number) for number in range(table.num_row_groups)]
+            place = names.index(column)
+            bounds = [group.column(place).statistics for group in groups]
+            holding = [n for n, bound in enumerate(bounds) if bound is None or bound.min <= value <= bound.max]
+            first = sum(group.num_rows for group in groups[: holding[0]]) if holding else 0
+            return first, table.read_row_groups(holding, columns=list(columns)).to_pandas()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such table; run the workflow to make it") from None
+    except (OSError, ValueError, KeyError, TypeError, ArrowException):
+        raise UserError(f"{path}: not a complete parquet table; {AGAIN}") from None
+
+
 def read_csv(path: Path, columns: Iterable[str], **options: Any) -> "pd.DataFrame":  # noqa: ANN401  # pandas' own
     """Read a CSV by pandas, with its options.
 

@@ -145,10 +145,15 @@ def view_chunk_file(group: Path, array: str, shard: int, block: int | None = Non
     return group.joinpath(array, "c", *map(str, index), "0")
 
 
-def view_chunk_record(group: Path, shard: int, block: int | None = None) -> Path:
+def view_chunk_files(group: Path, shard: int, block: int, passes: int) -> list[Path]:
+    """Name the chunk files of one encoding job: a block of passes, and with the first block the whole images."""
+    files = [view_chunk_file(group, GLOBAL, shard)] if block == 0 else []
+    return files + [view_chunk_file(group, array, shard, block) for array in (CROPS, BOXES) if passes]
+
+
+def view_chunk_record(group: Path, shard: int, block: int) -> Path:
     """Name the record of one encoding job."""
-    name = f"{GLOBAL}-{shard}" if block is None else f"{CROPS}-{block}-{shard}"
-    return group.parent / "views.records" / f"{name}.json"
+    return group.parent / "views.records" / f"{block}-{shard}.json"
 
 
 Activation = Literal["softmax", "sigmoid"]

@@ -25,8 +25,8 @@ from cutsew.runtime.processes import exit_with_parent
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-RANK, SIZE, LOCAL = "RANK", "WORLD_SIZE", "LOCAL_RANK"
-"""Environment variables of a process in a group; torchrun sets them too."""
+RANK, SIZE, LOCAL, LOCAL_SIZE = "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"
+"""Environment variables of a process in a group; torchrun sets them too, also over several nodes."""
 
 PATIENCE = timedelta(hours=12)
 """How long a process waits for the others. NCCL's ten minutes are too short where the first process reads
@@ -66,7 +66,8 @@ class ProcessGroup:
             torch.cuda.set_device(gpu)
             distributed.init_process_group("nccl", timeout=PATIENCE, device_id=gpu)
             return cls(rank, size, device)
-        torch.set_num_threads(max(1, torch.get_num_threads() // size))
+        here = int(os.environ.get(LOCAL_SIZE, size))  # processes that share this machine's cores
+        torch.set_num_threads(max(1, torch.get_num_threads() // here))
         distributed.init_process_group("gloo", timeout=PATIENCE)
         return cls(rank, size, device)
 
@@ -151,7 +152,12 @@ def launch_workers(processes: int, device: str) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    os.environ |= {SIZE: str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {
+        SIZE: str(processes),
+        LOCAL_SIZE: str(processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
     for rank in range(1, processes):
         names = {RANK: str(rank), LOCAL: str(rank)}
         worker = subprocess.Popen([sys.executable, "-P", "-m", "cutsew", *sys.argv[1:]], env={**os.environ, **names})

@@ -7,18 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pyarrow.parquet import ParquetFile
 
 from cutsew import cli
 from cutsew.config import load
-from cutsew.data import accounting
-from cutsew.data.folder import in_fraction
+from cutsew.data import accounting, folder
+from cutsew.data.folder import in_fraction, walk
 from cutsew.data.images import BadImage, inspect
-from cutsew.data.listing import listing_fingerprint, truth_fingerprint
+from cutsew.data.listing import list_images, listing_fingerprint, truth_fingerprint
 from cutsew.errors import UserError
 from cutsew.pipeline.graph import STAGES
 from cutsew.pipeline.plan import Plan
 from cutsew.stages.manifest import manifest
-from cutsew.storage.manifest import COLUMNS, read_manifest
+from cutsew.storage.manifest import COLUMNS, read_manifest, write_manifest
 
 
 def draw(path, seed):
@@ -359,6 +360,19 @@ def test_fingerprint_notices_new_removed_and_edited_images(root, tmp_path):
     assert listing_fingerprint(listed) != first
 
 
+def test_the_check_and_the_fingerprint_walk_the_folder_once(tmp_path, monkeypatch):
+    for i in range(3):
+        (tmp_path / f"{i}.jpg").write_bytes(b"1")
+    config = load({"classes": ["cat"], "dataset": {"kind": "folder", "root": str(tmp_path)}})
+    alone = listing_fingerprint(config)
+    walks = []
+    monkeypatch.setattr(folder, "walk", lambda *words, **more: walks.append(words) or walk(*words, **more))
+    list_images(config.dataset)
+    assert listing_fingerprint(config) == alone and len(walks) == 1
+    (tmp_path / "new.jpg").write_bytes(b"1")
+    assert listing_fingerprint(config) != alone and len(walks) == 2  # what was found is used once
+
+
 def test_fingerprint_of_voc_counts_listed_images_only(tmp_path):
     root = voc_world(tmp_path / "voc")
     config = config_of(kind="voc", root=str(root))
@@ -395,3 +409,25 @@ def test_fingerprint_counts_scores_where_they_decide(root, tmp_path):
 def test_stage_version_is_two():
     # Raise the version in cutsew.pipeline.graph when the golden rows above change.
     assert STAGES["manifest"].version == 2
+
+
+def test_a_shard_is_read_without_the_rows_of_the_others(tmp_path):
+    path = tmp_path / "images.parquet"
+    ids = [f"{i}.jpg" for i in range(10)]
+    table = pd.DataFrame({"id": ids, "path": ids, "width": 8, "height": 6, "bytes": 9, "digest": ids, "split": "train"})
+    write_manifest(path, table.assign(shard=table.index // 3))
+    whole = read_manifest(path)
+    for shard in range(5):  # there are four
+        expected = whole[whole["shard"] == shard].reset_index(drop=True)
+        pd.testing.assert_frame_equal(read_manifest(path, shard=shard), expected, check_index_type=False)
+    with ParquetFile(path) as file:
+        group = file.metadata.row_group(1)
+        columns = [group.column(place) for place in range(group.num_columns)]
+    data = bytearray(path.read_bytes())
+    start = columns[0].dictionary_page_offset or columns[0].data_page_offset
+    size = sum(column.total_compressed_size for column in columns)
+    data[start : start + size] = bytes(size)
+    path.write_bytes(data)
+    assert read_manifest(path, shard=2)["row"].tolist() == [6, 7, 8]
+    with pytest.raises(UserError, match="not a complete parquet table"):
+        read_manifest(path, shard=1)

@@ -13,11 +13,13 @@ from tiny_models import TEXT, checkpoint
 
 from cutsew.config.cutting import PAPER, WindowsConfig, parse_cut, teacher_cost
 from cutsew.config.networks import parse_teacher
+from cutsew.data.images import read_image
 from cutsew.errors import UserError
 from cutsew.method.windows import WindowAttentionPool, pool_windows, resize_window, window_boxes, window_starts
 from cutsew.models import teachers
 from cutsew.models.image_encoder import count_gflop
 from cutsew.runtime.lazy_imports import import_torchvision
+from cutsew.stages import encode as encoding
 from cutsew.stages.encode import encode
 from cutsew.stages.seal import seal
 from cutsew.storage.zarr_reader import array_of, open_group, read
@@ -177,7 +179,9 @@ def test_gflop_by_hand():
     assert torch.backends.mha.get_fastpath_enabled()
 
 
-def test_encode_stores_all_windows_and_their_boxes(tmp_path):
+def test_encode_stores_all_windows_and_their_boxes(tmp_path, monkeypatch):
+    decoded = []
+    monkeypatch.setattr(encoding, "read_image", lambda path: decoded.append(path) or read_image(path))
     path, _ = checkpoint(tmp_path, "test-resnet")
     make_noise(tmp_path)
     cut = {"layout": "windows", "windows": {"scale": 3, "share": 0.34, "per_side": 3}}
@@ -186,12 +190,12 @@ def test_encode_stores_all_windows_and_their_boxes(tmp_path):
     settings = {"teacher": teacher, "cut": cut, "dataset": {"shard_size": 4}}
     views_of = tmp_path / "views.zarr"
     assert (parse_cut(cut).num_passes, parse_cut(cut).block_size) == (9, 9)
-    encode(tmp_path / "images.parquet", views_of, settings, shard=0, device="cpu")
     encode(tmp_path / "images.parquet", views_of, settings, shard=0, block=0, passes=9, device="cpu", batch_size=1)
+    assert len(decoded) == len(set(decoded)) == 3  # once for the whole images and the windows
     seal(tmp_path / "images.parquet", views_of / "zarr.json", settings)
     facts = json.loads((tmp_path / "views.json").read_text())["facts"]
     assert facts["views_per_image"] == 10 and facts["paper_views_per_image"] == 21
-    one = json.loads((tmp_path / "views.records" / "global-0.json").read_text())["facts"]["gflop"]
+    one = json.loads((tmp_path / "views.records" / "0-0.json").read_text())["facts"]["gflop"]
     assert facts["gflop_per_view"] == one > 0
     group = open_group(views_of)
     crops, boxes = read(array_of(group, "crops")), read(array_of(group, "boxes"))

@@ -12,6 +12,7 @@ from tiny_models import TEXT, VISION, checkpoint
 from cutsew.config import load
 from cutsew.config.cutting import not_whole_cells, parse_cut
 from cutsew.config.networks import parse_teacher
+from cutsew.data.images import read_image
 from cutsew.errors import UserError
 from cutsew.method.crops import crop_boxes
 from cutsew.method.resample import crop_resize_all
@@ -21,6 +22,7 @@ from cutsew.pipeline import network_work
 from cutsew.pipeline.plan import DEFAULT, Plan
 from cutsew.pipeline.preflight import validate_inputs
 from cutsew.runtime.lazy_imports import import_torchvision
+from cutsew.stages import encode as encoding
 from cutsew.stages.encode import encode
 from cutsew.stages.seal import seal
 from cutsew.storage.tables import read_record
@@ -176,15 +178,17 @@ def test_jobs_ask_for_the_work_of_smaller_tiles():
     assert network_work.views(load({**BASE, "teacher": teacher}), range(10)) == 10
 
 
-def test_encode_stores_tiles_of_two_sides(tmp_path):
+def test_encode_stores_tiles_of_two_sides(tmp_path, monkeypatch):
+    decoded = []
+    monkeypatch.setattr(encoding, "read_image", lambda path: decoded.append(path) or read_image(path))
     path, _ = checkpoint(tmp_path, "test-vit")
     images = make_noise(tmp_path)
     cut = {"layout": "tiles", "passes_per_job": 8}
     cut["tiles"] = [{"grid": 2, "share": 0.5, "side": None}, {"grid": 2, "share": 0.5, "side": 16}]
     settings = {"teacher": settings_of("test-vit", path), "cut": cut, "dataset": {"shard_size": 4}}
     group = tmp_path / "views.zarr"
-    encode(tmp_path / "images.parquet", group, settings, shard=0, device="cpu")
     encode(tmp_path / "images.parquet", group, settings, shard=0, block=0, passes=8, device="cpu", batch_size=3)
+    assert len(decoded) == len(set(decoded)) == 3  # once for the whole images and the tiles of both sides
     seal(tmp_path / "images.parquet", group / "zarr.json", settings)
     crops, boxes = (read(array_of(open_group(group), name)) for name in ("crops", "boxes"))
     assert (boxes[:4] == boxes[4:]).all()
@@ -196,5 +200,5 @@ def test_encode_stores_tiles_of_two_sides(tmp_path):
         expected = teacher.at_side(side)(crop_resize_all(image, placed[chosen], side)).numpy().astype(np.float16)
         assert np.array_equal(crops[chosen, 2], expected)
     assert not np.allclose(crops[:4], crops[4:], atol=1e-2)
-    record = next((tmp_path / "views.records").glob("crops-*.json"))
+    record = next((tmp_path / "views.records").glob("*.json"))
     assert read_record(record, "facts")["sides"] == [32] * 4 + [16] * 4

@@ -11,6 +11,7 @@ import pytest
 from cutsew.pipeline import rule_inputs as inputs
 from cutsew.pipeline.graph import STAGES
 from cutsew.pipeline.plan import DEFAULT, Plan
+from cutsew.runtime.processes import COMMAND
 
 BASE = {"classes": ["cat", "dog"]}
 SCORES = {"teacher.kind": "scores", "teacher.scores.file": "s.npz"}
@@ -145,18 +146,18 @@ def test_chunks_are_those_of_each_shard_and_block():
     write_shards(result, "0,4,a,b", "1,2,c,d")
     read = list(inputs.view_chunks(result, of()))
     home = "results/demo/one"
-    assert read[:8] == [
+    assert read[:7] == [
         f"{home}/views.zarr/global/c/0/0",
-        f"{home}/views.records/global-0.json",
         f"{home}/views.zarr/crops/c/0/0/0",
         f"{home}/views.zarr/boxes/c/0/0/0",
-        f"{home}/views.records/crops-0-0.json",
+        f"{home}/views.records/0-0.json",
         f"{home}/views.zarr/crops/c/1/0/0",
         f"{home}/views.zarr/boxes/c/1/0/0",
-        f"{home}/views.records/crops-1-0.json",
+        f"{home}/views.records/1-0.json",
     ]
-    assert len(read) == 16 and read[8] == f"{home}/views.zarr/global/c/1/0"
+    assert len(read) == 14 and read[7] == f"{home}/views.zarr/global/c/1/0"
     assert [inputs.block_passes(result, of(block=block)) for block in "01"] == [2, 1]
+    assert inputs.block_passes(result, of()) == 2
 
 
 def test_without_passes_there_are_no_blocks():
@@ -169,7 +170,7 @@ def test_without_passes_there_are_no_blocks():
 def test_windows_are_one_block():
     result = plan(**{"cut.layout": "windows"})
     write_shards(result, "0,4,a,b")
-    assert len(list(inputs.view_chunks(result, of()))) == 5
+    assert len(list(inputs.view_chunks(result, of()))) == 4
     assert inputs.block_passes(result, of(block="0")) == result.runs["one"].cut.num_passes > 1
 
 
@@ -239,10 +240,41 @@ def test_listings_change_with_the_files():
     Path("images").mkdir()
     Path("images/1.jpg").write_bytes(b"1")
     result = plan(**{"dataset.kind": "folder", "dataset.root": "images"})
-    before = inputs.image_listing(result, of()), inputs.truth_listing(result, of())
+    before = inputs.image_listing(result, of(), True), inputs.truth_listing(result, of(), True)
     Path("images/2.jpg").write_bytes(b"2")
-    assert inputs.image_listing(result, of()) != before[0]
-    assert inputs.truth_listing(result, of()) == before[1]
+    assert inputs.image_listing(result, of(), True) != before[0]
+    assert inputs.truth_listing(result, of(), True) == before[1]
+
+
+def test_jobs_on_nodes_take_the_main_process_listings(monkeypatch):
+    Path("images").mkdir()
+    Path("images/1.jpg").write_bytes(b"1")
+    result = plan(**{"dataset.kind": "folder", "dataset.root": "images"})
+    listed = inputs.image_listing(result, of(), True), inputs.truth_listing(result, of(), True)
+    inputs.save_for_jobs(result)
+    monkeypatch.setattr(inputs, "_listings", {})
+    Path("images/1.jpg").unlink()
+    Path("images").rmdir()
+    assert (inputs.image_listing(result, of(), False), inputs.truth_listing(result, of(), False)) == listed
+
+
+def test_jobs_on_nodes_name_the_main_process_command(monkeypatch):
+    result = plan()
+    monkeypatch.setenv(COMMAND, "snakemake --cores 2")
+    inputs.save_for_jobs(result)
+    monkeypatch.delenv(COMMAND)
+    inputs.restore_command(result)
+    assert os.environ.pop(COMMAND) == "snakemake --cores 2"
+    (result.dataset_folder / inputs.FOR_JOBS).write_text("[")
+    inputs.restore_command(result)
+    assert COMMAND not in os.environ
+
+
+def test_a_job_without_saved_listings_lists_the_images():
+    Path("images").mkdir()
+    Path("images/1.jpg").write_bytes(b"1")
+    result = plan(**{"dataset.kind": "folder", "dataset.root": "images"})
+    assert inputs.image_listing(result, of(), False) == inputs.image_listing(result, of(), True)
 
 
 def test_replaced_weights_change_their_digest():

@@ -1,10 +1,12 @@
 """What the rules' jobs ask for, from the settings and the shards."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace as Wildcards
 
 import pytest
 
+from cutsew.data.listing import list_images
 from cutsew.errors import UserError
 from cutsew.pipeline import network_work, sizing
 from cutsew.pipeline import rule_resources as resources
@@ -64,12 +66,12 @@ def test_the_driver_is_not_asked_where_no_gpu_is_used(monkeypatch):
 def test_before_the_manifest_one_full_shard_is_assumed():
     result = plan(**{"dataset.shard_size": 7})
     assert workload(result, "train") == sizing.Job(7, 1, 2, gpu=False)
-    assert workload(result, "encode") == sizing.Job(7, 1, 2, gpu=False)
+    assert workload(result, "encode") == sizing.Job(7, 11, 2, gpu=False)
 
 
 @pytest.mark.parametrize(
     ("stage", "images", "passes"),
-    [("encode", 4, 1), ("tagclip", 4, 1), ("train", 10, 1), ("predict", 10, 1), ("report", 10, 1)]
+    [("encode", 4, 4), ("tagclip", 4, 1), ("train", 10, 1), ("predict", 10, 1), ("report", 10, 1)]
     + [("score", 10, 4), ("import_scores", 10, 4), ("fuse", 10, 4), ("explain", 8, 1)],
 )
 def test_jobs_read_a_shard_or_all_images(stage, images, passes):
@@ -79,7 +81,7 @@ def test_jobs_read_a_shard_or_all_images(stage, images, passes):
 
 def test_a_block_of_random_crops_costs_a_view_per_pass():
     result = plan(4, **{"cut.passes": 7, "cut.passes_per_job": 3})
-    assert [workload(result, "encode", block=block).passes for block in "012"] == [3, 3, 1]
+    assert [workload(result, "encode", block=block).passes for block in "012"] == [4, 3, 1]
 
 
 TILES = {"cut.layout": "tiles", "teacher.open_clip": {"model": "ViT-B-16", "pretrained": "openai", "image_size": 224}}
@@ -88,8 +90,8 @@ TILES = {"cut.layout": "tiles", "teacher.open_clip": {"model": "ViT-B-16", "pret
 def test_a_block_of_small_tiles_costs_less_than_a_view_per_pass():
     tiles = [{"grid": 2, "share": 0.5}, {"grid": 3, "share": 1 / 3, "side": 112}]
     result = plan(4, **TILES, **{"cut.tiles": tiles, "cut.passes_per_job": 8})
-    # The first block: 4 tiles of the teacher's own side, and 4 of a quarter of its pixels; the second: 5 of a quarter.
-    assert [workload(result, "encode", block=block).passes for block in "01"] == [5, 2]
+    # The first block: the whole image, 4 tiles of that side and 4 of a quarter of its pixels; the second: 5 of these.
+    assert [workload(result, "encode", block=block).passes for block in "01"] == [6, 2]
 
 
 def test_all_windows_cost_one_larger_view():
@@ -98,20 +100,20 @@ def test_all_windows_cost_one_larger_view():
     side = network_work.teacher_side(config)
     large = config.cut.looks(side)[1]
     passes = workload(result, "encode", block="0").passes
-    assert large > side and passes - 1 < (large / side) ** 2 <= passes < config.cut.num_passes
+    assert large > side and passes - 2 < (large / side) ** 2 <= passes - 1 < config.cut.num_passes
 
 
 def test_a_teacher_without_a_model_costs_nothing():
     result = plan(4, **{"teacher.kind": "scores", "teacher.scores.file": "s.npz"})
-    assert workload(result, "encode", block="0").passes == 0
+    assert workload(result, "encode", block="1").passes == 0
 
 
 def test_the_block_of_a_job_is_among_its_wildcards():
-    result = plan(4, **{"cut.passes": 1000, "cut.passes_per_job": 1000})
-    whole, crops = (
-        resources.minutes(result, Wildcards(run="one", **block), "encode", 2, 1, CPU) for block in ({}, {"block": "0"})
+    result = plan(4, **{"cut.passes": 1010, "cut.passes_per_job": 1000})
+    first, last = (
+        resources.minutes(result, Wildcards(run="one", **block), "encode", 2, 1, CPU) for block in ({}, {"block": "1"})
     )
-    assert crops > whole
+    assert first > last
 
 
 @pytest.mark.parametrize(
@@ -156,3 +158,30 @@ def test_many_images_or_classes_do_not_fit_a_login_node():
     assert resources.fits_login_node(plan(1000))
     assert not resources.fits_login_node(plan(10**8, **{"dataset.shard_size": 10**6}))
     assert not resources.fits_login_node(Plan({"classes": [f"c{n}" for n in range(9605)]}))
+
+
+RULES = Path(__file__).parents[3] / "workflow" / "rules"
+RULE = re.compile(r"^(?:rule|checkpoint) (\w+):\n((?:(?:    .*)?\n)+)", re.MULTILINE)
+
+
+def test_every_rule_that_runs_a_command_asks_for_memory_and_time():
+    rules = dict(pair for file in RULES.glob("*.smk") for pair in RULE.findall(file.read_text()))
+    commands = {name: text for name, text in rules.items() if "    shell:" in text}
+    assert len(commands) > 25
+    for name, text in commands.items():
+        assert "mem_mb=" in text and "runtime=" in text, name
+    made, job = plan(4), Wildcards(run="one")
+    for estimate in (resources.megabytes, resources.minutes):
+        for stage in set(re.findall(rf"{estimate.__name__}\(\"(\w+)\"\)", "".join(commands.values()))):
+            first, second = (estimate(made, job, stage, 2, attempt, CPU) for attempt in (1, 2))
+            assert 0 < 2 * first == second, stage
+
+
+def test_the_manifest_asks_for_the_images_that_the_main_process_listed():
+    Path("images").mkdir()
+    for i in range(30):
+        Path(f"images/{i}.jpg").write_bytes(b"1")
+    result = plan(**{"dataset.kind": "folder", "dataset.root": "images", "dataset.name": "counted"})
+    assert workload(result, "manifest").images == result.config.dataset.shard_size
+    list_images(result.runs["one"].dataset)
+    assert workload(result, "manifest").images == 30

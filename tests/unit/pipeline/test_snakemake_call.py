@@ -10,9 +10,9 @@ from cutsew.pipeline.snakemake_call import check_call, checked_config, command_o
 
 
 def test_jobs_run_the_package_of_this_python_or_of_their_environment(monkeypatch):
-    assert command_of_jobs(conda=True) == "cutsew"
+    assert command_of_jobs(deployed=True) == "cutsew"
     monkeypatch.setattr(sys, "executable", "/my {env}/bin/python")
-    assert command_of_jobs(conda=False) == "'/my {{env}}/bin/python' -P -m cutsew"
+    assert command_of_jobs(deployed=False) == "'/my {{env}}/bin/python' -P -m cutsew"
 
 
 def test_only_a_user_error_ends_the_process_in_one_line():

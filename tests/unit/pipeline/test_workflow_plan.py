@@ -22,8 +22,8 @@ def _folder(tmp_path, monkeypatch):
     Path("sweeps/seeds.yaml").write_text("title: Seeds\nseeds: [0, 1]\n")
 
 
-def read(raw=BASE, files=(), hints=False, results="results", **changes):
-    return read_workflow_plan({**raw, **changes}, map(Path, files), Path("sweeps"), Path(results), hints=hints)
+def read(raw=BASE, files=(), checks=True, results="results", **changes):
+    return read_workflow_plan({**raw, **changes}, map(Path, files), Path("sweeps"), Path(results), checks=checks)
 
 
 def test_targets_are_of_the_config_files_runs():
@@ -81,6 +81,11 @@ def test_mistakes_are_refused_in_one_line(changes, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_job_on_a_node_looks_at_no_image(monkeypatch):
+    monkeypatch.setattr(workflow_plan, "validate_inputs", lambda *_: pytest.fail("inputs are checked"))
+    assert read(dataset={"kind": "folder", "root": "gone"}, checks=False).own_runs == ("default",)
+
+
 def test_the_target_of_sweeps_needs_one():
     with pytest.raises(UserError, match=r"add --config sweep=NAME \(alpha, seeds, or all\)"):
         read().sweep_tables()
@@ -91,9 +96,9 @@ def test_config_files_are_read_again_for_what_snakemake_lets_pass(capsys):
     with pytest.raises(UserError, match=r"twice\.yaml, line 2: not YAML \(the key 'classes' stands twice\)"):
         read(files=["twice.yaml"])
     Path("list.yaml").write_text("classes:\n  - cat dog\n  - bus\n")
-    read(files=["list.yaml", "gone.yaml"])
+    read(files=["list.yaml", "gone.yaml"], checks=False)
     assert capsys.readouterr().err == ""
-    read(files=["list.yaml"], hints=True)
+    read(files=["list.yaml"])
     assert "list.yaml, line 2: class 'cat dog' looks like 2 names" in capsys.readouterr().err
 
 

@@ -18,7 +18,7 @@ from cutsew.pipeline.outputs import OUTPUTS, required_stages
 from cutsew.storage import zarr_layout
 
 RULES = Path(__file__).parents[3] / "workflow" / "rules"
-RULE_OF = {"encode": ("encode_images", "encode_crops")}
+RULE_OF = {"encode": ("encode", "encode_images", "encode_crops")}
 SETTINGS = {
     "classes": ["cat", "dog"],
     "dataset": {"name": "tiny", "kind": "demo", "shard_size": SHARD},
@@ -111,7 +111,7 @@ def test_passes_and_shards_beyond_those_configured_go(home):
     shutil.copy(base / "views.zarr/global/c/1/0", base / "views.zarr/global/c/0/9")
     before = everything(home)
     beyond = {f"default/views.zarr/{name}/c/2/{shard}/0" for name in ("crops", "boxes") for shard in (0, 1)}
-    beyond |= {f"default/views.records/crops-2-{shard}.json" for shard in (0, 1)} | {"default/views.zarr/global/c/0/9"}
+    beyond |= {f"default/views.records/2-{shard}.json" for shard in (0, 1)} | {"default/views.zarr/global/c/0/9"}
     assert set(listed()) == beyond
     call("--yes")
     assert everything(home) == before - beyond
@@ -224,7 +224,7 @@ def test_what_a_sweep_by_its_path_made_is_left_as_long_as_that_exists(home, tmp_
 def test_passes_of_another_config_file_are_left(home):
     encode(home / "default", 0, 2)
     write("config/more.yaml", SETTINGS | {"cut": {"passes": 6, "passes_per_job": PER_JOB}})
-    record = home / "default" / "views.records" / "crops-2-0.json"
+    record = home / "default" / "views.records" / "2-0.json"
     content = json.loads(record.read_text()) | {"command": "snakemake --cores all --configfile config/more.yaml"}
     record.write_text(json.dumps(content))
     assert listed() == [] and "results/tiny/default: made with config/more.yaml" in call().stdout

@@ -51,7 +51,6 @@ def run_cutting(folder, images, shard_size=4, workers=0, batch_size=32):
     image_rows = make_manifest_of(manifest, [images / f"{i}.png" for i in range(N)], ["train"] * N, shard_size)
     options = {"settings": settings("encode", dataset=dataset), "batch_size": batch_size, "workers": workers}
     for shard in shard_digests(image_rows):
-        encode(manifest, views, shard=shard, **options)
         for block, passes in ((0, 2), (1, 1)):
             encode(manifest, views, shard=shard, block=block, passes=passes, **options)
     seal(manifest, views, settings("seal", dataset=dataset))

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -24,16 +25,21 @@ def train(
     world: Path, out: Path, processes: int, *options: object, head: str = "adapter", path: str = "", **changes: object
 ):
     """Train on the command line, as the rule does; return the finished process."""
+    command = [sys.executable, "-m", "cutsew", "--log", out / "train.log"]
+    command += [*training(world, out, head, **changes), "--processes", str(processes), *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+
+
+def training(world: Path, out: Path, head: str = "adapter", **changes: object) -> list[object]:
+    """Return the command that trains."""
     chosen = settings(**changes)
     chosen["student"] = TINY
     if head == "linear":
         chosen["train"] = {"head": head, "steps": 10, "batch_size": 4, "sewn_epochs": 2, "rates": [1e-3, 1e-2]}
-    command = [sys.executable, "-m", "cutsew", "--log", out / "train.log", "train"]
-    command += [world / "images.parquet", world / "fused.zarr", out / "adapter.safetensors"]
+    command = ["train", world / "images.parquet", world / "fused.zarr", out / "adapter.safetensors"]
     command += ["--patches", world / "patches.parquet", "--settings", json.dumps(chosen)]
-    command += ["--device", "cpu", "--workers", "1", "--processes", str(processes), *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    return [*command, "--device", "cpu", "--workers", "1"]
 
 
 @pytest.mark.parametrize(
@@ -80,6 +86,38 @@ def test_several_processes_leave_out_what_the_first_one_finds_on_disk(tmp_path):
         done = train(world, tmp_path / folder, 2, *features, **changes)
         assert done.returncode == 0, done.stderr
     assert_same(tmp_path / "first", tmp_path / "second")
+
+
+def test_torchrun_over_two_nodes_makes_what_one_process_makes(tmp_path):
+    """Two agents of torchrun on this machine stand for two nodes, each with one process."""
+    world = make_world(tmp_path / "world")
+    assert train(world, tmp_path / "one", 1).returncode == 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    agent = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+    agent += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "test"]
+    agent += ["--local-addr", "127.0.0.1", "-m", "cutsew", *training(world, tmp_path / "nodes")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": environment}
+    nodes = [subprocess.Popen(agent, **options) for _ in range(2)]
+    printed = [node.communicate(timeout=300)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], "\n".join(printed)
+    assert_same(tmp_path / "one", tmp_path / "nodes")
+    record = json.loads((tmp_path / "nodes" / "adapter.json").read_text())
+    assert record["facts"]["processes"] == 2
+
+
+@pytest.mark.parametrize(("here", "threads"), [("1", 8), ("2", 4)])
+def test_threads_are_shared_by_the_processes_of_one_node(monkeypatch, here, threads):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": here}.items():
+        monkeypatch.setenv(name, value)
+    chosen = []
+    monkeypatch.setattr(distributed, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    assert ProcessGroup.init("cpu").size == 2
+    assert chosen == [threads]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
