@@ -101,6 +101,13 @@ class WorkflowPlan:
         tables = [self.plan.on_disk(run, "evaluate") / "metrics.csv" for run in self.plan.runs]
         return [f"{table}\n{as_text(pd.read_csv(table))}" for table in tables if table.exists()]
 
+    def where_to_look(self) -> list[str]:
+        """Name the base run's report and table of labels, as far as they are there."""
+        places = {"report": ("report", "report.html"), "labels": ("labels_table", "labels.csv")}
+        run = next(iter(self.plan.runs))
+        paths = {title: self.plan.on_disk(run, stage) / name for title, (stage, name) in places.items()}
+        return [f"{title}: {path}" for title, path in paths.items() if path.exists()]
+
     def _metrics(self, variant: Variant) -> str:
         return str(self.plan.folder(variant.run, "evaluate") / "metrics.csv")
 

@@ -127,3 +127,14 @@ def test_metrics_of_evaluated_runs_are_shown():
     table.write_text("stage,split,images,mAP,remark\nfused,train,4,81.234,\n")
     (text,) = result.metrics_as_text()
     assert text.startswith("results/demo/one/metrics.csv\n") and "81.23" in text
+
+
+def test_the_base_runs_report_and_labels_are_named_where_they_are_there():
+    result = read(runs={"one": {"fuse.alpha": 0.5}})
+    assert result.where_to_look() == []
+    for run in ("default", "one"):
+        Path(f"results/demo/{run}").mkdir(parents=True)
+        Path(f"results/demo/{run}/labels.csv").touch()
+    assert result.where_to_look() == ["labels: results/demo/default/labels.csv"]
+    Path("results/demo/default/report.html").touch()
+    assert result.where_to_look()[0] == "report: results/demo/default/report.html"
