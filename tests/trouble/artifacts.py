@@ -156,35 +156,35 @@ def sealing() -> Iterator[Case]:
         lambda run: (run / chunk).unlink(),
     )
     yield case(
-        "seal", "a record is missing", REFUSED, r"crops-0-1\.json: no such record", lambda run: (run / record).unlink()
+        "seal", "a record is missing", REFUSED, r"0-1\.json: no such record", lambda run: (run / record).unlink()
     )
     yield case(
         "seal",
         "a record of rubbish",
         REFUSED,
-        r"crops-0-1\.json: not a readable",
+        r"0-1\.json: not a readable",
         lambda run: (run / record).write_bytes(b"{\xff"),
     )
     yield case(
         "seal",
         "a record that is a list",
         REFUSED,
-        r"crops-0-1\.json: has no field",
+        r"0-1\.json: has no field",
         lambda run: (run / record).write_text("[]"),
     )
     yield case(
         "seal",
         "a record nested too deeply",
         REFUSED,
-        r"crops-0-1\.json: not a readable",
+        r"0-1\.json: not a readable",
         lambda run: (run / record).write_text("[" * 100_000),
     )
-    yield case("seal", "a record without facts", REFUSED, r"crops-0-1\.json: has no field facts", without("facts"))
+    yield case("seal", "a record without facts", REFUSED, r"0-1\.json: has no field facts", without("facts"))
     yield case(
-        "seal", "a record without width", REFUSED, r"crops-0-1\.json: has no field width", without("facts", "width")
+        "seal", "a record without width", REFUSED, r"0-1\.json: has no field width", without("facts", "width")
     )
     yield case(
-        "seal", "another teacher's chunk", REFUSED, r"crops-0-1\.json: encoded by another teacher", other_teacher
+        "seal", "another teacher's chunk", REFUSED, r"0-1\.json: encoded by another teacher", other_teacher
     )
 
 

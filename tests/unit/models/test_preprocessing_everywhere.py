@@ -60,10 +60,11 @@ def by_hand(view, size=32):
 
 
 def test_views_and_their_records(tmp_path, images):
-    raw = {"classes": ["cat", "dog"], "teacher": {"open_clip": TINY}, "cut": {"passes": 1, "passes_per_job": 1}}
+    raw = {"classes": ["cat", "dog"], "teacher": {"open_clip": TINY}, "cut": {"passes": 2, "passes_per_job": 1}}
     plan, views = Plan(raw), tmp_path / "views.zarr"
     chosen = plan.settings(DEFAULT, "encode")
-    encode(images / "images.parquet", views, settings=chosen, shard=0, passes=1)
+    for block in (0, 1):
+        encode(images / "images.parquet", views, settings=chosen, shard=0, block=block, passes=1)
     seal(images / "images.parquet", views, plan.settings(DEFAULT, "seal"))
     text(tmp_path / "text.zarr", plan.settings(DEFAULT, "text"))
     teacher = teachers.build(parse_teacher(chosen["teacher"]), "cpu")

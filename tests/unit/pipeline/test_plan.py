@@ -234,7 +234,7 @@ def test_the_labels_that_a_stage_reads_are_the_last_made_before_it(changes, targ
 
 
 RULES = Path(__file__).parents[3] / "workflow" / "rules"
-RULES_OF = {"encode": ("encode_images", "encode_crops")}
+RULES_OF = {"encode": ("encode", "encode_images", "encode_crops")}
 """Stage -> its rules, where they have other names."""
 
 
