@@ -40,6 +40,16 @@ def parquet_of(table: dict[str, object]) -> bytes:
     return stream.getvalue()
 
 
+def claiming(size: int) -> bytes:
+    """Return a tar whose second image claims to be larger than it is."""
+    member = tarfile.TarInfo("2.png")
+    member.size = size
+    one = tar_of({"1.png": GOOD})
+    end = BLOCK + -(-len(GOOD) // BLOCK) * BLOCK
+    return one[:end] + member.tobuf(tarfile.GNU_FORMAT) + GOOD
+
+
+BLOCK = tarfile.BLOCKSIZE
 TWO = tar_of({"1.png": GOOD, "2.png": encoded(draw_image(seed=1), "PNG")})
 ROWS = {"key": ["1", "2", "3"], "jpg": [GOOD, None, GOOD], "status": ["success", "failed_to_download", "success"]}
 WHOLE = parquet_of({"key": ["1", "2"], "jpg": [GOOD, encoded(draw_image(seed=1), "PNG")]})
@@ -49,6 +59,8 @@ DAMAGED = [  # name, kind, content, reason, images that are left
     ("a tar cut in its last image", "tar", TWO[: TWO.index(b"2.png") + tarfile.BLOCKSIZE + 90], "truncated", 1),
     ("a tar cut in a header", "tar", TWO[: TWO.index(b"2.png") + 90], "truncated", 1),
     ("a tar cut between two images", "tar", TWO[: TWO.index(b"2.png")], "truncated", 1),
+    ("a tar whose image claims 8 GB", "tar", claiming(8 * 10**9), "truncated", 1),
+    ("a tar whose image claims a million TB", "tar", claiming(10**18), "truncated|damaged", 1),
     ("a tar with a header of junk", "tar", TWO[: TWO.index(b"2.png")] + b"junk" * 400, "damaged", 1),
     ("a tar with an image that is none", "tar", tar_of({"1.png": GOOD, "2.png": b"not an image"}), "not an image", 1),
     ("a tar with an empty image", "tar", tar_of({"1.png": GOOD, "2.png": b""}), "empty file", 1),

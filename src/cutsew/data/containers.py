@@ -1,5 +1,6 @@
 """Images in tars and Parquet files, and images behind URLs, listed without reading any image."""
 
+import errno
 import glob
 import logging
 import re
@@ -62,21 +63,14 @@ def expand_braces(pattern: str) -> list[str]:
     match = re.search(r"\{([^{}]*)\}", pattern)
     if match is None:
         return [pattern]
-    inner = match[1]
-    numbers = re.fullmatch(r"(\d+)\.\.(\d+)", inner)
-    if numbers:
-        first, last = int(numbers[1]), int(numbers[2])
-        width = (
-            max(map(len, numbers.groups())) if any(n.startswith("0") and len(n) > 1 for n in numbers.groups()) else 0
-        )
-        options = [f"{n:0{width}d}" for n in range(first, last + 1)]
-    elif "," in inner:
-        options = inner.split(",")
-    else:  # a name with braces
-        return [pattern[: match.end()] + rest for rest in expand_braces(pattern[match.end() :])]
-    return [
-        pattern[: match.start()] + option + rest for option in options for rest in expand_braces(pattern[match.end() :])
-    ]
+    before, inner, rests = pattern[: match.start()], match[1], expand_braces(pattern[match.end() :])
+    if numbers := re.fullmatch(r"(\d+)\.\.(\d+)", inner):
+        padded = any(len(number) > 1 and number.startswith("0") for number in numbers.groups())
+        width = max(map(len, numbers.groups())) if padded else 0
+        options = [f"{number:0{width}d}" for number in range(int(numbers[1]), int(numbers[2]) + 1)]
+    else:
+        options = inner.split(",") if "," in inner else [match[0]]  # the latter is a name with braces
+    return [f"{before}{option}{rest}" for option in options for rest in rests]
 
 
 def find_containers(root: Path | str, pattern: str, setting: str = "dataset.files") -> list[str]:
@@ -94,7 +88,8 @@ def find_containers(root: Path | str, pattern: str, setting: str = "dataset.file
             continue
         place = root / one
         if wild:
-            found += [name for name in glob.glob(str(place), recursive=True) if Path(name).is_file()]  # noqa: PTH207
+            names = glob.glob(one, root_dir=root, recursive=True)  # noqa: PTH207 - Path.glob follows no links
+            found += [str(root / name) for name in names if (root / name).is_file()]
         elif place.is_file():
             found.append(str(place))
         else:
@@ -207,6 +202,11 @@ def _index_tar(container: str) -> Iterator[Entry]:
                 last = file.read(tarfile.BLOCKSIZE)
         except tarfile.TarError as error:
             yield Damage("truncated" if "unexpected end" in str(error) else "not a tar, or a compressed one")
+            return
+        except (OSError, OverflowError) as error:
+            if getattr(error, "errno", None) not in (None, errno.EINVAL) or is_url(container):
+                raise
+            yield Damage("damaged")  # a header led to a place where no file can be
             return
     # Where tarfile finds no header it stops without an error; only two blocks of zeros are a tar's end.
     if len(last) < tarfile.BLOCKSIZE:

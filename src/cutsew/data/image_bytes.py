@@ -161,7 +161,8 @@ def _of_tar(member: TarMember) -> bytes:
         data = remote.read_range(member.container, start, length)
     else:
         with open(member.container, "rb", buffering=0) as file:  # noqa: PTH123  # for each image
-            data = os.pread(file.fileno(), length, start)
+            there = os.fstat(file.fileno()).st_size - start  # a damaged header may claim terabytes
+            data = os.pread(file.fileno(), max(0, min(length, there)), start)
     try:
         header = tarfile.TarInfo.frombuf(data[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
     except tarfile.TarError:

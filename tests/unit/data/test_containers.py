@@ -221,12 +221,23 @@ def test_nothing_is_read_of_labels_next_to_images(tmp_path, folder, monkeypatch)
 
 
 def test_find_containers_takes_folders_and_patterns(tmp_path):
+    root = tmp_path / "photos [2024]*"  # a name that is no pattern
     for name in ("a/1.tar", "b/2.tar", "3.tar"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    found = [str(path)[len(str(tmp_path)) + 1 :] for path in find_containers(tmp_path, "**/*.tar")]
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    found = [str(path)[len(str(root)) + 1 :] for path in find_containers(root, "**/*.tar")]
     assert found == ["3.tar", "a/1.tar", "b/2.tar"]
-    assert len(find_containers(tmp_path, "{a,b}/*.tar")) == 2
+    assert len(find_containers(root, "{a,b}/*.tar")) == 2
+
+
+def test_patterns_behind_a_web_server(tmp_path):
+    pytest.importorskip("aiohttp")
+    for name in ("a/1.tar", "a/2.tar", "b/2.tar"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    with serve_listed(tmp_path) as server:
+        assert find_containers(server.url, "a/*.tar") == [f"{server.url}/a/1.tar", f"{server.url}/a/2.tar"]
+        assert find_containers(f"{server.url}/a/", "{1..2}.tar") == [f"{server.url}/a/1.tar", f"{server.url}/a/2.tar"]
 
 
 def test_of_a_parquet_file_far_away_only_ids_are_fetched_to_list_it(tmp_path):
