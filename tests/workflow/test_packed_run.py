@@ -35,7 +35,7 @@ def content(results):
 
 @pytest.fixture(scope="module")
 def of_folder(workflow):
-    workflow.edit(explain__pairs=2, explain__sample=4)
+    workflow.edit(explain={"kind": "maps", "pairs": 2, "sample": 4})
     workflow.run()
     return workflow
 

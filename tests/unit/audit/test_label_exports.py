@@ -192,6 +192,26 @@ def test_a_folder_that_holds_something_is_left_alone(run, tmp_path, form):
     assert (tmp_path / "mine" / "image.jpg").read_text() == "mine"
 
 
+@pytest.mark.parametrize("form", ["labelstudio", "fiftyone", "huggingface", "yolo", "cvat"])
+def test_images_in_a_tar_have_no_files_to_show(run, tmp_path, form):
+    shutil.copytree(run.parent, tmp_path / "tiny")
+    copy = tmp_path / "tiny" / run.name
+    images = read_manifest(copy / "images.parquet")
+    addresses = [f"tar://{name}@{512 + 1024 * row}+7::/far/a.tar" for row, name in enumerate(images["id"])]
+    write_manifest(copy / "images.parquet", images.assign(path=addresses))
+    (tmp_path / "out").mkdir()
+    name = {"cvat": "labels.xml", "labelstudio": "labels.json", "fiftyone": "labels.json"}.get(form, "folder")
+    done = call(copy, tmp_path / "out" / name, "--format", form)
+    if form == "cvat":  # names images, and needs no file
+        assert done.exit_code == 0, done.output
+        tree = ET.parse(tmp_path / "out" / "labels.xml").getroot()
+        assert [image.get("name") for image in tree.iter("image")] == images["id"].tolist()
+        return
+    message = f"--format: {form} needs images that are files of their own"
+    assert isinstance(done.exception, UserError) and message in str(done.exception)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 @pytest.mark.parametrize("form", ["huggingface", "yolo"])
 def test_no_half_folder_is_left(run, tmp_path, monkeypatch, form):
     batches = label_export.Labels.batches
