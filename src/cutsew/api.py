@@ -48,11 +48,12 @@ class Classifier:
 
         Args:
             images: one image or several; paths, PIL images and arrays may be mixed. A path may be a folder, which is
-                searched at any depth.
+                searched at any depth, a tar, a Parquet file or a URL (see `cutsew predict`).
             batch_size: images per forward pass.
 
         Returns:
-            (n, C) float64 probabilities in [0, 1]. The index holds paths as given, and positions of images without one.
+            (n, C) float64 probabilities in [0, 1]. The index holds paths, or addresses in a tar or Parquet file, and
+            positions of images without one.
 
         Raises:
             UserError: an image is missing, damaged or of another kind, or a folder has no images.

@@ -180,12 +180,8 @@ def sealing() -> Iterator[Case]:
         lambda run: (run / record).write_text("[" * 100_000),
     )
     yield case("seal", "a record without facts", REFUSED, r"0-1\.json: has no field facts", without("facts"))
-    yield case(
-        "seal", "a record without width", REFUSED, r"0-1\.json: has no field width", without("facts", "width")
-    )
-    yield case(
-        "seal", "another teacher's chunk", REFUSED, r"0-1\.json: encoded by another teacher", other_teacher
-    )
+    yield case("seal", "a record without width", REFUSED, r"0-1\.json: has no field width", without("facts", "width"))
+    yield case("seal", "another teacher's chunk", REFUSED, r"0-1\.json: encoded by another teacher", other_teacher)
 
 
 def of_table(stage: str, name: str, column: str) -> Iterator[Case]:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tarfile
 
 import numpy as np
 import pandas as pd
@@ -77,6 +78,16 @@ def test_one_image_needs_no_list_and_a_folder_is_searched(student, picture):
     assert list(by_folder.index) == [str(path.parent / "deeper" / "a.png")]
     assert by_folder.equals(student.predict_proba(path.parent / "deeper" / "a.png"))
     assert student.predict_proba([]).shape == (0, 2)
+
+
+def test_a_tar_is_searched_too(student, picture, tmp_path):
+    _, path = picture
+    with tarfile.open(tmp_path / "photos.tar", "w") as packed:
+        packed.add(path, "a/turned.png")
+    (name,) = student.predict_proba(str(tmp_path / "photos.tar")).index
+    assert "turned.png" in name
+    by_path = student.predict_proba(path).to_numpy()
+    assert np.array_equal(student.predict_proba(tmp_path / "photos.tar").to_numpy(), by_path)
 
 
 def test_labels_follow_the_thresholds(student):
