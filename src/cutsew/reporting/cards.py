@@ -190,7 +190,13 @@ class Crops:
         return result
 
 
-def gather(run: Run, ids: Sequence[str], crops: Crops, about: Mapping[str, dict[str, Any]] | None = None) -> list[Card]:
+def gather(
+    run: Run,
+    ids: Sequence[str],
+    crops: Crops,
+    about: Mapping[str, dict[str, Any]] | None = None,
+    side: int = SIDE,
+) -> list[Card]:
     """Gather what is said about some images.
 
     Args:
@@ -198,6 +204,7 @@ def gather(run: Run, ids: Sequence[str], crops: Crops, about: Mapping[str, dict[
         ids: of the images.
         crops: that won.
         about: id -> further attributes of its card.
+        side: longest side of a photo, in pixels.
 
     """
     cards: dict[str, Card] = {}
@@ -219,7 +226,7 @@ def gather(run: Run, ids: Sequence[str], crops: Crops, about: Mapping[str, dict[
                 row["split"],
                 int(row["width"]),
                 int(row["height"]),
-                thumbnail(str(row["path"])),
+                thumbnail(str(row["path"]), side),
                 stages,
                 _labels(run, (probabilities, chosen), truth, marks, corrected),
                 **(about or {}).get(row["id"], {}),

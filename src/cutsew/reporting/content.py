@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cutsew.reporting.cards import Card, Crops, gather
+from cutsew.reporting.cards import SIDE, Card, Crops, gather
 from cutsew.reporting.charts import BeforeAfter, calibration, confidence, labels_per_image, per_class, training, values
 from cutsew.reporting.heatmaps import Maps, activation_maps, cooccurrence, features
 from cutsew.reporting.photos import Photos, gather_photos
@@ -126,6 +126,10 @@ def _part(done: Callable[[], object]) -> Iterator[None]:
     done()
 
 
+MANY, SIDE_OF_MANY = 1_500, 300
+"""Images of a run from which the gallery's are smaller, in pixels: the page shows the others too."""
+
+
 def gallery(run: Run, crops: Crops, counted: Counted, changed: dict[str, Changes]) -> list[Card]:
     """Choose images worth looking at, those of the main split first, and gather what is said about them."""
     about: dict[str, dict[str, object]] = {}
@@ -141,7 +145,8 @@ def gallery(run: Run, crops: Crops, counted: Counted, changed: dict[str, Changes
                 "why": tuple(why),
                 "figures": tuple((name, float(value)) for name, value in figures),
             }
-    return gather(run, list(about), crops, about)
+    side = SIDE if len(run.images) <= MANY else SIDE_OF_MANY
+    return gather(run, list(about), crops, about, side)
 
 
 def most_gained(run: Run, count: int, split: str) -> list[str]:

@@ -67,6 +67,7 @@ def render(
     environment = Environment(
         loader=PackageLoader("cutsew", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     script = "\n".join(source(name) for name in SCRIPTS)
     metrics = tables.metrics
     return environment.get_template("report.html.j2").render(

@@ -32,13 +32,13 @@ AT_ONCE = 256
 LISTED = 0.05
 """Probability from which a class is listed with an image, whether or not it is a label."""
 
-MOST_LISTED = 16
+MOST_LISTED = 10
 """Classes that are listed with an image."""
 
-SIDES = ((500, 240), (1_500, 176), (3_000, 128), (MOST_PHOTOS, 96))
+SIDES = ((500, 240), (1_500, 176), (3_000, 128), (MOST_PHOTOS, 90))
 """(images, longest side of a thumbnail in pixels): the more images, the smaller, so that the page stays below 15 MB."""
 
-QUALITY = 55
+QUALITY = 50
 
 
 class Photo(NamedTuple):
