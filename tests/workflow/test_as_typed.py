@@ -123,18 +123,9 @@ def test_a_damaged_config_file_of_a_module_is_refused_in_one_line(module, tmp_pa
     assert done.stderr.splitlines()[-1].startswith("cutsew: mine.yaml, line 3: not YAML")
 
 
-SHORT = [
-    "download",
-    "truth",
-    "seal",
-    "seal_tagclip",
-    "targets",
-    "override",
-    "select",
-    "reference_labels",
-    "sweep_table",
-]
-SMALL = ["thresholds", "labels_table", "evaluate", "report"]
+SHORT = ["download", "sweep_table"]
+SMALL = ["truth", "seal", "seal_tagclip", "targets", "override", "select", "reference_labels"]
+SMALL += ["thresholds", "labels_table", "evaluate", "report"]
 
 
 @pytest.mark.parametrize("large", [False, True])
