@@ -1,6 +1,7 @@
 """The settings of one run, from which the schema, the default config and the reference page are generated."""
 
 import unicodedata
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -215,7 +216,7 @@ class Config(Section):
         """At least one class, none empty, none twice; whether one is enough depends on the teacher (checks.py)."""
         if any(not name.strip() for name in classes):
             raise ValueError("holds an empty name; remove it")
-        duplicates = sorted({name for name in classes if classes.count(name) > 1})
+        duplicates = sorted(name for name, count in Counter(classes).items() if count > 1)
         if duplicates:
             raise ValueError(f"names {', '.join(duplicates)} more than once; keep one")
         alike = _alike(classes, lambda name: unicodedata.normalize("NFC", " ".join(name.split())))

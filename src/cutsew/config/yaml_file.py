@@ -5,6 +5,7 @@
 """
 
 import json
+from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,9 +97,8 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _once(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    for name in names:
-        if names.count(name) > 1:
+    for name, count in Counter(name for name, _ in pairs).items():
+        if count > 1:
             raise UserError(f"{path}: not JSON (the key {name!r} stands twice); fix this and rerun")
     return dict(pairs)
 
