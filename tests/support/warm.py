@@ -1,8 +1,8 @@
-"""Commands of the package without their start: a process that has imported everything forks one for each.
+"""Commands of the package and snakemake without their start: a process that has imported everything forks each.
 
-A small job spends most of its time importing torch, open_clip and pandas. Tests that are about what jobs do, not about
-how a process starts, run them through this. Snakemake itself is started as ever. Linux only; elsewhere the real
-programs are used.
+A small job spends most of its time importing torch, open_clip and pandas, and a dry run importing snakemake. Tests that
+are about what they do, not about how a process starts, run them through this; a snakemake that a test stops is started
+as a user's. Linux only; elsewhere the real programs are used.
 """
 
 import atexit
@@ -22,7 +22,7 @@ import traceback
 from pathlib import Path
 from typing import NoReturn
 
-from warm_client import PACKAGE
+from warm_client import PACKAGE, SNAKEMAKE_COMMAND
 
 CLIENT = Path(__file__).with_name("warm_client.py")
 SNAKEMAKE = """import sys
@@ -34,7 +34,10 @@ sys.exit(main())
 
 
 class Warm:
-    """A folder of programs, `python`, `cutsew` and `snakemake`, whose commands of the package a server runs."""
+    """A folder of programs, whose commands of the package a server runs.
+
+    The server forks `python`, `cutsew` and `warm-snakemake`; `snakemake` is a process of its own whose jobs are forked.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -56,6 +59,7 @@ class Warm:
         scripts = {
             "python": f'{client} "$@"',
             "cutsew": f'{client} {shlex.join(PACKAGE)} "$@"',
+            "warm-snakemake": f'{client} {SNAKEMAKE_COMMAND} "$@"',
             "snakemake": f'exec {shlex.join([sys.executable, "-P", str(local_values)])} "$@"',
         }
         for name, line in scripts.items():
@@ -78,7 +82,7 @@ class Warm:
 
 
 def preload() -> None:
-    """Import what the commands import."""
+    """Import what the commands and snakemake import."""
     import cutsew.commands
     import cutsew.stages
     from cutsew.runtime.lazy_imports import import_torchvision
@@ -98,10 +102,14 @@ LAZY = (
     "open_clip",
     "pandas",
     "pyarrow.parquet",
+    "snakemake.api",
+    "snakemake.cli",
+    "snakemake.dag",
+    "snakemake.workflow",
     "timm",
     "zarr",
 )
-"""What stages import only where they need it."""
+"""What stages import only where they need it, and snakemake."""
 
 
 def become(connection: socket.socket, python: Path) -> NoReturn:
@@ -119,12 +127,16 @@ def become(connection: socket.socket, python: Path) -> NoReturn:
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
-    sys.argv, sys.executable = ["cutsew", *request["words"]], str(python)
+    sys.argv, sys.executable = [request["program"], *request["words"]], str(python)
     status = 0
     try:
+        if request["program"] == "snakemake":
+            sys.exit(importlib.import_module("snakemake.cli").main())
         runpy.run_module("cutsew", run_name="__main__", alter_sys=True)
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
     except BaseException:  # noqa: BLE001
         traceback.print_exc()
         status = 1

@@ -1,7 +1,8 @@
 """What stands in for `python` in the folder of `warm.Warm`; started with `-I -S`, so it imports little and is fast.
 
 `warm_client.py SOCKET -P -m cutsew WORDS...` hands the words, its folder, environment and standard streams to the
-server and ends as the forked process does. All else is left to the real Python.
+server and ends as the forked process does; so does `warm_client.py SOCKET --warm-snakemake WORDS...` with snakemake's.
+All else is left to the real Python.
 """
 
 import json
@@ -12,10 +13,14 @@ import sys
 PACKAGE = ["-P", "-m", "cutsew"]
 """How rules call the package, after the name of the Python."""
 
+SNAKEMAKE_COMMAND = "--warm-snakemake"
+"""First word of a call of snakemake."""
 
-def ask(address: str, words: list[str]) -> int:
-    """Have the server run a command; return its exit status, negative for a signal."""
-    request = json.dumps({"words": words, "folder": os.getcwd(), "environment": dict(os.environ)}).encode()  # noqa: PTH109
+
+def ask(address: str, program: str, words: list[str]) -> int:
+    """Have the server run a command of a program; return its exit status, negative for a signal."""
+    content = {"program": program, "words": words, "folder": os.getcwd(), "environment": dict(os.environ)}  # noqa: PTH109
+    request = json.dumps(content).encode()
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address)
         socket.send_fds(connection, [len(request).to_bytes(8, "big")], [0, 1, 2])
@@ -29,9 +34,12 @@ def ask(address: str, words: list[str]) -> int:
 def main() -> None:
     """Run a command of the package in the server, or anything else in the real Python."""
     address, *words = sys.argv[1:]
-    if words[: len(PACKAGE)] != PACKAGE:
+    if words[0] == SNAKEMAKE_COMMAND:
+        status = ask(address, "snakemake", words[1:])
+    elif words[: len(PACKAGE)] == PACKAGE:
+        status = ask(address, "cutsew", words[len(PACKAGE) :])
+    else:
         os.execv(sys.executable, [sys.executable, *words])
-    status = ask(address, words[len(PACKAGE) :])
     if status < 0:
         os.kill(os.getpid(), -status)
     sys.exit(status)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -90,12 +91,15 @@ class Workflow:
 
     def start(self, *arguments: str, stderr: int = subprocess.STDOUT) -> subprocess.Popen:
         """Start snakemake as a user would, in a process group of its own."""
+        return self._start("snakemake", arguments, stderr)
+
+    def _start(self, program: str, arguments: Sequence[str], stderr: int) -> subprocess.Popen:
         path = self.folder / "config" / "config.yaml"
         path.parent.mkdir(exist_ok=True)
         path.write_text(yaml.safe_dump(self.settings))
         binaries = self.binaries()
         return subprocess.Popen(
-            [binaries / "snakemake", "--snakefile", ROOT / "workflow" / "Snakefile", "--cores", "2", *arguments],
+            [binaries / program, "--snakefile", ROOT / "workflow" / "Snakefile", "--cores", "2", *arguments],
             cwd=self.folder,
             env={**os.environ, "PATH": f"{binaries}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
@@ -111,7 +115,10 @@ class Workflow:
 
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess:
         """Run snakemake to its end."""
-        process = self.start(*arguments, stderr=subprocess.PIPE)
+        if self.binaries().joinpath("warm-snakemake").exists():
+            process = self._start("warm-snakemake", arguments, subprocess.PIPE)
+        else:
+            process = self.start(*arguments, stderr=subprocess.PIPE)
         stdout, stderr = process.communicate()
         return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
 

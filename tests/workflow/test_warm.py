@@ -28,6 +28,16 @@ def test_commands_end_and_print_as_they_do_in_a_process_of_their_own(tmp_path):
         assert warm == real
 
 
+def test_snakemake_ends_and_prints_as_it_does_in_a_process_of_its_own(tmp_path):
+    (tmp_path / "Snakefile").write_text("import sys\nsys.exit('one line')\n")
+    for words in (["--version"], ["--cores", "1", "--nonsense"], ["-n", "-s", "nowhere"], ["-n"]):
+        run = {"cwd": tmp_path, "capture_output": True, "text": True}
+        programs = [Workflow.warm.binaries / name for name in ("warm-snakemake", "snakemake")]
+        results = [subprocess.run([program, *words], check=False, **run) for program in programs]
+        warm, real = [(done.returncode, done.stdout, done.stderr.partition("usage:")[0]) for done in results]
+        assert warm == real
+
+
 def test_a_command_has_its_folder_environment_and_streams(tmp_path):
     (tmp_path / "mine").mkdir()
     words = ["-P", "-m", "cutsew", "--log", "mine/a.log", "verify", "nowhere"]
