@@ -92,16 +92,17 @@ def defaults() -> Json:
 
 def reference() -> str:
     """Write the reference page of all settings in Markdown."""
+    rows = settings()
     lines = REFERENCE_HEAD.splitlines()
-    top_level = [s for s in settings() if "." not in s.name and not s.section]
+    top_level = [s for s in rows if "." not in s.name and not s.section]
     lines += ["", "## Top level", *_table(top_level)]
-    described = {s.name: s.description for s in settings() if "." not in s.name and s.section}
+    described = {s.name: s.description for s in rows if "." not in s.name and s.section}
     for task in TASKS:
         lines += ["", f"## {task.title}", "", *textwrap.wrap(task.text, WIDTH, break_on_hyphens=False)]
         lines += ["", "```yaml", *textwrap.dedent(task.example).strip().splitlines(), "```"]
         for section in task.sections:
             text = described.pop(section)
-            inside = [s for s in settings() if s.name.startswith(section + ".") and not s.section]
+            inside = [s for s in rows if s.name.startswith(section + ".") and not s.section]
             lines += ["", f"### {section}", "", f"{text[0].upper()}{text[1:]}.", *_table(inside)]
     if described:
         raise ValueError(f"{', '.join(described)}: in no task of settings_by_task")
