@@ -20,9 +20,7 @@ def add_crops(folder):
     group = open_group(folder / "logits.zarr")
     zero_shot, ids, classes = read(array_of(group, "zero_shot")), labels_of(group, "image"), labels_of(group, "class")
     coordinates = {"image": ids, "class": classes, "pass": list(range(PASSES))}
-    with new_group(
-        folder / "logits.zarr", logit_specs(len(ids), len(classes), PASSES, len(ids)), coordinates
-    ) as result:
+    with new_group(folder / "logits.zarr", logit_specs(len(ids), len(classes), PASSES), coordinates) as result:
         result["zero_shot"][...] = zero_shot
         result["crops"][...] = np.arange(PASSES, dtype=np.float32)[:, None, None]
 

@@ -17,7 +17,7 @@ from cutsew.method.score import sigmoid
 from cutsew.method.thresholds import named
 from cutsew.storage.label_corrections import Corrections
 from cutsew.storage.manifest import SPLITS, batched_slices
-from cutsew.storage.predictions import FINAL, IMAGES_AT_ONCE, SPLIT_STAGES, StagePredictions
+from cutsew.storage.predictions import FINAL, SPLIT_STAGES, StagePredictions, images_at_once
 from cutsew.storage.result_tables import RunThresholds
 
 Floats = npt.NDArray[np.float32]
@@ -100,7 +100,7 @@ class Labels:
         for split, stage in self.stages.items():
             part = self.images[self.images["split"] == split]
             thresholds = self.thresholds.of(stage, len(self.classes))
-            for rows in batched_slices(len(part), IMAGES_AT_ONCE):
+            for rows in batched_slices(len(part), images_at_once(len(self.classes))):
                 rows_of_part = part.iloc[rows]
                 z = self._logits(stage, rows_of_part)
                 finite = np.flatnonzero(np.isfinite(z).all(axis=1))

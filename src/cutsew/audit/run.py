@@ -28,12 +28,12 @@ from cutsew.storage.label_corrections import FILE, Corrections, read_corrections
 from cutsew.storage.manifest import SPLITS, read_manifest
 from cutsew.storage.predictions import (
     FINAL,
-    IMAGES_AT_ONCE,
     REFERENCE,
     SPLIT_STAGES,
     ZARRS,
     Final,
     StagePredictions,
+    images_at_once,
     open_predictions,
     read_truth,
 )
@@ -269,7 +269,7 @@ TEACHERS = ("fused", "pseudo", "overridden", "refined")
 
 
 class Slice(NamedTuple):
-    """Up to IMAGES_AT_ONCE images of a stage.
+    """Up to `images_at_once` images of a stage.
 
     Attributes:
         ids: of the n images.
@@ -302,7 +302,7 @@ def slices(run: Run, stage: str, before: str | None, ids: list[str]) -> Iterator
     winners = _winners(run, ids) if stage in TEACHERS and run.path("fused.zarr") is not None else None
     earlier = run.outcome(before).slices(ids) if before is not None else None
     for number, z in enumerate(run.outcome(stage).slices(ids)):
-        ids_of_slice = ids[number * IMAGES_AT_ONCE :][: len(z)]
+        ids_of_slice = ids[number * images_at_once(z.shape[1]) :][: len(z)]
         yield Slice(ids_of_slice, z, next(earlier) if earlier else None, next(winners) if winners else None)
 
 
@@ -312,5 +312,6 @@ def _winners(run: Run, ids: list[str]) -> Iterator[npt.NDArray[np.bool_]]:
     group = open_group(path)
     winner = array_of(group, "winner")
     rows = pd.Index(labels_of(group, "image")).get_indexer(pd.Index(ids))
-    for start in range(0, len(rows), IMAGES_AT_ONCE):
-        yield read_rows(winner, rows[start : start + IMAGES_AT_ONCE]) != WHOLE
+    size = images_at_once(winner.shape[1])
+    for start in range(0, len(rows), size):
+        yield read_rows(winner, rows[start : start + size]) != WHOLE

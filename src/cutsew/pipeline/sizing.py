@@ -21,7 +21,7 @@ from cutsew.pipeline.network_work import (
     patches_work,
     teacher_side,
 )
-from cutsew.storage.zarr_layout import ROWS
+from cutsew.storage.zarr_layout import rows_per_chunk
 
 GPU_GFLOPS = 30_000
 """Of one data-center GPU in TF32 or bfloat16, as far as convolutions of this kind reach it."""
@@ -280,12 +280,15 @@ def _limits(groups: Path, mounted: Path) -> list[str]:
 
 def _light_bytes(config: Config, stage: str, job: Job) -> int:
     """Estimate the bytes of arrays that a stage without a network holds at a time."""
-    images, classes, rows = job.images, len(config.classes), max(ROWS, config.dataset.shard_size)
+    images, classes = job.images, len(config.classes)
+    rows = rows_per_chunk(classes)
+    if config.score.rule == "tagclip":
+        rows = max(rows, config.dataset.shard_size)
     texts = sum(map(len, config.prompts.wordings_of(config.classes))) + len(config.prompts.background)
     plain = config.fuse.rule == "max" and config.fuse.space == "logit"  # other rules compute in float64
     return {
         # a pass of one slab per thread: embeddings as stored, read and in a block; its logits
-        "score": job.threads * ROWS * (6 * WIDEST + 16 * texts),
+        "score": job.threads * rows * (6 * WIDEST + 16 * texts),
         # an array of a file may have to be read whole
         "import_scores": 8 * images * job.passes * classes,
         # all passes of one slab, and what is computed of them

@@ -135,7 +135,7 @@ def gallery(run: Run, crops: Crops, counted: Counted, changed: dict[str, Changes
     about: dict[str, dict[str, object]] = {}
     for split in sorted(run.stages, key=lambda split: split != run.main):
         stages, images, change = run.stages[split], run.images_of(split), changed[split]
-        named = [np.diag(counted[split][stage].labels.together) for stage in (stages[0], stages[-1])]
+        named = [counted[split][stage].labels.counts for stage in (stages[0], stages[-1])]
         moved = np.abs(named[1] - named[0])
         corrected = np.flatnonzero(images["id"].isin(run.corrections.images if run.corrections else [])).tolist()
         chosen = select_examples(change, list(images["digest"]), moved, 1 / len(run.stages), corrected)

@@ -130,7 +130,7 @@ def chosen(labels: Labels, ease: Floats) -> tuple[list[int], list[int]]:
     order = [int(c) for c in np.argsort(-np.nan_to_num(ease, nan=-1.0), kind="stable")]
     if len(order) > MOST_ROWS:
         order = order[: MOST_ROWS // 2] + order[-(MOST_ROWS // 2) :]
-    frequent = np.argsort(-np.diag(labels.together), kind="stable")[:MOST_COLUMNS]
+    frequent = np.argsort(-labels.counts, kind="stable")[:MOST_COLUMNS]
     return order, [int(c) for c in frequent]
 
 
@@ -141,26 +141,26 @@ def cooccurrence(
 
     None where no two classes are ever named together.
     """
-    pairs = named.together.copy()
-    np.fill_diagonal(pairs, 0)
-    if not pairs.any():
+    pair = named.commonest_pair()
+    if pair is None:
         return None
     rows, columns = chosen(named, ease)
-    panels = [(STAGE_TITLES[stage], named.given())] + ([("truth", truth.given())] if truth else [])
+    panels = [(STAGE_TITLES[stage], named)] + ([("truth", truth)] if truth else [])
     width, height = CELL * len(columns) + 1.6, CELL * len(rows) + 1.6
     with page_style():
         figure = Figure(figsize=(width * len(panels), height), layout="constrained")
         drawn = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-        for axes, (title, share) in zip(drawn, panels, strict=True):
-            _cells(axes, share, rows, columns, classes)
+        for axes, (title, labels) in zip(drawn, panels, strict=True):
+            _cells(axes, labels.given(rows, columns), rows, columns, classes)
             axes.set_title(title, color=MUTED)
         svg = inline(figure, "together")
-    a, b = divmod(int(pairs.argmax()), len(pairs))
+    a, b = pair
+    share = named.given([a], [b]).item()
     return Chart(
         "Classes named together",
         svg,
         f"Heat map of how often classes are named together on {split} images. Most often: {classes[a]} and "
-        f"{classes[b]}, on {pairs[a, b]} images, {100 * named.given()[a, b]:.0f} percent of those with {classes[a]}.",
+        f"{classes[b]}, on {named.together[a, b]} images, {100 * share:.0f} percent of those with {classes[a]}.",
         f"{split.capitalize()} images: of those with the row's class, the share that has the column's class too; full "
         "color is all of them. Rows from the easiest class to the hardest.",
         wide=True,
@@ -171,9 +171,9 @@ def _cells(axes: Axes, share: Floats, rows: Sequence[int], columns: Sequence[int
     cells, colors = [], []
     for y, a in enumerate(rows):
         for x, b in enumerate(columns):
-            if a != b and share[a, b] >= FAINTEST:
+            if a != b and share[y, x] >= FAINTEST:
                 cells.append(Rectangle((x - 0.5, y - 0.5), 1, 1))
-                colors.append(to_rgba(AFTER, round(float(share[a, b]), 2)))
+                colors.append(to_rgba(AFTER, round(float(share[y, x]), 2)))
     axes.add_collection(PatchCollection(cells, facecolors=colors, edgecolors="none"))
     axes.set_xlim(-0.5, len(columns) - 0.5)
     axes.set_ylim(len(rows) - 0.5, -0.5)

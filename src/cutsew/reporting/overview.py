@@ -31,7 +31,7 @@ class RunWarning(NamedTuple):
 
 def summary_sentence(run: Run, labels: Labels) -> str:
     """Say in one sentence what the last stage of the main split found; `labels` are its labels, counted."""
-    counts = np.diag(labels.together)
+    counts = labels.counts
     most = [c for c in np.argsort(-counts, kind="stable")[:3] if counts[c]]
     kind = {"test": "held-out", "train": "training"}[run.main]
     named = ", ".join(f"{run.classes[c]} ({counts[c]:,})" for c in most)
@@ -93,7 +93,7 @@ def _of_steps(facts: Mapping[str, Mapping[str, Any]], longer: str) -> Iterator[R
 
 
 def _of_labels(run: Run, labels: Labels) -> Iterator[RunWarning]:
-    counts, stage = np.diag(labels.together), STAGE_TITLES[run.stages[run.main][-1]]
+    counts, stage = labels.counts, STAGE_TITLES[run.stages[run.main][-1]]
     degenerate = describe_degenerate(counts, labels.images, run.classes)
     if degenerate:
         advice = "Check the class names and prompts, the teacher, and that the images are those you meant."

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.sparse import csr_array, triu
 
 from cutsew.method.correct import LEFT, override
 from cutsew.method.score import sigmoid
@@ -123,25 +124,27 @@ class Labels:
 
     Attributes:
         sizes: (MOST_COUNTED + 2,) images with 0, 1, ... labels; the last bin holds those with more.
-        together: (C, C) images that have both classes; the diagonal, images that have the class.
+        together: (C, C) images that have both classes, sparse: of many classes few pairs are ever seen. The diagonal
+            counts the images that have the class.
         total: labels of all images.
 
     """
 
     sizes: Ints
-    together: Ints
+    together: csr_array
     total: int = 0
 
     @classmethod
     def of(cls, classes: int) -> "Labels":
         """Begin with nothing counted."""
-        return cls(np.zeros(MOST_COUNTED + 2, dtype=np.int64), np.zeros((classes, classes), dtype=np.int64))
+        return cls(np.zeros(MOST_COUNTED + 2, dtype=np.int64), csr_array((classes, classes), dtype=np.int64))
 
     def add(self, has: npt.NDArray[np.bool_]) -> None:
         """Count the (n, C) sets of n images."""
         sizes = has.sum(axis=1)
         self.sizes += np.bincount(np.minimum(sizes, MOST_COUNTED + 1), minlength=MOST_COUNTED + 2)
-        self.together += (has.T.astype(np.float32) @ has.astype(np.float32)).astype(np.int64)
+        chosen = csr_array(has, dtype=np.int64)
+        self.together += chosen.T @ chosen
         self.total += int(sizes.sum())
 
     @property
@@ -154,12 +157,36 @@ class Labels:
         """Labels per image; NaN for no images."""
         return self.total / self.images if self.images else float("nan")
 
-    def given(self) -> Floats:
-        """(C, C) share, in [0, 1], of the images with the row's class that have the column's too; NaN for no image."""
-        diagonal = np.diag(self.together).astype(np.float64)[:, None]
-        share: Floats = np.full(self.together.shape, np.nan)
-        np.divide(self.together, diagonal, out=share, where=diagonal > 0)
+    @property
+    def counts(self) -> Ints:
+        """(C,) images that have each class."""
+        diagonal: Ints = self.together.diagonal()
+        return diagonal
+
+    def given(self, rows: Sequence[int], columns: Sequence[int]) -> Floats:
+        """Return the share of the images with the row's class that have the column's too.
+
+        Args:
+            rows: r classes.
+            columns: c classes.
+
+        Returns:
+            (r, c) in [0, 1]; NaN in the row of a class that no image has.
+
+        """
+        both, images = self.together[rows][:, columns].toarray(), self.counts[rows][:, None]
+        share: Floats = np.full(both.shape, np.nan)
+        np.divide(both, images, out=share, where=images > 0)
         return share
+
+    def commonest_pair(self) -> tuple[int, int] | None:
+        """Return the two classes that most images have both of; None where no image has two."""
+        pairs = triu(self.together, k=1, format="coo")
+        if not pairs.nnz:
+            return None
+        order = np.lexsort((pairs.col, pairs.row))  # of equally common pairs the first
+        best = order[pairs.data[order].argmax()]
+        return int(pairs.row[best]), int(pairs.col[best])
 
 
 @dataclass

@@ -22,7 +22,7 @@ from cutsew.runtime.device import device_facts, pick_device
 from cutsew.stages.options import BatchOption, DeviceOption, SettingsOption, WorkersOption
 from cutsew.storage import result_tables as table
 from cutsew.storage.manifest import read_manifest
-from cutsew.storage.predictions import IMAGES_AT_ONCE, StagePredictions
+from cutsew.storage.predictions import StagePredictions
 from cutsew.storage.zarr_layout import folder_of, label_spec
 from cutsew.storage.zarr_reader import array_of, open_group
 from cutsew.storage.zarr_writer import new_group
@@ -95,7 +95,7 @@ def _combine(
     out: Path, ids: list[str], student: StagePredictions, teacher: StagePredictions, stats: Mapping[str, ScoreStats]
 ) -> None:
     """Write ensemble.zarr, slice by slice."""
-    spec = label_spec(len(ids), len(student.classes), min(max(len(ids), 1), IMAGES_AT_ONCE))
+    spec = label_spec(len(ids), len(student.classes))
     names = np.asarray(ids, dtype=object if ids else str)
     with new_group(out, {"z": spec}, {"image": names, "class": student.classes}) as group:
         start = 0

@@ -50,9 +50,9 @@ def import_scores(
     if (rows < 0).any():
         log.warning("%d held-out images have no scores: only the student is evaluated on them", (rows < 0).sum())
 
-    size = int((image_rows["shard"] == image_rows["shard"].iloc[0]).sum())
     coordinates = {"image": image_rows["id"].tolist(), "class": settings["classes"], "pass": np.arange(scores.passes)}
-    specs = logit_specs(len(image_rows), len(settings["classes"]), scores.passes, size)
+    specs = logit_specs(len(image_rows), len(settings["classes"]), scores.passes)
+    size = specs["zero_shot"].chunks[0]
     with new_group(logits, specs, coordinates, Answers(activation or "softmax").attributes()) as written:
         for k in tqdm(range(-1, scores.passes), desc="import_scores", unit="pass"):
             for slab in batched_slices(len(image_rows), size):

@@ -120,8 +120,8 @@ def run(
     image_rows = read_manifest(images, split="test")
     torch_device = pick_device(device)
     student = load(adapter, torch_device, build)
-    size = max(1, int(image_rows.groupby("shard").size().max())) if len(image_rows) else 1
-    spec = label_spec(len(image_rows), len(student.classes), size)
+    spec = label_spec(len(image_rows), len(student.classes))
+    size = spec.chunks[0]
     ids = np.asarray(image_rows["id"].tolist(), dtype=object if len(image_rows) else str)
     with (
         new_group(scores, {"z": spec}, {"image": ids, "class": student.classes}) as group,

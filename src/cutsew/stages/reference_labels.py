@@ -22,9 +22,6 @@ from cutsew.storage.zarr_writer import new_group
 
 log = logging.getLogger(__name__)
 
-ROWS = 65536
-"""Images in one chunk of labels.zarr."""
-
 
 def reference_labels(
     images: Annotated[Path, typer.Argument(help="images.parquet")],
@@ -40,9 +37,9 @@ def reference_labels(
     known = read_truth(truth, list(image_rows["id"]), classes)
     _refuse_unknown(image_rows.iloc[np.flatnonzero((known < 0).all(axis=1))], kind)
     _refuse_unknown_classes(known[image_rows["split"] == "train"], classes, kind)
-    spec = label_spec(len(image_rows), len(classes), max(1, min(ROWS, len(image_rows))))
+    spec = label_spec(len(image_rows), len(classes))
     with new_group(labels, {"z": spec}, {"image": list(image_rows["id"]), "class": classes}) as group:
-        for rows in tqdm(list(batched_slices(len(image_rows), ROWS)), desc="reference_labels", unit="shard"):
+        for rows in tqdm(list(batched_slices(len(image_rows), spec.chunks[0])), desc="reference_labels", unit="shard"):
             group["z"][rows] = _labels(known[rows], image_rows["digest"].iloc[rows].tolist(), kind, settings)
     record.write_beside(labels)
 

@@ -16,7 +16,7 @@ from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
 from cutsew.stages.options import SettingsOption, ThreadsOption
 from cutsew.storage.manifest import batched_slices
-from cutsew.storage.zarr_layout import CROPS, GLOBAL, ROWS, folder_of, logit_specs
+from cutsew.storage.zarr_layout import CROPS, GLOBAL, folder_of, logit_specs
 from cutsew.storage.zarr_reader import array_of, attribute, open_group, read, read_texts
 from cutsew.storage.zarr_writer import Coordinates, CopiedCoordinate, new_group
 
@@ -41,7 +41,7 @@ def score(
         "class": CopiedCoordinate(folder_of(text)),
         "pass": np.arange(passes),
     }
-    specs = logit_specs(images, len(texts.classes), passes, ROWS)
+    specs = logit_specs(images, len(texts.classes), passes)
     with new_group(logits, specs, coordinates, texts.answers.attributes()) as written:
 
         def write(job: tuple[slice, int | None]) -> None:
@@ -53,7 +53,8 @@ def score(
             else:
                 written["crops"][k, rows] = z
 
-        jobs = list(itertools.product(batched_slices(images, ROWS), (None, *range(passes))))
+        slabs = batched_slices(images, specs["zero_shot"].chunks[0])
+        jobs = list(itertools.product(slabs, (None, *range(passes))))
         # Each chunk file is one thread's own. A product's last bits could depend on how many threads share it.
         with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
             for _ in tqdm(pool.map(write, jobs), total=len(jobs), desc="score", unit="chunk"):

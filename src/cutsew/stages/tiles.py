@@ -61,8 +61,8 @@ def run(
     student = load(adapter, torch_device, build)
     group = folder_of(out)
     stats_path = group.with_name(table.TILES)
-    size = max(1, int(image_rows.groupby("shard").size().max())) if len(image_rows) else 1
-    spec = label_spec(len(image_rows), len(student.classes), size)
+    spec = label_spec(len(image_rows), len(student.classes))
+    size = spec.chunks[0]
     ids = np.asarray(image_rows["id"].tolist(), dtype=object if len(image_rows) else str)
     with tqdm(total=len(sample) + len(image_rows), desc="tiles", unit="image") as bar:
 

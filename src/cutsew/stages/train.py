@@ -38,9 +38,6 @@ from cutsew.training.trainer import Checkpoint, Trainer, TrainingResult, new_ada
 
 log = logging.getLogger(__name__)
 
-ROWS_PER_CHUNK = 65536
-"""Images in one chunk of refined.zarr."""
-
 
 def train(
     images: Annotated[Path, typer.Argument(help="images.parquet")],
@@ -182,7 +179,7 @@ def _write_labels(
     if correct_refined:
         rule = parse_correct(settings["correct"])
         z, _ = correct(z, **rule.model_dump())
-    spec = label_spec(len(z), z.shape[1], min(ROWS_PER_CHUNK, len(z)))
+    spec = label_spec(*z.shape)
     coordinates = {"image": ids, "class": settings["classes"]}
     write_group(adapter.with_name("refined.zarr"), {"z": (spec, z)}, coordinates, {})
     with atomic_path(adapter.with_name("history.csv")) as draft:

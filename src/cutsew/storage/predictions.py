@@ -16,7 +16,15 @@ from cutsew.storage.zarr_layout import folder_of
 from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read_rows
 
 IMAGES_AT_ONCE = 8192
-"""Images in one slice of a read."""
+"""Images in one slice of a read where the classes are few."""
+
+SLICE_BYTES = 64 * 2**20
+
+
+def images_at_once(classes: int) -> int:
+    """Return how many images one slice of a read has: float32 logits of `classes` take SLICE_BYTES at most."""
+    return max(1, min(IMAGES_AT_ONCE, SLICE_BYTES // (4 * classes)))
+
 
 FEW = 1000
 """Images up to which true labels are looked up one by one instead of reading all."""
@@ -76,7 +84,7 @@ class StagePredictions:
         return all(np.isfinite(block).all() for block in self.slices(ids))
 
     def slices(self, ids: Sequence[str]) -> Iterator[npt.NDArray[np.float32]]:
-        """Give the logits of some images in slices of at most IMAGES_AT_ONCE, in the order of `ids`.
+        """Give the logits of some images in slices of `images_at_once`, in the order of `ids`.
 
         Raises:
             UserError: an image is not there.
@@ -88,8 +96,9 @@ class StagePredictions:
             raise UserError(
                 f"{self.path}: lacks {(rows < 0).sum()} of {len(ids)} images, such as {first!r}; run the workflow again"
             )
-        for start in range(0, len(rows), IMAGES_AT_ONCE):
-            yield read_rows(self._array, rows[start : start + IMAGES_AT_ONCE]).astype(np.float32)
+        size = images_at_once(len(self.classes))
+        for start in range(0, len(rows), size):
+            yield read_rows(self._array, rows[start : start + size]).astype(np.float32)
 
 
 class Final(StagePredictions):
@@ -112,9 +121,10 @@ class Final(StagePredictions):
         self._corrections = corrections
 
     def slices(self, ids: Sequence[str]) -> Iterator[npt.NDArray[np.float32]]:
-        """Give the logits of some images in slices of at most IMAGES_AT_ONCE, in the order of `ids`."""
-        for start in range(0, len(ids), IMAGES_AT_ONCE):
-            ids_of_slice = list(ids[start : start + IMAGES_AT_ONCE])
+        """Give the logits of some images in slices of `images_at_once`, in the order of `ids`."""
+        size = images_at_once(len(self.classes))
+        for start in range(0, len(ids), size):
+            ids_of_slice = list(ids[start : start + size])
             z = np.empty((len(ids_of_slice), len(self.classes)), dtype=np.float32)
             splits = np.array([self._split_of[name] for name in ids_of_slice])
             for split, outcome in self.last.items():

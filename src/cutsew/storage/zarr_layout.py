@@ -158,8 +158,21 @@ def view_chunk_record(group: Path, shard: int, block: int) -> Path:
 
 Activation = Literal["softmax", "sigmoid"]
 
-ROWS = 4096
-"""Images in one chunk of logits.zarr and of what is made from it, however large the shards are."""
+MOST_ROWS = 4096
+CHUNK_BYTES = 32 * 2**20
+
+
+def rows_per_chunk(classes: int) -> int:
+    """Return how many images a chunk of (image, class) float32 logits holds, however large the shards are.
+
+    Args:
+        classes: C.
+
+    Returns:
+        MOST_ROWS, or a smaller power of two where that many would take more than CHUNK_BYTES; 1 at least.
+
+    """
+    return min(MOST_ROWS, 2 ** int(math.log2(max(1, CHUNK_BYTES // (4 * classes)))))
 
 
 @dataclass(frozen=True)
@@ -192,13 +205,19 @@ class Answers:
         return cls(attributes.get("activation", cls.activation), attributes.get("background", cls.background))
 
 
-def label_spec(images: int, classes: int, rows: int, dtype: str = "float32") -> ArraySpec:
-    """Describe an (image, class) array whose chunks hold `rows` images."""
+def label_spec(images: int, classes: int, rows: int | None = None, dtype: str = "float32") -> ArraySpec:
+    """Describe an (image, class) array whose chunks hold `rows` images; None: `rows_per_chunk`, or all if fewer."""
+    if rows is None:
+        rows = max(1, min(rows_per_chunk(classes), images))
     return ArraySpec((images, classes), dtype, ("image", "class"), (rows, classes))
 
 
-def logit_specs(images: int, classes: int, passes: int, rows: int) -> dict[str, ArraySpec]:
-    """Describe logits.zarr: Z0 of the whole images and Z^k of the crops, a chunk for `rows` images of one pass."""
+def logit_specs(images: int, classes: int, passes: int, rows: int | None = None) -> dict[str, ArraySpec]:
+    """Describe logits.zarr: Z0 of the whole images and Z^k of the crops, a chunk for `rows` images of one pass.
+
+    `rows` is as many as `rows_per_chunk` says, unless given.
+    """
+    rows = rows or rows_per_chunk(classes)
     return {
         "zero_shot": label_spec(images, classes, rows),
         "crops": ArraySpec((passes, images, classes), "float32", ("pass", "image", "class"), (1, rows, classes)),

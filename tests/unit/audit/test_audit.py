@@ -14,7 +14,6 @@ from hypothesis.extra import numpy as arrays
 from sewing_world import CLASSES, make_world
 from typer.testing import CliRunner
 
-from cutsew.audit import run as stages
 from cutsew.audit.image import image_audit
 from cutsew.audit.run import Run, Slice
 from cutsew.audit.summary import Tally, _degenerate, class_audit, summary
@@ -349,8 +348,7 @@ def test_degenerate_labels_are_warned_about(z, said):
 
 
 def test_the_images_of_a_class_are_ranked_as_the_zarr_is(base, monkeypatch):
-    for module in (predictions, stages):
-        monkeypatch.setattr(module, "IMAGES_AT_ONCE", 3)  # several slices, the last one not full
+    monkeypatch.setattr(predictions, "IMAGES_AT_ONCE", 3)  # several slices, the last one not full
     result = {(row["stage"], row["split"]): row for row in class_audit(Run(base), "bee", top=2)["stages"]}
     for name, stage in (("fused", "fused"), ("refined", "refined")):
         train = read_manifest(base / "images.parquet", split="train")["id"].tolist()

@@ -39,8 +39,7 @@ TRAIN = 5
 
 @pytest.fixture(autouse=True)
 def small_slices(monkeypatch):
-    for place in (predictions, label_export):
-        monkeypatch.setattr(place, "IMAGES_AT_ONCE", 3)
+    monkeypatch.setattr(predictions, "IMAGES_AT_ONCE", 3)
 
 
 @pytest.fixture(scope="module")

@@ -26,8 +26,7 @@ def base(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small_slices(monkeypatch):
-    for place in (predictions, module):
-        monkeypatch.setattr(place, "IMAGES_AT_ONCE", 4)  # several slices, the last one not full
+    monkeypatch.setattr(predictions, "IMAGES_AT_ONCE", 4)  # several slices, the last one not full
 
 
 def call(*arguments):

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 from synthetic_run import CLASSES, make_run, write_zarr
 
-from cutsew.audit import label_export
 from cutsew.errors import UserError
 from cutsew.stages.labels_table import labels_table
 from cutsew.storage import predictions
@@ -24,8 +23,7 @@ BY_CLASS = [0.3, 0.6, 0.9]
 
 @pytest.fixture(autouse=True)
 def small_slices(monkeypatch):
-    for place in (predictions, label_export):
-        monkeypatch.setattr(place, "IMAGES_AT_ONCE", 5)
+    monkeypatch.setattr(predictions, "IMAGES_AT_ONCE", 5)
 
 
 @pytest.fixture
@@ -136,7 +134,6 @@ def test_hostile_names_come_back_as_they_are(tmp_path):
 
 def test_memory_is_that_of_a_slice(tmp_path, monkeypatch):
     monkeypatch.setattr(predictions, "IMAGES_AT_ONCE", 256)
-    monkeypatch.setattr(label_export, "IMAGES_AT_ONCE", 256)
     classes, peaks = tuple(f"class {c}" for c in range(100)), []
     for count in (500, 2000):
         folder = tmp_path / str(count)
