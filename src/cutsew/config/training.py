@@ -21,6 +21,11 @@ class AdapterConfig(Section):
     heads: Size = Field(8, description="attention heads")
     feedforward: Size = Field(256, description="width of the decoder's feed-forward layers")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout in the decoder")
+    query_group: Size = Field(
+        512,
+        description="most class queries that attend to each other; more are split into groups of consecutive classes, "
+        "so that memory grows with the classes and not with their square (the paper: all, 80 classes at most)",
+    )
 
 
 class TrainingConfig(Section):

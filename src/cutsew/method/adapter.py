@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 MAX_GRID = 50
 """Rows and columns that have a position embedding where the grid is not larger (the released code's number)."""
@@ -56,6 +57,9 @@ class Adapter(nn.Module):
         heads: attention heads.
         feedforward: width of the decoder's feed-forward layers.
         dropout: in the decoder, in [0, 1).
+        query_group: most queries that attend to each other. The paper has one group of all; of more classes, groups of
+            consecutive classes and nearly equal size are decoded one after another, and in training each is decoded
+            again for its gradient, so that the activations of one group are held at a time.
         max_grid: largest number of rows or columns of the grid.
 
     """
@@ -71,10 +75,12 @@ class Adapter(nn.Module):
         heads: int = 8,
         feedforward: int = 256,
         dropout: float = 0.1,
+        query_group: int = 512,
         max_grid: int = MAX_GRID,
     ) -> None:
         super().__init__()
         self.max_grid = max_grid
+        self.num_groups = -(-classes // query_group)
         self.bottleneck = Bottleneck(channels, reduction)
         self.project = nn.Conv2d(channels, width, 1, bias=False)  # BatchNorm takes any bias away again
         self.norm = nn.BatchNorm2d(width)
@@ -127,8 +133,11 @@ class Adapter(nn.Module):
             raise ValueError(f"grid {height} x {width} is larger than this adapter's {self.max_grid} x {self.max_grid}")
         memory = self.norm(self.project(self.bottleneck(features))).flatten(2).transpose(1, 2)
         memory = memory + self.position(height, width)
-        decoded: Tensor = self.decoder(self.queries.expand(features.shape[0], -1, -1), memory)
-        return decoded
+        groups = [group.expand(len(features), -1, -1) for group in self.queries.tensor_split(self.num_groups)]
+        if len(groups) == 1:
+            decoded: Tensor = self.decoder(groups[0], memory)
+            return decoded
+        return torch.cat([checkpoint(self.decoder, group, memory, use_reentrant=False) for group in groups], dim=1)
 
     def read_out(self, decoded: Tensor) -> Tensor:
         """Turn the decoder's answers, (B, C, width), into logits, (B, C)."""

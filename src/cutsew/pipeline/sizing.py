@@ -116,7 +116,7 @@ def estimate_memory_mb(config: Config, stage: str, job: Job) -> int:
 def head_megabytes(config: Config, stage: str, job: Job) -> int:
     """Estimate the memory of the head's tensors in `train`, `predict` or `explain`, in MB.
 
-    The decoder's self-attention holds (B, heads, C, C) weights, so this grows with the square of the classes. Which of
+    The decoder's self-attention holds (B, heads, c, c) weights of one group of c queries at a time. Which of
     the tensors are held at a time was measured (test_sizing.py): training on a CPU keeps 3.5 of them for
     each layer, answering 1.3 for each thread, with a group of `GROUP` images each. On a GPU they lie in its memory.
     The table of labels, its two moments and two copies of it are on top of that in training.
@@ -131,9 +131,11 @@ def head_megabytes(config: Config, stage: str, job: Job) -> int:
     if job.gpu or config.train.head == "linear":
         return (table + held) // 10**6
     adapter = config.train.adapter
-    attention = adapter.heads * classes**2 * 4  # of one image
-    across = adapter.heads * classes * cells * 4
-    wide = classes * adapter.width * 4
+    group = min(classes, adapter.query_group)
+    attention = adapter.heads * group**2 * 4  # of one image
+    across = adapter.heads * group * cells * 4
+    wide = group * adapter.width * 4
+    held += batch * (classes - group) * adapter.width * 4 * (3 if stage == "train" else 1)  # what was decoded before
     if stage != "train":
         return (held + job.threads * GROUP * int(1.3 * attention + across + 10 * wide)) // 10**6
     layers, dropped = adapter.layers, adapter.dropout > 0

@@ -128,8 +128,8 @@ class Trainer:
         rest = [weight for weight in adapter.parameters() if id(weight) not in ids]
         groups: list[dict[str, Any]] = [{"params": rest}, {"params": decoder}]
         self._optimizer = torch.optim.AdamW(groups, lr=train.lr_adapter, weight_decay=train.weight_decay, fused=True)
-        on_cpu = self._device.type == "cpu"
-        self._predict = SplitBatchAdapter(adapter, worker_pool()) if on_cpu else adapter
+        split = self._device.type == "cpu" and adapter.num_groups == 1
+        self._predict = SplitBatchAdapter(adapter, worker_pool()) if split else adapter
 
     def fit(self, features: FeatureSource) -> TrainingResult:
         """Train for all epochs, from the checkpoint on where there is one.

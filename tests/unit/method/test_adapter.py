@@ -57,6 +57,52 @@ def test_positions_join_column_and_row():
     assert torch.equal(cell[2:], position.row[1])
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 7), st.integers(1, 7))
+def test_groups_of_queries_are_decoded_apart(classes, query_group):
+    torch.manual_seed(classes)
+    whole = Adapter(16, classes, **SMALL, query_group=query_group, max_grid=5).eval()
+    features = torch.randn(2, 16, 3, 2)
+    rows = torch.arange(classes).tensor_split(whole.num_groups)
+    assert max(map(len, rows)) <= query_group
+    alone = []
+    for group in rows:  # an adapter of the classes of one group
+        part = Adapter(16, len(group), **SMALL, max_grid=5).eval()
+        kept = {"queries", "weight", "bias"}
+        part.load_state_dict({name: w[group] if name in kept else w for name, w in whole.state_dict().items()})
+        alone.append(part(features))
+    assert torch.allclose(whole(features), torch.cat(alone, dim=1), atol=1e-6)
+
+
+def test_gradients_of_groups_are_those_of_what_is_held(monkeypatch):
+    adapter = Adapter(16, 6, **SMALL, query_group=2, dropout=0.5, max_grid=5).train()
+    features = torch.randn(3, 16, 3, 2)
+
+    def gradients():
+        adapter.zero_grad()
+        torch.manual_seed(1)  # of dropout
+        adapter(features).square().sum().backward()
+        return [weight.grad.clone() for weight in adapter.parameters()]
+
+    recomputed = gradients()
+    monkeypatch.setattr("cutsew.method.adapter.checkpoint", lambda decoder, *args, use_reentrant: decoder(*args))
+    assert all(torch.equal(a, b) for a, b in zip(recomputed, gradients(), strict=True))
+
+
+def test_the_most_activations_held_are_those_of_one_group():
+    features = torch.randn(1, 16, 3, 2)
+
+    def held(query_group):
+        adapter = Adapter(16, 64, **SMALL, query_group=query_group, max_grid=5).train()
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: (sizes.append(t.numel()), t)[1], lambda t: t):
+            adapter(features)
+        return max(sizes)
+
+    assert held(64) >= 2 * 64 * 64  # (heads, C, C)
+    assert held(8) < 64 * 16  # what is given to the groups and comes from them
+
+
 def test_each_class_has_its_own_weights_alone():
     torch.manual_seed(0)
     adapter = Adapter(16, 3, **SMALL).eval()

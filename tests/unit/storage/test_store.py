@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cutsew.errors import UserError
-from cutsew.storage.zarr_layout import ArraySpec, inner_chunk
+from cutsew.storage.zarr_layout import CHUNK_BYTES, ArraySpec, inner_chunk, label_spec, rows_per_chunk
 from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read
 from cutsew.storage.zarr_writer import (
     AuxiliaryCoordinate,
@@ -171,3 +171,17 @@ def test_a_large_file_is_digested_again_only_when_it_has_changed(tmp_path, monke
     assert second == file_digest(weights) != first
     memory.write_text("[")
     assert remembered_digest(weights, memory) == second
+
+
+@pytest.mark.parametrize(
+    ("classes", "rows"), [(1, 4096), (80, 4096), (2048, 4096), (2049, 2048), (9605, 512), (21_841, 256), (10**8, 1)]
+)
+def test_rows_of_a_chunk_are_bounded_in_bytes(classes, rows):
+    assert rows_per_chunk(classes) == rows
+    assert rows == 1 or 4 * classes * rows <= CHUNK_BYTES
+    assert label_spec(100_000, classes).chunks == (rows, classes)
+
+
+def test_an_array_of_few_images_has_one_chunk():
+    assert label_spec(7, 80).chunks == (7, 80)
+    assert label_spec(0, 80).chunks == (1, 80)

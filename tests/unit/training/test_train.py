@@ -135,6 +135,16 @@ def start_adapter():
     return new_adapter(12, 3, AdapterSettings.model_validate(settings()["train"]["adapter"]), (4, 4), 9)
 
 
+def test_queries_in_groups_learn_the_same_whatever_the_workers(world, trained, tmp_path):
+    for workers in (0, 2):
+        (tmp_path / str(workers)).mkdir()
+        run_train(world, tmp_path / str(workers), settings(train__adapter__query_group=2), workers)
+    assert_same(tmp_path / "0", tmp_path / "2")
+    weights = [load_file(folder / "adapter.safetensors") for folder in (trained, tmp_path / "0")]
+    assert {name: w.shape for name, w in weights[0].items()} == {name: w.shape for name, w in weights[1].items()}
+    assert not torch.equal(weights[0]["queries"], weights[1]["queries"])  # the third class attends to itself alone
+
+
 # What is written
 
 
