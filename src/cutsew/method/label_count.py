@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
+from threadpoolctl import threadpool_limits
 
 from cutsew.method.score import sigmoid
 
@@ -113,7 +114,8 @@ def estimate_label_count(z: Logits, least: float = 1.0, rarest: float = 0.0) -> 
         In (0, C).
 
     """
-    weights = (_upper_weight(z[:, c].astype(np.float64)) for c in range(z.shape[1]))
+    with threadpool_limits(1):  # more threads wait for each other, and sums differ with their number
+        weights = [_upper_weight(column.astype(np.float64)) for column in z.T]
     return float((least * sum(max(weight, rarest) for weight in weights)) ** 0.5)
 
 
@@ -122,7 +124,24 @@ def _upper_weight(x: npt.NDArray[np.float64]) -> float:
     starts = np.quantile(x, [LOW, HIGH]).reshape(2, 1)
     if starts[0] == starts[1]:
         return 0.5
+    weights, means, _ = fit_two_gaussians(x, starts)
+    return float(weights[means.argmax()])
+
+
+def fit_two_gaussians(
+    x: npt.NDArray[np.float64], starts: npt.NDArray[np.float64] | None = None
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Fit two Gaussians to one class's logits.
+
+    Args:
+        x: (n,) logits.
+        starts: (2, 1) means to start from; None starts from two clusters.
+
+    Returns:
+        Weights, means and variances, (2,) each, in no order.
+
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        mixture = GaussianMixture(2, means_init=starts, random_state=0).fit(x.reshape(-1, 1))
-    return float(mixture.weights_[mixture.means_.argmax()])
+        fitted = GaussianMixture(2, means_init=starts, random_state=0).fit(x[:, None])
+    return fitted.weights_, fitted.means_[:, 0], fitted.covariances_[:, 0, 0]

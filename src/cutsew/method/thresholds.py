@@ -5,12 +5,12 @@ a class is named in an image whose probability is at least it. It stands halfway
 differ, so that rounding does not move an image across.
 """
 
-import warnings
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from numpy.polynomial import Polynomial
+from threadpoolctl import threadpool_limits
 
 from cutsew.method.score import sigmoid
 
@@ -75,7 +75,8 @@ def mixture(logits: Floats) -> Floats:
         overtakes the other between their means (one is so wide or so heavy that it covers the other).
 
     """
-    return np.array([_crossing(z.astype(np.float64)) for z in logits.T])
+    with threadpool_limits(1):  # more threads wait for each other, and sums differ with their number
+        return np.array([_crossing(z.astype(np.float64)) for z in logits.T])
 
 
 def best_f1(truth: Truth, logits: Floats) -> Floats:
@@ -116,17 +117,13 @@ def _below(descending: Floats, k: int) -> float:
 def _crossing(z: Floats) -> float:
     if len(z) < FEWEST or np.ptp(z) == 0:
         return float("nan")
-    from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415 - a second, which a classifier can do without
-    from sklearn.mixture import GaussianMixture  # noqa: PLC0415
+    from cutsew.method.label_count import fit_two_gaussians  # noqa: PLC0415 - scikit-learn takes a second to import
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        fitted = GaussianMixture(2, random_state=0).fit(z[:, None])
-    low, high = np.argsort(fitted.means_[:, 0], kind="stable")
-    mean, variance = fitted.means_[:, 0], fitted.covariances_[:, 0, 0]
+    weights, mean, variance = fit_two_gaussians(z)
+    low, high = np.argsort(mean, kind="stable")
     log_density = [
         Polynomial([np.log(w) - np.log(v) / 2]) - Polynomial([-m, 1]) ** 2 / (2 * v)
-        for w, m, v in zip(fitted.weights_, mean, variance, strict=True)
+        for w, m, v in zip(weights, mean, variance, strict=True)
     ]
     gain = (log_density[high] - log_density[low]).trim()
     if gain(mean[low]) >= 0 or gain(mean[high]) <= 0:

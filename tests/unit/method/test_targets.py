@@ -11,7 +11,14 @@ from hypothesis.extra.numpy import arrays
 
 from cutsew.config import load
 from cutsew.errors import UserError
-from cutsew.method.label_count import automatic_count, estimate_label_count, fit_logit_shift, standard_shift, targets
+from cutsew.method.label_count import (
+    automatic_count,
+    estimate_label_count,
+    fit_logit_shift,
+    fit_two_gaussians,
+    standard_shift,
+    targets,
+)
 from cutsew.method.metrics import average_precision
 from cutsew.method.score import sigmoid
 from cutsew.stages.targets import targets as stage
@@ -142,3 +149,12 @@ def test_an_upper_gaussian_that_is_empty_counts_one_image():
     mass = sigmoid(z).sum(axis=1).mean()
     assert (mass / 6) ** 0.5 <= estimate_label_count(z, mass, 1 / 6) <= mass**0.5
     assert 1e-3 < automatic_count(z, sum_to_one=False) <= mass
+
+
+def test_two_gaussians_by_hand():
+    z = np.sort(np.concatenate([np.random.default_rng(3).normal(m, 1, n) for m, n in ((-4, 900), (2, 100))]))
+    weights, means, variances = fit_two_gaussians(z)
+    order = np.argsort(means)
+    np.testing.assert_allclose(weights[order], [0.9, 0.1], atol=0.01)
+    np.testing.assert_allclose(means[order], [-4, 2], atol=0.2)
+    np.testing.assert_allclose(variances[order], [1, 1], atol=0.3)
