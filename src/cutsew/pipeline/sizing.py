@@ -63,8 +63,6 @@ EMBEDDING_BYTES = 3 * 2 * 1024
 """Of an embedding, float16, in the array, as a chunk and packed."""
 TINY_CLIP_MB, TINY_CLIP_MINUTES = 4000, 120
 """Of the training of the demo's teacher."""
-TALLIES = 14
-"""(C, C) counts of labels that occur together which the report holds, of 8 bytes each: stages of both splits."""
 LOCAL_MB = 4000
 """Most memory of a job that runs where snakemake runs, which on a cluster is a node for logging in."""
 NO_ROOM = 0.95
@@ -299,7 +297,7 @@ def _light_bytes(config: Config, stage: str, job: Job) -> int:
         "select": 28 * rows * classes,
         # a stage's logits, probabilities and truth, and what is sorted of them
         "evaluate": 40 * images * classes,
-        "report": PHOTOS_BYTES + 28 * images * classes + 8 * TALLIES * classes**2,
+        "report": PHOTOS_BYTES + 28 * images * classes,
         "manifest": LISTED_BYTES * images + job.threads * DECODED_MB * 10**6,
         "truth": (ROW_BYTES + 10 * classes) * images,
         "targets": ROW_BYTES * images + (40 * min(images, SAMPLE) + 32 * rows) * classes,

@@ -333,7 +333,7 @@ def test_what_is_loaded_is_valid_under_the_schema(section, kind):
         validate(BASE | {"fuse": {"alpha": 1, "gate": 1}})
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.floats(0, 10), st.integers(0, 50))
 def test_loading_what_was_dumped_changes_nothing(alpha, passes):
     config = load(BASE | {"fuse": {"alpha": alpha}, "cut": {"passes": passes}})

@@ -70,7 +70,7 @@ def plain(name):
     return unicodedata.normalize("NFC", " ".join(name.split()).casefold())
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=2, unique_by=plain).filter(
         lambda names: all(name.strip() for name in names)

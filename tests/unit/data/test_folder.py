@@ -3,7 +3,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cutsew.data.folder import hint, in_folder, in_fraction, in_list, list_images
@@ -135,14 +135,12 @@ def test_split_by_fraction_by_hand():
 digests = st.text("0123456789abcdef", min_size=64, max_size=64)
 
 
-@settings(deadline=None)
 @given(digests, st.floats(0.01, 0.99), st.floats(0.01, 0.99))
 def test_a_larger_fraction_keeps_what_was_held_out(digest, one, other):
     low, high = sorted((one, other))
     assert in_fraction(digest, high) or not in_fraction(digest, low)
 
 
-@settings(deadline=None)
 @given(st.floats(0.05, 0.95))
 def test_the_share_is_about_the_fraction(fraction):
     held = sum(in_fraction(sha256(str(i).encode()).hexdigest(), fraction) for i in range(2000))

@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -127,7 +127,6 @@ def test_range_of_grey_values_by_hand():
     assert to_eight_bits(np.array([np.inf, -np.inf, np.nan, 1.0])).tolist() == [255, 0, 0, 255]
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(width=32, allow_nan=True, allow_infinity=True), min_size=1, max_size=20))
 def test_scaling_keeps_the_order(values):
     array = np.array(values, np.float32)
@@ -338,7 +337,6 @@ def test_damage_within_a_png(tmp_path, image):
         inspect(path)
 
 
-@settings(deadline=None)
 @given(
     st.binary(max_size=60),
     st.sampled_from(["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "JPEG2000", "AVIF"]),

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from pyarrow.parquet import ParquetFile
@@ -149,7 +149,6 @@ def test_another_split_keeps_rows_and_content_digests_but_not_listed(tmp_path, r
 unique = st.lists(st.text("abcdef", min_size=1, max_size=3), unique=True, max_size=12)
 
 
-@settings(deadline=None)
 @given(unique, unique)
 def test_places_keep_known_ids_in_order_and_lose_none(listed, known):
     order = accounting.stable_order(listed, known)
@@ -160,7 +159,6 @@ def test_places_keep_known_ids_in_order_and_lose_none(listed, known):
     assert ids[len(kept) :] == [name for name in listed if name not in known]
 
 
-@settings(deadline=None)
 @given(unique)
 def test_places_of_an_unchanged_listing_never_move(listed):
     again = sorted(listed)

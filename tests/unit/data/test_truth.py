@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cutsew.data.truth import Truth, to_table
@@ -257,7 +257,6 @@ names = st.sampled_from(["dog", "cat", "person", "sofa"])
 labels_by_image = st.dictionaries(st.sampled_from("abcdefgh"), st.dictionaries(names, st.sampled_from([1, 0, -1])))
 
 
-@settings(deadline=None)
 @given(labels_by_image, st.permutations("abcdefgh"))
 def test_a_table_says_what_the_labels_say_in_the_order_of_the_ids(labels, ids):
     table = to_table(Truth(labels=labels, known=set(CLASSES)), ids, CLASSES)

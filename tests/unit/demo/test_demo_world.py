@@ -44,7 +44,7 @@ def test_a_missing_package_is_named(monkeypatch, package):
         sprites()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10**6), st.integers(0, 10**6))
 def test_scenes_keep_their_bounds(seed, index):
     image, things = scene(keyed_rng(seed, "train", index), OTHERS)

@@ -34,7 +34,7 @@ def test_captions_name_one_or_two_classes_in_spoken_words():
     assert set(SPOKEN) < set(CLASSES)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.sampled_from(CLASSES), min_size=1, max_size=2))
 def test_every_caption_uses_only_packed_tokens(names):
     kept = set(tiny_clip.tokens(all_captions()).unique().tolist())
@@ -135,7 +135,7 @@ def test_contrastive_loss_by_hand():
     assert tiny_clip.contrastive(eye, eye.flip(0), scale).item() == pytest.approx(np.log1p(np.exp(2)))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(2, 8), st.integers(0, 1000))
 def test_contrastive_loss_is_symmetric_and_ignores_order(size, seed):
     source = torch.Generator().manual_seed(seed)

@@ -23,7 +23,7 @@ def test_parameters_at_the_papers_size():
     assert count(Adapter(2048, 20)) == bottleneck + project + 2 * layer + rest == 2_391_700
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5), st.integers(2, 6))
 def test_any_grid_up_to_the_largest_gives_a_logit_per_class(batch, height, width, classes):
     adapter = Adapter(16, classes, **SMALL, max_grid=5).eval()
@@ -57,7 +57,7 @@ def test_positions_join_column_and_row():
     assert torch.equal(cell[2:], position.row[1])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 7), st.integers(1, 7))
 def test_groups_of_queries_are_decoded_apart(classes, query_group):
     torch.manual_seed(classes)

@@ -23,7 +23,7 @@ def test_the_weak_view_is_squashed_and_not_flipped():
     assert view[:, 4, 7].tolist() == [0, 0, 255]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**62), st.integers(0, 2**32))
 def test_a_strong_view_depends_on_its_seed_alone_and_leaves_torch_as_it_was(seed, other):
     weak = image(16, 16)

@@ -28,7 +28,7 @@ def test_a_map_without_a_positive_value_is_empty():
     assert torch.equal(to_unit(-torch.ones(1, 2, 2)), torch.zeros(1, 2, 2))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 4), st.floats(0.01, 100), st.sampled_from([0, 1]))
 def test_maps_stand_whatever_the_scale_the_order_and_the_neighbors(seed, side, channels, factor, which):
     make = (grad_cam, hires_cam)[which]

@@ -55,7 +55,7 @@ def test_bilinear_pixels_are_pillows_within_one(size):
     assert np.abs(views.astype(int) - crop_resize_all(image, boxes, size).numpy()).max() > 3  # bicubic is another
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 20), st.integers(0, 2**32), st.booleans())
 def test_any_box_of_any_picture(width, height, size, seed, flip):
     rng = np.random.default_rng(seed)

@@ -26,7 +26,7 @@ logits = hnp.arrays(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(logits)
 def test_blend_is_numpys_max_and_its_gradient_reaches_the_first_winner_only(values):
     z = torch.from_numpy(values).requires_grad_()

@@ -55,7 +55,7 @@ def in_double(z, gradients):
     return z.double(), [(index, gradient.double()) for index, gradient in gradients]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10**6), st.integers(1, 12), st.integers(1, 60), st.floats(0, 0.5), st.booleans())
 def test_it_gives_what_dense_adamw_gives(seed, rows, steps, weight_decay, falling):
     z, gradients = in_double(*random_steps(seed, rows, 3, steps, 2))

@@ -54,7 +54,7 @@ class TestAveragePrecision:
         assert mean_average_precision(ap) == pytest.approx(ap[0])
         assert np.isnan(mean_average_precision(np.array([np.nan])))
 
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     @given(truth_and_scores())
     def test_only_the_order_matters(self, data):
         truth, scores = data
@@ -62,7 +62,7 @@ class TestAveragePrecision:
             average_precision(truth, scores), average_precision(truth, scores.astype(np.float64) ** 3 / 7 + 2)
         )
 
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     @given(truth_and_scores(), st.randoms(use_true_random=False))
     def test_order_of_images_does_not_matter(self, data, random):
         truth, scores = data
@@ -87,7 +87,7 @@ class TestPrecisionRecall:
     def test_nothing_named(self):
         assert set(vars(precision_recall(self.truth, np.zeros((4, 3), dtype=bool))).values()) == {0.0}
 
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     @given(truth_and_scores())
     def test_as_scikit_learn(self, data):
         truth, scores = data
@@ -104,14 +104,14 @@ class TestPrecisionRecall:
     def test_no_truth(self):
         assert np.isnan(list(vars(precision_recall(np.full((4, 3), -1, dtype=np.int8), self.named)).values())).all()
 
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     @given(truth_and_scores(), st.floats(-6, 6))
     def test_percentages(self, data, threshold):
         truth, scores = data
         values = np.array(list(vars(precision_recall(truth, scores >= threshold)).values()))
         assert np.isnan(values).all() != ((values >= 0) & (values <= 100)).all()
 
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     @given(truth_and_scores())
     def test_naming_the_truth_is_perfect(self, data):
         truth, _ = data
@@ -132,7 +132,7 @@ class TestInversions:
         scores = np.array([[3, 1], [2, 1], [1, 9], [0, 2]], dtype=np.float32)
         assert inversions(truth, scores).tolist() == [3, 0]
 
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     @given(truth_and_scores())
     def test_counts_pairs(self, data):
         truth, scores = data
@@ -153,7 +153,7 @@ class TestNaming:
         assert (seen.top1[18], seen.top1[19]) == (1, 1)
         assert seen.every.sum() == 6
 
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     @given(hnp.arrays(np.float32, (5, 3), elements=st.floats(0, 1, width=32)))
     def test_histograms_hold_everything(self, probabilities):
         seen = label_stats(probabilities, probabilities >= 0.5)
@@ -171,7 +171,7 @@ class TestAgreement:
         assert result[:2, 2] == pytest.approx([0.5, -1])
         assert np.isnan(result[2, 2])
 
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     @given(hnp.arrays(np.float32, (4, 5), elements=st.floats(0, 1, width=32)))
     def test_a_stage_agrees_with_itself(self, probabilities):
         result = agreement(probabilities, probabilities, *[probabilities >= 0.5] * 2)

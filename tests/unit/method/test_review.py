@@ -31,7 +31,7 @@ def test_each_group_of_alike_images_is_looked_at_once():
     assert chosen.tolist() == [0, 5, 10, 15]  # the highest score of each group, in the order of the scores
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 3), st.integers(0, 9))
 def test_as_many_as_asked_for_each_once_in_the_order_of_scores(n, count, different, seed):
     rng = np.random.default_rng(seed)

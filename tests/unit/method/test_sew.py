@@ -59,7 +59,7 @@ sides = st.integers(1, 500)
 size_pairs = st.tuples(sides, sides)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(size_pairs, min_size=1, max_size=8),
     st.data(),
@@ -84,7 +84,7 @@ def test_plans_stay_inside_and_never_paste_a_image_on_itself(sizes, data, ratio,
     assert ((left >= 0) & (top >= 0) & (right <= width) & (bottom <= height) & (left < right) & (top < bottom)).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 4), st.floats(0.05, 0.5), st.floats(0.7, 1.4), st.integers(0, 10**6))
 def test_all_overlays_together_cover_q_and_keep_their_aspect(limit, q, aspect, seed):
     sizes = [(1000, 1000)] + [(round(300 * aspect), 300)] * 4

@@ -29,7 +29,7 @@ def test_no_pair_comes_twice():
     ]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 10**6), st.integers(1, 12), st.integers(2, 5), st.integers(1, 12), st.integers(1, 12))
 def test_slabs_make_no_difference_and_the_rest_holds(seed, images, classes, slab, most):
     z = np.random.default_rng(seed).integers(-3, 4, (images, classes)).astype(np.float32)

@@ -20,7 +20,7 @@ from cutsew.method.tagclip import (
 )
 
 T = torch.tensor
-quick = settings(deadline=None, max_examples=30)  # the first call of torch takes long
+quick = settings(max_examples=30)  # the first call of torch takes long
 
 
 @pytest.mark.parametrize(

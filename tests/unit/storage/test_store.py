@@ -39,7 +39,7 @@ def write(path, values, layout, attributes=None):
     return finalize(path, {"crops": layout}, labels, attributes or {}, known)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(1, 12), st.integers(0, 4), st.integers(1, 8), st.integers(1, 3))
 def test_chunk_by_chunk_gives_back_what_was_written(tmp_path_factory, images, passes, shard, block):
     path = tmp_path_factory.mktemp("z") / "views.zarr"

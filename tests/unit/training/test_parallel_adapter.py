@@ -30,7 +30,7 @@ def learnt(model, call, features):
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("dropout", [0.0, 0.1, 0.5])
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(images=st.integers(1, 9), height=st.integers(1, 3), width=st.integers(2, 4))
 def test_it_is_the_adapter(threads, dropout, images, height, width):
     model = adapter(dropout)
