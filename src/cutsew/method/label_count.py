@@ -129,7 +129,7 @@ def _upper_weight(x: npt.NDArray[np.float64]) -> float:
 
 
 def fit_two_gaussians(
-    x: npt.NDArray[np.float64], starts: npt.NDArray[np.float64] | None = None
+    x: Logits, starts: npt.NDArray[np.float64] | None = None
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Fit two Gaussians to one class's logits.
 

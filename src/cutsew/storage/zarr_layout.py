@@ -172,7 +172,7 @@ def rows_per_chunk(classes: int) -> int:
         MOST_ROWS, or a smaller power of two where that many would take more than CHUNK_BYTES; 1 at least.
 
     """
-    return min(MOST_ROWS, 2 ** int(math.log2(max(1, CHUNK_BYTES // (4 * classes)))))
+    return min(MOST_ROWS, 1 << (max(1, CHUNK_BYTES // (4 * classes)).bit_length() - 1))
 
 
 @dataclass(frozen=True)
