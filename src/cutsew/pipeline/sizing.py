@@ -133,7 +133,7 @@ def head_megabytes(config: Config, stage: str, job: Job) -> int:
     attention = adapter.heads * group**2 * 4  # of one image
     across = adapter.heads * group * cells * 4
     wide = group * adapter.width * 4
-    held += batch * (classes - group) * adapter.width * 4 * (3 if stage == "train" else 1)  # what was decoded before
+    held += batch * (classes - group) * adapter.width * 4 * (8 if stage == "train" else 1)  # what was decoded before
     if stage != "train":
         return (held + job.threads * GROUP * int(1.3 * attention + across + 10 * wide)) // 10**6
     layers, dropped = adapter.layers, adapter.dropout > 0

@@ -27,6 +27,10 @@ STAGES = st.sampled_from(
 )
 
 
+ALL = {"adapter": {"query_group": 30_000}}
+"""All queries attend to each other, however many there are."""
+
+
 def of(classes, **changes):
     """Settings of the paper with so many classes."""
     dataset = {"kind": "folder", "root": "x", "shard_size": 4096}
@@ -47,6 +51,9 @@ TRAINED = [  # classes, batch, settings of the adapter, strong_weight, side of t
     (600, 8, {"heads": 4}, 0.0, 448, 987),
     (600, 8, {}, 0.7, 448, 2374),
     (600, 8, {}, 0.0, 640, 1680),
+    (1203, 8, {"query_group": 512}, 0.0, 448, 963),
+    (1203, 8, {"query_group": 256}, 0.0, 448, 604),
+    (9605, 8, {"query_group": 512}, 0.0, 448, 1734),
 ]
 START = 150
 """MB of weights, moments and libraries in those numbers; a job's request has them in PYTHON_MB."""
@@ -55,7 +62,7 @@ START = 150
 @pytest.mark.parametrize(("classes", "batch", "adapter", "strong", "side", "measured"), TRAINED)
 def test_training_asks_for_what_was_measured(classes, batch, adapter, strong, side, measured):
     """Peak resident memory of two steps on a CPU, two threads, 2048 channels, in a process of its own."""
-    train = {"batch_size": batch, "strong_weight": strong, "adapter": adapter}
+    train = {"batch_size": batch, "strong_weight": strong, "adapter": {"query_group": classes, **adapter}}
     student = {"open_clip": {"image_size": side}}
     config = of(classes, train=train, student=student)
     requested = START + head_megabytes(config, "train", Job(64, 1, 2, gpu=False))
@@ -66,7 +73,7 @@ def test_training_asks_for_what_was_measured(classes, batch, adapter, strong, si
 def test_answering_asks_for_what_was_measured(classes, measured):
     """The head's answers to a batch of 32 in evaluation mode, above those of 80 classes (119 MB); two threads."""
     job = Job(64, 1, 2, gpu=False)
-    requested = head_megabytes(of(classes), "predict", job) - head_megabytes(of(80), "predict", job)
+    requested = head_megabytes(of(classes, train=ALL), "predict", job) - head_megabytes(of(80), "predict", job)
     assert measured - 119 <= requested <= 1.4 * (measured - 119)
 
 
@@ -98,7 +105,7 @@ def test_other_stages_ask_for_what_was_measured(stage, images, classes, passes, 
 
 
 def test_training_with_a_linear_head_or_on_a_gpu_does_not_grow_with_the_classes_squared():
-    few, many = of(80), of(2_500)
+    few, many = of(80), of(2_500, train=ALL)
     on_gpu = Job(1000, 1, 2, gpu=True)
     assert estimate_memory_mb(many, "train", on_gpu) - estimate_memory_mb(few, "train", on_gpu) < 100
     linear = [of(n, train={"head": "linear"}) for n in (80, 2_500)]
@@ -110,16 +117,18 @@ def test_training_with_a_linear_head_or_on_a_gpu_does_not_grow_with_the_classes_
 def test_what_does_not_fit_is_refused_and_names_the_settings():
     job = Job(1000, 1, 2, gpu=False)
     assert lacks(of(80), "train", job, 25_000) is None
-    text = lacks(of(2_500), "train", job, 25_000)
+    text = lacks(of(2_500, train=ALL), "train", job, 25_000)
     assert text.startswith(
         "train: 2,500 classes with train.batch_size 16 need about 27.1 GB of memory, and this machine "
     )
     assert "has 25.0 GB; set train.batch_size to 14 or less, or name fewer classes, or set train.head: linear" in text
-    assert lacks(of(2_500, train={"batch_size": 14}), "train", job, 25_000) is None
-    assert lacks(of(2_500, train={"batch_size": 15}), "train", job, 25_000) is not None
-    assert "batch_size to" not in lacks(of(21_841), "train", job, 25_000)
-    assert lacks(of(9_605), "predict", job, 25_000).startswith("predict: 9,605 classes with 2 threads need about ")
-    for config in (of(2_500), of(9_605, train={"batch_size": 1})):
+    assert lacks(of(2_500, train=ALL | {"batch_size": 14}), "train", job, 25_000) is None
+    assert lacks(of(2_500, train=ALL | {"batch_size": 15}), "train", job, 25_000) is not None
+    assert "batch_size to" not in lacks(of(21_841, train=ALL), "train", job, 25_000)
+    assert lacks(of(9_605, train=ALL), "predict", job, 25_000).startswith(
+        "predict: 9,605 classes with 2 threads need about "
+    )
+    for config in (of(2_500, train=ALL), of(9_605, train=ALL | {"batch_size": 1})):
         with pytest.raises(
             UserError, match=r"need about .* this machine has 25\.0 GB; .*train\.head: linear"
         ) as caught:
