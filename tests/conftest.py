@@ -3,7 +3,7 @@ from hypothesis import settings
 from warm import Warm
 from workflow_run import Workflow
 
-settings.register_profile("untimed", deadline=None)  # a slow machine is no failure
+settings.register_profile("untimed", deadline=None)  # a slow machine must not fail a test
 settings.load_profile("untimed")
 
 
