@@ -41,6 +41,11 @@ class WindowsConfig(Section):
     scale: float = Field(2.0, ge=1, description="side of the tower's input, relative to its image_size")
     share: Area = Field(0.33, description="fraction of each side of the grid that a window covers")
     per_side: Size = Field(6, description="n of n x n windows, spread evenly over the grid")
+    whole: Literal["pass", "grid"] = Field(
+        "pass",
+        description="what the whole image is embedded from. pass: a view at the teacher's own side, as in all layouts; "
+        "grid: all cells of the larger view's grid, which saves that view, one of five at scale 2",
+    )
 
     def cells(self, image_size: int) -> tuple[int, int]:
         """Return the side of the grid and that of a window, in cells, of a tower with views of `image_size` pixels."""
@@ -204,8 +209,9 @@ class WindowGridConfig(CuttingConfig):
         return self.num_passes
 
     def looks(self, image_size: int) -> list[int]:
-        """Return the sides of the two views: the image at the teacher's own side, and the larger one."""
-        return [image_size, self.windows.cells(image_size)[0] * STRIDE]
+        """Return the sides of the view of the whole image, unless the grid takes its place, and of the larger view."""
+        whole = [image_size] if self.windows.whole == "pass" else []
+        return [*whole, self.windows.cells(image_size)[0] * STRIDE]
 
 
 class AutoLayoutConfig(CropsPerJobConfig):

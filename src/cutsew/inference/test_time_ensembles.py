@@ -147,17 +147,16 @@ class TeacherEnsemble:
         """Score the whole image and its crops, which depend only on its content: (C,) fused logits."""
         image = read_image(path)
         whole, look = whole_box(*image.size)[None], self._teacher.preprocessing.interpolation
-        embeddings = self._embed(image, whole, self._teacher.image_size, self._teacher.embed_images)
+        embeddings: list[npt.NDArray[np.float32]] = []
+        if self._windows is None or not self._windows.whole:
+            embeddings = self._embed(image, whole, self._teacher.image_size, self._teacher.embed_images)
         for passes, side, embed in self._parts:
             boxes = crop_boxes(file_digest(path), *image.size, passes, **self._cut.placement())
             embeddings += self._embed(image, boxes, side, embed)
-        embedded = np.concatenate(embeddings)
         if self._windows is not None:
-            windows = self._windows.embed_images(crop_resize_all(image, whole, self._windows.image_size, look))[
-                0
-            ].numpy()
-            embedded = np.concatenate([embedded, windows[self._passes]])
-        stored = embedded.astype(np.float16)  # as views.zarr keeps them
+            larger = crop_resize_all(image, whole, self._windows.image_size, look)
+            embeddings.append(self._windows.embed_images(larger)[0].numpy())
+        stored = np.concatenate(embeddings)[: 1 + len(self._passes)].astype(np.float16)  # as views.zarr keeps them
         z = self._texts.score(stored, self._epsilon)
         fused: npt.NDArray[np.float32]
         fused, _ = fuse_by_rule(self._fuse, z[:1], z[1:, None], self._found, self._epsilon, self._texts.answers)

@@ -61,7 +61,7 @@ def window_boxes(width: int, height: int, grid: int, size: int, count: int) -> n
     return np.array(boxes, dtype=np.float32).reshape(-1, len(EDGES))
 
 
-def pool_windows(features: Tensor, pool: Pool, size: int, count: int) -> Tensor:
+def pool_windows(features: Tensor, pool: Pool, size: int, count: int, *, whole: bool = False) -> Tensor:
     """Pool every window as the model pools a whole grid.
 
     Args:
@@ -69,13 +69,15 @@ def pool_windows(features: Tensor, pool: Pool, size: int, count: int) -> Tensor:
         pool: the model's own pooling and projection.
         size: cells along each side of a window.
         count: windows along each side.
+        whole: the whole grid is pooled too, and comes first.
 
     Returns:
-        (B, count^2, D), row by row.
+        (B, count^2, D), row by row; with `whole` one more.
 
     """
     starts = window_starts(features.shape[-1], size, count)
-    parts = [pool(features[:, :, row : row + size, column : column + size]) for row in starts for column in starts]
+    parts = [pool(features)] if whole else []
+    parts += [pool(features[:, :, row : row + size, column : column + size]) for row in starts for column in starts]
     return torch.stack(parts, dim=1)
 
 
@@ -98,15 +100,16 @@ class WindowAttentionPool(nn.Module):
         pool: open_clip's AttentionPool2d.
         size: cells along each side of a window.
         count: windows along each side.
+        whole: the whole grid is pooled too, and comes first.
 
     """
 
-    def __init__(self, pool: nn.Module, size: int, count: int) -> None:
+    def __init__(self, pool: nn.Module, size: int, count: int, *, whole: bool = False) -> None:
         super().__init__()
-        self.pool, self.size, self.count = pool, size, count
+        self.pool, self.size, self.count, self.whole = pool, size, count, whole
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map (B, K, G, G) features to (B, count^2, D) embeddings, row by row."""
+        """Map (B, K, G, G) features to embeddings as `pool_windows` does."""
         pool: Any = self.pool
         position: Tensor = pool.positional_embedding
         side, heads = round((len(position) - 1) ** 0.5), int(pool.num_heads)
@@ -125,4 +128,4 @@ class WindowAttentionPool(nn.Module):
             pooled: Tensor = pool.c_proj((weights @ v).transpose(1, 2).flatten(2)[:, 0])
             return pooled
 
-        return pool_windows(maps, attend, self.size, self.count)
+        return pool_windows(maps, attend, self.size, self.count, whole=self.whole)

@@ -55,7 +55,7 @@ class _Windows(nn.Module):
         """Classify the mean of each window of the last grid, as the classifier does with a whole grid."""
         features: Tensor = self.classifier.forward_features(self.pixels(images))  # type: ignore[operator]
         head: Pool = self.classifier.forward_head  # type: ignore[assignment]
-        return pool_windows(features, head, self._windows.size, self._windows.count)
+        return pool_windows(features, head, self._windows.size, self._windows.count, whole=self._windows.whole)
 
 
 class ConseTeacher:

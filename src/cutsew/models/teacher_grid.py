@@ -107,10 +107,11 @@ def class_maps(
 
 
 class WindowEmbedder:
-    """Embeds all windows of images in one pass of the tower.
+    """Embeds all windows of images, and where `cut.windows.whole: grid` the whole grid, in one pass of the tower.
 
     Attributes:
         image_size: side of the image as the tower sees it, in pixels.
+        whole: whether the whole grid is embedded; it then comes before the windows.
 
     """
 
@@ -121,16 +122,22 @@ class WindowEmbedder:
         self.grid, self.size = windows.cells(image_size)
         self.image_size = self.grid * STRIDE
         self.count = windows.per_side
+        self.whole = windows.whole == "grid"
         self._embed: Callable[[Tensor], Tensor] | None = None
         self._device = "cpu"
 
+    @property
+    def vectors(self) -> int:
+        """Embeddings of each image."""
+        return self.count**2 + self.whole
+
     def run_with(self, embed: Callable[[Tensor], Tensor], device: str) -> "WindowEmbedder":
-        """Set what maps (B, 3, S, S) uint8 images on `device` to (B, M, D) embeddings, L2-normalized."""
+        """Set what maps (B, 3, S, S) uint8 images on `device` to (B, `vectors`, D) embeddings, L2-normalized."""
         self._embed, self._device = embed, device
         return self
 
     def embed_images(self, images: Tensor) -> Tensor:
-        """Embed the windows of (B, 3, S, S) uint8 images: (B, M, D) float32 on the CPU."""
+        """Embed (B, 3, S, S) uint8 images: (B, `vectors`, D) float32 on the CPU, row by row."""
         return self.embed_on_device(images).cpu()
 
     def embed_on_device(self, images: Tensor) -> Tensor:
@@ -151,7 +158,7 @@ class ClipWindows(nn.Module):
         self.pixels, self.visual, self._windows = pixels, visual, windows
         self.attention = None
         if hasattr(visual, "attnpool") and hasattr(visual, "layer4"):
-            self.attention = WindowAttentionPool(visual.attnpool, windows.size, windows.count)
+            self.attention = WindowAttentionPool(visual.attnpool, windows.size, windows.count, whole=windows.whole)
         elif not (hasattr(visual, "trunk") and is_convolutional(visual.trunk)):
             name = type(getattr(visual, "trunk", visual)).__name__
             raise UserError(
@@ -171,6 +178,7 @@ class ClipWindows(nn.Module):
             lambda window: visual.head(visual.trunk.forward_head(window)),
             self._windows.size,
             self._windows.count,
+            whole=self._windows.whole,
         )
 
 

@@ -92,7 +92,7 @@ def workload(plan: Plan, run: str, stage: str, threads: int, block: str | None =
     if stage == "encode":
         images = shard
         number = int(block or 0)
-        passes = _views(config, number) + (number == 0)
+        passes = _views(config, number)
     elif stage == "tagclip":
         images = shard
     elif stage in ("score", "import_scores", "fuse"):
@@ -110,11 +110,11 @@ def _count_images(plan: Plan, run: str) -> int:
 
 
 def _views(config: Config, block: int) -> int:
-    """Return the teacher's work for one image's passes of a block, in views of its own side, rounded up."""
+    """Return the teacher's work for one image in an encoding job, in views of its own side, rounded up."""
     if config.cut.layout == "windows":  # all windows are cut from the features of one larger view
         side = network_work.teacher_side(config)
-        return math.ceil(teacher_cost(config.cut.looks(side)[1:], side))
-    return network_work.views(config, config.cut.passes_of(block))
+        return math.ceil(teacher_cost(config.cut.looks(side), side))
+    return network_work.views(config, config.cut.passes_of(block)) + (block == 0)
 
 
 def check_training_memory(plan: Plan, runs: Iterable[str], site: Site) -> list[str]:

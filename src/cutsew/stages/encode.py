@@ -179,20 +179,21 @@ def embed_block(
     windows = model.windows(layout) if layout is not None else None
     parts = [] if windows is not None else [(run, at) for run, at in settings.by_side(passes, side) if run]
     merged = whole and bool(parts) and parts[0][1] == side
-    looks = [Look(Square(side, interpolation), range(0), whole=True)] if whole and not merged else []
+    of_grid = windows is not None and windows.whole  # the larger view gives the whole image's embedding too
+    looks = [Look(Square(side, interpolation), range(0), whole=True)] if whole and not merged and not of_grid else []
     looks += [Look(Square(at, interpolation), run, merged and i == 0) for i, (run, at) in enumerate(parts)]
     sides = [look.square.size for look in looks]
     towers = [Tower(model.at_side(at), max(1, int(batch_size * (side / at) ** 2))) for at in sides]
     if windows is not None and layout is not None:
         looks.append(Look(Square(windows.image_size, interpolation), range(0), whole=True))
         at_a_time = max(1, int(batch_size / layout.scale**2))  # a larger image takes as much more memory
-        towers.append(Tower(windows.embed_on_device, at_a_time, settings.num_passes))
+        towers.append(Tower(windows.embed_on_device, at_a_time, windows.vectors))
     embeddings, boxes = embed_views(Views(images, looks, settings), towers, model.device, model.width, workers)
     wholes = embeddings[0] if whole else None
-    crops, boxes = embeddings[int(whole) :], boxes[int(whole) :]
-    if windows is not None:
-        boxes = np.stack([windows.boxes(int(width), int(height)) for width, height in boxes[0, :, 2:4]], axis=1)
-    return wholes, crops, boxes
+    crops = embeddings[int(whole) :]
+    if windows is None:
+        return wholes, crops, boxes[int(whole) :]
+    return wholes, crops, np.stack([windows.boxes(int(w), int(h)) for w, h in boxes[-1, :, 2:4]], axis=1)
 
 
 def embed_views(

@@ -31,19 +31,27 @@ from cutsew.storage.zarr_writer import write_group
 
 TINY = {"kind": "open_clip", "open_clip": {"model": "cutsew-tiny", "pretrained": "demo", "image_size": 96}}
 CUT = RandomCropsConfig(passes=3, passes_per_job=3).model_dump(mode="json")
+GRID = {"layout": "windows", "windows": {"scale": 1, "share": 0.34, "per_side": 3, "whole": "grid"}}
 EPSILON = {"score": {"epsilon": 1e-6}}
 
 
 @pytest.fixture(
-    scope="module", params=[{"rule": "soft", "soften": "auto"}, {"rule": "standard"}], ids=["soft", "standard"]
+    scope="module",
+    params=[
+        ({"rule": "soft", "soften": "auto"}, CUT, 3),
+        ({"rule": "standard"}, CUT, 3),
+        ({"rule": "soft", "soften": "auto"}, GRID, 9),
+    ],
+    ids=["soft", "standard", "grid"],
 )
 def world(tmp_path_factory, request):
     """A run with a real teacher: its crops encoded, scored and fused, a student, and both together."""
+    fusion, cut, passes = request.param
     folder = make_world(tmp_path_factory.mktemp("together"))
     images, shards = folder / "images.parquet", range(3)
-    chosen = {"teacher": TINY, "cut": CUT, "dataset": {"shard_size": 5}}
+    chosen = {"teacher": TINY, "cut": cut, "dataset": {"shard_size": 5}}
     for shard in shards:
-        encode(images, folder / "views.zarr", chosen, shard, block=0, passes=3, device="cpu")
+        encode(images, folder / "views.zarr", chosen, shard, block=0, passes=passes, device="cpu")
     seal(images, folder / "views.zarr" / "zarr.json", chosen)
     teacher = teachers.build(parse_teacher(TINY), "cpu")
     texts = teacher.embed_texts([f"a photo of a {name}" for name in ("cat", "dog", "bus")]).numpy()
@@ -56,7 +64,7 @@ def world(tmp_path_factory, request):
     )
     Record("text", 1, {}).write_beside(folder / "text.zarr")
     score(folder / "views.zarr", folder / "text.zarr", folder / "logits.zarr", EPSILON)
-    rule = {"fuse": request.param | {"passes": 2}}
+    rule = {"fuse": fusion | {"passes": 2}}
     fuse(folder / "logits.zarr", folder / "fused.zarr", rule | EPSILON)
     adapter = run_train(folder, folder, settings(train__epochs=1))
     predict.run(images, adapter, folder / "scores.zarr", "cpu", 4, 0, build=backbone)

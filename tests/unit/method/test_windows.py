@@ -59,6 +59,8 @@ def test_windows_are_pooled_row_by_row():
     features = torch.arange(16.0).reshape(1, 1, 4, 4)
     result = pool_windows(features, lambda window: window.mean(dim=(2, 3)), size=2, count=2)
     assert result.tolist() == [[[2.5], [4.5], [10.5], [12.5]]]
+    with_whole = pool_windows(features, lambda window: window.mean(dim=(2, 3)), size=2, count=2, whole=True)
+    assert with_whole.tolist() == [[[7.5], [2.5], [4.5], [10.5], [12.5]]]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
@@ -70,9 +72,10 @@ def test_attention_over_windows_is_the_plain_one(tmp_path, size):
     features = torch.randn(3, 256, 5, 5, generator=torch.manual_seed(1))
     count = min(2, 6 - size)
     with torch.no_grad():
-        result = WindowAttentionPool(pool, size, count)(features)
-        plain = pool_windows(features, lambda window: pool(resize_window(window, 2)), size, count)
-    assert result.shape == (3, count**2, 24)
+        result = WindowAttentionPool(pool, size, count, whole=True)(features)
+        plain = pool_windows(features, lambda window: pool(resize_window(window, 2)), size, count, whole=True)
+        assert torch.equal(WindowAttentionPool(pool, size, count)(features), result[:, 1:])
+    assert result.shape == (3, 1 + count**2, 24)
     torch.testing.assert_close(result, plain, atol=1e-5, rtol=1e-5)
 
 
@@ -112,6 +115,8 @@ def test_the_whole_grid_as_one_window_is_the_models_own_embedding(tmp_path, name
     torch.testing.assert_close(result[:, 0], teacher.embed_images(images), atol=1e-5, rtol=1e-5)
     alone = torch.cat([windows.embed_images(images[i : i + 1]) for i in range(5)])
     assert torch.equal(alone, result)
+    of_grid = teacher.windows(WindowsConfig(scale=1, share=1, per_side=1, whole="grid")).embed_images(images)
+    assert torch.equal(of_grid, result.repeat(1, 2, 1))
 
 
 def test_conse_pools_a_window_as_its_classifier_pools_a_image():
@@ -149,6 +154,7 @@ def test_too_many_windows_are_refused(tmp_path):
         ({"layout": "tiles", "tiles": [{"grid": 2}, {"grid": 3}]}, 14),
         ({"layout": "tiles", "tiles": [{"grid": 2}, {"grid": 3, "side": 112}]}, 1 + 4 + 9 / 4),
         ({"layout": "windows"}, 5),
+        ({"layout": "windows", "windows": {"whole": "grid"}}, 4),
         ({"layout": "windows", "windows": {"scale": 2.67}}, 1 + (19 * 32 / 224) ** 2),  # whole cells: 19 of 32 pixels
     ],
 )
@@ -179,12 +185,13 @@ def test_gflop_by_hand():
     assert torch.backends.mha.get_fastpath_enabled()
 
 
-def test_encode_stores_all_windows_and_their_boxes(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("whole", "cost"), [("pass", 10), ("grid", 9)])
+def test_encode_stores_all_windows_and_their_boxes(whole, cost, tmp_path, monkeypatch):
     decoded = []
     monkeypatch.setattr(encoding, "read_image", lambda path: decoded.append(path) or read_image(path))
     path, _ = checkpoint(tmp_path, "test-resnet")
     make_noise(tmp_path)
-    cut = {"layout": "windows", "windows": {"scale": 3, "share": 0.34, "per_side": 3}}
+    cut = {"layout": "windows", "windows": {"scale": 3, "share": 0.34, "per_side": 3, "whole": whole}}
     teacher = {"kind": "open_clip", "precision": "float32", "compiled": False, "runtime": "torch"}
     teacher["open_clip"] = {"model": "test-resnet", "pretrained": str(path), "image_size": None}
     settings = {"teacher": teacher, "cut": cut, "dataset": {"shard_size": 4}}
@@ -194,7 +201,7 @@ def test_encode_stores_all_windows_and_their_boxes(tmp_path, monkeypatch):
     assert len(decoded) == len(set(decoded)) == 3  # once for the whole images and the windows
     seal(tmp_path / "images.parquet", views_of / "zarr.json", settings)
     facts = json.loads((tmp_path / "views.json").read_text())["facts"]
-    assert facts["views_per_image"] == 10 and facts["paper_views_per_image"] == 21
+    assert facts["views_per_image"] == cost and facts["paper_views_per_image"] == 21
     one = json.loads((tmp_path / "views.records" / "0-0.json").read_text())["facts"]["gflop"]
     assert facts["gflop_per_view"] == one > 0
     group = open_group(views_of)
@@ -206,6 +213,11 @@ def test_encode_stores_all_windows_and_their_boxes(tmp_path, monkeypatch):
     from cutsew.method.resample import crop_resize_all
 
     image = Image.open(tmp_path / "2.bmp").convert("RGB")
-    windows = model.windows(WindowsConfig(scale=3, share=0.34, per_side=3))
-    expected = windows.embed_images(crop_resize_all(image, whole_box(*image.size)[None], windows.image_size))[0]
-    assert np.allclose(crops[:, 2].astype(np.float32), expected.numpy(), atol=1e-3)
+    windows = model.windows(WindowsConfig(scale=3, share=0.34, per_side=3, whole="grid"))
+    box = whole_box(*image.size)[None]
+    of_grid, *expected = windows.embed_images(crop_resize_all(image, box, windows.image_size))[0].numpy()
+    assert np.allclose(crops[:, 2].astype(np.float32), expected, atol=1e-3)
+    (own,) = model.embed_images(crop_resize_all(image, box, model.image_size)).numpy()
+    stored = read(array_of(group, "global"))[2].astype(np.float32)
+    assert np.allclose(stored, own if whole == "pass" else of_grid, atol=1e-3)
+    assert not np.allclose(own, of_grid, atol=2e-3)
