@@ -157,7 +157,7 @@ def test_without_a_student_no_memory_is_checked(monkeypatch):
 def test_many_images_or_classes_do_not_fit_a_login_node():
     assert resources.fits_login_node(plan(1000))
     assert not resources.fits_login_node(plan(10**8, **{"dataset.shard_size": 10**6}))
-    assert not resources.fits_login_node(Plan({"classes": [f"c{n}" for n in range(9605)]}))
+    assert not resources.fits_login_node(Plan({"classes": [f"c{n}" for n in range(30_000)]}))
 
 
 RULES = Path(__file__).parents[3] / "workflow" / "rules"
