@@ -154,10 +154,12 @@ def test_without_a_student_no_memory_is_checked(monkeypatch):
     assert resources.check_training_memory(result, ["one"], CPU) == []
 
 
-def test_many_images_or_classes_do_not_fit_a_login_node():
-    assert resources.fits_login_node(plan(1000))
-    assert not resources.fits_login_node(plan(10**8, **{"dataset.shard_size": 10**6}))
-    assert not resources.fits_login_node(Plan({"classes": [f"c{n}" for n in range(30_000)]}))
+@pytest.mark.parametrize(
+    ("images", "classes", "fits"), [(1000, 20, True), (10**8, 20, False), (1000, 9605, True), (20_000, 9605, False)]
+)
+def test_many_images_or_classes_do_not_fit_a_login_node(images, classes, fits):
+    changes = {"classes": [f"c{n}" for n in range(classes)], "dataset.shard_size": 10**6}
+    assert resources.fits_login_node(plan(images, **changes)) == fits
 
 
 RULES = Path(__file__).parents[3] / "workflow" / "rules"
