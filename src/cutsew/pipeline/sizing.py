@@ -65,6 +65,8 @@ TINY_CLIP_MB, TINY_CLIP_MINUTES = 4000, 120
 """Of the training of the demo's teacher."""
 LOCAL_MB = 4000
 """Most memory of a job that runs where snakemake runs, which on a cluster is a node for logging in."""
+SMALL_GROUP = 512
+"""Queries that attend to each other by default; larger groups take more memory than they are known to be worth."""
 NO_ROOM = 0.95
 """Share of a machine's memory beyond which a job certainly finds no room: the system has the rest."""
 
@@ -228,7 +230,9 @@ def lacks(config: Config, stage: str, job: Job, machine: int) -> str | None:
     needed = head_megabytes(config, stage, job)
     if needed <= NO_ROOM * machine:
         return None
-    ways = ["name fewer classes", "set train.head: linear, whose memory grows with the classes alone"]
+    ways = ["name fewer classes", "set train.head: linear"]
+    if config.train.head == "adapter" and min(len(config.classes), config.train.adapter.query_group) > SMALL_GROUP:
+        ways = [f"set train.adapter.query_group to {SMALL_GROUP}", *ways]
     if stage == "train":
         table = job.images * len(config.classes) * 20 // 10**6
         batch = min(job.images, config.train.batch_size)
