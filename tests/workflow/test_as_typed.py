@@ -133,7 +133,10 @@ def test_short_rules_of_a_module_run_where_snakemake_runs(module, tmp_path, larg
     """Those that hold the labels of all images only where there are few images and classes."""
     text = (module / "Snakefile").read_text()
     if large:
-        text = text.replace("module cutsew:", 'config["classes"] += [f"c{n}" for n in range(9605)]\n\n\nmodule cutsew:')
+        many = """config["classes"] += [f"c{n}" for n in range(9605)]
+config["dataset"] |= {"name": "large", "shard_size": 10**5}
+"""  # a dataset that was never listed: one shard is assumed
+        text = text.replace("module cutsew:", f"{many}\n\nmodule cutsew:")
     file = tmp_path / "Snakefile"
     file.write_text(text + "\n\nprint('LOCAL', *sorted(workflow._localrules))\n")
     done = typed(module, SNAKEMAKE, "-s", file, "--list-rules")

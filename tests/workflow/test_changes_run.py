@@ -68,7 +68,7 @@ def test_an_edit_is_told_before_it_runs(edited):
     assert lines[1].startswith(
         "will run: fuse, correct, train, predict, thresholds, labels_table, evaluate, report (8 jobs); kept: "
     )
-    assert "encode x4" in lines[1]
+    assert "encode x2" in lines[1]
 
 
 def test_images_are_counted(made):

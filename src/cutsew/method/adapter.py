@@ -133,7 +133,7 @@ class Adapter(nn.Module):
             raise ValueError(f"grid {height} x {width} is larger than this adapter's {self.max_grid} x {self.max_grid}")
         memory = self.norm(self.project(self.bottleneck(features))).flatten(2).transpose(1, 2)
         memory = memory + self.position(height, width)
-        groups = [group.expand(len(features), -1, -1) for group in self.queries.tensor_split(self.num_groups)]
+        groups = [group.expand(features.shape[0], -1, -1) for group in self.queries.tensor_split(self.num_groups)]
         if len(groups) == 1:
             decoded: Tensor = self.decoder(groups[0], memory)
             return decoded
