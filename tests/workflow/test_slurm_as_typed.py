@@ -32,7 +32,7 @@ def test_a_fresh_clone_runs_with_nothing_exported(accounting, tmp_path):
     done = typed(folder, ".venv/bin/snakemake", "--cores", "all", "--profile", "slurm")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr.count(CHANGED) == (not accounting)
-    assert len(re.findall("has been submitted with SLURM jobid", done.stderr + done.stdout)) == 7
+    assert len(re.findall("has been submitted with SLURM jobid", done.stderr + done.stdout)) == 6
     run = folder / "results" / "tiny" / "default"
     assert (run / "report.html").exists()
     hosts = re.findall(r'"host": "(\w+)"', (run / "fused.json").read_text())
