@@ -55,15 +55,8 @@ class FileServer:
 
 
 @contextlib.contextmanager
-def serve(folder: Path):
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):  # noqa: N802
-            files.answer(self)
-
-        def log_message(self, *args):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+def _running(handler: type[http.server.BaseHTTPRequestHandler], folder: Path):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         files = FileServer(folder, server.server_address)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
@@ -72,6 +65,19 @@ def serve(folder: Path):
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextlib.contextmanager
+def serve(folder: Path):
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):  # noqa: N802
+            files.answer(self)
+
+        def log_message(self, *args):
+            pass
+
+    with _running(Handler, folder) as files:
+        yield files
 
 
 @contextlib.contextmanager
@@ -113,12 +119,5 @@ def serve_listed(folder: Path):
         def log_message(self, *args):
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        files = FileServer(folder, server.server_address)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield files
-        finally:
-            server.shutdown()
-            thread.join()
+    with _running(Handler, folder) as files:
+        yield files

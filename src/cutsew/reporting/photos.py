@@ -182,10 +182,8 @@ def _encoded(image: Image.Image | None) -> str:
 
 def _few(run: Run) -> dict[int, int]:
     """Count the held-out images of each class that few have; empty without truth."""
-    ids = run.images_of("test")["id"].tolist() if "test" in run.stages else []
-    counts, known = np.zeros(len(run.classes), dtype=np.int64), False
-    for rows in batched_slices(len(ids), AT_ONCE):
-        truth = run.truth(ids[rows])
-        known = known or bool((truth >= 0).any())
-        counts += (truth == 1).sum(axis=0)
-    return {int(c): int(counts[c]) for c in np.flatnonzero(counts < FEW_POSITIVES)} if known else {}
+    if "test" not in run.stages:
+        return {}
+    truth = run.truth(run.images_of("test")["id"].tolist())
+    counts = (truth == 1).sum(axis=0)
+    return {int(c): int(counts[c]) for c in np.flatnonzero(counts < FEW_POSITIVES)} if (truth >= 0).any() else {}
