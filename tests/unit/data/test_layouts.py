@@ -189,12 +189,13 @@ def test_what_annotations_and_classes_do_not_share_is_told(tmp_path, caplog):
         ("coco-text-ids", "coco", "keep", 16),
         ("coco-text-ids", "coco", "drop", 16),
         ("coco-no-annotation", "coco", "drop", None),
-        ("voc-spaces", "voc", "keep", 12),
+        ("voc-spaces", "voc", None, 12),
     ],
 )
 def test_the_reported_cases(tmp_path, case, kind, unannotated, images):
     classes = ["cat", "dog", "person", "car"]
-    settings = {"classes": classes, "dataset": {"kind": kind, "root": str(SHARED / case), "unannotated": unannotated}}
+    dataset = {"kind": kind, "root": str(SHARED / case)} | ({"unannotated": unannotated} if unannotated else {})
+    settings = {"classes": classes, "dataset": dataset}
     manifest_path = tmp_path / "images.parquet"
     if images is None:
         with pytest.raises(UserError, match=r"dataset\.unannotated: drop leaves none of the 12 images"):
