@@ -253,7 +253,8 @@ def run_folder(
 ) -> Run:
     """Label a folder of images: write a config file, run the workflow in the working folder, open the result.
 
-    The same call resumes a run that was interrupted: a config file that exists is used as it is.
+    The same call resumes a run that was interrupted: a config file that exists is used as it is, if it is for these
+    images and classes.
 
     Args:
         photos: folder of the images, at any depth.
@@ -266,18 +267,15 @@ def run_folder(
         UserError: invalid input, or the workflow failed; its own messages are on standard error.
 
     """
-    from cutsew.commands.init import write_config
+    from cutsew.commands.init import prepare_config
     from cutsew.config.loading import load
     from cutsew.config.yaml_file import read_config
     from cutsew.pipeline.snakemake_call import packaged_call, require_snakemake
 
     require_snakemake()
     photos, configfile = Path(photos), Path(configfile)
-    if not configfile.exists():
-        write_config(photos, list(classes), configfile, offline=offline)
+    prepare_config(photos, list(classes), configfile, offline=offline)
     config = load(read_config(configfile))
-    if config.classes != list(classes) or config.dataset.location != photos:
-        raise UserError(f"{configfile}: exists and is for other images or classes; name another configfile")
     words = packaged_call(["--cores", str(cores or "all")], configfile)
     status = subprocess.run([sys.executable, "-P", "-m", "snakemake", *words], check=False).returncode  # noqa: S603
     if status:

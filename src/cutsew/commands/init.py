@@ -1,5 +1,6 @@
 """Tool init: a config file for a folder of images."""
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePath
@@ -8,6 +9,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from cutsew.config.loading import load
 from cutsew.config.yaml_file import read_config
 from cutsew.errors import UserError, some
 from cutsew.pipeline.network_work import teacher_side
@@ -47,6 +49,43 @@ def init(
     typer.echo(f"wrote {configfile}; edit what you like, then: cutsew run{_option(configfile)}")
 
 
+def prepare_config(photos: Path, classes: str | Sequence[str] | None, configfile: Path, *, offline: bool) -> bool:
+    """Write a config file for a folder of images, or check that the one that exists is for the same run.
+
+    Args:
+        photos: as `write_config`.
+        classes: as `write_config`; None for those of an existing config file.
+        configfile: as `write_config`.
+        offline: as `write_config`.
+
+    Returns:
+        Whether the file was written.
+
+    Raises:
+        UserError: as `write_config`, or the existing file is invalid, or for other images, classes or models.
+
+    """
+    if not configfile.exists():
+        write_config(photos, classes, configfile, offline=offline)
+        return True
+    config = load(read_config(configfile))
+    root = config.dataset.location
+    if root is None:
+        different = f"dataset.kind {config.dataset.kind}, not {photos}"
+    elif os.path.realpath(root) != os.path.realpath(photos):
+        different = f"dataset.root {root}, not {photos}"
+    elif classes is not None and (others := _different(config.classes, _class_names(classes))):
+        different = f"other classes ({others})"
+    elif offline and config.teacher.kind == "open_clip":
+        different = f"teacher.open_clip.model {config.teacher.open_clip.model}, not the models of --offline"
+    else:
+        return False
+    raise UserError(
+        f"{configfile}: exists with {different}; type cutsew run{_option(configfile)} to use it as it is, "
+        "or write another file with --configfile NAME"
+    )
+
+
 def write_config(photos: Path, classes: str | Sequence[str] | None, configfile: Path, *, offline: bool) -> None:
     """Write a config file for a folder of images, and print what was seen.
 
@@ -66,7 +105,7 @@ def write_config(photos: Path, classes: str | Sequence[str] | None, configfile: 
             f"{configfile}: exists already and is not overwritten; run it with cutsew run{_option(configfile)}, or "
             "name another with --configfile"
         )
-    names = read_classes(classes) if classes is None or isinstance(classes, str) else list(classes)
+    names = _class_names(classes)
     text = preset("folder-offline" if offline else "folder")
     raw = yaml.safe_load(text)
     raw["classes"] = names
@@ -106,6 +145,17 @@ def write_config(photos: Path, classes: str | Sequence[str] | None, configfile: 
         typer.echo("warning: the weights come from a model hub, which does not answer here; --offline needs none")
     if estimate.bytes + estimate.weights * 10**6 > machine.free:
         typer.echo("warning: the disk of this folder may be too small; run in another one")
+
+
+def _different(there: Sequence[str], given: Sequence[str]) -> str:
+    """Say which classes of a config file differ from those of the command line, whose order does not matter."""
+    only_there, only_given = ([name for name in a if name not in b] for a, b in ((there, given), (given, there)))
+    parts = [f"without {some(only_given)}"] if only_given else []
+    return "; ".join(parts + ([f"with {some(only_there)}"] if only_there else []))
+
+
+def _class_names(classes: str | Sequence[str] | None) -> list[str]:
+    return read_classes(classes) if classes is None or isinstance(classes, str) else list(classes)
 
 
 def read_classes(given: str | None) -> list[str]:

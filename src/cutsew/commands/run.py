@@ -10,7 +10,7 @@ from cutsew.commands.init import (
     ConfigfileOption,
     OfflineOption,
     PhotosArgument,
-    write_config,
+    prepare_config,
 )
 from cutsew.errors import UserError
 from cutsew.pipeline.snakemake_call import CONFIG_FILES, exec_snakemake, require_snakemake
@@ -28,14 +28,16 @@ def run(
     """Run the workflow on config.yaml of this folder; with PHOTOS and --classes, write that file first (cutsew init).
 
     What follows -- goes to snakemake: cutsew run -- --cores 4, cutsew run -- -n, cutsew run -- --profile slurm. Results
-    are in results/<dataset>/default: labels.csv, report.html. Without PHOTOS it resumes a run that was
-    interrupted.
+    are in results/<dataset>/default: labels.csv, report.html. The same command, or cutsew run alone, resumes a run that
+    was interrupted.
     """
     require_snakemake()
     words: list[str] = context.meta.get("words", [])
     if photos is not None:
-        write_config(photos, classes, configfile, offline=offline)
-        typer.echo(f"wrote {configfile}; results in results/, cutsew run resumes")
+        if prepare_config(photos, classes, configfile, offline=offline):
+            typer.echo(f"wrote {configfile}; results in results/, cutsew run resumes")
+        else:
+            typer.echo(f"{configfile} is for these images; resuming with its settings")
     elif classes is not None or offline:
         raise UserError(
             "PHOTOS: missing; --classes and --offline belong to a folder: cutsew run PHOTOS --classes cat,dog"

@@ -134,12 +134,50 @@ def test_what_cannot_be_is_refused_in_one_line(here, monkeypatch, capsys, words,
     assert sorted(here.rglob("*")) == before
 
 
-@pytest.mark.parametrize("call", ["init", "run"])
-def test_a_config_is_never_overwritten(here, monkeypatch, capsys, call):
+def test_init_never_overwrites_a_config(here, monkeypatch, capsys):
     (here / "config.yaml").write_text("mine")
-    status, _, err = cutsew(monkeypatch, capsys, call, "My photos!", "--classes", "cat,dog")
+    status, _, err = cutsew(monkeypatch, capsys, "init", "My photos!", "--classes", "cat,dog")
     assert status == 1 and "config.yaml: exists already and is not overwritten; run it with cutsew run" in err
     assert (here / "config.yaml").read_text() == "mine"
+
+
+EDITED = """# edited
+classes: [cat, dog]
+dataset: {name: mine, kind: folder, root: "My photos!"}
+teacher: {kind: open_clip}
+"""
+
+
+@pytest.mark.parametrize("classes", [["--classes", "dog, cat"], ["--classes", "names.txt"], []])
+@pytest.mark.parametrize("photos", ["My photos!", "./My photos!/", "{here}/My photos!"])
+def test_the_same_run_command_resumes_with_the_edited_config(here, monkeypatch, capsys, photos, classes):
+    (here / "config.yaml").write_text(EDITED)
+    (here / "names.txt").write_text("cat\ndog\n")
+    words = executed(monkeypatch, capsys, "run", photos.format(here=here), *classes)
+    assert words[-2:] == ["--configfile", "config.yaml"] and (here / "config.yaml").read_text() == EDITED
+
+
+OTHER_CONFIGS = {
+    "other images": ("elsewhere", "cat,dog", [], "dataset.root My photos!, not elsewhere"),
+    "other classes": ("My photos!", "cat,cow", [], "other classes (without cow; with dog)"),
+    "one class more": ("My photos!", "cat,dog,cow", [], "other classes (without cow)"),
+    "other models": ("My photos!", "cat,dog", ["--offline"], "teacher.open_clip.model RN50x64, not the models"),
+}
+
+
+@pytest.mark.parametrize("photos, classes, more, says", OTHER_CONFIGS.values(), ids=OTHER_CONFIGS)
+def test_another_run_command_never_uses_the_config(here, monkeypatch, capsys, photos, classes, more, says):
+    (here / "config.yaml").write_text(EDITED)
+    status, out, err = cutsew(monkeypatch, capsys, "run", photos, "--classes", classes, *more)
+    assert status == 1 and not out and err.count("\n") == 1
+    assert err.startswith(f"cutsew: config.yaml: exists with {says}") and "type cutsew run to use it" in err
+    assert (here / "config.yaml").read_text() == EDITED
+
+
+def test_a_config_without_images_is_of_another_run(here, monkeypatch, capsys):
+    (here / "config.yaml").write_text("classes: [cat, dog]\n")
+    assert "dataset.root None" not in (err := cutsew(monkeypatch, capsys, "run", ".", "--classes", "cat,dog")[2])
+    assert "config.yaml: exists with dataset.kind demo, not" in err
 
 
 def test_without_snakemake_run_says_what_to_install(here, monkeypatch, capsys):

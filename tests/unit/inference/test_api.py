@@ -187,7 +187,7 @@ def test_a_run_of_a_folder_calls_snakemake_with_its_config(tmp_path, monkeypatch
     calls = []
     monkeypatch.chdir(tmp_path)
 
-    def write(photos, classes, configfile, *, offline):
+    def write(photos, classes, configfile, *, offline):  # without a look at the folder
         content = {"classes": classes, "dataset": {"name": "pets", "kind": "folder", "root": str(photos)}}
         configfile.write_text(yaml.safe_dump(content))
 
@@ -203,6 +203,6 @@ def test_a_run_of_a_folder_calls_snakemake_with_its_config(tmp_path, monkeypatch
         cutsew.run_folder("photos", ["cat", "dog, or so"])
     assert calls[0][:6] == [sys.executable, "-P", "-m", "snakemake", "--cores", "2"]
     assert calls[0][-2:] == ["--configfile", "config.yaml"] and calls[1][5] == "all"
-    with pytest.raises(cutsew.UserError, match="exists and is for other images or classes"):
+    with pytest.raises(cutsew.UserError, match=r"config.yaml: exists with other classes \(with dog, or so\)"):
         cutsew.run_folder("photos", ["cat"])
     assert len(calls) == 2
