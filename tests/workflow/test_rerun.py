@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import json
 import os
 
 import pandas as pd
@@ -145,4 +146,22 @@ def test_new_images_encode_the_shards_that_they_fall_in(workflow):
     jobs = workflow.run()
     assert jobs == {"manifest": 1, "truth": 1, "encode": 3, "seal": 1, **AFTER_SCORE}
     assert chunk.stat().st_mtime_ns == before
+    assert [embedded(workflow, shard) for shard in (1, 2, 3)] == [7, 8, 5]
     assert workflow.run() == {}
+
+
+def test_removed_images_embed_none(workflow):
+    """All shards after the gap are made again, from what is known of their images."""
+    for i in (3, 1003):
+        (workflow.folder / "images" / (f"{i}.jpg" if i == 3 else f"a{i}.jpg")).unlink()
+    truth = workflow.folder / "truth.csv"
+    truth.write_text("".join(line for line in truth.open() if not line.startswith("3.jpg")))
+    jobs = workflow.run()
+    assert jobs == {"manifest": 1, "truth": 1, "encode": 4, "seal": 1, **AFTER_SCORE}
+    assert [embedded(workflow, shard) for shard in range(4)] == [0, 0, 0, 0]
+    assert workflow.run() == {}
+
+
+def embedded(workflow, shard):
+    record = workflow.results / "default" / "views.records" / f"0-{shard}.json"
+    return json.loads(record.read_text())["facts"]["embedded"]

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from cutsew.config import Config
 from cutsew.errors import UserError
-from cutsew.pipeline.outputs import FEATURES, OUTPUTS, SWEEPS, required_stages
+from cutsew.pipeline.outputs import CACHES, FEATURES, OUTPUTS, SWEEPS, required_stages
 from cutsew.pipeline.plan import Plan
 from cutsew.provenance.lineage import RECORDS, ProvenanceIndex
 from cutsew.provenance.verification import OF_SHARDS
 from cutsew.runtime.processes import settings_files
 from cutsew.storage import zarr_layout
 
-KNOWN = {name for names in OUTPUTS.values() for name in names}
+KNOWN = {name for names in (*OUTPUTS.values(), *CACHES.values()) for name in names}
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,8 @@ def _kept(plans: Sequence[Plan], dataset: str) -> dict[str, set[str]]:
                 continue
             referenced.setdefault(run, set())
             for stage in required_stages(config) & OUTPUTS.keys():
-                referenced.setdefault(plan.source_run(run, stage), set()).update(OUTPUTS[stage])
+                names = (*OUTPUTS[stage], *CACHES.get(stage, ()))
+                referenced.setdefault(plan.source_run(run, stage), set()).update(names)
     return referenced
 
 

@@ -9,7 +9,8 @@ import platform
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import get_args
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -86,6 +87,29 @@ def device_facts(device: str) -> dict[str, str | None]:
         "cuda": torch.version.cuda,
         "cudnn": None if cudnn is None else str(cudnn),
     }
+
+
+PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "openvino", "numpy", "pillow")
+"""What computes pixels and features: another version may round otherwise."""
+
+
+def numeric_environment(device: str) -> dict[str, Any]:
+    """Return what the last bits of a network's output depend on besides the network: device and versions.
+
+    Caches whose values must equal recomputed ones have it in their keys.
+    """
+    gpu = torch.cuda.get_device_name() if device == "cuda" else None
+    return {
+        "device": gpu or f"{device} {torch.backends.cpu.get_cpu_capability()}",
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _reason() -> str:

@@ -1,5 +1,6 @@
 """Stage encode: embeddings of one block of crop passes of one shard; of the first one, of the whole images too."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -24,11 +25,14 @@ from cutsew.models import teachers
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
 from cutsew.runtime.batching import halving, require_finite, run_each_ahead
-from cutsew.runtime.device import device_facts, pick_device
+from cutsew.runtime.device import device_facts, numeric_environment, pick_device
 from cutsew.stages.options import BatchOption, DeviceOption, SettingsOption, WorkersOption
+from cutsew.storage.chunk_cache import ChunkCache
 from cutsew.storage.manifest import read_manifest, shard_digests
 from cutsew.storage.zarr_layout import BOXES, CROPS, GLOBAL, view_chunk_file, view_chunk_record, view_specs
 from cutsew.storage.zarr_writer import write_chunk
+
+log = logging.getLogger(__name__)
 
 Boxes = npt.NDArray[np.float32]
 
@@ -120,23 +124,26 @@ def encode(
     torch_device = pick_device(device)
     model = teachers.build(parse_teacher(settings["teacher"]), torch_device)
     first = block * cutting.block_size
-    whole, crops, boxes = embed_block(
-        rows, model, cutting, range(first, first + passes), batch_size, workers, whole=block == 0
-    )
-    layout = view_specs(len(rows), model.width, shard_size, first + passes, cutting.block_size)
-    written = {}
+    specs = view_specs(len(rows), model.width, shard_size, passes, cutting.block_size)
+    specs = {name: specs[name] for name in ([GLOBAL] if block == 0 else []) + ([CROPS, BOXES] if passes else [])}
+    cache = ChunkCache(views, _cache_key(settings, model, torch_device, block, passes))
+    digests = rows["digest"].astype(str).tolist()
 
-    def write(array: str, values: npt.NDArray[Any], part: int | None) -> None:
-        path = view_chunk_file(views, array, shard, part)
-        written[str(path.relative_to(views))] = write_chunk(path, values, layout[array])
+    def compute(new: list[int]) -> dict[str, npt.NDArray[Any]]:
+        whole, crops, boxes = embed_block(
+            rows.iloc[new], model, cutting, range(first, first + passes), batch_size, workers, whole=block == 0
+        )
+        computed: dict[str, Any] = {GLOBAL: whole, CROPS: crops, BOXES: boxes}
+        return {name: computed[name] for name in specs}
 
-    if whole is not None:
-        write(GLOBAL, whole, None)
-    if passes:
-        write(CROPS, crops, block)
-        write(BOXES, boxes, block)
+    values, embedded = cache.complete(digests, specs, compute)
+    if embedded < len(rows):
+        log.info("%d of %d images are new and were embedded", embedded, len(rows))
+    files = {name: view_chunk_file(views, name, shard, None if name == GLOBAL else block) for name in specs}
+    written = {name: write_chunk(path, values[name], specs[name]) for name, path in files.items()}
+    cache.add(shard, digests, specs, {name: (files[name], digest) for name, digest in written.items()})
     record.facts = {"width": model.width, "image_size": model.image_size, "weights": model.weights_digest}
-    record.facts |= {"logit_scale": model.logit_scale, "first_pass": first, "images": len(rows)}
+    record.facts |= {"logit_scale": model.logit_scale, "first_pass": first, "images": len(rows), "embedded": embedded}
     record.facts |= device_facts(torch_device) | {"batch_size": halving.most or batch_size}
     if cutting.layout == "tiles":
         parts = cutting.by_side(range(first, first + passes), model.image_size)
@@ -146,7 +153,24 @@ def encode(
     if block == 0:
         record.facts["gflop"] = model.gflop()
     record.facts["rows"] = shard_digests(rows)[shard]
-    record.write(view_chunk_record(views, shard, block), written)
+    outputs = {str(files[name].relative_to(views)): digest for name, digest in written.items()}
+    record.write(view_chunk_record(views, shard, block), outputs)
+
+
+def _cache_key(
+    settings: dict[str, Any], model: "teachers.Teacher", device: str, block: int, passes: int
+) -> dict[str, Any]:
+    """Collect what embeddings depend on besides the images; the size of the shards makes no difference."""
+    return {
+        "version": STAGES["encode"].version,
+        "settings": {name: section for name, section in settings.items() if name != "dataset"},
+        "block": block,
+        "passes": passes,
+        "weights": model.weights_digest,
+        "image_size": model.image_size,
+        "preprocessing": model.preprocessing.describe(),
+        **numeric_environment(device),
+    }
 
 
 def embed_block(

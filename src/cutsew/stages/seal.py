@@ -11,6 +11,7 @@ from cutsew.method.crops import EDGES
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record, require_consistent_records
 from cutsew.stages.options import SettingsOption
+from cutsew.storage.chunk_cache import prune
 from cutsew.storage.manifest import read_manifest
 from cutsew.storage.tables import read_record
 from cutsew.storage.zarr_layout import folder_of, view_chunk_record, view_specs
@@ -43,6 +44,7 @@ def seal(
     digest = seal_group(group, layout, coordinates, facts, known)
     record.facts = facts | _cost(cut, view_chunk_record(group, shards[0], 0), facts["image_size"])
     record.write(group.with_suffix(".json"), {group.name: digest, **{f"{group.name}/{k}": d for k, d in known.items()}})
+    prune(group)
 
 
 def _cost(cut: Cut, whole: Path, image_size: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import typer
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record, require_consistent_records
 from cutsew.stages.options import SettingsOption
+from cutsew.storage.chunk_cache import prune
 from cutsew.storage.manifest import read_manifest
 from cutsew.storage.zarr_layout import folder_of, tagclip_chunk_record, tagclip_specs
 from cutsew.storage.zarr_reader import labels_of, open_group
@@ -34,3 +35,4 @@ def seal_tagclip(
     record.facts = facts
     outputs = {folder.name: digest, **{f"{folder.name}/{name}": value for name, value in known.items()}}
     record.write(folder.with_suffix(".json"), outputs)
+    prune(folder)

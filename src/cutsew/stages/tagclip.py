@@ -1,5 +1,6 @@
 """Stage tagclip: one shard's images scored patch by patch, and again where a class seems to be (TagCLIP)."""
 
+import logging
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -28,18 +29,19 @@ from cutsew.models.tagclip_teacher import PatchTower, TagClip
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record, input_digest
 from cutsew.runtime.batching import map_images, require_finite
-from cutsew.runtime.device import device_facts, pick_device
+from cutsew.runtime.device import device_facts, numeric_environment, pick_device
 from cutsew.stages.options import DeviceOption, SettingsOption, WorkersOption
+from cutsew.storage.chunk_cache import ChunkCache
 from cutsew.storage.manifest import read_manifest, shard_digests
 from cutsew.storage.zarr_layout import (
-    TAGCLIP_GLOBAL,
-    TAGCLIP_LOCAL,
     tagclip_chunk_file,
     tagclip_chunk_record,
     tagclip_specs,
 )
 from cutsew.storage.zarr_reader import open_group, read_texts
 from cutsew.storage.zarr_writer import write_chunk
+
+log = logging.getLogger(__name__)
 
 
 class Images(Dataset[Tensor]):
@@ -84,20 +86,39 @@ def tagclip(
     sizes = None if words.sizes is None else (*words.sizes, *[1] * len(background))
     tower = PatchTower(teacher, requested.open_clip.model, requested.precision)
     scorer = TagClip(tower, texts, classes, teacher.logit_scale, chosen, place, sizes)
-    image_rows = Images(rows, tower.patch, chosen.patches, teacher.preprocessing.interpolation)
-    scores = _score(scorer, image_rows, batch_size, workers, place)
-
+    digests = rows["digest"].astype(str).tolist()
     layout = tagclip_specs(len(rows), classes, int(settings["dataset"]["shard_size"]))
-    written = {}
-    for name, values in zip((TAGCLIP_LOCAL, TAGCLIP_GLOBAL), scores, strict=True):
-        path = tagclip_chunk_file(group, name, shard)
-        written[str(path.relative_to(group))] = write_chunk(path, values, layout[name])
+    cache = ChunkCache(group, _cache_key(settings, teacher, place, input_digest(text)))
+
+    def compute(new: list[int]) -> dict[str, npt.NDArray[np.float32]]:
+        images = Images(rows.iloc[new], tower.patch, chosen.patches, teacher.preprocessing.interpolation)
+        return dict(zip(layout, _score(scorer, images, batch_size, workers, place), strict=True))
+
+    values, scored = cache.complete(digests, layout, compute)
+    if scored < len(rows):
+        log.info("%d of %d images are new and were scored", scored, len(rows))
+    files = {name: tagclip_chunk_file(group, name, shard) for name in layout}
+    written = {name: write_chunk(path, values[name], layout[name]) for name, path in files.items()}
+    cache.add(shard, digests, layout, {name: (files[name], digest) for name, digest in written.items()})
     record.facts = {"weights": teacher.weights_digest, "text": input_digest(text), **device_facts(place)}
     record.facts |= {"preprocessing": teacher.preprocessing.describe()}
     record.facts |= {"preprocessing_from": teacher.preprocessing.source}
     record.facts |= {"patch": tower.patch, "side": tower.side, "background": len(background)}
-    record.facts |= {"images": len(rows), "rows": shard_digests(rows)[shard]}
-    record.write(tagclip_chunk_record(group, shard), written)
+    record.facts |= {"images": len(rows), "scored": scored, "rows": shard_digests(rows)[shard]}
+    outputs = {str(files[name].relative_to(group)): digest for name, digest in written.items()}
+    record.write(tagclip_chunk_record(group, shard), outputs)
+
+
+def _cache_key(settings: dict[str, Any], teacher: OpenClipTeacher, device: str, text: str) -> dict[str, Any]:
+    """Collect what scores depend on besides the images; the size of the shards makes no difference."""
+    return {
+        "version": STAGES["tagclip"].version,
+        "settings": {name: section for name, section in settings.items() if name != "dataset"},
+        "text": text,
+        "weights": teacher.weights_digest,
+        "preprocessing": teacher.preprocessing.describe(),
+        **numeric_environment(device),
+    }
 
 
 def _background(teacher: OpenClipTeacher, words: zarr.Group, background: list[str]) -> Tensor:

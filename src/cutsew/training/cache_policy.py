@@ -5,15 +5,13 @@ import json
 import logging
 import os
 import shutil
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-import torch
 
 from cutsew.config.method import Sew
 from cutsew.errors import UserError
 from cutsew.pipeline.graph import STAGES
+from cutsew.runtime.device import numeric_environment
 from cutsew.training.feature_cache import FeatureCache, Sizes
 
 if TYPE_CHECKING:
@@ -23,8 +21,6 @@ log = logging.getLogger(__name__)
 GB = 10**9
 AUTO_GB = 20
 """Most that `auto` keeps of a dataset's features; half of what is free on the disk where that is less."""
-PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow")
-"""What computes the pixels and the features: another version may round otherwise."""
 
 
 class CachePolicy(NamedTuple):
@@ -66,7 +62,6 @@ def _cache_key_content(computed: "ComputedFeatures", sizes: Sizes) -> dict[str, 
     """Collect what the features depend on, apart from what matters on a GPU only."""
     backbone, dataset = computed.backbone, computed.dataset
     images = json.dumps([dataset.images.digests, dataset.images.sizes.tolist(), dataset.images.paste_pool.tolist()])
-    gpu = torch.cuda.get_device_name() if computed.device == "cuda" else None
     return {
         "version": STAGES["train"].version,
         "images": hashlib.sha256(images.encode()).hexdigest(),
@@ -76,8 +71,7 @@ def _cache_key_content(computed: "ComputedFeatures", sizes: Sizes) -> dict[str, 
         "plain": sizes.plain,
         "backbone": {**backbone.describe(), "image_size": backbone.image_size, "grid": list(backbone.grid)},
         "preprocessing": backbone.preprocessing.describe(),
-        "device": gpu or f"{computed.device} {torch.backends.cpu.get_cpu_capability()}",
-        "packages": {name: _version(name) for name in PACKAGES},
+        **numeric_environment(computed.device),
     }
 
 
@@ -123,10 +117,3 @@ def _size(folder: Path) -> int:
             except FileNotFoundError:
                 continue
     return total
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -104,6 +104,12 @@ def test_what_no_run_needs_goes(home):
     }
 
 
+def test_caches_stay_with_the_stage_that_fills_them(home):
+    for name in ("views.cache", "tagclip.cache"):
+        (home / "default" / name / "0123").mkdir(parents=True)
+    assert [Path(name).name for name in listed() if name.endswith(".cache")] == ["tagclip.cache"]
+
+
 def test_passes_and_shards_beyond_those_configured_go(home):
     base = home / "default"
     encode(base, 0, 2)
