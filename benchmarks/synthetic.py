@@ -1,5 +1,6 @@
 """What benchmarks need and nobody has: embeddings of images that do not exist, and models with random weights."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +17,42 @@ WEIGHTS = "synthetic"
 PASSES_PER_JOB, SHARD_SIZE = 10, 4096
 
 
-def write_world(folder: Path, images: int, passes: int, classes: int, width: int, seed: int = 0) -> None:
+def write_world(
+    folder: Path,
+    images: int,
+    passes: int,
+    classes: int,
+    width: int,
+    seed: int = 0,
+    held_out: int | None = None,
+    files: Sequence[Path] = (),
+    size: tuple[int, int] = (640, 480),
+) -> None:
     """Write images.parquet, views.zarr and text.zarr of images that do not exist.
 
     Args:
         folder: where to.
-        images: N, all of the training split.
+        images: N.
         passes: M.
         classes: C.
         width: D.
         seed: of the random numbers.
+        held_out: every how many-th image is of the test split; None for none.
+        files: image files that the manifest names in turn; without any, it names files that do not exist.
+        size: width and height of the image files.
 
     """
     rng = np.random.default_rng(seed)
     ids = np.array([f"image_{i:09d}" for i in range(images)], dtype=object)
     shards = np.arange(images) // SHARD_SIZE
+    paths = [str(files[i % len(files)]) if files else f"images/{name}.jpg" for i, name in enumerate(ids)]
+    test = np.arange(images) % held_out == 1 if held_out else np.zeros(images, dtype=bool)
     write_manifest(
         folder / "images.parquet",
         pd.DataFrame(
-            {"id": ids, "path": [f"images/{name}.jpg" for name in ids], "width": 640, "height": 480, "bytes": 160000}
-            | {"digest": [f"{i:064x}" for i in range(images)], "split": "train", "shard": shards}
+            {"id": ids, "path": paths, "width": size[0], "height": size[1], "bytes": 160000}
+            | {"digest": [f"{i:064x}" for i in range(images)], "split": np.where(test, "test", "train")}
+            | {"shard": shards}
         ),
     )
     views, layout = folder / "views.zarr", view_specs(images, width, SHARD_SIZE, passes, PASSES_PER_JOB)

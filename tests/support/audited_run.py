@@ -18,7 +18,8 @@ from cutsew.stages.fuse import fuse
 from cutsew.stages.select import select
 from cutsew.storage.manifest import read_manifest
 from cutsew.storage.zarr_layout import ArraySpec, logit_specs
-from cutsew.storage.zarr_writer import file_digest, new_group
+from cutsew.storage.zarr_reader import text_spec
+from cutsew.storage.zarr_writer import file_digest, new_group, write_group
 
 PASSES, ALPHA, EPOCHS = 3, 0.1, 3
 BY_HAND = np.array(
@@ -60,6 +61,25 @@ def make_boxes(folder: Path) -> None:
     chunk = "views.zarr/boxes/c/0/0/0"
     outputs = {"views.zarr": input_digest(folder / "views.zarr"), chunk: file_digest(folder / chunk)}
     Record("seal", 1, {}).write(folder / "views.json", outputs)
+
+
+def make_embeddings(folder: Path) -> None:
+    """Write views.zarr, with boxes, and text.zarr of random embeddings."""
+    ids = list(read_manifest(folder / "images.parquet")["id"])
+    rng = np.random.default_rng(4)
+    text = rng.normal(size=(len(CLASSES), 6)).astype(np.float32)
+    text /= np.linalg.norm(text, axis=1, keepdims=True)
+    crops = rng.normal(size=(PASSES, len(ids), 6)).astype(np.float16)
+    boxes = rng.uniform(0, 20, (PASSES, len(ids), 5)).astype(np.float32)
+    dims = ("pass", "image", "embedding")
+    arrays = {"global": (crops[0], dims[1:]), "crops": (crops, dims), "boxes": (boxes, ("pass", "image", "edge"))}
+    views = {
+        name: (ArraySpec(values.shape, str(values.dtype), names, values.shape), values)
+        for name, (values, names) in arrays.items()
+    }
+    write_group(folder / "views.zarr", views, {"image": ids, "pass": np.arange(PASSES)}, {"weights": "w"})
+    shared = {"weights": "w", "logit_scale": 5.0}
+    write_group(folder / "text.zarr", {"text": (text_spec(text, "class"), text)}, {"class": CLASSES}, shared)
 
 
 def make_truth(folder: Path) -> None:

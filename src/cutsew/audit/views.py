@@ -1,9 +1,11 @@
 """What every view of one image said, and which of them won."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from cutsew.audit.run import Run
 from cutsew.audit.summary import JsonDict, format_score
@@ -11,8 +13,11 @@ from cutsew.config.method import Fuse, MaxFusionConfig, SoftFusionConfig, TagCli
 from cutsew.method.fuse import WHOLE, standardized, suppressed_crops
 from cutsew.method.score import logit, sigmoid
 from cutsew.pipeline.fusing import similarities, softened_by
-from cutsew.storage.zarr_layout import TAGCLIP_GLOBAL, TAGCLIP_LOCAL, Answers
-from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read
+from cutsew.storage.zarr_layout import CROPS, TAGCLIP_GLOBAL, TAGCLIP_LOCAL, Answers
+from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read, read_texts
+
+if TYPE_CHECKING:
+    import zarr
 
 Floats = npt.NDArray[np.float32]
 
@@ -145,9 +150,9 @@ def cutting(run: Run, name: str) -> Cutting:
     scored = open_group(logits)
     row = labels_of(scored, "image").index(name)
     zero_shot = np.asarray(read(array_of(scored, "zero_shot"), row), dtype=np.float32)
-    crops = np.zeros((0, len(zero_shot)), np.float32)
-    if "crops" in scored:
-        crops = np.asarray(read(array_of(scored, "crops"), (slice(None), row)), dtype=np.float32)
+    rule = run.settings("fused.zarr", "fuse", parse_fuse)
+    scoring = run.settings("fused.zarr", "score", parse_score)
+    crops = _crops(run, scored, row, scoring.epsilon)
     boxes, fused, winner = None, None, None
     if (views := run.path("views.zarr")) is not None and len(crops):
         seen = open_group(views)
@@ -157,8 +162,6 @@ def cutting(run: Run, name: str) -> Cutting:
         labels = open_group(path)
         place = labels_of(labels, "image").index(name)
         fused, winner = read(array_of(labels, "z"), place), read(array_of(labels, "winner"), place)
-    rule = run.settings("fused.zarr", "fuse", parse_fuse)
-    scoring = run.settings("fused.zarr", "score", parse_score)
     answers = Answers.of(scored)
     epsilon = scoring.epsilon if answers.activation == "softmax" else None
     if rule.rule == "soft" and (result := run.record("fused.zarr")) is not None:
@@ -172,6 +175,22 @@ def cutting(run: Run, name: str) -> Cutting:
     if rule.rule == "standard" and patches is None:
         standard = standardized(similarities(np.concatenate([zero_shot[None], crops]), answers))
     return Cutting(zero_shot, crops, boxes, fused, winner, rule, epsilon, patches, standard)
+
+
+def _crops(run: Run, scored: "zarr.Group", row: int, epsilon: float) -> Floats:
+    """Return the (M, C) logits of one image's crops: as stored, or as `score` computed them before it dropped them.
+
+    M is 0 where they are neither stored nor can be computed again.
+    """
+    classes = array_of(scored, "class").shape[0]
+    if "crops" in scored:
+        return np.asarray(read(array_of(scored, "crops"), (slice(None), row)), dtype=np.float32)
+    views, text = run.path("views.zarr"), run.path("text.zarr")
+    if "highest" not in scored or views is None or text is None:
+        return np.zeros((0, classes), np.float32)
+    embeddings = read(array_of(open_group(views), CROPS), (slice(None), row))
+    with threadpool_limits(1):  # as in `score`: a product's last bits could depend on the number of threads
+        return read_texts(text).score(embeddings, epsilon)
 
 
 def _patches(run: Run, name: str, settings: TagClipConfig) -> Patches | None:

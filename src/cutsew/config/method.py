@@ -60,6 +60,11 @@ class SoftmaxScoringConfig(ScoringConfig):
     rule: Literal["softmax"] = Field(
         "softmax", description="Eq. 3-4 on the whole image and crops, which are then fused"
     )
+    keep: Literal["all", "none"] = Field(
+        "all",
+        description="crop logits that are stored: all; none: only each class's highest crop and its pass (and the "
+        "lowest, for fuse.rule cdul), from which rules max and cdul give the same labels for any alpha, space and zeta",
+    )
 
 
 class TagClipScoringConfig(ScoringConfig):

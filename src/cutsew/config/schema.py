@@ -31,6 +31,10 @@ STANDARD_CLASSES = 3
 """Least classes for fuse.rule standard: of two, standardized, one is always 1 and the other -1."""
 
 
+FROM_EXTREMES = ("max", "cdul")
+"""Fusion rules that need only the highest and the lowest crop logit per class (`score.keep: none`)."""
+
+
 class EvaluateConfig(Section):
     """What is measured where there is truth."""
 
@@ -242,6 +246,25 @@ class Config(Section):
         """Refuse TagCLIP with a teacher that shows no patches."""
         if self.score.rule == "tagclip" and self.teacher.kind != "open_clip":
             raise ValueError("score.rule: tagclip needs teacher.kind: open_clip with a vision transformer; set both")
+        return self
+
+    @model_validator(mode="after")
+    def rules_have_the_crops_they_need(self) -> Self:
+        """Refuse settings that read logits of single crops where none are stored."""
+        if self.score.rule == "tagclip" or self.score.keep == "all":
+            return self
+        if self.teacher.kind == "scores":
+            raise ValueError("score.keep: none needs embeddings, and teacher.kind: scores has none; set it to all")
+        if self.fuse.rule not in FROM_EXTREMES:
+            raise ValueError(
+                f"score.keep: none stores only the highest and lowest crop of each class, and fuse.rule: "
+                f"{self.fuse.rule} needs all; set score.keep: all, or fuse.rule: {' or '.join(FROM_EXTREMES)}"
+            )
+        if self.fuse.passes is not None:
+            raise ValueError(
+                "fuse.passes: selects among crop logits, and score.keep: none stores none; set cut.passes instead, or "
+                "score.keep: all"
+            )
         return self
 
     @model_validator(mode="after")

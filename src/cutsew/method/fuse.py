@@ -1,7 +1,7 @@
 """Cutting: fusing the answers of all views into one (paper, Eq. 6-7)."""
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,41 @@ Space = Literal["logit", "probability"]
 
 MIN_DEVIATION = 1e-6
 """Least deviation of a view's similarities; below it the view prefers no class, and rounding must not be amplified."""
+
+
+class Extremes(NamedTuple):
+    """Per class, the highest and the lowest of an image's crops: all that rules max and cdul need of them.
+
+    Attributes:
+        highest: (N, C) logits; -inf without crops.
+        highest_view: (N, C) int16, the crop's index 0..M-1, of equal ones the first; WHOLE (-1) without crops.
+        lowest, lowest_view: the same of the lowest, +inf without crops; None where only the highest is needed.
+
+    """
+
+    highest: npt.NDArray[np.floating[Any]]
+    highest_view: npt.NDArray[np.int16]
+    lowest: npt.NDArray[np.floating[Any]] | None
+    lowest_view: npt.NDArray[np.int16] | None
+
+
+def extremes(crops: Iterable[Floats], like: Floats, *, lowest: bool) -> Extremes:
+    """Find the highest and, with `lowest`, the lowest crops; only one crop's logits need to be in memory at a time.
+
+    Args:
+        crops: M times (N, C) logits. Images without scores (NaN) have neither a highest nor a lowest crop.
+        like: (N, C), the whole images' logits.
+        lowest: find the lowest ones too.
+
+    """
+    high, high_view = np.full_like(like, -np.inf), np.full(like.shape, WHOLE, np.int16)
+    low, low_view = np.full_like(like, np.inf), high_view.copy()
+    for k, crop in enumerate(crops):
+        found = [(high, high_view, crop > high), *([(low, low_view, crop < low)] if lowest else [])]
+        for value, view, better in found:
+            np.copyto(value, crop, where=better)
+            np.copyto(view, np.int16(k), where=better)
+    return Extremes(high, high_view, low, low_view) if lowest else Extremes(high, high_view, None, None)
 
 
 def fuse_gated(
@@ -64,7 +99,7 @@ def fuse_mean(
 
 
 def fuse_cdul(
-    zero_shot: npt.NDArray[np.floating[Any]], crops: npt.NDArray[np.floating[Any]], zeta: float, epsilon: float | None
+    zero_shot: npt.NDArray[np.floating[Any]], crops: Floats | Extremes, zeta: float, epsilon: float | None
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
     """S = (S_global + S_aggregate) / 2 of CDUL (Abdelfattah et al., ICCV 2023, Section 3.1), over crops for snippets.
 
@@ -73,7 +108,7 @@ def fuse_cdul(
 
     Args:
         zero_shot: (N, C) logits Z0 of the whole images, S_global.
-        crops: (M, N, C) logits Z^k of the crops, S_local.
+        crops: (M, N, C) logits Z^k of the crops, S_local, or their extremes.
         zeta: probability from which a crop is taken to show a class, in [0, 1].
         epsilon: as of `fuse_mean`.
 
@@ -82,11 +117,15 @@ def fuse_cdul(
         Without crops, `zero_shot` and WHOLE (-1).
 
     """
-    if not len(crops):
-        return zero_shot.astype(np.float32), np.full(zero_shot.shape, WHOLE, dtype=np.int16)
-    winner = np.where(sigmoid(crops.max(axis=0)) >= zeta, crops.argmax(axis=0), crops.argmin(axis=0))
-    aggregate = np.take_along_axis(crops, winner[None], axis=0)[0]
-    return _logit_of_mean([zero_shot, aggregate], epsilon).astype(np.float32), winner.astype(np.int16)
+    found = crops if isinstance(crops, Extremes) else extremes(crops, zero_shot, lowest=True)
+    if found.lowest is None or found.lowest_view is None:
+        raise ValueError("fuse_cdul needs the lowest crops too")
+    shown = sigmoid(found.highest) >= zeta
+    winner = np.where(shown, found.highest_view, found.lowest_view)
+    whole = winner == WHOLE
+    aggregate = np.where(whole, zero_shot, np.where(shown, found.highest, found.lowest))
+    z = np.where(whole, zero_shot, _logit_of_mean([zero_shot, aggregate], epsilon))
+    return z.astype(np.float32), winner
 
 
 def _logit_of_mean(views: Sequence[Floats], epsilon: float | None) -> Floats:
@@ -211,7 +250,7 @@ def fuse_tagclip(
 
 def fuse(
     zero_shot: npt.NDArray[np.floating[Any]],
-    crops: npt.NDArray[np.floating[Any]],
+    crops: Floats | Extremes,
     alpha: float,
     space: Space,
     epsilon: float | None,
@@ -220,14 +259,15 @@ def fuse(
 
     Args:
         zero_shot: (N, C) logits Z0 of the whole images.
-        crops: (M, N, C) logits Z^k of the crops.
+        crops: (M, N, C) logits Z^k of the crops, or their extremes: suppression keeps the order of the crops.
         alpha: suppression of the crops, at least 0.
         space: `logit` subtracts alpha from logits (paper), `probability` from their sigmoid.
         epsilon: as of `fuse_mean`; space `probability` only.
 
     Returns:
         (N, C) fused logits, nowhere below `zero_shot`, and the index of the view that gave each: 0..M-1, or
-        WHOLE (-1). Of equal views the first wins, the whole image before all.
+        WHOLE (-1). Of crops with equal logits the first wins, and the whole image wins over a crop that is not better
+        after suppression.
 
     """
 
@@ -236,13 +276,10 @@ def fuse(
             return values
         return sigmoid(values if epsilon is not None else values.astype(np.float64))
 
-    z = in_space(zero_shot)
-    winner = np.full(zero_shot.shape, WHOLE, dtype=np.int16)
-    for k, crop in enumerate(crops):
-        suppressed = in_space(crop) - alpha
-        better = suppressed > z
-        z = np.where(better, suppressed, z)
-        winner[better] = k
+    found = crops if isinstance(crops, Extremes) else extremes(crops, zero_shot, lowest=False)
+    z, suppressed = in_space(zero_shot), in_space(found.highest) - alpha
+    better = suppressed > z
+    z, winner = np.where(better, suppressed, z), np.where(better, found.highest_view, np.int16(WHOLE))
     if space == "probability":
         z = np.where(winner == WHOLE, zero_shot, logit(z, epsilon))
     return z.astype(np.float32), winner

@@ -12,8 +12,8 @@ from cutsew.config.method import (
     SoftFusionConfig,
     StandardFusionConfig,
 )
+from cutsew.method.fuse import Extremes, fuse_cdul, fuse_gated, fuse_mean, fuse_soft, fuse_standard
 from cutsew.method.fuse import fuse as fuse_views
-from cutsew.method.fuse import fuse_cdul, fuse_gated, fuse_mean, fuse_soft, fuse_standard
 from cutsew.method.score import Floats
 from cutsew.method.soften import rescale_temperature
 from cutsew.storage.zarr_layout import Answers
@@ -23,14 +23,14 @@ FOUND = {"soft": "soften", "standard": "shift"}
 
 
 def fuse_by_rule(
-    rule: Fuse, whole: Floats, crops: Floats, temperature: float, epsilon: float, answers: Answers
+    rule: Fuse, whole: Floats, crops: Floats | Extremes, temperature: float, epsilon: float, answers: Answers
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
     """Fuse the answers of all views by the rule of the settings.
 
     Args:
         rule: settings; `passes` and `soften` are not read.
         whole: (n, C) logits of the whole images.
-        crops: (M, n, C) of those crops that are fused.
+        crops: (M, n, C) of those crops that are fused; rules max and cdul take their extremes as well.
         temperature: softening of rule soft, or what rule standard subtracts from its sum; see FOUND.
         epsilon: clamp of a softmax's probabilities.
         answers: what kind of logits they are.
@@ -43,12 +43,15 @@ def fuse_by_rule(
     match rule:
         case MaxFusionConfig():
             return fuse_views(whole, crops, rule.alpha, rule.space, clamp)
+        case CdulFusionConfig():
+            return fuse_cdul(whole, crops, rule.zeta, clamp)
+    if isinstance(crops, Extremes):
+        raise TypeError(f"rule {rule.rule} needs the logits of all crops")
+    match rule:
         case GatedFusionConfig():
             return fuse_gated(whole, crops, rule.gate)
         case MeanFusionConfig():
             return fuse_mean(whole, crops, clamp)
-        case CdulFusionConfig():
-            return fuse_cdul(whole, crops, rule.zeta, clamp)
         case SoftFusionConfig():
             softened = (
                 softened_by(whole, temperature, epsilon, answers),

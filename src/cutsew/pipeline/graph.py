@@ -63,6 +63,10 @@ def _fuses_crops(config: "Config") -> bool:
     return config.score.rule != "tagclip"
 
 
+def _keeps_no_crop_logits(config: "Config") -> bool:
+    return config.score.rule == "softmax" and config.score.keep == "none"
+
+
 def _has_em_step(config: "Config") -> bool:
     return config.train.head == "adapter" and config.train.em_weight > 0
 
@@ -123,7 +127,12 @@ STAGES: dict[str, Stage] = {
         ("cut.layout", "cut.tiles", "cut.windows", "cut.passes", "cut.passes_per_job", "dataset.shard_size"),
         ("encode",),
     ),
-    "score": Stage("Turn embeddings into logits (Eq. 3-4).", 2, ("score.epsilon",), ("text", "seal")),
+    "score": Stage(
+        "Turn embeddings into logits (Eq. 3-4).",
+        2,
+        ("score.epsilon", *(ReadIf(name, _keeps_no_crop_logits) for name in ("score.keep", "fuse.rule"))),
+        ("text", "seal"),
+    ),
     "import_scores": Stage(
         "Read logits from externally computed scores.",
         1,
@@ -142,7 +151,7 @@ STAGES: dict[str, Stage] = {
     ),
     "fuse": Stage(
         "Fuse the logits of all views (Eq. 7), or TagCLIP's two scores.",
-        2,
+        3,
         (ReadIf("fuse", _fuses_crops), "score.rule", "score.epsilon", "score.tagclip.weight"),
         ("score", "import_scores", "seal_tagclip"),
     ),

@@ -59,6 +59,8 @@ ROW_BYTES, LISTED_BYTES = 600, 2500
 """Of an image's id, path and digest in a table that a stage reads; in the manifest while it is made."""
 DECODED_MB = 300
 """An image of 100 megapixels, which a thread of `manifest` decodes."""
+EXTREMES_BYTES = 16
+"""Of an image and class in logits.zarr without crop logits: of the whole image, of the highest and the lowest crop."""
 EMBEDDING_BYTES = 3 * 2 * 1024
 """Of an embedding, float16, in the array, as a chunk and packed."""
 TINY_CLIP_MB, TINY_CLIP_MINUTES = 4000, 120
@@ -201,7 +203,8 @@ def estimate_run(config: Config, images: int, jobs: int, speed: Speed) -> RunEst
     passes, classes = 1 + config.cut.num_passes, len(config.classes)
     cells, channels = grid_of(config)
     features = min(FEATURES_GB * 10**9, images * epochs * cells * channels * FEATURE_BYTES)
-    stored = images * (passes * (2 * width + 20 + 4 * classes) + 24 * classes + THUMBNAIL_BYTES) + features
+    logits = 4 * passes if _keeps_crop_logits(config) else EXTREMES_BYTES
+    stored = images * (passes * (2 * width + 20) + (logits + 24) * classes + THUMBNAIL_BYTES) + features
     downloaded = (weights if config.teacher.kind == "open_clip" else 0) + (
         more_weights if config.student.kind == "open_clip" else 0
     )
@@ -282,6 +285,10 @@ def _limits(groups: Path, mounted: Path) -> list[str]:
     return limits
 
 
+def _keeps_crop_logits(config: Config) -> bool:
+    return config.score.rule == "tagclip" or config.score.keep == "all"
+
+
 def _light_bytes(config: Config, stage: str, job: Job) -> int:
     """Estimate the bytes of arrays that a stage without a network holds at a time."""
     images, classes = job.images, len(config.classes)
@@ -292,11 +299,11 @@ def _light_bytes(config: Config, stage: str, job: Job) -> int:
     plain = config.fuse.rule == "max" and config.fuse.space == "logit"  # other rules compute in float64
     return {
         # a pass of one slab per thread: embeddings as stored, read and in a block; its logits
-        "score": job.threads * rows * (6 * WIDEST + 16 * texts),
+        "score": job.threads * rows * (6 * WIDEST + 16 * texts + (0 if _keeps_crop_logits(config) else 20 * classes)),
         # an array of a file may have to be read whole
         "import_scores": 8 * images * job.passes * classes,
         # all passes of one slab, and what is computed of them
-        "fuse": (12 if plain else 32) * rows * classes * (2 + job.passes),
+        "fuse": (12 if plain else 32) * rows * classes * (2 + (job.passes if _keeps_crop_logits(config) else 3)),
         "correct": 48 * rows * classes,
         "select": 28 * rows * classes,
         # a stage's logits, probabilities and truth, and what is sorted of them

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import zarr
 from PIL import Image
 
 from cutsew.data.images import BadImage, read_image
@@ -166,15 +165,14 @@ class Crops:
         group, scored = open_group(fused), open_group(logits)
         self._winner = array_of(group, "winner")
         self._rows = pd.Index(labels_of(group, "image"))
-        crops = scored.get("crops")
-        self._scores = crops if isinstance(crops, zarr.Array) else None
+        self._scored = scored
         self._boxes = array_of(open_group(views), "boxes") if views is not None else None
 
     def read(self, ids: Sequence[str], zero_shot: npt.NDArray[Any]) -> list[dict[int, Crop]]:
         """Return, for each of n images, class index -> the crop that won; (n, C) `zero_shot` are probabilities."""
         rows = self._rows.get_indexer(pd.Index(ids))
         winners = read_rows(self._winner, rows)
-        scores = sigmoid(read_rows(self._scores, slice(None), rows)) if self._scores is not None else None
+        scores = self._scores(rows, winners)
         boxes_of_all = read_rows(self._boxes, slice(None), rows) if self._boxes is not None else None
         result = []
         for i, won in enumerate(winners):
@@ -184,10 +182,24 @@ class Crops:
                 k = int(won[c])
                 left, top, right, bottom, flip = (float(x) for x in boxes[k]) if boxes is not None else (0.0,) * 5
                 box = (left, top, right - left, bottom - top) if boxes is not None else None
-                score = float(scores[k, i, c]) if scores is not None else None
+                score = float(scores[i, c]) if scores is not None else None
                 crops[int(c)] = Crop(k, score, float(zero_shot[i, c]), box, bool(flip))
             result.append(crops)
         return result
+
+    def _scores(self, rows: Sequence[int], winners: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
+        """Return (n, C) probabilities of the crops that won; None where logits.zarr holds no crops."""
+        if "crops" in self._scored:
+            crops = read_rows(array_of(self._scored, "crops"), slice(None), rows)
+            won = np.maximum(winners, 0).astype(np.int64)[None]
+            return sigmoid(np.take_along_axis(crops, won, axis=0)[0]) if len(crops) else None
+        if "highest" not in self._scored:
+            return None
+        z = read_rows(array_of(self._scored, "highest"), rows)
+        if "lowest" in self._scored:  # rule cdul: where no crop shows the class, the lowest one won
+            of_highest = winners == read_rows(array_of(self._scored, "highest_view"), rows)
+            z = np.where(of_highest, z, read_rows(array_of(self._scored, "lowest"), rows))
+        return sigmoid(z)
 
 
 def gather(

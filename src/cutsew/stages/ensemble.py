@@ -116,6 +116,6 @@ def _views(logits: Path, settings: dict[str, Any]) -> int | None:
     """Count the views of an image that were fused: its crops and itself; None if TagCLIP scored patches."""
     if settings.get("score", {}).get("rule") == "tagclip":
         return None
-    passes = array_of(open_group(logits), "crops").shape[0]
+    passes = array_of(open_group(logits), "pass").shape[0]
     fused = settings.get("fuse", {}).get("passes")
     return int(passes if fused is None else fused) + 1

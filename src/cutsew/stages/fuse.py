@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from cutsew.config.method import Fuse, SoftFusionConfig, TagClipScoringConfig, parse_fuse, parse_score
 from cutsew.errors import UserError
-from cutsew.method.fuse import fuse_tagclip
+from cutsew.method.fuse import Extremes, fuse_tagclip
 from cutsew.method.soften import fit_temperature
 from cutsew.models.activation import NO_LIKELIEST
 from cutsew.pipeline.fusing import FOUND, fuse_by_rule
@@ -19,7 +19,7 @@ from cutsew.provenance.record import Record
 from cutsew.stages.options import SettingsOption
 from cutsew.storage.manifest import batched_slices
 from cutsew.storage.zarr_layout import Answers, ArraySpec, folder_of, label_spec
-from cutsew.storage.zarr_reader import array_of, open_group, read, read_rows
+from cutsew.storage.zarr_reader import array_of, open_group, read, read_crops, read_rows
 from cutsew.storage.zarr_writer import CopiedCoordinate, new_group
 
 if TYPE_CHECKING:
@@ -82,9 +82,9 @@ def _specs(images: int, classes: int, size: int) -> dict[str, ArraySpec]:
 def _fuse_views(logits: Path, fused: Path, rule: Fuse, epsilon: float) -> dict[str, Any]:
     """Fuse whole image and crops; return facts for the record."""
     scored = open_group(logits)
-    zero_shot, crops = array_of(scored, "zero_shot"), array_of(scored, "crops")
-    if (rule.passes or 0) > crops.shape[0]:
-        raise UserError(f"fuse.passes: {rule.passes} is more than the {crops.shape[0]} passes of {logits}; lower it")
+    zero_shot, passes = array_of(scored, "zero_shot"), array_of(scored, "pass").shape[0]
+    if (rule.passes or 0) > passes:
+        raise UserError(f"fuse.passes: {rule.passes} is more than the {passes} passes of {logits}; lower it")
     images, classes = zero_shot.shape
     size = zero_shot.chunks[0]
     coordinates = {name: CopiedCoordinate(folder_of(logits)) for name in ("image", "class")}
@@ -93,10 +93,10 @@ def _fuse_views(logits: Path, fused: Path, rule: Fuse, epsilon: float) -> dict[s
     seen = _Seen(images) if rule.rule == "standard" else None
     with new_group(fused, _specs(images, classes, size), coordinates, answers.attributes()) as written:
         for rows in tqdm(list(batched_slices(images, size)), desc="fuse", unit="shard"):
-            whole, cut = read(zero_shot, rows), read(crops, (slice(rule.passes), rows))
+            whole, cut = read(zero_shot, rows), read_crops(scored, rows, rule.passes)
             z, winner = fuse_by_rule(rule, whole, cut, temperature, epsilon, answers)
             written["z"][rows], written["winner"][rows] = z, winner
-            if seen is not None:
+            if seen is not None and not isinstance(cut, Extremes):
                 seen.add(rows, z, np.maximum(whole, cut.max(axis=0, initial=-np.inf)))
         if seen is None:
             return {FOUND[rule.rule]: temperature} if rule.rule in FOUND else {}

@@ -1,9 +1,10 @@
 """Stage score: logits of every view from its embedding and the class names' (Eq. 3-4, or the sigmoid's)."""
 
 import itertools
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -12,11 +13,13 @@ from tqdm import tqdm
 
 from cutsew.config.method import parse_score
 from cutsew.errors import UserError
+from cutsew.method.fuse import extremes
+from cutsew.method.score import Floats
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
 from cutsew.stages.options import SettingsOption, ThreadsOption
 from cutsew.storage.manifest import batched_slices
-from cutsew.storage.zarr_layout import CROPS, GLOBAL, folder_of, logit_specs
+from cutsew.storage.zarr_layout import CROPS, GLOBAL, extreme_specs, folder_of, logit_specs
 from cutsew.storage.zarr_reader import array_of, attribute, open_group, read, read_texts
 from cutsew.storage.zarr_writer import Coordinates, CopiedCoordinate, new_group
 
@@ -30,7 +33,8 @@ def score(
 ) -> None:
     """Turn embeddings into logits (Eq. 3-4)."""
     record = Record("score", STAGES["score"].version, settings, [views, text])
-    epsilon = parse_score(settings["score"]).epsilon
+    scoring = parse_score(settings["score"])
+    epsilon = scoring.epsilon
     seen, texts = open_group(views), read_texts(text)
     if attribute(seen, "weights") != texts.weights:
         raise UserError(f"{text}: embedded by another teacher than {views}; rerun the workflow")
@@ -41,22 +45,44 @@ def score(
         "class": CopiedCoordinate(folder_of(text)),
         "pass": np.arange(passes),
     }
-    specs = logit_specs(images, len(texts.classes), passes)
+    keeps_all = scoring.rule == "tagclip" or scoring.keep == "all"
+    if keeps_all:
+        specs = logit_specs(images, len(texts.classes), passes)
+    else:
+        specs = extreme_specs(images, len(texts.classes), lowest=settings["fuse"]["rule"] == "cdul")
     with new_group(logits, specs, coordinates, texts.answers.attributes()) as written:
+
+        def of_whole(rows: slice) -> Floats:
+            return texts.score(read(whole, rows), epsilon)
+
+        def of_crop(k: int, rows: slice) -> Floats:
+            return texts.score(read(crops, (k, rows)), epsilon)
 
         def write(job: tuple[slice, int | None]) -> None:
             rows, k = job
-            seen = read(whole, rows) if k is None else read(crops, (k, rows))
-            z = texts.score(seen, epsilon)
             if k is None:
-                written["zero_shot"][rows] = z
+                written["zero_shot"][rows] = of_whole(rows)
             else:
-                written["crops"][k, rows] = z
+                written["crops"][k, rows] = of_crop(k, rows)
 
-        slabs = batched_slices(images, specs["zero_shot"].chunks[0])
-        jobs = list(itertools.product(slabs, (None, *range(passes))))
-        # Each chunk file is one thread's own. A product's last bits could depend on how many threads share it.
-        with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
-            for _ in tqdm(pool.map(write, jobs), total=len(jobs), desc="score", unit="chunk"):
-                pass
+        def write_extremes(rows: slice) -> None:
+            z = of_whole(rows)
+            found = extremes((of_crop(k, rows) for k in range(passes)), z, lowest="lowest" in written)
+            written["zero_shot"][rows] = z
+            for name, values in found._asdict().items():
+                if values is not None:
+                    written[name][rows] = values
+
+        slabs = list(batched_slices(images, specs["zero_shot"].chunks[0]))
+        if keeps_all:
+            _in_threads(write, itertools.product(slabs, (None, *range(passes))), len(slabs) * (1 + passes), threads)
+        else:
+            _in_threads(write_extremes, slabs, len(slabs), threads)
     record.write_beside(logits)
+
+
+def _in_threads(write: Callable[[Any], None], jobs: Iterable[Any], count: int, threads: int) -> None:
+    # Each chunk file is one thread's own. A product's last bits could depend on how many threads share it.
+    with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
+        for _ in tqdm(pool.map(write, jobs), total=count, desc="score", unit="chunk"):
+            pass

@@ -212,6 +212,10 @@ def label_spec(images: int, classes: int, rows: int | None = None, dtype: str = 
     return ArraySpec((images, classes), dtype, ("image", "class"), (rows, classes))
 
 
+EXTREMES = {"highest": "float32", "highest_view": "int16", "lowest": "float32", "lowest_view": "int16"}
+"""Array -> dtype, of `method.fuse.Extremes` in logits.zarr, where the crops' logits are not stored."""
+
+
 def logit_specs(images: int, classes: int, passes: int, rows: int | None = None) -> dict[str, ArraySpec]:
     """Describe logits.zarr: Z0 of the whole images and Z^k of the crops, a chunk for `rows` images of one pass.
 
@@ -221,6 +225,16 @@ def logit_specs(images: int, classes: int, passes: int, rows: int | None = None)
     return {
         "zero_shot": label_spec(images, classes, rows),
         "crops": ArraySpec((passes, images, classes), "float32", ("pass", "image", "class"), (1, rows, classes)),
+    }
+
+
+def extreme_specs(images: int, classes: int, *, lowest: bool) -> dict[str, ArraySpec]:
+    """Describe logits.zarr without the crops' logits: Z0, and EXTREMES of the crops, the lowest ones if asked for."""
+    rows = rows_per_chunk(classes)
+    found = {name: dtype for name, dtype in EXTREMES.items() if lowest or name.startswith("highest")}
+    return {
+        "zero_shot": label_spec(images, classes, rows),
+        **{name: label_spec(images, classes, rows, dtype) for name, dtype in found.items()},
     }
 
 

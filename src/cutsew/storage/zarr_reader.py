@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cutsew.errors import UserError
+from cutsew.method.fuse import Extremes
 from cutsew.method.score import Floats
 from cutsew.method.score import score as score_views
-from cutsew.storage.zarr_layout import Answers, Array, ArraySpec, folder_of, refuse_missing, spec_of
+from cutsew.storage.zarr_layout import EXTREMES, Answers, Array, ArraySpec, folder_of, refuse_missing, spec_of
 
 if TYPE_CHECKING:
     import zarr
@@ -100,6 +101,14 @@ def read_rows(array: "zarr.Array[Any]", *rows: Any) -> Array:  # noqa: ANN401
     """
     index = (*rows, *(slice(None) for _ in range(array.ndim - len(rows))))
     return _undamaged(array, lambda: array.oindex[index])
+
+
+def read_crops(group: "zarr.Group", rows: slice, passes: int | None = None) -> Array | Extremes:
+    """Read the crops' logits of some images from logits.zarr: (M, n, C) of the first `passes`, or their extremes."""
+    if "crops" in group:
+        return read(array_of(group, "crops"), (slice(passes), rows))
+    found = {name: read(array_of(group, name), rows) for name in EXTREMES if name in group}
+    return Extremes(found["highest"], found["highest_view"], found.get("lowest"), found.get("lowest_view"))
 
 
 def _undamaged(array: "zarr.Array[Any]", act: Callable[[], Any]) -> Array:

@@ -7,7 +7,18 @@ import pandas as pd
 import pytest
 import typer
 import xarray
-from audited_run import ALPHA, EPOCHS, make_base, make_corrections, make_labels, make_logits, make_variant, measure
+from audited_run import (
+    ALPHA,
+    EPOCHS,
+    PASSES,
+    make_base,
+    make_corrections,
+    make_embeddings,
+    make_labels,
+    make_logits,
+    make_variant,
+    measure,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -24,7 +35,9 @@ from cutsew.method.crops import Square
 from cutsew.method.fuse import WHOLE, fuse, suppressed_crops
 from cutsew.method.sew import plan
 from cutsew.provenance.record import Record
+from cutsew.reporting.cards import Crops
 from cutsew.stages.override import override
+from cutsew.stages.score import score
 from cutsew.storage import predictions
 from cutsew.storage.manifest import read_manifest
 from cutsew.training.sewing_plan import read_training_images
@@ -135,6 +148,24 @@ def test_other_rules_of_fusion_by_hand(tmp_path, rule, winner, held, counts_as):
     assert ant["winner"] == winner and ant["held_back"] == held
     assert ant["best_crop"]["suppressed"]["probability"] == pytest.approx(counts_as, abs=1e-6)
     assert call(base, "--image", "i00").exit_code == 0
+
+
+def test_crops_that_are_not_stored_are_scored_again(tmp_path):
+    """Audit and cards of a run with `score.keep: none` equal those of a run that stores all crops' logits."""
+    told, shown = [], []
+    for keep in ("all", "none"):
+        base = make_world(tmp_path / keep / "default")
+        make_embeddings(base)
+        settings = {"score": {"epsilon": 1e-6, "keep": keep}, "fuse": {"rule": "cdul"}}
+        score(base / "views.zarr", base / "text.zarr", base / "logits.zarr", settings)
+        make_labels(base, base, rule="cdul", zeta=0.5)
+        run = Run(base)
+        told.append(image_audit(run, "i00"))
+        crops = Crops(base / "fused.zarr", base / "logits.zarr", base / "views.zarr")
+        shown.append(crops.read(["i03", "i00"], np.zeros((2, len(CLASSES)))))
+    assert json.dumps(told[0]["views"]) == json.dumps(told[1]["views"]) and len(told[0]["views"]) == 1 + PASSES
+    assert json.dumps(told[0]["classes"]) == json.dumps(told[1]["classes"])
+    assert shown[0] == shown[1] and any(each for each in shown[0])
 
 
 @pytest.fixture(scope="module")

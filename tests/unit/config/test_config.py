@@ -194,6 +194,26 @@ def test_error_lines(raw, line):
     assert str(error.value) == line
 
 
+@pytest.mark.parametrize("rule", sorted(kinds_of(Config)["fuse"].models))
+def test_rules_of_all_crops_are_refused_where_none_are_stored(rule):
+    raw = BASE | {"classes": ["a", "b", "c"], "score": {"keep": "none"}, "fuse": {"rule": rule}}
+    if rule in ("max", "cdul"):
+        assert load(raw).fuse.rule == rule
+        return
+    with pytest.raises(UserError, match=rf"^score\.keep: none stores only .*fuse\.rule: {rule} needs all; set "):
+        load(raw)
+
+
+def test_crop_logits_that_nothing_could_recompute_are_kept():
+    scores = {"kind": "scores", "scores": {"file": "scores.npz"}}
+    with pytest.raises(
+        UserError, match=r"^score\.keep: none needs embeddings, and teacher\.kind: scores has none; set"
+    ):
+        load(BASE | {"score": {"keep": "none"}, "teacher": scores})
+    with pytest.raises(UserError, match=r"^fuse\.passes: selects among crop logits, and score\.keep: none stores none"):
+        load(BASE | {"score": {"keep": "none"}, "fuse": {"passes": 3}})
+
+
 def test_template_needs_the_class():
     with pytest.raises(UserError, match=r"^prompts: template 'an image' lacks \{class\}$"):
         load(BASE | {"prompts": {"templates": ["an image"]}})

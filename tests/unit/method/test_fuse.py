@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from cutsew.config.method import parse_fuse
-from cutsew.method.fuse import WHOLE, fuse, fuse_cdul, fuse_gated, fuse_mean, fuse_soft, fuse_standard, standardized
+from cutsew.method.fuse import (
+    WHOLE,
+    extremes,
+    fuse,
+    fuse_cdul,
+    fuse_gated,
+    fuse_mean,
+    fuse_soft,
+    fuse_standard,
+    standardized,
+)
 from cutsew.method.metrics import average_precision, mean_average_precision
 from cutsew.method.score import logit, sigmoid, softmax
 from cutsew.pipeline.fusing import fuse_by_rule
@@ -65,6 +75,19 @@ def test_fused_is_nowhere_below_zero_shot(zero_shot, crops, alpha, space):
 def test_equals_the_plain_maximum(zero_shot, crops, alpha):
     z, _ = fuse(zero_shot, crops, alpha, "logit", 1e-6)
     assert z == pytest.approx(np.maximum(zero_shot, (crops - alpha).max(axis=0)), abs=1e-5)
+
+
+@given(arrays(np.float32, (2, 3), elements=logits), arrays(np.float32, (4, 2, 3), elements=logits), st.floats(0, 2))
+def test_equals_the_papers_loop_bit_for_bit(zero_shot, crops, alpha):
+    z = zero_shot
+    for crop in crops:  # Eq. 7, view by view
+        z = np.maximum(z, crop - alpha)
+    assert np.array_equal(fuse(zero_shot, crops, alpha, "logit", 1e-6)[0], z)
+
+
+def test_images_without_scores_have_no_highest_crop():
+    found = extremes(np.full((2, 1, 1), np.nan, np.float32), np.full((1, 1), np.nan, np.float32), lowest=True)
+    assert found.highest_view.tolist() == found.lowest_view.tolist() == [[WHOLE]]
 
 
 def test_gated_by_hand():

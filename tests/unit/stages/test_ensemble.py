@@ -69,7 +69,7 @@ def world(tmp_path_factory):
     predict.run(
         folder / "images.parquet", folder / "adapter.safetensors", folder / "scores.zarr", "cpu", 4, 0, backbone
     )
-    with new_group(folder / "logits.zarr", logit_specs(TRAIN + TEST, 3, 2, 5), {}) as group:
+    with new_group(folder / "logits.zarr", logit_specs(TRAIN + TEST, 3, 2, 5), {"pass": [0, 1]}) as group:
         group["zero_shot"][...], group["crops"][...] = 0, 0
     return folder
 

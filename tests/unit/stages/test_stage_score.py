@@ -97,3 +97,44 @@ def test_a_softening_that_is_found_needs_a_softmax(tmp_path):
     with pytest.raises(UserError, match=r"^fuse\.soften: auto looks at each image's likeliest class"):
         fuse(tmp_path / "logits.zarr", tmp_path / "f.zarr", {"fuse": {"rule": "soft", "soften": "auto"}} | SCORE)
     assert not (tmp_path / "f.zarr").exists()
+
+
+RULES = [
+    *({"rule": "max", "space": space, "alpha": alpha} for space in ("logit", "probability") for alpha in (0, 0.1, 0.6)),
+    *({"rule": "cdul", "zeta": zeta} for zeta in (0.2, 0.5, 1)),
+]
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_labels_of_the_extremes_equal_those_of_all_crops_bit_for_bit(tmp_path, activation):
+    """Embeddings of 300 images and 6 crops, whose classes tie at the clamp; one image's crops are equal."""
+    rng = np.random.default_rng(0)
+    seen = {"global": rng.normal(size=(300, 8)), "crops": rng.normal(size=(6, 300, 8))}
+    seen["crops"][:, 5] = seen["crops"][0, 5]
+    dims = {"global": ("image", "embedding"), "crops": ("pass", "image", "embedding")}
+    arrays = {name: values.astype(np.float16) for name, values in seen.items()}
+    views = {name: (spec(values, dims[name]), values) for name, values in arrays.items()}
+    ids = [f"i{i}" for i in range(300)]
+    write_group(tmp_path / "views.zarr", views, {"image": ids, "pass": range(6)}, {"weights": "w"})
+    text = rng.normal(size=(5, 8)).astype(np.float32)
+    text /= np.linalg.norm(text, axis=1, keepdims=True)
+    described = {"activation": activation, "logit_bias": -2.0 if activation == "sigmoid" else None}
+    shared = {"weights": "w", "logit_scale": 100.0, **described}
+    write_group(tmp_path / "text.zarr", {"text": (text_spec(text, "class"), text)}, {"class": list("abcde")}, shared)
+    paths = tmp_path / "views.zarr", tmp_path / "text.zarr"
+    score(*paths, tmp_path / "all.zarr", SCORE, threads=2)
+    for rule in RULES:
+        reduced = tmp_path / f"{rule['rule']}.zarr"
+        if not reduced.exists():
+            settings = {"score": {**SCORE["score"], "keep": "none"}, "fuse": {"rule": rule["rule"]}}
+            score(*paths, reduced, settings, threads=2)
+            names = set(xarray.open_zarr(reduced, consolidated=False))
+            assert "crops" not in names and ("lowest" in names) == (rule["rule"] == "cdul")
+        fused = {}
+        for logits in (tmp_path / "all.zarr", reduced):
+            fuse(logits, tmp_path / "fused.zarr", {"fuse": rule} | SCORE)
+            fused[logits.stem] = xarray.open_zarr(tmp_path / "fused.zarr", consolidated=False).load()
+        first, second = fused.values()
+        assert first.identical(second.assign_attrs(digest=first.attrs["digest"])), rule
+        assert first.attrs["digest"] == second.attrs["digest"]
+        assert len(np.unique(first["winner"])) > 2
