@@ -187,7 +187,7 @@ class Crops:
             result.append(crops)
         return result
 
-    def _scores(self, rows: Sequence[int], winners: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
+    def _scores(self, rows: npt.NDArray[Any], winners: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
         """Return (n, C) probabilities of the crops that won; None where logits.zarr holds no crops."""
         if "crops" in self._scored:
             crops = read_rows(array_of(self._scored, "crops"), slice(None), rows)
