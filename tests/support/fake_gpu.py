@@ -19,6 +19,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from cutsew.runtime.device import tf32_allowed
+
 torch.__future__.set_overwrite_module_params_on_conversion(True)
 aten = torch.ops.aten
 CUDA = torch.device("cuda:0")
@@ -109,7 +111,7 @@ class FakeGpu:
         on_gpu = fake or (device is not None and torch.device(device).type == "cuda")
         plain = tree_map(inner, on_host(kwargs))
         operands = tree_map(inner, args)
-        if on_gpu and self.tf32 and func in PRODUCTS and torch.backends.cuda.matmul.allow_tf32:
+        if on_gpu and self.tf32 and func in PRODUCTS and tf32_allowed()[0]:
             operands = tree_map(rounded, operands)
         result = func(*operands, **plain)
         if not on_gpu:

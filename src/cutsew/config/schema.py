@@ -137,6 +137,12 @@ class ComputeConfig(Section):
     train_processes: Size = Field(
         1, description="number of training processes on one node, one GPU each; the result does not depend on it"
     )
+    gpu_tflops: float = Field(
+        30,
+        gt=0,
+        description="TFLOP/s that one GPU reaches, from which the time limits of cluster jobs follow: 5 for a T4, 10 "
+        "for a V100 in float32; an A100 or newer needs no change",
+    )
     checkpoint_seconds: float = Field(
         30,
         ge=0,

@@ -1,13 +1,17 @@
 """Reading images for the student: a bounded cache, errors that survive worker processes, images in batches."""
 
+import shutil
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, Dataset
 
 from cutsew.data.images import read_image
@@ -19,6 +23,8 @@ from cutsew.storage.manifest import batched_slices
 T = TypeVar("T")
 Look = Callable[[Image.Image, int, str], Pixels]
 """Cuts views of an image, of a side in pixels and by an interpolation; picklable."""
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - asked for its size alone
 
 CACHE_BYTES = 512 * 2**20
 """Decoded images kept in memory, over all workers together."""
@@ -81,15 +87,50 @@ class Guarded(Dataset[Any]):
             return Failure(str(error))
 
 
+class Piped:
+    """A batch without tensors, which pickle copies through a pipe; torch would put them into shared memory."""
+
+    def __init__(self, batch: Any) -> None:  # noqa: ANN401 - what `join` makes
+        self._batch = tree_map(lambda leaf: _Values(leaf.numpy()) if isinstance(leaf, Tensor) else leaf, batch)
+
+    def unpack(self) -> Any:  # noqa: ANN401 - what `join` makes
+        """Return the batch."""
+        return tree_map(lambda leaf: torch.from_numpy(leaf.array) if isinstance(leaf, _Values) else leaf, self._batch)
+
+
+class _Values:
+    """What was a tensor."""
+
+    def __init__(self, array: npt.NDArray[Any]) -> None:
+        self.array = array
+
+
 class Collate:
-    """Joins items to a batch, unless one failed."""
+    """Joins items to a batch, unless one failed.
 
-    def __init__(self, join: Callable[[list[Any]], Any]) -> None:
-        self._join = join
+    A worker process hands its batches over in shared memory. Where that does not suffice, as in a Docker container
+    with its default of 64 MB, torch loses the batch and waits for it forever, so such a batch goes through the pipe.
 
-    def __call__(self, items: list[Any]) -> Any:  # noqa: ANN401 - what `join` makes
+    Args:
+        join: makes a batch of its items.
+        workers: processes that do so.
+
+    """
+
+    def __init__(self, join: Callable[[list[Any]], Any], workers: int = 0) -> None:
+        self._join, self._workers = join, workers
+
+    def __call__(self, items: list[Any]) -> Any:  # noqa: ANN401 - what `join` makes, or its Piped
         """Join the items, or return the first failure."""
-        return next((item for item in items if isinstance(item, Failure)), None) or self._join(items)
+        failure = next((item for item in items if isinstance(item, Failure)), None)
+        if failure is not None:
+            return failure
+        batch = self._join(items)
+        if self._workers and SHARED_MEMORY.is_dir():
+            size = sum(leaf.nbytes for leaf in tree_leaves(batch) if isinstance(leaf, Tensor))
+            if shutil.disk_usage(SHARED_MEMORY).free < (self._workers + 1) * size:  # all may do so at the same time
+                return Piped(batch)
+        return batch
 
 
 def batches(
@@ -116,7 +157,7 @@ def batches(
         Guarded(item, length),
         batch_sampler=cast(Any, keys),
         num_workers=workers,
-        collate_fn=Collate(join),
+        collate_fn=Collate(join, workers),
         generator=torch.Generator(),  # its own, so that torch's global one is left alone
         # By a thread, so that a GPU's process need not receive batches itself.
         pin_memory=torch.cuda.is_initialized(),  # type: ignore[no-untyped-call]
@@ -124,7 +165,7 @@ def batches(
     for batch in loader:
         if isinstance(batch, Failure):
             raise UserError(batch.message)
-        yield batch
+        yield batch.unpack() if isinstance(batch, Piped) else batch
 
 
 class PlainImage:

@@ -75,6 +75,19 @@ def grid_of(config: Config) -> tuple[int, int]:
     return max(1, side // int(patch[2])) ** 2, 768 if patch[1] in ("S", "B") else 1280
 
 
+def head_work(config: Config) -> float:
+    """Return GFLOP of one image in a step of the adapter's training, forward and backward; 0 for a linear head."""
+    if config.train.head == "linear":
+        return 0.0
+    cells, channels = grid_of(config)
+    adapter, classes = config.train.adapter, len(config.classes)
+    width, group = adapter.width, min(classes, adapter.query_group)
+    grid = cells * channels * (2 * channels / adapter.reduction + width)
+    query = 6 * width + 2 * adapter.feedforward + 2 * group + 2 * cells  # of one layer, in products with its width
+    passes = 3 if group == classes else 4  # groups are decoded again for their gradient
+    return 2 * passes * (grid + adapter.layers * width * (classes * query + 2 * cells * width)) / 1e9
+
+
 def patches_work(config: Config) -> float:
     """Return GFLOP for the patches of one image and the regions that are scored again."""
     model, side = model_of(config, "tagclip")

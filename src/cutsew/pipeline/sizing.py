@@ -15,6 +15,7 @@ from cutsew.models.model_tables import model_config
 from cutsew.pipeline.network_work import (
     feature_epochs,
     grid_of,
+    head_work,
     model_of,
     model_work,
     num_patches,
@@ -24,11 +25,13 @@ from cutsew.pipeline.network_work import (
 from cutsew.storage.zarr_layout import rows_per_chunk
 
 GPU_GFLOPS = 30_000
-"""Of one data-center GPU in TF32 or bfloat16, as far as convolutions of this kind reach it."""
+"""Of one data-center GPU in TF32, where nothing is set; an H200 reached 160,000 on an RN50x64."""
 CPU_GFLOPS = 15
 """Of one core."""
 IMAGE_SECONDS = 0.02
 """Decoding one image and cutting its views, on one core."""
+GPU_STEP_SECONDS = 0.08
+"""A step of the adapter's training whose backbone takes no time: launching its kernels, on a busy core."""
 
 PYTHON_MB, WORKER_MB, CACHE_MB, FEATURES_MB = 1200, 500, 600, 2048
 """An interpreter with torch; a decoding worker; decoded images; most features that a training keeps."""
@@ -333,16 +336,7 @@ def estimate_runtime_min(config: Config, stage: str, job: Job) -> int:
         texts = sum(map(len, config.prompts.wordings_of(config.classes))) * len(config.prompts.templates)
         seconds = texts * TEXT_SECONDS / (1 if job.gpu else job.threads)
     elif stage in ("encode", "tagclip", "train", "predict", "tiles", "explain"):
-        work = model_work(*model_of(config, stage))[0] * job.images * job.passes
-        if stage == "tagclip":
-            work = job.images * patches_work(config)
-        if stage == "tiles":
-            work *= TILED
-        if stage == "explain":
-            work += model_work(*model_of(config, "encode"))[0] * job.images
-        computing = work / (GPU_GFLOPS if job.gpu else CPU_GFLOPS * job.threads)
-        epochs = feature_epochs(config, job.images) if stage == "train" else 1
-        seconds = epochs * (computing + reading * (3 if stage == "train" else 1))
+        seconds = _network_seconds(config, stage, job, reading)
     elif stage in ("score", "import_scores", "fuse"):
         seconds = job.images * job.passes * 1e-4
     elif stage == "manifest":
@@ -353,6 +347,25 @@ def estimate_runtime_min(config: Config, stage: str, job: Job) -> int:
         seconds = len(config.classes) + 1e-5 * job.images * len(config.classes)
         seconds += PHOTO_SECONDS * min(job.images, PHOTOS) if stage == "report" else 0
     return SLACK_MINUTES + int(2 * seconds / 60)
+
+
+def _network_seconds(config: Config, stage: str, job: Job, reading: float) -> float:
+    """Estimate the seconds of a stage whose network looks at images; `reading` is those of decoding them once."""
+    speed = 1000 * config.compute.gpu_tflops if job.gpu else CPU_GFLOPS * job.threads
+    work = model_work(*model_of(config, stage))[0] * job.images * job.passes
+    if stage == "tagclip":
+        work = job.images * patches_work(config)
+    elif stage == "tiles":
+        work *= TILED
+    elif stage == "explain":
+        work += model_work(*model_of(config, "encode"))[0] * job.images
+    if stage != "train":
+        return work / speed + reading
+    epochs = feature_epochs(config, job.images)
+    seconds = epochs * ((work + job.images * head_work(config)) / speed + 3 * reading)
+    if job.gpu and config.train.head == "adapter":
+        seconds += epochs * job.images / config.train.batch_size * GPU_STEP_SECONDS
+    return seconds
 
 
 def _attention(config: Config) -> int:

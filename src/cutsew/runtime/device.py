@@ -142,7 +142,7 @@ def with_precision(
         The encoder, whose results are float32.
 
     Raises:
-        UserError: float16 on a CPU; float16 or bfloat16 on an Apple GPU.
+        UserError: float16 on a CPU; float16 or bfloat16 on an Apple GPU; bfloat16 on a GPU that lacks it.
 
     """
     computing = autocast_factory(precision, device, setting)
@@ -184,6 +184,11 @@ def autocast_factory(precision: str, device: str, setting: str) -> Callable[[], 
             "%s.precision: this CPU lacks bfloat16 instructions, so float32 is faster; set tf32",
             setting,
         )
+    if precision == "bfloat16" and device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise UserError(
+            f"{setting}.precision: bfloat16 needs a GPU of the Ampere generation or newer, and this is a "
+            f"{torch.cuda.get_device_name()}; set float16"
+        )
     allow_tf32(False)
 
     @contextmanager
@@ -201,17 +206,40 @@ def autocast_factory(precision: str, device: str, setting: str) -> Callable[[], 
 @contextmanager
 def tensor_cores(allowed: bool) -> Iterator[None]:
     """Allow or forbid TF32 for float32 products and convolutions inside the block."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    before = tf32_allowed()
     allow_tf32(allowed)
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+        allow_tf32(*before)
 
 
-def allow_tf32(allowed: bool) -> None:
-    """Set for the whole process whether float32 products and convolutions may run on TF32 tensor cores."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+def tf32_allowed() -> tuple[bool, bool]:
+    """Return whether float32 products, and convolutions, may run on TF32 tensor cores.
+
+    From torch 2.9 on, reading `allow_tf32` fails after anything in the process has set `fp32_precision`.
+    """
+    products: Any = torch.backends.cuda.matmul
+    convolutions: Any = torch.backends.cudnn
+    if hasattr(products, "fp32_precision"):
+        return products.fp32_precision == "tf32", convolutions.conv.fp32_precision == "tf32"
+    return products.allow_tf32, convolutions.allow_tf32
+
+
+def allow_tf32(products: bool, convolutions: bool | None = None) -> None:
+    """Set for the whole process whether float32 products and convolutions may run on TF32 tensor cores.
+
+    Args:
+        products: whether matrix products may.
+        convolutions: whether convolutions may; the same as products by default.
+
+    """
+    wanted = products, products if convolutions is None else convolutions
+    matmul: Any = torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
+    matmul.allow_tf32, cudnn.allow_tf32 = wanted  # these set `fp32_precision` too, and torch's compiler reads them
+    if tf32_allowed() != wanted:  # something has set `fp32_precision` for all backends, which takes precedence
+        matmul.fp32_precision, cudnn.conv.fp32_precision = ("tf32" if allowed else "ieee" for allowed in wanted)
 
 
 def cpu_supports_bf16() -> bool:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, distributed
 
 from cutsew.errors import UserError, out_of_gpu_memory
-from cutsew.runtime.gpus import list_visible_gpus
+from cutsew.runtime.gpus import has_reserved, list_visible_gpus
 from cutsew.runtime.processes import exit_with_parent
 
 log = logging.getLogger(__name__)
@@ -62,9 +62,9 @@ class ProcessGroup:
         if rank > 0:
             exit_with_parent()
         if device == "cuda":
-            gpu = torch.device("cuda", int(os.environ.get(LOCAL, "0")) % torch.cuda.device_count())
+            gpu = _own_gpu(size)
             torch.cuda.set_device(gpu)
-            distributed.init_process_group("nccl", timeout=PATIENCE, device_id=gpu)
+            _connect_through_nccl(gpu)
             return cls(rank, size, device)
         here = int(os.environ.get(LOCAL_SIZE, size))  # processes that share this machine's cores
         torch.set_num_threads(max(1, torch.get_num_threads() // here))
@@ -123,6 +123,38 @@ class ProcessGroup:
 
 SINGLE = ProcessGroup()
 """A process that trains alone."""
+
+
+def _own_gpu(size: int) -> torch.device:
+    """Return a GPU that no other process of this group has.
+
+    Raises:
+        UserError: there is none.
+
+    """
+    here = int(os.environ.get(LOCAL_SIZE, size))
+    visible, count = list_visible_gpus(), torch.cuda.device_count()
+    if here > 1 and len(visible) > 1 and not has_reserved():
+        raise UserError(
+            "compute.train_processes: all GPUs of this machine that are left are in use by other jobs; lower it, or "
+            "wait for them"
+        )
+    if 1 < count < here:
+        raise UserError(f"compute.train_processes: {here} processes here, and torch sees {count} GPUs; lower it")
+    return torch.device("cuda", int(os.environ.get(LOCAL, "0")) % count)
+
+
+def _connect_through_nccl(gpu: torch.device) -> None:
+    try:
+        distributed.init_process_group("nccl", timeout=PATIENCE, device_id=gpu)
+    except RuntimeError as error:
+        if out_of_gpu_memory(error):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        raise UserError(
+            f"train: the training processes cannot connect through NCCL ({reason[:200]}); NCCL_DEBUG=WARN says more, "
+            "and compute.train_processes: 1 does without"
+        ) from None
 
 
 @contextmanager

@@ -180,6 +180,35 @@ def test_encoding_by_hand():
     assert estimate_memory_mb(PAPER, "encode", job) == 1200 + 2 * 2500 + 8 * 500 + 2000 + 4096 * 11 * 6144 // 10**6
 
 
+@pytest.mark.parametrize("stage", ["encode", "tagclip", "train", "predict", "tiles", "explain"])
+def test_a_slower_gpu_has_more_time_and_a_cpu_as_much_as_before(stage):
+    slow, job = of(80, compute={"gpu_tflops": 5}), Job(4096, 10, 8, gpu=True)
+    assert estimate_runtime_min(slow, stage, job) > 2 * estimate_runtime_min(of(80), stage, job) - SLACK_MINUTES
+    on_cpu = Job(4096, 10, 8, gpu=False)
+    assert estimate_runtime_min(slow, stage, on_cpu) == estimate_runtime_min(of(80), stage, on_cpu)
+
+
+def test_a_t4_encodes_a_block_within_its_first_time_limit():
+    """40,960 views of 529 GFLOP at 5 TFLOP/s take 72 minutes (no T4 was at hand)."""
+    job = Job(4096, 10, 8, gpu=True)
+    assert estimate_runtime_min(of(2, compute={"gpu_tflops": 5}), "encode", job) > 72
+
+
+@pytest.mark.parametrize(("classes", "measured"), [(1203, 5.9 / 8), (20, 0.064 / 16)])
+def test_the_adapters_own_steps_have_time_where_the_backbone_takes_little(classes, measured):
+    """Seconds per image of a step on two cores: 1,203 classes on features of 2,048 channels, and the demo."""
+    tiny = {"student": {"open_clip": {"model": "cutsew-tiny", "image_size": 448}}}
+    job = Job(100_000, 1, 2, gpu=False)
+    minutes = estimate_runtime_min(of(classes, **tiny), "train", job)
+    assert minutes > SLACK_MINUTES + 100_000 * measured / 60
+
+
+def test_a_training_on_a_gpu_has_time_to_launch_its_kernels():
+    """75 ms a step were measured on an H200 whose workers had all cores."""
+    tiny = {"student": {"open_clip": {"model": "cutsew-tiny", "image_size": 64}}, "train": {"batch_size": 2}}
+    assert estimate_runtime_min(of(2, **tiny), "train", Job(100_000, 1, 16, gpu=True)) > 50_000 * 0.075 / 60
+
+
 def test_scoring_and_fusing_by_hand_and_their_memory_does_not_grow_with_the_images():
     for images in (10, 10**6):
         job = Job(images, 20, 2, gpu=False)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 import torch
@@ -11,31 +12,49 @@ from cutsew.errors import UserError
 from cutsew.runtime import gpus
 from cutsew.runtime.device import device_facts, pick_device
 
-CLAIM = (
-    "import sys, time; from cutsew.runtime.gpus import reserve_gpu; print(reserve_gpu(), flush=True); sys.stdin.read()"
-)
+CLAIM = """
+import os, pathlib, sys
+from cutsew.runtime import gpus
+gpus.LOCKS = pathlib.Path(sys.argv[1])
+print(gpus.reserve_gpu(), os.environ.get("CUDA_DEVICE_ORDER"), flush=True)
+sys.stdin.read()
+"""
 
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """Make a machine with so many GPUs."""
+    """Make a machine with so many GPUs, each of them divided into so many slices."""
 
-    def of(count):
+    def of(count, slices=0, prefix="GPU-"):
         script = tmp_path / "nvidia-smi"
-        lines = "".join(f"echo 'GPU {i}: NVIDIA H (UUID: GPU-{i})'\n" for i in range(count))
+        lines = ""
+        for i in range(count):
+            lines += f"echo 'GPU {i}: NVIDIA H (UUID: {prefix}{i})'\n"
+            lines += "".join(f"echo '  MIG 3g.20gb     Device  {j}: (UUID: MIG-{i}-{j})'\n" for j in range(slices))
         script.write_text(f"#!/bin/sh\n{lines}")
         script.chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-        monkeypatch.setenv("TMPDIR", str(tmp_path))
-        for name in (gpus.VISIBLE, "SLURM_JOB_ID"):
+        monkeypatch.setattr(gpus, "LOCKS", tmp_path)
+        for name in (gpus.VISIBLE, "SLURM_JOB_ID", "CUDA_DEVICE_ORDER"):
             monkeypatch.delenv(name, raising=False)
 
     return of
 
 
-def start():
-    process = subprocess.Popen([sys.executable, "-c", CLAIM], stdin=-1, stdout=-1, text=True)
-    return process, process.stdout.readline().strip()
+@pytest.fixture
+def start(tmp_path):
+    """Start a process that reserves a GPU and keeps it; all of them end with the test."""
+    processes = []
+
+    def reserving(**environment):
+        command = [sys.executable, "-c", CLAIM, tmp_path]
+        process = subprocess.Popen(command, stdin=-1, stdout=-1, text=True, env={**os.environ, **environment})
+        processes.append(process)
+        return process, process.stdout.readline().split()[0]
+
+    yield reserving
+    for process in processes:
+        process.communicate("")
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
@@ -57,16 +76,47 @@ def test_without_a_driver_there_is_none(monkeypatch, tmp_path):
     assert gpus.list_visible_gpus() == []
 
 
-def test_each_job_has_a_device_of_its_own_until_it_ends(machine):
+def test_each_job_has_a_device_of_its_own_until_it_ends(machine, start):
     machine(2)
-    (first, one), (second, two), (third, none) = start(), start(), start()
+    (first, one), (_, two), (_, none) = start(), start(), start()
     assert {one, two} == {"0", "1"} and none == "None"
     first.kill()
     first.wait()
-    fourth, again = start()
-    assert again == one
-    for process in (second, third, fourth):
-        process.communicate("")
+    assert start()[1] == one
+
+
+def test_jobs_of_several_users_share_out_the_gpus_whatever_their_tmpdir_and_umask(machine, start, tmp_path):
+    machine(2)
+    mask = os.umask(0o077)
+    try:
+        assert [start(TMPDIR=str(tmp_path / name))[1] for name in ("one", "two", "three")] == ["0", "1", "None"]
+    finally:
+        os.umask(mask)
+    locks = sorted(tmp_path.glob("*.lock"))
+    assert [lock.name for lock in locks] == ["cutsew-gpu-GPU-0.lock", "cutsew-gpu-GPU-1.lock"]
+    assert {lock.stat().st_mode & 0o777 for lock in locks} == {0o666}
+
+
+def test_a_number_and_a_uuid_are_one_gpu(machine, start):
+    machine(2)
+    assert start()[1] == "0"
+    assert start(CUDA_VISIBLE_DEVICES="GPU-0,GPU-1")[1] == "GPU-1"
+    assert start(CUDA_VISIBLE_DEVICES="1,0")[1] == "None"
+
+
+def test_slices_of_divided_gpus_are_shared_out_one_by_one(machine, start):
+    machine(2, slices=2)
+    slices = ["MIG-0-0", "MIG-0-1", "MIG-1-0", "MIG-1-1"]
+    assert gpus.list_visible_gpus() == slices
+    assert [start()[1] for _ in range(5)] == [*slices, "None"]
+
+
+def test_the_drivers_numbers_are_those_that_cuda_uses(machine, monkeypatch):
+    machine(2)
+    monkeypatch.setattr(gpus, "_held", [])
+    with mock.patch.dict(os.environ):
+        assert gpus.reserve_gpu() == "0" and gpus.has_reserved()
+        assert (os.environ[gpus.VISIBLE], os.environ["CUDA_DEVICE_ORDER"]) == ("0", "PCI_BUS_ID")
 
 
 @pytest.mark.parametrize("count", [0, 1])
@@ -75,17 +125,17 @@ def test_without_a_choice_nothing_is_claimed(machine, count):
     assert gpus.reserve_gpu() is None and gpus.VISIBLE not in os.environ
 
 
-def test_jobs_inside_one_allocation_share_out_its_gpus(machine, monkeypatch):
-    machine(4)
+@pytest.mark.parametrize("known", [True, False])
+def test_jobs_inside_one_allocation_share_out_its_gpus(machine, start, monkeypatch, known):
+    machine(2 if known else 0)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv(gpus.VISIBLE, "0,1")
-    (first, one), (second, two) = start(), start()
-    assert {one, two} == {"0", "1"}
-    monkeypatch.setenv("SLURM_JOB_ID", "8")  # another allocation on this machine numbers its GPUs alike
-    third, other = start()
-    assert other == "0"
-    for process in (first, second, third):
-        process.communicate("")
+    assert {start()[1], start()[1]} == {"0", "1"}
+    assert start()[1] == "None"
+    machine(2 if known else 0, prefix="GPU-other-")  # another allocation on this machine numbers its GPUs alike
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    monkeypatch.setenv(gpus.VISIBLE, "0,1")
+    assert start()[1] == "0"
 
 
 @pytest.mark.parametrize("name", ["cuda:1", "gpu", "mps:0", ""])

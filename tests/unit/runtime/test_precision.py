@@ -17,7 +17,7 @@ from cutsew.errors import UserError
 from cutsew.models import backbones, teachers
 from cutsew.models.image_encoder import image_encoder
 from cutsew.runtime import batching
-from cutsew.runtime.device import with_precision
+from cutsew.runtime.device import allow_tf32, tensor_cores, tf32_allowed, with_precision
 
 TINY = {"model": "cutsew-tiny", "pretrained": "demo", "image_size": 64}
 
@@ -25,9 +25,9 @@ TINY = {"model": "cutsew-tiny", "pretrained": "demo", "image_size": 64}
 @pytest.fixture(autouse=True)
 def flags():
     """What a test says about TF32 holds for that test alone."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    before = tf32_allowed()
     yield
-    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+    allow_tf32(*before)
 
 
 @pytest.fixture(scope="module")
@@ -47,23 +47,24 @@ def test_an_encoder_computes_in_its_precision_and_answers_in_float32(precision):
     result = with_precision(encoder, precision, "cpu", compiled=False, setting="teacher")(torch.eye(3))
     assert result.dtype == torch.float32
     assert seen == [torch.bfloat16 if precision == "bfloat16" else torch.float32]
-    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+    assert tf32_allowed() == (False, False)
 
 
 @pytest.mark.parametrize("precision", ["tf32", "float32", "bfloat16"])
 def test_tf32_is_allowed_for_the_encoder_that_asked_for_it_alone(monkeypatch, precision):
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
     seen = []
 
     def encoder(images):
-        seen.append((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+        seen.append(tf32_allowed())
         return images
 
     one = with_precision(encoder, precision, "cuda", compiled=False, setting="teacher")
     other = with_precision(encoder, "float32", "cuda", compiled=False, setting="student")
     for run in (one, other, one):
         run(torch.eye(3))
-        assert not torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.allow_tf32  # texts, maps, heads
+        assert tf32_allowed() == (False, False)  # texts, maps, heads
     allowed = precision != "float32"
     assert seen == [(allowed, allowed), (False, False), (allowed, allowed)]
 
@@ -76,6 +77,37 @@ def test_bfloat16_on_a_processor_without_it_is_told(monkeypatch, caplog, can, pr
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can)
     with_precision(torch.nn.Identity(), precision, "cpu", compiled=False, setting="teacher")
     assert ("teacher.precision: this CPU lacks bfloat16 instructions" in caplog.text) is told
+
+
+@pytest.mark.parametrize("precision", ["ieee", "tf32"])
+@pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="torch before 2.9")
+def test_a_library_that_sets_torchs_newer_switch_of_tf32_changes_nothing(precision):
+    """Reading `allow_tf32` raises once the two switches disagree."""
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = torch.backends.fp32_precision, products.fp32_precision, convolutions.conv.fp32_precision
+    try:
+        allow_tf32(precision == "ieee")
+        torch.backends.fp32_precision = precision
+        products.fp32_precision = convolutions.conv.fp32_precision = precision
+        with pytest.raises(RuntimeError, match="mix of the legacy and new APIs"):
+            _ = products.allow_tf32
+        for allowed in (True, False):
+            with tensor_cores(allowed):
+                assert tf32_allowed() == (allowed, allowed)
+                assert products.fp32_precision == convolutions.conv.fp32_precision == ("tf32" if allowed else "ieee")
+            assert tf32_allowed() == (precision == "tf32", precision == "tf32")
+    finally:
+        torch.backends.fp32_precision, products.fp32_precision, convolutions.conv.fp32_precision = before
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16", "tf32"])
+def test_bfloat16_on_a_gpu_before_ampere_is_refused(monkeypatch, precision):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    refusal = r"teacher\.precision: bfloat16 needs .* and this is a Tesla T4; set float16"
+    expected = pytest.raises(UserError, match=refusal) if precision == "bfloat16" else nullcontext()
+    with expected:
+        with_precision(torch.nn.Identity(), precision, "cuda", compiled=False, setting="teacher")
 
 
 def test_float16_needs_a_gpu():

@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ import torch
 from sewing_world import TRAIN, make_world, settings
 from test_train import assert_same
 
-from cutsew.errors import UserError
+from cutsew.errors import UserError, in_one_line
 from cutsew.storage.manifest import read_manifest
+from cutsew.training import distributed as distributed_module
 from cutsew.training.distributed import ProcessGroup, distributed
 from cutsew.training.sewn_dataset import EpochSampler
 
@@ -118,6 +120,61 @@ def test_threads_are_shared_by_the_processes_of_one_node(monkeypatch, here, thre
     monkeypatch.setattr(torch, "set_num_threads", chosen.append)
     assert ProcessGroup.init("cpu").size == 2
     assert chosen == [threads]
+
+
+@pytest.fixture
+def node(monkeypatch):
+    """Make this process one of a training on a node with GPUs; return what it passes to torch."""
+
+    def of(count, visible, processes=2, local=1, reserved=False, failure=None):
+        passed = []
+
+        def joined(backend, **options):
+            if failure is not None:
+                raise RuntimeError(failure)
+            passed.append((backend, options))
+
+        names = {"RANK": "0", "WORLD_SIZE": str(processes), "LOCAL_RANK": str(local)}
+        for name, value in {**names, "LOCAL_WORLD_SIZE": str(processes)}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.cuda, "set_device", passed.append)
+        monkeypatch.setattr(distributed_module, "list_visible_gpus", lambda: visible)
+        monkeypatch.setattr(distributed_module, "has_reserved", lambda: reserved)
+        monkeypatch.setattr(distributed, "init_process_group", joined)
+        return passed
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("count", "visible", "reserved", "local", "gpu"),
+    [(1, ["1"], True, 1, 0), (2, [], False, 1, 1), (1, ["0"], False, 3, 0)],  # reserved; no driver; bound by srun
+)
+def test_a_process_joins_with_a_gpu_of_its_own_and_patience(node, count, visible, reserved, local, gpu):
+    passed = node(count, visible, local=local, reserved=reserved)
+    assert ProcessGroup.init("cuda").size == 2
+    device = torch.device("cuda", gpu)
+    assert passed == [device, ("nccl", {"timeout": timedelta(hours=12), "device_id": device})]
+
+
+@pytest.mark.parametrize(("count", "visible", "why"), [(4, ["0", "1"], "in use by other jobs"), (2, [], "sees 2 GPUs")])
+def test_two_processes_of_a_training_never_share_a_gpu(node, count, visible, why):
+    passed = node(count, visible, processes=3)
+    with pytest.raises(UserError, match=rf"^compute\.train_processes: .*{why}.*$"):
+        ProcessGroup.init("cuda")
+    assert passed == []
+
+
+def test_processes_that_nccl_cannot_connect_end_in_one_line(node):
+    said = "NCCL error in: NCCLUtils.cpp:77, invalid usage\nLast error:\nDuplicate GPU detected : rank 1 and rank 0"
+    node(1, ["0"], failure=said)
+    with pytest.raises(UserError, match=r"^train: .* NCCL \(Duplicate GPU detected : rank 1 and rank 0\); .*$"):
+        ProcessGroup.init("cuda")
+    node(1, ["0"], failure="CUDA error: out of memory")
+    with pytest.raises(RuntimeError, match="out of memory") as caught:
+        ProcessGroup.init("cuda")
+    assert in_one_line(caught.value).startswith("the GPU's memory does not suffice")
 
 
 @pytest.mark.parametrize("rank", [0, 1])
