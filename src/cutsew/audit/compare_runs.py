@@ -8,8 +8,8 @@ import numpy.typing as npt
 
 from cutsew.audit.run import Run
 from cutsew.errors import UserError
-from cutsew.method.metrics import Difference
-from cutsew.method.metrics import difference as measured
+from cutsew.method.bootstrap import Difference
+from cutsew.method.bootstrap import difference as measured
 from cutsew.storage.predictions import SPLIT_STAGES, StagePredictions
 
 FALLBACK_STAGE = {"tiles": "student", "ensemble": "student"}

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from cutsew.method.metrics import difference, weighted_map
+from cutsew.method.bootstrap import difference, weighted_map
 
 
 def test_weighted_map_by_hand():

@@ -9,14 +9,15 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from cutsew.method.metrics import (
     BINS,
+    Confidence,
+    Counts,
+    Ranked,
     agreement,
     average_precision,
-    f1,
     inversions,
-    label_stats,
+    likeliest,
     mean_average_precision,
-    precision_recall,
-    predict_top_k,
+    named_likeliest,
 )
 
 
@@ -78,14 +79,14 @@ class TestPrecisionRecall:
     def test_by_hand(self):
         # Class 0: named 3, right 2, true 2. Class 1: named 2 (one more is not counted), right 1, true 2.
         # Class 2 has no positive: out of the class means, its one false alarm in the overall ones.
-        result = precision_recall(self.truth, self.named)
+        result = Counts.of(self.truth, self.named).precision_recall()
         cp, cr = (2 / 3 + 1 / 2) / 2, (1 + 1 / 2) / 2
         per_class = {"CP": cp, "CR": cr, "CF1": 2 * cp * cr / (cp + cr)}
         overall = {"OP": 3 / 6, "OR": 3 / 4, "OF1": 2 * 0.5 * 0.75 / 1.25}
         assert vars(result) == pytest.approx({name: 100 * value for name, value in (per_class | overall).items()})
 
     def test_nothing_named(self):
-        assert set(vars(precision_recall(self.truth, np.zeros((4, 3), dtype=bool))).values()) == {0.0}
+        assert set(vars(Counts.of(self.truth, np.zeros((4, 3), dtype=bool)).precision_recall()).values()) == {0.0}
 
     @settings(max_examples=60)
     @given(truth_and_scores())
@@ -93,7 +94,7 @@ class TestPrecisionRecall:
         truth, scores = data
         truth, named = np.abs(np.pad(truth, ((0, 1), (0, 1)), constant_values=1)), np.pad(scores > 0, ((0, 1), (0, 1)))
         used = truth.any(axis=0)
-        result = precision_recall(truth, named)
+        result = Counts.of(truth, named).precision_recall()
         p, r, _, _ = precision_recall_fscore_support(truth[:, used], named[:, used], average="macro", zero_division=0)
         op, o_r, of1, _ = precision_recall_fscore_support(truth, named, average="micro", zero_division=0)
         expected = {"CP": p, "CR": r, "OP": op, "OR": o_r, "OF1": of1}
@@ -102,27 +103,31 @@ class TestPrecisionRecall:
         )
 
     def test_no_truth(self):
-        assert np.isnan(list(vars(precision_recall(np.full((4, 3), -1, dtype=np.int8), self.named)).values())).all()
+        assert np.isnan(
+            list(vars(Counts.of(np.full((4, 3), -1, dtype=np.int8), self.named).precision_recall()).values())
+        ).all()
 
     @settings(max_examples=60)
     @given(truth_and_scores(), st.floats(-6, 6))
     def test_percentages(self, data, threshold):
         truth, scores = data
-        values = np.array(list(vars(precision_recall(truth, scores >= threshold)).values()))
+        values = np.array(list(vars(Counts.of(truth, scores >= threshold).precision_recall()).values()))
         assert np.isnan(values).all() != ((values >= 0) & (values <= 100)).all()
 
     @settings(max_examples=60)
     @given(truth_and_scores())
     def test_naming_the_truth_is_perfect(self, data):
         truth, _ = data
-        values = np.array(list(vars(precision_recall(truth, truth != 0)).values()))
+        values = np.array(list(vars(Counts.of(truth, truth != 0).precision_recall()).values()))
         assert ((values == 100) | np.isnan(values)).all()
 
 
 def test_named_top_takes_the_earlier_of_equals():
     scores = np.array([[1, 3, 3, 3], [4, 1, 2, 3]], dtype=np.float32)
-    assert predict_top_k(scores, 2).astype(int).tolist() == [[0, 1, 1, 0], [1, 0, 0, 1]]
-    assert predict_top_k(scores, 9).all()
+    named = named_likeliest(likeliest(scores, 2), slice(0, 4))
+    assert named.astype(int).tolist() == [[0, 1, 1, 0], [1, 0, 0, 1]]
+    assert (named_likeliest(likeliest(scores, 2), slice(1, 3)) == named[:, 1:3]).all()
+    assert named_likeliest(likeliest(scores, 9), slice(0, 4)).all()
 
 
 class TestInversions:
@@ -143,20 +148,20 @@ class TestInversions:
         assert inversions(truth, scores).tolist() == pairs
 
 
-class TestNaming:
+class TestConfidence:
     def test_by_hand(self):
-        probabilities = np.array([[0.9, 0.5, 0.1], [0.2, 0.3, 1.0]])
-        seen = label_stats(probabilities, np.array([[True, True, False], [False, False, True]]))
-        assert seen.labels.tolist() == [1, 1, 1]
-        assert seen.labels_per_image == 1.5
-        assert seen.confidence == pytest.approx(0.95)
+        seen = Confidence()
+        seen.add(np.array([[0.9, 0.5, 0.1]]))
+        seen.add(np.array([[0.2, 0.3, 1.0]]))
+        assert seen.mean == pytest.approx(0.95)
         assert (seen.top1[18], seen.top1[19]) == (1, 1)
         assert seen.every.sum() == 6
 
     @settings(max_examples=60)
     @given(hnp.arrays(np.float32, (5, 3), elements=st.floats(0, 1, width=32)))
     def test_histograms_hold_everything(self, probabilities):
-        seen = label_stats(probabilities, probabilities >= 0.5)
+        seen = Confidence()
+        seen.add(probabilities)
         assert len(seen.top1) == BINS
         assert (seen.top1.sum(), seen.every.sum()) == (5, 15)
 
@@ -165,7 +170,7 @@ class TestAgreement:
     def test_by_hand(self):
         first = np.array([[0.9, 0.6, 0.1], [0.1, 0.2, 0.3], [0.5, 0.5, 0.5]])
         second = np.array([[0.8, 0.1, 0.2], [0.3, 0.2, 0.1], [0.1, 0.2, 0.9]])
-        result = agreement(first, second, first >= 0.5, second >= 0.5)
+        result = agreement(Ranked.of(first, first >= 0.5), Ranked.of(second, second >= 0.5))
         assert result[:, 0].tolist() == [1, 0, 0]
         assert result[:, 1].tolist() == [1 / 2, 1, 1 / 3]
         assert result[:2, 2] == pytest.approx([0.5, -1])
@@ -174,7 +179,8 @@ class TestAgreement:
     @settings(max_examples=60)
     @given(hnp.arrays(np.float32, (4, 5), elements=st.floats(0, 1, width=32)))
     def test_a_stage_agrees_with_itself(self, probabilities):
-        result = agreement(probabilities, probabilities, *[probabilities >= 0.5] * 2)
+        ranked = Ranked.of(probabilities, probabilities >= 0.5)
+        result = agreement(ranked, ranked)
         assert (result[:, :2] == 1).all()
         assert np.isnan(result[:, 2]).tolist() == [len(set(row)) == 1 for row in probabilities.tolist()]
         np.testing.assert_allclose(result[np.isfinite(result[:, 2]), 2], 1)
@@ -185,4 +191,4 @@ class TestF1:
         truth = np.array([[1, 1, 0], [1, 0, 0], [0, -1, 0]], dtype=np.int8)
         named = np.array([[True, True, True], [False, True, False], [True, True, False]])
         # 1 of 2 named is right and 1 of 2 found; 1 of the 2 counted and 1 of 1; a class without positives.
-        assert f1(truth, named) == pytest.approx([50, 200 / 3, np.nan], nan_ok=True)
+        assert Counts.of(truth, named).f1() == pytest.approx([50, 200 / 3, np.nan], nan_ok=True)

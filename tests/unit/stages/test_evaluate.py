@@ -1,6 +1,7 @@
 """Stage evaluate: golden numbers on a small run, alignment by id, runs without truth or student."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,11 +16,12 @@ from cutsew.method.metrics import describe_degenerate
 from cutsew.method.score import sigmoid
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import file_digest
+from cutsew.reporting.measures import StageMeasures
 from cutsew.reporting.run_data import tally
 from cutsew.reporting.selection import changes
-from cutsew.stages.evaluate import _against_truth, _measure, evaluate
+from cutsew.stages.evaluate import evaluate
 from cutsew.storage.manifest import read_manifest, write_manifest
-from cutsew.storage.predictions import StagePredictions
+from cutsew.storage.predictions import StagePredictions, class_blocks
 from cutsew.storage.result_tables import RunThresholds, StageThresholds, Thresholds, as_text, write_thresholds
 from cutsew.storage.zarr_reader import labels_of, open_group
 
@@ -138,6 +140,21 @@ def test_rows_are_aligned_by_id(given, tmp_path):
     after = run(given)
     for name, table in before.items():
         pd.testing.assert_frame_equal(table, after[name])
+
+
+def test_blocks_of_images_and_classes_change_no_table(given, tmp_path, monkeypatch):
+    """One class and three images at a time; thresholds by all rules, three classes, 12 and 8 images."""
+    z = StagePredictions("student", given["scores"]).read(read_manifest(given["images"], split="test")["id"].tolist())
+    thresholds = Thresholds("count", {"fixed": [0.5] * 3, "count": [0.4, 0.6, 0.5]})
+    rows = [StageThresholds.of_logits("student", thresholds, z, [0.5] * 3)]
+    write_thresholds(tmp_path / "thresholds.csv", list(CLASSES), rows)
+    run(given, thresholds=tmp_path / "thresholds.csv")
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.csv")}
+    monkeypatch.setattr("cutsew.storage.predictions.BLOCK_BYTES", 1)
+    monkeypatch.setattr("cutsew.storage.predictions.IMAGES_AT_ONCE", 3)
+    assert len(class_blocks(12, 3)) == 3
+    run(given, thresholds=tmp_path / "thresholds.csv")
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.csv")} == before and len(before) > 5
 
 
 def test_without_truth(given, capsys):
@@ -278,18 +295,29 @@ def test_degenerate_labels_and_images_seen_in_training_are_told(tmp_path, capsys
     )
 
 
+def measured(z, truth=None, decided=None):
+    """Measure the logits of a student on held-out images, a class at a time."""
+    outcome = SimpleNamespace(stage="student", classes=[f"c{c}" for c in range(z.shape[1])])
+    result = StageMeasures(outcome, "test", len(z), EvaluateConfig(), decided or RunThresholds(), rules=False)
+    result.add_images(z)
+    for c in range(z.shape[1]):
+        part = slice(c, c + 1)
+        result.add_classes(part, z[:, part], np.full((len(z), 1), -1, np.int8) if truth is None else truth[:, part])
+    return result
+
+
 def test_classes_of_few_positives_are_left_out_of_a_second_mean(monkeypatch):
     """Three positives of the first class, two of the second: with at least three, the first one's AP alone counts."""
-    monkeypatch.setattr("cutsew.stages.evaluate.FEW", 3)
+    monkeypatch.setattr("cutsew.reporting.measures.FEW", 3)
     truth = np.array([[1, 0], [1, 1], [1, 0], [0, 1]], dtype=np.int8)
     z = np.array([[3, 4], [2, 3], [0, 2], [1, 1]], dtype=np.float32)
-    row = _against_truth(z, z >= 0, truth, EvaluateConfig())
+    row = measured(z, truth).whole()
     first = (1 + 1 + 3 / 4) / 3  # ranked 1, 2 and 4
     second = (1 / 2 + 2 / 4) / 2  # ranked 2 and 4
     assert row["mAP"] == pytest.approx(50 * (first + second)) and row["mAP_classes"] == 2
     assert row["mAP_10"] == pytest.approx(100 * first) and row["mAP_10_classes"] == 1
-    monkeypatch.setattr("cutsew.stages.evaluate.FEW", 4)
-    row = _against_truth(z, z >= 0, truth, EvaluateConfig())
+    monkeypatch.setattr("cutsew.reporting.measures.FEW", 4)
+    row = measured(z, truth).whole()
     assert row["mAP_10"] is None and row["mAP_10_classes"] == 0
 
 
@@ -306,13 +334,8 @@ def test_counts_agree_where_probabilities_are_near_1():
     assert (sigmoid(z) >= threshold).all()
     decided = RunThresholds(by_stage={"student": Thresholds("count", {"count": threshold.tolist()})})
 
-    class Outcome:
-        stage, classes = "student", ["cat"]
-
-        def read(self, _ids):
-            return z
-
-    whole, per_class, _ = _measure(Outcome(), "test", ["a", "b"], None, EvaluateConfig(), decided)
+    found = measured(z, decided=decided)
+    whole, per_class = found.whole(), found.per_class()
     assert whole["labels_per_image"] == 0.5 and per_class[0]["labels"] == 1
     assert tally([z], np.full((2, 1), -1, np.int8), threshold).labels.total == 1
     assert changes([(z, z)], (threshold, threshold)).present.tolist() == [1]
