@@ -77,7 +77,7 @@ class StageMeasures:
         self.top = [np.concatenate(self.top)]
         thresholds = self.decided.of(self.outcome.stage, len(self.outcome.classes))[block]
         predicted = _named(z, thresholds)
-        has_truth = (truth >= 0).any(axis=1)
+        has_truth = np.atleast_1d((truth >= 0).any(axis=1))
         self.known = has_truth if self.known is None else self.known | has_truth
         by_rule = self.decided.by_stage[self.outcome.stage] if self.has_rules else None
         rules = {} if by_rule is None else {rule: by_rule.choose(rule)[block] for rule in by_rule.by_rule}
@@ -86,7 +86,7 @@ class StageMeasures:
             ClassMeasures(
                 average_precision(truth, z),
                 inversions(truth, z),
-                (truth >= 0).any(axis=0),
+                np.atleast_1d((truth >= 0).any(axis=0)),
                 predicted.sum(axis=0),
                 Counts.of(truth, predicted),
                 Counts.of(truth, named_likeliest(self.top[0], block)),
@@ -198,7 +198,10 @@ class ClassMeasures(NamedTuple):
         """Join blocks of classes."""
         first = blocks[0]
         return cls(
-            *(np.concatenate(parts) for parts in list(zip(*blocks, strict=True))[:4]),
+            np.concatenate([block.ap for block in blocks]),
+            np.concatenate([block.inversions for block in blocks]),
+            np.concatenate([block.known for block in blocks]),
+            np.concatenate([block.labels for block in blocks]),
             Counts.joined([block.named for block in blocks]),
             Counts.joined([block.top for block in blocks]),
             {rule: Counts.joined([block.by_rule[rule] for block in blocks]) for rule in first.by_rule},
