@@ -203,6 +203,15 @@ def local_gpus(processes=1):
     return lambda wildcards: site().occupied_gpus(processes)
 
 
+def all_cores(most):
+    """Threads of a job that has the machine to itself; on a cluster two, unless --set-threads says otherwise."""
+
+    def of_site(wildcards):
+        return min(most, workflow.resource_settings.cores or 2) if site().local else 2
+
+    return of_site
+
+
 def resource(function, stage):
     """Resource: an estimate for a stage's job."""
 

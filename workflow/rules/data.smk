@@ -53,7 +53,7 @@ checkpoint manifest:
         "results/{dataset}/{run}/logs/manifest.log",
     conda:
         "../../envs/cutsew.yaml"
-    threads: 2
+    threads: all_cores(most=16)
     resources:
         mem_mb=megabytes("manifest"),
         runtime=minutes("manifest"),

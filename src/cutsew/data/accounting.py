@@ -175,21 +175,31 @@ BLOCK = 1024
 """Images handed to the threads at a time, so that what waits stays small however many there are."""
 
 
-def inspect_all(paths: Sequence[str], workers: int) -> Iterator[Inspection | BadImage]:
+def inspect_all(
+    paths: Sequence[str], workers: int, sizes: Mapping[str, tuple[int, int]] | None = None
+) -> Iterator[Inspection | BadImage]:
     """Inspect images in order; a bad one gives its error instead of raising it.
 
     Args:
         paths: of the images.
         workers: threads (decoding and digesting leave Python's lock alone); 0 to use only this one. At most this
             many images are in memory.
+        sizes: digest -> width and height of images that need not be decoded.
 
     """
+
+    def one(path: str) -> Inspection | BadImage:
+        try:
+            return inspect(path, sizes)
+        except BadImage as error:
+            return error
+
     if workers < 2:
-        yield from map(_inspect, paths)
+        yield from map(one, paths)
         return
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(paths), BLOCK):
-            yield from pool.map(_inspect, paths[start : start + BLOCK])
+            yield from pool.map(one, paths[start : start + BLOCK])
 
 
 def explain_all(leftovers: Sequence[Leftover], workers: int) -> list[Leftover]:
@@ -220,10 +230,3 @@ def stable_order(listed: Sequence[str], known: Sequence[str]) -> list[int]:
     index = {name: i for i, name in enumerate(listed)}
     kept = [index.pop(name) for name in known if name in index]
     return kept + list(index.values())
-
-
-def _inspect(path: str) -> Inspection | BadImage:
-    try:
-        return inspect(path)
-    except BadImage as error:
-        return error

@@ -4,6 +4,7 @@ import hashlib
 import io
 import stat
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -127,8 +128,12 @@ def read_image(address: str | Path, side: int | None = None) -> Image.Image:
     return _decode(str(address), _read_bytes(str(address)), side)
 
 
-def inspect(address: str | Path) -> Inspection:
+def inspect(address: str | Path, sizes: Mapping[str, tuple[int, int]] | None = None) -> Inspection:
     """Read an image's bytes once, decode it fully, so that damage shows, and digest it.
+
+    Args:
+        address: of the image.
+        sizes: digest -> width and height of good images; one of these is not decoded again.
 
     Raises:
         BadImage: as `read_image`.
@@ -136,8 +141,9 @@ def inspect(address: str | Path) -> Inspection:
 
     """
     data = _read_bytes(str(address))
-    image = _decode(str(address), data)
-    return Inspection(image.width, image.height, len(data), hashlib.sha256(data).hexdigest())
+    digest = hashlib.sha256(data).hexdigest()
+    size = (sizes or {}).get(digest) or _decode(str(address), data).size
+    return Inspection(*size, len(data), digest)
 
 
 def container(head: bytes) -> str | None:

@@ -43,8 +43,8 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
 }
 """Stage -> names of the files and folders that it writes into a run's folder; held against the rules by a test."""
 
-CACHES = {"encode": ("views.cache",), "tagclip": ("tagclip.cache",)}
-"""Stage -> folders of a run's folder in which it keeps what it computed of each image: caches, no artifacts."""
+CACHES = {"manifest": ("images.cache",), "encode": ("views.cache",), "tagclip": ("tagclip.cache",)}
+"""Stage -> folders, in a run's folder, in which it caches what it found or computed of each image."""
 
 LAST_FILES = {"report": "report.html", "labels_table": "labels.csv"}
 """By stage, the files of a run that its target names: no other file depends on them."""

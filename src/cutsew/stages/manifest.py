@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import pandas as pd
 import typer
 from tqdm import tqdm
@@ -23,6 +24,7 @@ from cutsew.data import accounting, layouts
 from cutsew.data.accounting import explain_all, inspect_all, stable_order
 from cutsew.data.folder import Leftover, in_fraction
 from cutsew.data.images import REMEDIES, BadImage
+from cutsew.data.known_images import FACTS, KnownImages, marks_of
 from cutsew.data.listing import list_images
 from cutsew.errors import UserError, printable
 from cutsew.pipeline.graph import STAGES
@@ -53,7 +55,10 @@ def manifest(
     dropped = int(listed.attrs.get("dropped", 0))
     listed = listed.iloc[stable_order(listed["id"].tolist(), previous)].reset_index(drop=True)
 
-    table, skipped = (_of_ids(listed), []) if dataset.kind == "ids" else _of_images(listed, workers)
+    if dataset.kind == "ids":
+        table, skipped, read = _of_ids(listed), list[BadImage](), {}
+    else:
+        table, skipped, read = _of_images(listed, place, images.with_suffix(".cache"), workers)
     if isinstance(dataset, ImagesConfig):
         _refuse_bad(skipped, dataset.on_bad_image)
     if isinstance(dataset, FolderDatasetConfig | ContainersConfig) and dataset.test.fraction is not None:
@@ -78,6 +83,7 @@ def manifest(
         "train": int(counts.get("train", 0)),
         "test": int(counts.get("test", 0)),
         "skipped": len(skipped),
+        **read,
         "dropped": dropped,
         "twins": len(find_train_test_duplicates(table)),
         "listed": dataset.kind,
@@ -98,21 +104,44 @@ def _known(images: Path) -> list[str]:
     return [str(name) for name in read_manifest(images)["id"]] if images.exists() else []
 
 
-def _of_images(listed: pd.DataFrame, workers: int) -> tuple[pd.DataFrame, list[BadImage]]:
-    """Inspect the listed images; return the good ones' rows and the bad ones sorted by path."""
+def _of_images(
+    listed: pd.DataFrame, root: Path | str | None, cache: Path, workers: int
+) -> tuple[pd.DataFrame, list[BadImage], dict[str, int]]:
+    """Inspect the listed images; those that are as an earlier run found them are not read.
+
+    Args:
+        listed: columns id, path and split.
+        root: the folder or URL of the images.
+        cache: the folder of what earlier runs found.
+        workers: threads that read and decode.
+
+    Returns:
+        The good images' rows, the bad ones sorted by path, and how many were read and how many decoded.
+
+    """
     paths = listed["path"].tolist()
-    good: list[tuple[int, int, int, str]] = []
-    rows: list[int] = []
+    marks = marks_of(paths, root, workers)
+    known = KnownImages(cache)
+    found, sizes = known.look_up(paths, marks)
+    waiting = np.setdiff1d(np.arange(len(paths)), found.index).tolist()
+    if waiting and len(found):
+        log.info("%d of %d images are as an earlier run found them and are not read", len(found), len(paths))
+    seen: dict[int, tuple[int, int, int, str]] = {}
     bad: list[BadImage] = []
-    for row, inspected in enumerate(tqdm(inspect_all(paths, workers), total=len(paths), desc="images", unit="image")):
+    inspections = inspect_all([paths[row] for row in waiting], workers, sizes)
+    for row, inspected in zip(waiting, tqdm(inspections, total=len(waiting), desc="images", unit="image"), strict=True):
         if isinstance(inspected, BadImage):
             bad.append(inspected)
         else:
-            rows.append(row)
-            good.append((inspected.width, inspected.height, inspected.bytes, inspected.digest))
-    facts = pd.DataFrame(good, columns=["width", "height", "bytes", "digest"])
-    table = pd.concat([listed.iloc[rows].reset_index(drop=True), facts], axis=1)
-    return table, sorted(bad, key=lambda error: error.path)
+            seen[row] = (inspected.width, inspected.height, inspected.bytes, inspected.digest)
+            known.add(paths[row], int(marks[row]), inspected)
+    decoded = len(bad) + sum(digest not in sizes for *_, digest in seen.values())
+    new = pd.DataFrame(list(seen.values()), columns=[*FACTS], index=list(seen))
+    facts = pd.concat([part for part in (found, new) if len(part)] or [new]).sort_index()
+    table = pd.concat([listed.iloc[facts.index].reset_index(drop=True), facts.reset_index(drop=True)], axis=1)
+    if seen or len(found) < known.count:
+        known.replace(table.assign(mark=marks[facts.index]))
+    return table, sorted(bad, key=lambda error: error.path), {"read": len(waiting), "decoded": decoded}
 
 
 def _of_ids(listed: pd.DataFrame) -> pd.DataFrame:

@@ -105,7 +105,7 @@ def test_what_no_run_needs_goes(home):
 
 
 def test_caches_stay_with_the_stage_that_fills_them(home):
-    for name in ("views.cache", "tagclip.cache"):
+    for name in ("images.cache", "views.cache", "tagclip.cache"):
         (home / "default" / name / "0123").mkdir(parents=True)
     assert [Path(name).name for name in listed() if name.endswith(".cache")] == ["tagclip.cache"]
 
