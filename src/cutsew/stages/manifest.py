@@ -56,7 +56,7 @@ def manifest(
     listed = listed.iloc[stable_order(listed["id"].tolist(), previous)].reset_index(drop=True)
 
     if dataset.kind == "ids":
-        table, skipped, read = _of_ids(listed), list[BadImage](), {}
+        table, skipped, read = _of_ids(listed), list[BadImage](), dict[str, int]()
     else:
         table, skipped, read = _of_images(listed, place, images.with_suffix(".cache"), workers)
     if isinstance(dataset, ImagesConfig):
