@@ -127,6 +127,7 @@ def become(connection: socket.socket, python: Path) -> NoReturn:
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
+    customize()
     sys.argv, sys.executable = [request["program"], *request["words"]], str(python)
     status = 0
     try:
@@ -145,6 +146,14 @@ def become(connection: socket.socket, python: Path) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def customize() -> None:
+    """Run the first `sitecustomize.py` on PYTHONPATH, as Python does at its start."""
+    for folder in filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)):
+        if Path(folder, "sitecustomize.py").exists():
+            runpy.run_path(str(Path(folder, "sitecustomize.py")))
+            return
 
 
 def serve(address: str) -> None:

@@ -1,7 +1,8 @@
 """What stands in for `python` in the folder of `warm.Warm`; started with `-I -S`, so it imports little and is fast.
 
 `warm_client.py SOCKET -P -m cutsew WORDS...` hands the words, its folder, environment and standard streams to the
-server and ends as the forked process does; so does `warm_client.py SOCKET --warm-snakemake WORDS...` with snakemake's.
+server and ends as the forked process does; so do `warm_client.py SOCKET --warm-snakemake WORDS...` and
+`warm_client.py SOCKET -m snakemake WORDS...` with snakemake's.
 All else is left to the real Python.
 """
 
@@ -36,6 +37,8 @@ def main() -> None:
     address, *words = sys.argv[1:]
     if words[0] == SNAKEMAKE_COMMAND:
         status = ask(address, "snakemake", words[1:])
+    elif words[:2] == ["-m", "snakemake"]:  # a job that a cluster's node runs
+        status = ask(address, "snakemake", words[2:])
     elif words[: len(PACKAGE)] == PACKAGE:
         status = ask(address, "cutsew", words[len(PACKAGE) :])
     else:

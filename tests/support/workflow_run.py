@@ -138,15 +138,15 @@ class Real(Workflow):
         return Path(sys.executable).parent
 
 
-class Offline(Real):
-    """Snakemake in a network of its own, in which there is nobody, where this process may make one."""
+class Offline(Workflow):
+    """Snakemake and its jobs without a network: what looks for a host beyond this machine fails and is written down."""
 
-    def start(self, *arguments, stderr=subprocess.STDOUT):
+    def _start(self, program, arguments, stderr):
         self.folder.joinpath("bin").mkdir(exist_ok=True)
         shutil.copy(ROOT / "tests" / "support" / "no_network.py", self.folder / "bin" / "sitecustomize.py")
         os.environ["PYTHONPATH"] = f"{self.folder / 'bin'}:{os.environ.get('PYTHONPATH', '')}"
         try:
-            return super().start(*arguments, stderr=stderr)
+            return super()._start(program, arguments, stderr)
         finally:
             os.environ["PYTHONPATH"] = os.environ["PYTHONPATH"].partition(":")[2]
 

@@ -48,7 +48,7 @@ def submitted(local, tmp_path_factory):
     traces.mkdir()
     write_tracer(folder / "tracer")
     pbs = FakePBS(folder / "pbs", PYTHONPATH=str(folder / "tracer"), OMP_NUM_THREADS="1", **{TRACE: str(traces)})
-    workflow = Real(folder, local.settings)
+    workflow = Workflow(folder, local.settings)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{pbs.binaries}:/usr/bin:/bin")
         done = workflow.snakemake(*QUICK, "--retries", "0")

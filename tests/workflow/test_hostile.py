@@ -3,14 +3,11 @@
 import html
 import json
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
-from workflow_run import SETTINGS, Offline, draw_image
+from workflow_run import SETTINGS, Offline, cutsew, draw_image
 
 pytestmark = pytest.mark.workflow
 
@@ -75,28 +72,15 @@ def test_the_report_escapes_them(hostile):
 
 
 def test_the_commands_take_them(hostile):
-    binaries = Path(sys.executable).parent
     run = hostile.results / "default"
     for words in (
         ["audit", run],
         ["audit", run, "--image", NAMES[0]],
         ["audit", run, "--class", CLASSES[0]],
         ["verify", run],
+        ["predict", hostile.folder / "images", run, hostile.folder / "labels.json", "--device", "cpu"],
     ):
-        done = subprocess.run(
-            [binaries / "cutsew", *words], cwd=hostile.folder, capture_output=True, text=True, check=False
-        )
+        done = cutsew(hostile, *words)
         assert done.returncode == 0, done.stderr
-    result = [
-        binaries / "cutsew",
-        "predict",
-        hostile.folder / "images",
-        run,
-        hostile.folder / "labels.json",
-        "--device",
-        "cpu",
-    ]
-    done = subprocess.run(result, cwd=hostile.folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
     assert {row["image"] for row in json.loads((hostile.folder / "labels.json").read_text())} == {*NAMES, *HELD_OUT}
     (hostile.folder / "labels.json").unlink()

@@ -5,7 +5,7 @@ import re
 import subprocess
 
 import pytest
-from workflow_run import SETTINGS, Real, draw_image
+from workflow_run import SETTINGS, Workflow, draw_image
 
 pytestmark = pytest.mark.workflow
 
@@ -16,7 +16,7 @@ def of_dataset(folder, name):
     for i in range(3):
         draw_image(folder / f"images-{name}" / f"{name}{i}.jpg", len(name) + i + 100 * (name == "two"))
     (folder / f"{name}.yaml").write_text(json.dumps(settings))
-    return Real(folder, settings)
+    return Workflow(folder, settings)
 
 
 def test_a_second_run_is_refused_and_another_dataset_runs_beside(tmp_path):

@@ -13,6 +13,7 @@ import pytest
 import torch
 from sewing_world import TRAIN, make_world, settings
 from test_train import assert_same
+from workflow_run import Workflow
 
 from cutsew.errors import UserError, in_one_line
 from cutsew.storage.manifest import read_manifest
@@ -27,7 +28,7 @@ def train(
     world: Path, out: Path, processes: int, *options: object, head: str = "adapter", path: str = "", **changes: object
 ):
     """Train on the command line, as the rule does; return the finished process."""
-    command = [sys.executable, "-m", "cutsew", "--log", out / "train.log"]
+    command = [Workflow.warm.binaries / "python", "-P", "-m", "cutsew", "--log", out / "train.log"]
     command += [*training(world, out, head, **changes), "--processes", str(processes), *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
