@@ -29,9 +29,12 @@ class FileServer:
     def answer(self, handler):
         path, expected = self.folder / handler.path.lstrip("/"), handler.headers.get("Range")
         self.requests.append((handler.path, expected))
-        if self.busy or not path.is_file():
-            handler.send_error(503 if self.busy else 404)
-            self.busy = max(self.busy - 1, 0)
+        if self.busy:
+            self.busy -= 1  # before the answer, after which the next request may come
+            handler.send_error(503)
+            return
+        if not path.is_file():
+            handler.send_error(404)
             return
         content, start = path.read_bytes(), 0
         tag = f'"{hashlib.sha256(content).hexdigest()[:8]}"'
