@@ -66,10 +66,17 @@ def agree(student, folder, size):
     assert torch.equal(load(folder)(images), expected)
 
 
-def test_the_demos_tiny_clip(tmp_path):
+@pytest.fixture(scope="module")
+def tiny_clip(tmp_path_factory):
+    """A student on the demo's tiny CLIP, and the folder of its export."""
     pytest.importorskip("onnxscript")
-    student = make_student(tmp_path, "open_clip", "cutsew-tiny", "demo", 96)
-    agree(student, exported(tmp_path, student), 96)
+    folder = tmp_path_factory.mktemp("tiny-clip")
+    student = make_student(folder, "open_clip", "cutsew-tiny", "demo", 96)
+    return student, exported(folder, student)
+
+
+def test_the_demos_tiny_clip(tiny_clip):
+    agree(*tiny_clip, 96)
 
 
 def test_a_timm_model_with_weights_of_a_package(tmp_path, monkeypatch):
@@ -158,11 +165,10 @@ def test_the_record_names_what_was_read_and_written(run):
     assert record["facts"]["largest_difference_of_logits"] < 1e-4 and record["facts"]["opset"] == model_files.OPSET
 
 
-def test_the_lines_of_the_readme_run(run, tmp_path):
+def test_the_lines_of_the_readme_run(tiny_clip):
     from PIL import Image
 
-    student = make_student(tmp_path, "open_clip", "cutsew-tiny", "demo", 96)
-    folder = exported(tmp_path, student)
+    _, folder = tiny_clip
     Image.fromarray(views(1, 96)[0].permute(1, 2, 0).numpy()).save(folder / "image.jpg")
     blocks = re.findall(r"(?:^    .*\n)+", (folder / "README.md").read_text(), re.M)
     assert len(blocks) == 2
