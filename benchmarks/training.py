@@ -90,8 +90,8 @@ class World:
         home.mkdir()
         self.home, self.images, self.epochs = home, images, epochs
         raw = yaml.safe_load((ROOT / "config" / "demo-paper.yaml").read_text())
-        raw["dataset"]["name"] = "training"
-        raw |= {"demo": {"train": images, "test": 4}, "cut": {"passes": 2}}
+        raw["dataset"] |= {"name": "training", "demo": {"train": images, "test": 4}}
+        raw |= {"cut": {"passes": 2}}
         raw["select"]["top_k"] = max(1, images // 60)
         raw["train"]["epochs"] = epochs
         self.raw = raw | dict(changes or {})

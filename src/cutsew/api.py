@@ -268,7 +268,7 @@ def run_folder(
 
     """
     from cutsew.commands.init import prepare_config
-    from cutsew.config.loading import load
+    from cutsew.config.loading import DEFAULT, load
     from cutsew.config.yaml_file import read_config
     from cutsew.pipeline.snakemake_call import packaged_call, require_snakemake
 
@@ -280,7 +280,7 @@ def run_folder(
     status = subprocess.run([sys.executable, "-P", "-m", "snakemake", *words], check=False).returncode  # noqa: S603
     if status:
         raise UserError(f"{configfile}: the workflow ended with exit status {status}; its messages are above")
-    return open_run(Path("results", config.dataset.name, "default"))
+    return open_run(Path("results", config.dataset.name, DEFAULT))
 
 
 def _expand(images: ImageLike | Sequence[ImageLike]) -> tuple[list[Any], list[ImageLike]]:

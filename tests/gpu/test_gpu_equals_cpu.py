@@ -23,13 +23,14 @@ from torch.nn.functional import cosine_similarity
 
 from cutsew.commands import export
 from cutsew.config.cutting import RandomCropsConfig
+from cutsew.config.loading import DEFAULT
 from cutsew.config.networks import parse_teacher
 from cutsew.errors import UserError
 from cutsew.inference.classifier import open_classifier
 from cutsew.method.crops import Square
 from cutsew.method.em import LabelTable
 from cutsew.models import student, teachers
-from cutsew.pipeline.plan import DEFAULT, Plan
+from cutsew.pipeline.plan import Plan
 from cutsew.runtime import batching
 from cutsew.stages import predict
 from cutsew.stages.encode import Look, Tower, Views, embed_views, encode

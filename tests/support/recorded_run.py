@@ -44,7 +44,7 @@ def make_world(folder):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(f"{image}\n" for image in IDS if image.startswith(split)))
         digests[f"world/ImageSets/Main/{split}.txt"] = file_digest(path)
-    Record("demo_world", 1, {"demo": {"seed": 0}}).write(folder / "world.json", digests)
+    Record("demo_world", 1, {"dataset": {"demo": {"seed": 0}}}).write(folder / "world.json", digests)
 
 
 def make_manifest(folder, ids=IDS):

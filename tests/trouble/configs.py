@@ -487,10 +487,16 @@ ACTIVATION = [
     ),
     (
         "two classes of TagCLIP, which fuses no views",
-        b"classes: [cat, dog]\nfuse: {rule: standard}\nscore: {rule: tagclip}\n"
-        b"teacher: {open_clip: {model: ViT-B-16, pretrained: openai}}\n",
+        b"classes: [cat, dog]\nscore: {rule: tagclip}\nteacher: {open_clip: {model: ViT-B-16, pretrained: openai}}\n",
         ACCEPTED,
         "2 classes",
+    ),
+    (
+        "a fusion rule of TagCLIP, which fuses no views",
+        b"classes: [cat, dog]\nfuse: {rule: standard}\nscore: {rule: tagclip}\n"
+        b"teacher: {open_clip: {model: ViT-B-16, pretrained: openai}}\n",
+        REFUSED,
+        r"^fuse\.rule: has no effect with score\.rule tagclip",
     ),
     ("TagCLIP with a sigmoid", b"classes: [cat]\nscore: {rule: tagclip}\n" + SIGLIP, REFUSED, r"^score\.rule: tagclip"),
 ]

@@ -7,6 +7,8 @@ import shutil
 import pytest
 from workflow_run import ROOT, SETTINGS, clone, typed
 
+from cutsew.config import override
+
 pytestmark = pytest.mark.workflow
 
 SNAKEMAKE = ".venv/bin/snakemake"
@@ -20,7 +22,7 @@ def settings(**changes):
 
 @pytest.fixture(scope="module")
 def cloned(tmp_path_factory):
-    return clone(tmp_path_factory.mktemp("typed") / "my $HOME 'clone'", settings(student={"kind": "none"}))
+    return clone(tmp_path_factory.mktemp("typed") / "my $HOME 'clone'", override(settings(), {"student.kind": "none"}))
 
 
 def test_another_cutsew_first_on_the_path_is_not_run(cloned):

@@ -6,6 +6,8 @@ import pandas as pd
 import pytest
 from workflow_run import SETTINGS, cutsew
 
+from cutsew.config import override
+
 pytestmark = pytest.mark.workflow
 
 SHOWN = {"corrections": 1, "labels_table": 1, "report": 1}
@@ -111,7 +113,7 @@ def test_a_variant_whose_corrections_train_nothing_shares_the_training(finished)
 
 
 def test_without_a_student_they_still_win(finished):
-    finished.edit(runs={}, student={"kind": "none"})
+    finished.settings = override(finished.settings, {"student.kind": "none"})
     correct(finished, HELD_OUT, TRAINING)
     planned = finished.snakemake("--dry-run")
     assert "no student is trained" in planned.stderr

@@ -7,6 +7,8 @@ import pytest
 import yaml
 from workflow_run import JOB, ROOT, Workflow, draw_image
 
+from cutsew.config import override
+
 pytestmark = pytest.mark.workflow
 
 
@@ -23,7 +25,7 @@ def test_the_world_and_the_manifest_come_first(demo):
 
 def test_a_flag_has_the_teacher_trained_anew(demo):
     demo.settings = copy.deepcopy(demo.settings)
-    demo.edit(demo__rebuild_teacher=True)
+    demo.edit(dataset__demo__rebuild_teacher=True)
     planned = demo.snakemake("--dry-run", "--printshellcmds").stdout
     assert "tiny_clip" in JOB.findall(planned)
     rebuilt = "results/demo/default/cutsew-tiny.safetensors"
@@ -54,7 +56,8 @@ def test_runs_may_have_different_teachers(demo, first):
     (demo.folder / "scores.npz").touch()
     teachers = {"open_clip": demo.settings["teacher"], "scores": {"kind": "scores", "scores": {"file": "scores.npz"}}}
     second = "scores" if first == "open_clip" else "open_clip"
-    demo.edit(teacher=teachers[first], runs={"other": {"teacher": teachers[second]}})
+    demo.settings = override(demo.settings, {"teacher": teachers[first]})
+    demo.edit(runs={"other": {"teacher": teachers[second]}})
     done = demo.snakemake("--dry-run")
     assert done.returncode == 0, done.stderr
     jobs = JOB.findall(done.stdout)

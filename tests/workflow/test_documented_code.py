@@ -50,7 +50,7 @@ def lines():
 def demo(tmp_path_factory):
     """A run of the demo in small, and a folder of a few photos with a config file made of it."""
     settings = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
-    small = {"demo": {"train": 160, "test": 20}, "train": {"steps": 20}, "explain": {"kind": "none"}}
+    small = {"dataset": {"demo": {"train": 160, "test": 20}}, "train": {"steps": 20}, "explain": {"kind": "none"}}
     workflow = Workflow(tmp_path_factory.mktemp("documented"), override(settings, small))
     workflow.run()
     for folder in ("photos", "new-photos"):

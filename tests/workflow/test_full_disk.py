@@ -26,8 +26,8 @@ def disk(tmp_path):
 
 def settings():
     chosen = json.loads(json.dumps(SETTINGS))
-    chosen["dataset"] = {"name": "full", "kind": "demo", "shard_size": 8}
-    return chosen | {"demo": {"train": 12, "test": 4}}
+    chosen["dataset"] = {"name": "full", "kind": "demo", "shard_size": 8, "demo": {"train": 12, "test": 4}}
+    return chosen
 
 
 @pytest.fixture(scope="module")

@@ -60,8 +60,8 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+\+00:00")
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     settings = json.loads(json.dumps(SETTINGS))
-    settings["dataset"] = {"name": "killed", "kind": "demo", "shard_size": 8}
-    settings |= {"demo": {"train": 12, "test": 4}, "references": {"kinds": ["supervised"]}}
+    settings["dataset"] = {"name": "killed", "kind": "demo", "shard_size": 8, "demo": {"train": 12, "test": 4}}
+    settings |= {"references": {"kinds": ["supervised"]}}
     settings["train"] |= {"epochs": 30, "batch_size": 4}
     settings["compute"] = {"device": "cpu", "checkpoint_seconds": 0}
     settings["explain"] = {"pairs": 2, "sample": 4}

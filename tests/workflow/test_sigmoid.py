@@ -9,6 +9,7 @@ import pytest
 import torch
 import workflow_run
 
+from cutsew.config import override
 from cutsew.config.networks import parse_teacher
 from cutsew.models import teachers
 from cutsew.storage.zarr_reader import array_of, open_group, read
@@ -84,7 +85,8 @@ def test_every_table_and_tool_takes_one_class(finished):
 
 def test_an_edit_of_the_activation_encodes_nothing(finished):
     finished.edit(score={"activation": "softmax"}, prompts={"background": ["sky", "wall"]}, runs={})
-    finished.edit(student={"kind": "none"}, predict={"tiles": False, "ensemble": "none"})
+    finished.edit(predict={"tiles": False, "ensemble": "none"})
+    finished.settings = override(finished.settings, {"student.kind": "none"})
     jobs = finished.run()
     assert {"text", "score", "fuse"} <= set(jobs) and not {"encode", "encode_images", "seal"} & set(jobs)
     folder = finished.results / "default"

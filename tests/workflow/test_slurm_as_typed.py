@@ -11,6 +11,8 @@ import pytest
 from test_slurm_run import CLUSTER, NODES, cannot
 from workflow_run import SETTINGS, clone, typed
 
+from cutsew.config import override
+
 pytestmark = pytest.mark.slurm
 
 CHANGED = "cutsew: Slurm: sacct cannot answer (accounting is off on this cluster); squeue is used instead"
@@ -26,7 +28,7 @@ def accounting(request):
 
 
 def test_a_fresh_clone_runs_with_nothing_exported(accounting, tmp_path):
-    settings = copy.deepcopy(SETTINGS) | {"student": {"kind": "none"}}
+    settings = override(copy.deepcopy(SETTINGS), {"student.kind": "none"})
     settings["dataset"] |= {"truth": None, "shard_size": 16}
     folder = clone(tmp_path / "clone", settings)
     done = typed(folder, ".venv/bin/snakemake", "--cores", "all", "--profile", "slurm")

@@ -5,7 +5,8 @@ from collections import Counter
 import pytest
 from workflow_run import JOB
 
-from cutsew.pipeline.plan import DEFAULT, Plan
+from cutsew.config.loading import DEFAULT
+from cutsew.pipeline.plan import Plan
 from cutsew.stages.manifest import manifest
 
 pytestmark = pytest.mark.workflow

@@ -7,11 +7,13 @@ import subprocess
 import pytest
 from workflow_run import SETTINGS, Workflow, draw_image
 
+from cutsew.config import override
+
 pytestmark = pytest.mark.workflow
 
 
 def of_dataset(folder, name):
-    settings = json.loads(json.dumps(SETTINGS)) | {"student": {"kind": "none"}}
+    settings = override(json.loads(json.dumps(SETTINGS)), {"student.kind": "none"})
     settings["dataset"] |= {"name": name, "root": f"images-{name}", "truth": None, "test": {}}
     for i in range(3):
         draw_image(folder / f"images-{name}" / f"{name}{i}.jpg", len(name) + i + 100 * (name == "two"))

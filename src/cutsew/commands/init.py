@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from cutsew.config.loading import load
+from cutsew.config.loading import DEFAULT, load
 from cutsew.config.yaml_file import read_config
 from cutsew.errors import UserError, some
 from cutsew.pipeline.network_work import teacher_side
 from cutsew.pipeline.outputs import required_stages
-from cutsew.pipeline.plan import DEFAULT, Plan
+from cutsew.pipeline.plan import Plan
 from cutsew.pipeline.sizing import RunEstimate, estimate_run
 from cutsew.pipeline.snakemake_call import PACKAGED, preset
 from cutsew.storage.atomic import write_text
@@ -40,8 +40,9 @@ def init(
 ) -> None:
     """Look at a folder of images and at this machine, and write a commented config file with an estimate of the cost.
 
-    The file is a copy of the preset folder.yaml, or of folder-offline.yaml with --offline. A CSV of true labels in the
-    folder or next to it is named in it, for evaluation only. An existing file is never overwritten.
+    The file is a copy of the preset folder.yaml, or of folder-offline.yaml with --offline. If the folder holds tars or
+    Parquet files instead of images, the file says so. A CSV of true labels in the folder or next to it is named in it,
+    for evaluation only. An existing file is never overwritten.
     """
     if photos is None:
         raise UserError("PHOTOS: missing; name the folder of your images: cutsew init PHOTOS --classes cat,dog,person")
@@ -116,6 +117,8 @@ def write_config(photos: Path, classes: str | Sequence[str] | None, configfile: 
     from cutsew.pipeline import survey  # noqa: PLC0415  # torch, after what can be refused at once
 
     seen = survey.survey_folder(photos, teacher_side(config))
+    raw["dataset"] |= seen.dataset
+    load(raw)
     raw["dataset"]["truth"] = _text(survey.find_truth(photos, seen.ids, names))
     machine = survey.survey_machine(ask_hub=not offline)
     speed, timed = survey.measure_speed(config, seen, machine)
@@ -193,8 +196,10 @@ def _filled(text: str, raw: dict[str, Any], lines: list[str]) -> str:
     body = re.sub(r"\A(#.*\n)+", "", text)
     dataset = raw["dataset"]
     classes = yaml.safe_dump({"classes": raw["classes"]}, default_flow_style=None, allow_unicode=True, width=110)
+    kind = [f"  {key}: {_inline(dataset[key])}\n" for key in ("kind", "files") if key in dataset]
     replaced = [
         (r"^classes: \[[^\]]*\].*\n", classes),
+        (r"^  kind: folder\n", "".join(kind)),
         (r"^  name: .*\n", f"  name: {_inline(dataset['name'])}\n"),
         (r"^  root: .*\n", f"  root: {_inline(dataset['root'])}\n"),
         (r"^  truth: null", f"  truth: {_inline(dataset['truth'])}"),

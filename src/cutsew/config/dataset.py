@@ -94,6 +94,11 @@ class DatasetConfig(Section):
         """Return whether the workflow fetches the images where they are not there."""
         return False
 
+    @property
+    def rebuilds_teacher(self) -> bool:
+        """Return whether the workflow trains the demo's tiny CLIP."""
+        return False
+
     def known(self) -> BenchmarkSpec | None:
         """Return what is published of this benchmark and protocol; None where there is nothing."""
         return None
@@ -109,12 +114,27 @@ class ImagesConfig(DatasetConfig):
     )
 
 
+class DemoConfig(Section):
+    """The embedded world of emoji images."""
+
+    train: Size = Field(1200, description="unlabeled images")
+    test: Size = Field(400, description="held-out images")
+    seed: int = Field(0, description="seed of the synthetic world")
+    rebuild_teacher: bool = Field(False, description="retrain the tiny CLIP instead of using the shipped weights")
+
+
 class DemoDatasetConfig(ImagesConfig):
     """The demo's synthetic world, which the workflow writes in PASCAL VOC layout."""
 
     kind: Literal["demo"] = Field("demo", description="the synthetic world")
+    demo: DemoConfig = Field(default_factory=DemoConfig, description="size and seed of the world, and its teacher")
 
     annotated: ClassVar[bool] = True
+
+    @property
+    def rebuilds_teacher(self) -> bool:
+        """Return whether the workflow trains the demo's tiny CLIP."""
+        return self.demo.rebuild_teacher
 
     def lists(self) -> tuple[str, str | None]:
         """Name the lists of the images to label and of the held-out ones."""
@@ -329,12 +349,3 @@ Dataset = Annotated[
 
 parse_dataset = TypeAdapter[Dataset](Dataset).validate_python
 """Return the settings of a dataset from a mapping."""
-
-
-class DemoConfig(Section):
-    """The embedded world of emoji images."""
-
-    train: Size = Field(1200, description="unlabeled images")
-    test: Size = Field(400, description="held-out images")
-    seed: int = Field(0, description="seed of the synthetic world")
-    rebuild_teacher: bool = Field(False, description="retrain the tiny CLIP instead of using the shipped weights")

@@ -8,13 +8,14 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from cutsew.config.base import Kinds, kinds_of
+from cutsew.config.idle import refuse_idle, without_idle
 from cutsew.config.schema import Config
 from cutsew.errors import UserError, did_you_mean
 
-BASE = "default"
+DEFAULT = "default"
 """Name of the base run."""
 
-RESERVED = (BASE, "features", "sweeps")
+RESERVED = (DEFAULT, "features", "sweeps")
 """Folders of results/<dataset> that are the base run's, or no run's."""
 
 RELEASED: dict[str, Any] = {
@@ -63,7 +64,7 @@ def load(raw: Mapping[str, Any]) -> Config:
         UserError: one line with the dotted setting's name, what is wrong and what to do.
 
     """
-    return load_runs(raw)[BASE]
+    return load_runs(raw)[DEFAULT]
 
 
 def load_runs(raw: Mapping[str, Any]) -> dict[str, Config]:
@@ -75,24 +76,31 @@ def load_runs(raw: Mapping[str, Any]) -> dict[str, Config]:
     """
     if not isinstance(raw, Mapping):
         raise UserError("classes: is not set, nor is any other setting; name a config file with settings")
-    try:
-        runs = {BASE: Config.model_validate(apply_preset(raw))}
-    except ValidationError as error:
-        raise UserError(format_validation_error(error, Config)) from None
-    for name, changes in runs[BASE].runs.items():
+    runs = {DEFAULT: _validated(raw)}
+    for name, changes in runs[DEFAULT].runs.items():
         check_run_name(name)
-        try:
-            runs[name] = Config.model_validate(apply_preset(override(raw, changes)))
-        except ValidationError as error:
-            raise UserError(f"runs.{name}: {format_validation_error(error, Config)}") from None
+        runs[name] = _validated(override(raw, changes), f"runs.{name}: ")
     return runs
+
+
+def _validated(raw: Mapping[str, Any], where: str = "") -> Config:
+    """Validate one run's settings; `where` starts the message."""
+    try:
+        config = Config.model_validate(apply_preset(raw))
+        refuse_idle(config)
+    except ValidationError as error:
+        raise UserError(f"{where}{format_validation_error(error, Config)}") from None
+    except UserError as error:
+        raise UserError(f"{where}{error}") from None
+    return config
 
 
 def override(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of nested settings with some replaced; keys of `changes` may be dotted (`fuse.alpha`).
 
     Where `changes` select a kind (`fuse.rule`, or `method`, which sets some), settings of `raw` that this kind does not
-    have are left out: a run with `fuse.rule: mean` does not inherit the base run's `fuse.alpha`.
+    have are left out: a run with `fuse.rule: mean` does not inherit the base run's `fuse.alpha`. So are those that
+    nothing reads for another reason: a run with `student.kind: none` does not inherit `train`.
     """
     merged, nested = _merged(raw, changes), _merged({}, changes)
     merged.pop("runs", None)
@@ -104,7 +112,7 @@ def override(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
         if selects and model is not None and isinstance(ours, Mapping):
             local_values = {*model.model_fields, *theirs}
             merged[section] = {key: value for key, value in ours.items() if key in local_values}
-    return merged
+    return without_idle(merged, nested)
 
 
 def with_command_line(raw: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,7 +147,7 @@ def apply_preset(raw: Mapping[str, Any]) -> dict[str, Any]:
         if model is not None:  # the user may have selected another kind than the method does
             unused = {key for key in values if key not in model.model_fields} - local_values.keys()
             filled[section] = {key: value for key, value in filled[section].items() if key not in unused}
-    return filled
+    return without_idle(filled, raw)
 
 
 def _merged(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from cutsew.config.base import Fraction, OneOf, Section, Size
 from cutsew.config.cutting import Cut, RandomCropsConfig
-from cutsew.config.dataset import Dataset, DemoConfig, DemoDatasetConfig, LayoutConfig
+from cutsew.config.dataset import Dataset, DemoDatasetConfig, LayoutConfig
 from cutsew.config.method import (
     Correct,
     Fuse,
@@ -181,7 +181,6 @@ class Config(Section):
         "cutsew: settings that our trials found to be better than the paper's, without labels and at lower cost",
     )
     dataset: Dataset = Field(default_factory=DemoDatasetConfig, description="where the images are")
-    demo: DemoConfig = Field(default_factory=DemoConfig, description="dataset kind demo")
     prompts: PromptsConfig = Field(default_factory=PromptsConfig, description="how class names become texts")
     teacher: Teacher = Field(default_factory=OpenClipTeacherConfig, description="the model that scores views")
     cut: Cut = Field(default_factory=RandomCropsConfig, description="cutting: the crops (Eq. 5)")

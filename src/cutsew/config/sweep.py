@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from cutsew.config.base import Section, kinds_of
-from cutsew.config.loading import BASE, check_run_name, format_validation_error, is_folder_name, load, override
+from cutsew.config.loading import DEFAULT, check_run_name, format_validation_error, is_folder_name, load, override
 from cutsew.config.schema import Config
 from cutsew.config.yaml_file import read_yaml
 from cutsew.errors import UserError
@@ -133,7 +133,7 @@ def variants_of(sweep: SweepConfig, raw: Raw, source: str = "sweep") -> list[Var
         try:
             config, kept = _reduced(raw, changes, seed)
             name = run_name(kept, config)
-            if name != BASE:
+            if name != DEFAULT:
                 check_run_name(name)
         except UserError as error:
             raise UserError(f"{source}: {error}") from None
@@ -162,7 +162,7 @@ def add_runs(raw: Raw, runs: Mapping[str, dict[str, Any]], source: str = "sweep"
     for name in set(configured) & set(runs):
         if load(override(raw, configured[name])) != load(override(raw, runs[name])):
             raise UserError(f"{source}: its run {name} is another than runs.{name} of the config file; rename that")
-    return {**raw, "runs": {**configured, **{name: changes for name, changes in runs.items() if name != BASE}}}
+    return {**raw, "runs": {**configured, **{name: changes for name, changes in runs.items() if name != DEFAULT}}}
 
 
 def run_name(changes: Raw, config: Config) -> str:
@@ -171,7 +171,7 @@ def run_name(changes: Raw, config: Config) -> str:
     A name depends on the changes alone and not on the sweep, so the same variant of two sweeps is one folder.
     """
     name = "+".join(f"{short_name(dotted)}={_as_text(_value(config, dotted))}" for dotted in _in_order(changes))
-    return (name if len(name) <= LONGEST else f"{name[: LONGEST - 9]}-{_digest(name)}") or BASE
+    return (name if len(name) <= LONGEST else f"{name[: LONGEST - 9]}-{_digest(name)}") or DEFAULT
 
 
 def short_name(dotted: str) -> str:

@@ -35,7 +35,8 @@ Names are dotted: `cut.passes` is `passes` below `cut`. On the command line, wri
 
 - **values**: the type and range, or the values that are allowed.
 - **only**: the kinds of the section that have the setting, where not all have it. `teacher.kind`, `fuse.rule` and the
-  like select a kind. With another kind, the setting is refused.
+  like select a kind. With another kind, the setting is refused. So is a setting that another one makes idle, such as
+  `train.*` with `student.kind: none`, unless it has its default.
 - **read by**: the stages that rerun when you change the setting, along with everything downstream. A dash means that no
   stage reads it.
 

@@ -85,8 +85,12 @@ TRAINING = ("classes", "student", "sew.kind", "train.head", "train.seed") + tupl
 
 
 STAGES: dict[str, Stage] = {
-    "tiny_clip": Stage("Retrain the demo's tiny CLIP.", 1, (), keyed_by=("demo.rebuild_teacher",)),
-    "demo_world": Stage("Write the demo's images in PASCAL VOC layout.", 1, ("demo.train", "demo.test", "demo.seed")),
+    "tiny_clip": Stage("Retrain the demo's tiny CLIP.", 1, (), keyed_by=("dataset.demo.rebuild_teacher",)),
+    "demo_world": Stage(
+        "Write the demo's images in PASCAL VOC layout.",
+        1,
+        tuple(f"dataset.demo.{name}" for name in ("train", "test", "seed")),
+    ),
     "download": Stage("Download and unpack a benchmark's archives.", 1, ("dataset.download", "dataset.root")),
     "manifest": Stage(
         "List, check and shard the images.",

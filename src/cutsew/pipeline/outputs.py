@@ -83,6 +83,6 @@ def required_stages(config: Config) -> set[str]:
         stages.add("download")
     if config.dataset.kind == "demo":
         stages.add("demo_world")
-    if config.demo.rebuild_teacher:
+    if config.dataset.rebuilds_teacher:
         stages.add("tiny_clip")
     return stages

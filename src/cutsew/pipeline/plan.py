@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cutsew.config import load_runs
-from cutsew.config.loading import BASE
+from cutsew.config.loading import DEFAULT
 from cutsew.config.named_models import OPEN_CLIP_CONFIG, local_files
 from cutsew.errors import printable
 from cutsew.models.preprocessing import TIMM_CONFIG
@@ -22,9 +22,6 @@ from cutsew.storage.tables import read_record
 
 if TYPE_CHECKING:
     import pandas as pd
-
-DEFAULT = BASE
-"""Name of the base run."""
 
 REFERENCE_OVERRIDES = {"sew.kind": "none", "train.em_weight": 0.0, "train.correct_refined": False}
 """Settings of a reference student's training, as far as its head has them: on plain images, its labels left as they

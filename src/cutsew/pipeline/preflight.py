@@ -13,6 +13,7 @@ from cutsew.config.dataset import (
     ParquetDatasetConfig,
     TarDatasetConfig,
 )
+from cutsew.config.loading import DEFAULT
 from cutsew.config.networks import ScoresFileConfig
 from cutsew.data import layouts
 from cutsew.data.containers import find_containers
@@ -24,7 +25,6 @@ from cutsew.data.truth_csv import check_csv
 from cutsew.errors import UserError
 from cutsew.pipeline import sizing
 from cutsew.pipeline.outputs import required_stages
-from cutsew.pipeline.plan import DEFAULT
 from cutsew.pipeline.preflight_models import check_activation, check_preprocessing, check_tower, check_weights
 
 if TYPE_CHECKING:
@@ -87,8 +87,8 @@ def validate_inputs(*configs: Config) -> None:
             check_csv(config.dataset.truth, config.classes, names)
         checked.add((key, *config.classes))
         if config.dataset.kind == "demo":
-            train = config.demo.train
-            _check_top_k(config, Count(train, train, f"the {train} of demo.train"))
+            train = config.dataset.demo.train
+            _check_top_k(config, Count(train, train, f"the {train} of dataset.demo.train"))
         elif key in listings:
             listing = listings[key]
             _check_top_k(config, listing.train)

@@ -56,7 +56,7 @@ def _open_clip_models(config: Config) -> Iterator[tuple[str, OpenClipModelConfig
     for name, section in (("teacher", config.teacher), ("student", config.student)):
         if section.kind != "open_clip":
             continue
-        if not (config.demo.rebuild_teacher and Path(section.open_clip.pretrained or "").name == REBUILT):
+        if not (config.dataset.rebuilds_teacher and Path(section.open_clip.pretrained or "").name == REBUILT):
             yield f"{name}.open_clip", section.open_clip
 
 

@@ -18,7 +18,7 @@ from cutsew.config.cutting import (
     TilesConfig,
     WindowGridConfig,
 )
-from cutsew.config.loading import BASE
+from cutsew.config.loading import DEFAULT
 from cutsew.config.named_models import HUB
 from cutsew.config.schema import more_passes_than_cut
 from cutsew.errors import UserError
@@ -130,9 +130,9 @@ def patch_of(vision: Mapping[str, Any]) -> int | None:
 
 def _with_rebuilt_weights(config: Config, results: Path) -> Config:
     """Point teacher and student at the tiny CLIP that the workflow trains, if it is to be retrained."""
-    if not config.demo.rebuild_teacher:
+    if not config.dataset.rebuilds_teacher:
         return config
-    rebuilt = str(results / config.dataset.name / BASE / REBUILT)
+    rebuilt = str(results / config.dataset.name / DEFAULT / REBUILT)
     changed = {}
     for section in ("teacher", "student"):
         settings = getattr(config, section)

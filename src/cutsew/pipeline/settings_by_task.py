@@ -30,7 +30,7 @@ TASKS = (
         dataset: {kind: folder, name: pets, root: photos, test: {fraction: 0.2}}
         prompts: {names: {person: [person, child]}, background: [sky, grass, wall]}
         """,
-        ("dataset", "demo", "prompts"),
+        ("dataset", "prompts"),
     ),
     Task(
         "Choose the models",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cutsew.config import Config
 from cutsew.config.cutting import teacher_cost
+from cutsew.config.training import AdapterConfig
 from cutsew.models.model_tables import model_config
 from cutsew.pipeline.network_work import (
     feature_epochs,
@@ -70,7 +71,7 @@ TINY_CLIP_MB, TINY_CLIP_MINUTES = 4000, 120
 """Of the training of the demo's teacher."""
 LOCAL_MB = 4000
 """Most memory of a job that runs where snakemake runs, which on a cluster is a node for logging in."""
-SMALL_GROUP = 512
+SMALL_GROUP: int = AdapterConfig.model_fields["query_group"].default
 """Queries that attend to each other by default; larger groups take more memory than they are known to be worth."""
 NO_ROOM = 0.95
 """Share of a machine's memory beyond which a job certainly finds no room: the system has the rest."""
@@ -341,8 +342,8 @@ def estimate_runtime_min(config: Config, stage: str, job: Job) -> int:
         seconds = job.images * job.passes * 1e-4
     elif stage == "manifest":
         seconds = 2 * reading
-    elif stage == "demo_world":
-        seconds = (config.demo.train + config.demo.test) * DRAWING_SECONDS / job.threads
+    elif stage == "demo_world" and config.dataset.kind == "demo":
+        seconds = (config.dataset.demo.train + config.dataset.demo.test) * DRAWING_SECONDS / job.threads
     else:
         seconds = len(config.classes) + 1e-5 * job.images * len(config.classes)
         seconds += PHOTO_SECONDS * min(job.images, PHOTOS) if stage == "report" else 0

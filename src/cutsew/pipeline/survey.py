@@ -19,9 +19,11 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 
 from cutsew.config import Config
 from cutsew.data import folder
+from cutsew.data.containers import Containers, list_members
 from cutsew.data.csv_file import ImageNames
 from cutsew.data.images import BadImage, read_image
 from cutsew.data.truth_csv import check_csv
@@ -34,6 +36,11 @@ from cutsew.pipeline.sizing import Speed, assumed_gflops
 from cutsew.runtime.device import mps_available
 from cutsew.runtime.gpus import list_visible_gpus
 from cutsew.runtime.processes import usable_cores
+
+PACKED = ("tar", "parquet")
+"""Kinds of datasets, and suffixes, of files that hold many images; next to tars, img2dataset's Parquet has metadata."""
+
+parse_packed = TypeAdapter[Containers](Containers).validate_python
 
 SAMPLE = 8
 """Images that are decoded."""
@@ -55,8 +62,9 @@ class FolderSurvey:
     """A folder of images.
 
     Attributes:
-        ids: of the images, their paths below the folder.
-        bytes: of all image files.
+        dataset: settings of `dataset` by which the images are found: kind, and the pattern of tars or Parquet files.
+        ids: of the images: their paths below the folder, or names in tars and Parquet files.
+        bytes: of all files that hold images.
         suffixes: how many image files have which suffix, the most frequent first.
         others: how many files are not images by their suffix.
         sides: width and height of the decoded images, in pixels.
@@ -65,6 +73,7 @@ class FolderSurvey:
 
     """
 
+    dataset: dict[str, str]
     ids: list[str]
     bytes: int
     suffixes: list[tuple[str, int]]
@@ -106,12 +115,14 @@ class TimedTeacher(Protocol):
 def survey_folder(root: Path, side: int) -> FolderSurvey:
     """List a folder's images, and decode a few that are spread over it.
 
+    A folder without image files is searched for tars, then for Parquet files, that hold images.
+
     Args:
         root: the folder.
         side: of the views that images are resized to, in pixels.
 
     Raises:
-        UserError: the folder is missing or unreadable, or holds no images.
+        UserError: the folder is missing or unreadable, or holds no images, or a tar or Parquet file of it is damaged.
 
     """
     if not root.is_dir():
@@ -119,24 +130,32 @@ def survey_folder(root: Path, side: int) -> FolderSurvey:
     leftovers: list[folder.Leftover] = []
     ids = folder.list_images(root, leftovers, tolerant=True)
     others = [leftover for leftover in leftovers if leftover.kind == "other"]
+    dataset, files, addresses = {"kind": "folder"}, ids, [str(root / name) for name in ids]
+    kind = next((kind for kind in PACKED if any(one.suffix == f".{kind}" for one in others)), None)
+    if not ids and kind is not None:
+        files = [os.path.relpath(one.path, root) for one in others if one.suffix == f".{kind}"]
+        others = [one for one in others if one.suffix != f".{kind}"]
+        dataset = {"kind": kind, "files": f"**/*.{kind}" if any("/" in name for name in files) else f"*.{kind}"}
+        members = list_members(parse_packed(dataset | {"root": str(root), "on_bad_image": "skip"}), root)
+        ids, addresses = [member[0] for member in members], [member[1] for member in members]
     if not ids:
         found = Counter(leftover.suffix for leftover in others).most_common(1)
         instead = f", only {len(others)} other files ({found[0][0]})" if found else ""
         raise UserError(f"{root}: holds no images{instead}; name the folder that does")
     sides, unreadable = [], []
     start = time.perf_counter()
-    for name in ids[:: max(1, len(ids) // SAMPLE)][:SAMPLE]:
+    for address in addresses[:: max(1, len(ids) // SAMPLE)][:SAMPLE]:
         try:
-            image = read_image(root / name)
+            image = read_image(address)
         except BadImage as error:
             unreadable.append(error)
             continue
         crop_resize_all(image, whole_box(*image.size)[None], side)
         sides.append(image.size)
     seconds = (time.perf_counter() - start) / len(sides) if sides else 0.0
-    size = sum(os.stat(root / name).st_size for name in ids if (root / name).exists())  # noqa: PTH116
-    suffixes = Counter(folder.suffix_of(name) for name in ids).most_common()
-    return FolderSurvey(ids, size, suffixes, len(others), sides, unreadable, seconds)
+    size = sum(os.stat(root / name).st_size for name in files if (root / name).exists())  # noqa: PTH116
+    suffixes = Counter(folder.suffix_of(name) for name in files).most_common()
+    return FolderSurvey(dataset, ids, size, suffixes, len(others), sides, unreadable, seconds)
 
 
 def find_truth(root: Path, ids: Sequence[str], classes: Sequence[str]) -> Path | None:
@@ -244,6 +263,7 @@ def machine_in_words(machine: Machine) -> str:
 def folder_in_words(seen: FolderSurvey) -> str:
     """Describe the folder on one line."""
     kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in seen.suffixes[:4])
+    kinds = kinds if seen.dataset["kind"] == "folder" else f"in {kinds}"
     widths = sorted(width for width, _ in seen.sides)
     heights = sorted(height for _, height in seen.sides)
     pixels = f", about {round(median(widths))} x {round(median(heights))} pixels" if widths else ""

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from cutsew.config.loading import DEFAULT
 from cutsew.config.sweep import SweepConfig, Variant, add_runs, read_sweep, sweep_files, variants_of
 from cutsew.config.yaml_file import class_list_hints, read_config
 from cutsew.errors import UserError
 from cutsew.pipeline.graph import STAGES
 from cutsew.pipeline.outputs import LAST_FILES
-from cutsew.pipeline.plan import DEFAULT, Plan
+from cutsew.pipeline.plan import Plan
 from cutsew.pipeline.preflight import check_open_files, validate_inputs
 
 

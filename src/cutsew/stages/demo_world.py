@@ -20,7 +20,7 @@ def demo_world(
 ) -> None:
     """Write the demo's images in PASCAL VOC layout, and a record next to their folder."""
     record = Record("demo_world", STAGES["demo_world"].version, settings)
-    demo = DemoConfig.model_validate(settings["demo"])
+    demo = DemoConfig.model_validate(settings["dataset"]["demo"])
     with atomic_path(out) as draft:
         digests = write_world(draft, train=demo.train, test=demo.test, seed=demo.seed, workers=workers)
     record.facts["images"] = demo.train + demo.test

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packed_images import pack_huggingface, pack_img2dataset, pack_tars
 from workflow_run import draw_image
 
 from cutsew.cli import main
 from cutsew.commands import init as command
+from cutsew.config import load
+from cutsew.data.listing import list_images
 from cutsew.pipeline import snakemake_call, survey
 from cutsew.pipeline.plan import Plan
 from cutsew.pipeline.sizing import Speed, assumed_gflops, estimate_run
@@ -69,6 +72,36 @@ def test_everything_else_stands_as_in_the_preset(here, monkeypatch, capsys):
         for name in ("name", "root", "truth"):
             raw["dataset"].pop(name)
     assert made == preset
+
+
+@pytest.mark.parametrize(
+    ("pack", "place", "dataset", "says"),
+    [
+        (pack_tars, "", {"kind": "tar", "files": "*.tar"}, "12 images (in 2 .tar)"),
+        (pack_tars, "deep", {"kind": "tar", "files": "**/*.tar"}, "12 images (in 2 .tar)"),
+        (pack_img2dataset, "x.parquet", {"kind": "parquet", "files": "*.parquet"}, "12 images (in 1 .parquet)"),
+        (pack_huggingface, "a/x.parquet", {"kind": "parquet", "files": "**/*.parquet"}, "12 images (in 1 .parquet)"),
+    ],
+)
+def test_tars_and_parquet_files_in_place_of_images(here, monkeypatch, capsys, pack, place, dataset, says):
+    (here / "My photos!" / "notes.txt").unlink()
+    pack(here / "My photos!", here / "packed" / place)
+    (here / "packed" / "notes.txt").write_text("no image")
+    (here / "packed" / "0.parquet").write_bytes(b"metadata of img2dataset") if pack is pack_tars else None
+    status, out, err = cutsew(monkeypatch, capsys, "init", "packed", "--classes", "cat,dog", "--offline")
+    assert status == 0, err
+    config = load(yaml.safe_load((here / "config.yaml").read_text()))
+    assert config.dataset.model_dump(include={"kind", "files"}) == dataset
+    assert len(list_images(config.dataset)) == 12
+    assert says in out and "about 80 x 60 pixels" in out and "unreadable" not in out
+    assert executed(monkeypatch, capsys, "run", "packed", "--classes", "cat,dog", "--offline")
+
+
+def test_a_damaged_tar_is_no_reason_to_stop(here, monkeypatch, capsys):
+    (here / "My photos!" / "notes.txt").unlink()
+    first, second = pack_tars(here / "My photos!", here / "packed")
+    second.write_bytes(second.read_bytes()[:700])
+    assert cutsew(monkeypatch, capsys, "init", "packed", "--classes", "cat,dog", "--offline")[0] == 0
 
 
 def test_classes_from_a_text_file(here, monkeypatch, capsys):

@@ -1,5 +1,7 @@
 """config.load: one line that names the dotted setting, what is wrong and what to do."""
 
+import re
+
 import jsonschema
 import pytest
 from hypothesis import given, settings
@@ -358,3 +360,53 @@ def test_what_is_loaded_is_valid_under_the_schema(section, kind):
 def test_loading_what_was_dumped_changes_nothing(alpha, passes):
     config = load(BASE | {"fuse": {"alpha": alpha}, "cut": {"passes": passes}})
     assert Config.model_validate(config.model_dump(mode="json")) == config
+
+
+IDLE = [
+    ({"student.kind": "none"}, {"train.lr_adapter": 0.1}, "train.lr_adapter", "student.kind none"),
+    ({"student.kind": "none"}, {"train.head": "linear"}, "train.head", "student.kind none"),
+    ({"student.kind": "none"}, {"sew.q": 0.1}, "sew.q", "student.kind none"),
+    ({"student.kind": "none"}, {"explain.kind": "none"}, "explain.kind", "student.kind none"),
+    ({"sew.kind": "none"}, {"select.top_k": 3}, "select.top_k", "sew.kind none"),
+    ({"score.rule": "tagclip"}, {"fuse.alpha": 0.5}, "fuse.alpha", "score.rule tagclip"),
+    ({"train.em_weight": 0}, {"train.lr_estimator": 0.5}, "train.lr_estimator", "train.em_weight 0.0"),
+    ({"train": {"head": "linear", "lr": 0.1}}, {"train.rates": [0.1]}, "train.rates", "train.lr 0.1"),
+    ({}, {"targets.sharpen": 2}, "targets.sharpen", "targets.labels_per_image unset"),
+    ({}, {"references.smoothing": 0.2}, "references.smoothing", "references.kinds unset"),
+    ({}, {"prompts.wordings": "best"}, "prompts.wordings", "prompts.names unset"),
+    (
+        {"dataset": {"kind": "voc", "root": "x"}},
+        {"dataset.protocol": "common"},
+        "dataset.protocol",
+        "dataset.benchmark",
+    ),
+    (
+        {"teacher": {"kind": "scores", "scores": {"file": "s.npz"}}},
+        {"prompts.background": ["sky"]},
+        "prompts.background",
+        "teacher.kind scores",
+    ),
+]
+
+
+@pytest.mark.parametrize(("first", "idle", "name", "because"), IDLE, ids=str)
+def test_a_setting_that_nothing_reads_is_refused(first, idle, name, because):
+    raw = override(BASE, first)
+    load(raw)
+    says = f"{name}: has no effect with {because}"
+    with pytest.raises(UserError, match=f"^{re.escape(says)}.*; leave it out, or change "):
+        load(override(raw, idle))
+    with pytest.raises(UserError, match=f"^{re.escape('runs.one: ' + says)}"):
+        load({**raw, "runs": {"one": idle}})
+
+
+@pytest.mark.parametrize(("first", "idle"), [case[:2] for case in IDLE[:6] if "train.head" not in case[1]])
+def test_a_variant_does_not_inherit_what_it_does_not_read(first, idle):
+    load({**override(BASE, idle), "runs": {"one": first}})
+    load(with_command_line(override(BASE, idle), first))
+
+
+@pytest.mark.parametrize("method", ["paper", "released", "cutsew"])
+def test_what_a_method_sets_is_left_out_where_it_is_idle(method):
+    for changes in ({"student.kind": "none"}, {"sew.kind": "none"}, {"score.rule": "tagclip"}):
+        load(override({**BASE, "method": method}, changes))

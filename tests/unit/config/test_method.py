@@ -3,10 +3,10 @@
 import pytest
 
 from cutsew.config import load, override
-from cutsew.config.loading import METHODS, apply_preset
+from cutsew.config.loading import DEFAULT, METHODS, apply_preset
 from cutsew.errors import UserError
 from cutsew.pipeline.graph import STAGES
-from cutsew.pipeline.plan import DEFAULT, Plan
+from cutsew.pipeline.plan import Plan
 
 BASE = {"classes": ["cat", "dog", "bus"]}
 RELEASED_BASE = {**BASE, "method": "released"}
@@ -138,8 +138,8 @@ def test_encoding_reads_the_settings_of_its_layout(cut, read):
 
 def test_the_number_of_imported_passes_is_not_that_of_the_crops():
     scores = {"kind": "scores", "scores": {"file": "scores.npz"}}
-    plan = Plan({**BASE, "teacher": scores, "cut": {"passes": 5}, "fuse": {"passes": 5}})
-    assert plan.settings(DEFAULT, "fuse")["fuse"]["passes"] == 5
+    plan = Plan({**BASE, "teacher": scores, "fuse": {"passes": 50}})
+    assert plan.settings(DEFAULT, "fuse")["fuse"]["passes"] == 50
 
 
 def test_another_layout_encodes_again():

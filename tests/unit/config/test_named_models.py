@@ -53,9 +53,9 @@ def config_of(tmp_path, model, section="teacher", **more):
             "classes": ["cat", "dog"],
             "dataset": {"kind": "folder", "name": "x", "root": str(images)},
             "student": {"kind": "none"},
-            "select": {"top_k": 1},
             section: {"kind": "open_clip", "open_clip": {"model": model, **more}},
         }
+        | ({"select": {"top_k": 1}} if section == "student" else {})
     )
 
 

@@ -11,11 +11,12 @@ from benchmark_copies import NUS_CONCEPTS, VOC_CLASSES, make_coco, make_nus, mak
 
 from cutsew.config import load
 from cutsew.config.benchmarks import BENCHMARK_SPECS
+from cutsew.config.loading import DEFAULT
 from cutsew.data import coco, nus
 from cutsew.data.listing import list_images, listing_fingerprint, truth_fingerprint
 from cutsew.data.voc import read_annotation
 from cutsew.errors import UserError
-from cutsew.pipeline.plan import DEFAULT, Plan
+from cutsew.pipeline.plan import Plan
 from cutsew.pipeline.preflight import validate_inputs
 from cutsew.stages.manifest import manifest
 from cutsew.stages.truth import truth

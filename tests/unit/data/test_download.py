@@ -14,11 +14,12 @@ from benchmark_copies import make_voc
 from file_server import serve
 
 from cutsew.config import load
+from cutsew.config.loading import DEFAULT
 from cutsew.data import fetch as fetching
 from cutsew.data.fetch import digest_of, fetch, mirrored, unpack
 from cutsew.data.listing import listing_fingerprint
 from cutsew.errors import UserError
-from cutsew.pipeline.plan import DEFAULT, Plan
+from cutsew.pipeline.plan import Plan
 from cutsew.pipeline.preflight import validate_inputs
 from cutsew.runtime.processes import directory_lock
 from cutsew.stages.download import download

@@ -96,7 +96,7 @@ def test_another_seed_gives_another_world(tmp_path):
 def test_stage_writes_voc_layout_whose_labels_are_the_objects_drawn(tmp_path):
     out = tmp_path / "world"
     out.joinpath("left over").mkdir(parents=True)
-    demo_world(out, {"version": 1, "demo": {"train": 5, "test": 3, "seed": 7}}, workers=1)
+    demo_world(out, {"version": 1, "dataset": {"demo": {"train": 5, "test": 3, "seed": 7}}}, workers=1)
     assert {path.name for path in out.iterdir()} == {"JPEGImages", "Annotations", "ImageSets"}
     for split, count in (("train", 5), ("val", 3)):
         ids = out.joinpath(f"ImageSets/Main/{split}.txt").read_text().split()
@@ -114,14 +114,14 @@ def test_stage_writes_voc_layout_whose_labels_are_the_objects_drawn(tmp_path):
 
 def test_stage_records_digests_of_lists_and_files(tmp_path):
     out = tmp_path / "world"
-    settings_read = {"version": 1, "demo": {"train": 2, "test": 1, "seed": 7}}
+    settings_read = {"version": 1, "dataset": {"demo": {"train": 2, "test": 1, "seed": 7}}}
     demo_world(out, settings_read, workers=1)
     record = json.loads(tmp_path.joinpath("world.json").read_text())
     assert record["stage"] == "demo_world" and record["settings"] == settings_read
     names = ("ImageSets/Main/train.txt", "ImageSets/Main/val.txt", "JPEGImages", "Annotations")
     assert set(record["outputs"]) == {f"world/{name}" for name in names}
     before = record["outputs"]
-    demo_world(out, {"demo": {"train": 2, "test": 1, "seed": 8}}, workers=1)
+    demo_world(out, {"dataset": {"demo": {"train": 2, "test": 1, "seed": 8}}}, workers=1)
     after = json.loads(tmp_path.joinpath("world.json").read_text())["outputs"]
     assert [before[f"world/{name}"] == after[f"world/{name}"] for name in names] == [True, True, False, False]
 
@@ -132,5 +132,5 @@ def test_stage_leaves_nothing_when_it_fails(tmp_path, monkeypatch):
 
     monkeypatch.setattr("cutsew.stages.demo_world.write_world", fail)
     with pytest.raises(UserError):
-        demo_world(tmp_path / "world", {"demo": {"train": 1, "test": 1, "seed": 0}}, workers=1)
+        demo_world(tmp_path / "world", {"dataset": {"demo": {"train": 1, "test": 1, "seed": 0}}}, workers=1)
     assert list(tmp_path.iterdir()) == []

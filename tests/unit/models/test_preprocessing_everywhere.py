@@ -11,6 +11,7 @@ from manifests import make_manifest_of
 from PIL import Image
 
 from cutsew.commands import export as tool
+from cutsew.config.loading import DEFAULT
 from cutsew.config.method import NoSewConfig
 from cutsew.config.networks import parse_student, parse_teacher
 from cutsew.data.loader import plain_batches, tiled_batches
@@ -24,7 +25,7 @@ from cutsew.method.score import sigmoid
 from cutsew.method.student_views import resized_view, tile_views
 from cutsew.models import backbones, teachers
 from cutsew.models.student import load, save
-from cutsew.pipeline.plan import DEFAULT, Plan
+from cutsew.pipeline.plan import Plan
 from cutsew.stages.encode import encode
 from cutsew.stages.explain import _whole
 from cutsew.stages.seal import seal

@@ -11,6 +11,7 @@ from tiny_models import TEXT, VISION, checkpoint
 
 from cutsew.config import load
 from cutsew.config.cutting import not_whole_cells, parse_cut
+from cutsew.config.loading import DEFAULT
 from cutsew.config.networks import parse_teacher
 from cutsew.data.images import read_image
 from cutsew.errors import UserError
@@ -19,7 +20,7 @@ from cutsew.method.resample import crop_resize_all
 from cutsew.models import teachers
 from cutsew.models.clip import resize_position_embedding
 from cutsew.pipeline import network_work
-from cutsew.pipeline.plan import DEFAULT, Plan
+from cutsew.pipeline.plan import Plan
 from cutsew.pipeline.preflight import validate_inputs
 from cutsew.runtime.lazy_imports import import_torchvision
 from cutsew.stages import encode as encoding

@@ -77,10 +77,11 @@ def test_top_k(root):
     validate_inputs(config_of(root, select={"top_k": 4}))
     refused(config_of(root, select={"top_k": 5}), r"select\.top_k: 5 is more than the 4 of .*set it to 4 or less")
     refused(config_of(root, select={"top_k": 4}, dataset={"test": {"folder": "test"}}), r"select\.top_k: 4 .* the 3 of")
-    validate_inputs(config_of(root, select={"top_k": 5}, student={"kind": "none"}))
-    validate_inputs(config_of(root, select={"top_k": 5}, sew={"kind": "none"}))
-    demo = {"classes": ["dog", "cat"], "demo": {"train": 40}, "select": {"top_k": 41}}
-    refused(load(demo), r"select\.top_k: 41 is more than the 40 of demo\.train")
+    raw = {"classes": ["dog", "cat"], "dataset": {"kind": "folder", "root": str(root)}}
+    validate_inputs(load(raw | {"student": {"kind": "none"}}))  # the default is more than there are images
+    validate_inputs(load(raw | {"sew": {"kind": "none"}}))
+    demo = {"classes": ["dog", "cat"], "dataset": {"demo": {"train": 40}}, "select": {"top_k": 41}}
+    refused(load(demo), r"select\.top_k: 41 is more than the 40 of dataset\.demo\.train")
 
 
 def test_top_k_of_what_a_fraction_leaves(root):
@@ -150,7 +151,16 @@ def test_weights_given_as_paths(root, tmp_path):
 
 def test_weights_that_the_workflow_will_make(root):
     result = {"open_clip": {"pretrained": "results/demo/default/cutsew-tiny.safetensors"}}
-    validate_inputs(config_of(root, demo={"rebuild_teacher": True}, teacher=result, student=result))
+    validate_inputs(
+        load(
+            {
+                "classes": ["cat", "dog"],
+                "dataset": {"demo": {"rebuild_teacher": True}},
+                "teacher": result,
+                "student": result,
+            }
+        )
+    )
     refused(config_of(root, teacher=result), r"teacher\.open_clip\.pretrained")
 
 
@@ -232,7 +242,7 @@ SCORES = {"teacher": {"kind": "scores", "scores": {"file": "s.npz"}}}
         {"prompts": {"background": ["sky"]}, "teacher": {"kind": "conse"}},
         {"teacher": {"open_clip": {"model": "hf-hub:somebody/clip"}}},  # only loading it tells: stage text sees to it
         SCORES,
-        SCORES | {"score": {"activation": "sigmoid"}, "prompts": {"background": ["sky"]}},  # which is not read
+        SCORES | {"score": {"activation": "sigmoid"}},
     ],
 )
 def test_one_class_is_enough_where_it_can_be_judged(root, tmp_path, monkeypatch, changes):

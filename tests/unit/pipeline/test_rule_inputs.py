@@ -8,9 +8,10 @@ from types import SimpleNamespace as Wildcards
 
 import pytest
 
+from cutsew.config.loading import DEFAULT
 from cutsew.pipeline import rule_inputs as inputs
 from cutsew.pipeline.graph import STAGES
-from cutsew.pipeline.plan import DEFAULT, Plan
+from cutsew.pipeline.plan import Plan
 from cutsew.runtime.processes import COMMAND
 
 BASE = {"classes": ["cat", "dog"]}
@@ -59,7 +60,7 @@ def test_inputs_have_no_prefix_and_params_have_it():
     [
         ({}, "demo_world", True),
         ({}, "tiny_clip", False),
-        ({"demo.rebuild_teacher": True}, "tiny_clip", True),
+        ({"dataset.demo.rebuild_teacher": True}, "tiny_clip", True),
         ({}, "select", True),
         ({"sew.kind": "none"}, "select", False),
         ({}, "tiles", False),

@@ -21,9 +21,8 @@ RULES = Path(__file__).parents[3] / "workflow" / "rules"
 RULE_OF = {"encode": ("encode", "encode_images", "encode_crops")}
 SETTINGS = {
     "classes": ["cat", "dog"],
-    "dataset": {"name": "tiny", "kind": "demo", "shard_size": SHARD},
+    "dataset": {"name": "tiny", "kind": "demo", "shard_size": SHARD, "demo": {"rebuild_teacher": True}},
     "cut": {"passes": 4, "passes_per_job": PER_JOB},
-    "demo": {"rebuild_teacher": True},
     "references": {"kinds": ["supervised"]},
     "runs": {"other": {"fuse.alpha": 0.5}},
 }
@@ -96,7 +95,8 @@ def test_what_a_variant_now_reads_elsewhere_goes(home):
 
 
 def test_what_no_run_needs_goes(home):
-    changes = {"demo": {"rebuild_teacher": False}, "student": {"kind": "none"}, "references": {"kinds": []}}
+    dataset = {**SETTINGS["dataset"], "demo": {"rebuild_teacher": False}}
+    changes = {"dataset": dataset, "student": {"kind": "none"}, "references": {"kinds": []}}
     write("config/config.yaml", SETTINGS | changes)
     gone = {"references", "cutsew-tiny.safetensors", "cutsew-tiny.safetensors.json", "patches.parquet", "patches.json"}
     assert {Path(name).name for name in listed() if name.startswith("default/")} == gone | {
@@ -328,7 +328,7 @@ ALWAYS_OUT = {"tiny_clip", *OPTIONAL, *REFERENCES}
         ({"score": {"rule": "tagclip"}}, {*ALWAYS_OUT, "import_scores"}),
         ({"explain": {"kind": "none"}}, {*ALWAYS_OUT, *OTHER_RULES, "explain"}),
         ({"sew": {"kind": "none"}}, {*ALWAYS_OUT, *OTHER_RULES, "select"}),
-        ({"demo": {"rebuild_teacher": True}}, {*REFERENCES, *OPTIONAL, *OTHER_RULES}),
+        ({"dataset": {"demo": {"rebuild_teacher": True}}}, {*REFERENCES, *OPTIONAL, *OTHER_RULES}),
         (
             {"references": {"kinds": ["zero_shot"]}},
             {"tiny_clip", *OPTIONAL, *OTHER_RULES, "reference_labels"},

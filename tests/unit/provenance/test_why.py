@@ -39,7 +39,7 @@ def test_a_short_tree_is_drawn(base):
         "default/images.parquet: manifest v1",
         "|  {dataset: {kind: demo}}",
         "|- default/world/ImageSets/Main/train.txt: demo_world v1",
-        "|     {demo: {seed: 0}}",
+        "|     {dataset: {demo: {seed: 0}}}",
         "|- default/world/ImageSets/Main/val.txt: see above",
         "`- default/world: images (4 train, 2 test, 0 skipped)",
     ]

@@ -15,13 +15,14 @@ from cutsew.audit.run import Run
 from cutsew.audit.summary import summary
 from cutsew.audit.text import image_lines, summary_lines
 from cutsew.config import load
+from cutsew.config.loading import DEFAULT
 from cutsew.config.networks import parse_teacher
 from cutsew.errors import UserError
 from cutsew.inference.test_time_ensembles import TeacherEnsemble
 from cutsew.method.ensemble import ScoreStats
 from cutsew.models.clip_teacher import OpenClipTeacher
 from cutsew.models.tagclip_teacher import PatchTower
-from cutsew.pipeline.plan import DEFAULT, Plan
+from cutsew.pipeline.plan import Plan
 from cutsew.pipeline.preflight import validate_inputs
 from cutsew.provenance.lineage import ProvenanceIndex
 from cutsew.provenance.tree import explain, lines

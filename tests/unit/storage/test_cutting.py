@@ -10,8 +10,9 @@ from manifests import make_manifest_of
 from PIL import Image
 
 from cutsew.config import Config
+from cutsew.config.loading import DEFAULT
 from cutsew.errors import UserError
-from cutsew.pipeline.plan import DEFAULT, Plan
+from cutsew.pipeline.plan import Plan
 from cutsew.stages.correct import correct
 from cutsew.stages.encode import encode
 from cutsew.stages.fuse import fuse
