@@ -147,7 +147,7 @@ class ComputeConfig(Section):
         30,
         ge=0,
         description="minimum interval between checkpoints in seconds, from which an interrupted training "
-        "resumes; 0 writes one every step",
+        "resumes; longer where writing would take more than a twentieth of the time; 0 writes one every step",
     )
     cache_features: Literal["auto", "off"] | Annotated[float, Field(ge=0)] = Field(
         "auto",

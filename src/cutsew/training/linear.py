@@ -136,6 +136,7 @@ def fit_linear(
     else:
         batches, mean, std, rate, tried = [], saved["mean"], saved["std"], saved["rate"], saved["tried"]
     fit = _Fit(labels, len(mean), [rate], settings, seed)
+    checkpoint.expect(3 * 4 * z.shape[1] * (len(mean) + 1))  # weights and their two moments
     losses: list[float] = []
     if saved is not None:
         fit.load_state_dict(saved["fit"])

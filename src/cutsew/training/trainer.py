@@ -30,13 +30,21 @@ log = logging.getLogger(__name__)
 NAME = ".train.checkpoint.pt"
 
 
+SHARE = 1 / 20
+"""Share of a training's time that checkpoints may take."""
+
+WRITE_RATE = 100e6
+"""Bytes per second that a disk is assumed to write until the first checkpoint has been timed."""
+
+
 class Checkpoint:
     """One checkpoint file, replaced atomically.
 
     Args:
         folder: where the adapter will be written.
         signature: digest of settings and inputs; a checkpoint with another one is not used.
-        pause: least seconds between checkpoints, so that short steps are not spent on writing.
+        pause: least seconds between checkpoints. The interval is longer where writing would take more than SHARE of the
+            time: of many images or classes a checkpoint has gigabytes. 0 writes one after every step.
 
     """
 
@@ -44,7 +52,12 @@ class Checkpoint:
         self.path = folder / NAME
         self._signature = signature
         self._pause = pause
-        self._saved = time.monotonic()
+        self._started = self._saved = time.monotonic()
+        self._spent = self._cost = 0.0
+
+    def expect(self, size: int) -> None:
+        """Expect checkpoints of this many bytes, as long as none has been written."""
+        self._cost = size / WRITE_RATE
 
     def load(self, device: str) -> dict[str, Any] | None:
         """Return what was saved last, or None where there is nothing that fits."""
@@ -62,13 +75,18 @@ class Checkpoint:
 
     def due(self) -> bool:
         """Say whether it is time to save."""
-        return time.monotonic() - self._saved >= self._pause
+        now = time.monotonic()
+        affordable = (self._spent + self._cost) <= SHARE * (now - self._started + self._cost)
+        return now - self._saved >= self._pause and (affordable or self._pause == 0)
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace the checkpoint."""
+        start = time.monotonic()
         with atomic_path(self.path) as draft:
             torch.save({**state, "signature": self._signature}, draft)
         self._saved = time.monotonic()
+        self._cost = self._saved - start
+        self._spent += self._cost
 
     def remove(self) -> None:
         """Remove the checkpoint after success."""
@@ -128,6 +146,7 @@ class Trainer:
         rest = [weight for weight in adapter.parameters() if id(weight) not in ids]
         groups: list[dict[str, Any]] = [{"params": rest}, {"params": decoder}]
         self._optimizer = torch.optim.AdamW(groups, lr=train.lr_adapter, weight_decay=train.weight_decay, fused=True)
+        checkpoint.expect(3 * (z.nbytes + sum(weight.nbytes for weight in adapter.parameters())))  # and two moments
         split = self._device.type == "cpu" and adapter.num_groups == 1
         self._predict = SplitBatchAdapter(adapter, worker_pool()) if split else adapter
 

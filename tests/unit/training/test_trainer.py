@@ -1,6 +1,7 @@
 """One step of Algorithm 1 by hand: what the M-step and the E-step change, and by how much."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -88,3 +89,34 @@ def test_history_by_hand(tmp_path):
     assert [row["lr_adapter"] for row in rows] == pytest.approx([1e-3, 1e-3 * (1 + math.cos(math.pi / 4)) / 2])
     assert [row["lr_estimator"] for row in rows] == [0.0, 0.0]
     assert torch.equal(one.labels.materialize(), Z)
+
+
+@pytest.mark.parametrize(("cost", "written"), [(0.01, 120), (8.0, 23), (80.0, 2)])
+def test_checkpoints_take_at_most_a_twentieth_of_the_time(tmp_path, monkeypatch, cost, written):
+    """An hour of steps of a second each, on a clock of its own, with a minimum interval of 30 seconds."""
+    clock = SimpleNamespace(now=0.0)
+
+    def save(_state, draft):
+        clock.now += cost
+        draft.touch()
+
+    monkeypatch.setattr("cutsew.training.trainer.time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr("cutsew.training.trainer.torch.save", save)
+    checkpoint = Checkpoint(tmp_path, "", 30)
+    checkpoint.expect(int(cost * 100e6))
+    saves, spent = [], 0.0
+    while clock.now < 3600:
+        clock.now += 1
+        if checkpoint.due():
+            checkpoint.save({})
+            saves.append(clock.now)
+            spent += cost
+            assert spent <= clock.now / 20
+    assert abs(len(saves) - written) <= 4
+    assert min(b - a for a, b in zip([0.0, *saves], saves, strict=False)) >= 30
+
+
+def test_without_a_minimum_interval_every_step_is_saved(tmp_path):
+    checkpoint = Checkpoint(tmp_path, "", 0)
+    checkpoint.expect(10**15)
+    assert checkpoint.due()
