@@ -18,6 +18,8 @@ from cutsew.method.score import sigmoid
 Logits = npt.NDArray[np.floating[Any]]
 
 HALVINGS = 60
+BLOCK = 2**20
+"""Logits that are computed in float64 at a time."""
 LOW, HIGH = 0.2, 0.98
 """Quantiles of a class's logits from which its two Gaussians start."""
 
@@ -47,7 +49,7 @@ def fit_logit_shift(z: Logits, count: float, sharpen: float) -> float:
     low, high = float(z.min()) - width, float(z.max()) + width
     for _ in range(HALVINGS):  # the sum falls with t
         middle = (low + high) / 2
-        if sigmoid(sharpen * (z.astype(np.float64) - middle)).sum(axis=1).mean() > count:
+        if _mass(z, middle, sharpen) > count:
             low = middle
         else:
             high = middle
@@ -65,8 +67,7 @@ def automatic_count(z: Logits, *, sum_to_one: bool = True) -> float:
             which background words took part. One label is then no estimate, and the labels' own sum takes its place.
 
     """
-    mass = float(sigmoid(z.astype(np.float64)).sum(axis=1).mean())
-    return _count_below(mass, z, sum_to_one=sum_to_one)
+    return _count_below(_mass(z), z, sum_to_one=sum_to_one)
 
 
 def standard_shift(u: Logits, labels: Logits, *, sum_to_one: bool = True) -> tuple[float, float]:
@@ -84,9 +85,16 @@ def standard_shift(u: Logits, labels: Logits, *, sum_to_one: bool = True) -> tup
     """
     if not len(u):
         return 0.0, 0.0
-    mass = float(sigmoid(labels.astype(np.float64)).sum(axis=1).mean())
+    mass = _mass(labels)
     count = _count_below(mass, u, sum_to_one=sum_to_one) if len(u) > 1 else mass
     return count, fit_logit_shift(u, count, 1.0)
+
+
+def _mass(z: Logits, shift: float = 0.0, sharpen: float = 1.0) -> float:
+    """Mean over images of sum_c sigmoid(sharpen (z_c - shift)); a block of images is computed in float64 at a time."""
+    rows = max(1, BLOCK // z.shape[1])
+    blocks = (z[start : start + rows].astype(np.float64) for start in range(0, len(z), rows))
+    return float(np.concatenate([sigmoid(sharpen * (block - shift)).sum(axis=1) for block in blocks]).mean())
 
 
 def _count_below(mass: float, z: Logits, *, sum_to_one: bool) -> float:

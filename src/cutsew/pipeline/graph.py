@@ -162,7 +162,7 @@ STAGES: dict[str, Stage] = {
     "correct": Stage("Lift the top-beta classes (Eq. 9).", 1, ("correct",), ("fuse",)),
     "targets": Stage(
         "Shift the logits to a mean number of labels per image.",
-        3,
+        4,
         ("targets",),
         ("correct", "fuse", "score", "import_scores"),
         ("train.labels",),

@@ -63,5 +63,5 @@ def override(
 
 def _refuse_other_images(images: Path, ids: list[str], labels: Path) -> None:
     """Refuse labels of other images than the manifest's."""
-    if list(read_manifest(images)["id"]) != ids:
+    if read_manifest(images, columns=("id",))["id"].tolist() != ids:
         raise UserError(f"{folder_of(labels)}: its images are not those of images.parquet; run the workflow again")

@@ -23,8 +23,8 @@ from cutsew.storage.zarr_writer import new_group
 
 log = logging.getLogger(__name__)
 
-SAMPLE = 65536
-"""Training images, spread evenly over all, from which count and shift are found."""
+SAMPLE, SAMPLE_BYTES = 65536, 2**30
+"""Training images, spread evenly over all, from which count and shift are found; and what their logits may take."""
 
 
 def targets(
@@ -39,10 +39,12 @@ def targets(
     group = open_group(labels)
     z = array_of(group, "z" if "z" in group else "zero_shot")
     ids, classes = labels_of(group, "image"), labels_of(group, "class")
-    if list(read_manifest(images)["id"]) != ids:
+    image_rows = read_manifest(images, columns=("id", "split"))
+    if image_rows["id"].tolist() != ids:
         raise UserError(f"{folder_of(labels)}: its images are not those of images.parquet; run the workflow again")
-    train = read_manifest(images, split="train")["row"].to_numpy()
-    chosen = np.unique(np.linspace(0, len(train) - 1, min(len(train), SAMPLE)).round().astype(int))
+    train = image_rows.loc[image_rows["split"] == "train", "row"].to_numpy()
+    most = max(2, min(len(train), SAMPLE, SAMPLE_BYTES // (4 * len(classes))))
+    chosen = np.unique(np.linspace(0, len(train) - 1, most).round().astype(int))
     sample = read_rows(z, train[chosen])
     sum_to_one = Answers.of(group).sum_to_one
     if rule.labels_per_image != "auto":

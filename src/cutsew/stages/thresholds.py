@@ -18,7 +18,7 @@ from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
 from cutsew.stages.options import SettingsOption
 from cutsew.storage.manifest import SPLITS, read_manifest
-from cutsew.storage.predictions import SPLIT_STAGES, ZARRS, StagePredictions, open_predictions
+from cutsew.storage.predictions import SPLIT_STAGES, ZARRS, StagePredictions, class_blocks, open_predictions
 from cutsew.storage.result_tables import StageThresholds, Thresholds, rule_in_words, write_thresholds
 
 log = logging.getLogger(__name__)
@@ -40,23 +40,30 @@ def thresholds(
     rule = ThresholdsConfig.model_validate(settings["thresholds"]).rule
     fixed = EvaluateConfig.model_validate(settings["evaluate"]).threshold
     outcomes = open_predictions({ZARRS[name]: path for name, path in paths.items()})
-    trained, held_out = (read_manifest(images, split=split)["id"].tolist() for split in SPLITS)
+    splits = read_manifest(images, columns=("id", "split"))
+    trained, held_out = (splits.loc[splits["split"] == split, "id"].tolist() for split in SPLITS)
     labels = [name for name in SPLIT_STAGES["train"] if name in outcomes][-1]
     share: Floats = _mean(outcomes[labels], trained)
     if settings.get("targets", {}).get("labels_per_image") is None:  # else the labels sum to the number expected
         share = expected_share(_mean(outcomes["zero_shot"], trained), share)
     # Without held-out images the labels stand in for the student's answers: it was trained to give them.
     stand_in = outcomes[labels], trained
-    rows, lacking = [], []
+    rows: list[StageThresholds] = []
+    lacking: list[str] = []
     for name, outcome in tqdm(outcomes.items(), desc="thresholds", unit="stage"):
         source, ids = (outcome, trained) if name != "student" else (outcome, held_out) if held_out else stand_in
-        z = source.read(_sample(ids))
-        by_rule = {"fixed": [fixed] * z.shape[1], "count": count(z, share).tolist()}
-        if rule == "mixture" or name in ("student", labels):
-            fitted = mixture(z)
-            by_rule["mixture"] = np.where(np.isnan(fitted), fixed, fitted).tolist()
-            lacking += [f"{name}: {c}" for c, value in zip(outcome.classes, fitted, strict=True) if np.isnan(value)]
-        rows.append(StageThresholds.of_logits(name, Thresholds(rule, by_rule), z, share.tolist()))
+        sample = _sample(ids)
+        parts: list[StageThresholds] = []
+        for block in class_blocks(len(sample), len(outcome.classes)):
+            z = source.columns(sample, block)
+            by_rule = {"fixed": [fixed] * z.shape[1], "count": count(z, share[block]).tolist()}
+            if rule == "mixture" or name in ("student", labels):
+                fitted = mixture(z)
+                by_rule["mixture"] = np.where(np.isnan(fitted), fixed, fitted).tolist()
+                unfit = np.isnan(fitted)
+                lacking += [f"{name}: {c}" for c, none in zip(outcome.classes[block], unfit, strict=True) if none]
+            parts.append(StageThresholds.of_logits(name, Thresholds(rule, by_rule), z, share[block].tolist()))
+        rows.append(StageThresholds.joined(parts))
     if lacking:
         log.warning("not bimodal, so that rule mixture uses %g: %s", fixed, some(lacking))
     write_thresholds(out, outcomes[labels].classes, rows)

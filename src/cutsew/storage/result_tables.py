@@ -121,6 +121,14 @@ class StageThresholds(NamedTuple):
         counts = {rule: named(logits, thresholds.choose(rule)).sum(axis=0).tolist() for rule in thresholds.by_rule}
         return cls(stage, thresholds, len(logits), counts, share)
 
+    @classmethod
+    def joined(cls, blocks: Sequence["StageThresholds"]) -> "StageThresholds":
+        """Join the thresholds of blocks of classes of one stage."""
+        stage, first, images, named, _ = blocks[0]
+        by_rule = {rule: [x for block in blocks for x in block.thresholds.by_rule[rule]] for rule in first.by_rule}
+        counts = {rule: [n for block in blocks for n in block.named[rule]] for rule in named}
+        return cls(stage, Thresholds(first.rule, by_rule), images, counts, [s for block in blocks for s in block.share])
+
 
 def plain(classes: int) -> Thresholds:
     """Return 0.5 for each of C classes."""
