@@ -53,7 +53,9 @@ CASES = [
     for number, rule in enumerate((["train", "encode", "manifest", *MADE] * (1 + KILLS // len(MADE)))[:KILLS])
 ]
 BLOCK = re.compile(r"^local(?:rule|checkpoint) (\w+):\n((?:    .*\n)+)", re.MULTILINE)
+IGNORED = {"logs", "features", "images.cache", "views.cache"}
 PLACE = ("start", "end", "host", "job", "gpus")  # of a record: when and where, not what
+REUSED = re.compile(r"(?:\"|&#34;)(read|decoded|embedded)(?:\"|&#34;): \d+")  # fewer where an earlier run did some
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+\+00:00")
 
 
@@ -71,21 +73,20 @@ def undisturbed(tmp_path_factory):
 
 
 def content(results: Path) -> dict[str, str]:
-    """Digest every file of the results but cached features; what tells the time, records and report, without times."""
+    """Digest every file of the results but caches and logs; records and report without times and what was reused."""
     result = {}
     for path in sorted(results.rglob("*")):
-        if not path.is_file() or path.name == ".lock" or {"logs", "features"} & set(path.parts):
+        if not path.is_file() or path.name == ".lock" or IGNORED & set(path.parts):
             continue
         data = path.read_bytes()
         if path.suffix == ".html":
-            data = TIME.sub("", data.decode()).encode()
+            data = REUSED.sub("", TIME.sub("", data.decode())).encode()
         elif path.suffix == ".json" and path.name != "zarr.json":
             record = json.loads(data)
             record = {key: value for key, value in record.items() if key not in PLACE}
-            record.get("facts", {}).pop("embedded", None)  # fewer where a run before has embedded some
             if path.name == "report.json":
                 record["outputs"].pop("report.html")
-            data = json.dumps(record).encode()
+            data = REUSED.sub("", json.dumps(record)).encode()
         result[str(path.relative_to(results))] = hashlib.sha256(data).hexdigest()
     return result
 
