@@ -27,7 +27,7 @@ def content(results):
         str(name): path.read_bytes()
         for name, path in files.items()
         if name.name not in OWN
-        and not {"logs", "features"} & set(name.parts)
+        and not {"logs", "features", "images.cache"} & set(name.parts)
         and (path.suffix != ".json" or name.name == "zarr.json")
         and not name.name.startswith(".")
     }
