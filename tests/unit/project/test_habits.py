@@ -56,6 +56,17 @@ def test_issue_forms_are_complete():
         form = yaml.safe_load(path.read_text())
         assert form["name"] and form["description"]
         assert all(field["id"] and field["attributes"]["label"] for field in form["body"])
+        known = {"label", "description", "placeholder", "value", "render", "options", "multiple"}
+        assert all(set(field["attributes"]) <= known for field in form["body"])  # a comma in plain text makes more
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_actions_are_pinned_and_leave_no_token_behind(path):
+    steps = [step for job in yaml.safe_load(path.read_text())["jobs"].values() for step in job["steps"]]
+    used = [step for step in steps if "uses" in step]
+    assert used and all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", step["uses"]) for step in used)
+    checkouts = [step for step in used if step["uses"].startswith("actions/checkout@")]
+    assert all(step["with"]["persist-credentials"] is False for step in checkouts)
 
 
 def test_the_catalog_file_names_what_is_there():
