@@ -164,4 +164,4 @@ def test_removed_images_embed_none(workflow):
 
 def embedded(workflow, shard):
     record = workflow.results / "default" / "views.records" / f"0-{shard}.json"
-    return json.loads(record.read_text())["facts"]["embedded"]
+    return json.loads(record.read_text())["work"]["embedded"]

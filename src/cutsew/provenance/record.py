@@ -42,6 +42,7 @@ class Record:
         settings: of the stage.
         inputs: files that were read; digested when the record is written.
         facts: whatever else is worth keeping (device, weights' digest, counts).
+        work: how much of it this job computed; the rest comes from caches.
 
     """
 
@@ -50,6 +51,7 @@ class Record:
     settings: Mapping[str, Any]
     inputs: list[Path] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    work: dict[str, int] = field(default_factory=dict)
     start: str = field(default_factory=_now)
 
     def write_beside(self, artifact: Path) -> None:
@@ -76,6 +78,7 @@ class Record:
             },
             "listing": _listing(self.inputs),
             "facts": self.facts,
+            "work": self.work,
             "packages": _packages(),
             "python": platform.python_version(),
             "commit": _commit(),

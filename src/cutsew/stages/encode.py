@@ -143,7 +143,7 @@ def encode(
     written = {name: write_chunk(path, values[name], specs[name]) for name, path in files.items()}
     cache.add(shard, digests, specs, {name: (files[name], digest) for name, digest in written.items()})
     record.facts = {"width": model.width, "image_size": model.image_size, "weights": model.weights_digest}
-    record.facts |= {"logit_scale": model.logit_scale, "first_pass": first, "images": len(rows), "embedded": embedded}
+    record.facts |= {"logit_scale": model.logit_scale, "first_pass": first, "images": len(rows)}
     record.facts |= device_facts(torch_device) | {"batch_size": halving.most or batch_size}
     if cutting.layout == "tiles":
         parts = cutting.by_side(range(first, first + passes), model.image_size)
@@ -152,6 +152,7 @@ def encode(
     record.facts["preprocessing_from"] = model.preprocessing.source
     if block == 0:
         record.facts["gflop"] = model.gflop()
+    record.work = {"embedded": embedded}
     record.facts["rows"] = shard_digests(rows)[shard]
     outputs = {str(files[name].relative_to(views)): digest for name, digest in written.items()}
     record.write(view_chunk_record(views, shard, block), outputs)

@@ -56,9 +56,9 @@ def manifest(
     listed = listed.iloc[stable_order(listed["id"].tolist(), previous)].reset_index(drop=True)
 
     if dataset.kind == "ids":
-        table, skipped, read = _of_ids(listed), list[BadImage](), dict[str, int]()
+        table, skipped = _of_ids(listed), list[BadImage]()
     else:
-        table, skipped, read = _of_images(listed, place, images.with_suffix(".cache"), workers)
+        table, skipped, record.work = _of_images(listed, place, images.with_suffix(".cache"), workers)
     if isinstance(dataset, ImagesConfig):
         _refuse_bad(skipped, dataset.on_bad_image)
     if isinstance(dataset, FolderDatasetConfig | ContainersConfig) and dataset.test.fraction is not None:
@@ -83,7 +83,6 @@ def manifest(
         "train": int(counts.get("train", 0)),
         "test": int(counts.get("test", 0)),
         "skipped": len(skipped),
-        **read,
         "dropped": dropped,
         "twins": len(find_train_test_duplicates(table)),
         "listed": dataset.kind,

@@ -104,7 +104,8 @@ def tagclip(
     record.facts |= {"preprocessing": teacher.preprocessing.describe()}
     record.facts |= {"preprocessing_from": teacher.preprocessing.source}
     record.facts |= {"patch": tower.patch, "side": tower.side, "background": len(background)}
-    record.facts |= {"images": len(rows), "scored": scored, "rows": shard_digests(rows)[shard]}
+    record.facts |= {"images": len(rows), "rows": shard_digests(rows)[shard]}
+    record.work = {"scored": scored}
     outputs = {str(files[name].relative_to(group)): digest for name, digest in written.items()}
     record.write(tagclip_chunk_record(group, shard), outputs)
 

@@ -59,12 +59,11 @@ def work(monkeypatch):
 def make(folder, root, workers=2, **dataset):
     chosen = {"kind": "folder", "root": str(root), "shard_size": 2, **dataset}
     manifest(folder / "images.parquet", settings={"version": 1, "dataset": chosen}, workers=workers)
-    return facts(folder)
+    return work_of(folder)
 
 
-def facts(folder):
-    found = json.loads((folder / "images.json").read_text())["facts"]
-    return {name: found[name] for name in ("read", "decoded")}
+def work_of(folder):
+    return json.loads((folder / "images.json").read_text())["work"]
 
 
 def content(folder):
