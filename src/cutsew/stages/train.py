@@ -24,7 +24,8 @@ from cutsew.provenance.record import Record, input_digest
 from cutsew.runtime.device import device_facts, pick_device
 from cutsew.stages.options import DeviceOption, SettingsOption, WorkersOption
 from cutsew.storage.atomic import atomic_path
-from cutsew.storage.manifest import read_manifest
+from cutsew.storage.manifest import batched_slices, read_manifest
+from cutsew.storage.predictions import images_at_once
 from cutsew.storage.zarr_layout import folder_of, label_spec
 from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read_rows
 from cutsew.storage.zarr_writer import file_digest, write_group
@@ -80,7 +81,7 @@ def run(
         raise UserError("--patches: not given, and sew.kind is overlays; name patches.parquet")
     pasted = patches if sew.kind != "none" else None
     record = Record("train", STAGES["train"].version, settings, [images, labels, *([pasted] if pasted else [])])
-    image_rows = read_manifest(images, split="train")
+    image_rows = read_manifest(images, split="train", columns=("id", "path", "width", "height", "digest", "split"))
     if image_rows.empty:
         raise UserError("dataset: no images to train on; hold out fewer")
     z = _read_labels(labels, image_rows, settings["classes"])
@@ -140,12 +141,16 @@ def _read_labels(path: Path, images: pd.DataFrame, classes: list[str]) -> npt.ND
     z = array_of(group, "z" if "z" in group else "zero_shot")
     if labels_of(group, "class") != classes:
         raise UserError(f"{folder_of(path)}: its classes are not those of the settings; run the workflow again")
-    ids, rows = np.asarray(labels_of(group, "image"), dtype=object), images["row"].to_numpy()
-    if len(rows) and (rows.max() >= len(ids) or (ids[rows] != images["id"].to_numpy(dtype=object)).any()):
+    names, ids, rows = array_of(group, "image"), images["id"].to_numpy(dtype=object), images["row"].to_numpy()
+    values = np.empty((len(rows), len(classes)), dtype=np.float32)
+    if len(rows) and rows.max() >= names.shape[0]:
         raise UserError(f"{folder_of(path)}: its images are not those of images.parquet; run the workflow again")
-    values = read_rows(z, rows).astype(np.float32)
-    if not np.isfinite(values).all():
-        raise UserError(f"{folder_of(path)}: holds labels that are not finite; run the workflow again")
+    for part in batched_slices(len(rows), images_at_once(len(classes))):
+        if (read_rows(names, rows[part]).astype(object) != ids[part]).any():
+            raise UserError(f"{folder_of(path)}: its images are not those of images.parquet; run the workflow again")
+        values[part] = read_rows(z, rows[part])
+        if not np.isfinite(values[part]).all():
+            raise UserError(f"{folder_of(path)}: holds labels that are not finite; run the workflow again")
     return values
 
 

@@ -23,12 +23,15 @@ def read_parquet(
 
     """
     import pandas as pd
+    from pyarrow import default_memory_pool
     from pyarrow.lib import ArrowException
     from pyarrow.parquet import read_schema
 
     try:
         _refuse_lost(columns, read_schema(path).names, path)
-        return pd.read_parquet(path, columns=None if whole else list(columns), filters=filters)
+        table = pd.read_parquet(path, columns=None if whole else list(columns), filters=filters)
+        default_memory_pool().release_unused()  # texts of a million images, which pandas has copied
+        return table
     except FileNotFoundError:
         raise UserError(f"{path}: no such table; run the workflow to make it") from None
     except (OSError, ValueError, KeyError, TypeError, ArrowException):

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+BLOCK = 2**24
+"""Logits that are converted to double precision at a time."""
+
 LEAST_ROWS = 8
 """Sewn images that each half needs for the rate to be chosen; fewer say nothing."""
 
@@ -182,7 +185,7 @@ class _Fit:
         self._rates = list(rates)
         draw = torch.Generator().manual_seed(torch_seed(seed, "linear"))
         weight = INITIAL_STD * torch.randn(z.shape[1], channels, generator=draw)
-        prior = torch.sigmoid(z.to(widest_float(z.device))).mean(dim=0).logit(1e-4).float().cpu()
+        prior = _mean_probability(z).logit(1e-4).float().cpu()
         self._weights = [nn.Parameter(weight.clone().to(z.device)) for _ in self._rates]
         self._biases = [nn.Parameter(prior.clone().to(z.device)) for _ in self._rates]
         groups = [{"params": list(pair), "lr": 0.0} for pair in zip(self._weights, self._biases, strict=True)]
@@ -242,6 +245,16 @@ class _Fit:
             ):
                 own_values.copy_(theirs)
         self._optimizer.load_state_dict(state["optimizer"])
+
+
+def _mean_probability(z: Tensor) -> Tensor:
+    """Mean probability of each class in (n, C) logits: (C,) in double precision, a block of classes at a time.
+
+    Blocks are whole multiples of 16 classes: torch adds up 16 columns alike, so that the bits do not depend on them.
+    """
+    wide = widest_float(z.device)
+    size = max(16, BLOCK // max(1, len(z)) // 16 * 16)
+    return torch.cat([torch.sigmoid(part.to(wide)).mean(dim=0) for part in torch.split(z, size, dim=1)])
 
 
 def _collect(stream: Iterator[FeatureBatch], plan: Budget) -> tuple[list[Rows], Tensor, Tensor]:

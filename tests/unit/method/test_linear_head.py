@@ -234,3 +234,10 @@ def test_the_student_is_loaded_and_exported(trained, tmp_path):
     assert export(tmp_path / "model.onnx", loaded, Thresholds("fixed", {"fixed": [0.5] * 3})) < 1e-3
     images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
     assert loaded.embed(images).shape == (2, 12) and loaded.maps(images, torch.tensor([0, 2])).shape == (2, 4, 4)
+
+
+@pytest.mark.parametrize(("images", "classes"), [(3000, 77), (64, 7), (50, 203)])
+def test_mean_probabilities_do_not_depend_on_the_block(monkeypatch, images, classes):
+    z = 4 * torch.randn(images, classes, generator=torch.Generator().manual_seed(0)) - 3
+    monkeypatch.setattr(linear, "BLOCK", 1)
+    assert torch.equal(linear._mean_probability(z), torch.sigmoid(z.double()).mean(dim=0))
