@@ -58,9 +58,13 @@ PHOTOS, PHOTO_SECONDS, PHOTOS_BYTES = 5_000, 0.03, 250_000_000
 GROUP = 4
 """Images that one thread decodes at a time on a CPU (`batching.MICROBATCH_SIZE`, whose module would bring torch)."""
 SAMPLE = 100_000
-"""Images whose answers `thresholds` holds at a time; `targets` and `reference_labels` hold fewer."""
+"""Images from which `thresholds` are chosen; `targets` and `reference_labels` read fewer."""
 ROW_BYTES, LISTED_BYTES = 600, 2500
 """Of an image's id, path and digest in a table that a stage reads; in the manifest while it is made."""
+BLOCK_BYTES, SLICE_BYTES, IMAGES_AT_ONCE = 160 * 2**20, 64 * 2**20, 8192
+"""Of a block of classes and of a slice of images (`storage/predictions.py`, which would bring pandas)."""
+TARGETS_BYTES = 2**30
+"""Most that the sample of `targets` takes."""
 DECODED_MB = 300
 """An image of 100 megapixels, which a thread of `manifest` decodes."""
 EXTREMES_BYTES = 16
@@ -113,6 +117,7 @@ def estimate_memory_mb(config: Config, stage: str, job: Job) -> int:
     if stage in ("train", "predict", "explain"):
         needed += head_megabytes(config, stage, job)
     if stage == "train":
+        needed += ROW_BYTES * job.images // 10**6
         cells, channels = grid_of(config)
         features = min(FEATURES_MB, job.images * channels * cells * 4 // 10**6)
         needed += CACHE_MB + features
@@ -301,6 +306,7 @@ def _light_bytes(config: Config, stage: str, job: Job) -> int:
         rows = max(rows, config.dataset.shard_size)
     texts = sum(map(len, config.prompts.wordings_of(config.classes))) + len(config.prompts.background)
     plain = config.fuse.rule == "max" and config.fuse.space == "logit"  # other rules compute in float64
+    part = 4 * classes * max(1, min(images, IMAGES_AT_ONCE, SLICE_BYTES // (4 * classes)))  # logits of a slice
     return {
         # a pass of one slab per thread: embeddings as stored, read and in a block; its logits
         "score": job.threads * rows * (6 * WIDEST + 16 * texts + (0 if _keeps_crop_logits(config) else 20 * classes)),
@@ -310,19 +316,21 @@ def _light_bytes(config: Config, stage: str, job: Job) -> int:
         "fuse": (12 if plain else 32) * rows * classes * (2 + (job.passes if _keeps_crop_logits(config) else 3)),
         "correct": 48 * rows * classes,
         "select": 28 * rows * classes,
-        # a stage's logits, probabilities and truth, and what is sorted of them
-        "evaluate": 40 * images * classes,
-        "report": PHOTOS_BYTES + 28 * images * classes,
+        # ids and likeliest classes of all images; a block of classes; a slice's logits and the ranks of all stages
+        "evaluate": 2 * ROW_BYTES * images + min(4 * BLOCK_BYTES, 40 * images * classes) + 12 * part,
+        "report": PHOTOS_BYTES + 2 * ROW_BYTES * images + 8 * images * classes + 12 * part,
         "manifest": LISTED_BYTES * images + job.threads * DECODED_MB * 10**6,
         "truth": (ROW_BYTES + 10 * classes) * images,
-        "targets": ROW_BYTES * images + (40 * min(images, SAMPLE) + 32 * rows) * classes,
+        "targets": ROW_BYTES * images
+        + min(3 * TARGETS_BYTES, 12 * min(images, SAMPLE) * classes)
+        + 32 * rows * classes,
         "override": 2 * ROW_BYTES * images + 40 * rows * classes,
         "reference_labels": (ROW_BYTES + 4 * classes) * images + 24 * min(images, SAMPLE) * classes,
         **dict.fromkeys(("corrections", "seal", "seal_tagclip"), ROW_BYTES * images),
         **dict.fromkeys(("demo_world", "download"), 0),
         # the manifest's texts; a slice's logits, probabilities and rows of text
         "labels_table": ROW_BYTES * images + 120 * rows * classes,
-        "thresholds": (24 * min(images, SAMPLE) + 32 * rows) * classes,
+        "thresholds": 2 * ROW_BYTES * images + min(5 * BLOCK_BYTES, 24 * min(images, SAMPLE) * classes) + 12 * part,
     }[stage]
 
 

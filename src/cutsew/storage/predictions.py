@@ -11,7 +11,7 @@ import pandas as pd
 from cutsew.errors import UserError
 from cutsew.method.correct import override
 from cutsew.storage.label_corrections import Corrections
-from cutsew.storage.tables import label_column, read_parquet
+from cutsew.storage.tables import label_column, read_names, read_parquet
 from cutsew.storage.zarr_layout import folder_of
 from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read_rows
 
@@ -25,6 +25,9 @@ def images_at_once(classes: int) -> int:
     """Return how many images one slice of a read has: float32 logits of `classes` take SLICE_BYTES at most."""
     return max(1, min(IMAGES_AT_ONCE, SLICE_BYTES // (4 * classes)))
 
+
+COLUMNS = 64
+"""Columns of truth.parquet that are read at a time."""
 
 FEW = 1000
 """Images up to which true labels are looked up one by one instead of reading all."""
@@ -202,11 +205,19 @@ def read_truth(path: Path, ids: Sequence[str], classes: Sequence[str]) -> npt.ND
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file of true labels; run the workflow to make it, or leave --labels out")
-    rows = [("id", "in", list(ids))] if len(ids) <= FEW else None
-    labels = read_parquet(path, ["id"], rows, whole=True).set_index("id")
     columns = [label_column(name) for name in classes]
-    missing = [name for name, column in zip(classes, columns, strict=True) if column not in labels.columns]
-    if missing:
-        raise UserError(f"{path}: has no column {missing[0]!r}; rerun the workflow to read the ground truth again")
-    chosen: npt.NDArray[Any] = labels.reindex(index=list(ids), columns=columns, fill_value=-1).to_numpy()
-    return chosen.astype(np.int8)
+    present = set(read_names(path))
+    for name, column in zip(classes, columns, strict=True):
+        if column not in present:
+            raise UserError(f"{path}: has no column {name!r}; rerun the workflow to read the ground truth again")
+    if len(ids) <= FEW:
+        labels = read_parquet(path, ["id", *columns], [("id", "in", list(ids))]).set_index("id")
+        chosen: npt.NDArray[Any] = labels.reindex(index=list(ids), columns=columns, fill_value=-1).to_numpy()
+        return chosen.astype(np.int8)
+    rows = pd.Index(read_parquet(path, ["id"])["id"]).get_indexer(pd.Index(ids))
+    truth = np.full((len(ids), len(columns)), -1, dtype=np.int8)
+    for start in range(0, len(columns), COLUMNS):
+        part = read_parquet(path, columns[start : start + COLUMNS])
+        for c, column in enumerate(part.columns, start):
+            truth[rows >= 0, c] = part[column].to_numpy()[rows[rows >= 0]]
+    return truth

@@ -14,9 +14,9 @@ AGAIN = "delete it and run the workflow again"
 
 
 def read_parquet(
-    path: Path, columns: Sequence[str], filters: list[tuple[str, str, Any]] | None = None, *, whole: bool = False
+    path: Path, columns: Sequence[str], filters: list[tuple[str, str, Any]] | None = None
 ) -> "pd.DataFrame":
-    """Read columns of a parquet table, or with `whole` all; of the rows those that filters (see pandas) keep.
+    """Read columns of a parquet table; of the rows those that filters (see pandas) keep.
 
     Raises:
         UserError: it is missing or damaged, or lacks one of `columns`.
@@ -29,9 +29,27 @@ def read_parquet(
 
     try:
         _refuse_lost(columns, read_schema(path).names, path)
-        table = pd.read_parquet(path, columns=None if whole else list(columns), filters=filters)
+        table = pd.read_parquet(path, columns=list(columns), filters=filters)
         default_memory_pool().release_unused()  # texts of a million images, which pandas has copied
         return table
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such table; run the workflow to make it") from None
+    except (OSError, ValueError, KeyError, TypeError, ArrowException):
+        raise UserError(f"{path}: not a complete parquet table; {AGAIN}") from None
+
+
+def read_names(path: Path) -> list[str]:
+    """Read the names of a parquet table's columns.
+
+    Raises:
+        UserError: it is missing or damaged.
+
+    """
+    from pyarrow.lib import ArrowException
+    from pyarrow.parquet import read_schema
+
+    try:
+        return [str(name) for name in read_schema(path).names]
     except FileNotFoundError:
         raise UserError(f"{path}: no such table; run the workflow to make it") from None
     except (OSError, ValueError, KeyError, TypeError, ArrowException):

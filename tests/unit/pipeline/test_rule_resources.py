@@ -155,7 +155,7 @@ def test_without_a_student_no_memory_is_checked(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("images", "classes", "fits"), [(1000, 20, True), (10**8, 20, False), (1000, 9605, True), (20_000, 9605, False)]
+    ("images", "classes", "fits"), [(1000, 20, True), (10**8, 20, False), (1000, 9605, True), (100_000, 9605, False)]
 )
 def test_many_images_or_classes_do_not_fit_a_login_node(images, classes, fits):
     changes = {"classes": [f"c{n}" for n in range(classes)], "dataset.shard_size": 10**6}

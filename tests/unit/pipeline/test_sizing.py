@@ -9,7 +9,11 @@ from cutsew.errors import UserError
 from cutsew.pipeline.network_work import WORK
 from cutsew.pipeline.preflight import check_memory
 from cutsew.pipeline.sizing import (
+    BLOCK_BYTES,
+    IMAGES_AT_ONCE,
     SLACK_MINUTES,
+    SLICE_BYTES,
+    TARGETS_BYTES,
     Job,
     estimate_memory_mb,
     estimate_runtime_min,
@@ -18,6 +22,8 @@ from cutsew.pipeline.sizing import (
     machine_megabytes,
 )
 from cutsew.pipeline.sizing import _limits as limits
+from cutsew.stages import targets
+from cutsew.storage import predictions
 
 PAPER = load({"classes": ["a", "b"], "dataset": {"kind": "folder", "root": "x", "name": "x"}})
 STAGES = st.sampled_from(
@@ -259,3 +265,18 @@ def test_the_models_own_side_and_a_timm_model_with_its_tag():
     seconds = 40960 * 395 / 30_000 + 4096 * 0.02 / 8
     assert estimate_runtime_min(config, "encode", job) == SLACK_MINUTES + int(2 * seconds / 60)
     assert estimate_memory_mb(config, "predict", job) == estimate_memory_mb(PAPER, "predict", job) + 2 * (30 - 480)
+
+
+def test_blocks_are_those_that_the_stages_read():
+    assert (BLOCK_BYTES, SLICE_BYTES, IMAGES_AT_ONCE, TARGETS_BYTES) == (
+        predictions.BLOCK_BYTES,
+        predictions.SLICE_BYTES,
+        predictions.IMAGES_AT_ONCE,
+        targets.SAMPLE_BYTES,
+    )
+
+
+def test_evaluating_asks_for_little_more_than_the_names_of_many_images():
+    """Logits, 4 bytes a pair or more, are never held of all images."""
+    fewer, more = (estimate_memory_mb(PAPER, "evaluate", Job(n, 1, 1, gpu=False)) for n in (10**8, 2 * 10**8))
+    assert more - fewer == 2 * 600 * 100

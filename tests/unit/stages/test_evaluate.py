@@ -152,6 +152,8 @@ def test_blocks_of_images_and_classes_change_no_table(given, tmp_path, monkeypat
     before = {path.name: path.read_bytes() for path in tmp_path.glob("*.csv")}
     monkeypatch.setattr("cutsew.storage.predictions.BLOCK_BYTES", 1)
     monkeypatch.setattr("cutsew.storage.predictions.IMAGES_AT_ONCE", 3)
+    monkeypatch.setattr("cutsew.storage.predictions.FEW", 2)
+    monkeypatch.setattr("cutsew.storage.predictions.COLUMNS", 1)
     assert len(class_blocks(12, 3)) == 3
     run(given, thresholds=tmp_path / "thresholds.csv")
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.csv")} == before and len(before) > 5
