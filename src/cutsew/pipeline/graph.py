@@ -211,7 +211,7 @@ STAGES: dict[str, Stage] = {
     ),
     "thresholds": Stage(
         "Choose decision thresholds per stage and class.",
-        3,
+        4,
         ("thresholds", "targets.labels_per_image", "evaluate.threshold"),
         ("score", "import_scores", "fuse", "correct", "targets", "override", "train", "predict"),
     ),

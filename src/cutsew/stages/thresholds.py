@@ -13,7 +13,7 @@ from tqdm import tqdm
 from cutsew.config.schema import EvaluateConfig, ThresholdsConfig
 from cutsew.errors import some
 from cutsew.method.score import sigmoid
-from cutsew.method.thresholds import Floats, count, expected_share, mixture
+from cutsew.method.thresholds import FEW, Floats, count, count_few, expected_share, mixture
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
 from cutsew.stages.options import SettingsOption
@@ -53,10 +53,11 @@ def thresholds(
     for name, outcome in tqdm(outcomes.items(), desc="thresholds", unit="stage"):
         source, ids = (outcome, trained) if name != "student" else (outcome, held_out) if held_out else stand_in
         sample = _sample(ids)
+        match = count_few if ids is held_out and 1 < len(ids) < FEW else count
         parts: list[StageThresholds] = []
         for block in class_blocks(len(sample), len(outcome.classes)):
             z = source.columns(sample, block)
-            by_rule = {"fixed": [fixed] * z.shape[1], "count": count(z, share[block]).tolist()}
+            by_rule = {"fixed": [fixed] * z.shape[1], "count": match(z, share[block]).tolist()}
             if rule == "mixture" or name in ("student", labels):
                 fitted = mixture(z)
                 by_rule["mixture"] = np.where(np.isnan(fitted), fixed, fitted).tolist()
@@ -68,6 +69,7 @@ def thresholds(
         log.warning("not bimodal, so that rule mixture uses %g: %s", fixed, some(lacking))
     write_thresholds(out, outcomes[labels].classes, rows)
     record.facts = {"labels": labels, "rule": rule_in_words(rule, fixed), "held_out": bool(held_out)}
+    record.facts["few_held_out"] = 1 < len(held_out) < FEW
     record.facts |= {"expected_labels_per_image": float(share.sum()), "without_mixture": lacking}
     record.write_beside(out)
     log.info("thresholds: rule %s; %.2f labels an image expected", rule_in_words(rule, fixed), share.sum())

@@ -16,7 +16,7 @@ from synthetic_run import CLASSES, make_run
 import cutsew
 from cutsew.errors import UserError
 from cutsew.method.score import sigmoid
-from cutsew.method.thresholds import FEWEST, best_f1, count, expected_share, mixture, named
+from cutsew.method.thresholds import FEWEST, best_f1, count, count_few, expected_share, mixture, named
 from cutsew.pipeline.graph import STAGES
 from cutsew.stages.thresholds import thresholds
 from cutsew.storage import result_tables as table
@@ -49,6 +49,17 @@ def test_count_names_as_many_as_expected_and_those_that_tie(z, share):
     for c in range(2):
         last = np.sort(z[:, c])[::-1][expected - 1] if expected else np.inf
         assert np.array_equal(result[:, c], z[:, c] >= last)
+
+
+def test_few_images_are_counted_by_gaussians():
+    z = np.random.default_rng(0).normal(-2, 1.5, (200_000, 1)).astype(np.float32)
+    (few,), (many,) = count_few(z[:30], np.array([0.05])), count(z, np.array([0.05]))
+    assert abs(np.log(few / (1 - few)) - np.log(many / (1 - many))) < 1
+    assert count_few(z, np.array([0.05])) == pytest.approx(many, abs=0.01)
+    rare, common = count_few(z[:12], np.array([0.01])), count_few(z[:12], np.array([0.2]))
+    assert rare > common  # where `count` names none of either, or one
+    for share in (0.0, 1.0):
+        assert 0 < count_few(z[:2], np.array([share])) < 1
 
 
 def test_mixture_of_two_equal_gaussians_parts_them_in_the_middle():
@@ -114,7 +125,7 @@ def run(folder, given, rule="count", only=tuple(STAGES_GIVEN), **settings):
 def test_golden(tmp_path):
     """Raise the stage's version in plan.py when these numbers change."""
     every = run(tmp_path, make_run(tmp_path, train=60, test=40, images=False))
-    assert STAGES["thresholds"].version == 3
+    assert STAGES["thresholds"].version == 4
     assert list(dict.fromkeys(every["stage"])) == ["zero_shot", "pseudo", "refined", "student"]
     result = every[every["stage"] == "student"].reset_index(drop=True)
     assert result["class"].tolist() == list(CLASSES) and set(result["rule"]) == {"count"}
@@ -162,6 +173,27 @@ def test_without_a_student_every_stage_has_thresholds_of_the_labels_count(tmp_pa
         assert named(z, read_back.of(stage, 3)).sum(axis=0).tolist() == rows["named_count"].tolist()
     assert read_back.of("student", 3).tolist() == [0.5] * 3 and read_back.in_words("student").startswith("fixed: ")
     assert read_back.in_words("pseudo") == read_back.in_words() == table.rule_in_words("count")
+
+
+@pytest.mark.parametrize(("test", "few"), [(0, False), (1, False), (12, True), (39, True), (40, False)])
+def test_few_held_out_images_set_a_students_thresholds_by_gaussians(tmp_path, test, few):
+    given = make_run(tmp_path, train=60, test=test, images=False)
+    if not test:
+        group = {"image": np.array([], str), "class": CLASSES}
+        with new_group(tmp_path / "scores.zarr", {"z": label_spec(0, 3, 1)}, group):
+            pass
+        given |= {"scores": tmp_path / "scores.zarr"}
+    result = run(tmp_path, given)
+    rows = result[result["stage"] == "student"]
+    assert json.loads((tmp_path / "thresholds.json").read_text())["facts"]["few_held_out"] == few
+    splits = read_manifest(given["images"])
+    held_out = splits.loc[splits["split"] == "test", "id"].tolist()
+    if few:
+        z = StagePredictions("student", given["scores"]).read(held_out)
+        share = rows["expected"].to_numpy() / test
+        assert rows["count"].tolist() == pytest.approx(count_few(z, share).tolist(), abs=1e-6)
+    labels = result[result["stage"] == "refined"]  # of training images: exact as always
+    assert labels["named_count"].tolist() == np.rint(labels["expected"]).astype(int).tolist()
 
 
 def test_rule_fixed_is_the_threshold_of_evaluate(tmp_path):
