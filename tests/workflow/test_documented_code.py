@@ -121,5 +121,19 @@ def test_the_notebook(demo):
     assert "180 images, 20 classes" in said and "zero_shot" in said and "probability" in said
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_no_block_escapes_the_tests(page):
+    """Each is of a kind that is run, or the output of one; none is left open, without a kind or indented."""
+    text = page.read_text(encoding="utf-8")
+    found = list(BLOCK.finditer(text))
+    assert {block["kind"] for block in found} <= {"sh", "python", "yaml", "text"}
+    assert 2 * len(found) == len(re.findall(r"^ *```", text, re.MULTILINE))
+    outside = BLOCK.sub("", text)
+    assert not re.search(r"\n\n {4}(?:cutsew|snakemake|pip|make|import|from) ", outside)
+    for block in found:
+        if block["kind"] == "python":  # also those that take minutes
+            ast.parse(textwrap.dedent(block["code"]))
+
+
 def test_there_is_code():
     assert len(list(lines())) > 25 and len(list(blocks("python"))) >= 4 and len(list(blocks("yaml"))) >= 2
