@@ -207,7 +207,9 @@ def all_cores(most):
     """Threads of a job that has the machine to itself; on a cluster two, unless --set-threads says otherwise."""
 
     def of_site(wildcards):
-        return min(most, workflow.resource_settings.cores or 2) if site().local else 2
+        # A job on a node is told of all of its cores, not of those that it was given.
+        alone = site().local and workflow.is_main_process
+        return min(most, workflow.resource_settings.cores or 2) if alone else 2
 
     return of_site
 
