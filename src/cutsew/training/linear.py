@@ -254,7 +254,7 @@ def _mean_probability(z: Tensor) -> Tensor:
     """
     wide = widest_float(z.device)
     size = max(16, BLOCK // max(1, len(z)) // 16 * 16)
-    return torch.cat([torch.sigmoid(part.to(wide)).mean(dim=0) for part in torch.split(z, size, dim=1)])
+    return torch.cat([part.to(wide, copy=True).sigmoid_().mean(dim=0) for part in torch.split(z, size, dim=1)])
 
 
 def _collect(stream: Iterator[FeatureBatch], plan: Budget) -> tuple[list[Rows], Tensor, Tensor]:
