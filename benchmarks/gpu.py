@@ -42,8 +42,9 @@ from cutsew.models.student import Student
 from cutsew.runtime.batching import run_ahead
 from cutsew.runtime.device import device_facts, pick_device
 from cutsew.stages.encode import Look, Tower, Views, embed_views
+from cutsew.training.computed_features import FeatureBatch
 from cutsew.training.distributed import SINGLE
-from cutsew.training.features import FeatureBatch, computed_features, feature_source
+from cutsew.training.features import computed_features, feature_source
 from cutsew.training.sewing_plan import TrainingImages
 from cutsew.training.sewn_dataset import collate
 from cutsew.training.trainer import Checkpoint, Trainer, new_adapter

@@ -27,11 +27,12 @@ from cutsew.config.base import to_location
 from cutsew.config.dataset import ParquetDatasetConfig, TarDatasetConfig
 from cutsew.data import accounting, containers, folder
 from cutsew.data.images import SUFFIXES, BadImage
-from cutsew.data.loader import PlainImage, batches, in_order
+from cutsew.data.loader import Look, PlainImage, batches, in_order
 from cutsew.errors import UserError, printable
 from cutsew.inference.classifier import Classifier
 from cutsew.method.crops import Square
 from cutsew.method.score import sigmoid
+from cutsew.method.student_views import NUM_VIEWS, resized_view, tile_views
 from cutsew.method.thresholds import named
 from cutsew.runtime.batching import require_finite, run_ahead
 from cutsew.storage.atomic import atomic_path
@@ -107,7 +108,7 @@ class ImageBatch(NamedTuple):
     """Images that were read, and what became of each.
 
     Attributes:
-        pixels: (b, 3, S, S) uint8 of the b images that could be read.
+        pixels: (b, 3, S, S) uint8 of the b images that could be read, or (b, 5, 3, S, S) with their tiles.
         failures: for each image of the batch, why it could not be read, or None.
 
     """
@@ -116,7 +117,9 @@ class ImageBatch(NamedTuple):
     failures: list[str | None]
 
 
-def load_batches(paths: Sequence[str], square: Square, batch_size: int, workers: int) -> Iterator[ImageBatch]:
+def load_batches(
+    paths: Sequence[str], square: Square, batch_size: int, workers: int, look: Look = resized_view
+) -> Iterator[ImageBatch]:
     """Read images in batches, in order.
 
     Args:
@@ -124,9 +127,10 @@ def load_batches(paths: Sequence[str], square: Square, batch_size: int, workers:
         square: the student's.
         batch_size: images in a batch.
         workers: processes that decode; 0 to use only this one.
+        look: cuts one view or several of each image.
 
     """
-    yield from batches(_Image(paths, square), len(paths), in_order(len(paths), batch_size), _joined, workers)
+    yield from batches(_Image(paths, square, look), len(paths), in_order(len(paths), batch_size), _joined, workers)
 
 
 def _joined(items: list[Tensor | str]) -> ImageBatch:
@@ -139,8 +143,8 @@ def _joined(items: list[Tensor | str]) -> ImageBatch:
 class _Image:
     """Makes one image's pixels, or the reason why it has none."""
 
-    def __init__(self, paths: Sequence[str], square: Square) -> None:
-        self._image = PlainImage(paths, square)
+    def __init__(self, paths: Sequence[str], square: Square, look: Look) -> None:
+        self._image = PlainImage(paths, square, look)
 
     def __call__(self, index: int) -> Tensor | str:
         try:
@@ -269,6 +273,7 @@ class PredictOptions:
         batch_size: images per forward pass.
         workers: processes that decode.
         together: combines logits of images, by their paths, with another model's; None for the student alone.
+        tiles: combines logits (n, 5, C) of images and their tiles; None for whole images alone.
 
     """
 
@@ -279,6 +284,7 @@ class PredictOptions:
     batch_size: int = 32
     workers: int = 0
     together: Callable[[Sequence[str], npt.NDArray[np.float32]], npt.NDArray[np.float32]] | None = None
+    tiles: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]] | None = None
 
 
 def predict(images: str | Path, student: Classifier, out: Path, how: PredictOptions) -> int:
@@ -316,12 +322,15 @@ def _predict(
 ) -> int:
     """Write a row for each image that can be read; return how many cannot."""
     failed = 0
+    look, at_a_time = resized_view, how.batch_size
+    if how.tiles is not None:
+        look, at_a_time = tile_views, max(1, how.batch_size // NUM_VIEWS)
 
     def readable() -> Iterator[tuple[list[int], Tensor]]:
-        """Yield the indices and the pixels of the images of each batch that can be read."""
+        """Yield the indices and the views of the images of each batch that can be read."""
         nonlocal failed
-        loaded = load_batches(image_set.paths, student.square, how.batch_size, how.workers)
-        for indices, batch in zip(in_order(len(image_set.paths), how.batch_size), loaded, strict=True):
+        loaded = load_batches(image_set.paths, student.square, at_a_time, how.workers, look)
+        for indices, batch in zip(in_order(len(image_set.paths), at_a_time), loaded, strict=True):
             read = []
             for index, failure in zip(indices, batch.failures, strict=True):
                 if failure is None:
@@ -331,11 +340,14 @@ def _predict(
                 log.warning("skipped %s: %s", printable(image_set.names[index]), failure)
             bar.update(len(indices) - len(read))
             if read:
-                yield read, batch.pixels
+                yield read, batch.pixels.flatten(0, -4)
 
     with tqdm(total=len(image_set.names), desc="predict", unit="image") as bar:
         for indices, scores in run_ahead(student.predict, readable(), student.device):
             names, logits = [image_set.names[index] for index in indices], scores.numpy()
+            if how.tiles is not None:
+                require_finite(logits, np.repeat(names, NUM_VIEWS).tolist(), "the model's output")
+                logits = how.tiles(logits.reshape(len(indices), NUM_VIEWS, -1))
             if how.together is not None:
                 logits = how.together([image_set.paths[index] for index in indices], logits)
             require_finite(logits, names, "the model's output")

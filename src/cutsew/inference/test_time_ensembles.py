@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -25,7 +24,7 @@ from cutsew.inference.classifier import Classifier
 from cutsew.method.crops import crop_boxes, whole_box
 from cutsew.method.ensemble import ensemble
 from cutsew.method.resample import crop_resize_all
-from cutsew.method.student_views import on_whole_scale, tile_views
+from cutsew.method.student_views import on_whole_scale
 from cutsew.models import teachers
 from cutsew.pipeline.fusing import FOUND, fuse_by_rule
 from cutsew.runtime.device import pick_device
@@ -40,7 +39,7 @@ Floats = npt.NDArray[np.floating[Any]]
 
 
 class TileEnsemble:
-    """Combines the student's logits of whole images with its own of their tiles.
+    """Combines the student's logits of whole images with its own of their tiles, which are cut from one decode.
 
     Args:
         folder: the run's, with tiles.csv.
@@ -55,17 +54,10 @@ class TileEnsemble:
         if not folder.joinpath(table.TILES).is_file():
             raise UserError(f"--tiles: {folder} has no {table.TILES}; run it with predict.tiles: true")
         self._statistics = table.read_score_statistics(folder / table.TILES, student.classes)
-        self._student = student
 
-    def __call__(self, paths: Sequence[str], whole: Floats) -> npt.NDArray[np.float32]:
-        """Combine (n, C) logits of n whole images with those of their tiles, on the scale of the whole images'."""
-        z = np.stack([np.concatenate([z[None], self._tiles(path)]) for path, z in zip(paths, whole, strict=True)])
+    def __call__(self, z: Floats) -> npt.NDArray[np.float32]:
+        """Combine (n, 5, C) logits of n whole images and their tiles: (n, C) on the scale of the whole images'."""
         return on_whole_scale(z, self._statistics["student"], self._statistics["tiles"])
-
-    def _tiles(self, path: str) -> Floats:
-        views = tile_views(read_image(path), *self._student.square)[1:]
-        result: Floats = self._student.logits(torch.from_numpy(views)).numpy()
-        return result
 
 
 log = logging.getLogger(__name__)

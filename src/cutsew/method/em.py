@@ -109,6 +109,7 @@ class LabelTable:
         self.mean = torch.zeros_like(self.z)
         self.square = torch.zeros_like(self.z)
         self.last = torch.zeros(len(z), dtype=torch.int64, device=z.device)  # steps that a row has seen
+        self._last_on_host = torch.zeros(len(z), dtype=torch.int64)  # the same, where reading it waits for no GPU
         self.steps = 0
         rates = torch.as_tensor(rates, dtype=torch.float64)
         self._wide = widest_float(z.device)
@@ -120,34 +121,38 @@ class LabelTable:
         """Bring rows up to date and return a copy of them, (n, C), that takes a gradient.
 
         Args:
-            index: (n,) int64, distinct.
+            index: (n,) int64 on the CPU, distinct.
 
         """
-        self._apply_skipped_steps(index)
-        return self.z[index].requires_grad_()
+        rows = index.to(self.z.device, non_blocking=True)
+        self.z[rows], self.mean[rows], self.square[rows] = self._current(index, rows)
+        self._saw(index, rows)
+        return self.z[rows].requires_grad_()
 
     def step(self, index: Tensor, gradient: Tensor) -> None:
         """Make one AdamW step; rows outside `index` have the gradient zero.
 
         Args:
-            index: (n,) int64, distinct rows, as given to `rows` just before.
+            index: (n,) int64 on the CPU, distinct rows, as given to `rows` just before.
             gradient: (n, C) of the loss with respect to these rows.
 
         """
         self.steps += 1
         rate = self._rates_on_host[self.steps - 1]
-        mean = BETAS[0] * self.mean[index] + (1 - BETAS[0]) * gradient
-        square = BETAS[1] * self.square[index] + (1 - BETAS[1]) * gradient**2
+        rows = index.to(self.z.device, non_blocking=True)
+        mean = BETAS[0] * self.mean[rows] + (1 - BETAS[0]) * gradient
+        square = BETAS[1] * self.square[rows] + (1 - BETAS[1]) * gradient**2
         move = (mean / (1 - BETAS[0] ** self.steps)) / ((square / (1 - BETAS[1] ** self.steps)).sqrt() + EPSILON)
         kept = torch.exp(self._log_kept[self.steps] - self._log_kept[self.steps - 1]).to(self.z.dtype)
-        self.z[index] = kept * self.z[index] - rate * move
-        self.mean[index], self.square[index] = mean, square
-        self.last[index] = self.steps
+        self.z[rows] = kept * self.z[rows] - rate * move
+        self.mean[rows], self.square[rows] = mean, square
+        self._saw(index, rows)
 
     def materialize(self) -> Tensor:
         """Return Z, (N, C), with every row up to date; the table itself stays as it is."""
-        blocks = torch.split(torch.arange(len(self.z), device=self.z.device), ROWS_AT_ONCE)
-        return torch.cat([self._current(index)[0] for index in blocks]) if blocks else self.z.clone()
+        blocks = torch.split(torch.arange(len(self.z)), ROWS_AT_ONCE)
+        current = [self._current(index, index.to(self.z.device))[0] for index in blocks]
+        return torch.cat(current) if current else self.z.clone()
 
     def state_dict(self) -> dict[str, Tensor | int]:
         """Return all that changes, for a checkpoint."""
@@ -157,22 +162,24 @@ class LabelTable:
         """Restore what `state_dict` returned."""
         for name in ("z", "mean", "square", "last"):
             getattr(self, name).copy_(state[name])
+        self._last_on_host.copy_(self.last)
         self.steps = int(state["steps"])
 
-    def _apply_skipped_steps(self, index: Tensor) -> None:
-        self.z[index], self.mean[index], self.square[index] = self._current(index)
-        self.last[index] = self.steps
+    def _saw(self, index: Tensor, rows: Tensor) -> None:
+        """Note that these rows, on the CPU and on the table's device, are up to date."""
+        self._last_on_host[index] = self.steps
+        self.last[rows] = self.steps
 
-    def _current(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _current(self, index: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Compute z, mean and square of rows after `self.steps` steps, those missed with gradient zero.
 
         With s the last step seen, r the rate and K the product of the decay factors, a row's value at T is
         z_s K_T / K_s - sum over t in (s, T] of r_t u_t K_T / K_t, where
         u_t = (b1^(t-s) m_s / (1 - b1^t)) / (sqrt(b2^(t-s) v_s / (1 - b2^t)) + epsilon).
         """
-        z, mean, square, last = self.z[index], self.mean[index], self.square[index], self.last[index]
+        z, mean, square, last = self.z[rows], self.mean[rows], self.square[rows], self.last[rows]
         missed = self.steps - last
-        span = min(HORIZON, int(missed.max())) if len(index) else 0
+        span = min(HORIZON, self.steps - int(self._last_on_host[index].min())) if len(index) else 0
         if span == 0:
             return z, mean, square
         wide = self._wide

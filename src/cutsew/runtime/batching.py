@@ -111,19 +111,20 @@ def run_ahead(
     function: Callable[[Tensor], Tensor], batches: Iterable[tuple[Key, Tensor]], device: str
 ) -> Iterator[tuple[Key, Tensor]]:
     """Apply a model to one batch after another, as `run_each_ahead` does."""
-    return run_each_ahead(((key, function, batch) for key, batch in batches), device)
+    return run_each_ahead(((key, function, [batch]) for key, batch in batches), device)
 
 
 def run_each_ahead(
-    batches: Iterable[tuple[Key, Callable[[Tensor], Tensor], Tensor]], device: str
+    batches: Iterable[tuple[Key, Callable[[Tensor], Tensor], Sequence[Tensor]]], device: str
 ) -> Iterator[tuple[Key, Tensor]]:
     """Apply models to one batch after another; on a GPU, each is queued before the host waits for the one before it.
 
     While the GPU computes a batch, the host prepares the next one, and hands out the results of the previous one.
 
     Args:
-        batches: each with a key of its own and its model, from (B, ...) on the CPU to a tensor with B rows on `device`.
-            A batch must not change until the batch after the next one is asked for.
+        batches: each with a key of its own, its model, from (B, ...) to a tensor with B rows on `device`, and its rows
+            on the CPU, in parts, at least one. A GPU puts the parts together itself, which would take the host
+            longer than everything else that it does for a batch.
         device: cpu, cuda or mps; on an Apple GPU the host waits for each batch.
 
     Yields:
@@ -131,12 +132,11 @@ def run_each_ahead(
 
     """
     if torch.device(device).type != "cuda":
-        yield from ((key, function(batch).cpu()) for key, function, batch in batches)
+        yield from ((key, function(join(parts, "cpu")).cpu()) for key, function, parts in batches)
         return
     queued: tuple[Key, Tensor, torch.cuda.Event] | None = None
-    for key, function, batch in batches:
-        # A copy from memory that is not pinned would wait for what the GPU has still to do.
-        result = function(batch if batch.is_pinned() else batch.pin_memory()).to("cpu", non_blocking=True)
+    for key, function, parts in batches:
+        result = function(join(parts, device)).to("cpu", non_blocking=True)
         copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
         copied.record()
         if queued is not None:
@@ -146,6 +146,21 @@ def run_each_ahead(
     if queued is not None:
         queued[2].synchronize()
         yield queued[:2]
+
+
+def join(parts: Sequence[Tensor], device: str) -> Tensor:
+    """Put the parts of a batch together, from the CPU's memory; on a GPU without waiting for it.
+
+    A copy from memory that is not pinned would wait for what the GPU has still to do.
+
+    Args:
+        parts: at least one, of at least one row.
+        device: where; an Apple GPU is given the batch by the model.
+
+    """
+    if torch.device(device).type == "cuda":
+        parts = [(part if part.is_pinned() else part.pin_memory()).to(device, non_blocking=True) for part in parts]
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def map_images(

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -241,7 +240,7 @@ def embed_views(
     starts = np.cumsum([0, *counts])
     embeddings = np.empty((int(starts[-1]), len(dataset), width), dtype=np.float16)
     boxes = np.empty((sum(look.count for look in dataset.looks), len(dataset), len(EDGES)), dtype=np.float32)
-    full = _batches(_grouped(dataset, workers), boxes, towers, pinned=device == "cuda")
+    full = _batches(_grouped(dataset, workers), boxes, towers)
     for (look, start), vectors in run_each_ahead(full, device):
         with np.errstate(over="ignore"):
             stored = vectors.numpy().reshape(-1, width).astype(np.float16)  # may be infinite where the float32 is not
@@ -270,15 +269,15 @@ def _joined(images: list[tuple[list[torch.Tensor], Boxes]]) -> tuple[list[torch.
 
 
 def _batches(
-    groups: Iterable[tuple[list[torch.Tensor], Boxes]], boxes: Boxes, towers: Sequence[Tower], *, pinned: bool
-) -> Iterator[tuple[tuple[int, int], Callable[[torch.Tensor], torch.Tensor], torch.Tensor]]:
+    groups: Iterable[tuple[list[torch.Tensor], Boxes]], boxes: Boxes, towers: Sequence[Tower]
+) -> Iterator[tuple[tuple[int, int], Callable[[torch.Tensor], torch.Tensor], list[torch.Tensor]]]:
     """Regroup the views of groups of images into full batches of one look each; fill in the boxes on the way.
 
     Yields:
-        Number of the look and of its first view, what embeds them, and the views.
+        Number of the look and of its first view, what embeds them, and the views, in parts.
 
     """
-    waiting = [Waiting(tower.batch_size, pinned=pinned) for tower in towers]
+    waiting = [Waiting(tower.batch_size) for tower in towers]
     image = 0
     for looks, its_boxes in groups:
         boxes[:, image : image + its_boxes.shape[1]] = its_boxes
@@ -296,18 +295,16 @@ class Waiting:
 
     Args:
         batch_size: of a full batch.
-        pinned: batches are those of two pinned buffers in turn, as `run_each_ahead` allows.
 
     """
 
-    def __init__(self, batch_size: int, *, pinned: bool) -> None:
-        self._size, self._pinned = batch_size, pinned
+    def __init__(self, batch_size: int) -> None:
+        self._size = batch_size
         self._parts: list[torch.Tensor] = []
         self._start = self._held = 0
-        self._buffers: Iterator[torch.Tensor] | None = None
 
-    def add(self, views: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-        """Take views, and yield the batches that they fill, with the number of the first view of each."""
+    def add(self, views: torch.Tensor) -> Iterator[tuple[int, list[torch.Tensor]]]:
+        """Take views, and yield the batches that they fill, in parts, with the number of the first view of each."""
         while self._held + len(views) >= self._size:
             taken = self._size - self._held
             self._parts.append(views[:taken])
@@ -317,15 +314,9 @@ class Waiting:
             self._parts.append(views)
             self._held += len(views)
 
-    def flush(self) -> Iterator[tuple[int, torch.Tensor]]:
+    def flush(self) -> Iterator[tuple[int, list[torch.Tensor]]]:
         """Yield what waits as one batch, if anything does."""
         parts, start = self._parts, self._start
-        count = sum(map(len, parts))
-        self._parts, self._held, self._start = [], 0, start + count
-        if count and self._pinned:
-            if self._buffers is None:
-                shape = (self._size, *parts[0].shape[1:])
-                self._buffers = cycle([torch.empty(shape, dtype=torch.uint8, pin_memory=True) for _ in range(2)])
-            yield start, torch.cat(parts, out=next(self._buffers)[:count])
-        elif count:
-            yield start, torch.cat(parts)
+        self._parts, self._held, self._start = [], 0, start + sum(map(len, parts))
+        if parts:
+            yield start, parts

@@ -83,12 +83,10 @@ def predict(
     if workers is None:
         workers = 0 if student.device == "cpu" else min(16, usable_cores())
     folder = model if model.is_dir() else model.parent
-    together: TeacherEnsemble | TileEnsemble | None = None
-    if ensemble:
-        together = _together(folder, student, device, batch_size)
-    elif tiles:
-        together = _tiled(folder, student)
-    look(images, student, out, PredictOptions(threshold, rule, file_format, long, batch_size, workers, together))
+    together = _together(folder, student, device, batch_size) if ensemble else None
+    tiled = _tiled(folder, student) if tiles else None
+    how = PredictOptions(threshold, rule, file_format, long, batch_size, workers, together, tiled)
+    look(images, student, out, how)
 
 
 def _together(folder: Path, student: "Classifier", device: str, batch_size: int) -> "TeacherEnsemble":

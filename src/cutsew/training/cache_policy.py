@@ -15,7 +15,7 @@ from cutsew.runtime.device import numeric_environment
 from cutsew.training.feature_cache import FeatureCache, Sizes
 
 if TYPE_CHECKING:
-    from cutsew.training.features import ComputedFeatures
+    from cutsew.training.computed_features import ComputedFeatures
 
 log = logging.getLogger(__name__)
 GB = 10**9

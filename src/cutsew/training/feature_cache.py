@@ -19,6 +19,7 @@ import math
 import os
 import platform
 import time
+from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -140,6 +141,8 @@ def _remove(path: Path) -> None:
 
 CHUNK_BYTES = 16 * 2**20
 """Of the features in one chunk file, about."""
+MOST_WRITES = 4
+"""Chunks that wait to be written; a training that fills them faster than the disk takes them waits."""
 PLAIN = "plain"
 DIMENSIONS = ("epoch", "place", "channel", "row", "column")
 
@@ -187,6 +190,8 @@ class FeatureCache:
         self._plain = Chunks(self.path / PLAIN, spec)
         self._reads: dict[tuple[int, int], Future[dict[str, Values]]] = {}
         self._pool = ThreadPoolExecutor(self._ahead)
+        self._writer = ThreadPoolExecutor(1)
+        self._writes: deque[Future[None]] = deque()
         self._partial: dict[tuple[str, int, int], PartialChunk] = {}
         self._writable = True
         self._describe(depends_on)
@@ -218,6 +223,7 @@ class FeatureCache:
         """Take the features of the images from place `start` on of an epoch's order; chunks that fill up are written.
 
         A chunk is written once all its images have come, in their order; one that is there already stays as it is.
+        Another thread packs and writes it, until `flush` at the latest, while the training goes on.
         """
         if not self._writable:
             return
@@ -227,6 +233,11 @@ class FeatureCache:
                 if (epoch, chunk) not in self._views[name]:
                     first, last = max(start, chunk * self._rows), min(stop, (chunk + 1) * self._rows)
                     self._fill(name, epoch, chunk, first - chunk * self._rows, rows[first - start : last - start])
+
+    def flush(self) -> None:
+        """Wait until all chunks that have filled up are written."""
+        while self._writes:
+            self._writes.popleft().result()
 
     def get_plain(self) -> Tensor | None:
         """Read the features of the images as they are, (n, D, H, W) float32; None where a chunk is gone or damaged."""
@@ -273,12 +284,26 @@ class FeatureCache:
         for place in [p for p in self._partial if p[0] == name and p[1:] < (epoch, chunk)]:
             del self._partial[place]  # it lacks its beginning: training went on from a checkpoint within it
         whole = min(self._rows, self._sizes.images - chunk * self._rows)
-        partial = self._partial.setdefault((name, epoch, chunk), PartialChunk.empty(whole, self._sizes.cell))
-        partial.values[offset : offset + len(rows)] = rows.cpu()
+        on_gpu = rows.device.type == "cuda"
+        if (name, epoch, chunk) not in self._partial:
+            self._partial[name, epoch, chunk] = PartialChunk.empty(whole, self._sizes.cell, pinned=on_gpu)
+        partial = self._partial[name, epoch, chunk]
+        partial.values[offset : offset + len(rows)].copy_(rows, non_blocking=True)
         partial.present[offset : offset + len(rows)] = True
         if partial.present.all():
             del self._partial[name, epoch, chunk]
-            self._write(self._views[name], (epoch, chunk), partial.values.numpy()[None])
+            copied = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
+            if copied is not None:
+                copied.record()
+            self._writes.append(self._writer.submit(self._write_filled, name, (epoch, chunk), partial.values, copied))
+            while len(self._writes) > MOST_WRITES:
+                self._writes.popleft().result()
+
+    def _write_filled(self, name: str, place: Place, values: Tensor, copied: torch.cuda.Event | None) -> None:
+        if copied is not None:
+            copied.synchronize()
+        if self._writable:
+            self._write(self._views[name], place, values.numpy()[None])
 
     def _write(self, chunks: Chunks, place: tuple[int, ...], values: Values) -> None:
         try:
@@ -313,6 +338,6 @@ class PartialChunk(NamedTuple):
     present: Tensor
 
     @classmethod
-    def empty(cls, rows: int, cell: tuple[int, int, int]) -> "PartialChunk":
-        """Start one of `rows` images."""
-        return cls(torch.empty(rows, *cell), torch.zeros(rows, dtype=torch.bool))
+    def empty(cls, rows: int, cell: tuple[int, int, int], *, pinned: bool) -> "PartialChunk":
+        """Start one of `rows` images, in memory to which a GPU copies without being waited for, or not."""
+        return cls(torch.empty(rows, *cell, pin_memory=pinned), torch.zeros(rows, dtype=torch.bool))

@@ -11,48 +11,28 @@ features, on a CPU bit for bit.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from cutsew.config.method import Sew
 from cutsew.config.training import AdapterTrainingConfig
-from cutsew.data.loader import PlainImage, batches, in_order
-from cutsew.runtime.batching import require_finite, worker_pool
-from cutsew.training.distributed import SINGLE, ProcessGroup
+from cutsew.runtime.batching import worker_pool
+from cutsew.training.computed_features import ComputedFeatures, FeatureBatch
+from cutsew.training.distributed import ProcessGroup
 from cutsew.training.feature_cache import FeatureCache
 from cutsew.training.sewing_plan import TrainingImages
-from cutsew.training.sewn_dataset import EpochSampler, Keys, SewnBatch, SewnDataset, collate
+from cutsew.training.sewn_dataset import EpochSampler, Keys, SewnDataset
 
 if TYPE_CHECKING:
     from cutsew.models.frozen_backbone import Backbone
 
 KEPT_BYTES = 2 * 2**30
 """Most memory for features of plain images."""
-PLAIN_BATCH_SIZE = 32
-"""Plain images in one call of the backbone, in each process."""
 STOP, PLAIN, BATCHES = range(3)
 """What the first process asks of the others."""
-
-
-class FeatureBatch(NamedTuple):
-    """What one step learns from: features on their device; what is drawn on the CPU, where reading it waits for no GPU.
-
-    Attributes:
-        sources: (B, 1 + L) int64 rows of Z, background first.
-        has_weak: (B,) bool; False where `weak` is zero because nothing was pasted and `PlainFeatures` fills it in.
-        weak: (B, D, H, W) float32 features of the sewn images, contiguous.
-        strong: those of their strong views, or None.
-
-    """
-
-    sources: Tensor
-    has_weak: Tensor
-    weak: Tensor
-    strong: Tensor | None
 
 
 class FeatureSource(Protocol):
@@ -73,80 +53,6 @@ class FeatureSource(Protocol):
     def plain(self) -> Tensor:
         """Return the features of all images as they are, (n, D, H, W) float32 in the CPU's memory."""
         ...
-
-
-@dataclass(frozen=True)
-class ComputedFeatures:
-    """Sews images in worker processes and calls the backbone on them.
-
-    Attributes:
-        backbone: frozen, on `device`.
-        dataset: of sewn images.
-        sampler: which of them each step shows.
-        device: cpu, cuda or mps.
-        workers: processes that decode and sew; they do not change the result.
-        group: if of several processes, only this one's shard of each batch is computed.
-
-    """
-
-    backbone: "Backbone"
-    dataset: SewnDataset
-    sampler: EpochSampler
-    device: str
-    workers: int
-    group: ProcessGroup = SINGLE
-
-    def batches(self, steps: Sequence[int]) -> Iterator[FeatureBatch]:
-        """Yield the features of this process's shard of each batch."""
-        keys = (self.group.shard(keys) for keys in self.sampler.batches(steps))
-        for batch in batches(self.dataset.__getitem__, len(self.dataset), keys, collate, self.workers):
-            yield self._features(batch)
-
-    def batch(self, step: int) -> FeatureBatch:
-        """Compute one batch on its own, with at most one worker process."""
-        return next(replace(self, workers=min(1, self.workers)).batches([step]))
-
-    def plain(self) -> Tensor:
-        """Compute the features of all images as they are."""
-        return torch.cat([part.cpu() for part in self.plain_batches()])
-
-    def plain_batches(self) -> Iterator[Tensor]:
-        """Yield the features of this process's shards of all images as they are, one for each of `plain_indices`."""
-        item = PlainImage(self.dataset.images.paths, self.dataset.square)
-        indices = self.plain_indices()
-        shards = [self.group.shard(whole) for whole in indices]
-        views = batches(item, len(self.dataset), shards, torch.stack, self.workers)
-        with tqdm(total=len(self.dataset), desc="features", unit="image", disable=self.group.rank > 0) as bar:
-            for pixels, shard, whole in zip(views, shards, indices, strict=True):
-                yield self._encode(pixels, torch.tensor(shard), "weak")
-                bar.update(len(whole))
-
-    def plain_indices(self) -> list[list[int]]:
-        """Cut the indices of all images into the batches of all processes together."""
-        return in_order(len(self.dataset), PLAIN_BATCH_SIZE * self.group.size)
-
-    def planned(self, keys: Keys) -> tuple[Tensor, Tensor]:
-        """Return a batch's `sources` and `has_weak` without opening an image."""
-        return self.dataset.plans(keys)
-
-    def _features(self, batch: SewnBatch) -> FeatureBatch:
-        # Contiguous, since the last bits of the adapter's convolution depend on how its input lies in memory.
-        background, strong = batch.sources[:, 0], None
-        weak = torch.zeros(len(background), self.backbone.width, *self.backbone.grid, device=self.device)
-        if batch.weak is not None:
-            rows = batch.has_weak.nonzero()[:, 0].to(self.device, non_blocking=True)
-            weak[rows] = self._encode(batch.weak, background[batch.has_weak], "weak")
-        if batch.strong is not None:
-            strong = self._encode(batch.strong, background, "strong").contiguous()
-        return FeatureBatch(batch.sources, batch.has_weak, weak, strong)
-
-    def _encode(self, pixels: Tensor, background: Tensor, view: str) -> Tensor:
-        """Call the backbone; where features are not finite, name the image."""
-        features: Tensor = self.backbone(pixels)
-        if not bool(torch.isfinite(features).all()):
-            names = [self.dataset.images.paths[index] for index in background.tolist()]
-            require_finite(features.cpu().numpy(), names, f"the backbone's answer to its {view} view")
-        return features
 
 
 class DistributedFeatures:
@@ -229,12 +135,15 @@ class CachedFeatures:
         spans = [sampler.span(step) for step in steps]
         known = [self._cache.contains(*span) for span in spans]
         missing = self._inner.batches([step for step, available in zip(steps, known, strict=True) if not available])
-        for step, span, present, keys in zip(steps, spans, known, sampler.batches(steps), strict=True):
-            batch = self._read(span, keys) if present else None
-            if batch is None:
-                batch = self._local.batch(step) if present else next(missing)
-                self._cache.put(*span[:2], _views(batch))
-            yield batch
+        try:
+            for step, span, present, keys in zip(steps, spans, known, sampler.batches(steps), strict=True):
+                batch = self._read(span, keys) if present else None
+                if batch is None:
+                    batch = self._local.batch(step) if present else next(missing)
+                    self._cache.put(*span[:2], _views(batch))
+                yield batch
+        finally:
+            self._cache.flush()
 
     def plain(self) -> Tensor:
         """Read the features of all images as they are, or store those of `inner`."""

@@ -19,7 +19,8 @@ from cutsew.method.linear_head import INITIAL_STD, LinearHead, calibrated_loss, 
 from cutsew.method.random import keyed_rng, torch_seed
 from cutsew.method.schedule import rate_factors
 from cutsew.runtime.batching import worker_pool
-from cutsew.training.features import KEPT_BYTES, FeatureBatch, FeatureSource
+from cutsew.training.computed_features import FeatureBatch
+from cutsew.training.features import KEPT_BYTES, FeatureSource
 from cutsew.training.sewn_dataset import steps_per_epoch
 from cutsew.training.trainer import Checkpoint, TrainingResult
 

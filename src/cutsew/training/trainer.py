@@ -23,7 +23,8 @@ from cutsew.method.random import torch_seed
 from cutsew.method.schedule import rate_factors
 from cutsew.runtime.batching import worker_pool
 from cutsew.storage.atomic import atomic_path
-from cutsew.training.features import FeatureBatch, FeatureSource
+from cutsew.training.computed_features import FeatureBatch
+from cutsew.training.features import FeatureSource
 from cutsew.training.parallel_adapter import SplitBatchAdapter
 
 log = logging.getLogger(__name__)
@@ -181,10 +182,9 @@ class Trainer:
         """
         step = len(self.losses)
         torch.manual_seed(torch_seed(self._train.seed, "step", step))  # dropout's draws
-        distinct = torch.unique(batch.sources, return_inverse=True)
-        index, inverse = (drawn.to(self._device, non_blocking=True) for drawn in distinct)
+        index, inverse = torch.unique(batch.sources, return_inverse=True)
         rows = self.labels.rows(index)
-        z = blend(rows[inverse]).z
+        z = blend(rows[inverse.to(self._device, non_blocking=True)]).z
         p = self._predict(batch.weak)
         strong = None if batch.strong is None else self._predict(batch.strong)
         m_loss, e_loss = m_step_loss(p, z, strong, self._train.strong_weight), e_step_loss(z, p)
@@ -209,7 +209,7 @@ class Trainer:
 
         Args:
             loss: of the blended labels against the adapter's prediction.
-            index: (m,) int64 distinct rows of Z in the batch.
+            index: (m,) int64 distinct rows of Z in the batch, on the CPU.
             rows: (m, C) their logits, a leaf of `loss`.
 
         """

@@ -1,6 +1,7 @@
 """A student that looks at tiles too: the numbers, the stage, and new images."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from sewing_world import CLASSES, TEST, TRAIN, backbone, make_world, run_train, settings
 
 from cutsew.config import load
+from cutsew.data import loader
 from cutsew.data.loader import tiled_batches
 from cutsew.errors import UserError
 from cutsew.inference.classifier import open_classifier
@@ -163,9 +165,21 @@ def test_new_images_are_told_what_held_out_ones_are(world, tmp_path):
     student = open_classifier(world, "cpu", backbone)
     expected = sigmoid(z_of(world).astype(float))
     for path, row in zip(read_manifest(world / "images.parquet", split="test")["path"], expected, strict=True):
-        look(Path(path), student, tmp_path / "said.csv", PredictOptions(together=TileEnsemble(world, student)))
+        look(Path(path), student, tmp_path / "said.csv", PredictOptions(tiles=TileEnsemble(world, student)))
         stated = (tmp_path / "said.csv").read_text().splitlines()[1]
         assert [float(x) for x in stated.split(",")[2:]] == pytest.approx(row.tolist(), abs=1e-4)
+
+
+def test_new_images_and_their_tiles_are_cut_from_one_decode(world, tmp_path, monkeypatch):
+    student, decoded, calls = open_classifier(world, "cpu", backbone), [], []
+    read, predict = loader.read_image, student.predict
+    monkeypatch.setattr(loader, "read_image", lambda path: decoded.append(path) or read(path))
+    student = replace(student, predict=lambda pixels: calls.append(len(pixels)) or predict(pixels))
+    paths = read_manifest(world / "images.parquet", split="test")["path"].tolist()
+    how = PredictOptions(tiles=TileEnsemble(world, student), batch_size=10)
+    look(str(Path(paths[0]).parent), student, tmp_path / "said.csv", how)
+    assert len(decoded) == len(set(decoded)) == TRAIN + TEST
+    assert calls == [10] * ((TRAIN + TEST) // 2)  # two images and their tiles at a time
 
 
 def test_what_cannot_be_is_refused(world, tmp_path):

@@ -15,7 +15,7 @@ from cutsew.pipeline.rule_resources import visible_gpus
 from cutsew.runtime import batching
 from cutsew.runtime.device import device_facts, pick_device, with_precision
 from cutsew.training import linear
-from cutsew.training.features import FeatureBatch
+from cutsew.training.computed_features import FeatureBatch
 
 
 class NoDouble(TorchDispatchMode):

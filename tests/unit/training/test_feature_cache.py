@@ -259,6 +259,7 @@ def test_only_chunks_whose_images_all_came_are_written(tmp_path, start):
     given = torch.rand(7, 12, 4, 4)
     for first in range(start, 7, 2):
         record.put(0, first, {"weak": given[first : first + 2]})
+    record.flush()
     chunk = [record.contains(0, a, b) for a, b in ((0, 3), (3, 6), (6, 7))]
     assert chunk == [start == 0, start <= 3, True]
     result = record.get(0, 6, 7)

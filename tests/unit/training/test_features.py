@@ -11,6 +11,7 @@ from cutsew.config.networks import OpenClipStudentConfig
 from cutsew.config.training import AdapterTrainingConfig
 from cutsew.errors import UserError
 from cutsew.storage.manifest import read_manifest
+from cutsew.training.computed_features import ComputedFeatures, FeatureBatch
 from cutsew.training.distributed import SINGLE, ProcessGroup
 from cutsew.training.feature_cache import FeatureCache, Sizes
 from cutsew.training.features import (
@@ -18,9 +19,7 @@ from cutsew.training.features import (
     PLAIN,
     STOP,
     CachedFeatures,
-    ComputedFeatures,
     DistributedFeatures,
-    FeatureBatch,
     PlainFeatures,
     computed_features,
     feature_source,

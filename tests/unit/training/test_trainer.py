@@ -8,7 +8,7 @@ import torch
 
 from cutsew.config.training import AdapterConfig as AdapterSettings
 from cutsew.config.training import AdapterTrainingConfig
-from cutsew.training.features import FeatureBatch
+from cutsew.training.computed_features import FeatureBatch
 from cutsew.training.trainer import Checkpoint, Trainer, new_adapter
 
 Z = torch.tensor([[2.0, -3.0], [-1.0, 1.0], [0.5, 0.5]])
