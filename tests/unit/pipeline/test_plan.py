@@ -313,3 +313,12 @@ def test_a_stage_with_other_inputs_has_an_artifact_of_its_own(raw):
                 assert result.source_run("variant", stage) == "variant", (stage, dotted, value)
                 tried.add(stage)
     assert len(tried) >= 3
+
+
+def test_scores_without_crop_logits_depend_on_the_fusion_rule_and_not_on_its_parameters():
+    runs = {"alpha": {"fuse.alpha": 0.3}, "cdul": {"fuse.rule": "cdul"}, "all": {"score.keep": "all"}}
+    plan = Plan({**BASE, "score": {"keep": "none"}, "runs": runs})
+    assert [plan.source_run(run, "score") for run in runs] == [DEFAULT, "cdul", "all"]
+    assert plan.settings("alpha", "score") == {"score": {"epsilon": 1e-6, "keep": "none"}, "fuse": {"rule": "max"}}
+    stored = Plan({**BASE, "runs": {"cdul": {"fuse.rule": "cdul"}}})
+    assert stored.source_run("cdul", "score") == DEFAULT
