@@ -175,6 +175,14 @@ def test_without_any_gpu_auto_takes_the_cpu(machine, monkeypatch):
         pick_device("cuda")
 
 
+def test_with_a_gpu_torch_leaves_the_cores_to_the_workers(machine, monkeypatch):
+    machine(1)
+    threads = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    assert pick_device("auto") == "cuda" and threads == [1]
+
+
 def test_a_record_names_the_gpu_and_its_libraries(monkeypatch):
     assert device_facts("cpu") == {"device": "cpu"}
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H")
