@@ -140,12 +140,12 @@ def _fusion(content: JsonDict) -> Iterator[str]:
                 ", ".join(map(str, row.get("held_back", []))) or NOTHING,
             ]
         )
-    heading = "lost to the gate" if content["fusion"]["rule"] == "gated" else "lost to alpha"
-    yield from table(("class", "whole image", "best crop", "said", "counts as", "fused", "winner", heading), rows)
+    headings = ("class", "whole image", "best crop", "score", "in fusion", "fused", "winner", "suppressed")
+    yield from table(headings, rows)
 
 
 def _counts_as(row: JsonDict) -> str:
-    """Show what the best crop counts as; with rule standard the whole image's standardized answer and the crop's."""
+    """Show the value with which the best crop is fused; with rule standard, both standardized answers."""
     if standard := row.get("standardized"):
         return f"{standard['whole']:+.2f}, {standard['best_crop']:+.2f}"
     return _answer(row["best_crop"]["suppressed"]) if row["best_crop"] else NOTHING
@@ -176,7 +176,7 @@ def _rule(rule: JsonDict) -> str:
         case "standard":
             tau = rule["tau"]
             parts = "whole image plus best crop" if tau is None else f"soft maximum of all views, tau {tau:g}"
-            how = f"{parts}; counts as: whole image and best crop in deviations from the mean of the classes"
+            how = f"{parts}; in fusion: whole image and best crop in deviations from the mean of the classes"
         case "max":
             how = f"alpha {rule['alpha']:g} on {rule['space']}s"
         case _:

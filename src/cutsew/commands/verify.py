@@ -1,4 +1,4 @@
-"""Tool verify: checking that everything in a run's folder is as it was made."""
+"""Tool verify: checks every file of a run's folder against its recorded digest."""
 
 from pathlib import Path
 from typing import Annotated
@@ -36,7 +36,7 @@ def verify(folder: Annotated[Path, typer.Argument(help="A run's folder, results/
         typer.echo(f"to rebuild{then}:\n{command}")
     if findings:
         raise typer.Exit(1)
-    typer.echo(f"{folder}: all is as it was made: {len(records)} records, {verifier.checked} files")
+    typer.echo(f"{folder}: all files match their records: {len(records)} records, {verifier.checked} files")
 
 
 def _count(records: list[StoredRecord]) -> int:

@@ -290,7 +290,7 @@ def suppressed_crops(
     crops: npt.NDArray[np.floating[Any]],
     winner: npt.NDArray[np.integer[Any]],
 ) -> npt.NDArray[np.bool_]:
-    """Which crops are surer than the view that won, and lost to alpha or to the gate alone.
+    """Which crops score higher than the view that won, and lost because of alpha or the gate alone.
 
     Alpha suppresses all crops alike, so it can only keep them all from beating the whole image: where a crop won, no
     other is surer. A gate also keeps a crop from beating an earlier one. Without alpha or gate the most confident would

@@ -1,4 +1,4 @@
-"""Labels of the reference students: what the method's student is held against, floor and ceiling."""
+"""Labels of the reference students: the lower and upper baselines of the method's student."""
 
 import math
 from collections.abc import Sequence

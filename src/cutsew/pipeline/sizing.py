@@ -43,7 +43,7 @@ GPU_MB = 2000
 BLOCKS, HEADS = 24, 16
 """Blocks and heads of a large transformer, whose attention TagCLIP keeps."""
 TILED = 5
-"""Views of an image for a student that looks at tiles too (method/student_views.py, which would bring torch)."""
+"""Views of an image with test-time tiling (method/student_views.py, which would bring torch)."""
 SLACK_MINUTES, DOWNLOAD_MINUTES = 10, 24 * 60
 TEXT_SECONDS, DRAWING_SECONDS = 1.0, 0.1
 """Embedding one text, drawing one of the demo's images, on one core."""

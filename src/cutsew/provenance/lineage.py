@@ -1,7 +1,7 @@
 """Reading records back, and checking that artifacts are mutually consistent.
 
 - Reading records back: which artifact was made by what, from what.
-- Were neighboring artifacts made from one another? Records' inputs, held against what their inputs' records say.
+- Checks that artifacts are consistent: the inputs that a record lists are the outputs that other records list.
 - How tools print paths.
 """
 

@@ -1,7 +1,7 @@
 """The record next to each artifact, and the merging of many jobs' records.
 
 - The record next to each artifact: how it was made.
-- What the records of a group's many jobs say together, before one job seals the group.
+- Merges the records of a group's many jobs, which must agree, before one job seals the group.
 """
 
 import csv

@@ -1,7 +1,7 @@
 """Checking that a run's artifacts are those that their records describe.
 
 - The demo's folders of images and annotations, digested as their writer did.
-- Checking that a run's artifacts are those that their records describe, and were made from one another.
+- Checks that a run's artifacts are those that their records describe, and are consistent with each other.
 """
 
 import hashlib
@@ -51,7 +51,7 @@ MOST_TARGETS = 20
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is not as it was made.
+    """Something that does not match its record.
 
     Attributes:
         path: the artifact, or the very file of it.

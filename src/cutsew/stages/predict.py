@@ -64,7 +64,10 @@ def predict(
         ),
     ] = False,
     tiles: Annotated[
-        bool, typer.Option("--tiles", help="Look at four tiles of each image too (predict.tiles): five views an image.")
+        bool,
+        typer.Option(
+            "--tiles", help="Also score four overlapping tiles of each image (predict.tiles): five views an image."
+        ),
     ] = False,
 ) -> None:
     """Classify images with a trained student: files, folders or the held-out split."""

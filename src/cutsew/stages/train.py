@@ -49,7 +49,9 @@ def train(
     patches: Annotated[Path | None, typer.Option(help="patches.parquet; needed where images are sewn.")] = None,
     device: DeviceOption = "auto",
     workers: WorkersOption = 0,
-    checkpoint_seconds: Annotated[float, typer.Option(min=0, help="Least seconds between checkpoints.")] = 30,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(min=0, help="Minimum interval between checkpoints, in seconds.")
+    ] = 30,
     processes: Annotated[int, typer.Option(min=1, help="Processes that train together, each on its own GPU.")] = 1,
     features: Annotated[Path | None, typer.Option(help="Folder in which features of sewn images are kept.")] = None,
     cache_features: Annotated[str, typer.Option(help="How much may lie there: auto, off or a number of GB.")] = "auto",

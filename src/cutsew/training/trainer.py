@@ -44,8 +44,8 @@ class Checkpoint:
     Args:
         folder: where the adapter will be written.
         signature: digest of settings and inputs; a checkpoint with another one is not used.
-        pause: least seconds between checkpoints. The interval is longer where writing would take more than SHARE of the
-            time: of many images or classes a checkpoint has gigabytes. 0 writes one after every step.
+        pause: minimum seconds between checkpoints. The interval is longer where writing would take more than SHARE of
+            the time: of many images or classes a checkpoint has gigabytes. 0 writes one after every step.
 
     """
 

@@ -45,7 +45,7 @@ def call(folder):
 def test_an_undamaged_run_passes(base, run):
     done = call(base.with_name(run))
     assert done.exit_code == 0
-    assert f"{run}: all is as it was made: 2" in done.stdout and done.stdout.count("\n") == 1
+    assert f"{run}: all files match their records: 2" in done.stdout and done.stdout.count("\n") == 1
 
 
 TABLES = ["images.parquet", "shards.csv", "skipped.csv", "truth.parquet", "cutsew-tiny.safetensors", "patches.parquet"]
