@@ -4,7 +4,7 @@ import json
 
 import pandas as pd
 import pytest
-from workflow_run import SETTINGS, cutsew
+from workflow_run import cutsew
 
 from cutsew.config import override
 
@@ -113,14 +113,15 @@ def test_a_variant_whose_corrections_train_nothing_shares_the_training(finished)
 
 
 def test_without_a_student_they_still_win(finished):
-    finished.settings = override(finished.settings, {"student.kind": "none"})
+    with_student = finished.settings
+    finished.settings = override(with_student, {"student.kind": "none"})
     correct(finished, HELD_OUT, TRAINING)
     planned = finished.snakemake("--dry-run")
     assert "no student is trained" in planned.stderr
     assert run_once(finished) == {"corrections": 1, "thresholds": 1, "labels_table": 1, "evaluate": 1, "report": 1}
     labels = exported(finished)
     assert labels["3.jpg"]["dog"] == labels["held-out/1.jpg"]["cat"] == (1.0, "human")
-    finished.edit(student=SETTINGS["student"])
+    finished.settings = with_student
 
 
 def test_images_that_are_gone_are_named_with_their_line(finished):
