@@ -15,8 +15,9 @@ demo: $(INSTALLED)
 
 install: $(INSTALLED)
 
+# Three processes keep two cores busy: tests of the workflow wait for snakemake now and then.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slurm" -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not slurm" -n 3 --dist loadfile --no-loadscope-reorder
 
 # The checks that `make test` runs on a fake device, on a real GPU; skipped where torch can use none.
 gpu: $(INSTALLED)

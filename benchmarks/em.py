@@ -32,12 +32,13 @@ class Lazy:
         self.table = LabelTable(z, [RATE] * (SEEN + steps), DECAY)
         self.table.mean.normal_(generator=generator).mul_(1e-5)
         self.table.square.uniform_(1e-12, 1e-10, generator=generator)
-        self.table.last.random_(0, SEEN, generator=generator)
+        last = torch.randint(0, SEEN, (images,), generator=generator)
+        self.table.load_state_dict(self.table.state_dict() | {"last": last})
 
     def run(self, batches: list[torch.Tensor], p: torch.Tensor) -> None:
         """Make a step with every batch, from the same moment on in every run."""
-        self.table.steps = SEEN
-        self.table.last.clamp_(max=SEEN)
+        state = self.table.state_dict()
+        self.table.load_state_dict(state | {"last": self.table.last.clamp(max=SEEN), "steps": SEEN})
         for sources in batches:
             index, place = torch.unique(sources, return_inverse=True)
             rows = self.table.rows(index)

@@ -81,7 +81,7 @@ def complaints(case: Case, folder: Path) -> list[str]:
             result.append(f"not one plain line: {text!r}")
         if re.search(r"Traceback|Error:|<class '|object at 0x|\bpydantic\b", text):
             result.append(f"the program's own words: {text}")
-        left = [path for path in folder.joinpath(OUT).rglob("*") if path.is_file()]
+        left = [path for path in folder.joinpath(OUT).rglob("*") if path.is_file() and path.parent.suffix != ".cache"]
         if left:
             result.append(f"half-written: {left}")
     result += [f"a draft is left: {path}" for path in folder.rglob("*.draft")]

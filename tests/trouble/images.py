@@ -342,17 +342,17 @@ def places() -> Iterator[Case]:
 
     def vanished(folder: Path) -> object:
         path = beside_a_good_one(folder, "gone.png", draw_image().save)
-        real = accounting._inspect
+        real = accounting.inspect
 
-        def late(name: str):
+        def late(*words):
             path.unlink(missing_ok=True)
-            return real(name)
+            return real(*words)
 
-        accounting._inspect = late
+        accounting.inspect = late
         try:
             return make(folder, "stop")
         finally:
-            accounting._inspect = real
+            accounting.inspect = real
 
     def folder_named_as_a_image(folder: Path) -> str:
         beside_a_good_one(folder, "a.jpg", Path.mkdir)

@@ -105,7 +105,7 @@ def read_rows(array: "zarr.Array[Any]", *rows: Any) -> Array:  # noqa: ANN401
 
 def read_crops(group: "zarr.Group", rows: slice, passes: int | None = None) -> Array | Extremes:
     """Read the crops' logits of some images from logits.zarr: (M, n, C) of the first `passes`, or their extremes."""
-    if "crops" in group:
+    if "highest" not in group:
         return read(array_of(group, "crops"), (slice(passes), rows))
     found = {name: read(array_of(group, name), rows) for name in EXTREMES if name in group}
     return Extremes(found["highest"], found["highest_view"], found.get("lowest"), found.get("lowest_view"))
