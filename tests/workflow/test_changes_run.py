@@ -5,8 +5,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -16,7 +14,6 @@ from cutsew.demo.tiny_clip import SHIPPED
 
 pytestmark = pytest.mark.workflow
 
-BINARIES = Path(sys.executable).parent
 TOLD = re.compile(r"^(?:changed|will run|nothing has changed|and \d+ more|snakemake's notes).*$", re.MULTILINE)
 
 
@@ -28,7 +25,7 @@ def told(workflow, *arguments):
 
 def shell(command, folder):
     """Run a printed command as it stands, as one would paste it."""
-    path = f"{BINARIES}:{os.environ['PATH']}"
+    path = f"{Workflow.warm.binaries}:{os.environ['PATH']}"
     return subprocess.run(
         ["bash", "-c", command],
         cwd=folder,

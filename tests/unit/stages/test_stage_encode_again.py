@@ -29,10 +29,10 @@ LAYOUTS = {
     "spread": {**RANDOM, "layout": "spread"},
     "none": {**RANDOM, "passes": 0},
     "tiles": {"layout": "tiles", "tiles": [{"grid": 2}, {"grid": 1, "side": 32}], "passes_per_job": 3},
-    "windows": {"layout": "windows", "windows": {"scale": 3, "share": 0.34, "per_side": 3}},
+    "windows": {"layout": "windows", "windows": {"scale": 2, "share": 0.5, "per_side": 2}},
     "windows, whole of the grid": {
         "layout": "windows",
-        "windows": {"scale": 3, "share": 0.34, "per_side": 3, "whole": "grid"},
+        "windows": {"scale": 2, "share": 0.5, "per_side": 2, "whole": "grid"},
     },
 }
 BEFORE, AFTER = [0, 1, 2, 3, 4, 5, 6], [9, 6, 4, 5, 8, 0, 8]
