@@ -115,26 +115,20 @@ def left_grid(left: Sequence[Mapping[str, Any]]) -> Grid | None:
 
 
 def headlines(metrics: pd.DataFrame, split: str) -> list[tuple[str, str, str, str]]:
-    """Return (what, from, to, gain or loss) of the first and last stage of a split; a count of labels is neither."""
+    """Return (what, from, to, gain or loss) of the first and last stage of a split.
+
+    A count of labels is neither, nor is a difference that rounds to nothing.
+    """
     rows = metrics[(metrics["split"] == split) & ~metrics["stage"].str.startswith(REFERENCE)]
     first, last = rows.iloc[0], rows.iloc[-1]
-    shown = [("mAP", "mAP", 1), ("OF1", "OF1", 1), ("labels_per_image", "labels per image", 2)]
-    return [
-        (
-            f"{title}, {split}",
-            f"{first[name]:.{places}f}",
-            f"{last[name]:.{places}f}",
-            _change(name, last[name] - first[name]),
-        )
-        for name, title, places in shown
-        if pd.notna(first[name]) and pd.notna(last[name])
-    ]
-
-
-def _change(name: str, gain: float) -> str:
-    if name == "labels_per_image" or gain == 0:
-        return ""
-    return "gain" if gain > 0 else "loss"
+    result = []
+    for name, title, places in (("mAP", "mAP", 1), ("OF1", "OF1", 1), ("labels_per_image", "labels per image", 2)):
+        if pd.notna(first[name]) and pd.notna(last[name]):
+            before, after = f"{first[name]:.{places}f}", f"{last[name]:.{places}f}"
+            neutral = name == "labels_per_image" or before == after
+            change = "" if neutral else "gain" if last[name] > first[name] else "loss"
+            result.append((f"{title}, {split}", before, after, change))
+    return result
 
 
 def _number(name: str, value: float) -> str:

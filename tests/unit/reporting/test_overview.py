@@ -100,6 +100,8 @@ def test_headlines_tell_gains_from_losses():
     rows = [("zero_shot", 50.0, 40.0, 1.0), ("student", 45.0, 41.0, 1.5)]
     table = pd.DataFrame(rows, columns=["stage", "mAP", "OF1", "labels_per_image"]).assign(split="test")
     assert [row[-1] for row in headlines(table, "test")] == ["loss", "gain", ""]
+    level = table.assign(OF1=[40.02, 39.98])  # both are shown as 40.0
+    assert [row[-1] for row in headlines(level, "test")] == ["loss", "", ""]
 
 
 def test_classes_of_few_images_are_marked():
