@@ -23,6 +23,7 @@ import typer
 
 from common import RESULTS, Out, Repeats, Thing, Tiny, measure
 from cutsew.pipeline.plan import DEFAULT, Plan
+from cutsew.storage.atomic import write_text
 from cutsew.storage.tables import label_column
 from images import image
 from synthetic import write_world
@@ -83,7 +84,9 @@ def things(folder: Path, config: Mapping[str, Any], stages: Sequence[str], *, he
         module = importlib.import_module(f"cutsew.stages.{name}")
         command = [sys.executable, "-m", "cutsew", name, *words[name]]
         takes_settings = "settings" in inspect.signature(getattr(module, name)).parameters
-        command += ["--settings", json.dumps(settings)] if takes_settings else []
+        if takes_settings:
+            write_text(folder / f"{name}.settings.json", json.dumps(settings))
+            command += ["--settings", f"@{folder / name}.settings.json"]
         if not here:
             yield Thing(name, command)
             continue

@@ -12,6 +12,7 @@ from cutsew.config import with_command_line
 from cutsew.config.schema import Reference
 from cutsew.pipeline import rule_inputs, rule_resources
 from cutsew.pipeline.graph import STAGES
+from cutsew.pipeline.job_files import restore_command
 from cutsew.pipeline.snakemake_call import (
     choose_status_command,
     command_of_jobs,
@@ -62,7 +63,7 @@ with exit_in_one_line():
     )
 PLAN = WORKFLOW.plan
 if not workflow.is_main_process:
-    rule_inputs.restore_command(PLAN)
+    restore_command(PLAN)
 COMPUTE = PLAN.config.compute
 DEVICE_GPUS = rule_resources.visible_gpus(COMPUTE.device)
 if "local_gpu" not in workflow.global_resources:

@@ -7,8 +7,6 @@ manifest's checkpoint, so a rule that depends on it takes the manifest as input 
 
 import csv
 import hashlib
-import json
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
@@ -17,11 +15,10 @@ from typing import Protocol
 
 from cutsew.config import Config
 from cutsew.data.listing import listing_fingerprint, truth_fingerprint
+from cutsew.pipeline import job_files
 from cutsew.pipeline.graph import STAGES
 from cutsew.pipeline.outputs import OUTPUTS, required_stages
 from cutsew.pipeline.plan import Plan
-from cutsew.runtime.processes import COMMAND
-from cutsew.storage.atomic import write_text
 from cutsew.storage.zarr_layout import (
     TAGCLIP_GLOBAL,
     TAGCLIP_LOCAL,
@@ -168,8 +165,8 @@ def tagclip_chunks(plan: Plan, wildcards: Wildcards) -> Iterator[str]:
 
 
 def settings(plan: Plan, wildcards: Wildcards, stage: str) -> str:
-    """Return a stage's version and the settings that it reads, as JSON."""
-    return plan.params(wildcards.run, stage)
+    """Return a stage's version and the settings that it reads, as JSON, or the file that holds it where it is long."""
+    return job_files.settings_argument(plan, plan.params(wildcards.run, stage))
 
 
 def version(_plan: Plan, _wildcards: Wildcards, stage: str) -> int:
@@ -215,10 +212,6 @@ def image_root(plan: Plan, wildcards: Wildcards) -> str:
 _listings: dict[str, str] = {}
 """Signature of a stage -> the digest of what it lists, of all that this process listed."""
 
-FOR_JOBS = ".jobs.json"
-"""File of a dataset's results by which the main process hands its listings and its command over to jobs on nodes, where
-not every scheduler exports its environment."""
-
 
 def image_listing(plan: Plan, wildcards: Wildcards, lists: bool) -> str:
     """Return a digest of the images' names, sizes and times, which changes when images are added or edited.
@@ -240,32 +233,15 @@ def truth_listing(plan: Plan, wildcards: Wildcards, lists: bool) -> str:
 
 def _listing(plan: Plan, run: str, stage: str, fingerprint: Callable[[Config], str], lists: bool) -> str:
     signature = plan.signature(run, stage)
-    saved = None if lists else _saved_for_jobs(plan).get(signature)
+    saved = None if lists else job_files.read(plan).get(signature)
     if saved is None:
         saved = _listings[signature] = fingerprint(plan.runs[run])
     return saved
 
 
 def save_for_jobs(plan: Plan) -> None:
-    """Write this process's command and the digests of its listings for its jobs on nodes."""
-    content = {COMMAND: os.environ.get(COMMAND, ""), **_listings}
-    write_text(plan.dataset_folder / FOR_JOBS, json.dumps(content))
-
-
-def restore_command(plan: Plan) -> None:
-    """Take over the main process's command, which records name, where a job's environment lacks it."""
-    command = _saved_for_jobs(plan).get(COMMAND)
-    if command:
-        os.environ.setdefault(COMMAND, command)
-
-
-def _saved_for_jobs(plan: Plan) -> dict[str, str]:
-    """Read what `save_for_jobs` wrote; nothing where there is no such file, as for a job that is typed by hand."""
-    try:
-        content = json.loads((plan.dataset_folder / FOR_JOBS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    """Hand this process's command and listings, and settings that no command can hold, over to its jobs."""
+    job_files.write(plan, _listings)
 
 
 def weights_digests(plan: Plan, wildcards: Wildcards, stage: str) -> list[str]:

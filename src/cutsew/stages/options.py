@@ -1,6 +1,7 @@
 """Command-line options that stages share."""
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -9,6 +10,12 @@ from cutsew.errors import UserError
 
 
 def _parse(text: str) -> dict[str, Any]:
+    if text.startswith("@"):
+        try:
+            text = Path(text[1:]).read_text(encoding="utf-8")
+        except OSError as error:
+            why = f"cannot be read ({error.strerror}); rerun the workflow, which writes it"
+            raise UserError(f"{text[1:]}: {why}") from None
     try:
         settings = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -20,7 +27,9 @@ def _parse(text: str) -> dict[str, Any]:
 
 SettingsOption = Annotated[
     dict[str, Any],
-    typer.Option(parser=_parse, metavar="JSON", help="The settings that the stage reads, as the rule prints them."),
+    typer.Option(
+        parser=_parse, metavar="JSON", help="The settings that the stage reads, or @ and the name of a file with them."
+    ),
 ]
 RootOption = Annotated[str | None, typer.Option(help="Folder or URL of the images, instead of dataset.root.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]

@@ -12,7 +12,6 @@ from cutsew.config.loading import DEFAULT
 from cutsew.pipeline import rule_inputs as inputs
 from cutsew.pipeline.graph import STAGES
 from cutsew.pipeline.plan import Plan
-from cutsew.runtime.processes import COMMAND
 
 BASE = {"classes": ["cat", "dog"]}
 SCORES = {"teacher.kind": "scores", "teacher.scores.file": "s.npz"}
@@ -257,18 +256,6 @@ def test_jobs_on_nodes_take_the_main_process_listings(monkeypatch):
     Path("images/1.jpg").unlink()
     Path("images").rmdir()
     assert (inputs.image_listing(result, of(), False), inputs.truth_listing(result, of(), False)) == listed
-
-
-def test_jobs_on_nodes_name_the_main_process_command(monkeypatch):
-    result = plan()
-    monkeypatch.setenv(COMMAND, "snakemake --cores 2")
-    inputs.save_for_jobs(result)
-    monkeypatch.delenv(COMMAND)
-    inputs.restore_command(result)
-    assert os.environ.pop(COMMAND) == "snakemake --cores 2"
-    (result.dataset_folder / inputs.FOR_JOBS).write_text("[")
-    inputs.restore_command(result)
-    assert COMMAND not in os.environ
 
 
 def test_a_job_without_saved_listings_lists_the_images():
