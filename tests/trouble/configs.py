@@ -391,13 +391,13 @@ CONTENT = [
     ),
     (
         "maps without the stage that draws them",
-        b"classes: [a, b]\nexplain: {kind: none, pairs: 4}\n",
+        b"classes: [a, b]\nexplain: {kind: none, num_maps: 4}\n",
         REFUSED,
-        r"^explain\.pairs: is a setting of kind maps, and explain\.kind is none; leave it out, or set explain\.kind$",
+        r"^explain\.num_maps: is a setting of kind maps, and explain\.kind is none; leave it out, or set explain\.kind$",
     ),
     (
         "a run without sewing and maps",
-        b"classes: [a, b]\nsew: {p: 0.5}\nexplain: {pairs: 4}\nruns: {x: {sew.kind: none, explain.kind: none}}\n",
+        b"classes: [a, b]\nsew: {p: 0.5}\nexplain: {num_maps: 4}\nruns: {x: {sew.kind: none, explain.kind: none}}\n",
         ACCEPTED,
         "fuse.alpha=0.1",
     ),

@@ -24,7 +24,7 @@ HELD_OUT = ["held-out/$(touch x).jpg", "held-out/'\";\n.jpg"]
 
 
 def settings():
-    chosen = json.loads(json.dumps(SETTINGS)) | {"classes": CLASSES, "explain": {"pairs": 1, "sample": 2}}
+    chosen = json.loads(json.dumps(SETTINGS)) | {"classes": CLASSES, "explain": {"num_maps": 1, "num_embeddings": 2}}
     chosen["dataset"] |= {"name": "hostile"}
     chosen["labels"] = {"overrides": "$(touch x).csv"}
     chosen["prompts"] = {"names": {CLASSES[1]: "; touch x #"}}

@@ -65,7 +65,7 @@ def undisturbed(tmp_path_factory):
     settings |= {"references": {"kinds": ["supervised"]}}
     settings["train"] |= {"epochs": 30, "batch_size": 4}
     settings["compute"] = {"device": "cpu", "checkpoint_seconds": 0}
-    settings["explain"] = {"pairs": 2, "sample": 4}
+    settings["explain"] = {"num_maps": 2, "num_embeddings": 4}
     workflow = Workflow(tmp_path_factory.mktemp("undisturbed"), settings)
     workflow.run()
     return workflow

@@ -35,7 +35,7 @@ def content(results):
 
 @pytest.fixture(scope="module")
 def of_folder(workflow):
-    workflow.edit(explain={"kind": "maps", "pairs": 2, "sample": 4})
+    workflow.edit(explain={"kind": "maps", "num_maps": 2, "num_embeddings": 4})
     workflow.run()
     return workflow
 

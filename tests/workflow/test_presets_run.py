@@ -62,7 +62,7 @@ def test_voc2012_with_its_download(tmp_path):
     archive.parent.mkdir()
     with tarfile.open(archive, "w") as tar:
         tar.add(result, "VOCdevkit/VOC2012")
-    settings = preset("voc2012", **{"explain.kind": "maps", "explain.pairs": 2})
+    settings = preset("voc2012", **{"explain.kind": "maps", "explain.num_maps": 2})
     (entry,) = settings["dataset"]["download"]["archives"]
     assert entry["url"].endswith(f"/{archive.name}") and entry["digest"].startswith("md5:")
     entry["digest"] = f"md5:{hashlib.md5(archive.read_bytes()).hexdigest()}"

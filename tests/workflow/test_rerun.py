@@ -81,7 +81,7 @@ def test_helpers_are_left_out_again(workflow):
 # that a row left undone would show in the next one.
 ROWS = {
     "a metric": ({"evaluate__threshold": 0.4}, {"thresholds": 1, "labels_table": 1, "evaluate": 1, "report": 1}),
-    "maps": ({"explain": {"kind": "maps", "pairs": 2, "sample": 4}}, {"explain": 1, "report": 1}),
+    "maps": ({"explain": {"kind": "maps", "num_maps": 2, "num_embeddings": 4}}, {"explain": 1, "report": 1}),
     "no maps": ({"explain": {"kind": "none"}}, {"report": 1}),
     "p": ({"sew__p": 0.5}, AFTER_TRAIN),
     "q": ({"sew__q": 0.4}, AFTER_TRAIN),

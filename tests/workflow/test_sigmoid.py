@@ -26,7 +26,7 @@ def finished(workflow):
         classes=[CLASS],
         teacher__open_clip__model="cutsew-tiny-sigmoid",
         predict={"tiles": True, "ensemble": "teacher"},
-        explain={"kind": "maps", "pairs": 2},
+        explain={"kind": "maps", "num_maps": 2},
         runs={"soft": {"fuse.rule": "soft", "targets.labels_per_image": "auto", "train.head": "linear", **PLAIN}},
     )
     workflow.run()

@@ -100,12 +100,12 @@ class ExplainConfig(Section):
     """What the report shows of how teacher and student see (paper, Figures 8, 11 and 12), chosen without truth."""
 
     kind: Literal["maps"] = Field("maps", description="class activation maps and a t-SNE plot of features")
-    pairs: Size = Field(
+    num_maps: Size = Field(
         40,
         description="maximum number of class activation maps: each class in the image with its highest logit, and that "
         "image's second predicted class",
     )
-    sample: Size = Field(
+    num_embeddings: Size = Field(
         600, description="number of images whose features are stored before and after training, for the t-SNE plot"
     )
 

@@ -98,7 +98,7 @@ def workload(plan: Plan, run: str, stage: str, threads: int, block: str | None =
     elif stage in ("score", "import_scores", "fuse"):
         passes = config.cut.num_passes + 1
     elif stage == "explain" and config.explain.kind != "none":
-        images = min(images, config.explain.sample) + 2 * config.explain.pairs
+        images = min(images, config.explain.num_embeddings) + 2 * config.explain.num_maps
     return sizing.Job(images, passes, threads, gpu)
 
 

@@ -88,7 +88,7 @@ TASKS = (
         """
         evaluate: {threshold: 0.5}
         references: {kinds: [zero_shot]}
-        explain: {pairs: 40}
+        explain: {num_maps: 40}
         """,
         ("evaluate", "references", "explain"),
     ),

@@ -89,8 +89,8 @@ def run(
     student = load(adapter, torch_device, build)
     teacher = teachers.build(parse_teacher(settings["teacher"]), torch_device)
     texts = _read_texts(text, teacher, student)
-    pairs = _choose(labels, image_rows, options.pairs)
-    sample = (held_out if len(held_out) else image_rows).sort_values(["digest", "id"])[: options.sample]
+    pairs = _choose(labels, image_rows, options.num_maps)
+    sample = (held_out if len(held_out) else image_rows).sort_values(["digest", "id"])[: options.num_embeddings]
     seen = open_group(views)
     if attribute(seen, "preprocessing") != teacher.preprocessing.describe():
         raise UserError(

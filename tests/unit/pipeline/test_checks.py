@@ -111,7 +111,7 @@ def test_passes_of_a_file_of_scores(root, tmp_path):
     "changes",
     [
         {"train": {"batch_size": 64}},
-        {"explain": {"sample": 600, "pairs": 40}},
+        {"explain": {"num_embeddings": 600, "num_maps": 40}},
         {"cut": {"passes": 2, "passes_per_job": 10}},
         {"evaluate": {"top": 3}},
         {"targets": {"labels_per_image": 1.5}},

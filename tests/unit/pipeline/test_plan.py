@@ -74,7 +74,7 @@ FIRST |= {"corrections"}
         ),
         ({"evaluate.top": 1}, MEASURED),
         ({"thresholds.rule": "count"}, {"thresholds", "labels_table", *MEASURED}),
-        ({"explain.sample": 9}, {"explain", "report"}),
+        ({"explain.num_embeddings": 9}, {"explain", "report"}),
         ({"compute.batch_size": 1}, set()),
         ({"prompts.templates": ["{class}"]}, set(STAGES) - FIRST - {"encode", "seal"}),
         ({"prompts.background": ["sky"]}, set(STAGES) - FIRST - {"encode", "seal"}),

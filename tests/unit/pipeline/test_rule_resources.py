@@ -75,7 +75,9 @@ def test_before_the_manifest_one_full_shard_is_assumed():
     + [("score", 10, 4), ("import_scores", 10, 4), ("fuse", 10, 4), ("explain", 8, 1)],
 )
 def test_jobs_read_a_shard_or_all_images(stage, images, passes):
-    result = plan(4, 4, 2, **{"dataset.shard_size": 4, "cut.passes": 3, "explain.sample": 4, "explain.pairs": 2})
+    result = plan(
+        4, 4, 2, **{"dataset.shard_size": 4, "cut.passes": 3, "explain.num_embeddings": 4, "explain.num_maps": 2}
+    )
     assert workload(result, stage) == sizing.Job(images, passes, 2, gpu=False)
 
 

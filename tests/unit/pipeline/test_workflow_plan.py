@@ -58,7 +58,7 @@ def test_the_table_of_a_sweep_names_its_variants_and_files_on_disk():
 
 
 def test_variants_that_share_a_run_are_one_row():
-    Path("sweeps/maps.yaml").write_text("title: Maps\ngrid:\n  explain.sample: [4, 8]\n")
+    Path("sweeps/maps.yaml").write_text("title: Maps\ngrid:\n  explain.num_embeddings: [4, 8]\n")
     result = read(sweep="maps")
     assert len(result.variants["maps"]) == 2
     assert result.sweep_metrics(Wildcards(sweep="maps")) == ["results/demo/default/metrics.csv"]

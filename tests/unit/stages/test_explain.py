@@ -63,7 +63,7 @@ def write_texts(folder, texts, weights, classes=CLASSES):
 
 
 def run(folder, pairs=40, sample=600, batch_size=2):
-    chosen = {"teacher": TINY, "explain": {"pairs": pairs, "sample": sample}}
+    chosen = {"teacher": TINY, "explain": {"num_maps": pairs, "num_embeddings": sample}}
     zarrs = [folder / f"{name}.zarr" for name in ("views", "text", "scores", "refined")]
     adapter, maps = folder / "adapter.safetensors", folder / "maps.zarr"
     stage.run(folder / "images.parquet", adapter, maps, chosen, *zarrs, "cpu", batch_size, 0, build=backbone)
