@@ -400,6 +400,19 @@ def test_the_table_of_labels_steps_as_a_dense_adamw(gpu):
     assert (table.materialize().cpu().double() - dense.detach()).abs().max() <= 1e-5
 
 
+def test_a_step_of_the_labels_launches_at_most_fifty_operators():
+    """The host takes longer to launch a step's operators than a GPU to compute them."""
+    with fake_gpu() as fake:
+        table = LabelTable(torch.randn(40, 5).to("cuda"), [0.01] * 30, 0.05)
+        gradient = torch.randn(3, 5).to("cuda")
+        for step in range(30):  # some have missed steps
+            index = torch.tensor([step, step + 1, step + 2]) % 40
+            before = fake.counts["launch"]
+            table.rows(index)
+            table.step(index, gradient)
+    assert fake.counts["launch"] - before <= 50
+
+
 def test_a_teacher_of_another_precision_leaves_the_students_logits_as_they_are(gpu, world, tmp_path):
     run_train(world, tmp_path, settings())
     path, _ = checkpoint(tmp_path, "test-resnet")

@@ -97,6 +97,9 @@ class LabelTable:
     Each step: read the labels of the rows in use with `rows`, put the gradient of the E-step's loss on them, and give
     it to `step`. Steps count from 0 and follow one another.
 
+    What AdamW takes of a step is looked up in tables, and a row lies next to its moments, so that a step has few
+    operators: on a GPU, launching them takes longer than computing them.
+
     Args:
         z: (N, C) float32 logits to start from; copied.
         rates: learning rate of every step to come; 0 leaves a step without effect on Z, decay included.
@@ -105,17 +108,20 @@ class LabelTable:
     """
 
     def __init__(self, z: Tensor, rates: Sequence[float] | Tensor, weight_decay: float) -> None:
-        self.z = z.detach().clone()
-        self.mean = torch.zeros_like(self.z)
-        self.square = torch.zeros_like(self.z)
+        z = z.detach()
+        self._table = torch.stack([z, torch.zeros_like(z), torch.zeros_like(z)], dim=1)
+        self.z, self.mean, self.square = self._table.unbind(1)
         self.last = torch.zeros(len(z), dtype=torch.int64, device=z.device)  # steps that a row has seen
         self._last_on_host = torch.zeros(len(z), dtype=torch.int64)  # the same, where reading it waits for no GPU
         self.steps = 0
-        rates = torch.as_tensor(rates, dtype=torch.float64)
-        self._wide = widest_float(z.device)
-        kept = torch.cumsum(torch.log1p(-rates * weight_decay), 0)
-        self._rates, self._rates_on_host = rates.to(z.device, self._wide), rates.tolist()
-        self._log_kept = torch.cat([torch.zeros(1, dtype=torch.float64), kept]).to(z.device, self._wide)
+        self._rates = torch.cat([torch.zeros(1, dtype=torch.float64), torch.as_tensor(rates, dtype=torch.float64)])
+        self._log_kept = torch.cumsum(torch.log1p(-self._rates * weight_decay), 0)
+        self._gap = torch.arange(len(self._rates))
+        faded = torch.tensor(BETAS, dtype=torch.float64) ** self._gap[:, None]  # (T + 1, 2)
+        by_step = torch.cat([self._rates[:, None], self._log_kept[:, None], 1 - faded], dim=1)
+        wide = widest_float(z.device)
+        self._by_step, self._faded = by_step.to(z.device, wide), faded.to(z.device, wide)
+        self._gap = self._gap.to(z.device)
 
     def rows(self, index: Tensor) -> Tensor:
         """Bring rows up to date and return a copy of them, (n, C), that takes a gradient.
@@ -125,9 +131,9 @@ class LabelTable:
 
         """
         rows = index.to(self.z.device, non_blocking=True)
-        self.z[rows], self.mean[rows], self.square[rows] = self._current(index, rows)
-        self._saw(index, rows)
-        return self.z[rows].requires_grad_()
+        current = self._current(index, rows)
+        self._write(index, rows, current)
+        return current[:, 0].clone().requires_grad_()
 
     def step(self, index: Tensor, gradient: Tensor) -> None:
         """Make one AdamW step; rows outside `index` have the gradient zero.
@@ -138,20 +144,19 @@ class LabelTable:
 
         """
         self.steps += 1
-        rate = self._rates_on_host[self.steps - 1]
+        rate = float(self._rates[self.steps])
+        kept = torch.exp(self._log_kept[self.steps] - self._log_kept[self.steps - 1]).to(gradient.dtype)
         rows = index.to(self.z.device, non_blocking=True)
-        mean = BETAS[0] * self.mean[rows] + (1 - BETAS[0]) * gradient
-        square = BETAS[1] * self.square[rows] + (1 - BETAS[1]) * gradient**2
+        z, mean, square = self._table[rows].unbind(1)
+        mean = BETAS[0] * mean + (1 - BETAS[0]) * gradient
+        square = BETAS[1] * square + (1 - BETAS[1]) * gradient**2
         move = (mean / (1 - BETAS[0] ** self.steps)) / ((square / (1 - BETAS[1] ** self.steps)).sqrt() + EPSILON)
-        kept = torch.exp(self._log_kept[self.steps] - self._log_kept[self.steps - 1]).to(self.z.dtype)
-        self.z[rows] = kept * self.z[rows] - rate * move
-        self.mean[rows], self.square[rows] = mean, square
-        self._saw(index, rows)
+        self._write(index, rows, torch.stack([float(kept) * z - rate * move, mean, square], dim=1))
 
     def materialize(self) -> Tensor:
         """Return Z, (N, C), with every row up to date; the table itself stays as it is."""
         blocks = torch.split(torch.arange(len(self.z)), ROWS_AT_ONCE)
-        current = [self._current(index, index.to(self.z.device))[0] for index in blocks]
+        current = [self._current(index, index.to(self.z.device))[:, 0] for index in blocks]
         return torch.cat(current) if current else self.z.clone()
 
     def state_dict(self) -> dict[str, Tensor | int]:
@@ -165,35 +170,33 @@ class LabelTable:
         self._last_on_host.copy_(self.last)
         self.steps = int(state["steps"])
 
-    def _saw(self, index: Tensor, rows: Tensor) -> None:
-        """Note that these rows, on the CPU and on the table's device, are up to date."""
+    def _write(self, index: Tensor, rows: Tensor, values: Tensor) -> None:
+        """Store rows, on the CPU and on the table's device, that are up to date."""
+        self._table[rows] = values
         self._last_on_host[index] = self.steps
         self.last[rows] = self.steps
 
-    def _current(self, index: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute z, mean and square of rows after `self.steps` steps, those missed with gradient zero.
+    def _current(self, index: Tensor, rows: Tensor) -> Tensor:
+        """Compute z, mean and square of rows, (n, 3, C), after `self.steps` steps, those missed with gradient zero.
 
         With s the last step seen, r the rate and K the product of the decay factors, a row's value at T is
         z_s K_T / K_s - sum over t in (s, T] of r_t u_t K_T / K_t, where
         u_t = (b1^(t-s) m_s / (1 - b1^t)) / (sqrt(b2^(t-s) v_s / (1 - b2^t)) + epsilon).
         """
-        z, mean, square, last = self.z[rows], self.mean[rows], self.square[rows], self.last[rows]
-        missed = self.steps - last
+        stored, last = self._table[rows], self.last[rows]
         span = min(HORIZON, self.steps - int(self._last_on_host[index].min())) if len(index) else 0
         if span == 0:
-            return z, mean, square
-        wide = self._wide
-        gap = torch.arange(1, span + 1, device=z.device)
-        step = (last[:, None] + gap).clamp(max=self.steps)  # (n, span), t
-        live = gap <= missed[:, None]
-        left = torch.exp(self._log_kept[self.steps] - self._log_kept[step])
-        first = self._rates[step - 1] * left * BETAS[0] ** gap.to(wide) / (1 - BETAS[0] ** step.to(wide)) * live
-        second = (BETAS[1] ** gap.to(wide) / (1 - BETAS[1] ** step.to(wide))).sqrt()
+            return stored
+        z, mean, square = stored.unbind(1)
+        missed, gap = self.steps - last[:, None], self._gap[: span + 1]
+        by_step = self._by_step[(last[:, None] + gap).clamp_(max=self.steps)]  # (n, 1 + span, 4), of t from s on
+        left = torch.exp(self._by_step[self.steps, 1] - by_step[:, :, 1])  # K_T / K_t
+        rate, _, bias, square_bias = by_step[:, 1:].unbind(2)
+        by_gap, square_by_gap = self._faded[1 : span + 1].unbind(1)
+        first = rate * left[:, 1:] * by_gap / bias * (gap[1:] <= missed)
+        second = (square_by_gap / square_bias).sqrt()
         root = square.sqrt()[:, None]
         divisor = (second.to(z.dtype)[:, :, None] * root).add_(EPSILON)
         moves = mean * torch.bmm(first.to(z.dtype)[:, None], divisor.reciprocal_())[:, 0]
-        decay = torch.exp(self._log_kept[self.steps] - self._log_kept[last]).to(z.dtype)[:, None]
-        faded = missed.to(wide)[:, None]
-        new_mean = (mean * BETAS[0] ** faded).to(z.dtype)
-        new_square = (square * BETAS[1] ** faded).to(z.dtype)
-        return z * decay - moves, new_mean, new_square
+        moments = (stored[:, 1:] * self._faded[missed[:, 0], :, None]).to(z.dtype)
+        return torch.cat([(z * left[:, :1].to(z.dtype) - moves)[:, None], moments], dim=1)

@@ -66,7 +66,7 @@ def test_the_label_table_needs_no_float64(apple, monkeypatch):
         return table
 
     narrow = steps()
-    assert narrow._log_kept.dtype == narrow._rates.dtype == torch.float32
+    assert narrow._by_step.dtype == narrow._faded.dtype == torch.float32
     with NoDouble():
         here = narrow.materialize()
         narrow.rows(torch.arange(6))
