@@ -3,8 +3,8 @@
 On a CPU each sum is computed in one thread, since its last bits depend on how many threads share it. So the batch is
 cut instead, always into the same two parts: where there are two cores they take half the time, and where there is one
 the numbers are the same bit for bit. BatchNorm needs the whole batch; what comes before it is a fifth of the work.
-Dropout is drawn for the whole batch beforehand, in the order and layout of `Adapter.forward`: it is the same function,
-with the same draws, up to rounding.
+Dropout is drawn for the whole batch by one thread, while another computes what comes before the decoder, in the order
+and layout of `Adapter.forward`: it is the same function, with the same draws, up to rounding.
 """
 
 from collections.abc import Iterable, Iterator
@@ -48,11 +48,12 @@ class _Whole(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, parts: SplitBatchAdapter, features: Tensor, *weights: Tensor) -> Tensor:  # noqa: ANN401, ARG004
         adapter = parts.adapter
+        half = -(-len(features) // 2)
+        drawn = parts.pool.submit(lambda: list(_masks(adapter, len(features), features[0, 0].numel())))
         with torch.enable_grad():
-            memory = _memory(adapter, features)
-            half = -(-len(features) // 2)
+            memory = _memory(adapter, features)  # draws nothing, so that both can go on at once
             given = [part.detach().requires_grad_() for part in torch.split(memory, half)]
-            masks = zip(*(_split(mask, half) for mask in _masks(adapter, *memory.shape[:2])), strict=True)
+            masks = zip(*(_split(mask, half) for mask in drawn.result()), strict=True)
             result = list(parts.pool.map(lambda part, drawn: _decoded(adapter, part, drawn), given, masks))
         ctx.parts, ctx.memory, ctx.given, ctx.made, ctx.half = parts, memory, given, result, half
         return torch.cat([part.detach() for part in result])
