@@ -23,7 +23,7 @@ from cutsew.method.resample import crop_resize_all
 from cutsew.models import teachers
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
-from cutsew.runtime.batching import halving, require_finite, run_each_ahead
+from cutsew.runtime.batching import halving, join, require_finite, run_each_ahead
 from cutsew.runtime.device import device_facts, numeric_environment, pick_device
 from cutsew.stages.options import BatchOption, DeviceOption, SettingsOption, WorkersOption
 from cutsew.storage.chunk_cache import ChunkCache
@@ -265,7 +265,7 @@ def _grouped(dataset: Views, workers: int) -> Iterator[tuple[list[torch.Tensor],
 
 def _joined(images: list[tuple[list[torch.Tensor], Boxes]]) -> tuple[list[torch.Tensor], Boxes]:
     views, boxes = zip(*images, strict=True)
-    return [torch.cat(parts) for parts in zip(*views, strict=True)], np.stack(boxes, axis=1)
+    return [join(parts, "cpu") for parts in zip(*views, strict=True)], np.stack(boxes, axis=1)
 
 
 def _batches(
