@@ -24,9 +24,15 @@ from cutsew.storage.atomic import atomic_path
 from cutsew.storage.label_corrections import SOURCE
 from cutsew.storage.label_table import COLUMNS, LISTS, joined
 
+CSV_CLASSES = 1000
+"""Most classes whose probabilities a CSV table has: with more, a spreadsheet cannot show it, and it takes gigabytes."""
+
 
 def write_table(paths: Sequence[Path], classes: list[str], batches: Iterable[Batch]) -> int:
-    """Write the table to files, CSV (UTF-8) or Parquet by their suffix, in one pass; return how many labels."""
+    """Write the table to files, CSV (UTF-8) or Parquet by their suffix, in one pass; return how many labels.
+
+    CSV has no probabilities of more than CSV_CLASSES classes; Parquet always has them.
+    """
     tables = {".csv": _csv_table, ".parquet": _parquet_table}
     count = 0
     with ExitStack() as stack:
@@ -42,8 +48,9 @@ def write_table(paths: Sequence[Path], classes: list[str], batches: Iterable[Bat
 def _csv_table(path: Path, classes: list[str]) -> Iterator[Callable[[Batch], None]]:
     with atomic_path(path) as draft, draft.open("w", encoding="utf-8", newline="") as stream:
         rows = csv.writer(stream, lineterminator="\n")
-        rows.writerow(_header(classes))
-        yield lambda batch: rows.writerows(_csv_rows(classes, batch))
+        wide = len(classes) <= CSV_CLASSES
+        rows.writerow(_header(classes) if wide else COLUMNS)
+        yield lambda batch: rows.writerows(_csv_rows(classes, batch, wide=wide))
 
 
 @contextmanager
@@ -152,12 +159,10 @@ def _header(classes: list[str]) -> list[str]:
     return [*COLUMNS, *(f"p_{name}" for name in classes)]
 
 
-def _csv_rows(classes: list[str], batch: Batch) -> Iterator[list[str]]:
+def _csv_rows(classes: list[str], batch: Batch, *, wide: bool) -> Iterator[list[str]]:
     for cells, probabilities in zip(_cells(classes, batch), batch.probabilities, strict=True):
-        yield [
-            *(cell if isinstance(cell, str) else joined(cell) for cell in cells),
-            *(f"{p:.6g}" for p in probabilities),
-        ]
+        words = [cell if isinstance(cell, str) else joined(cell) for cell in cells]
+        yield [*words, *(f"{p:.6g}" for p in probabilities)] if wide else words
 
 
 def _cells(classes: list[str], batch: Batch) -> Iterator[list[str | list[str]]]:

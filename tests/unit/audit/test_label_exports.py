@@ -17,7 +17,7 @@ import typer
 from synthetic_run import SETTINGS, make_run
 from typer.testing import CliRunner
 
-from cutsew.audit import label_export
+from cutsew.audit import label_export, label_formats
 from cutsew.audit.image_folders import folder_names
 from cutsew.commands.labels import labels
 from cutsew.data.corrections_csv import corrections_of
@@ -416,3 +416,18 @@ def test_datumaro_reads_the_cvat_tags(run, tmp_path):
     shutil.copytree(run.parents[2] / "images", tmp_path / "images")
     requested = expected(run)
     assert load(DATUMARO, tmp_path) == {name.removesuffix(".png"): sorted(requested[name]) for name in names}
+
+
+def test_a_csv_of_many_classes_has_no_probabilities(run, tmp_path, monkeypatch):
+    def table(name):
+        form = name.partition(".")[2]
+        assert call(run, tmp_path / name, "--format", form).exit_code == 0
+        return pd.read_parquet(tmp_path / name) if form == "parquet" else pd.read_csv(tmp_path / name)
+
+    wide, stored = table("wide.csv"), table("wide.parquet")
+    monkeypatch.setattr(label_formats, "CSV_CLASSES", len(CLASSES) - 1)
+    narrow = table("narrow.csv")
+    probabilities = [f"p_{name}" for name in CLASSES]
+    assert [*wide.columns] == [*narrow.columns, *probabilities] and not set(probabilities) & set(narrow.columns)
+    pd.testing.assert_frame_equal(narrow, wide[[*narrow.columns]])
+    pd.testing.assert_frame_equal(table("narrow.parquet"), stored)
