@@ -106,7 +106,9 @@ def reference() -> str:
             inside = [s for s in rows if s.name.startswith(section + ".") and not s.section]
             lines += ["", f"### {section}", "", f"{text[0].upper()}{text[1:]}.", *_table(inside)]
     if described:
-        raise ValueError(f"{', '.join(described)}: in no task of settings_by_task")
+        raise ValueError(
+            f"{', '.join(described)}: in no task; add it to `sections` of a task in pipeline/settings_by_task.py"
+        )
     return "\n".join(lines) + "\n"
 
 

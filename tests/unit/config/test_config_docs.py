@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[3]
 @pytest.mark.parametrize("path", config_docs.generated())
 def test_generated_files_are_in_step(path):
     assert ROOT.joinpath(path).read_text(encoding="utf-8") == config_docs.generated()[path], (
-        f"{path} is out of step: run `python -m cutsew.pipeline.config_docs`"
+        f"{path} is out of date: run `make generate`"
     )
 
 

@@ -49,10 +49,10 @@ def test_no_two_modules_have_one_name_but_for_the_stage_or_command_that_a_module
     assert [name for name, count in names.items() if count > 1] == []
 
 
-def test_the_contract_of_imports_names_every_room():
+def test_the_contract_of_imports_names_every_package():
     """Fails where a package is added without saying who may import it; `lint-imports` checks the imports themselves."""
     package = ROOT / "src" / "cutsew"
-    rooms = {path.parent.name for path in package.glob("*/__init__.py")}
+    packages = {path.parent.name for path in package.glob("*/__init__.py")}
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     (layers,) = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
-    assert {room.strip() for layer in layers for room in layer.split("|")} == rooms | {"api", "cli", "errors"}
+    assert {name.strip() for layer in layers for name in layer.split("|")} == packages | {"api", "cli", "errors"}
