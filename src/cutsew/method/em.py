@@ -108,8 +108,8 @@ class LabelTable:
     """
 
     def __init__(self, z: Tensor, rates: Sequence[float] | Tensor, weight_decay: float) -> None:
-        z = z.detach()
-        self._table = torch.stack([z, torch.zeros_like(z), torch.zeros_like(z)], dim=1)
+        self._table = z.new_zeros(len(z), 3, *z.shape[1:])
+        self._table[:, 0] = z.detach()
         self.z, self.mean, self.square = self._table.unbind(1)
         self.last = torch.zeros(len(z), dtype=torch.int64, device=z.device)  # steps that a row has seen
         self._last_on_host = torch.zeros(len(z), dtype=torch.int64)  # the same, where reading it waits for no GPU
