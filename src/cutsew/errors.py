@@ -32,6 +32,11 @@ MANY_NAMES = 10_000
 """Names above which none is suggested for a mistyped one: comparing them would take seconds."""
 
 
+def counted(count: int, one: str, many: str) -> str:
+    """Write a number with its noun: `1 file`, `1,200 files`."""
+    return f"{count:,} {one if count == 1 else many}"
+
+
 def did_you_mean(name: str, names: Sequence[str], most: int = 3) -> str:
     """Suggest names for a mistyped one, as a question; empty where none resembles it."""
     similar = get_close_matches(name, names, n=most) if len(names) <= MANY_NAMES else []

@@ -43,7 +43,7 @@ def open_page(browser, report_file):
         if not re.match(r"data:|blob:", request.url) and request.url != report_file.as_uri():
             faults.append(f"asked for {request.url}")
 
-    def start(script=None, **options):
+    def start(script=None, unfold=True, **options):
         context = browser.new_context(**{"viewport": {"width": 1200, "height": 900}, **options})
         contexts.append(context)
         if script:
@@ -53,6 +53,8 @@ def open_page(browser, report_file):
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("request", requested)
         page.goto(report_file.as_uri())
+        if unfold:
+            page.evaluate("document.querySelectorAll('details').forEach(x => x.open = true)")
         return page
 
     yield start

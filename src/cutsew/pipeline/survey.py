@@ -27,7 +27,7 @@ from cutsew.data.containers import Containers, list_members
 from cutsew.data.csv_file import ImageNames
 from cutsew.data.images import BadImage, read_image
 from cutsew.data.truth_csv import check_csv
-from cutsew.errors import UserError
+from cutsew.errors import UserError, counted
 from cutsew.method.crops import whole_box
 from cutsew.method.resample import crop_resize_all
 from cutsew.models import teachers
@@ -267,8 +267,8 @@ def folder_in_words(seen: FolderSurvey) -> str:
     widths = sorted(width for width, _ in seen.sides)
     heights = sorted(height for _, height in seen.sides)
     pixels = f", about {round(median(widths))} x {round(median(heights))} pixels" if widths else ""
-    others = f"; {seen.others:,} files of other kinds" if seen.others else ""
-    return f"{len(seen.ids):,} images ({kinds}), {size_in_words(seen.bytes)}{pixels}{others}"
+    others = "; " + counted(seen.others, "file of another kind", "files of other kinds") if seen.others else ""
+    return f"{counted(len(seen.ids), 'image', 'images')} ({kinds}), {size_in_words(seen.bytes)}{pixels}{others}"
 
 
 def size_in_words(count: float) -> str:

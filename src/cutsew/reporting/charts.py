@@ -272,15 +272,18 @@ def _styles(stages: list[str]) -> dict[str, tuple[str, str]]:
     return styles | {stages[0]: ("before", BEFORE), stages[-1]: ("after", AFTER)}
 
 
-LOSSES = {"m_loss": ("M-step: adapter", AFTER), "e_loss": ("E-step: pseudo-labels", INK)}
+LOSSES = {"m_loss": ("M-step: student", AFTER), "e_loss": ("E-step: pseudo-labels", INK)}
 
 WINDOWS, POINTS = 50, 500
 """The mean is taken over a fiftieth of the steps; at most so many points are drawn."""
 
 
 def training(history: pd.DataFrame) -> Chart | None:
-    """Draw the losses of the M- and the E-step over the steps (history.csv); None where nothing was trained."""
-    drawn = [name for name in LOSSES if name in history.columns and history[name].notna().any()]
+    """Draw the losses of the M- and the E-step over the steps (history.csv); None where nothing was trained.
+
+    The E-step is left out where there was none, as for the linear head: its loss is 0 then.
+    """
+    drawn = [name for name in LOSSES if name in history.columns and (history[name].fillna(0) != 0).any()]
     if not drawn:
         return None
     window = max(1, len(history) // WINDOWS)

@@ -44,7 +44,7 @@ class ReportContent:
         cards: of the gallery.
         photos: all images, or a sample of many.
         copies: (held-out id, training id) of held-out images that are nearly a training image.
-        labels: those of the last stage of the main split, counted.
+        labels: those of the last stage, counted by split.
 
     """
 
@@ -56,7 +56,7 @@ class ReportContent:
     cards: list[Card] = field(default_factory=list)
     photos: Photos = field(default_factory=Photos)
     copies: Sequence[tuple[str, str]] = ()
-    labels: Labels | None = None
+    labels: dict[str, Labels] = field(default_factory=dict)
 
 
 class Review(NamedTuple):
@@ -96,7 +96,7 @@ def build_report_content(
         content.photos = gather_photos(run, crops, review.queue, review.embed)
     with _part(done):
         counted = {split: _count(run, split, stages) for split, stages in run.stages.items()}
-        content.labels = counted[run.main][run.stages[run.main][-1]].labels
+        content.labels = {split: counted[split][stages[-1]].labels for split, stages in run.stages.items()}
     with _part(done):
         changed = {split: _change(run, split) for split in run.stages}
         content.by_truth = bool((run.truth(list(run.images_of(run.main)["id"])) == 1).any())

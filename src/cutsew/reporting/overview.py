@@ -6,16 +6,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from cutsew.errors import some
+from cutsew.errors import counted, some
 from cutsew.method.metrics import describe_degenerate
 from cutsew.method.schedule import FEWEST_STEPS, longer_training
 from cutsew.reporting.cards import Card
-from cutsew.reporting.run_data import Labels, Run
+from cutsew.reporting.run_data import Ints, Labels, Run
 from cutsew.reporting.selection import BY_CHANCE
 from cutsew.reporting.style import STAGE_TITLES
 
 FAR_BELOW = 2.0
 """Points of mAP that a student may lie below the fused labels before the report warns."""
+
+EXPECTED = 5
+"""Images of a class that a split should have, by its share of all images, before the lack of any is warned of: by
+chance that happens in fewer than one in a hundred."""
 
 THUMBNAILS = 8
 
@@ -29,16 +33,29 @@ class RunWarning(NamedTuple):
     advice: str
 
 
-def summary_sentence(run: Run, labels: Labels) -> str:
-    """Say in one sentence what the last stage of the main split found; `labels` are its labels, counted."""
-    counts = labels.counts
+def summary_sentence(run: Run, labels: Mapping[str, Labels]) -> str:
+    """Say in one sentence what was found on all images; `labels` are those of the last stage, counted by split."""
+    counts, images = _together(labels)
     most = [c for c in np.argsort(-counts, kind="stable")[:3] if counts[c]]
-    kind = {"test": "held-out", "train": "training"}[run.main]
     named = ", ".join(f"{run.classes[c]} ({counts[c]:,})" for c in most)
     often = f", most often {named}" if named else ""
-    none = f"; {labels.sizes[0]:,} have none" if labels.sizes[0] else ""
-    stage = STAGE_TITLES[run.stages[run.main][-1]]
-    return f"{labels.mean:.2f} labels per image on {labels.images:,} {kind} images ({stage}){often}{none}."
+    empty = sum(int(each.sizes[0]) for each in labels.values())
+    none = f"; {counted(empty, 'has', 'have')} none" if empty else ""
+    total = sum(each.total for each in labels.values())
+    return f"{counted(images, 'image', 'images')} with {total / images:.1f} labels on average{often}{none}."
+
+
+def where_labels_are_from(run: Run) -> str:
+    """Name the stage that each split's labels are from."""
+    kinds = {"train": "training", "test": "held-out"}
+    parts = [f"{STAGE_TITLES[stages[-1]]} ({kinds[split]} images)" for split, stages in run.stages.items()]
+    return f"Labels are those of stage {' and '.join(parts)}"
+
+
+def _together(labels: Mapping[str, Labels]) -> tuple[Ints, int]:
+    """Return how many images of all splits have each class, (C,), and how many images there are."""
+    counts = np.sum([each.counts for each in labels.values()], axis=0)
+    return counts, sum(each.images for each in labels.values())
 
 
 def thumbnails(cards: Iterable[Card], split: str) -> list[Card]:
@@ -48,14 +65,18 @@ def thumbnails(cards: Iterable[Card], split: str) -> list[Card]:
 
 
 def find_warnings(
-    run: Run, metrics: pd.DataFrame, labels: Labels, records: Records, copies: Sequence[tuple[str, str]] = ()
+    run: Run,
+    metrics: pd.DataFrame,
+    labels: Mapping[str, Labels],
+    records: Records,
+    copies: Sequence[tuple[str, str]] = (),
 ) -> list[RunWarning]:
     """List what looks wrong with a run.
 
     Args:
         run: the run.
         metrics: metrics.csv.
-        labels: those of the last stage of the main split, counted.
+        labels: those of the last stage, counted by split.
         records: of everything that the report was made from.
         copies: (held-out id, training id) of held-out images that are nearly a training image.
 
@@ -92,14 +113,19 @@ def _of_steps(facts: Mapping[str, Mapping[str, Any]], longer: str) -> Iterator[R
         yield RunWarning(f"The student was trained for {steps} steps only.", f"Set {longer}.")
 
 
-def _of_labels(run: Run, labels: Labels) -> Iterator[RunWarning]:
-    counts, stage = labels.counts, STAGE_TITLES[run.stages[run.main][-1]]
+def _of_labels(run: Run, by_split: Mapping[str, Labels]) -> Iterator[RunWarning]:
+    """Warn of the main split's labels; a class that it lacks counts where the others let expect it."""
+    labels, stage = by_split[run.main], STAGE_TITLES[run.stages[run.main][-1]]
+    counts = labels.counts
     degenerate = describe_degenerate(counts, labels.images, run.classes)
     if degenerate:
         advice = "Check the class names and prompts, the teacher, and that the images are those you meant."
         yield RunWarning(f"{degenerate[0].upper()}{degenerate[1:]} ({stage}, {run.main} images).", advice)
         return
-    never = [name for name, count in zip(run.classes, counts, strict=True) if count == 0]
+    everywhere, images = _together(by_split)
+    expected = everywhere * labels.images / images
+    unseen = (counts == 0) & ((everywhere == 0) | (expected >= EXPECTED))
+    never = [name for name, lacks in zip(run.classes, unseen, strict=True) if lacks]
     always = [name for name, count in zip(run.classes, counts, strict=True) if count == labels.images]
     if never and labels.images > 1:
         advice = "Give other wordings (prompts.names) if images show it, or remove it from classes."
@@ -112,7 +138,7 @@ def _of_labels(run: Run, labels: Labels) -> Iterator[RunWarning]:
 def _of_copies(copies: Sequence[tuple[str, str]]) -> Iterator[RunWarning]:
     if copies:
         held, train = copies[0]
-        number = f"{len(copies):,} held-out images are" if len(copies) > 1 else "A held-out image is"
+        number = counted(len(copies), "held-out image is", "held-out images are")
         yield RunWarning(
             f"{number} nearly the same as a training image ({held} and {train}).",
             "Metrics on such images flatter the student: hold out all copies or none (dataset.test.list).",
@@ -125,7 +151,7 @@ def _of_files(facts: Mapping[str, Mapping[str, Any]]) -> Iterator[RunWarning]:
         count = sum(int(row["count"]) for row in rows)
         kinds = some(list(dict.fromkeys(str(row["label"]) for row in rows)))
         advice = "See the table under Files; convert those that you need, and run again."
-        yield RunWarning(f"{count:,} files were left out ({kinds}).", advice)
+        yield RunWarning(f"{counted(count, 'file was', 'files were')} left out ({kinds}).", advice)
 
 
 def resolved(records: Records) -> str:

@@ -16,7 +16,7 @@ from cutsew.data import accounting
 from cutsew.reporting import page_tables
 from cutsew.reporting.cards import Card
 from cutsew.reporting.content import ReportContent, Tables
-from cutsew.reporting.overview import find_warnings, resolved, summary_sentence, thumbnails
+from cutsew.reporting.overview import find_warnings, resolved, summary_sentence, thumbnails, where_labels_are_from
 from cutsew.reporting.page_tables import (
     agreement_grid,
     headlines,
@@ -52,6 +52,7 @@ def render(
     report_content: ReportContent,
     records: Mapping[Path, dict[str, Any]],
     digest: str,
+    left_out: str = "",
 ) -> str:
     """Return the page as HTML.
 
@@ -62,6 +63,7 @@ def render(
         report_content: charts, classes, maps and images.
         records: how everything was made.
         digest: of the labels shown; corrections that a browser keeps belong to it.
+        left_out: which stages the tables lack and why.
 
     """
     environment = Environment(
@@ -79,14 +81,15 @@ def render(
         named_by=run.thresholds.in_words(),
         main=run.main,
         headlines=headlines(metrics, run.main),
-        found=summary_sentence(run, report_content.labels) if report_content.labels is not None else "",
+        found=summary_sentence(run, report_content.labels) if report_content.labels else "",
+        labels_from=where_labels_are_from(run),
         thumbnails=thumbnails(report_content.cards, run.main),
         warnings=find_warnings(run, metrics, report_content.labels, records.values(), report_content.copies)
-        if report_content.labels is not None
+        if report_content.labels
         else [],
         resolved=resolved(records.values()),
         stages=stage_grids(metrics),
-        remarks=remarks(metrics),
+        remarks=[*remarks(metrics), *filter(None, [left_out])],
         agreement=agreement_grid(tables.agreement),
         thresholds=thresholds_grid(run),
         rules=rules_grid(tables.rules),

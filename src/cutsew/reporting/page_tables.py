@@ -84,7 +84,8 @@ def agreement_grid(agreement: pd.DataFrame) -> Grid:
 
 def thresholds_grid(run: Run) -> Grid | None:
     """Lay out the decision thresholds of every stage, per class; None where they are all the same."""
-    shown = [stage for stage in STAGE_TITLES if stage in run.thresholds.by_stage]
+    measured = {stage for stages in run.stages.values() for stage in stages}
+    shown = [stage for stage in STAGE_TITLES if stage in run.thresholds.by_stage and stage in measured]
     columns = [run.thresholds.of(stage, len(run.classes)) for stage in shown]
     if all((column == columns[0][0]).all() for column in columns):
         return None
@@ -115,19 +116,22 @@ def left_grid(left: Sequence[Mapping[str, Any]]) -> Grid | None:
 
 
 def headlines(metrics: pd.DataFrame, split: str) -> list[tuple[str, str, str, str]]:
-    """Return (what, from, to, gain or loss) of the first and last stage of a split.
+    """Return (what, from, to, gain or loss) of the first and last stage of a split; nothing without truth.
 
     A count of labels is neither, nor is a difference that rounds to nothing.
     """
     rows = metrics[(metrics["split"] == split) & ~metrics["stage"].str.startswith(REFERENCE)]
     first, last = rows.iloc[0], rows.iloc[-1]
+    if pd.isna(first["mAP"]) and pd.isna(first["OF1"]):
+        return []
+    stages = f"{STAGE_TITLES[first['stage']]} to {STAGE_TITLES[last['stage']]}"
     result = []
     for name, title, places in (("mAP", "mAP", 1), ("OF1", "OF1", 1), ("labels_per_image", "labels per image", 2)):
         if pd.notna(first[name]) and pd.notna(last[name]):
             before, after = f"{first[name]:.{places}f}", f"{last[name]:.{places}f}"
             neutral = name == "labels_per_image" or before == after
             change = "" if neutral else "gain" if last[name] > first[name] else "loss"
-            result.append((f"{title}, {split}", before, after, change))
+            result.append((f"{title}, {split}: {stages}", before, after, change))
     return result
 
 

@@ -16,6 +16,7 @@ from cutsew.reporting.content import PARTS, Review, Tables, build_report_content
 from cutsew.reporting.overview_image import COLUMNS, ROWS, write_scenes
 from cutsew.reporting.page import render
 from cutsew.reporting.page_tables import records
+from cutsew.reporting.repeated_stages import without_repeats
 from cutsew.reporting.run_data import Run
 from cutsew.storage.atomic import write_text
 from cutsew.storage.manifest import read_manifest
@@ -59,7 +60,7 @@ def report(
     by_hand = [corrections] if corrections is not None else []
     given = [*(path for path in optional if path is not None), *shown]
     record = Record("report", STAGES["report"].version, {}, inputs=given)
-    tables = _read_tables(metrics, history)
+    tables, left_out = without_repeats(_read_tables(metrics, history))
     outcomes = open_predictions(zarrs)
     by_stage = read_thresholds(thresholds, outcomes["zero_shot"].classes) if thresholds is not None else {}
     decided = RunThresholds(_threshold(metrics), by_stage)
@@ -76,7 +77,7 @@ def report(
         content = build_report_content(run, tables, crops, maps, review, steps.update)
         digest = hashlib.sha256(" ".join(input_digest(path) for path in (*shown, *by_hand)).encode()).hexdigest()[:16]
         names = (folder.parent.name, folder.name)
-        write_text(page, render(names, run, tables, content, records(given), digest))
+        write_text(page, render(names, run, tables, content, records(given), digest, left_out))
         steps.update()
         write_scenes(scenes, gather(run, most_gained(run, COLUMNS * ROWS, "test"), crops))
         steps.update()

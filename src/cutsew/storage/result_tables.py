@@ -55,7 +55,7 @@ LABELS = "labels"
 
 MEANINGS = {
     "fixed": "a class is a label from probability {fixed:g} on",
-    "count": "a class is a label of as many images as expected without true labels",
+    "count": "each class becomes a label of as many images as estimated without true labels",
     "mixture": "a class is a label from where the upper of two Gaussians of its logits is likelier",
     LABELS: "each class's threshold of highest F1, which uses true labels",
 }

@@ -80,6 +80,11 @@ const cutsew = (() => {
     return element;
   }
 
+  // Panels start folded where the page is narrow.
+  if (matchMedia("(max-width: 40rem)").matches) {
+    for (const panel of document.querySelectorAll("details.panel")) panel.open = false;
+  }
+
   // A folded section opens where a link leads into it.
   function unfold() {
     const target = location.hash.length > 1 && !location.hash.includes("?") && find(location.hash.slice(1));

@@ -56,7 +56,7 @@ def test_the_config_names_folder_and_classes_and_is_valid(here, monkeypatch, cap
     assert raw["dataset"]["truth"] is None and "results/My-photos/default/skipped.csv" in text
     assert raw["teacher"]["kind"] == ("conse" if words else "open_clip")
     Plan(raw)
-    assert "12 images (11 .png, 1 .jpg)" in out and "about 80 x 60 pixels; 1 files of other kinds" in out
+    assert "12 images (11 .png, 1 .jpg)" in out and "about 80 x 60 pixels; 1 file of another kind" in out
     assert all(line in text for line in out.splitlines()[:3])
     assert ("does not answer" in out) == (not words)
     assert ("to download" in out) == (not words) and ("measured on a few images" in out) == bool(words)

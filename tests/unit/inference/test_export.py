@@ -151,7 +151,7 @@ def test_what_an_onnx_file_says_of_itself(run):
 def test_what_model_yaml_says(run):
     model = yaml.safe_load((run / "exported" / "model.yaml").read_text())
     assert model["weights"] == "student.safetensors"
-    means = "count: a class is a label of as many images as expected without true labels"
+    means = "count: each class becomes a label of as many images as estimated without true labels"
     assert model["thresholds"] == {"rule": "count", "means": means, "fixed": [0.5] * 3, "count": [0.25, 0.5, 0.75]}
     assert model["preprocessing"]["mean"] == [0.5] * 3 and model["preprocessing"]["std"] == [0.25] * 3
 

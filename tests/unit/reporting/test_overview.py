@@ -9,7 +9,7 @@ from report_run import write_report
 
 from cutsew.method.schedule import FEWEST_STEPS
 from cutsew.reporting.charts import per_class
-from cutsew.reporting.overview import find_warnings, resolved, summary_sentence
+from cutsew.reporting.overview import find_warnings, resolved, summary_sentence, where_labels_are_from
 from cutsew.reporting.page import _shown
 from cutsew.reporting.page_tables import headlines
 from cutsew.reporting.run_data import Labels
@@ -18,7 +18,7 @@ from cutsew.reporting.run_data import Labels
 class Run:
     classes = ("cat", "dog", "cow")
     main = "test"
-    stages = {"test": ("zero_shot", "student")}
+    stages = {"train": ("zero_shot", "refined"), "test": ("zero_shot", "student")}
 
 
 def labels(*rows):
@@ -37,14 +37,27 @@ def metrics(**ap):
 
 def texts(table=None, counted=MIXED, **facts):
     records = [{"stage": stage, "facts": content, "settings": {}} for stage, content in facts.items()]
-    return [warning.text for warning in find_warnings(Run, metrics() if table is None else table, counted, records)]
+    by_split = counted if isinstance(counted, dict) else {"test": counted}
+    return [warning.text for warning in find_warnings(Run, metrics() if table is None else table, by_split, records)]
 
 
 def test_a_sentence_says_what_was_found():
-    expected = (
-        "1.25 labels per image on 4 held-out images (student), most often cat (2), dog (2), cow (1); 1 have none."
+    expected = "4 images with 1.2 labels on average, most often cat (2), dog (2), cow (1); 1 has none."
+    assert summary_sentence(Run, {"test": MIXED}) == expected
+    expected = "6 images with 1.2 labels on average, most often dog (4), cat (2), cow (1); 1 has none."
+    assert summary_sentence(Run, {"train": labels([0, 1, 0], [0, 1, 0]), "test": MIXED}) == expected
+    assert where_labels_are_from(Run) == (
+        "Labels are those of stage refined (training images) and student (held-out images)"
     )
-    assert summary_sentence(Run, MIXED) == expected
+
+
+def test_a_class_that_few_held_out_images_lack_by_chance_is_not_warned_of():
+    held, train = labels([1, 0, 0], [0, 0, 1], [1, 0, 1]), [[0, 1, 0], [1, 0, 1]]
+    assert texts(counted={"train": labels(*train), "test": held}) == []
+    (text,) = texts(counted={"train": labels(*train), "test": labels(*10 * [[1, 0, 0], [1, 0, 1]])})
+    assert text.startswith("Predicted on every test image")
+    held = labels(*10 * [[1, 0, 0], [0, 0, 1]])
+    assert texts(counted={"train": labels(*10 * train), "test": held}) == ["Never predicted on test images: dog."]
 
 
 def test_a_sound_run_is_not_warned_of():
@@ -63,6 +76,7 @@ def test_a_sound_run_is_not_warned_of():
         ({"counted": labels([0, 0, 1], [0, 0, 1])}, "Every image has the same labels (cow) (student, test images)"),
         ({"counted": labels([0, 0, 0], [0, 0, 0])}, "No image has a label"),
         ({"manifest": {"left": [{"label": ".pdf", "reason": "no image", "count": 3}]}}, "3 files were left out (.pdf)"),
+        ({"manifest": {"left": [{"label": ".pdf", "reason": "no image", "count": 1}]}}, "1 file was left out (.pdf)"),
     ],
 )
 def test_what_looks_wrong_is_warned_of_once(given, said):
@@ -73,7 +87,7 @@ def test_what_looks_wrong_is_warned_of_once(given, said):
 @pytest.mark.parametrize(("head", "setting"), [("adapter", "train.epochs: auto"), ("linear", "train.steps: 800")])
 def test_advice_on_few_steps_names_the_setting_of_the_head(head, setting):
     record = {"stage": "train", "facts": {"steps": 14}, "settings": {"train": {"head": head}}}
-    (warning,) = find_warnings(Run, metrics(), MIXED, [record])
+    (warning,) = find_warnings(Run, metrics(), {"test": MIXED}, [record])
     assert warning.advice == f"Set {setting}."
 
 
@@ -100,6 +114,8 @@ def test_headlines_tell_gains_from_losses():
     rows = [("zero_shot", 50.0, 40.0, 1.0), ("student", 45.0, 41.0, 1.5)]
     table = pd.DataFrame(rows, columns=["stage", "mAP", "OF1", "labels_per_image"]).assign(split="test")
     assert [row[-1] for row in headlines(table, "test")] == ["loss", "gain", ""]
+    assert headlines(table, "test")[0][0] == "mAP, test: zero-shot to student"
+    assert headlines(table.assign(mAP=float("nan"), OF1=float("nan")), "test") == []
     level = table.assign(OF1=[40.02, 39.98])  # both are shown as 40.0
     assert [row[-1] for row in headlines(level, "test")] == ["loss", "", ""]
 
@@ -115,4 +131,4 @@ def test_classes_of_few_images_are_marked():
 def test_the_page_begins_with_what_was_found(tmp_path):
     page = write_report(tmp_path / "demo" / "default").read_text(encoding="utf-8")
     top = page[: page.index("</header>")]
-    assert "labels per image on" in top and 1 <= top.count('<li><img src="data:image') <= 8
+    assert "labels on average" in top and 1 <= top.count('<li><img src="data:image') <= 8

@@ -13,6 +13,7 @@ from cutsew.method.score import sigmoid
 from cutsew.reporting import heatmaps as tsne_module
 from cutsew.reporting.cards import Crop, Crops, Label, gather
 from cutsew.reporting.charts import BeforeAfter, calibration, labels_per_image, per_class, training, values
+from cutsew.reporting.content import Tables
 from cutsew.reporting.heatmaps import (
     FAINT,
     STRONG,
@@ -26,6 +27,7 @@ from cutsew.reporting.heatmaps import (
 )
 from cutsew.reporting.page import gallery_data, source
 from cutsew.reporting.page_tables import headlines, stage_grids
+from cutsew.reporting.repeated_stages import without_repeats
 from cutsew.reporting.run_data import Labels, Run, tally
 from cutsew.storage.manifest import read_manifest
 from cutsew.storage.predictions import open_predictions
@@ -73,7 +75,7 @@ class TestGrids:
         assert rest.rows[0][2:] == ("875,376", "1.0")
 
     def test_headlines_leave_references_out(self):
-        assert headlines(METRICS, "test")[0] == ("mAP, test", "55.8", "77.3", "gain")
+        assert headlines(METRICS, "test")[0] == ("mAP, test: zero-shot to student", "55.8", "77.3", "gain")
 
 
 class TestCards:
@@ -239,8 +241,8 @@ class TestCharts:
         assert cooccurrence(Labels.of(3), None, np.ones(3), ["a", "b", "c"], "student", "test") is None
 
     def test_training(self):
-        history = pd.DataFrame({"step": range(4), "m_loss": [4.0, 3, 2, 1], "e_loss": [None] * 4})
-        assert "M-step: adapter from 4.000 to 1.000" in training(history).alt
+        history = pd.DataFrame({"step": range(4), "m_loss": [4.0, 3, 2, 1], "e_loss": [None, None, 0.0, 0.0]})
+        assert "M-step: student from 4.000 to 1.000" in training(history).alt
         assert "E-step" not in training(history).alt
         assert training(history[["step"]]) is None
 
@@ -249,3 +251,27 @@ def test_script_asks_nothing_of_anybody():
     script = source("report.js")
     assert not re.search(r"fetch|XMLHttpRequest|import\(|WebSocket|innerHTML|eval\(|https?:", script)
     assert "</" not in script
+
+
+class TestRepeatedStages:
+    def tables(self, agreement=1.0):
+        stages = ("zero_shot", "fused", "pseudo", "targets", "refined", "reference_supervised")
+        mass = (1.0, 1.5, 1.5, 1.2, 1.2, 1.2)
+        metrics = pd.DataFrame({"stage": stages, "split": "train", "labels_per_image": mass, "remark": ""})
+        pairs = [(a, b) for i, a in enumerate(stages) for b in stages[i + 1 :]]
+        agree = pd.DataFrame(pairs, columns=["first", "second"]).assign(
+            split="train", jaccard=1.0, spearman=[agreement if "pseudo" in pair else 1.0 for pair in pairs]
+        )
+        confidence = metrics[["stage", "split"]].assign(top1=1)
+        return Tables(metrics, pd.DataFrame(), confidence, agree, pd.DataFrame(), None)
+
+    def test_are_left_out_and_named(self):
+        shown, sentence = without_repeats(self.tables())
+        kept = ["zero_shot", "fused", "refined", "reference_supervised"]
+        assert list(shown.metrics["stage"]) == list(shown.confidence["stage"]) == kept
+        assert set(shown.agreement["first"]) | set(shown.agreement["second"]) == set(kept)
+        assert sentence == "Left out: pseudo-labels (same as fused), targets (same as refined)."
+
+    def test_stages_that_rank_otherwise_stay(self):
+        shown, sentence = without_repeats(self.tables(agreement=0.9))
+        assert "pseudo" in set(shown.metrics["stage"]) and "pseudo-labels" not in sentence
