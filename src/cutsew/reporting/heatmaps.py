@@ -163,7 +163,7 @@ def cooccurrence(
         f"{classes[b]}, on {named.together[a, b]} images, {100 * share:.0f} percent of those with {classes[a]}.",
         f"{split.capitalize()} images: of those with the row's class, the share that has the column's class too; full "
         "color is all of them. Rows from the easiest class to the hardest.",
-        wide=True,
+        wide=len(panels) > 1,
     )
 
 

@@ -22,6 +22,7 @@ from cutsew.reporting.page_tables import (
     headlines,
     left_grid,
     rules_grid,
+    split_apart,
     stage_grids,
     thresholds_grid,
 )
@@ -72,6 +73,7 @@ def render(
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     script = "\n".join(source(name) for name in SCRIPTS)
     metrics = tables.metrics
+    stages = stage_grids(metrics)
     return environment.get_template("report.html.j2").render(
         dataset=names[0],
         run=names[1],
@@ -88,7 +90,8 @@ def render(
         if report_content.labels
         else [],
         resolved=resolved(records.values()),
-        stages=stage_grids(metrics),
+        main_stages=split_apart(stages[0]),
+        more_stages=stages[1:],
         remarks=[*remarks(metrics), *filter(None, [left_out])],
         agreement=agreement_grid(tables.agreement),
         thresholds=thresholds_grid(run),

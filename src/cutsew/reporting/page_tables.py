@@ -71,6 +71,21 @@ def _of_stages(caption: str, table: pd.DataFrame, columns: list[str]) -> Grid:
     return Grid(caption, ("stage", "split", *heads), tuple(rows), 2)
 
 
+def split_apart(grid: Grid) -> list[Grid]:
+    """Cut a table of stages into one per split, to stand side by side, without the columns that are the same inside."""
+    result = []
+    for split in dict.fromkeys(row[1] for row in grid.rows):
+        rows = [row for row in grid.rows if row[1] == split]
+        counts = dict.fromkeys(row[grid.heads.index("images")] for row in rows)
+        dropped = ("split", "images") if len(counts) == 1 else ("split",)
+        kept = [place for place, head in enumerate(grid.heads) if head not in dropped]
+        number = f"{next(iter(counts))} " if len(counts) == 1 else ""
+        cells = tuple(tuple(row[place] for place in kept) for row in rows)
+        heads = tuple(grid.heads[place] for place in kept)
+        result.append(Grid(f"{number}{split} images, in percent where not said otherwise", heads, cells, 1))
+    return result
+
+
 def agreement_grid(agreement: pd.DataFrame) -> Grid:
     """Lay out agreement.csv."""
     rows = tuple(

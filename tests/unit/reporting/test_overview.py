@@ -91,6 +91,27 @@ def test_advice_on_few_steps_names_the_setting_of_the_head(head, setting):
     assert warning.advice == f"Set {setting}."
 
 
+def test_advice_on_a_weak_student_names_what_helps():
+    table = metrics(zero_shot=46.6, fused=63.6, student=52.6)
+    (warning,) = find_warnings(Run, table, {"test": MIXED}, [])
+    assert warning.advice.startswith("Set method: cutsew, or train.epochs: auto for more steps; until then, use the")
+    record = {"stage": "train", "facts": {"steps": 800}, "settings": {"train": {"head": "linear"}}}
+    (warning,) = find_warnings(Run, table, {"test": MIXED}, [record])
+    assert warning.advice == (
+        "Add images; until then, use the fused labels (cutsew labels --stage fused) or student and teacher together "
+        "(predict.ensemble: teacher)."
+    )
+    (warning,) = find_warnings(Run, metrics(fused=63.6, student=52.6, ensemble=65.5), {"test": MIXED}, [record])
+    assert warning.advice.endswith("student and teacher together (mAP 65.5).")
+
+
+def test_few_training_images_of_a_class_are_told_without_truth():
+    by_split = {"train": labels(*3 * [[1, 0, 0]], *10 * [[0, 1, 0]], *9 * [[0, 0, 1]]), "test": MIXED}
+    (warning,) = find_warnings(Run, metrics(), by_split, [{"stage": "train", "settings": {}}])
+    assert warning.text == "Fewer than 10 training images are labeled with cat (3), cow (9)."
+    assert find_warnings(Run, metrics(), by_split, []) == []  # no student
+
+
 def test_a_zarr_is_listed_without_its_chunk_files():
     record = {"outputs": {"views.zarr": "1a", "views.zarr/crops/c/0": "2b", "world/a.jpg": "3c", "world/b.jpg": "4d"}}
     record |= {"inputs": {}, "settings": {}}

@@ -26,7 +26,7 @@ from cutsew.reporting.heatmaps import (
     tsne,
 )
 from cutsew.reporting.page import gallery_data, source
-from cutsew.reporting.page_tables import headlines, stage_grids
+from cutsew.reporting.page_tables import headlines, split_apart, stage_grids
 from cutsew.reporting.repeated_stages import without_repeats
 from cutsew.reporting.run_data import Labels, Run, tally
 from cutsew.storage.manifest import read_manifest
@@ -73,6 +73,14 @@ class TestGrids:
         assert few.heads[2:] == ("top3 CP",)
         assert rest.heads[2:] == ("inversions", "new")
         assert rest.rows[0][2:] == ("875,376", "1.0")
+
+    def test_splits_stand_side_by_side(self):
+        train, test = split_apart(stage_grids(METRICS)[0])
+        assert train.heads == test.heads == ("stage", "mAP", "OF1", "labels per image")
+        assert train.caption == "1,200 train images, in percent where not said otherwise"
+        assert [row[0] for row in test.rows] == ["zero-shot", "student", "reference: true labels"]
+        measured = METRICS.assign(images=[1200, 400, 300, 400])
+        assert split_apart(stage_grids(measured)[0])[1].heads[:2] == ("stage", "images")
 
     def test_headlines_leave_references_out(self):
         assert headlines(METRICS, "test")[0] == ("mAP, test: zero-shot to student", "55.8", "77.3", "gain")
