@@ -34,6 +34,7 @@ def open_report(browser, workflow):
         contexts.append(browser.new_context(viewport={"width": 1200, "height": 900}))
         page = contexts[-1].new_page()
         page.goto((workflow.folder / RUN / "report.html").as_uri())
+        page.click("#images")  # the closer look is folded
         return page
 
     yield start

@@ -48,8 +48,18 @@ def test_photos_come_first_and_are_decoded(page):
     assert page.evaluate("document.querySelector('main > section').id") == "all-photos"
     decoded = "Promise.all([...document.querySelectorAll('#photo-grid img')].map(x => x.decode())).then(x => x.length)"
     assert page.evaluate(decoded) == COUNT
-    folded = page.eval_on_selector_all("details", "all => all.filter(x => x.open).length")
-    assert folded == 0 and not page.locator("figure.chart").first.is_visible()
+
+
+@pytest.mark.parametrize(("width", "panels"), [(1200, True), (400, False)])
+def test_what_is_below_the_photos_is_folded(open_page, width, panels):
+    page = open_page(unfold=False, viewport={"width": width, "height": 800})
+    opened = "all => all.map(x => x.open)"
+    assert set(page.eval_on_selector_all("details.panel", opened)) == {panels}
+    assert set(page.eval_on_selector_all("details:not(.panel)", opened)) == {False}
+    assert page.locator("#photo-filters").is_visible() is page.locator("table.rows").first.is_visible() is panels
+    assert not page.locator("figure.chart").first.is_visible() and not page.locator("figure.card").first.is_visible()
+    page.click("nav a[href='#images']")
+    assert page.locator("figure.card").first.is_visible()
 
 
 def test_a_class_alone_has_its_frame_and_its_name(page, photos):

@@ -31,12 +31,12 @@ def without_repeats(tables: Tables) -> tuple[Tables, str]:
         stages = [str(stage) for stage in values.index]
         for stage in stages[:-1]:
             others = [other for other in stages if other != stage and (split, other) not in dropped]
-            same = (
+            equals = (
                 other
                 for other in others
-                if values.loc[other].equals(values.loc[stage]) and _agree(tables.agreement, str(split), {stage, other})
+                if values.T[other].equals(values.T[stage]) and _agree(tables.agreement, str(split), {stage, other})
             )
-            if stage not in ALWAYS_SHOWN and (kept := next(same, None)):
+            if stage not in ALWAYS_SHOWN and (kept := next(equals, None)):
                 dropped[str(split), stage] = kept
     if not dropped:
         return tables, ""
@@ -55,6 +55,5 @@ def _kept(table: pd.DataFrame, dropped: dict[tuple[str, str], str], columns: lis
     if table.empty:
         return table
     rows = table[["split", *columns]].to_dict("records")
-    return table[[all((row["split"], row[name]) not in dropped for name in columns) for row in rows]].reset_index(
-        drop=True
-    )
+    kept = [all((row["split"], row[name]) not in dropped for name in columns) for row in rows]
+    return table[kept].reset_index(drop=True)
