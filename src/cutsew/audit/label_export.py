@@ -122,7 +122,7 @@ class Labels:
             bar.update(len(batch.images))
 
     def _logits(self, stage: str, images: pd.DataFrame) -> Floats:
-        return self.outcomes[stage].read(images["id"].tolist())
+        return self.outcomes[stage].read(pd.Index(images["id"]))
 
 
 def choose(
@@ -208,7 +208,7 @@ def finite_images(
         part = images[images["split"] == split]
         known = np.ones(len(part), dtype=bool)
         for name in (stage, probability_stage) if probability_stage is not None else (stage,):
-            finite = [np.isfinite(z).all(axis=1) for z in outcomes[name].slices(part["id"].tolist())]
+            finite = [np.isfinite(z).all(axis=1) for z in outcomes[name].slices(pd.Index(part["id"]))]
             known &= np.concatenate(finite)
         parts.append(part[known])
         count += len(part)

@@ -17,10 +17,11 @@ from cutsew.audit.run import Run
 from cutsew.data.images import BadImage, read_image
 from cutsew.errors import UserError
 from cutsew.method.review import POOL, decided, disagreement, nearest, same_picture, uncertainty, unlike
-from cutsew.storage.manifest import SPLITS, batched_slices
+from cutsew.storage.image_ids import ImageIds, image_ids
+from cutsew.storage.manifest import SPLITS, batched_slices, paths_of
 from cutsew.storage.predictions import SPLIT_STAGES, StagePredictions
 from cutsew.storage.result_tables import RunThresholds
-from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read_rows
+from cutsew.storage.zarr_reader import array_of, open_group, read_rows
 
 COMPARED = ("zero_shot", "fused")
 """Stages that are compared with the last one; those between rescale labels rather than look at images."""
@@ -59,9 +60,10 @@ class Reviewed:
         """Names of the classes."""
         return next(iter(self.outcomes.values())).classes
 
-    def ids(self, split: str) -> list[str]:
+    def ids(self, split: str) -> pd.Index:
         """Return the ids of a split's images, in the order of the manifest."""
-        return [str(name) for name in self.images.loc[self.images["split"] == split, "id"]]
+        ids: pd.Index = pd.Index(self.images.loc[self.images["split"] == split, "id"])
+        return ids
 
     def stages(self, split: str) -> list[str]:
         """Name the stages that are compared; the last one's labels are reviewed."""
@@ -88,7 +90,7 @@ def queue(run: Reviewed, count: int, split: str | None = None) -> pd.DataFrame:
         UserError: the run has no images of that split.
 
     """
-    expected = [name for name in SPLITS if split in (None, name) and run.ids(name)]
+    expected = [name for name in SPLITS if split in (None, name) and len(run.ids(name))]
     if not expected:
         raise UserError(f"--split: the run has no {split} images; leave it out")
     scored = pd.concat([_scored(run, name) for name in expected], ignore_index=True)
@@ -101,7 +103,8 @@ def queue(run: Reviewed, count: int, split: str | None = None) -> pd.DataFrame:
 
 def _scored(run: Reviewed, split: str) -> pd.DataFrame:
     """Score the images of a split, slice by slice."""
-    ids = [name for name in run.ids(split) if name not in run.corrected]
+    ids = run.ids(split)
+    ids = ids[~ids.isin(list(run.corrected))]
     stages, classes = run.stages(split), len(run.classes)
     result: list[npt.NDArray[np.float64]] = [np.zeros((0, 2))]
     with tqdm(total=len(ids), desc=f"next, {split}", unit="image") as bar:
@@ -118,7 +121,7 @@ def _scored(run: Reviewed, split: str) -> pd.DataFrame:
 def embeddings(run: Reviewed, ids: list[str]) -> npt.NDArray[np.float32]:
     """Return (n, D) embeddings of n whole images; where none are stored, (n, C) zero-shot probabilities."""
     if run.views is not None and "global" in (group := open_group(run.views)):
-        rows = pd.Index(labels_of(group, "image")).get_indexer(pd.Index(ids))
+        rows = ImageIds(image_ids(group)).find(ids)
         if (rows >= 0).all():
             return read_rows(array_of(group, "global"), rows).astype(np.float32)
     return decided(run.outcomes["zero_shot"].read(ids), np.full(len(run.classes), 0.5)).astype(np.float32)
@@ -138,7 +141,7 @@ def _describe(run: Reviewed, chosen: pd.DataFrame) -> pd.DataFrame:
             doubtful[name] = [run.classes[c] for c in classes]
     ids = chosen["id"].tolist()
     table = chosen[["id", "split", "score", "uncertainty", "disagreement"]].copy()
-    table.insert(1, "path", run.images.set_index("id")["path"].reindex(ids).tolist())
+    table.insert(1, "path", list(map(paths_of(run.images, ids).get, ids)))
     table["labels"], table["doubtful"] = [labels[name] for name in ids], [doubtful[name] for name in ids]
     table.insert(0, "rank", range(1, len(table) + 1))
     return table
@@ -180,11 +183,11 @@ def near_duplicates(run: Reviewed) -> NearDuplicates:
     the nearest training image is compared. Resized and recompressed copies are found, strong crops are not.
     """
     held, train = run.ids("test"), run.ids("train")
-    if run.views is None or not held or not train or "global" not in (group := open_group(run.views)):
+    if run.views is None or held.empty or train.empty or "global" not in (group := open_group(run.views)):
         return NearDuplicates([], 0)
-    array, rows = array_of(group, "global"), pd.Index(labels_of(group, "image"))
+    array, rows = array_of(group, "global"), ImageIds(image_ids(group))
     held = held[:: max(-(-len(held) * len(train) // PAIRS), -(-len(held) // QUERIES))]
-    of_train, of_held = rows.get_indexer(pd.Index(train)), rows.get_indexer(pd.Index(held))
+    of_train, of_held = rows.find(train), rows.find(held)
     if (of_train < 0).any() or (of_held < 0).any():
         return NearDuplicates([], 0)
     blocks = (
@@ -193,9 +196,9 @@ def near_duplicates(run: Reviewed) -> NearDuplicates:
     )
     found, cosine = nearest(read_rows(array, of_held).astype(np.float32), blocks)
     likely = [int(i) for i in np.argsort(-cosine, kind="stable")[:OPENED] if cosine[i] >= ALIKE]
-    place = run.images.set_index("id")["path"]
     pairs = [(held[i], train[found[i]]) for i in likely]
-    return NearDuplicates([pair for pair in pairs if _look_alike(*(str(place[name]) for name in pair))], len(held))
+    place = paths_of(run.images, {name for pair in pairs for name in pair})
+    return NearDuplicates([pair for pair in pairs if _look_alike(*(place[name] for name in pair))], len(held))
 
 
 def _look_alike(first: str, second: str) -> bool:

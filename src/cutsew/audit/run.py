@@ -24,6 +24,7 @@ from cutsew.method.fuse import WHOLE
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.lineage import ProvenanceIndex, StoredRecord, plain, precedes
 from cutsew.provenance.record import input_digest
+from cutsew.storage.image_ids import ImageIds, image_ids
 from cutsew.storage.label_corrections import FILE, Corrections, read_corrections
 from cutsew.storage.manifest import SPLITS, read_manifest
 from cutsew.storage.predictions import (
@@ -38,7 +39,7 @@ from cutsew.storage.predictions import (
     read_truth,
 )
 from cutsew.storage.result_tables import TABLE, RunThresholds, read_thresholds
-from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read_rows
+from cutsew.storage.zarr_reader import array_of, open_group, read_rows
 
 log = logging.getLogger(__name__)
 
@@ -311,7 +312,7 @@ def _winners(run: Run, ids: list[str]) -> Iterator[npt.NDArray[np.bool_]]:
     assert path is not None  # noqa: S101  # slices asks for winners only where they are
     group = open_group(path)
     winner = array_of(group, "winner")
-    rows = pd.Index(labels_of(group, "image")).get_indexer(pd.Index(ids))
+    rows = ImageIds(image_ids(group)).find(ids)
     size = images_at_once(winner.shape[1])
     for start in range(0, len(rows), size):
         yield read_rows(winner, rows[start : start + size]) != WHOLE

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from PIL import Image
 
 from cutsew.data.images import BadImage, read_image
@@ -21,8 +20,9 @@ from cutsew.method.correct import LEFT
 from cutsew.method.score import sigmoid
 from cutsew.method.thresholds import named
 from cutsew.reporting.run_data import Run
+from cutsew.storage.image_ids import ImageIds, image_ids
 from cutsew.storage.predictions import FINAL
-from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read_rows
+from cutsew.storage.zarr_reader import array_of, open_group, read_rows
 
 SIDE = 420
 """Longest side of a photo of the gallery, in pixels."""
@@ -164,13 +164,13 @@ class Crops:
     def __init__(self, fused: Path, logits: Path, views: Path | None = None) -> None:
         group, scored = open_group(fused), open_group(logits)
         self._winner = array_of(group, "winner")
-        self._rows = pd.Index(labels_of(group, "image"))
+        self._rows = ImageIds(image_ids(group))
         self._scored = scored
         self._boxes = array_of(open_group(views), "boxes") if views is not None else None
 
     def read(self, ids: Sequence[str], zero_shot: npt.NDArray[Any]) -> list[dict[int, Crop]]:
         """Return, for each of n images, class index -> the crop that won; (n, C) `zero_shot` are probabilities."""
-        rows = self._rows.get_indexer(pd.Index(ids))
+        rows = self._rows.find(ids)
         winners = read_rows(self._winner, rows)
         scores = self._scores(rows, winners)
         boxes_of_all = read_rows(self._boxes, slice(None), rows) if self._boxes is not None else None

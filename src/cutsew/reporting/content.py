@@ -99,7 +99,7 @@ def build_report_content(
         content.labels = {split: counted[split][stages[-1]].labels for split, stages in run.stages.items()}
     with _part(done):
         changed = {split: _change(run, split) for split in run.stages}
-        content.by_truth = bool((run.truth(list(run.images_of(run.main)["id"])) == 1).any())
+        content.by_truth = bool((run.truth(run.ids_of(run.main)) == 1).any())
     with _part(done):
         content.cards = gallery(run, crops, counted, changed)
     with _part(done):
@@ -138,7 +138,7 @@ def gallery(run: Run, crops: Crops, counted: Counted, changed: dict[str, Changes
         named = [counted[split][stage].labels.counts for stage in (stages[0], stages[-1])]
         moved = np.abs(named[1] - named[0])
         corrected = np.flatnonzero(images["id"].isin(run.corrections.images if run.corrections else [])).tolist()
-        chosen = select_examples(change, list(images["digest"]), moved, 1 / len(run.stages), corrected)
+        chosen = select_examples(change, images["digest"], moved, 1 / len(run.stages), corrected)
         for i, why in chosen.items():
             figures = (("gained", change.gained[i]), ("lost", change.lost[i]), ("bits", round(change.bits[i], 2)))
             about[str(images["id"][i])] = {
@@ -163,13 +163,13 @@ def most_gained(run: Run, count: int, split: str) -> list[str]:
 
 
 def _count(run: Run, split: str, stages: tuple[str, ...]) -> dict[str, Tally]:
-    ids = list(run.images_of(split)["id"])
+    ids = run.ids_of(split)
     truth = run.truth(ids)
     return {stage: tally(run.slices(stage, ids), truth, run.thresholds_of(stage, split)) for stage in stages}
 
 
 def _change(run: Run, split: str, by_truth: bool = False) -> Changes:
-    ids = list(run.images_of(split)["id"])
+    ids = run.ids_of(split)
     first, last = run.stages[split][0], run.stages[split][-1]
     pairs = zip(run.slices(first, ids), run.slices(last, ids), strict=True)
     thresholds = run.thresholds_of(first, split), run.thresholds_of(last, split)
@@ -179,7 +179,7 @@ def _change(run: Run, split: str, by_truth: bool = False) -> Changes:
 def _charts(run: Run, tables: Tables, counted: Counted, changed: Changes) -> list[Chart]:
     main = run.main
     stages = run.stages[main]
-    truths = {split: tally_truth(run.truth(list(run.images_of(split)["id"]))) for split in run.stages}
+    truths = {split: tally_truth(run.truth(run.ids_of(split))) for split in run.stages}
     ends = {
         split: BeforeAfter(result[0], result[-1], counted[split][result[0]], counted[split][result[-1]], truths[split])
         for split, result in run.stages.items()

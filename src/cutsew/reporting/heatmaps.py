@@ -25,6 +25,7 @@ from cutsew.method.score import sigmoid
 from cutsew.reporting.cards import data_uri, thumbnail
 from cutsew.reporting.run_data import Labels, Run
 from cutsew.reporting.style import AFTER, CATEGORIES, INK, MUTED, STAGE_TITLES, Chart, inline, page_style, short
+from cutsew.storage.manifest import paths_of
 from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -243,7 +244,7 @@ def activation_maps(path: Path, run: Run) -> list[Maps]:
     group = open_group(path)
     teacher, student = array_of(group, "teacher"), array_of(group, "student")
     ids, classes = labels_of(group, "image"), labels_of(group, "class")
-    paths = dict(zip(run.images["id"], run.images["path"], strict=True))
+    paths = paths_of(run.images, set(ids))
     maps = []
     for i in spread(classes, MOST_MAPS):
         image = thumbnail(str(paths[ids[i]]), SIDE) if ids[i] in paths else None

@@ -18,6 +18,7 @@ from cutsew.method.thresholds import named
 from cutsew.reporting.cards import Crops, thumbnail
 from cutsew.reporting.charts import FEW_POSITIVES
 from cutsew.reporting.run_data import Run
+from cutsew.reporting.selection import digest_order
 from cutsew.storage.manifest import batched_slices
 
 MOST_PHOTOS = 5_000
@@ -129,7 +130,7 @@ def sample(images: pd.DataFrame, kept: set[str]) -> npt.NDArray[np.bool_]:
     """Choose MOST_PHOTOS images: those that are to be kept, then those of the lowest digests."""
     if len(images) <= MOST_PHOTOS:
         return np.ones(len(images), dtype=bool)
-    order = np.lexsort((images["digest"].to_numpy(dtype=str), ~images["id"].isin(list(kept)).to_numpy()))
+    order = np.lexsort((digest_order(images["digest"]), ~images["id"].isin(list(kept)).to_numpy()))
     chosen = np.zeros(len(images), dtype=bool)
     chosen[order[:MOST_PHOTOS]] = True
     return chosen
@@ -184,6 +185,6 @@ def _few(run: Run) -> dict[int, int]:
     """Count the held-out images of each class that few have; empty without truth."""
     if "test" not in run.stages:
         return {}
-    truth = run.truth(run.images_of("test")["id"].tolist())
+    truth = run.truth(run.ids_of("test"))
     counts = (truth == 1).sum(axis=0)
     return {int(c): int(counts[c]) for c in np.flatnonzero(counts < FEW_POSITIVES)} if (truth >= 0).any() else {}

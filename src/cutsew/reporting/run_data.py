@@ -17,6 +17,7 @@ from scipy.sparse import csr_array, triu
 from cutsew.method.correct import LEFT, override
 from cutsew.method.score import sigmoid
 from cutsew.method.thresholds import named
+from cutsew.storage.image_ids import Ids
 from cutsew.storage.label_corrections import read_corrections
 from cutsew.storage.predictions import EPSILON, FINAL, REFERENCE, StagePredictions, read_truth
 from cutsew.storage.result_tables import RunThresholds
@@ -47,6 +48,7 @@ class Run:
         corrections: Path | None = None,
     ) -> None:
         self.images = images
+        self._ids: dict[str, pd.Index] = {}
         self.classes: list[str] = next(iter(outcomes.values())).classes
         self.thresholds = thresholds
         self.stages = stages_of(metrics, outcomes)
@@ -80,6 +82,12 @@ class Run:
         """Return the manifest's rows of one split."""
         return self.images[self.images["split"] == split].reset_index(drop=True)
 
+    def ids_of(self, split: str) -> pd.Index:
+        """Return the ids of one split's images."""
+        if split not in self._ids:
+            self._ids[split] = pd.Index(self.images.loc[self.images["split"] == split, "id"])
+        return self._ids[split]
+
     def read(self, stage: str, ids: Sequence[str]) -> npt.NDArray[np.float32]:
         """Return one stage's (n, C) logits of n images."""
         return self._outcomes[stage].read(ids)
@@ -88,11 +96,11 @@ class Run:
         """Return (n, C) logits of n images of a split: those of its last stage, with a human's corrections."""
         return override(self.read(self.stages[split][-1], ids), self.said(ids), EPSILON)[0]
 
-    def slices(self, stage: str, ids: Sequence[str]) -> Iterator[npt.NDArray[np.float32]]:
+    def slices(self, stage: str, ids: Ids) -> Iterator[npt.NDArray[np.float32]]:
         """Give one stage's logits of n images slice by slice."""
         return self._outcomes[stage].slices(ids)
 
-    def truth(self, ids: Sequence[str]) -> npt.NDArray[np.int8]:
+    def truth(self, ids: Ids) -> npt.NDArray[np.int8]:
         """Return the (n, C) truth of n images: 1, 0, or -1 for not known, which is all of it where there is none."""
         if self._labels is None:
             return np.full((len(ids), len(self.classes)), -1, dtype=np.int8)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from cutsew.method.score import sigmoid
 from cutsew.method.thresholds import named
@@ -145,9 +146,14 @@ def most(values: npt.NDArray[Any], digests: npt.NDArray[Any], count: int) -> lis
     return [int(i) for i in order if values[i] > 0]
 
 
+def digest_order(digests: pd.Series) -> npt.NDArray[Any]:
+    """Return (n,) numbers in the order of the digests: as text they would take 256 bytes an image."""
+    return digests.rank(method="dense").to_numpy()
+
+
 def select_examples(
     changed: Changes,
-    digests: Sequence[str],
+    digests: pd.Series,
     moved: npt.NDArray[np.int64],
     share: float = 1.0,
     corrected: Sequence[int] = (),
@@ -165,7 +171,7 @@ def select_examples(
         Index of an image -> why it was chosen, in the order of REASONS; one image may have several.
 
     """
-    ordered = np.asarray(digests, dtype=str)
+    ordered = digest_order(digests)
     each, drawn, classes = (max(1, round(n * share)) for n in (EACH, DRAWN, CLASSES))
     of_most = np.argsort(-moved, kind="stable")[:classes]
     examples = {

@@ -111,8 +111,8 @@ def _tables(
     splits = read_manifest(images, columns=("id", "split"))
     last = next(stage for stage in reversed(SPLIT_STAGES["train"]) if stage in outcomes)
     for split in SPLITS:
-        ids = splits.loc[splits["split"] == split, "id"].tolist()
-        if not ids:
+        ids = pd.Index(splits.loc[splits["split"] == split, "id"])
+        if ids.empty:
             continue
         available = [
             outcomes[stage] for stage in SPLIT_STAGES[split] if stage in outcomes and outcomes[stage].covers(ids)
@@ -135,7 +135,7 @@ def _tables(
     return tables
 
 
-def _measure(measured: Sequence[StageMeasures], ids: Sequence[str], labels: Path | None) -> None:
+def _measure(measured: Sequence[StageMeasures], ids: pd.Index, labels: Path | None) -> None:
     """Read each stage by blocks of images, then all of them by blocks of classes next to the truth."""
     for stage in tqdm(measured, desc="reading", unit="stage"):
         for z in stage.outcome.slices(ids):
@@ -171,7 +171,7 @@ def _frame(name: str, rows: list[Row]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(RULE_COLUMNS) if name == "thresholds_f1.csv" else None)
 
 
-def _compare(stages: Sequence[StagePredictions], split: str, ids: list[str], decided: RunThresholds) -> list[Row]:
+def _compare(stages: Sequence[StagePredictions], split: str, ids: pd.Index, decided: RunThresholds) -> list[Row]:
     """Compare all pairs of stages, a slice of images at a time; each stage is ranked once."""
     pairs = list(itertools.combinations(range(len(stages)), 2))
     totals, defined = np.zeros((len(pairs), 3)), np.zeros(len(pairs), dtype=np.int64)

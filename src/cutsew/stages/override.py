@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from typing import Annotated
 
+import pandas as pd
 import typer
 from tqdm import tqdm
 
@@ -13,11 +14,12 @@ from cutsew.method.correct import override as override_labels
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
 from cutsew.stages.options import SettingsOption
+from cutsew.storage.image_ids import image_ids
 from cutsew.storage.label_corrections import read_corrections
 from cutsew.storage.manifest import batched_slices, read_manifest
 from cutsew.storage.zarr_layout import folder_of, label_spec
 from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read
-from cutsew.storage.zarr_writer import new_group
+from cutsew.storage.zarr_writer import CopiedCoordinate, new_group
 
 log = logging.getLogger(__name__)
 
@@ -34,16 +36,17 @@ def override(
     epsilon = parse_score(settings["score"]).epsilon
     group = open_group(labels)
     z = array_of(group, "z" if "z" in group else "zero_shot")
-    ids, classes = labels_of(group, "image"), labels_of(group, "class")
+    ids, classes = image_ids(group), labels_of(group, "class")
     every = read_corrections(corrections, classes)
     corrections_of_train, held_out = every.of_split("train"), len(every.of_split("test"))
     _refuse_other_images(images, ids, labels)
     size = z.chunks[0]
     shape = len(ids), len(classes), size
     specs = {"z": label_spec(*shape), "overridden": label_spec(*shape, "int8")}
-    with new_group(overridden, specs, {"image": ids, "class": classes}) as written:
+    coordinates = {name: CopiedCoordinate(folder_of(labels)) for name in ("image", "class")}
+    with new_group(overridden, specs, coordinates) as written:
         for rows in tqdm(list(batched_slices(len(ids), size)), desc="override", unit="shard"):
-            signs = corrections_of_train.said(ids[rows])
+            signs = corrections_of_train.said(ids[rows].tolist())
             written["z"][rows], _ = override_labels(read(z, rows), signs, epsilon)
             written["overridden"][rows] = signs
     record.facts = {
@@ -61,7 +64,7 @@ def override(
         log.info("override: %d corrections are of held-out images and do not affect training", held_out)
 
 
-def _refuse_other_images(images: Path, ids: list[str], labels: Path) -> None:
+def _refuse_other_images(images: Path, ids: pd.Index, labels: Path) -> None:
     """Refuse labels of other images than the manifest's."""
-    if read_manifest(images, columns=("id",))["id"].tolist() != ids:
+    if not ids.equals(pd.Index(read_manifest(images, columns=("id",))["id"])):
         raise UserError(f"{folder_of(labels)}: its images are not those of images.parquet; run the workflow again")

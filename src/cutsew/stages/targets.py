@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import pandas as pd
 import typer
 from tqdm import tqdm
 
@@ -16,10 +17,11 @@ from cutsew.method.score import sigmoid
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
 from cutsew.stages.options import SettingsOption
+from cutsew.storage.image_ids import image_ids
 from cutsew.storage.manifest import batched_slices, read_manifest
 from cutsew.storage.zarr_layout import Answers, folder_of, label_spec
 from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read, read_rows
-from cutsew.storage.zarr_writer import new_group
+from cutsew.storage.zarr_writer import CopiedCoordinate, new_group
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +40,9 @@ def targets(
     rule = TargetsConfig.model_validate(settings["targets"])
     group = open_group(labels)
     z = array_of(group, "z" if "z" in group else "zero_shot")
-    ids, classes = labels_of(group, "image"), labels_of(group, "class")
+    ids, classes = image_ids(group), labels_of(group, "class")
     image_rows = read_manifest(images, columns=("id", "split"))
-    if image_rows["id"].tolist() != ids:
+    if not ids.equals(pd.Index(image_rows["id"])):
         raise UserError(f"{folder_of(labels)}: its images are not those of images.parquet; run the workflow again")
     train = image_rows.loc[image_rows["split"] == "train", "row"].to_numpy()
     most = max(2, min(len(train), SAMPLE, SAMPLE_BYTES // (4 * len(classes))))
@@ -55,9 +57,9 @@ def targets(
         count = float(sigmoid(sample.astype(np.float64)).sum(axis=1).mean())
     shift = fit_logit_shift(sample, count, rule.sharpen)
     size = z.chunks[0]
-    with new_group(
-        made, {"z": label_spec(len(ids), len(classes), size)}, {"image": ids, "class": classes}, {"shift": shift}
-    ) as written:
+    specs = {"z": label_spec(len(ids), len(classes), size)}
+    coordinates = {name: CopiedCoordinate(folder_of(labels)) for name in ("image", "class")}
+    with new_group(made, specs, coordinates, {"shift": shift}) as written:
         for rows in tqdm(list(batched_slices(len(ids), size)), desc="targets", unit="shard"):
             written["z"][rows] = shifted(read(z, rows), shift, rule.sharpen)
     record.facts = {"count": count, "shift": shift, "images": len(chosen)}

@@ -1,12 +1,12 @@
 """Stage thresholds: decision thresholds of every stage, per class, by one rule that reads no labels."""
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import typer
 from tqdm import tqdm
 
@@ -41,7 +41,7 @@ def thresholds(
     fixed = EvaluateConfig.model_validate(settings["evaluate"]).threshold
     outcomes = open_predictions({ZARRS[name]: path for name, path in paths.items()})
     splits = read_manifest(images, columns=("id", "split"))
-    trained, held_out = (splits.loc[splits["split"] == split, "id"].tolist() for split in SPLITS)
+    trained, held_out = (pd.Index(splits.loc[splits["split"] == split, "id"]) for split in SPLITS)
     labels = [name for name in SPLIT_STAGES["train"] if name in outcomes][-1]
     share: Floats = _mean(outcomes[labels], trained)
     if settings.get("targets", {}).get("labels_per_image") is None:  # else the labels sum to the number expected
@@ -51,7 +51,7 @@ def thresholds(
     rows: list[StageThresholds] = []
     lacking: list[str] = []
     for name, outcome in tqdm(outcomes.items(), desc="thresholds", unit="stage"):
-        source, ids = (outcome, trained) if name != "student" else (outcome, held_out) if held_out else stand_in
+        source, ids = (outcome, trained) if name != "student" else (outcome, held_out) if len(held_out) else stand_in
         sample = _sample(ids)
         match = count_few if ids is held_out and 1 < len(ids) < FEW else count
         parts: list[StageThresholds] = []
@@ -68,14 +68,14 @@ def thresholds(
     if lacking:
         log.warning("not bimodal, so that rule mixture uses %g: %s", fixed, some(lacking))
     write_thresholds(out, outcomes[labels].classes, rows)
-    record.facts = {"labels": labels, "rule": rule_in_words(rule, fixed), "held_out": bool(held_out)}
+    record.facts = {"labels": labels, "rule": rule_in_words(rule, fixed), "held_out": not held_out.empty}
     record.facts["few_held_out"] = 1 < len(held_out) < FEW
     record.facts |= {"expected_labels_per_image": float(share.sum()), "without_mixture": lacking}
     record.write_beside(out)
     log.info("thresholds: rule %s; %.2f labels an image expected", rule_in_words(rule, fixed), share.sum())
 
 
-def _mean(outcome: StagePredictions, ids: Sequence[str]) -> npt.NDArray[np.float64]:
+def _mean(outcome: StagePredictions, ids: pd.Index) -> npt.NDArray[np.float64]:
     """Mean probability of each class over some images, a slice at a time."""
     total = np.zeros(len(outcome.classes))
     with tqdm(total=len(ids), desc=f"expecting from {outcome.stage}", unit="image") as bar:
@@ -85,5 +85,5 @@ def _mean(outcome: StagePredictions, ids: Sequence[str]) -> npt.NDArray[np.float
     return total / len(ids)
 
 
-def _sample(ids: Sequence[str]) -> Sequence[str]:
+def _sample(ids: pd.Index) -> pd.Index:
     return ids[:: -(-len(ids) // SAMPLE)]

@@ -117,7 +117,7 @@ def run(
             result = Trainer(head, torch.from_numpy(z).to(torch_device), rules, per_epoch, checkpoint).fit(features)
     group.destroy()
     corrects_again = rules.head == "adapter" and rules.correct_refined
-    _write_labels(adapter, result, list(image_rows["id"]), settings, corrects_again)
+    _write_labels(adapter, result, pd.Index(image_rows["id"]), settings, corrects_again)
     sizes = rules.adapter.model_dump() if rules.head == "adapter" else {}
     save(adapter, result.adapter, backbone, sizes, settings["classes"])
     record.facts = {
@@ -143,12 +143,12 @@ def _read_labels(path: Path, images: pd.DataFrame, classes: list[str]) -> npt.ND
     z = array_of(group, "z" if "z" in group else "zero_shot")
     if labels_of(group, "class") != classes:
         raise UserError(f"{folder_of(path)}: its classes are not those of the settings; run the workflow again")
-    names, ids, rows = array_of(group, "image"), images["id"].to_numpy(dtype=object), images["row"].to_numpy()
+    names, ids, rows = array_of(group, "image"), pd.Index(images["id"]), images["row"].to_numpy()
     values = np.empty((len(rows), len(classes)), dtype=np.float32)
     if len(rows) and rows.max() >= names.shape[0]:
         raise UserError(f"{folder_of(path)}: its images are not those of images.parquet; run the workflow again")
     for part in batched_slices(len(rows), images_at_once(len(classes))):
-        if (read_rows(names, rows[part]).astype(object) != ids[part]).any():
+        if (read_rows(names, rows[part]).astype(object) != ids[part].to_numpy(dtype=object)).any():
             raise UserError(f"{folder_of(path)}: its images are not those of images.parquet; run the workflow again")
         values[part] = read_rows(z, rows[part])
         if not np.isfinite(values[part]).all():
@@ -179,7 +179,7 @@ def _write_records(record: Record, adapter: Path, result: TrainingResult) -> Non
 
 
 def _write_labels(
-    adapter: Path, result: TrainingResult, ids: list[str], settings: dict[str, Any], correct_refined: bool
+    adapter: Path, result: TrainingResult, ids: pd.Index, settings: dict[str, Any], correct_refined: bool
 ) -> None:
     """Write refined.zarr and history.csv next to the adapter."""
     z = result.z

@@ -1,7 +1,7 @@
 """Reading and writing `images.parquet`, the stable list of all images, and its shards."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,11 +60,21 @@ def read_manifest(
     return images.reset_index(drop=True)
 
 
+def paths_of(images: "pd.DataFrame", ids: Collection[str]) -> dict[str, str]:
+    """Return the paths of some images of the manifest, by id."""
+    rows = images[images["id"].isin(list(ids))]
+    return dict(zip(rows["id"], rows["path"], strict=True))
+
+
 def find_train_test_duplicates(images: "pd.DataFrame") -> list[str]:
     """Name the held-out images that are byte for byte among the training images too; columns id, digest and split."""
-    train = set(images.loc[images["split"] == "train", "digest"])
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    train = pa.array(images.loc[images["split"] == "train", "digest"], pa.large_string())
     held_out = images[images["split"] == "test"]
-    return [str(name) for name in held_out.loc[held_out["digest"].isin(train), "id"]]
+    twins = pc.is_in(pa.array(held_out["digest"], pa.large_string()), value_set=train)
+    return [str(name) for name in held_out.loc[twins.to_numpy(zero_copy_only=False), "id"]]
 
 
 def shard_digests(images: "pd.DataFrame") -> dict[int, str]:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from cutsew.errors import UserError
 from cutsew.method.correct import override
+from cutsew.storage.image_ids import Ids, ImageIds, image_ids
 from cutsew.storage.label_corrections import Corrections
 from cutsew.storage.tables import label_column, read_names, read_parquet
 from cutsew.storage.zarr_layout import folder_of
@@ -71,13 +72,14 @@ class StagePredictions:
         group = open_group(path)
         self.classes = labels_of(group, "class")
         self._array = array_of(group, "zero_shot" if stage == "zero_shot" else "z")
-        self._ids = pd.Index(labels_of(group, "image"))
+        self._ids = ImageIds(image_ids(group))
 
     def share_ids(self, others: Iterable["StagePredictions"]) -> None:
-        """Use the ids of another stage where they are equal: of a million images each list takes 0.1 GB."""
-        self._ids = next((other._ids for other in others if other._ids.equals(self._ids)), self._ids)
+        """Use the ids of another stage where they are equal, so that they are held and found once."""
+        names = self._ids.names
+        self._ids = next((other._ids for other in others if other._ids.names.equals(names)), self._ids)
 
-    def read(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
+    def read(self, ids: Ids) -> npt.NDArray[np.float32]:
         """Return the (n, C) logits of n images, in the order of `ids`."""
         z = np.empty((len(ids), len(self.classes)), dtype=np.float32)
         start = 0
@@ -86,11 +88,11 @@ class StagePredictions:
             start += len(block)
         return z
 
-    def covers(self, ids: Sequence[str]) -> bool:
+    def covers(self, ids: Ids) -> bool:
         """Check whether the stage has logits of all these images; imported scores may leave out held-out ones."""
         return all(np.isfinite(block).all() for block in self.slices(ids))
 
-    def columns(self, ids: Sequence[str], classes: slice) -> npt.NDArray[np.float32]:
+    def columns(self, ids: Ids, classes: slice) -> npt.NDArray[np.float32]:
         """Return the (n, stop - start) logits of a block of classes, of n images in the order of `ids`."""
         z = np.empty((len(ids), classes.stop - classes.start), dtype=np.float32)
         start = 0
@@ -99,14 +101,14 @@ class StagePredictions:
             start += len(block)
         return z
 
-    def slices(self, ids: Sequence[str]) -> Iterator[npt.NDArray[np.float32]]:
+    def slices(self, ids: Ids) -> Iterator[npt.NDArray[np.float32]]:
         """Give the logits of some images in slices of `images_at_once`, in the order of `ids`.
 
         Raises:
             UserError: an image is not there.
 
         """
-        rows = self._ids.get_indexer(pd.Index(ids))
+        rows = self._ids.find(ids)
         if (rows < 0).any():
             first = ids[int(np.argmax(rows < 0))]
             raise UserError(
@@ -136,7 +138,7 @@ class Final(StagePredictions):
         self._split_of = split_of
         self._corrections = corrections
 
-    def slices(self, ids: Sequence[str]) -> Iterator[npt.NDArray[np.float32]]:
+    def slices(self, ids: Ids) -> Iterator[npt.NDArray[np.float32]]:
         """Give the logits of some images in slices of `images_at_once`, in the order of `ids`."""
         size = images_at_once(len(self.classes))
         for start in range(0, len(ids), size):
@@ -188,7 +190,7 @@ def class_blocks(images: int, classes: int) -> list[slice]:
     return [slice(start, min(start + size, classes)) for start in range(0, classes, size)]
 
 
-def read_truth(path: Path, ids: Sequence[str], classes: Sequence[str]) -> npt.NDArray[np.int8]:
+def read_truth(path: Path, ids: Ids, classes: Sequence[str]) -> npt.NDArray[np.int8]:
     """Read true labels. Of the stages only evaluate, report, sweep_table and reference_labels may; tools show them.
 
     Args:
@@ -214,10 +216,11 @@ def read_truth(path: Path, ids: Sequence[str], classes: Sequence[str]) -> npt.ND
         labels = read_parquet(path, ["id", *columns], [("id", "in", list(ids))]).set_index("id")
         chosen: npt.NDArray[Any] = labels.reindex(index=list(ids), columns=columns, fill_value=-1).to_numpy()
         return chosen.astype(np.int8)
-    rows = pd.Index(read_parquet(path, ["id"])["id"]).get_indexer(pd.Index(ids))
-    truth = np.full((len(ids), len(columns)), -1, dtype=np.int8)
+    rows = ImageIds(pd.Index(read_parquet(path, ["id"])["id"])).find(ids)
+    known = rows >= 0
+    places, truth = rows[known], np.full((len(ids), len(columns)), -1, dtype=np.int8)
     for start in range(0, len(columns), COLUMNS):
         part = read_parquet(path, columns[start : start + COLUMNS])
         for c, column in enumerate(part.columns, start):
-            truth[rows >= 0, c] = part[column].to_numpy()[rows[rows >= 0]]
+            truth[known, c] = part[column].to_numpy()[places]
     return truth

@@ -83,17 +83,21 @@ def _write_labels(folder: Path, name: str, values: Sequence[Any] | Values | Auxi
     from zarr.storage import LocalStore
 
     dimension, values = (values.dimension, values.values) if isinstance(values, AuxiliaryCoordinate) else (name, values)
-    labels = np.asarray(values)
-    text = labels.dtype.kind in "UO"
-    zarr.create_array(
+    text = np.asarray(values[:1]).dtype.kind in "UO"
+    labels: Any = values if text else np.asarray(values)
+    size = max(1, min(len(labels), 65536))
+    array = zarr.create_array(
         LocalStore(folder),
-        shape=labels.shape,
+        shape=(len(labels),),
         dtype="string" if text else labels.dtype.name,
-        chunks=(max(1, min(len(labels), 65536)),),
+        chunks=(size,),
         compressors=(ZstdCodec(), Crc32cCodec()),
         dimension_names=(dimension,),
         config={"write_empty_chunks": True},
-    )[...] = labels.astype(object) if text else labels
+    )
+    for start in range(0, len(labels), size):  # a chunk of text at a time: an array of all would be twice the list
+        part = labels[start : start + size]
+        array[start : start + size] = np.asarray(part, dtype=object) if text else part
 
 
 def _refuse_damaged(group: Path, name: str) -> None:

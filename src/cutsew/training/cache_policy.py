@@ -61,7 +61,8 @@ def open_feature_cache(policy: CachePolicy | None, computed: "ComputedFeatures",
 def _cache_key_content(computed: "ComputedFeatures", sizes: Sizes) -> dict[str, Any]:
     """Collect what the features depend on, apart from what matters on a GPU only."""
     backbone, dataset = computed.backbone, computed.dataset
-    images = json.dumps([dataset.images.digests, dataset.images.sizes.tolist(), dataset.images.paste_pool.tolist()])
+    made_of = dataset.images
+    images = json.dumps([list(made_of.digests), made_of.sizes.tolist(), made_of.paste_pool.tolist()])
     return {
         "version": STAGES["train"].version,
         "images": hashlib.sha256(images.encode()).hexdigest(),

@@ -1,7 +1,9 @@
 """The training images and which of them are pasted where. Imports no torch, since the audit reads it too."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +29,8 @@ class TrainingImages:
 
     """
 
-    paths: list[str]
-    digests: list[str]
+    paths: Sequence[str]
+    digests: Sequence[str]
     sizes: Rows
     paste_pool: Rows
 
@@ -52,7 +54,8 @@ def read_training_images(images: pd.DataFrame, patches: Path | None) -> Training
             raise UserError(f"{patches}: has images that are not in the training split; run the workflow again")
         paste_pool = np.searchsorted(rows, chosen).astype(np.int64)
     sizes = images[["width", "height"]].to_numpy(dtype=np.int64)
-    return TrainingImages(images["path"].tolist(), images["digest"].tolist(), sizes, paste_pool)
+    paths, digests = (cast("Sequence[str]", images[name].array) for name in ("path", "digest"))  # text of Arrow
+    return TrainingImages(paths, digests, sizes, paste_pool)
 
 
 def sewing_plan(images: TrainingImages, sew: Sew, seed: int, epoch: int, index: int) -> Plan:
