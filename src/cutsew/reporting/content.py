@@ -15,7 +15,7 @@ from cutsew.reporting.charts import BeforeAfter, calibration, confidence, labels
 from cutsew.reporting.heatmaps import Maps, activation_maps, cooccurrence, features
 from cutsew.reporting.photos import Photos, gather_photos
 from cutsew.reporting.run_data import Labels, Run, Tally, tally, tally_truth
-from cutsew.reporting.selection import Changes, Ranked, changes, easiest_and_hardest, select_examples
+from cutsew.reporting.selection import Changes, Ranked, changes, digest_order, easiest_and_hardest, select_examples
 from cutsew.reporting.style import Chart
 
 
@@ -156,9 +156,8 @@ def most_gained(run: Run, count: int, split: str) -> list[str]:
     """
     names: list[str] = []
     for name in sorted(run.stages, key=lambda other: other != split):
-        images = run.images_of(name).assign(gained=_change(run, name).gained)
-        ordered = images.sort_values(["gained", "digest"], ascending=[False, True], kind="stable")
-        names += list(ordered["id"].head(count - len(names)))
+        order = np.lexsort((digest_order(run.images_of(name)["digest"]), -_change(run, name).gained))
+        names += run.ids_of(name)[order[: count - len(names)]].tolist()
     return names
 
 

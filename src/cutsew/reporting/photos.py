@@ -118,7 +118,9 @@ def gather_photos(
         embed: gives (n, D) embeddings of n images.
 
     """
-    images = run.images[run.images["split"].isin(list(run.stages))]
+    images = run.images
+    if not images["split"].isin(list(run.stages)).all():
+        images = images[images["split"].isin(list(run.stages))]
     shown = images[sample(images, {*queue, *(run.corrections.images if run.corrections else ())})]
     side = next((side for most, side in SIDES if len(shown) <= most), SIDES[-1][1])
     photos = [photo for split, part in shown.groupby("split", sort=False) for photo in _photos(run, crops, part, side)]

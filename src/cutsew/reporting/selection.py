@@ -146,14 +146,14 @@ def most(values: npt.NDArray[Any], digests: npt.NDArray[Any], count: int) -> lis
     return [int(i) for i in order if values[i] > 0]
 
 
-def digest_order(digests: pd.Series) -> npt.NDArray[Any]:
-    """Return (n,) numbers in the order of the digests: as text they would take 256 bytes an image."""
-    return digests.rank(method="dense").to_numpy()
+def digest_order(digests: Sequence[str] | pd.Series) -> npt.NDArray[Any]:
+    """Return (n,) numbers in the order of the digests: an array of their text would take 256 bytes an image."""
+    return pd.Series(digests).rank(method="dense").to_numpy()
 
 
 def select_examples(
     changed: Changes,
-    digests: pd.Series,
+    digests: Sequence[str] | pd.Series,
     moved: npt.NDArray[np.int64],
     share: float = 1.0,
     corrected: Sequence[int] = (),

@@ -27,6 +27,9 @@ from cutsew.storage.tables import read_csv, read_record
 MEASURED = ("stage", "split", "images", "with_truth", "labels_per_image", "confidence")
 """Columns of metrics.csv without which there is nothing to show."""
 
+SHOWN = ("id", "path", "width", "height", "digest", "split")
+"""Columns of the manifest that the page needs."""
+
 QUEUE = 50
 """Images to check next that the page marks; `cutsew next` lists any number."""
 
@@ -64,7 +67,7 @@ def report(
     outcomes = open_predictions(zarrs)
     by_stage = read_thresholds(thresholds, outcomes["zero_shot"].classes) if thresholds is not None else {}
     decided = RunThresholds(_threshold(metrics), by_stage)
-    run = Run(read_manifest(images), outcomes, tables.metrics, decided, labels, corrections)
+    run = Run(read_manifest(images, columns=SHOWN), outcomes, tables.metrics, decided, labels, corrections)
     crops = Crops(fused, logits, views)
     scenes = page.with_name("scenes.png")
     folder = page.resolve().parent

@@ -49,14 +49,14 @@ class ImageIds:
         if self.names.equals(ids):
             return np.arange(len(ids))
         if self._hashes is None:
-            hashes = _hashes(self.names)
+            hashes = text_hashes(self.names)
             self._order = np.argsort(hashes, kind="stable")
             self._hashes = hashes[self._order]
         if (self._hashes[1:] == self._hashes[:-1]).any():  # two ids with one hash: once in 10**7 tables of 10**6
             return np.asarray(self.names.get_indexer(ids), dtype=np.int64)
         if not len(self._hashes):
             return np.full(len(ids), -1)
-        places = np.minimum(np.searchsorted(self._hashes, _hashes(ids)), len(self._hashes) - 1)
+        places = np.minimum(np.searchsorted(self._hashes, text_hashes(ids)), len(self._hashes) - 1)
         rows = self._order[places]
         same = np.asarray(self.names.take(rows) == ids, dtype=bool)
         return np.where(same, rows, -1)
@@ -71,10 +71,10 @@ def image_ids(group: "zarr.Group") -> pd.Index:
     return names[0].append(names[1:])
 
 
-def _hashes(names: pd.Index) -> npt.NDArray[np.uint64]:
-    """Hash text to 64 bits."""
-    parts = [np.zeros(0, dtype=np.uint64)]
-    for start in range(0, len(names), AT_ONCE):
-        texts = names[start : start + AT_ONCE].to_numpy(dtype=object)
-        parts.append(pd.util.hash_array(texts, categorize=False))
+def text_hashes(texts: pd.Index | pd.Series) -> npt.NDArray[np.uint64]:
+    """Hash n texts to 64 bits each, a part of them at a time."""
+    index, parts = pd.Index(texts), [np.zeros(0, dtype=np.uint64)]
+    for start in range(0, len(index), AT_ONCE):
+        part = index[start : start + AT_ONCE].to_numpy(dtype=object)
+        parts.append(pd.util.hash_array(part, categorize=False))
     return np.concatenate(parts)

@@ -68,13 +68,15 @@ def paths_of(images: "pd.DataFrame", ids: Collection[str]) -> dict[str, str]:
 
 def find_train_test_duplicates(images: "pd.DataFrame") -> list[str]:
     """Name the held-out images that are byte for byte among the training images too; columns id, digest and split."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
+    import numpy as np
 
-    train = pa.array(images.loc[images["split"] == "train", "digest"], pa.large_string())
-    held_out = images[images["split"] == "test"]
-    twins = pc.is_in(pa.array(held_out["digest"], pa.large_string()), value_set=train)
-    return [str(name) for name in held_out.loc[twins.to_numpy(zero_copy_only=False), "id"]]
+    from cutsew.storage.image_ids import text_hashes
+
+    digests, tested = text_hashes(images["digest"]), (images["split"] == "test").to_numpy()
+    suspects = np.isin(digests, np.intersect1d(digests[tested], digests[~tested]))
+    digest, name = (images.loc[suspects, column] for column in ("digest", "id"))
+    trained = set(digest[~tested[suspects]])
+    return [str(one) for one in name[tested[suspects] & digest.isin(trained).to_numpy()]]
 
 
 def shard_digests(images: "pd.DataFrame") -> dict[int, str]:

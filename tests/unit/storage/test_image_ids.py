@@ -44,7 +44,7 @@ def test_lookups_do_not_mix() -> None:
 
 
 def test_ids_of_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_ids, "_hashes", lambda names: np.zeros(len(names), dtype=np.uint64))
+    monkeypatch.setattr(image_ids, "text_hashes", lambda names: np.zeros(len(names), dtype=np.uint64))
     assert _found(NAMES, ["c", "d", ""]) == [[4, -1, 2]] * 3
 
 
