@@ -59,8 +59,9 @@ GROUP = 4
 """Images that one thread decodes at a time on a CPU (`batching.MICROBATCH_SIZE`, whose module would bring torch)."""
 SAMPLE = 100_000
 """Images from which `thresholds` are chosen; `targets` and `reference_labels` read fewer."""
-ROW_BYTES, LISTED_BYTES = 600, 2500
-"""Of an image's id, path and digest in a table that a stage reads; in the manifest while it is made."""
+TEXT_BYTES, ROW_BYTES, LISTED_BYTES = 300, 600, 2500
+"""Of an image's id, path and digest in a table that a stage reads: as Arrow text, as Python objects; in the manifest
+while it is made."""
 BLOCK_BYTES, SLICE_BYTES, IMAGES_AT_ONCE = 160 * 2**20, 64 * 2**20, 8192
 """Of a block of classes and of a slice of images (`storage/predictions.py`, which would bring pandas)."""
 TARGETS_BYTES = 2**30
@@ -117,7 +118,7 @@ def estimate_memory_mb(config: Config, stage: str, job: Job) -> int:
     if stage in ("train", "predict", "explain"):
         needed += head_megabytes(config, stage, job)
     if stage == "train":
-        needed += ROW_BYTES * job.images // 10**6
+        needed += TEXT_BYTES * job.images // 10**6
         cells, channels = grid_of(config)
         features = min(FEATURES_MB, job.images * channels * cells * 4 // 10**6)
         needed += CACHE_MB + features
@@ -317,20 +318,20 @@ def _light_bytes(config: Config, stage: str, job: Job) -> int:
         "correct": 48 * rows * classes,
         "select": 28 * rows * classes,
         # ids and likeliest classes of all images; a block of classes; a slice's logits and the ranks of all stages
-        "evaluate": 2 * ROW_BYTES * images + min(4 * BLOCK_BYTES, 40 * images * classes) + 12 * part,
-        "report": PHOTOS_BYTES + 2 * ROW_BYTES * images + 8 * images * classes + 12 * part,
+        "evaluate": 2 * TEXT_BYTES * images + min(4 * BLOCK_BYTES, 40 * images * classes) + 12 * part,
+        "report": PHOTOS_BYTES + 2 * TEXT_BYTES * images + 8 * images * classes + 12 * part,
         "manifest": LISTED_BYTES * images + job.threads * DECODED_MB * 10**6,
         "truth": (ROW_BYTES + 10 * classes) * images,
-        "targets": ROW_BYTES * images
+        "targets": TEXT_BYTES * images
         + min(3 * TARGETS_BYTES, 12 * min(images, SAMPLE) * classes)
         + 32 * rows * classes,
-        "override": 2 * ROW_BYTES * images + 40 * rows * classes,
+        "override": 2 * TEXT_BYTES * images + 40 * rows * classes,
         "reference_labels": (ROW_BYTES + 4 * classes) * images + 24 * min(images, SAMPLE) * classes,
         **dict.fromkeys(("corrections", "seal", "seal_tagclip"), ROW_BYTES * images),
         **dict.fromkeys(("demo_world", "download"), 0),
         # the manifest's texts; a slice's logits, probabilities and rows of text
-        "labels_table": ROW_BYTES * images + 120 * rows * classes,
-        "thresholds": 2 * ROW_BYTES * images + min(5 * BLOCK_BYTES, 24 * min(images, SAMPLE) * classes) + 12 * part,
+        "labels_table": TEXT_BYTES * images + 120 * rows * classes,
+        "thresholds": 2 * TEXT_BYTES * images + min(5 * BLOCK_BYTES, 24 * min(images, SAMPLE) * classes) + 12 * part,
     }[stage]
 
 

@@ -279,4 +279,4 @@ def test_blocks_are_those_that_the_stages_read():
 def test_evaluating_asks_for_little_more_than_the_names_of_many_images():
     """Logits, 4 bytes a pair or more, are never held of all images."""
     fewer, more = (estimate_memory_mb(PAPER, "evaluate", Job(n, 1, 1, gpu=False)) for n in (10**8, 2 * 10**8))
-    assert more - fewer == 2 * 600 * 100
+    assert more - fewer == 2 * 300 * 100
