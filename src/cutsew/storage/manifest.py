@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cutsew.errors import UserError
 from cutsew.storage.atomic import atomic_path
-from cutsew.storage.tables import read_parquet, read_row_groups
+from cutsew.storage.tables import read_parquet, read_row_groups, release_unused
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +56,8 @@ def read_manifest(
         images.insert(0, "row", range(first, first + len(images)))
         images = images[images["shard"] == shard]
     if split is not None:
-        images = images[images["split"] == split]
+        images = images[images["split"] == split].reset_index(drop=True)
+        release_unused()
     return images.reset_index(drop=True)
 
 

@@ -86,7 +86,7 @@ def test_answering_asks_for_what_was_measured(classes, measured):
 LIGHT = [  # stage, images, classes, passes; measured peak of the whole process in MB
     ("evaluate", 10_000, 80, 1, 414),
     ("evaluate", 250_000, 80, 1, 762),
-    ("evaluate", 1_000_000, 80, 1, 2214),
+    ("evaluate", 1_000_000, 80, 1, 1033),
     ("evaluate", 4_096, 1_203, 1, 742),
     ("evaluate", 1_024, 9_605, 1, 933),
     ("report", 10_000, 80, 1, 431),
