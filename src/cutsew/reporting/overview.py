@@ -89,10 +89,11 @@ def find_warnings(
     by_stage = {content["stage"]: content for content in records}
     facts = {stage: content.get("facts", {}) for stage, content in by_stage.items()}
     head = by_stage.get("train", {}).get("settings", {}).get("train", {}).get("head", "adapter")
+    weak = list(_of_student(metrics, head))
     return [
-        *_of_student(metrics, head),
+        *weak,
         *_of_steps(facts, longer_training(head)),
-        *_of_few_images(run, labels, trained="train" in by_stage),
+        *(_of_few_images(run, labels, told=bool(weak)) if "train" in by_stage else []),
         *_of_labels(run, labels),
         *_of_copies(copies),
         *_of_files(facts),
@@ -118,9 +119,9 @@ def _of_student(metrics: pd.DataFrame, head: str) -> Iterator[RunWarning]:
         )
 
 
-def _of_few_images(run: Run, by_split: Mapping[str, Labels], *, trained: bool) -> Iterator[RunWarning]:
-    """Warn of classes of few training images, which can be told without truth."""
-    if not trained or "train" not in by_split:
+def _of_few_images(run: Run, by_split: Mapping[str, Labels], *, told: bool) -> Iterator[RunWarning]:
+    """Warn of classes of few training images, which can be told without truth; `told` where the cure was named."""
+    if "train" not in by_split:
         return
     counts = by_split["train"].counts
     few = [c for c in np.argsort(counts, kind="stable") if 0 < counts[c] < LEAST_IMAGES]
@@ -128,7 +129,7 @@ def _of_few_images(run: Run, by_split: Mapping[str, Labels], *, trained: bool) -
         names = some([f"{run.classes[c]} ({counts[c]})" for c in few], 3)
         yield RunWarning(
             f"Fewer than {LEAST_IMAGES} training images are labeled with {names}.",
-            f"The student hardly learns them. Add images; until then, {USE_FUSED} {TOGETHER}.",
+            "The student hardly learns them: add images." + ("" if told else f" Until then, {USE_FUSED} {TOGETHER}."),
         )
 
 

@@ -109,6 +109,9 @@ def test_few_training_images_of_a_class_are_told_without_truth():
     by_split = {"train": labels(*3 * [[1, 0, 0]], *10 * [[0, 1, 0]], *9 * [[0, 0, 1]]), "test": MIXED}
     (warning,) = find_warnings(Run, metrics(), by_split, [{"stage": "train", "settings": {}}])
     assert warning.text == "Fewer than 10 training images are labeled with cat (3), cow (9)."
+    assert warning.advice.endswith("student and teacher together (predict.ensemble: teacher).")
+    weak, few = find_warnings(Run, metrics(fused=60, student=50), by_split, [{"stage": "train", "settings": {}}])
+    assert "--stage fused" in weak.advice and few.advice == "The student hardly learns them: add images."
     assert find_warnings(Run, metrics(), by_split, []) == []  # no student
 
 
