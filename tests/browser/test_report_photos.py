@@ -59,7 +59,7 @@ def test_what_is_below_the_photos_is_folded(open_page, width, panels):
     assert page.locator("#photo-filters").is_visible() is page.locator("table.rows").first.is_visible() is panels
     assert not page.locator("figure.chart").first.is_visible() and not page.locator("figure.card").first.is_visible()
     page.click("nav a[href='#images']")
-    assert page.locator("figure.card").first.is_visible()
+    page.locator("figure.card").first.wait_for(state="visible")
 
 
 def test_a_class_alone_has_its_frame_and_its_name(page, photos):
