@@ -50,7 +50,7 @@ class PassThroughCommand(typer.core.TyperCommand):
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:  # noqa: ANN401
         """Return the pieces of the usage line."""
-        return [*super().collect_usage_pieces(ctx), "[-- SNAKEMAKE'S WORDS]"]
+        return [*super().collect_usage_pieces(ctx), "[-- SNAKEMAKE OPTIONS]"]
 
 
 def _command(name: str, function: Callable[..., None], summary: str | None) -> Any:  # noqa: ANN401

@@ -175,7 +175,7 @@ def coco_cases() -> Iterator[Case]:
     for name in ("../../a.jpg", "/etc/passwd", "..\\a.jpg", ".hidden.jpg", ""):
         stated = r"train2014\.json: image 1 has no file name below its folder"
         yield coco_case(f"an image named {name!r}", instances(images=image(file_name=name)), REFUSED, stated)
-    unknown_names = r"train2014\.json: annotation 7 is of an image or category that the file does not list"
+    unknown_names = r"train2014\.json: annotation 7 refers to an image or category that the file does not list"
     for key in ("image_id", "category_id"):
         item = {"id": 7, "image_id": 1, "category_id": 1} | {key: 99}
         yield coco_case(f"an annotation of an unknown {key}", instances(annotations=[item]), REFUSED, unknown_names)
@@ -387,7 +387,7 @@ EXPORTS = [
     ("empty", b"", r"corrections\.json is not readable JSON"),
     ("not UTF-8", b'[{"\xff": 1}]', r"corrections\.json is not readable JSON"),
     ("nested 100,000 deep", b"[" * 100_000, r"corrections\.json is not readable JSON"),
-    ("an object", b"{}", r"corrections\.json, task 1: not of a Label Studio export"),
+    ("an object", b"{}", r"corrections\.json, task 1: not part of a Label Studio export"),
     ("JSON-MIN", b'[{"image": "x", "id": 1, "labels": "cat"}]', r"corrections\.json, task 1: .*not as JSON-MIN"),
     ("annotations that are numbers", b'[{"data": {"id": "a"}, "annotations": [1]}]', r"corrections\.json, task 1"),
     ("tasks of others", [task("a", "cat"), task(7, "cat")], r"corrections\.json, task 2: its data has no id"),

@@ -119,7 +119,11 @@ SETTINGS = [
     ("two ways of holding out", {"kind": "tar", "test": {"files": "1.tar", "fraction": 0.5}}, "name only one of"),
     ("a column for tars", {"kind": "tar", "image": "jpg"}, "dataset.image: is a setting of kind parquet"),
     ("a pattern for a folder", {"kind": "folder", "files": "*.tar"}, "dataset.files: is a setting of kind tar or parq"),
-    ("a protocol that nobody knows", {"kind": "folder", "root": "klingon://x"}, "klingon:// is no protocol of fsspec"),
+    (
+        "a protocol that nobody knows",
+        {"kind": "folder", "root": "klingon://x"},
+        "klingon:// is not a protocol that fsspec knows",
+    ),
     ("a password in a URL", {"kind": "tar", "root": "s3://me:hush@bucket/x"}, r"dataset\.root: is a URL with a pass"),
     ("a token in a URL", {"kind": "folder", "root": "https://hush@host/x"}, "password or token"),
     ("a signed URL", {"kind": "parquet", "root": "https://host/x?sig=hush"}, "is a URL with a query"),

@@ -171,6 +171,6 @@ def test_a_low_limit_of_open_files_is_raised_or_refused_in_one_line(cloned):
     run = ["bash", "-c", "ulimit $0 32 && exec .venv/bin/snakemake -n"]
     done = typed(cloned, *run, "-n")
     assert done.returncode == 1 and done.stderr.splitlines()[-1] == (
-        "cutsew: a process may open 32 files at once here; type ulimit -n 1024, or open a new shell"
+        "cutsew: this shell allows a process only 32 open files; type ulimit -n 1024, or open a new shell"
     )
     assert typed(cloned, *run, "-Sn").returncode == 0

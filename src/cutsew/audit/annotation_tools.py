@@ -136,5 +136,7 @@ def _below(file: str, root: Path) -> str:
 
 def _attribute(text: str, what: str) -> str:
     if NOT_XML.search(text):
-        raise UserError(f"--format: the {what} {text!r} holds a character that XML cannot hold; use another format")
+        raise UserError(
+            f"--format: the {what} {text!r} contains a character that XML does not allow; use another format"
+        )
     return quoteattr(text, {"\n": "&#10;", "\r": "&#13;", "\t": "&#9;", '"': "&quot;"})

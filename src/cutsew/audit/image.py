@@ -74,7 +74,7 @@ def sewn(run: Run, name: str, epochs: int | None = None) -> JsonDict | None:
     pasted = [path for path in result.inputs if path.name == PATCHES]
     for path in pasted:
         if path.is_file() and input_digest(path) != result.inputs[path]:
-            raise UserError(f"{path}: not the one that training pasted from; run the workflow again")
+            raise UserError(f"{path}: not the file that training pasted from; run the workflow again")
     training = read_training_images(image_rows, pasted[0] if sew.kind != "none" and pasted else None)
     place, ids = int((image_rows["id"] == name).to_numpy().argmax()), image_rows["id"].tolist()
     return {

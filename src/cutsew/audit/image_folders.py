@@ -143,7 +143,7 @@ def folder_names(classes: list[str]) -> list[str]:
 
 def _refuse_filled(folder: Path) -> None:
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise UserError(f"{folder}: is there already; name a new folder")
+        raise UserError(f"{folder}: already exists; name a new folder")
 
 
 def _numbered(row: int, file: str) -> str:

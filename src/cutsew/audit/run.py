@@ -199,7 +199,9 @@ class Run:
         """
         rows = self.images[self.images["id"] == name]
         if rows.empty:
-            raise UserError(f"--image: {name} is no image of {self.folder.name}{near(name, list(self.images['id']))}")
+            raise UserError(
+                f"--image: {name} is not an image of {self.folder.name}{near(name, list(self.images['id']))}"
+            )
         return rows.iloc[0]
 
     def class_number(self, name: str) -> int:
@@ -210,7 +212,7 @@ class Run:
 
         """
         if name not in self.classes:
-            raise UserError(f"--class: {name} is no class of {self.folder.name}{near(name, self.classes)}")
+            raise UserError(f"--class: {name} is not a class of {self.folder.name}{near(name, self.classes)}")
         return self.classes.index(name)
 
     def truth(self, ids: Sequence[str]) -> npt.NDArray[np.int8] | None:

@@ -17,16 +17,17 @@ def audit(
     *,
     image: Annotated[str | None, typer.Option(help="Id of an image: show everything recorded about it.")] = None,
     name: Annotated[
-        str | None, typer.Option("--class", help="A class: its strongest and weakest images; with --image, it alone.")
+        str | None,
+        typer.Option("--class", help="A class: its strongest and weakest images; with --image, only this class."),
     ] = None,
     top: Annotated[
         int | None,
         typer.Option(min=1, help="Images in each list of --class (10), classes of each view of --image (3)."),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="--image: look for it in the sewn images of so many epochs only.")
+        int | None, typer.Option(min=1, help="With --image: search only this many epochs of sewn images.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON, numbers in full.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the same content as JSON, with all digits.")] = False,
 ) -> None:
     """Show where the labels of a run come from: per stage, per image or per class.
 

@@ -30,7 +30,7 @@ def check_dataset(
 ) -> None:
     """Check that a benchmark copy is complete: lists, counts, classes, labels and images.
 
-    Nothing is written. Ends with status 1 where anything is missing.
+    Nothing is written. Exits with status 1 if anything is missing.
     """
     config = load(_read(configfile, root))
     dataset = config.dataset

@@ -40,7 +40,7 @@ def export(
     run: Annotated[Path, typer.Argument(help="A run's folder, which holds adapter.safetensors and model.yaml.")],
     folder: Annotated[Path, typer.Argument(help="Folder to write; an earlier export there is replaced.")],
     rule: Annotated[
-        str | None, typer.Option(help="Thresholds that the model names classes by: fixed, count, mixture or labels.")
+        str | None, typer.Option(help="Decision thresholds of the model: fixed, count, mixture or labels.")
     ] = None,
     labels: Annotated[
         Path | None,

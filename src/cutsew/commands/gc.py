@@ -41,10 +41,10 @@ def gc(
 ) -> None:
     """List results that no configured run refers to, and delete them with --yes.
 
-    Every run of every config file that is given is kept. Give all of those whose results are still wanted. Runs of a
-    sweep are kept where --sweep names it or its table stands in results/<dataset>/sweeps/. Datasets that no given
-    config file covers, and runs made with another one that still exists, are named and left alone; so are sweeps/ and
-    files that no stage writes. Links are not followed.
+    Keeps every run of the given config files, so give all files whose results you still want. Keeps the runs of a
+    sweep if --sweep names it or its table is in results/<dataset>/sweeps/. Reports, but never deletes, datasets that no
+    given config file covers, runs made with another config file that still exists, sweeps/, and files that no stage
+    writes. Does not follow links.
     """
     files = configfile or [CONFIGFILE if CONFIGFILE.is_file() else BASE]  # as cutsew run selects
     read = set(files)

@@ -23,7 +23,7 @@ CONFIGFILE = Path("config.yaml")
 
 PhotosArgument = Annotated[Path | None, typer.Argument(metavar="PHOTOS", help="Folder of the images, any depth.")]
 ClassesOption = Annotated[
-    str | None, typer.Option(help="What to look for: names separated by commas, or a text file with one name a line.")
+    str | None, typer.Option(help="What to look for: names separated by commas, or a text file with one name per line.")
 ]
 OfflineOption = Annotated[
     bool, typer.Option("--offline", help="Use models whose weights come as Python packages: no model hub, no GPU.")
@@ -162,13 +162,13 @@ def _class_names(classes: str | Sequence[str] | None) -> list[str]:
 
 
 def read_classes(given: str | None) -> list[str]:
-    """Read class names: separated by commas, or from a text file with one name a line, in which # starts a comment.
+    """Read class names: separated by commas, or from a text file with one name per line, in which # starts a comment.
 
     Raises:
         UserError: there are none, or the file cannot be read.
 
     """
-    hint = "name what to look for, as in --classes cat,dog,person, or a text file with one name a line"
+    hint = "name what to look for, as in --classes cat,dog,person, or a text file with one name per line"
     if given is None:
         raise UserError(f"--classes: missing; {hint}")
     path = Path(given)

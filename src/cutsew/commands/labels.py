@@ -64,12 +64,12 @@ def labels(
     run: Annotated[Path, typer.Argument(help="A run's folder, results/<dataset>/<run>.")],
     file: Annotated[Path, typer.Argument(help="File to write, or for huggingface and yolo a new folder.")],
     *,
-    form: Annotated[Format, typer.Option("--format", help="What is to open it.")],
+    form: Annotated[Format, typer.Option("--format", help="The tool or format to write for.")],
     stage: Annotated[
-        str | None, typer.Option(help="Whose labels; default: those of the last stage, refined and student.")
+        str | None, typer.Option(help="Stage whose labels to write; default: the last, refined and student.")
     ] = None,
     split: Annotated[Split | None, typer.Option(help="Only training or only held-out images.")] = None,
-    only: Annotated[Path | None, typer.Option(help="Only the images of this CSV, such as that of cutsew next.")] = None,
+    only: Annotated[Path | None, typer.Option(help="Only the images in this CSV, as cutsew next writes it.")] = None,
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -82,16 +82,18 @@ def labels(
         str | None, typer.Option(help="cleanlab: the stage that pred_probs come from; default: the labels' own.")
     ] = None,
     corrections: Annotated[
-        bool, typer.Option("--corrections/--no-corrections", help="A human's corrections win over the stage's labels.")
+        bool, typer.Option("--corrections/--no-corrections", help="Let manual corrections replace the stage's labels.")
     ] = True,
     images: Annotated[Images | None, typer.Option(help="huggingface, yolo: link (default) or copy the images.")] = None,
     root: Annotated[
         Path | None,
-        typer.Option(help="labelstudio, cvat: the folder that images are named from; default: / and their own."),
+        typer.Option(
+            help="labelstudio, cvat: the folder that image paths start from; default: /, and the images' own."
+        ),
     ] = None,
-    url: Annotated[str | None, typer.Option(help="labelstudio: address of --root; default: its local files.")] = None,
+    url: Annotated[str | None, typer.Option(help="labelstudio: URL that serves --root; default: local files.")] = None,
 ) -> None:
-    """Write a run's labels for other tools. A human's corrections win, and are marked."""
+    """Write a run's labels for other tools. Manual corrections take precedence and are marked."""
     _refuse_options(form, probabilities, images, root, url)
     suffix = SUFFIX.get(form)
     if suffix is not None and (file.is_dir() or file.suffix != suffix):

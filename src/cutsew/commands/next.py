@@ -38,8 +38,8 @@ def next(  # noqa: A001 - as it is called on the command line
 ) -> None:
     """List the images whose labels a human should look at next.
 
-    Labels close to their decision threshold and stages that disagree count; of such images, unlike ones are chosen by
-    their embeddings. True labels are not read. Images that were corrected already are left out.
+    Prefers images with labels close to their decision threshold or stages that disagree, and among these, images whose
+    embeddings differ. True labels are not read. Images that were already corrected are left out.
     """
     result = Run(run)
     result.warn_of_edited_corrections()

@@ -25,9 +25,9 @@ def run(
     offline: OfflineOption = False,
     configfile: ConfigfileOption = CONFIGFILE,
 ) -> None:
-    """Run the workflow on config.yaml of this folder; with PHOTOS and --classes, write that file first (cutsew init).
+    """Run the workflow with config.yaml of this folder; with PHOTOS and --classes, write that file first (cutsew init).
 
-    What follows -- goes to snakemake: cutsew run -- --cores 4, cutsew run -- -n, cutsew run -- --profile slurm. Results
+    Options after -- go to snakemake: cutsew run -- --cores 4, cutsew run -- -n, cutsew run -- --profile slurm. Results
     are in results/<dataset>/default: labels.csv, report.html. The same command, or cutsew run alone, resumes a run that
     was interrupted.
     """

@@ -12,10 +12,10 @@ from cutsew.provenance.verification import MOST_TARGETS, Verifier, rebuild, tran
 
 
 def verify(folder: Annotated[Path, typer.Argument(help="A run's folder, results/<dataset>/<run>.")]) -> None:
-    """Check that a run's artifacts, and all they were made from, are as they were made.
+    """Check that a run's artifacts, and everything they were made from, are unchanged.
 
-    Recomputes every file's digest, names what is damaged, lost, stale or from elsewhere, prints the command that
-    rebuilds it, and exits with status 1 if there is any.
+    Recomputes every file's digest and lists files that are damaged, missing, stale or from elsewhere, each with the
+    command that rebuilds it. Exits with status 1 if there are any.
     """
     traces = ProvenanceIndex()
     if not folder.is_dir():

@@ -70,7 +70,7 @@ def read_config(model: str, setting: str) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError):
         sound = False
     if not sound:
-        raise UserError(f"{setting}: {path}: describes no model of open_clip (model_cfg); restore the file")
+        raise UserError(f"{setting}: {path}: does not describe a model of open_clip (model_cfg); restore the file")
     return dict(content)
 
 
@@ -104,7 +104,7 @@ def weights_file(model: str, setting: str) -> Path:
     candidates = sorted(path.name for path in folder.iterdir() if path.suffix in _SUFFIXES)
     if len(candidates) != 1:
         what = f"several files of weights ({', '.join(candidates)[:200]}), none" if candidates else "no file of weights"
-        raise UserError(f"{setting}: {folder}: holds {what} named {HUB_WEIGHTS[0]}; name the one that is meant so")
+        raise UserError(f"{setting}: {folder}: holds {what} named {HUB_WEIGHTS[0]}; give that name to the one you mean")
     return folder / candidates[0]
 
 

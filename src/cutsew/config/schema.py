@@ -230,9 +230,9 @@ class Config(Section):
             raise ValueError(f"names {', '.join(duplicates)} more than once; keep one")
         alike = _alike(classes, lambda name: unicodedata.normalize("NFC", " ".join(name.split())))
         if alike:
-            raise ValueError(f"names {alike[0]!r} and {alike[1]!r}, which differ in spaces or accents alone; keep one")
+            raise ValueError(f"names {alike[0]!r} and {alike[1]!r}, which differ only in spaces or accents; keep one")
         if not classes:
-            raise ValueError("names none; name at least one")
+            raise ValueError("is empty; name at least one class")
         return classes
 
     @model_validator(mode="after")
@@ -241,8 +241,8 @@ class Config(Section):
         alike = _alike([name for name in self.classes if name not in self.prompts.names], str.casefold)
         if alike and self.teacher.kind != "scores":
             raise ValueError(
-                f"classes: {alike[0]!r} and {alike[1]!r} differ in case alone, which text encoders do not read; word "
-                "one of them otherwise in prompts.names"
+                f"classes: {alike[0]!r} and {alike[1]!r} differ only in case, which text encoders do not read; word "
+                "one of them differently in prompts.names"
             )
         return self
 

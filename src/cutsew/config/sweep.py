@@ -81,7 +81,7 @@ def sweep_files(asked: str, folder: Path) -> list[Path]:
         raise UserError(f"sweep: {duplicates[0]} is named twice; name it once")
     for file in files:
         if not is_folder_name(file.stem):
-            raise UserError(f"sweep: {file} cannot name a folder of results; use letters, digits and . _ = + - alone")
+            raise UserError(f"sweep: {file} cannot name a folder of results; use only letters, digits and . _ = + -")
     return files
 
 
@@ -161,7 +161,7 @@ def add_runs(raw: Raw, runs: Mapping[str, dict[str, Any]], source: str = "sweep"
         return dict(raw)
     for name in set(configured) & set(runs):
         if load(override(raw, configured[name])) != load(override(raw, runs[name])):
-            raise UserError(f"{source}: its run {name} is another than runs.{name} of the config file; rename that")
+            raise UserError(f"{source}: its run {name} differs from runs.{name} of the config file; rename that one")
     return {**raw, "runs": {**configured, **{name: changes for name, changes in runs.items() if name != DEFAULT}}}
 
 

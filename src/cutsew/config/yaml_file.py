@@ -29,7 +29,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             name = key.value if isinstance(key.value, str) else None
             if name in seen and key.tag != "tag:yaml.org,2002:merge":
-                raise yaml.constructor.ConstructorError(None, None, f"the key {name!r} stands twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"the key {name!r} appears twice", key.start_mark)
             seen.add(name)
         return super().construct_mapping(node, deep=deep)
 
@@ -99,7 +99,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 def _once(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
     for name, count in Counter(name for name, _ in pairs).items():
         if count > 1:
-            raise UserError(f"{path}: not JSON (the key {name!r} stands twice); fix this and rerun")
+            raise UserError(f"{path}: not JSON (the key {name!r} appears twice); fix this and rerun")
     return dict(pairs)
 
 

@@ -110,7 +110,7 @@ def read_instances(root: Path, name: str, setting: str) -> tuple[Instances, list
         if image_name is None or category is None:
             missing_key = "image_id" if image_name is None else "category_id"
             raise UserError(
-                f"{path}: annotation {item.get('id')} is of an image or category that the file does not list "
+                f"{path}: annotation {item.get('id')} refers to an image or category that the file does not list "
                 f"({missing_key} {item.get(missing_key)!r}); remove that annotation, or download the file again"
             )
         instances[image_name][category] += 1
@@ -154,7 +154,7 @@ def _files(path: Path, setting: str) -> dict[Key, str]:
         if number is None:
             raise UserError(f"{path}: not an instances JSON of COCO (an image without an id); download it again")
         if number in files or name in names:
-            duplicate = f"image {number}, {name}, stands twice"
+            duplicate = f"image {number}, {name}, appears twice"
             raise UserError(f"{path}: not an instances JSON of COCO ({duplicate}); remove one")
         files[number] = name
         names.add(name)

@@ -105,7 +105,7 @@ def _tasks(path: Path) -> list[dict[str, Any]]:
     for number, task in enumerate(result if isinstance(result, list) else [None], start=1):
         if not (isinstance(task, dict) and isinstance(task.get("data"), dict) and _are_annotations(task)):
             raise UserError(
-                f"{SETTING}: {path}, task {number}: not of a Label Studio export with annotations; export the project "
+                f"{SETTING}: {path}, task {number}: not part of a Label Studio export with annotations; export the project "
                 "as JSON, not as JSON-MIN"
             )
         if not isinstance(task["data"].get("id"), str) or not isinstance(task["data"].get(BY_HUMAN, {}), dict):
@@ -173,7 +173,7 @@ def match_images(table: pd.DataFrame, ids: Sequence[str], path: Path) -> pd.Data
         )
     for line, name, matches in zip(table["line"], table["image"], fits, strict=True):
         if len(matches) != 1:
-            wrong = f"fits {len(matches)} images" if matches else f"is no image of this run{_hint(name, ids)}"
+            wrong = f"fits {len(matches)} images" if matches else f"is not an image of this run{_hint(name, ids)}"
             raise UserError(
                 f"{SETTING}: {path}, {_place(path)} {line}, column image: {name!r} {wrong}; correct it, or remove "
                 "the row"

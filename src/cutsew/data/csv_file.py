@@ -87,7 +87,7 @@ def _table(heads: list[str], rows: list[list[str]], lines: list[int], path: Path
     width = len(heads)
     for line, row in zip(lines, rows, strict=True):
         if any(row[width:]):
-            what = f"it has {len(row)} fields where the first line has {width}"
+            what = f"it has {len(row)} fields, but the first line has {width}"
             raise UserError(
                 f"{setting}: {path}, line {line}: not a readable CSV ({what}); put quotes around "
                 "a field that holds the separator"

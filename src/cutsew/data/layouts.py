@@ -66,8 +66,8 @@ def read_lists(dataset: Listed, root: Path) -> dict[str, Listing]:
         )
     elif both:
         raise UserError(
-            f"dataset.{_section(dataset)}.test: {len(both)} of the images of list {test} stand in list {train} "
-            f"too, {min(both)} among them; name lists that share none"
+            f"dataset.{_section(dataset)}.test: {len(both)} images of list {test} are in list {train} "
+            f"too, such as {min(both)}; name lists that do not overlap"
         )
     if isinstance(dataset, LayoutConfig):
         refuse_incomplete(dataset, {split: len(listing.names) for split, listing in listings.items()})
@@ -88,7 +88,7 @@ def refuse_incomplete(dataset: LayoutConfig, counts: dict[str, int]) -> None:
         return
     raise UserError(
         f"dataset.root: this copy of {dataset.benchmark} lists {counts['train']} images to label and {counts['test']} "
-        f"held-out ones, where protocol {dataset.protocol} has {totals[0]} and {totals[1]}; get what is missing, or "
+        f"held-out ones, but protocol {dataset.protocol} has {totals[0]} and {totals[1]}; get what is missing, or "
         "set dataset.allow_incomplete: true, and its numbers are not the benchmark's"
     )
 

@@ -80,7 +80,7 @@ class Labels:
         """
         missing = next((name for name in names if name not in self.rows), None)
         if missing is not None:
-            raise UserError(f"dataset.nus: {missing} is on a list, but none that comes with labels; fix the list")
+            raise UserError(f"dataset.nus: {missing} is on a list, but not on one that comes with labels; fix the list")
         return [self.rows[name] for name in names]
 
 
@@ -126,7 +126,7 @@ def image_paths(root: Path, names: Sequence[str]) -> list[str]:
                 best, most = (root / folder, naming), present
     if best is None:
         known = ", ".join(f"{folder}/{naming}" for folder in FOLDERS[:2] for naming in NAMINGS)
-        raise UserError(f"dataset.root: no listed image is found below {root} in a known layout ({known}); {HELP}")
+        raise UserError(f"dataset.root: no listed image was found below {root} in a known layout ({known}); {HELP}")
     start, naming = best
     return [f"{start}/{naming(name)}" for name in names]
 

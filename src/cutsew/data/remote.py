@@ -57,7 +57,7 @@ def filesystem(url: str) -> tuple[Any, str]:
         package = EXTRAS.get(protocol, f"fsspec[{protocol}]")
         raise UserError(f"{url}: {protocol}:// needs a package; pip install '{package}'") from None
     except ValueError:
-        raise UserError(f"{url}: {protocol}:// is no protocol of fsspec; check the URL") from None
+        raise UserError(f"{url}: {protocol}:// is not a protocol that fsspec knows; check the URL") from None
     return system, str(path)
 
 

@@ -172,7 +172,7 @@ def format_of(out: Path, requested: str | None, classes: Sequence[str], *, long:
     if chosen not in FORMATS:
         raise UserError(f"{out}: not a .csv, .json or .jsonl file; name one, or - for standard output")
     if long and chosen != "csv":
-        raise UserError(f"--long: is a form of CSV, not of {chosen}; leave it out")
+        raise UserError(f"--long: applies only to CSV, not to {chosen}; leave it out")
     if chosen == "csv" and not long:
         for name in classes:
             if name in ("image", "labels") or SEPARATOR in name:
@@ -310,7 +310,7 @@ def predict(images: str | Path, student: Classifier, out: Path, how: PredictOpti
     with logging_redirect_tqdm(), open_prediction_writer(out, chosen, student.classes, long=how.long) as write:
         bad = _predict(image_set, student, thresholds, how, write)
         if bad == len(image_set.names):
-            raise UserError(f"{images}: of {bad} images none can be read; nothing is written")
+            raise UserError(f"{images}: none of the {bad} images can be read; nothing was written")
     _log_summary(len(image_set.names), bad, image_set)
     rule = student.thresholds.in_words(how.rule) if how.threshold is None else rule_in_words("fixed", how.threshold)
     log.info("labels by rule %s", rule)

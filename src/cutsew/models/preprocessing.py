@@ -363,7 +363,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         raise UserError(f"{path}: cannot be read as JSON; restore the file of the model, or remove it") from None
     if not isinstance(content, dict):
-        raise UserError(f"{path}: holds no object; restore the file of the model, or remove it")
+        raise UserError(f"{path}: is not a JSON object; restore the file of the model, or remove it")
     return content
 
 

@@ -50,7 +50,7 @@ def check_open_files() -> None:
         return
     raised = ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_FILES)
     if raised < FEW_FILES:
-        raise UserError(f"a process may open {soft} files at once here; type ulimit -n 1024, or open a new shell")
+        raise UserError(f"this shell allows a process only {soft} open files; type ulimit -n 1024, or open a new shell")
     resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
 
 

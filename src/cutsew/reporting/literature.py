@@ -92,17 +92,17 @@ def protocol_of(run: Path) -> Measured:
     absent = truth.get("facts", {}).get("classes_without_truth", [])
     if absent:
         raise UserError(
-            f"{run}: the ground truth lacks {len(absent)} classes, {absent[0]!r} among them; its mAP is not of the "
+            f"{run}: the ground truth lacks {len(absent)} classes, such as {absent[0]!r}, so its mAP does not cover the "
             f"classes of {dataset.benchmark}"
         )
     if isinstance(dataset, CocoDatasetConfig | NusDatasetConfig) and dataset.unannotated != known.unannotated:
         raise UserError(
-            f"{run}: dataset.unannotated is {dataset.unannotated}, where protocol {dataset.protocol} of "
+            f"{run}: dataset.unannotated is {dataset.unannotated}, but protocol {dataset.protocol} of "
             f"{dataset.benchmark} has {known.unannotated}; numbers of different protocols are not comparable"
         )
     if isinstance(dataset, VocDatasetConfig) and dataset.difficult != "negative":
         raise UserError(
-            f"{run}: dataset.difficult is {dataset.difficult}, where the published numbers have negative; "
+            f"{run}: dataset.difficult is {dataset.difficult}, but the published numbers use negative; "
             "numbers of different protocols are not comparable"
         )
     return Measured(dataset.benchmark, dataset.protocol, _caveats(images["facts"]))

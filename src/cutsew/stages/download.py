@@ -33,7 +33,7 @@ def download(
     digests = None
     if not root.is_dir():
         with directory_lock(
-            _archives(folder), "cutsew download", "wait for it to finish and run again: its images are used then"
+            _archives(folder), "cutsew download", "wait for it to finish, then rerun to use its images"
         ):
             digests = None if root.is_dir() else _download(chosen, folder, root)
         _remove_empty(_archives(folder))

@@ -110,7 +110,7 @@ def encode(
     block: Annotated[
         int, typer.Option(min=0, help="Which block of passes; the first one embeds the whole images too.")
     ] = 0,
-    passes: Annotated[int, typer.Option(min=0, help="How many passes of the block there are.")] = 0,
+    passes: Annotated[int, typer.Option(min=0, help="Number of passes in the block.")] = 0,
     device: DeviceOption = "auto",
     batch_size: BatchOption = 32,
     workers: WorkersOption = 0,

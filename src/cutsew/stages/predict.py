@@ -42,11 +42,11 @@ def predict(
     batch_size: BatchOption = 32,
     workers: Annotated[
         int | None,
-        typer.Option(min=0, help="Workers that decode images. Default: 0 on a CPU; with a GPU one a core, up to 16."),
+        typer.Option(min=0, help="Workers that decode images. Default: 0 on a CPU; with a GPU one per core, up to 16."),
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Name classes from this probability on. Default: the model's own."),
+        typer.Option(min=0, max=1, help="Probability from which a class is a label. Default: the model's own."),
     ] = None,
     rule: Annotated[
         str | None,
@@ -66,7 +66,7 @@ def predict(
     tiles: Annotated[
         bool,
         typer.Option(
-            "--tiles", help="Also score four overlapping tiles of each image (predict.tiles): five views an image."
+            "--tiles", help="Also score four overlapping tiles of each image (predict.tiles): five views per image."
         ),
     ] = False,
 ) -> None:

@@ -37,7 +37,7 @@ def score(
     epsilon = scoring.epsilon
     seen, texts = open_group(views), read_texts(text)
     if attribute(seen, "weights") != texts.weights:
-        raise UserError(f"{text}: embedded by another teacher than {views}; rerun the workflow")
+        raise UserError(f"{text}: embedded by a different teacher than {views}; rerun the workflow")
     whole, crops = array_of(seen, GLOBAL), array_of(seen, CROPS)
     passes, images = crops.shape[:2]
     coordinates: Coordinates = {

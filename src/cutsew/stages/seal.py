@@ -33,7 +33,7 @@ def seal(
     rows = read_manifest(images)
     shards = sorted(int(shard) for shard in rows["shard"].unique())
     records = (view_chunk_record(group, shard, block) for shard in shards for block in range(cut.blocks))
-    refusal = f"encoded by another teacher than its neighbors; delete {group} and run again"
+    refusal = f"encoded by a different teacher than its neighbors; delete {group} and run again"
     known, facts = require_consistent_records(records, SAME, refusal)
     layout = view_specs(len(rows), facts["width"], shard_size, cut.num_passes, cut.block_size)
     coordinates = {

@@ -53,8 +53,10 @@ def train(
         float, typer.Option(min=0, help="Minimum interval between checkpoints, in seconds.")
     ] = 30,
     processes: Annotated[int, typer.Option(min=1, help="Processes that train together, each on its own GPU.")] = 1,
-    features: Annotated[Path | None, typer.Option(help="Folder in which features of sewn images are kept.")] = None,
-    cache_features: Annotated[str, typer.Option(help="How much may lie there: auto, off or a number of GB.")] = "auto",
+    features: Annotated[Path | None, typer.Option(help="Folder of the cache of features of sewn images.")] = None,
+    cache_features: Annotated[
+        str, typer.Option(help="Size limit of that cache: auto, off or a number of GB.")
+    ] = "auto",
 ) -> None:
     """Train the adapter and refine the pseudo-labels (Eq. 11-20)."""
     launch_workers(processes, device)

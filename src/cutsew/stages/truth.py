@@ -47,7 +47,9 @@ def truth(
     elif isinstance(dataset, Listed) and place is not None:
         result, source = _of_layout(dataset, image_rows, Path(place), classes), f"dataset.root: {place}"
     else:
-        raise UserError(f"dataset.truth: not set, and kind {dataset.kind} has no other truth; name a CSV of labels")
+        raise UserError(
+            f"dataset.truth: not set, and kind {dataset.kind} has no other source of true labels; name a CSV"
+        )
 
     absent = absent_classes(classes, result.known, source)
     adopt(result, classes)

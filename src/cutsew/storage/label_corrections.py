@@ -100,7 +100,9 @@ def read_corrections(path: Path, classes: Sequence[str]) -> Corrections:
     table = read_parquet(path, COLUMNS)
     unknown = sorted(set(table["class"]) - set(classes))
     if unknown:
-        raise UserError(f"{path}: corrects {unknown[0]!r}, which is no class of these labels; run the workflow again")
+        raise UserError(
+            f"{path}: corrects {unknown[0]!r}, which is not a class of these labels; run the workflow again"
+        )
     return Corrections(table, classes)
 
 

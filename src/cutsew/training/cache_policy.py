@@ -100,7 +100,7 @@ def _number(limit: str) -> float:
     try:
         return float(limit)
     except ValueError:
-        raise UserError(f"--cache-features: {limit}: neither auto nor off nor a number of GB; give one") from None
+        raise UserError(f"--cache-features: {limit}: not auto, off or a number of GB; give one") from None
 
 
 def _free(folder: Path) -> int:

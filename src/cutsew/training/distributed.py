@@ -136,7 +136,7 @@ def _own_gpu(size: int) -> torch.device:
     visible, count = list_visible_gpus(), torch.cuda.device_count()
     if here > 1 and len(visible) > 1 and not has_reserved():
         raise UserError(
-            "compute.train_processes: all GPUs of this machine that are left are in use by other jobs; lower it, or "
+            "compute.train_processes: other jobs are using all remaining GPUs of this machine; lower it, or "
             "wait for them"
         )
     if 1 < count < here:
@@ -152,8 +152,8 @@ def _connect_through_nccl(gpu: torch.device) -> None:
             raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise UserError(
-            f"train: the training processes cannot connect through NCCL ({reason[:200]}); NCCL_DEBUG=WARN says more, "
-            "and compute.train_processes: 1 does without"
+            f"train: the training processes cannot connect through NCCL ({reason[:200]}); set NCCL_DEBUG=WARN "
+            "for details, or compute.train_processes: 1 to do without NCCL"
         ) from None
 
 

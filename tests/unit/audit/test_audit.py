@@ -490,9 +490,9 @@ def test_the_other_tables_as_text(base, other):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--image", "i0x"), "--image: i0x is no image of default; did you mean i10 or i09 or i08?"),
-        (("--image", "zebra"), "--image: zebra is no image of default; there are i00, i01, i02, ..."),
-        (("--class", "bees"), "--class: bees is no class of default; did you mean bee?"),
+        (("--image", "i0x"), "--image: i0x is not an image of default; did you mean i10 or i09 or i08?"),
+        (("--image", "zebra"), "--image: zebra is not an image of default; there are i00, i01, i02, ..."),
+        (("--class", "bees"), "--class: bees is not a class of default; did you mean bee?"),
         (("--image", "i00", "--class", "bees"), "did you mean bee?"),
     ],
 )
@@ -525,7 +525,7 @@ def test_plans_are_not_drawn_from_other_patches_than_were_pasted(base):
         error = call(base, "--image", "i00").exception
     finally:
         path.write_bytes(was)
-    assert isinstance(error, UserError) and "not the one that training pasted from" in str(error)
+    assert isinstance(error, UserError) and "not the file that training pasted from" in str(error)
 
 
 def test_a_lost_artifact_is_warned_of(base):

@@ -187,7 +187,7 @@ def test_a_folder_that_holds_something_is_left_alone(run, tmp_path, form):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "image.jpg").write_text("mine")
     error = call(run, tmp_path / "mine", "--format", form).exception
-    assert isinstance(error, UserError) and "is there already; name a new folder" in str(error)
+    assert isinstance(error, UserError) and "already exists; name a new folder" in str(error)
     assert (tmp_path / "mine" / "image.jpg").read_text() == "mine"
 
 

@@ -36,7 +36,7 @@ WRONG = [
     (BASE | {"cut": {"area": [0.5, 0.1]}}, "cut: area must be two positive numbers, smaller first"),
     ({"classes": ["cat", "dog", "cat"]}, "classes: names cat more than once; keep one"),
     ({"classes": ["cat", " "]}, "classes: holds an empty name; remove it"),
-    ({"classes": []}, "classes: names none; name at least one"),
+    ({"classes": []}, "classes: is empty; name at least one class"),
     (
         {"classes": ["cat"], "correct": {"rule": "hard"}},
         "correct.rule: hard would set the only class in every image; set another rule",

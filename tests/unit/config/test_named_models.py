@@ -191,8 +191,11 @@ def no_tokenizer(folder):
 FAULTS = {
     "no folder": (shutil.rmtree, "no such folder; give the folder that holds open_clip_config.json"),
     "no configuration": (lacking("open_clip_config.json"), r"open_clip_config\.json: no such file; copy"),
-    "a damaged configuration": (writing("open_clip_config.json", "{"), "describes no model of open_clip"),
-    "another library's": (writing("open_clip_config.json", '{"architectures": []}'), "describes no model of open_clip"),
+    "a damaged configuration": (writing("open_clip_config.json", "{"), "does not describe a model of open_clip"),
+    "another library's": (
+        writing("open_clip_config.json", '{"architectures": []}'),
+        "does not describe a model of open_clip",
+    ),
     "no weights": (lacking("open_clip_model.safetensors"), r"holds no file of weights named open_clip_model\."),
     "two files of weights": (two_unnamed, r"several files of weights \(a\.safetensors, b\.safetensors\)"),
     "no tokenizer": (no_tokenizer, r"holds no tokenizer \(tokenizer\.json or tokenizer_config\.json\); copy"),
@@ -265,7 +268,9 @@ def test_a_tag_in_the_cache_needs_no_hub(tmp_path, monkeypatch):
 
 def test_a_tokenizer_of_another_model(tmp_path):
     name, _ = model_folder(tmp_path / "m", own_tokenizer=False, vocab_size=10)
-    with pytest.raises(UserError, match=MODEL + r"the tokenizer of .* gives token \d+ of 10"):
+    with pytest.raises(
+        UserError, match=MODEL + r"the tokenizer of .* produces token \d+, but the text tower has only 10 tokens"
+    ):
         build(name).embed_texts(TEXTS)
     damaged, _ = model_folder(tmp_path / "d")
     (tmp_path / "d/tokenizer.json").write_text("{")

@@ -167,7 +167,7 @@ def test_runs_of_the_config_file_stay():
     result = add_runs(raw, expand(sweep(grid={"fuse.alpha": [0.1, 2]}), raw))
     assert list(result["runs"]) == ["mine", "alpha=2"]
     raw["runs"]["alpha=2"] = {"fuse.alpha": 3}
-    with pytest.raises(UserError, match=r"its run alpha=2 is another than runs\.alpha=2"):
+    with pytest.raises(UserError, match=r"its run alpha=2 differs from runs\.alpha=2"):
         add_runs(raw, {"alpha=2": {"fuse.alpha": 2}})
 
 

@@ -131,7 +131,7 @@ def test_nus_labels_that_do_not_fit_their_list(nus_root):
 
 def test_nus_images_nowhere(nus_root):
     shutil.rmtree(nus_root / "Flickr")
-    with pytest.raises(UserError, match=r"no listed image is found below .*Flickr/<tag>"):
+    with pytest.raises(UserError, match=r"no listed image was found below .*Flickr/<tag>"):
         list_images(load(settings_of(nus_root, "nus")).dataset)
 
 
@@ -142,7 +142,7 @@ def test_a_list_of_ones_own_has_the_labels_of_the_release(tmp_path, nus_root):
     assert images["split"].tolist() == ["train", "train"]
     assert labels.to_numpy().tolist() == [[0, 0, 1], [1, 0, 0]]
     local_values.write_text("actor/9999_1.jpg\n")
-    with pytest.raises(UserError, match="9999_1.jpg is on a list, but none that comes with labels"):
+    with pytest.raises(UserError, match="9999_1.jpg is on a list, but not on one that comes with labels"):
         nus.read_labels(nus_root).any(nus.read_list(nus_root, str(local_values), "dataset.nus.train"))
 
 
@@ -173,11 +173,11 @@ def instances(**parts):
         (instances(categories=[{"id": 1, "name": "x"}, {"id": 1, "name": "y"}]), "category 1 is 'x' and 'y'"),
         (
             instances(annotations=[{"id": 5, "image_id": 2, "category_id": 1}]),
-            "annotation 5 is of an image or category",
+            "annotation 5 refers to an image or category",
         ),
         (
             instances(annotations=[{"id": 5, "image_id": 1, "category_id": 2}]),
-            "annotation 5 is of an image or category",
+            "annotation 5 refers to an image or category",
         ),
     ],
 )
@@ -236,8 +236,8 @@ def test_the_protocol_of_voc_2007_chooses_the_lists(tmp_path, protocol, train, t
 @pytest.mark.parametrize(
     ("protocol", "said"),
     [
-        ("paper", "lists 2 images to label and 1 held-out ones, where protocol paper has 2501 and 2510"),
-        ("common", "lists 3 images to label and 2 held-out ones, where protocol common has 5011 and 4952"),
+        ("paper", "lists 2 images to label and 1 held-out ones, but protocol paper has 2501 and 2510"),
+        ("common", "lists 3 images to label and 2 held-out ones, but protocol common has 5011 and 4952"),
     ],
 )
 def test_a_copy_that_is_not_whole(tmp_path, protocol, said):

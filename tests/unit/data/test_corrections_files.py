@@ -121,7 +121,7 @@ def test_corrections_of_tasks_that_nobody_annotated_stay(tmp_path):
     [
         ("{", "is not readable JSON; export the project again"),
         ("[" * 100_000, "is not readable JSON"),
-        ('{"data": {}}', "task 1: not of a Label Studio export with annotations"),
+        ('{"data": {}}', "task 1: not part of a Label Studio export with annotations"),
         ('[{"image": "x", "labels": {"choices": ["cat"]}, "id": 1}]', "as JSON, not as JSON-MIN"),
         ('[{"data": {"image": "x"}, "annotations": []}]', "task 1: its data has no id of an image"),
         (

@@ -56,7 +56,7 @@ def test_quotes_lines_and_columns(tmp_path):
         (b"path,labels\na.jpg,dog\ncaf\xe9.jpg,cat\n", r"t\.csv, line 3: not a readable CSV \(not UTF-8\); save it as"),
         ("path,labels\n".encode("utf-16-le"), r"t\.csv is not a readable CSV \(it holds NUL"),
         (b'path,labels\n\na.jpg,"dog\nb.jpg,cat\n', r"t\.csv, line 3: not a readable CSV .*check the quotes"),
-        (b"path,labels\na.jpg,dog\nb.jpg,dog,cat\n", r"t\.csv, line 3: .*3 fields where the first line has 2"),
+        (b"path,labels\na.jpg,dog\nb.jpg,dog,cat\n", r"t\.csv, line 3: .*3 fields, but the first line has 2"),
         (b"id,x,x\n1,2,3\n", r"names the column 'x' twice"),
         (b"Path,path\n1,2\n", r"names the column 'path' twice"),
     ],

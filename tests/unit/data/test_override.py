@@ -183,7 +183,7 @@ def test_the_stages_change_exactly_the_named_labels_of_training_images(run, capl
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("9.jpg,cat,1", "line 3, column image: '9.jpg' is no image of this run (did you mean 4.jpg?)"),
+        ("9.jpg,cat,1", "line 3, column image: '9.jpg' is not an image of this run (did you mean 4.jpg?)"),
         ("1.jpg,cow,1", "line 3, column class: 'cow'"),
     ],
 )
@@ -240,7 +240,7 @@ def test_final_labels_are_the_last_stages_with_corrections(run):
 
 def test_corrections_of_other_classes_are_refused(run):
     apply(run, csv(run, "0.jpg,cat,1", head="image,class,present"))
-    with pytest.raises(UserError, match="corrects 'cat', which is no class of these labels"):
+    with pytest.raises(UserError, match="corrects 'cat', which is not a class of these labels"):
         read_corrections(run / "corrections.parquet", ["cow", "dog"])
 
 

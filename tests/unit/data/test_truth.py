@@ -159,7 +159,7 @@ def test_only_some_images_and_strange_rows(tmp_path, caplog):
         ("path,labels\na.jpg,dogs;cats\nd.jpg,men\n", r"names none of the 3 classes.*other names: cats, dogs, men"),
         ("where,labels\na.jpg,dog\n", r"needs the columns .*none of its columns names the image \(where, labels\)"),
         ("path,tags\na.jpg,dog\n", r"needs the columns .*no column is called labels or like one of the classes"),
-        ("path,labels\na.jpg,dog,cat\n", r"line 2: not a readable CSV \(it has 3 fields where the first line has 2\)"),
+        ("path,labels\na.jpg,dog,cat\n", r"line 2: not a readable CSV \(it has 3 fields, but the first line has 2\)"),
         ("path,labels\na.jpg,dog|cat\n", r"line 2, column labels: 'dog\|cat' is no class but several"),
         ('path,labels\nd.jpg,\na.jpg,"dog, cat"\n', r"line 3, column labels: 'dog, cat' is no class but several"),
         ("path,dog,cat\na.jpg,1,0\nd.jpg,yes,0\n", r"line 3, column dog: 'yes' is neither 1, 0 nor empty"),

@@ -142,7 +142,7 @@ def test_bad_input_is_one_line_and_writes_nothing(images, tmp_path):
             predict(where, STUDENT, out, PredictOptions())
     for name, how, message in (
         ("out.txt", PredictOptions(), r"out\.txt: not a \.csv, \.json or \.jsonl file"),
-        ("out.json", PredictOptions(long=True), "--long: is a form of CSV, not of json"),
+        ("out.json", PredictOptions(long=True), "--long: applies only to CSV, not to json"),
         ("out.csv", PredictOptions(threshold=0.5, rule="fixed"), "--threshold: takes the place of --rule"),
         ("out.csv", PredictOptions(rule="labels"), "--rule: this model has no thresholds labels; it has fixed, count"),
     ):

@@ -84,7 +84,7 @@ def test_views_and_their_records(tmp_path, images):
     changed = json.loads(records[0].read_text())
     changed["facts"]["preprocessing"]["mean"] = [0.5] * 3
     records[0].write_text(json.dumps(changed))
-    with pytest.raises(UserError, match="encoded by another teacher than its neighbors"):
+    with pytest.raises(UserError, match="encoded by a different teacher than its neighbors"):
         seal(images / "images.parquet", views, plan.settings(DEFAULT, "seal"))
 
 

@@ -195,7 +195,7 @@ def test_corrections_name_images_that_are_listed(root, tmp_path):
     validate_inputs(config)
     with stated.open("a") as file:
         file.write("e.jpg,dog,1\n")
-    refused(config, r"^labels\.overrides: .*audit\.csv, line 4, column image: 'e\.jpg' is no image of this run")
+    refused(config, r"^labels\.overrides: .*audit\.csv, line 4, column image: 'e\.jpg' is not an image of this run")
 
 
 def test_the_images_of_many_runs_are_listed_once(root, monkeypatch):

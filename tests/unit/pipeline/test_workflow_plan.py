@@ -93,7 +93,7 @@ def test_the_target_of_sweeps_needs_one():
 
 def test_config_files_are_read_again_for_what_snakemake_lets_pass(capsys):
     Path("twice.yaml").write_text("classes: [cat, dog]\nclasses: [cat]\n")
-    with pytest.raises(UserError, match=r"twice\.yaml, line 2: not YAML \(the key 'classes' stands twice\)"):
+    with pytest.raises(UserError, match=r"twice\.yaml, line 2: not YAML \(the key 'classes' appears twice\)"):
         read(files=["twice.yaml"])
     Path("list.yaml").write_text("classes:\n  - cat dog\n  - bus\n")
     read(files=["list.yaml", "gone.yaml"], checks=False)

@@ -86,10 +86,10 @@ def test_a_runs_own_protocol(tmp_path):
     [
         ({"benchmark": None}, "dataset.benchmark is not set"),
         ({"allow_incomplete": True}, "an incomplete copy of voc2012"),
-        ({"difficult": "ignore"}, "dataset.difficult is ignore, where the published numbers have negative"),
+        ({"difficult": "ignore"}, "dataset.difficult is ignore, but the published numbers use negative"),
         (
             {"kind": "coco", "benchmark": "coco2014", "unannotated": "keep"},
-            "dataset.unannotated is keep, where protocol paper",
+            "dataset.unannotated is keep, but protocol paper",
         ),
     ],
 )

@@ -163,7 +163,7 @@ def test_any_clip_has_maps_that_stand_alone(tmp_path, name, side):
 
 
 def test_a_tower_without_a_known_grid_is_refused():
-    with pytest.raises(UserError, match=r"no grid of features is known in its Linear.*explain\.kind: none"):
+    with pytest.raises(UserError, match=r"there is no known feature grid in its Linear.*explain\.kind: none"):
         last_grid(torch.nn.Linear(1, 1))
 
 

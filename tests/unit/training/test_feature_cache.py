@@ -194,7 +194,7 @@ def test_auto_leaves_half_of_the_disk_free(world, tmp_path, monkeypatch):
 
 
 def test_a_limit_that_is_none_is_refused(world, tmp_path):
-    with pytest.raises(UserError, match="^--cache-features: much: neither auto nor off nor a number of GB"):
+    with pytest.raises(UserError, match="^--cache-features: much: not auto, off or a number of GB"):
         train(world, tmp_path / "out", tmp_path / "features", "much")
 
 
