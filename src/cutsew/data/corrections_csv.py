@@ -105,8 +105,8 @@ def _tasks(path: Path) -> list[dict[str, Any]]:
     for number, task in enumerate(result if isinstance(result, list) else [None], start=1):
         if not (isinstance(task, dict) and isinstance(task.get("data"), dict) and _are_annotations(task)):
             raise UserError(
-                f"{SETTING}: {path}, task {number}: not part of a Label Studio export with annotations; export the project "
-                "as JSON, not as JSON-MIN"
+                f"{SETTING}: {path}, task {number}: not part of a Label Studio export with annotations; export the "
+                "project as JSON, not as JSON-MIN"
             )
         if not isinstance(task["data"].get("id"), str) or not isinstance(task["data"].get(BY_HUMAN, {}), dict):
             raise UserError(

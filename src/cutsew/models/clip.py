@@ -233,8 +233,8 @@ def tokenizer(settings: OpenClipModelConfig, section: str) -> Callable[[list[str
         tokens = result(texts)
         if size is not None and int(tokens.max()) >= size:
             raise UserError(
-                f"{section}.model: the tokenizer of {settings.model} produces token {int(tokens.max())}, but the text tower"
-                f" has only {size} tokens, so it belongs to another model; put the model's own there"
+                f"{section}.model: the tokenizer of {settings.model} produces token {int(tokens.max())}, but the text"
+                f" tower has only {size} tokens, so it belongs to another model; put the model's own there"
             )
         return tokens
 

@@ -62,8 +62,8 @@ def last_grid(visual: Any) -> Grid:  # noqa: ANN401 - open_clip's towers share n
         return Grid(visual.transformer.resblocks[-1], entering=True, tokens_before=1)
     if not hasattr(visual, "trunk"):
         raise UserError(
-            f"teacher.open_clip.model: there is no known feature grid in its {type(visual).__name__}, so it has no maps;"
-            " set explain.kind: none"
+            f"teacher.open_clip.model: there is no known feature grid in its {type(visual).__name__}, so it has no"
+            " maps; set explain.kind: none"
         )
     trunk = visual.trunk
     if hasattr(trunk, "num_prefix_tokens") and hasattr(trunk, "blocks"):

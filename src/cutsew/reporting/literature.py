@@ -92,8 +92,8 @@ def protocol_of(run: Path) -> Measured:
     absent = truth.get("facts", {}).get("classes_without_truth", [])
     if absent:
         raise UserError(
-            f"{run}: the ground truth lacks {len(absent)} classes, such as {absent[0]!r}, so its mAP does not cover the "
-            f"classes of {dataset.benchmark}"
+            f"{run}: the ground truth lacks {len(absent)} classes, such as {absent[0]!r}, so its mAP does not cover "
+            f"the classes of {dataset.benchmark}"
         )
     if isinstance(dataset, CocoDatasetConfig | NusDatasetConfig) and dataset.unannotated != known.unannotated:
         raise UserError(
