@@ -181,7 +181,7 @@ def sealing() -> Iterator[Case]:
     )
     yield case("seal", "a record without facts", REFUSED, r"0-1\.json: has no field facts", without("facts"))
     yield case("seal", "a record without width", REFUSED, r"0-1\.json: has no field width", without("facts", "width"))
-    yield case("seal", "another teacher's chunk", REFUSED, r"0-1\.json: encoded by another teacher", other_teacher)
+    yield case("seal", "another teacher's chunk", REFUSED, r"0-1\.json: encoded by a different teacher", other_teacher)
 
 
 def of_table(stage: str, name: str, column: str) -> Iterator[Case]:
@@ -218,7 +218,7 @@ def not_fitting() -> Iterator[Case]:
         "score",
         "texts of another teacher",
         REFUSED,
-        r"text\.zarr: embedded by another teacher",
+        r"text\.zarr: embedded by a different teacher",
         lambda run: world.embed_texts(run, weights="other"),
     )
     yield case(

@@ -234,7 +234,7 @@ CONTENT = [
         "fuse.alpha",
     ),
     ("classes twice", b"classes: [cat, cat]\n", REFUSED, "^classes: names cat more than once"),
-    ("no class", b"classes: []\n", REFUSED, "^classes: names none"),
+    ("no class", b"classes: []\n", REFUSED, "^classes: is empty"),
     (
         "one class in every image",
         b"classes: [a]\ncorrect: {rule: hard}\n",

@@ -66,8 +66,8 @@ def read_lists(dataset: Listed, root: Path) -> dict[str, Listing]:
         )
     elif both:
         raise UserError(
-            f"dataset.{_section(dataset)}.test: {len(both)} images of list {test} are in list {train} "
-            f"too, such as {min(both)}; name lists that do not overlap"
+            f"dataset.{_section(dataset)}.test: lists {train} and {test} overlap "
+            f"(images in both: {len(both)}, such as {min(both)}); name lists that do not"
         )
     if isinstance(dataset, LayoutConfig):
         refuse_incomplete(dataset, {split: len(listing.names) for split, listing in listings.items()})

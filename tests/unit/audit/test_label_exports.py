@@ -132,7 +132,7 @@ def test_what_xml_cannot_hold_is_refused(run, tmp_path, monkeypatch):
     monkeypatch.setattr(label_export.Labels, "classes", ["a\x01", "b", "c", "d", "e"])
     for form, name in (("cvat", "l.xml"), ("labelstudio", "l.json")):
         error = call(run, tmp_path / name, "--format", form).exception
-        assert isinstance(error, UserError) and "'a\\x01' holds a character" in str(error)
+        assert isinstance(error, UserError) and "'a\\x01' contains a character" in str(error)
     assert list(tmp_path.iterdir()) == []
 
 

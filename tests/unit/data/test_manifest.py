@@ -259,7 +259,9 @@ def test_demo_takes_its_folder_from_the_command(tmp_path):
 
 def test_voc_overlap_and_missing_images(tmp_path):
     root = voc_world(tmp_path / "voc", test=("z", "x"))
-    with pytest.raises(UserError, match=r"dataset\.voc\.test: 1 of the images of list val .* x among them"):
+    with pytest.raises(
+        UserError, match=r"dataset\.voc\.test: lists train and val overlap \(images in both: 1, such as x\)"
+    ):
         make(tmp_path / "out", root, kind="voc")
     root = voc_world(tmp_path / "other")
     (root / "JPEGImages" / "y.jpg").unlink()
