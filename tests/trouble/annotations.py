@@ -185,7 +185,7 @@ def coco_cases() -> Iterator[Case]:
         effect = r"^\['a'\] 1 left out, \{'a\.jpg': Counter\(\{'cat': 1\}\)\}"
         yield coco_case(f"ids that are {number!r}", text, ACCEPTED, effect)
     unlike = instances(images=image(id="001") + [{"id": 2, "file_name": "b.jpg"}])
-    yield coco_case("an id written in two ways", unlike, REFUSED, r"annotation 1 is of an image .*image_id 1\)")
+    yield coco_case("an id written in two ways", unlike, REFUSED, r"annotation 1 refers to an image .*image_id 1\)")
     for name, file in (("a sub-folder", "sub/a.jpg"), ("backslashes", "sub\\a.jpg"), ("a leading ./", "./sub/a.jpg")):
         yield coco_case(
             f"an image in {name}", instances(images=image(file_name=file)), ACCEPTED, r"^\['sub/a'\] 0 left"

@@ -225,7 +225,7 @@ CONTENT = [
         "one class in two cases",
         b"classes: [Turkey, turkey]\n",
         REFUSED,
-        "^classes: 'Turkey' and 'turkey' differ in case",
+        "^classes: 'Turkey' and 'turkey' differ only in case",
     ),
     (
         "one class in two cases and wordings",

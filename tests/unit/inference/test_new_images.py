@@ -136,7 +136,7 @@ def test_bad_input_is_one_line_and_writes_nothing(images, tmp_path):
     for where, message in (
         (tmp_path / "missing", "missing: no such file or folder"),
         (tmp_path / "none", r"none: has no images \(\.jfif"),
-        (images / "empty.jpg", r"empty\.jpg: of 1 images none can be read"),
+        (images / "empty.jpg", r"empty\.jpg: none of the 1 images can be read"),
     ):
         with pytest.raises(UserError, match=message):
             predict(where, STUDENT, out, PredictOptions())

@@ -70,7 +70,7 @@ def test_variants_that_share_a_run_are_one_row():
     ("changes", "message"),
     [
         ({"sweep": "beta"}, r"sweep: sweeps/beta\.yaml does not exist; there are alpha, seeds"),
-        ({"sweep": "alpha", "runs": {"alpha=0.5": {"fuse.alpha": 0.4}}}, r"alpha: its run alpha=0\.5 is another"),
+        ({"sweep": "alpha", "runs": {"alpha=0.5": {"fuse.alpha": 0.4}}}, r"alpha: its run alpha=0\.5 differs"),
         ({"fuse": {"alpha": -1}}, r"fuse\.alpha: "),
         ({"dataset": {"kind": "folder", "root": "gone"}}, r"dataset\.root: gone is not a folder"),
     ],
