@@ -62,7 +62,11 @@ def test_a_table_that_nobody_edited_corrects_nothing(tmp_path):
     ("rows", "head", "message"),
     [
         ([row("a.jpg", "Cat", "cat")], HEAD, "line 2, column class: 'Cat' is not one of classes"),
-        ([row("a.jpg", "cat", ""), row("gone.jpg", "cat", "")], HEAD, "line 3, column image: 'gone.jpg' is not an image"),
+        (
+            [row("a.jpg", "cat", ""), row("gone.jpg", "cat", "")],
+            HEAD,
+            "line 3, column image: 'gone.jpg' is not an image",
+        ),
         ([row("a.jpg", "cat", "")[1:]], HEAD[1:], "has no column 'id'; keep that of labels.csv"),
         ([row("a.jpg", "cat", ""), row("a.jpg", "", "cat")], HEAD, "lines 2 and 3, column present: 'cat' of 'a.jpg'"),
         ([["a.jpg", "cat"]], ["id", "labels"], "has no column 'image'"),
