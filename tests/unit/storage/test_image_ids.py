@@ -43,11 +43,6 @@ def test_lookups_do_not_mix() -> None:
     assert [held.find(asked).tolist() for asked in (first, second, first)] == [[4], [0], [4]]
 
 
-def test_ids_of_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_ids, "text_hashes", lambda names: np.zeros(len(names), dtype=np.uint64))
-    assert _found(NAMES, ["c", "d", ""]) == [[4, -1, 2]] * 3
-
-
 def test_ids_are_read_by_chunks(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_ids, "AT_ONCE", 4)
     z = np.zeros((len(NAMES), 1), dtype=np.float32)
