@@ -319,7 +319,8 @@ def _light_bytes(config: Config, stage: str, job: Job) -> int:
         "select": 28 * rows * classes,
         # ids and likeliest classes of all images; a block of classes; a slice's logits and the ranks of all stages
         "evaluate": 2 * TEXT_BYTES * images + min(4 * BLOCK_BYTES, 40 * images * classes) + 12 * part,
-        "report": PHOTOS_BYTES + 2 * TEXT_BYTES * images + 8 * images * classes + 12 * part,
+        # and the pairs of classes that are seen together
+        "report": PHOTOS_BYTES + 2 * TEXT_BYTES * images + 8 * images * classes + 24 * classes**2 + 12 * part,
         "manifest": LISTED_BYTES * images + job.threads * DECODED_MB * 10**6,
         "truth": (ROW_BYTES + 10 * classes) * images,
         "targets": TEXT_BYTES * images
@@ -330,7 +331,7 @@ def _light_bytes(config: Config, stage: str, job: Job) -> int:
         **dict.fromkeys(("corrections", "seal", "seal_tagclip"), ROW_BYTES * images),
         **dict.fromkeys(("demo_world", "download"), 0),
         # the manifest's texts; a slice's logits, probabilities and rows of text
-        "labels_table": TEXT_BYTES * images + 120 * rows * classes,
+        "labels_table": TEXT_BYTES * images + 140 * rows * classes,
         "thresholds": 2 * TEXT_BYTES * images + min(5 * BLOCK_BYTES, 24 * min(images, SAMPLE) * classes) + 12 * part,
     }[stage]
 
