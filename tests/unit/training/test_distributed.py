@@ -159,7 +159,9 @@ def test_a_process_joins_with_a_gpu_of_its_own_and_patience(node, count, visible
     assert passed == [device, ("nccl", {"timeout": timedelta(hours=12), "device_id": device})]
 
 
-@pytest.mark.parametrize(("count", "visible", "why"), [(4, ["0", "1"], "other jobs are using all remaining GPUs"), (2, [], "sees 2 GPUs")])
+@pytest.mark.parametrize(
+    ("count", "visible", "why"), [(4, ["0", "1"], "other jobs are using all remaining GPUs"), (2, [], "sees 2 GPUs")]
+)
 def test_two_processes_of_a_training_never_share_a_gpu(node, count, visible, why):
     passed = node(count, visible, processes=3)
     with pytest.raises(UserError, match=rf"^compute\.train_processes: .*{why}.*$"):
