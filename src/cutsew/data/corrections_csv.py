@@ -72,9 +72,11 @@ def _of_labels(table: pd.DataFrame, path: Path) -> Iterator[tuple[Any, ...]]:
     columns = (table.index, table["id"], table[LABELS], table[MODEL_LABELS], by_human)
     for line, image, *texts in zip(*columns, strict=True):
         labels, model, decided = ([nfc(name) for name in names_in(text)] for text in texts)
-        changed = [name for name in (*labels, *model) if (name in labels) != (name in model)]
+        present = set(labels)  # of thousands
+        both = present.intersection(model)
+        changed = [name for name in (*labels, *model) if name not in both]
         for name in dict.fromkeys((*decided, *changed)):
-            yield line, image, name, int(name in labels), "", ""
+            yield line, image, name, int(name in present), "", ""
 
 
 def _of_label_studio(path: Path, classes: Sequence[str]) -> Iterator[tuple[Any, ...]]:

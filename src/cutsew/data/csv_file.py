@@ -21,6 +21,8 @@ from cutsew.errors import UserError
 
 log = logging.getLogger(__name__)
 
+csv.field_size_limit(2**31 - 1)  # Python's 128 KiB are less than the labels of an image that has thousands
+
 SEPARATORS = ",;\t"
 """In order of preference where the first line holds as many of several."""
 

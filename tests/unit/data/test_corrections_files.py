@@ -45,6 +45,12 @@ def test_what_was_changed_in_the_table_comes_back(tmp_path):
     assert result["line"].tolist() == [2, 3, 3] and result["present"].dtype == "int8"
 
 
+def test_an_image_with_thousands_of_labels_is_read(tmp_path):
+    classes = [f"number {c} of the people" for c in range(9_000)]
+    path = edited(tmp_path, row(IDS[0], ";".join(classes[1:]), ";".join(classes)), row(IDS[1], classes[0], ""))
+    assert said(corrections_of(path, IDS, classes)) == {(IDS[0], classes[0]): 0, (IDS[1], classes[0]): 1}
+
+
 def test_what_a_human_said_before_is_kept(tmp_path):
     path = edited(tmp_path, row(IDS[0], "cat", "cat;dog\\;big", "cat;dog\\;big"), row(IDS[1], "", "", "cat"))
     assert said(read_overrides(path, CLASSES)) == {
