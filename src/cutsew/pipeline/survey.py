@@ -36,6 +36,7 @@ from cutsew.pipeline.sizing import Speed, assumed_gflops
 from cutsew.runtime.device import mps_available
 from cutsew.runtime.gpus import list_visible_gpus
 from cutsew.runtime.processes import usable_cores
+from cutsew.storage.label_table import MODEL_LABELS
 
 PACKED = ("tar", "parquet")
 """Kinds of datasets, and suffixes, of files that hold many images; next to tars, img2dataset's Parquet has metadata."""
@@ -178,10 +179,11 @@ def find_truth(root: Path, ids: Sequence[str], classes: Sequence[str]) -> Path |
 
 
 def _holds_predictions(path: Path, classes: Sequence[str]) -> bool:
-    """Check whether a table has probabilities: a column of that name, or a column per class next to the labels."""
+    """Check whether a table has probabilities, a column of that name or one per class beside the labels, or is ours."""
     with path.open(encoding="utf-8-sig", newline="") as stream:
         columns = {name.strip() for name in next(csv.reader(stream), [])}
-    return "probability" in columns or ("labels" in columns and not columns.isdisjoint(classes))
+    named = {"probability", MODEL_LABELS, *(classes if "labels" in columns else ())}
+    return not columns.isdisjoint(named)
 
 
 def survey_machine(*, ask_hub: bool) -> Machine:

@@ -121,7 +121,9 @@ def test_true_labels_next_to_the_images_are_found(here, monkeypatch, capsys, nam
     assert f"true labels: {name}, for evaluation only" in out
 
 
-@pytest.mark.parametrize("header", ["image,labels,cat,dog", "image,class,probability,named"])
+@pytest.mark.parametrize(
+    "header", ["image,labels,cat,dog", "image,class,probability,named", "id,labels,model_labels,by_human"]
+)
 def test_predictions_are_not_taken_for_true_labels(here, monkeypatch, capsys, header):
     (here / "labels.csv").write_text(f"{header}\n1.png,cat,0.9,0.1\n")
     (here / "gone.csv").symlink_to("nowhere")
