@@ -8,20 +8,19 @@ import typer
 
 from cutsew.errors import UserError
 
+AGAIN = "run the workflow again without --no-hooks; a workflow with a module calls cutsew.onstart() to write it"
+
 
 def _parse(text: str) -> dict[str, Any]:
-    if text.startswith("@"):
-        try:
-            text = Path(text[1:]).read_text(encoding="utf-8")
-        except OSError as error:
-            why = f"cannot be read ({error.strerror}); rerun the workflow, which writes it"
-            raise UserError(f"{text[1:]}: {why}") from None
+    source = text[1:] if text.startswith("@") else "--settings"
     try:
-        settings = json.loads(text)
+        settings = json.loads(text if source == "--settings" else Path(source).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{source}: cannot be read ({error.strerror}); {AGAIN}") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"--settings: not JSON ({error})") from None
+        raise UserError(f"{source}: not JSON ({error})") from None
     if not isinstance(settings, dict):
-        raise UserError("--settings: not a JSON object of settings")
+        raise UserError(f"{source}: not a JSON object of settings")
     return settings
 
 

@@ -64,6 +64,17 @@ def test_other_settings_have_another_file_and_so_rerun_the_stage():
     assert argument(plan(names)) == argument(plan(names)) != argument(plan([*names[:-1], "other"]))
 
 
-def test_a_missing_file_of_settings_is_one_line():
-    with pytest.raises(UserError, match=r"^results/none\.json: cannot be read \(No such file or directory\); rerun"):
-        _parse("@results/none.json")
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, r"cannot be read \(No such file or directory\); run the workflow again without --no-hooks; .*onstart"),
+        (b"\xff", "not JSON"),
+        (b"{", "not JSON"),
+        (b"[]", "not a JSON object"),
+    ],
+)
+def test_a_missing_or_damaged_file_of_settings_is_one_line(tmp_path, content, says):
+    if content is not None:
+        (tmp_path / "some.json").write_bytes(content)
+    with pytest.raises(UserError, match=rf"^some\.json: {says}"):
+        _parse("@some.json")
