@@ -213,6 +213,20 @@ CONTENT = [
         "fuse.alpha",
     ),
     ("a very long class", b"classes: [cat, " + b"dog " * 500 + b"]\n", ACCEPTED, "fuse.alpha"),
+    ("half an emoji", b'classes: [cat, "\\uD83D"]\n', REFUSED, r"^classes: '.+' contains a character that text"),
+    ("an escaped NUL", b'classes: [cat, "\\0"]\n', REFUSED, r"^classes: '.+' contains a character that text"),
+    (
+        "half an emoji as a key",
+        b'classes: [cat]\nprompts: {names: {"\\uD83D": [a]}}\n',
+        REFUSED,
+        r"^prompts\.names: '.+' contains a character that text",
+    ),
+    (
+        "half an emoji in a run",
+        b'classes: [cat, dog]\nruns: {a: {prompts.background: ["\\uDC15"]}}\n',
+        REFUSED,
+        r"^runs\.a\.prompts\.background: '.+' contains a character that text",
+    ),
     ("an emoji", "classes: [cat, \U0001f415]\n".encode(), ACCEPTED, "fuse.alpha"),
     (
         "one class composed and decomposed",

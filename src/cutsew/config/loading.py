@@ -76,11 +76,25 @@ def load_runs(raw: Mapping[str, Any]) -> dict[str, Config]:
     """
     if not isinstance(raw, Mapping):
         raise UserError("classes: is not set, nor is any other setting; name a config file with settings")
+    _refuse_unwritable(raw)
     runs = {DEFAULT: _validated(raw)}
     for name, changes in runs[DEFAULT].runs.items():
         check_run_name(name)
         runs[name] = _validated(override(raw, changes), f"runs.{name}: ")
     return runs
+
+
+def _refuse_unwritable(value: object, name: str = "") -> None:
+    """Refuse text that results cannot hold: NUL, and half of a surrogate pair, which escapes of YAML and JSON write."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _refuse_unwritable(key, name)
+            _refuse_unwritable(item, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _refuse_unwritable(item, name)
+    elif isinstance(value, str) and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value):
+        raise UserError(f"{name or 'config'}: {value!r} contains a character that text files cannot hold; remove it")
 
 
 def _validated(raw: Mapping[str, Any], where: str = "") -> Config:
