@@ -197,7 +197,7 @@ class Run:
             UserError: there is not one of that id.
 
         """
-        rows = self.images[self.images["id"] == name]
+        rows = self.images[self.images["id"].to_numpy(dtype=object) == name]  # Arrow text takes nothing but UTF-8
         if rows.empty:
             raise UserError(
                 f"--image: {name} is not an image of {self.folder.name}{near(name, list(self.images['id']))}"

@@ -491,6 +491,7 @@ def test_the_other_tables_as_text(base, other):
     ("options", "said"),
     [
         (("--image", "i0x"), "--image: i0x is not an image of default; did you mean i10 or i09 or i08?"),
+        (("--image", "\udcff"), "--image: \\udcff is not an image of default; there are i00, i01, i02, ..."),
         (("--image", "zebra"), "--image: zebra is not an image of default; there are i00, i01, i02, ..."),
         (("--class", "bees"), "--class: bees is not a class of default; did you mean bee?"),
         (("--image", "i00", "--class", "bees"), "did you mean bee?"),
