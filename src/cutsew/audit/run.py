@@ -197,7 +197,8 @@ class Run:
             UserError: there is not one of that id.
 
         """
-        rows = self.images[self.images["id"].to_numpy(dtype=object) == name]  # Arrow text takes nothing but UTF-8
+        ids: npt.NDArray[np.object_] = self.images["id"].to_numpy(dtype=object)  # Arrow text takes UTF-8 alone
+        rows: pd.DataFrame = self.images[ids == name]
         if rows.empty:
             raise UserError(
                 f"--image: {name} is not an image of {self.folder.name}{near(name, list(self.images['id']))}"
