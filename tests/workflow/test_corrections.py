@@ -72,7 +72,7 @@ def test_corrections_of_training_images_rerun_training_and_what_follows(finished
     assert table["overridden"] == table["student"] == 1 and table["pseudo"] == 0
     log = (run / "logs" / "override.log").read_text()
     assert "1 labels of 1 training images were set by hand" in log
-    assert "1 corrections are of held-out images and do not affect training" in log
+    assert "corrections of held-out images, which do not affect training: 1" in log
     labels = exported(finished)
     assert labels["3.jpg"]["dog"] == labels["held-out/1.jpg"]["cat"] == (1.0, "human")
 

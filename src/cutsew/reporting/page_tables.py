@@ -23,7 +23,14 @@ MAIN = ("images", "mAP", "mAP_10", "CF1", "OF1", "labels_per_image", "confidence
 """Columns of metrics.csv that the page shows first."""
 
 AT_THRESHOLD = ("CP", "CR", "CF1", "OP", "OR", "OF1")
-HEADS = {"images": "images", "mAP_10": "mAP, 10+ positives", "labels_per_image": "labels per image"}
+HEADS = {
+    "images": "images",
+    "mAP_10": "mAP, 10+ positives",
+    "labels_per_image": "labels per image",
+    "confidence": "confidence (0 to 1)",
+}
+NOT_PERCENT = ("images", "inversions", "labels per image", "confidence (0 to 1)")
+"""Column heads of counts and of probabilities; other numbers of stages are percentages."""
 
 RULE_MEASURES = ("labels_per_image", "mean_F1", "CP", "CR", "CF1", "OP", "OR", "OF1")
 """Columns of thresholds_f1.csv that the page shows."""
@@ -51,10 +58,11 @@ def stage_grids(metrics: pd.DataFrame) -> list[Grid]:
     )
     names = [name for name in known.columns if name not in ("stage", "split")]
     top = [name for name in names if name.startswith("top")]
+    main = [name for name in MAIN if name in names]
     rest = [name for name in names if name not in (*MAIN, *AT_THRESHOLD, *top)]
     few = top[0].partition("_")[0].removeprefix("top") if top else ""
     parts = [
-        ("Every stage, in percent where not said otherwise", [name for name in MAIN if name in names]),
+        (_with_unit("Every stage", main), main),
         ("Precision and recall of the classes at or above the threshold", [n for n in AT_THRESHOLD if n in names]),
         (f"Precision and recall of the {few} likeliest classes of an image", top),
         ("Further measures", rest),
@@ -82,7 +90,7 @@ def split_apart(grid: Grid) -> list[Grid]:
         number = f"{next(iter(counts))} " if len(counts) == 1 else ""
         cells = tuple(tuple(row[place] for place in kept) for row in rows)
         heads = tuple(grid.heads[place] for place in kept)
-        result.append(Grid(f"{number}{split} images, in percent where not said otherwise", heads, cells, 1))
+        result.append(Grid(_with_unit(f"{number}{split} images", heads[1:]), heads, cells, 1))
     return result
 
 
@@ -119,7 +127,7 @@ def rules_grid(rules: pd.DataFrame) -> Grid | None:
         for _, row in rules.iterrows()
     )
     heads = ("rule", "split", "stage", *(HEADS.get(name, name.replace("_", " ")) for name in names))
-    return Grid("The last labels by each rule of thresholds, in percent where not said otherwise", heads, rows, 3)
+    return Grid(_with_unit("The last labels by each rule of thresholds", heads[3:]), heads, rows, 3)
 
 
 def left_grid(left: Sequence[Mapping[str, Any]]) -> Grid | None:
@@ -148,6 +156,12 @@ def headlines(metrics: pd.DataFrame, split: str) -> list[tuple[str, str, str, st
             change = "" if neutral else "gain" if last[name] > first[name] else "loss"
             result.append((f"{title}, {split}: {stages}", before, after, change))
     return result
+
+
+def _with_unit(caption: str, heads: Iterable[str]) -> str:
+    """Add the unit of the columns to a caption; without true labels, none of them is a percentage."""
+    percent = any(HEADS.get(head, head) not in NOT_PERCENT for head in heads)
+    return f"{caption}, in percent where not said otherwise" if percent else caption
 
 
 def _number(name: str, value: float) -> str:

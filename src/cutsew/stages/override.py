@@ -61,7 +61,7 @@ def override(
         len(corrections_of_train.images),
     )
     if held_out:
-        log.info("override: %d corrections are of held-out images and do not affect training", held_out)
+        log.info("override: corrections of held-out images, which do not affect training: %d", held_out)
 
 
 def _refuse_other_images(images: Path, ids: pd.Index, labels: Path) -> None:

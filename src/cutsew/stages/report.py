@@ -1,6 +1,7 @@
 """One page that shows what every stage made of the images, and a picture for a README."""
 
 import hashlib
+from math import ceil
 from pathlib import Path
 from typing import Annotated
 
@@ -30,8 +31,8 @@ MEASURED = ("stage", "split", "images", "with_truth", "labels_per_image", "confi
 SHOWN = ("id", "path", "width", "height", "digest", "split")
 """Columns of the manifest that the page needs."""
 
-QUEUE = 50
-"""Images to check next that the page marks; `cutsew next` lists any number."""
+QUEUE, PART = 50, 4
+"""The page marks so many images to check next, and one in PART at most; `cutsew next` lists any number."""
 
 
 def report(
@@ -74,7 +75,7 @@ def report(
     corrected = set(run.corrections.images) if run.corrections is not None else set()
     reviewed = Reviewed(run.images, outcomes, decided, corrected, views)
     copies = near_duplicates(reviewed)
-    chosen = queue(reviewed, QUEUE)["id"].tolist()
+    chosen = queue(reviewed, min(QUEUE, ceil(len(run.images) / PART)))["id"].tolist()
     review = Review(chosen, copies.pairs, lambda ids: embeddings(reviewed, ids))
     with tqdm(total=PARTS + 2, desc="report", unit="part") as steps:
         content = build_report_content(run, tables, crops, maps, review, steps.update)

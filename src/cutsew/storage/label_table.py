@@ -2,8 +2,9 @@
 
 Columns: id; path; split (train or test); stage, whose labels they are; labels, a human's corrections applied;
 model_labels, the stage's own; by_human, the classes that a human set or crossed out; and `p_<class>`, the stage's
-probability of each class in [0, 1], whatever a human said (not in a CSV of more than 1,000 classes). LISTS are lists of
-class names in Parquet, and joined by `;` in CSV.
+probability of each class in [0, 1] (not in a CSV of more than 1,000 classes). The stage of training images starts from
+the corrections, so its labels and probabilities contain them. LISTS are lists of class names in Parquet, and joined by
+`;` in CSV.
 """
 
 import re

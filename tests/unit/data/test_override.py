@@ -177,7 +177,7 @@ def test_the_stages_change_exactly_the_named_labels_of_training_images(run, capl
     record = json.loads((run / "overridden.json").read_text())
     assert record["facts"]["corrections"] == 3 and record["facts"]["images"] == 2
     assert "3 labels of training images corrected, from which training starts, and 1 of held-out" in caplog.text
-    assert "override: 1 corrections are of held-out images and do not affect training" in caplog.text
+    assert "override: corrections of held-out images, which do not affect training: 1" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,14 @@ class TestGrids:
         measured = METRICS.assign(images=[1200, 400, 300, 400])
         assert split_apart(stage_grids(measured)[0])[1].heads[:2] == ("stage", "images")
 
+    def test_a_caption_speaks_of_percent_only_where_a_column_is_one(self):
+        unmeasured = METRICS.assign(confidence=0.9)[["stage", "split", "images", "labels_per_image", "confidence"]]
+        main, *_ = stage_grids(unmeasured)
+        assert main.caption == "Every stage"
+        train, _ = split_apart(main)
+        assert train.heads == ("stage", "labels per image", "confidence (0 to 1)")
+        assert train.caption == "1,200 train images"
+
     def test_headlines_leave_references_out(self):
         assert headlines(METRICS, "test")[0] == ("mAP, test: zero-shot to student", "55.8", "77.3", "gain")
 
