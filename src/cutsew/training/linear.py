@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 BLOCK = 2**24
 """Logits that are converted to double precision at a time."""
 
+RATE_PAIRS = 2**23
+"""Most pairs of image and class, of each half, that the rate is chosen by: they are held in double precision."""
+
 LEAST_ROWS = 8
 """Sewn images that each half needs for the rate to be chosen; fewer say nothing."""
 
@@ -319,8 +322,8 @@ def _choose_rate(rows: Rows, z: Tensor, settings: LinearTrainingConfig, seed: in
     """Choose the learning rate without labels: heads of one half of the images are evaluated on the other half.
 
     Sewn images whose sources all lie in one half train that half's heads, one per rate; each head is then evaluated on
-    the other half's images, as sewn in the first epoch. The rate whose answers are closest to the labels, after one
-    shared slope and offset, is taken.
+    the other half's images, or an even sample of many, as sewn in the first epoch. The rate whose answers are closest
+    to the labels, after one shared slope and offset, is taken.
 
     Returns:
         The rate, and the calibrated loss of each rate that was tried.
@@ -346,6 +349,7 @@ def _choose_rate(rows: Rows, z: Tensor, settings: LinearTrainingConfig, seed: in
                 bar.update()
             background = rows.sources[other, 0].cpu().numpy()
             once = other[np.sort(np.unique(background, return_index=True)[1])]
+            once = once[:: -(-len(once) * z.shape[1] // RATE_PAIRS)]
             with torch.inference_mode():
                 for part in torch.split(once, settings.batch_size):
                     for answers, one in zip(predicted, fit.predict(rows.cells[part]), strict=True):

@@ -188,6 +188,24 @@ def test_the_rate_is_chosen_without_labels(world, tmp_path, monkeypatch):
     assert set(tried) == {"0.0001", "0.01"} and facts["rate"] == float(min(tried, key=tried.get))
 
 
+def test_of_many_images_and_classes_a_sample_decides_the_rate(world, tmp_path, monkeypatch):
+    """Each half evaluates at most RATE_PAIRS logits of 3 classes: two images, where the world has more."""
+    monkeypatch.setattr(linear, "LEAST_ROWS", 2)
+    rules, sizes = chosen(train__rates=[1e-4, 1e-2], train__steps=4), []
+
+    def recorded(predicted, target):
+        sizes.append(predicted.shape)
+        return calibrated_loss(predicted, target)
+
+    monkeypatch.setattr(linear, "calibrated_loss", recorded)
+    run_train(world, tmp_path / "all", rules)
+    monkeypatch.setattr(linear, "RATE_PAIRS", 6)
+    run_train(world, tmp_path / "sample", rules)
+    every, sample = sizes[:2], sizes[2:]
+    assert len(set(every)) == len(set(sample)) == 1
+    assert sample[0][0] <= 4 < every[0][0] and sample[0][1] == every[0][1] == 3
+
+
 def test_with_too_few_images_the_least_rate_is_taken(world, tmp_path, caplog):
     caplog.set_level("INFO")
     folder = run_train(world, tmp_path, chosen()).parent
