@@ -18,7 +18,7 @@ from cutsew.data.images import BadImage, read_image
 from cutsew.errors import UserError
 from cutsew.method.review import POOL, decided, disagreement, nearest, same_picture, uncertainty, unlike
 from cutsew.storage.image_ids import ImageIds, image_ids
-from cutsew.storage.manifest import SPLITS, batched_slices, paths_of
+from cutsew.storage.manifest import SPLITS, batched_slices, ids_of, paths_of
 from cutsew.storage.predictions import SPLIT_STAGES, StagePredictions
 from cutsew.storage.result_tables import RunThresholds
 from cutsew.storage.zarr_reader import array_of, open_group, read_rows
@@ -62,8 +62,7 @@ class Reviewed:
 
     def ids(self, split: str) -> pd.Index:
         """Return the ids of a split's images, in the order of the manifest."""
-        ids: pd.Index = pd.Index(self.images.loc[self.images["split"] == split, "id"])
-        return ids
+        return ids_of(self.images, split)
 
     def stages(self, split: str) -> list[str]:
         """Name the stages that are compared; the last one's labels are reviewed."""

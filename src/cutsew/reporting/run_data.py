@@ -19,6 +19,7 @@ from cutsew.method.score import sigmoid
 from cutsew.method.thresholds import named
 from cutsew.storage.image_ids import Ids
 from cutsew.storage.label_corrections import read_corrections
+from cutsew.storage.manifest import ids_of
 from cutsew.storage.predictions import EPSILON, FINAL, REFERENCE, StagePredictions, read_truth
 from cutsew.storage.result_tables import RunThresholds
 
@@ -85,7 +86,7 @@ class Run:
     def ids_of(self, split: str) -> pd.Index:
         """Return the ids of one split's images."""
         if split not in self._ids:
-            self._ids[split] = pd.Index(self.images.loc[self.images["split"] == split, "id"])
+            self._ids[split] = ids_of(self.images, split)
         return self._ids[split]
 
     def read(self, stage: str, ids: Sequence[str]) -> npt.NDArray[np.float32]:

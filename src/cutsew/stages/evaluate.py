@@ -19,7 +19,7 @@ from cutsew.provenance.record import Record, input_digest
 from cutsew.reporting.measures import Row, StageMeasures
 from cutsew.stages.options import SettingsOption
 from cutsew.storage.atomic import atomic_path
-from cutsew.storage.manifest import SPLITS, batched_slices, find_train_test_duplicates, read_manifest
+from cutsew.storage.manifest import SPLITS, batched_slices, find_train_test_duplicates, ids_of, read_manifest
 from cutsew.storage.predictions import (
     REFERENCE,
     SPLIT_STAGES,
@@ -111,7 +111,7 @@ def _tables(
     splits = read_manifest(images, columns=("id", "split"))
     last = next(stage for stage in reversed(SPLIT_STAGES["train"]) if stage in outcomes)
     for split in SPLITS:
-        ids = pd.Index(splits.loc[splits["split"] == split, "id"])
+        ids = ids_of(splits, split)
         if ids.empty:
             continue
         available = [

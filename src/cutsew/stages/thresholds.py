@@ -17,7 +17,7 @@ from cutsew.method.thresholds import FEW, Floats, count, count_few, expected_sha
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
 from cutsew.stages.options import SettingsOption
-from cutsew.storage.manifest import SPLITS, read_manifest
+from cutsew.storage.manifest import SPLITS, ids_of, read_manifest
 from cutsew.storage.predictions import SPLIT_STAGES, ZARRS, StagePredictions, class_blocks, open_predictions
 from cutsew.storage.result_tables import StageThresholds, Thresholds, rule_in_words, write_thresholds
 
@@ -41,7 +41,7 @@ def thresholds(
     fixed = EvaluateConfig.model_validate(settings["evaluate"]).threshold
     outcomes = open_predictions({ZARRS[name]: path for name, path in paths.items()})
     splits = read_manifest(images, columns=("id", "split"))
-    trained, held_out = (pd.Index(splits.loc[splits["split"] == split, "id"]) for split in SPLITS)
+    trained, held_out = (ids_of(splits, split) for split in SPLITS)
     labels = [name for name in SPLIT_STAGES["train"] if name in outcomes][-1]
     share: Floats = _mean(outcomes[labels], trained)
     if settings.get("targets", {}).get("labels_per_image") is None:  # else the labels sum to the number expected

@@ -61,6 +61,14 @@ def read_manifest(
     return images.reset_index(drop=True)
 
 
+def ids_of(images: "pd.DataFrame", split: str) -> "pd.Index":
+    """Return the ids of a split's images, in the order of the manifest; columns id and split."""
+    import pandas as pd
+
+    ids: pd.Index = pd.Index(images.loc[images["split"] == split, "id"])
+    return ids
+
+
 def paths_of(images: "pd.DataFrame", ids: Collection[str]) -> dict[str, str]:
     """Return the paths of some images of the manifest, by id."""
     rows = images[images["id"].isin(list(ids))]
