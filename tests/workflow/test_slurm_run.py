@@ -137,8 +137,9 @@ def test_a_job_without_enough_memory_is_tried_again_with_more(workflow):
     status, output = on_cluster(workflow, target, *more, retries=1)
     assert status == 0, output
     assert submitted(output)["encode"] == 2 and "Trying to restart job" in output
-    asked_for = re.findall(r"rule encode:.*?mem_mb=(\d+)", output, re.DOTALL)
-    assert asked_for == ["300", "2300"]
+    jobs = re.findall(r"submitted with SLURM jobid (\d+) \(log: \S+/rule_encode/", output)
+    memory = [asked("squeue", "-h", "-t", "all", "-j", job, "-o", "%m") for job in jobs]
+    assert memory == ["300M", "2300M"]
 
 
 @pytest.mark.parametrize("rule", ["encode", "train"])
