@@ -26,10 +26,10 @@ from cutsew.data.images import inspect
 from cutsew.method.crops import Square
 from cutsew.models import clip as clip_models
 from cutsew.models.image_encoder import Normalize, image_encoder
+from cutsew.models.view_embedding import Look, Tower, Views, embed_views
 from cutsew.runtime import batching
 from cutsew.runtime.batching import run_batch_invariant
 from cutsew.runtime.device import cpu_supports_bf16
-from cutsew.stages.encode import Look, Tower, Views, embed_views
 from images import write_images
 from tables import Report, publish, ratio, row
 

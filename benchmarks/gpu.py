@@ -39,9 +39,9 @@ from cutsew.method.crops import Square
 from cutsew.models import backbones, teachers
 from cutsew.models.frozen_backbone import Backbone
 from cutsew.models.student import Student
+from cutsew.models.view_embedding import Look, Tower, Views, embed_views
 from cutsew.runtime.batching import run_ahead
 from cutsew.runtime.device import device_facts, pick_device
-from cutsew.stages.encode import Look, Tower, Views, embed_views
 from cutsew.training.computed_features import FeatureBatch
 from cutsew.training.distributed import SINGLE
 from cutsew.training.features import computed_features, feature_source

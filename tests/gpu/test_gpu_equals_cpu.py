@@ -32,11 +32,12 @@ from cutsew.inference.classifier import open_classifier
 from cutsew.method.crops import Square
 from cutsew.method.em import LabelTable
 from cutsew.models import student, teachers
+from cutsew.models.view_embedding import Look, Tower, Views, embed_views
 from cutsew.pipeline.plan import Plan
 from cutsew.runtime import batching
 from cutsew.runtime.batching import run_each_ahead
 from cutsew.stages import predict
-from cutsew.stages.encode import Look, Tower, Views, embed_views, encode
+from cutsew.stages.encode import encode
 from cutsew.stages.seal_tagclip import seal_tagclip
 from cutsew.stages.tagclip import tagclip
 from cutsew.stages.text import text

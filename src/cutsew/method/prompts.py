@@ -9,6 +9,9 @@ from torch.nn.functional import normalize
 PLACE = "{class}"
 """Where a template takes the class name."""
 
+ROWS = 1024
+"""Texts that are compared with all others at a time, so that memory is linear in their number."""
+
 
 def fill(templates: Sequence[str], words: Sequence[Sequence[str]]) -> list[list[str]]:
     """Return the texts of each class: for each of its wordings one text per template, wording by wording.
@@ -64,5 +67,8 @@ def _split(values: Tensor, sizes: Sequence[int], dim: int) -> tuple[Tensor, ...]
 
 def coinciding(embeddings: Tensor, cosine: float) -> list[tuple[int, int]]:
     """Return the pairs of rows (i < j) of (C, D) L2-normalized embeddings whose cosine is above a bound."""
-    close = torch.triu(embeddings @ embeddings.T > cosine, diagonal=1)
-    return [(int(i), int(j)) for i, j in close.nonzero()]
+    pairs: list[tuple[int, int]] = []
+    for start in range(0, len(embeddings), ROWS):
+        close = torch.triu(embeddings[start : start + ROWS] @ embeddings[start:].T > cosine, diagonal=1)
+        pairs += [(start + i, start + j) for i, j in close.nonzero().tolist()]
+    return pairs

@@ -14,7 +14,7 @@ from cutsew.config.method import SewConfig
 from cutsew.data import loader
 from cutsew.data.loader import Collate, Guarded, Piped, PlainImage, batches, in_order
 from cutsew.method.crops import Square
-from cutsew.stages.encode import Look, Views
+from cutsew.models.view_embedding import Look, Views
 from cutsew.storage.manifest import read_manifest
 from cutsew.training.sewing_plan import TrainingImages
 from cutsew.training.sewn_dataset import SewnBatch, SewnDataset, collate

@@ -1,8 +1,10 @@
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cutsew.config.networks import PromptsConfig
+from cutsew.method import prompts
 from cutsew.method.prompts import average, average_of, best_wording, coinciding, fill
 
 
@@ -55,7 +57,9 @@ def test_average_is_a_direction(classes, texts, seed, factor):
     torch.testing.assert_close(average(embeddings.flip(1)), averaged)
 
 
-def test_coinciding():
+@pytest.mark.parametrize("rows", [1, 2, 3, 1024])
+def test_coinciding(rows, monkeypatch):
+    monkeypatch.setattr(prompts, "ROWS", rows)
     embeddings = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.6, 0.8]])
     assert coinciding(embeddings, 0.9999) == [(0, 2)]
     assert coinciding(embeddings, 0.5) == [(0, 2), (0, 3), (1, 3), (2, 3)]

@@ -16,10 +16,9 @@ from cutsew.config.networks import parse_teacher
 from cutsew.data.images import read_image
 from cutsew.errors import UserError
 from cutsew.method.windows import WindowAttentionPool, pool_windows, resize_window, window_boxes, window_starts
-from cutsew.models import teachers
+from cutsew.models import teachers, view_embedding
 from cutsew.models.image_encoder import count_gflop
 from cutsew.runtime.lazy_imports import import_torchvision
-from cutsew.stages import encode as encoding
 from cutsew.stages.encode import encode
 from cutsew.stages.seal import seal
 from cutsew.storage.zarr_reader import array_of, open_group, read
@@ -188,7 +187,7 @@ def test_gflop_by_hand():
 @pytest.mark.parametrize(("whole", "cost"), [("pass", 10), ("grid", 9)])
 def test_encode_stores_all_windows_and_their_boxes(whole, cost, tmp_path, monkeypatch):
     decoded = []
-    monkeypatch.setattr(encoding, "read_image", lambda path: decoded.append(path) or read_image(path))
+    monkeypatch.setattr(view_embedding, "read_image", lambda path: decoded.append(path) or read_image(path))
     path, _ = checkpoint(tmp_path, "test-resnet")
     make_noise(tmp_path)
     cut = {"layout": "windows", "windows": {"scale": 3, "share": 0.34, "per_side": 3, "whole": whole}}

@@ -17,13 +17,12 @@ from cutsew.data.images import read_image
 from cutsew.errors import UserError
 from cutsew.method.crops import crop_boxes
 from cutsew.method.resample import crop_resize_all
-from cutsew.models import teachers
+from cutsew.models import teachers, view_embedding
 from cutsew.models.clip import resize_position_embedding
 from cutsew.pipeline import network_work
 from cutsew.pipeline.plan import Plan
 from cutsew.pipeline.preflight import validate_inputs
 from cutsew.runtime.lazy_imports import import_torchvision
-from cutsew.stages import encode as encoding
 from cutsew.stages.encode import encode
 from cutsew.stages.seal import seal
 from cutsew.storage.tables import read_record
@@ -181,7 +180,7 @@ def test_jobs_ask_for_the_work_of_smaller_tiles():
 
 def test_encode_stores_tiles_of_two_sides(tmp_path, monkeypatch):
     decoded = []
-    monkeypatch.setattr(encoding, "read_image", lambda path: decoded.append(path) or read_image(path))
+    monkeypatch.setattr(view_embedding, "read_image", lambda path: decoded.append(path) or read_image(path))
     path, _ = checkpoint(tmp_path, "test-vit")
     images = make_noise(tmp_path)
     cut = {"layout": "tiles", "passes_per_job": 8}

@@ -10,9 +10,9 @@ from manifests import make_manifest_of
 from PIL import Image
 from tiny_models import checkpoint
 
-import cutsew.stages.encode as encoding
 import cutsew.stages.tagclip as tagging
 from cutsew.data.images import read_image
+from cutsew.models import view_embedding
 from cutsew.pipeline.plan import DEFAULT, Plan
 from cutsew.runtime import device
 from cutsew.stages.encode import encode
@@ -56,7 +56,7 @@ def weights(tmp_path_factory):
 @pytest.fixture
 def decoded(monkeypatch):
     result = []
-    for stage in (encoding, tagging):
+    for stage in (view_embedding, tagging):
         monkeypatch.setattr(stage, "read_image", lambda path: result.append(int(Path(path).stem)) or read_image(path))
     return result
 
