@@ -47,7 +47,7 @@ def encode(
     first = block * cutting.block_size
     specs = view_specs(len(rows), model.width, shard_size, passes, cutting.block_size)
     specs = {name: specs[name] for name in ([GLOBAL] if block == 0 else []) + ([CROPS, BOXES] if passes else [])}
-    cache = ChunkCache(views, _cache_key(settings, model, torch_device, block, passes))
+    cache = ChunkCache(views, _cache_key(settings, model, torch_device, block, passes), images)
     digests = rows["digest"].astype(str).tolist()
 
     def compute(new: list[int]) -> dict[str, npt.NDArray[Any]]:

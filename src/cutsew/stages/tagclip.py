@@ -88,7 +88,7 @@ def tagclip(
     scorer = TagClip(tower, texts, classes, teacher.logit_scale, chosen, place, sizes)
     digests = rows["digest"].astype(str).tolist()
     layout = tagclip_specs(len(rows), classes, int(settings["dataset"]["shard_size"]))
-    cache = ChunkCache(group, _cache_key(settings, teacher, place, input_digest(text)))
+    cache = ChunkCache(group, _cache_key(settings, teacher, place, input_digest(text)), images)
 
     def compute(new: list[int]) -> dict[str, npt.NDArray[np.float32]]:
         images = Images(rows.iloc[new], tower.patch, chosen.patches, teacher.preprocessing.interpolation)

@@ -4,6 +4,9 @@ Next to `views.zarr` lies `views.cache/<signature>/<shard>-<digest>/`: hard link
 take no space, and `entry.json` with the digests of their images, row by row. The signature covers all that the values
 depend on besides the images, so that no other settings, weights or versions reuse them. Entries whose chunk files are
 no longer those of the Zarr are pruned when it is sealed.
+
+The first job after a change of the manifest reads all entries and writes an index of their images; the others look
+their images up in it. So jobs read entries in proportion to their images, not to all shards.
 """
 
 import hashlib
@@ -17,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from cutsew.errors import UserError
 from cutsew.storage.atomic import atomic_path
@@ -40,12 +44,15 @@ class ChunkCache:
     Args:
         group: the Zarr group whose chunk files the jobs write.
         depends_on: all that the values depend on besides the images, plain JSON.
+        manifest: `images.parquet`; entries that were added since it was written are not looked at.
 
     """
 
-    def __init__(self, group: Path, depends_on: Mapping[str, Any]) -> None:
+    def __init__(self, group: Path, depends_on: Mapping[str, Any], manifest: Path) -> None:
         content = json.dumps(depends_on, sort_keys=True, default=str)
         self._folder = cache_folder(group) / hashlib.sha256(content.encode()).hexdigest()[:16]
+        status = manifest.stat()
+        self._index_file = self._folder / f"{status.st_mtime_ns}-{status.st_size}.npy"
 
     def complete(
         self, digests: Sequence[str], specs: Mapping[str, ArraySpec], compute: Callable[[list[int]], dict[str, Array]]
@@ -80,11 +87,11 @@ class ChunkCache:
     def _find(self, rows_of: dict[str, list[int]], specs: Mapping[str, ArraySpec]) -> dict[str, Array]:
         """Fill in what entries hold, and take these images out of `rows_of`; unreadable entries are ignored."""
         values = {name: np.zeros(spec.shape, spec.dtype) for name, spec in specs.items()}
-        for path in sorted(self._folder.glob(f"*/{ENTRY}")):
+        for path in self._entries_of(list(rows_of)):
             if not rows_of:
                 break
             try:
-                entry = json.loads(path.read_text(encoding="utf-8"))
+                entry = _read_entry(path)
                 images = entry["images"]
                 found = [row for row, digest in enumerate(images) if digest in rows_of]
                 if not found:
@@ -97,11 +104,44 @@ class ChunkCache:
                     chunk = _read(path.parent / name, spec, entry["arrays"][name])
                     values[name][_at(spec, targets)] = chunk[_at(spec, sources)]
             except Exception as error:  # noqa: BLE001 - damage shows in many ways, and recomputing fixes them all
-                log.warning("%s: not readable (%s); its images are recomputed", path.parent, _reason(error))
+                _warn(path, error)
                 continue
             for row in found:
                 rows_of.pop(images[row], None)
         return values
+
+    def _entries_of(self, digests: Sequence[str]) -> list[Path]:
+        """List the entries that hold any of these images."""
+        index, wanted = self._index(), _keys(digests)
+        first, last = (np.searchsorted(index[0], wanted, side) for side in ("left", "right"))
+        places = [place for pair in zip(first, last, strict=True) for place in range(*pair)]
+        names = {f"{shard}-{content:016x}" for shard, content in index[1:, places].T.tolist()}
+        return [self._folder / name / ENTRY for name in sorted(names)]
+
+    def _index(self) -> npt.NDArray[np.uint64]:
+        """Return (3, n): of each image in an entry its key, ascending, and the two numbers of the entry's name."""
+        try:
+            stored: npt.NDArray[np.uint64] = np.load(self._index_file, mmap_mode="r")
+            return stored
+        except (OSError, ValueError, EOFError):
+            pass  # of another manifest, or damaged
+        parts = [np.empty((3, 0), dtype=np.uint64)]
+        for path in sorted(self._folder.glob(f"*/{ENTRY}")):
+            try:
+                keys = _keys(_read_entry(path)["images"])
+                shard, content = path.parent.name.split("-")
+                name = np.array([[int(shard)], [int(content, 16)]], dtype=np.uint64)
+                parts.append(np.vstack([keys, np.broadcast_to(name, (2, len(keys)))]))
+            except Exception as error:  # noqa: BLE001 - as in _find
+                _warn(path, error)
+        index = np.concatenate(parts, axis=1)
+        index = index[:, np.argsort(index[0], kind="stable")]
+        try:
+            with atomic_path(self._index_file) as draft, draft.open("wb") as file:
+                np.save(file, index)
+        except (OSError, UserError) as error:
+            log.info("%s: not written (%s); every job will read all entries", self._index_file, _reason(error))
+        return index
 
     def add(
         self,
@@ -134,7 +174,7 @@ class ChunkCache:
 
 
 def prune(group: Path) -> None:
-    """Delete the entries of a group's cache whose chunk files are not the group's any more.
+    """Delete the indexes of a group's cache, and the entries whose chunk files are not the group's any more.
 
     Args:
         group: its folder or the `zarr.json` in it.
@@ -146,7 +186,9 @@ def prune(group: Path) -> None:
     current = {_identity(path) for path in folder_of(group).glob("*/c/**/*") if path.is_file()}
     for signature in filter(Path.is_dir, folder.iterdir()):
         for entry in signature.iterdir():
-            if not any(_identity(path) in current for path in _files(entry)):
+            if entry.is_file():  # an index, which only the jobs before the seal read
+                entry.unlink()
+            elif not any(_identity(path) in current for path in _files(entry)):
                 shutil.rmtree(entry, ignore_errors=True)
         if not any(signature.iterdir()):
             signature.rmdir()
@@ -155,6 +197,19 @@ def prune(group: Path) -> None:
 def _files(entry: Path) -> Iterator[Path]:
     if entry.is_dir():
         yield from (path for path in entry.iterdir() if path.name != ENTRY)
+
+
+def _read_entry(path: Path) -> Any:  # noqa: ANN401 - damaged ones may hold anything
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _keys(digests: Sequence[str]) -> npt.NDArray[np.uint64]:
+    """Return the first 64 bits of SHA-256 digests."""
+    return np.array([int(digest[:16], 16) for digest in digests], dtype=np.uint64)
+
+
+def _warn(path: Path, error: Exception) -> None:
+    log.warning("%s: not readable (%s); its images are recomputed", path.parent, _reason(error))
 
 
 def _identity(path: Path) -> tuple[int, int]:

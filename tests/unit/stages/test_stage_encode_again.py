@@ -35,7 +35,7 @@ LAYOUTS = {
         "windows": {"scale": 2, "share": 0.5, "per_side": 2, "whole": "grid"},
     },
 }
-BEFORE, AFTER = [0, 1, 2, 3, 4, 5, 6], [9, 6, 4, 5, 8, 0, 8]
+BEFORE, AFTER = [0, 1, 2, 3, 4, 5, 6], [9, 6, 4, 5, 8, 8, 0]
 """Images by number, in shards of 3 and then of 2: 1, 2 and 3 are gone, 8 (twice) and 9 are new, others have moved."""
 
 
