@@ -1,20 +1,10 @@
-"""Predicting labels of new images, and writing them as they come.
+"""Labels of images that no manifest lists: found in a folder or given by path, with bad ones reported."""
 
-- Images that no manifest lists: found in a folder or given by path, read one after the other, with bad ones reported.
-- What is found in each image, written as it comes: CSV, wide or long, and JSON, as one array or one line an image.
-- Images in, labels and probabilities out: a student at work, however it is kept.
-"""
-
-import csv
-import json
 import logging
-import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,13 +20,15 @@ from cutsew.data.images import SUFFIXES, BadImage
 from cutsew.data.loader import Look, PlainImage, batches, in_order
 from cutsew.errors import UserError, printable
 from cutsew.inference.classifier import Classifier
+from cutsew.inference.prediction_files import Writer, format_of, open_prediction_writer
 from cutsew.method.crops import Square
 from cutsew.method.score import sigmoid
 from cutsew.method.student_views import NUM_VIEWS, resized_view, tile_views
 from cutsew.method.thresholds import named
 from cutsew.runtime.batching import require_finite, run_ahead
-from cutsew.storage.atomic import atomic_path
 from cutsew.storage.result_tables import rule_in_words
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -151,114 +143,6 @@ class _Image:
             return self._image(index)
         except BadImage as error:
             return error.reason
-
-
-FORMATS = ("csv", "json", "jsonl")
-SEPARATOR = ";"
-"""Between the labels of a CSV's field, as in a CSV of true labels."""
-
-Writer = Callable[[str, npt.NDArray[np.float64], npt.NDArray[np.bool_]], None]
-"""Writes an image's name, its (C,) probabilities and which classes are named."""
-
-
-def format_of(out: Path, requested: str | None, classes: Sequence[str], *, long: bool) -> str:
-    """Return the format of a file, from its suffix if none is requested; CSV on standard output.
-
-    Raises:
-        UserError: no known format, or one that these classes cannot be written in.
-
-    """
-    chosen = requested or ("csv" if str(out) == "-" else out.suffix.removeprefix(".").lower())
-    if chosen not in FORMATS:
-        raise UserError(f"{out}: not a .csv, .json or .jsonl file; name one, or - for standard output")
-    if long and chosen != "csv":
-        raise UserError(f"--long: applies only to CSV, not to {chosen}; leave it out")
-    if chosen == "csv" and not long:
-        for name in classes:
-            if name in ("image", "labels") or SEPARATOR in name:
-                raise UserError(f"{out}: the class {name!r} is not allowed in this table; write .jsonl, or add --long")
-    return chosen
-
-
-@contextmanager
-def open_prediction_writer(out: Path, chosen: str, classes: Sequence[str], *, long: bool) -> Iterator[Writer]:
-    """Give a writer of rows; the file takes its place when all are written, and not before.
-
-    Args:
-        out: the file, or `-` for standard output, where a reader that stops early ends the program quietly.
-        chosen: one of FORMATS.
-        classes: C names.
-        long: of CSV, a row per image and class.
-
-    """
-    if str(out) != "-":
-        with atomic_path(out) as draft, draft.open("w", encoding="utf-8", newline="") as stream:
-            yield from _rows(stream, chosen, classes, long=long)
-        return
-    try:
-        yield from _rows(sys.stdout, chosen, classes, long=long)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at its end
-        raise SystemExit(1) from None
-
-
-def _rows(stream: IO[str], chosen: str, classes: Sequence[str], *, long: bool) -> Iterator[Writer]:
-    if chosen == "csv":
-        yield (_long if long else _wide)(stream, classes)
-        return
-    lines = _Json(stream, classes, array=chosen == "json")
-    yield lines.write
-    lines.end()
-
-
-def _wide(stream: IO[str], classes: Sequence[str]) -> Writer:
-    rows = csv.writer(stream, lineterminator="\n")
-    rows.writerow(["image", "labels", *classes])
-
-    def write(name: str, probabilities: npt.NDArray[np.float64], named: npt.NDArray[np.bool_]) -> None:
-        labels = SEPARATOR.join(np.array(classes, dtype=object)[named])
-        rows.writerow([name, labels, *(f"{p:.6g}" for p in probabilities)])
-
-    return write
-
-
-def _long(stream: IO[str], classes: Sequence[str]) -> Writer:
-    rows = csv.writer(stream, lineterminator="\n")
-    rows.writerow(["image", "class", "probability", "named"])
-
-    def write(name: str, probabilities: npt.NDArray[np.float64], named: npt.NDArray[np.bool_]) -> None:
-        for label, p, yes in zip(classes, probabilities, named, strict=True):
-            rows.writerow([name, label, f"{p:.6g}", int(yes)])
-
-    return write
-
-
-class _Json:
-    """A line an image; as an array, with brackets and commas around."""
-
-    def __init__(self, stream: IO[str], classes: Sequence[str], *, array: bool) -> None:
-        self._stream = stream
-        self._classes = classes
-        self._array = array
-        self._written = 0
-
-    def write(self, name: str, probabilities: npt.NDArray[np.float64], named: npt.NDArray[np.bool_]) -> None:
-        row = {
-            "image": name,
-            "labels": [label for label, yes in zip(self._classes, named, strict=True) if yes],
-            "probabilities": {c: float(f"{p:.6g}") for c, p in zip(self._classes, probabilities, strict=True)},
-        }
-        before = ("[\n" if not self._written else ",\n") if self._array else ""
-        self._stream.write(before + json.dumps(row, ensure_ascii=False) + ("" if self._array else "\n"))
-        self._written += 1
-
-    def end(self) -> None:
-        if self._array:
-            self._stream.write("\n]\n" if self._written else "[]\n")
-
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

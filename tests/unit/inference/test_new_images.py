@@ -16,14 +16,8 @@ from test_export import NAMES, make_student
 
 from cutsew.errors import UserError
 from cutsew.inference.classifier import Classifier
-from cutsew.inference.new_images import (
-    PredictOptions,
-    find_images,
-    format_of,
-    load_batches,
-    open_prediction_writer,
-    predict,
-)
+from cutsew.inference.new_images import PredictOptions, find_images, load_batches, predict
+from cutsew.inference.prediction_files import format_of, open_prediction_writer
 from cutsew.method.crops import Square
 from cutsew.method.score import sigmoid
 from cutsew.storage.result_tables import Thresholds

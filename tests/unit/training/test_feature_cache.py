@@ -16,7 +16,7 @@ from test_train import KilledError, assert_same, kill_at
 from cutsew.errors import UserError
 from cutsew.models.backbones import Backbone
 from cutsew.stages import train as stage
-from cutsew.training import cache_policy, feature_cache
+from cutsew.training import cache_policy, feature_cache, feature_chunks
 from cutsew.training.cache_policy import CachePolicy
 from cutsew.training.feature_cache import FeatureCache, Sizes
 from cutsew.training.features import CachedFeatures
@@ -144,7 +144,7 @@ def test_half_a_file_is_not_read(world, tmp_path):
     whole.unlink()
     assert_same(first, train(world, tmp_path / "second", tmp_path / "features"))
     assert draft.exists() and whole.exists()  # it may be another job's
-    os.utime(draft, (time.time() - 2 * feature_cache.STALE_SECONDS,) * 2)
+    os.utime(draft, (time.time() - 2 * feature_chunks.STALE_SECONDS,) * 2)
     train(world, tmp_path / "third", tmp_path / "features")
     assert not draft.exists()
 
@@ -200,7 +200,7 @@ def test_a_limit_that_is_none_is_refused(world, tmp_path):
 
 @pytest.mark.parametrize("written", [0, 2, 5])
 def test_a_full_disk_ends_the_keeping_and_not_the_training(world, tmp_path, monkeypatch, caplog, written):
-    whole, count = feature_cache.write_whole, [0]
+    whole, count = feature_chunks.write_whole, [0]
 
     def full(path, data):
         count[0] += 1
@@ -208,7 +208,7 @@ def test_a_full_disk_ends_the_keeping_and_not_the_training(world, tmp_path, monk
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         whole(path, data)
 
-    for module in (feature_cache, feature_cache):
+    for module in (feature_cache, feature_chunks):
         monkeypatch.setattr(module, "write_whole", full)
     out = train(world, tmp_path / "out", tmp_path / "features")
     assert caplog.text.count("No space left on device") == 1 and count[0] == written + 1
