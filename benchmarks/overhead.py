@@ -96,7 +96,7 @@ def _write_manifest(results: Path, names: list[str]) -> None:
     write_manifest(results / "images.parquet", table)
     digests = shard_digests(table)
     shards = table.groupby("shard").size().rename("images").reset_index()
-    shards["digest"] = shards["listed"] = [digests[shard] for shard in shards["shard"]]
+    shards["digest"] = shards["listed"] = shards["placed"] = [digests[shard] for shard in shards["shard"]]
     shards.to_csv(results / "shards.csv", index=False)
     for name in ("skipped.csv", "images.json"):
         (results / name).touch()

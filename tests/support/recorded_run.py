@@ -54,7 +54,10 @@ def make_manifest(folder, ids=IDS):
     table["shard"] = table.index // SHARD
     write_manifest(folder / "images.parquet", table)
     content, listed = shard_digests(table), shard_digests(table.assign(id=table["id"] + table["split"]))
-    rows = [{"shard": s, "images": 1, "digest": content[s], "listed": listed[s]} for s in content]
+    placed = shard_digests(table.assign(id=table["id"] + table["split"] + table["path"]))
+    rows = [
+        {"shard": s, "images": 1, "digest": d, "listed": listed[s], "placed": placed[s]} for s, d in content.items()
+    ]
     pd.DataFrame(rows).to_csv(folder / "shards.csv", index=False)
     folder.joinpath("skipped.csv").write_text("path,reason\n")
     world = folder / "world" / "ImageSets" / "Main"

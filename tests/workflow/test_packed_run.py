@@ -16,7 +16,7 @@ from cutsew.storage.manifest import read_manifest
 
 pytestmark = pytest.mark.workflow
 
-OWN = {"images.parquet", "labels.csv", "labels.parquet", "report.html"}
+OWN = {"images.parquet", "shards.csv", "labels.csv", "labels.parquet", "report.html"}
 """Artifacts that hold paths; records hold settings."""
 
 

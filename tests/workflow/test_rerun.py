@@ -138,6 +138,31 @@ def test_touched_images_rerun_the_manifest_alone(workflow):
     assert workflow.run("--dry-run") == {}
 
 
+def test_a_setting_of_the_manifest_that_leaves_the_images_as_they_are_reaches_the_page(workflow):
+    workflow.edit(dataset__on_bad_image="skip")
+    assert workflow.run() == {"manifest": 1, "report": 1}
+    assert workflow.run() == {}
+
+
+def test_files_that_are_no_images_rerun_the_page_that_counts_them(workflow):
+    page = workflow.results / "default" / "report.html"
+    assert "1 unreadable" not in page.read_text()
+    workflow.folder.joinpath("images", "broken.jpg").write_bytes(b"none")
+    assert workflow.run() == {"manifest": 1, "report": 1}
+    assert "1 unreadable" in page.read_text()
+    assert workflow.run() == {}
+
+
+def test_a_moved_folder_of_images_reruns_what_holds_their_paths(workflow):
+    workflow.folder.joinpath("images").rename(workflow.folder / "photos")
+    workflow.edit(dataset__root="photos")
+    assert workflow.run() == {"manifest": 1, "truth": 1, "labels_table": 1, "evaluate": 1, "report": 1}
+    assert pd.read_csv(workflow.results / "default" / "labels.csv")["path"].str.startswith("photos/").all()
+    workflow.folder.joinpath("photos").rename(workflow.folder / "images")
+    workflow.edit(dataset__root="images")
+    assert workflow.run() == {"manifest": 1, "truth": 1, "labels_table": 1, "evaluate": 1, "report": 1}
+
+
 def test_new_images_encode_the_shards_that_they_fall_in(workflow):
     chunk = workflow.results / "default" / "views.zarr" / "crops" / "c" / "0" / "0" / "0"
     before = chunk.stat().st_mtime_ns

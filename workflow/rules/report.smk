@@ -20,7 +20,7 @@ rule labels_table:
         mem_mb=megabytes("labels_table"),
         runtime=minutes("labels_table"),
     params:
-        images=of_job(rule_inputs.split_digest),
+        images=of_job(rule_inputs.placement_digest),
         settings=settings("labels_table"),
         options=options("images"),
     shell:
@@ -73,7 +73,9 @@ rule report:
         mem_mb=megabytes("report"),
         runtime=minutes("report"),
     params:
-        images=of_job(rule_inputs.split_digest),
+        images=of_job(rule_inputs.placement_digest),
+        files=of_job(rule_inputs.files_digest),
+        settings=of_job(rule_inputs.settings_digest),
         options=options("images", "logits", "fused", "pseudo", "metrics"),
         version=STAGES["report"].version,
     shell:

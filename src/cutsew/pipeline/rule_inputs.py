@@ -7,6 +7,7 @@ manifest's checkpoint, so a rule that depends on it takes the manifest as input 
 
 import csv
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
@@ -15,10 +16,12 @@ from typing import Protocol
 
 from cutsew.config import Config
 from cutsew.data.listing import listing_fingerprint, truth_fingerprint
+from cutsew.errors import UserError
 from cutsew.pipeline import job_files
 from cutsew.pipeline.graph import STAGES
 from cutsew.pipeline.outputs import OUTPUTS, required_stages
 from cutsew.pipeline.plan import Plan
+from cutsew.storage.tables import read_record
 from cutsew.storage.zarr_layout import (
     TAGCLIP_GLOBAL,
     TAGCLIP_LOCAL,
@@ -258,6 +261,26 @@ def training_corrections(plan: Plan, wildcards: Wildcards) -> str:
 def split_digest(plan: Plan, wildcards: Wildcards) -> str:
     """Return a digest of the images and their splits."""
     return _digest(row["listed"] for row in shards(plan, wildcards.run))
+
+
+def placement_digest(plan: Plan, wildcards: Wildcards) -> str:
+    """Return a digest of the images, their splits and their paths, which the table of labels holds."""
+    return _digest(row["placed"] for row in shards(plan, wildcards.run))
+
+
+def files_digest(plan: Plan, wildcards: Wildcards) -> str:
+    """Return a digest of what became of every file, of those too that are no images; empty before the manifest."""
+    try:
+        facts = read_record(plan.on_disk(wildcards.run, "manifest") / "images.json", "facts")
+    except UserError:
+        return ""  # the report shows no files either
+    return _digest([json.dumps(facts, sort_keys=True)])
+
+
+def settings_digest(plan: Plan, wildcards: Wildcards) -> str:
+    """Return a digest of the settings of all of a run's stages, which the report lists."""
+    made = sorted(required_stages(plan.runs[wildcards.run]))
+    return _digest(plan.params(wildcards.run, stage) for stage in made)
 
 
 def content_digest(plan: Plan, wildcards: Wildcards) -> str:

@@ -145,6 +145,9 @@ def _record_files(folder: Path) -> list[Path]:
     ]
 
 
+SHOW_PATHS = ("labels_table", "report")
+"""Stages that depend on the images' paths too."""
+
 Inconsistency = tuple[Path, str, bool]
 """What is stale or foreign, why, and whether a rule makes it."""
 
@@ -237,7 +240,7 @@ def _same_images(record: StoredRecord, manifest: Path) -> bool:
         shard = int(record.artifact.parts[-2])
         rows = shard_digests(read_manifest(manifest)).get(shard)
         return rows is not None and bool(rows == record.content.get("facts", {}).get("rows"))
-    part = "digest" if record.stage in FINALIZED_BY.values() else "listed"
+    part = "digest" if record.stage in FINALIZED_BY.values() else "placed" if record.stage in SHOW_PATHS else "listed"
     then = record.content.get("listing", {}).get(part)
     return then is not None and bool(then == listing_digests(manifest).get(part))
 

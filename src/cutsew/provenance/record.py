@@ -101,15 +101,17 @@ def input_digest(path: Path) -> str:
 
 
 def listing_digests(manifest: Path) -> dict[str, str]:
-    """Digest what shards.csv next to a manifest says: which images there are (`digest`), and in which split (`listed`).
+    """Digest what shards.csv next to a manifest says: which images there are, in which split, and where.
 
-    Stages take the manifest as it was then, so its bytes may change and they still stand: these two are what counts.
+    Stages take the manifest as it was then, so its bytes may change and they still stand: `digest`, `listed` or
+    `placed` (see stages/manifest.py) is what counts.
     """
     table = manifest.with_name("shards.csv")
     if not table.is_file():
         return {}
     rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))
-    return {name: hashlib.sha256(" ".join(r[name] for r in rows).encode()).hexdigest() for name in ("digest", "listed")}
+    parts = ("digest", "listed", "placed")
+    return {name: hashlib.sha256(" ".join(row[name] for row in rows).encode()).hexdigest() for name in parts}
 
 
 def _listing(inputs: list[Path]) -> dict[str, str]:

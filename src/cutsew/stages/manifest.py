@@ -180,15 +180,17 @@ def _warn_of_twins(table: pd.DataFrame) -> None:
 
 
 def _write_shards(path: Path, table: pd.DataFrame) -> None:
-    """Write what depends on the images: `digest` of ids and content, `listed` of ids, content and split.
+    """Write what depends on the images: `digest` of ids and content, `listed` of splits too, `placed` of paths too.
 
     The file is left as it is when nothing changed, so that nothing after it reruns.
     """
     digests = shard_digests(table)
-    listed = shard_digests(table.assign(id=table["id"] + "\t" + table["split"]))
+    names = table["id"] + "\t" + table["split"]
+    listed = shard_digests(table.assign(id=names))
+    placed = shard_digests(table.assign(id=names + "\t" + table["path"]))
     counts = table["shard"].value_counts()
-    rows = [f"{shard},{counts[shard]},{digest},{listed[shard]}" for shard, digest in digests.items()]
-    text = "\n".join(["shard,images,digest,listed", *rows]) + "\n"
+    rows = [f"{n},{counts[n]},{digest},{listed[n]},{placed[n]}" for n, digest in digests.items()]
+    text = "\n".join(["shard,images,digest,listed,placed", *rows]) + "\n"
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
 

@@ -73,7 +73,7 @@ def test_record_shards_and_skipped(tmp_path, root):
     make(out, root)
     assert (out / "skipped.csv").read_text() == "path,reason\n"
     shards = pd.read_csv(out / "shards.csv", dtype=str)
-    assert shards.columns.tolist() == ["shard", "images", "digest", "listed"]
+    assert shards.columns.tolist() == ["shard", "images", "digest", "listed", "placed"]
     assert shards["images"].tolist() == ["2", "2", "1"]
     record = json.loads((out / "images.json").read_text())
     assert record["stage"] == "manifest"

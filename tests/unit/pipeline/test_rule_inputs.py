@@ -36,7 +36,7 @@ def write_shards(made, *rows):
     """Write shards.csv where the plan expects it."""
     table = made.on_disk("one", "manifest") / "shards.csv"
     table.parent.mkdir(parents=True, exist_ok=True)
-    table.write_text("\n".join(["shard,images,digest,listed", *rows]) + "\n")
+    table.write_text("\n".join(["shard,images,digest,listed,placed", *rows]) + "\n")
     return table
 
 
@@ -143,7 +143,7 @@ def test_corrections_count_unless_all_are_of_held_out_images(monkeypatch):
 def test_chunks_are_those_of_each_shard_and_block():
     result = plan(**{"cut.passes": 3, "cut.passes_per_job": 2})
     assert list(inputs.view_chunks(result, of())) == []
-    write_shards(result, "0,4,a,b", "1,2,c,d")
+    write_shards(result, "0,4,a,b,p", "1,2,c,d,p")
     read = list(inputs.view_chunks(result, of()))
     home = "results/demo/one"
     assert read[:7] == [
@@ -162,21 +162,21 @@ def test_chunks_are_those_of_each_shard_and_block():
 
 def test_without_passes_there_are_no_blocks():
     result = plan(**{"cut.passes": 0})
-    write_shards(result, "0,4,a,b")
+    write_shards(result, "0,4,a,b,p")
     assert [Path(path).parts[-3:] for path in inputs.view_chunks(result, of())][0] == ("c", "0", "0")
     assert len(list(inputs.view_chunks(result, of()))) == 2
 
 
 def test_windows_are_one_block():
     result = plan(**{"cut.layout": "windows"})
-    write_shards(result, "0,4,a,b")
+    write_shards(result, "0,4,a,b,p")
     assert len(list(inputs.view_chunks(result, of()))) == 4
     assert inputs.block_passes(result, of(block="0")) == result.runs["one"].cut.num_passes > 1
 
 
 def test_chunks_of_tagclip():
     result = plan(**{"score.rule": "tagclip"})
-    write_shards(result, "0,4,a,b", "1,2,c,d")
+    write_shards(result, "0,4,a,b,p", "1,2,c,d,p")
     home = result.folder("one", "tagclip")
     assert list(inputs.tagclip_chunks(result, of()))[3:] == [
         f"{home}/tagclip.zarr/local_score/c/1/0",
@@ -285,21 +285,52 @@ def test_digests_of_images_tell_splits_and_shards_apart():
         inputs.shard_digest(result, of(shard="0")),
     )
     assert len(set(none)) == 1 and re.fullmatch("[0-9a-f]{16}", none[0])
-    table = write_shards(result, "0,4,a,b", "1,2,c,d")
+    table = write_shards(result, "0,4,a,b,p", "1,2,c,d,p")
     digests = (inputs.split_digest, inputs.content_digest)
     before = [digest(result, of()) for digest in digests]
     shards = [inputs.shard_digest(result, of(shard=shard)) for shard in "01"]
     assert len({*before, *shards, *none}) == 5
-    write_shards(result, "0,4,a,b", "1,2,c,e")
+    write_shards(result, "0,4,a,b,p", "1,2,c,e,p")
     os.utime(table, ns=(1, 1))  # file systems may not tell two writes in a row apart
     after = [digest(result, of()) for digest in digests]
     assert after[0] != before[0] and after[1] == before[1]
     assert [inputs.shard_digest(result, of(shard=shard)) for shard in "01"] == shards
 
 
+def test_a_digest_of_paths_tells_moved_images_apart():
+    result = plan()
+    table = write_shards(result, "0,4,a,b,p")
+    before = inputs.placement_digest(result, of()), inputs.split_digest(result, of())
+    write_shards(result, "0,4,a,b,q")
+    os.utime(table, ns=(2, 2))
+    assert inputs.placement_digest(result, of()) != before[0] and inputs.split_digest(result, of()) == before[1]
+
+
+def test_a_digest_of_files_follows_the_facts_of_the_manifest_and_not_its_times():
+    result = plan()
+    assert inputs.files_digest(result, of()) == ""
+    record = result.on_disk("one", "manifest") / "images.json"
+    record.parent.mkdir(parents=True)
+    digests = []
+    for left, end in ((0, "now"), (0, "later"), (1, "later")):
+        record.write_text(json.dumps({"facts": {"left": left}, "end": end}))
+        digests.append(inputs.files_digest(result, of()))
+    assert digests[0] == digests[1] != digests[2]
+    record.write_text("damaged")
+    assert inputs.files_digest(result, of()) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "differs"),
+    [({"dataset.demo.train": 100}, True), ({"fuse.alpha": 0.5}, True), ({"compute.batch_size": 3}, False)],
+)
+def test_a_digest_of_settings_follows_those_that_the_stages_read(changes, differs):
+    assert (inputs.settings_digest(plan(**changes), of()) != inputs.settings_digest(plan(), of())) == differs
+
+
 def test_shards_of_a_module_are_below_its_prefix():
     result = plan("sub/results")
-    write_shards(result, "0,4,a,b")
+    write_shards(result, "0,4,a,b,p")
     assert Path("sub/results/demo/default/shards.csv").exists()
     assert [row["images"] for row in inputs.shards(result, DEFAULT)] == ["4"]
 
