@@ -1,24 +1,28 @@
 """Stages that change nothing, such as a correction by rule identity: their rows and panels are left out."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
 from cutsew.reporting.content import Tables
 from cutsew.reporting.style import STAGE_TITLES
-from cutsew.storage.predictions import REFERENCE
+from cutsew.storage.image_ids import Ids
+from cutsew.storage.predictions import REFERENCE, StagePredictions
 
 ALWAYS_SHOWN = ("zero_shot", "fused")
 
-SAME = ["jaccard", "spearman"]
-"""Columns of agreement.csv that are 1 (or unknown) where two stages say the same."""
 
-
-def without_repeats(tables: Tables) -> tuple[Tables, str]:
-    """Leave out stages that say on a split what another one says; a split's last stage is always kept.
+def without_repeats(
+    tables: Tables, outcomes: Mapping[str, StagePredictions], ids: Mapping[str, Ids]
+) -> tuple[Tables, str]:
+    """Leave out stages whose logits equal those of another one on a split; a split's last stage is always kept.
 
     Args:
         tables: what evaluate wrote.
+        outcomes: the stages' logits, by stage.
+        ids: split -> ids of its images.
 
     Returns:
         The tables without the rows of such stages, and a sentence that names them; empty for none.
@@ -28,13 +32,14 @@ def without_repeats(tables: Tables) -> tuple[Tables, str]:
     for split, rows in tables.metrics.groupby("split", sort=False):
         measured = rows[~rows["stage"].str.startswith(REFERENCE)].drop(columns=["remark"], errors="ignore")
         values = measured.set_index("stage")
-        stages = [str(stage) for stage in values.index]
+        stages = [str(stage) for stage in values.index if stage in outcomes]
         for stage in stages[:-1]:
             others = [other for other in stages if other != stage and (split, other) not in dropped]
             equals = (
                 other
                 for other in others
-                if values.T[other].equals(values.T[stage]) and _agree(tables.agreement, str(split), {stage, other})
+                if values.T[other].equals(values.T[stage])  # spares reading most pairs
+                and _equal(outcomes[stage], outcomes[other], ids[str(split)])
             )
             if stage not in ALWAYS_SHOWN and (kept := next(equals, None)):
                 dropped[str(split), stage] = kept
@@ -46,9 +51,10 @@ def without_repeats(tables: Tables) -> tuple[Tables, str]:
     return replace(tables, metrics=metrics, confidence=confidence, agreement=agreement), f"Left out: {', '.join(same)}."
 
 
-def _agree(agreement: pd.DataFrame, split: str, stages: set[str]) -> bool:
-    pair = (agreement["split"] == split) & agreement["first"].isin(stages) & agreement["second"].isin(stages)
-    return bool(pair.any()) and bool((agreement.loc[pair, SAME].fillna(1) == 1).all(axis=None))
+def _equal(first: StagePredictions, second: StagePredictions, ids: Ids) -> bool:
+    """Compare the logits of some images: metrics.csv has six digits, and stages that differ less are two stages."""
+    pairs = zip(first.slices(ids), second.slices(ids), strict=True)
+    return all(np.array_equal(z, other, equal_nan=True) for z, other in pairs)
 
 
 def _kept(table: pd.DataFrame, dropped: dict[tuple[str, str], str], columns: list[str]) -> pd.DataFrame:

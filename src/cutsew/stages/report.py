@@ -20,7 +20,7 @@ from cutsew.reporting.page_tables import records
 from cutsew.reporting.repeated_stages import without_repeats
 from cutsew.reporting.run_data import Run
 from cutsew.storage.atomic import write_text
-from cutsew.storage.manifest import read_manifest
+from cutsew.storage.manifest import SPLITS, ids_of, read_manifest
 from cutsew.storage.predictions import open_predictions
 from cutsew.storage.result_tables import RunThresholds, read_thresholds
 from cutsew.storage.tables import read_csv, read_record
@@ -64,11 +64,12 @@ def report(
     by_hand = [corrections] if corrections is not None else []
     given = [*(path for path in optional if path is not None), *shown]
     record = Record("report", STAGES["report"].version, {}, inputs=given)
-    tables, left_out = without_repeats(_read_tables(metrics, history))
-    outcomes = open_predictions(zarrs)
+    outcomes, manifest = open_predictions(zarrs), read_manifest(images, columns=SHOWN)
+    ids = {split: ids_of(manifest, split) for split in SPLITS}
+    tables, left_out = without_repeats(_read_tables(metrics, history), outcomes, ids)
     by_stage = read_thresholds(thresholds, outcomes["zero_shot"].classes) if thresholds is not None else {}
     decided = RunThresholds(_threshold(metrics), by_stage)
-    run = Run(read_manifest(images, columns=SHOWN), outcomes, tables.metrics, decided, labels, corrections)
+    run = Run(manifest, outcomes, tables.metrics, decided, labels, corrections)
     crops = Crops(fused, logits, views)
     scenes = page.with_name("scenes.png")
     folder = page.resolve().parent
