@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
-from cutsew.errors import UserError, did_you_mean, in_one_line
+from cutsew.errors import UserError, did_you_mean, headed, in_one_line
 from cutsew.pipeline.graph import STAGES
 from cutsew.runtime.lazy_imports import gc_frozen
 from cutsew.runtime.processes import exit_with_owner
@@ -153,5 +153,5 @@ def main() -> None:
         reason = in_one_line(error)
         if reason is None:
             raise
-        logging.getLogger("cutsew").error("cutsew: %s", reason)
+        logging.getLogger("cutsew").error("%s", headed(reason))
         sys.exit(1)

@@ -4,15 +4,32 @@ import errno
 from collections.abc import Sequence
 from difflib import get_close_matches
 
+MOST_LINES = 10
+"""Errors that are printed of many."""
+
 
 class UserError(Exception):
     """Bad input or a bad setting. The message is one line: it names the file or dotted setting and says what to do.
 
-    The command line prints it without a traceback and exits with status 1.
+    The command line prints it without a traceback and exits with status 1. Several wrong settings are a line each.
+
+    Attributes:
+        lines: one per error, all of them; as text, `MOST_LINES` of them and how many more there are.
+
     """
 
-    def __init__(self, message: str) -> None:
-        super().__init__(printable(message))
+    def __init__(self, *messages: str) -> None:
+        self.lines = tuple(map(printable, messages))
+        super().__init__(*self.lines)
+
+    def __str__(self) -> str:
+        rest = len(self.lines) - MOST_LINES
+        more = [f"and {counted(rest, 'more error', 'more errors')}; correct these and try again"] if rest > 0 else []
+        return "\n".join([*self.lines[:MOST_LINES], *more])
+
+    def below(self, heading: str) -> "UserError":
+        """Return the same errors, each line headed by where it comes from."""
+        return UserError(*(f"{heading}{line}" for line in self.lines))
 
 
 def printable(text: str) -> str:
@@ -21,6 +38,11 @@ def printable(text: str) -> str:
     Line breaks, other control characters and bytes that are not UTF-8 come out as `\n`, `\x1b`, `\udcff`.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def headed(text: str) -> str:
+    """Head each line of an error with the program's name."""
+    return "\n".join(f"cutsew: {line}" for line in text.splitlines())
 
 
 def some(names: Sequence[str], most: int = 5) -> str:
@@ -52,7 +74,7 @@ def in_one_line(error: Exception) -> str | None:
     """Word an error that is not a fault of the program: bad input, a lost file, a machine without memory left.
 
     Returns:
-        One line, None for all other errors, whose traceback is more useful.
+        One line (several wrong settings: a line each), None for all other errors, whose traceback is more useful.
 
     """
     if isinstance(error, UserError):

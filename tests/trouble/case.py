@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cutsew.errors import UserError
+from cutsew.errors import MOST_LINES, UserError
 
 REFUSED, SKIPPED, ACCEPTED = "refused", "skipped", "accepted"
 OUT = "out"
@@ -77,8 +77,11 @@ def complaints(case: Case, folder: Path) -> list[str]:
     elif not re.search(case.says, text):
         result.append(f"{case.says!r} is not in: {text}")
     if outcome == REFUSED:
-        if not text.isprintable() or not text or len(text) > LONGEST:
-            result.append(f"not one plain line: {text!r}")
+        lines = text.split("\n")
+        if len(lines) > (MOST_LINES + 1 if case.kind == "configs" else 1):
+            result.append(f"more lines than errors may have: {text!r}")
+        if not all(line.isprintable() and 0 < len(line) <= LONGEST for line in lines):
+            result.append(f"not a plain line: {text!r}")
         if re.search(r"Traceback|Error:|<class '|object at 0x|\bpydantic\b", text):
             result.append(f"the program's own words: {text}")
         left = [path for path in folder.joinpath(OUT).rglob("*") if path.is_file() and path.parent.suffix != ".cache"]

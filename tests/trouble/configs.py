@@ -322,6 +322,24 @@ CONTENT = [
     ),
     ("classes in lines without dashes", b"classes:\n  cat\n  dog\n", REFUSED, r"^classes: is one text"),
     ("a file of classes", b"classes: classes.txt\n", REFUSED, r"^classes: is one text"),
+    (
+        "two wrong settings",
+        b"classes: [a, b]\nfuse: {alpha: -1}\nsew: {p: 7}\n",
+        REFUSED,
+        r"^fuse\.alpha: .*, not -1\nsew\.p: .*, not 7$",
+    ),
+    (
+        "twelve unknown settings",
+        b"classes: [a, b]\n" + b"".join(b"zz%d: 1\n" % i for i in range(12)),
+        REFUSED,
+        r"^zz0: unknown setting; .*\n(zz.*\n){9}and 2 more errors; correct these and try again$",
+    ),
+    (
+        "two characters that no file can hold",
+        b'classes: ["a\\0", "b\\0"]\n',
+        REFUSED,
+        r"^classes: .*; remove it\nclasses: .*; remove it$",
+    ),
     ("a class named </script>", b"classes: [a, </script>]\n", ACCEPTED, "fuse.alpha"),
     (
         "a template without the class",

@@ -37,6 +37,18 @@ def test_one_line_and_nothing_made(workflow, changes, line):
     assert not workflow.results.exists()
 
 
+def test_two_wrong_settings_are_two_lines(workflow):
+    good = copy.deepcopy(workflow.settings)
+    workflow.edit(fuse__alpha=-0.1, sew__p=1.0)
+    done = workflow.snakemake("-n")
+    workflow.settings = good
+    assert done.returncode == 1
+    assert [text.partition(": input")[0] for text in done.stderr.splitlines() if "input should" in text] == [
+        "cutsew: fuse.alpha",
+        "cutsew: sew.p",
+    ]
+
+
 def test_config_on_the_command_line_selects_another_kind_than_the_file(workflow):
     workflow.edit(fuse__alpha=0.3)
     assert workflow.snakemake("-n", "--config", "fuse={rule: mean}").returncode == 0

@@ -84,21 +84,21 @@ def refuse_idle(config: BaseModel) -> None:
     """Refuse an idle setting that differs from its default.
 
     Raises:
-        UserError: one line with both settings and what to do.
+        UserError: a line per idle setting with the setting that makes it so and what to do.
 
     """
+    errors: dict[str, str] = {}
     values = config.model_dump(mode="json", exclude={"runs"})
     for rule in IDLE:
         value = _at(values, rule.because)
         if not rule.of(value):
             continue
-        for name in rule.settings:
-            changed = next(_changed(config, name), None)
-            if changed is not None:
-                state = "unset" if value in (None, [], {}) else f"{value}"
-                raise UserError(
-                    f"{changed}: has no effect with {rule.because} {state}; leave it out, or change {rule.because}"
-                )
+        state = "unset" if value in (None, [], {}) else f"{value}"
+        what = f"has no effect with {rule.because} {state}; leave it out, or change {rule.because}"
+        for changed in (changed for name in rule.settings for changed in _changed(config, name)):
+            errors.setdefault(changed, f"{changed}: {what}")
+    if errors:
+        raise UserError(*errors.values())
 
 
 def _changed(config: BaseModel, name: str) -> Iterator[str]:

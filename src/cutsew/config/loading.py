@@ -1,6 +1,6 @@
 """From a raw dictionary (YAML, snakemake's config) to checked settings, with errors that name the dotted setting."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -61,7 +61,7 @@ def load(raw: Mapping[str, Any]) -> Config:
     """Validate the settings of the base run and of each run under `runs`, and return the base run's.
 
     Raises:
-        UserError: one line with the dotted setting's name, what is wrong and what to do.
+        UserError: a line per wrong setting with its dotted name, what is wrong and what to do.
 
     """
     return load_runs(raw)[DEFAULT]
@@ -71,30 +71,37 @@ def load_runs(raw: Mapping[str, Any]) -> dict[str, Config]:
     """Validate the settings of all runs, each once; the base run is `default`.
 
     Raises:
-        UserError: one line with the dotted setting's name, what is wrong and what to do.
+        UserError: a line per wrong setting with its dotted name, what is wrong and what to do. The settings of the
+            other runs are checked once the base run's are right.
 
     """
     if not isinstance(raw, Mapping):
         raise UserError("classes: is not set, nor is any other setting; name a config file with settings")
-    _refuse_unwritable(raw)
+    if errors := list(_unwritable(raw)):
+        raise UserError(*errors)
     runs = {DEFAULT: _validated(raw)}
     for name, changes in runs[DEFAULT].runs.items():
-        check_run_name(name)
-        runs[name] = _validated(override(raw, changes), f"runs.{name}: ")
+        try:
+            check_run_name(name)
+            runs[name] = _validated(override(raw, changes), f"runs.{name}: ")
+        except UserError as error:
+            errors += error.lines
+    if errors:
+        raise UserError(*errors)
     return runs
 
 
-def _refuse_unwritable(value: object, name: str = "") -> None:
-    """Refuse text that results cannot hold: NUL, and half of a surrogate pair, which escapes of YAML and JSON write."""
+def _unwritable(value: object, name: str = "") -> Iterator[str]:
+    """Word text that results cannot hold: NUL, and half of a surrogate pair, which escapes of YAML and JSON write."""
     if isinstance(value, Mapping):
         for key, item in value.items():
-            _refuse_unwritable(key, name)
-            _refuse_unwritable(item, f"{name}.{key}" if name else str(key))
+            yield from _unwritable(key, name)
+            yield from _unwritable(item, f"{name}.{key}" if name else str(key))
     elif isinstance(value, (list, tuple)):
         for item in value:
-            _refuse_unwritable(item, name)
+            yield from _unwritable(item, name)
     elif isinstance(value, str) and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value):
-        raise UserError(f"{name or 'config'}: {value!r} contains a character that text files cannot hold; remove it")
+        yield f"{name or 'config'}: {value!r} contains a character that text files cannot hold; remove it"
 
 
 def _validated(raw: Mapping[str, Any], where: str = "") -> Config:
@@ -103,9 +110,9 @@ def _validated(raw: Mapping[str, Any], where: str = "") -> Config:
         config = Config.model_validate(apply_preset(raw))
         refuse_idle(config)
     except ValidationError as error:
-        raise UserError(f"{where}{format_validation_error(error, Config)}") from None
+        raise UserError(*format_validation_errors(error, Config)).below(where) from None
     except UserError as error:
-        raise UserError(f"{where}{error}") from None
+        raise error.below(where) from None
     return config
 
 
@@ -187,14 +194,13 @@ def is_folder_name(name: str) -> bool:
     return bool(name) and name[0] not in ".-" and all(c.isalnum() or c in "._=+-" for c in name)
 
 
-def format_validation_error(error: ValidationError, model: type[BaseModel]) -> str:
-    """Word the first of pydantic's errors; say how many settings more are wrong."""
+def format_validation_errors(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """Word pydantic's errors: a line for each wrong setting, with its dotted name."""
     by_setting: dict[str, list[ErrorDetails]] = {}
     for one in error.errors():
         by_setting.setdefault(_setting(one, model), []).append(one)
-    location, errors = next(iter(by_setting.items()))
-    more = f" (and {len(by_setting) - 1} more)" if len(by_setting) > 1 else ""
-    return f"{location}: {_what(errors, model)}{more}" if location else f"{_what(errors, model)}{more}"
+    words = {location: _what(errors, model) for location, errors in by_setting.items()}
+    return [f"{location}: {what}" if location else what for location, what in words.items()]
 
 
 def _setting(error: ErrorDetails, model: type[BaseModel]) -> str:

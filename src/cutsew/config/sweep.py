@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from cutsew.config.base import Section, kinds_of
-from cutsew.config.loading import DEFAULT, check_run_name, format_validation_error, is_folder_name, load, override
+from cutsew.config.loading import DEFAULT, check_run_name, format_validation_errors, is_folder_name, load, override
 from cutsew.config.schema import Config
 from cutsew.config.yaml_file import read_yaml
 from cutsew.errors import UserError
@@ -99,7 +99,7 @@ def read_sweep(path: Path) -> SweepConfig:
     try:
         sweep = SweepConfig.model_validate(read_yaml(path, "a sweep file"))
     except ValidationError as error:
-        raise UserError(f"{path}: {format_validation_error(error, SweepConfig)}") from None
+        raise UserError(*format_validation_errors(error, SweepConfig)).below(f"{path}: ") from None
     for dotted, values in sweep.grid.items():
         if not values:
             raise UserError(f"{path}: grid.{dotted}: holds no value; give at least one")
@@ -136,7 +136,7 @@ def variants_of(sweep: SweepConfig, raw: Raw, source: str = "sweep") -> list[Var
             if name != DEFAULT:
                 check_run_name(name)
         except UserError as error:
-            raise UserError(f"{source}: {error}") from None
+            raise error.below(f"{source}: ") from None
         if configs.setdefault(name, config) != config:
             raise UserError(f"{source}: two different variants would both be named {name}; rename a value")
         trained = config.student.kind != "none"

@@ -19,7 +19,7 @@ from safetensors.torch import save as serialized
 from torch import Tensor, nn
 
 from cutsew.config.base import Channels, PreprocessingConfig, Spread
-from cutsew.config.loading import format_validation_error
+from cutsew.config.loading import format_validation_errors
 from cutsew.config.named_models import described_as
 from cutsew.config.networks import BackboneConfig, BuiltStudent, TrainedModelConfig
 from cutsew.config.yaml_file import read_yaml
@@ -101,7 +101,7 @@ def read_model_spec(path: Path) -> dict[str, Any]:
     try:
         ModelSpec.model_validate(model)
     except ValidationError as error:
-        reason = format_validation_error(error, ModelSpec)
+        reason = "; ".join(format_validation_errors(error, ModelSpec))
         raise UserError(f"{path}: not a valid model description ({reason}); retrain the student") from None
     return model
 
@@ -265,9 +265,8 @@ def load(path: Path | str, device: str = "cpu", build: BackboneFactory = build_b
         settings = TrainedModelConfig.model_validate({"backbone": named}).backbone
         settings = trained_with(settings, model["preprocessing"])
     except ValidationError as error:
-        raise UserError(
-            f"{folder / MODEL}: {format_validation_error(error, TrainedModelConfig)}; train again"
-        ) from None
+        reason = "; ".join(format_validation_errors(error, TrainedModelConfig))
+        raise UserError(f"{folder / MODEL}: {reason}; train again") from None
     if whole:
         with described_as(getattr(settings, settings.kind).model, described.get("architecture")):
             backbone = build(settings, device, _part(state, "backbone."))

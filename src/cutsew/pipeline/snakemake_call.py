@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NoReturn, Protocol
 
 from cutsew.config.yaml_file import read_config
-from cutsew.errors import UserError
+from cutsew.errors import UserError, headed
 from cutsew.runtime.processes import snakemake_program
 
 CONFIG_FILES = {"--configfile", "--configfiles"}
@@ -107,11 +107,11 @@ def packaged_call(words: Sequence[str], configfile: Path) -> list[str]:
 
 @contextmanager
 def exit_in_one_line() -> Iterator[None]:
-    """End this process with status 1 and the one line of a `UserError`, without a traceback."""
+    """End this process with status 1 and the lines of a `UserError`, without a traceback."""
     try:
         yield
     except UserError as error:
-        sys.exit(f"cutsew: {error}")
+        sys.exit(headed(str(error)))
 
 
 def command_of_jobs(*, deployed: bool) -> str:

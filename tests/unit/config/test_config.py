@@ -1,5 +1,6 @@
 """config.load: one line that names the dotted setting, what is wrong and what to do."""
 
+import pickle
 import re
 
 import jsonschema
@@ -7,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cutsew.config import Config, load, override, with_command_line
+from cutsew.config import Config, load, load_runs, override, with_command_line
 from cutsew.config.base import kinds_of
-from cutsew.errors import UserError
+from cutsew.errors import UserError, headed
 from cutsew.pipeline import config_docs
 
 BASE = {"classes": ["cat", "dog", "horse"]}
@@ -72,7 +73,8 @@ WRONG = [
     ),
     (
         BASE | {"fuse": {"alpha": -1, "beta": 1}},
-        "fuse.alpha: input should be greater than or equal to 0, not -1 (and 1 more)",
+        "fuse.alpha: input should be greater than or equal to 0, not -1\n"
+        "fuse.beta: unknown setting; did you mean zeta?",
     ),
     (
         BASE | {"labels": {"overrides": ""}},
@@ -85,7 +87,8 @@ WRONG = [
     ),
     (
         BASE | {"targets": {"labels_per_image": -1}, "select": {"top_k": 0}},
-        "select.top_k: input should be greater than or equal to 1, or 'auto', not 0 (and 1 more)",
+        "select.top_k: input should be greater than or equal to 1, or 'auto', not 0\n"
+        "targets.labels_per_image: input should be greater than 0, or 'auto', not -1",
     ),
     (
         BASE | {"prompts": {"names": {"cat": 3}}},
@@ -194,6 +197,44 @@ def test_error_lines(raw, line):
     with pytest.raises(UserError) as error:
         load(raw)
     assert str(error.value) == line
+
+
+def test_errors_beyond_ten_are_counted():
+    unknown = {f"setting_{i:02}": 1 for i in range(13)}
+    with pytest.raises(UserError) as error:
+        load(BASE | {"fuse": unknown})
+    lines = str(error.value).split("\n")
+    assert [line.partition(":")[0] for line in lines[:-1]] == [f"fuse.setting_{i:02}" for i in range(10)]
+    assert lines[-1] == "and 3 more errors; correct these and try again"
+
+
+def test_each_run_with_a_wrong_setting_has_its_line():
+    runs = {"good": {"fuse.alpha": 0.2}, "one": {"fuse.alpha": -1}, "a/b": {}, "two": {"correct.beta": 9, "sew.p": 2}}
+    with pytest.raises(UserError) as error:
+        load_runs(BASE | {"runs": runs})
+    names = [line.split(": ")[:2] for line in str(error.value).split("\n")]
+    assert [name if name.endswith("/b") else [name, setting] for name, setting in names] == [
+        ["runs.one", "fuse.alpha"],
+        "runs.a/b",
+        ["runs.two", "sew.p"],
+    ]
+
+
+def test_every_idle_setting_has_its_line():
+    with pytest.raises(UserError) as error:
+        load(
+            BASE | {"student": {"kind": "none"}, "sew": {"kind": "none"}, "select": {"top_k": 2}, "train": {"seed": 1}}
+        )
+    lines = str(error.value).split("\n")
+    assert [line.partition(":")[0] for line in lines] == ["sew.kind", "select.top_k", "train.seed"]
+    assert all(
+        line.endswith("no effect with student.kind none; leave it out, or change student.kind") for line in lines
+    )
+
+
+def test_an_error_stays_one_line_and_survives_a_process():
+    error = pickle.loads(pickle.dumps(UserError("a\nb", "c").below("x: ")))
+    assert str(error) == "x: a\\nb\nx: c" and headed(str(error)) == "cutsew: x: a\\nb\ncutsew: x: c"
 
 
 @pytest.mark.parametrize("rule", sorted(kinds_of(Config)["fuse"].models))
