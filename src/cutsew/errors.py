@@ -50,6 +50,23 @@ def some(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def lacks_classes(location: str, absent: Sequence[str], classes: int, others: Sequence[str]) -> UserError:
+    """Word that a file does not name the classes.
+
+    Args:
+        location: setting and file.
+        absent: classes that it does not name.
+        classes: how many there are.
+        others: what it names that is no class.
+
+    """
+    which = "none" if len(absent) == classes else "not all"
+    return UserError(
+        f"classes: {location} names {which} of the {classes:,} classes, and not {some(absent)}; correct the spelling "
+        f"in classes or there (its other names: {some(others) or 'none'})"
+    )
+
+
 MANY_NAMES = 10_000
 """Names above which none is suggested for a mistyped one: comparing them would take seconds."""
 

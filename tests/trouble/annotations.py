@@ -96,6 +96,16 @@ def voc_cases() -> Iterator[Case]:
         yield voc_case(name, content, ACCEPTED, says)
     yield voc_case("missing", None, REFUSED, r"a\.xml: no such annotation")
 
+    def other_classes(folder: Path) -> str:
+        path = folder / "root" / "Annotations"
+        path.mkdir(parents=True)
+        for image in IDS:
+            path.joinpath(f"{image}.xml").write_text(things("lynx", "wolf"))
+        return read_truth(folder, kind="voc")
+
+    says = r"^classes: dataset\.root: .*/Annotations names none of the 2 classes, and not cat, dog; .*: lynx, wolf\)"
+    yield Case("annotations", "VOC XML: other classes", REFUSED, says, other_classes)
+
     def list_of(content: bytes | None, reader: Callable[[Path], object]) -> Callable[[Path], object]:
         def act(folder: Path) -> object:
             path = folder / "ImageSets" / "Main" / "train.txt"
@@ -152,6 +162,15 @@ def image(**changes) -> list[dict]:
 
 def coco_cases() -> Iterator[Case]:
     not_one = r"instances_train2014\.json: not an instances JSON"
+
+    def other_classes(folder: Path) -> str:
+        path = coco.instances_path(folder / "root", "train2014")
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(instances(categories=[{"id": 1, "name": "lynx"}, {"id": 2, "name": "wolf"}])))
+        return read_truth(folder, kind="coco", coco={"train": "train2014", "test": None})
+
+    says = r"^classes: dataset\.root: .*instances_train2014\.json names none of the 2 classes, .*: lynx, wolf\)"
+    yield Case("annotations", "COCO JSON: other classes", REFUSED, says, other_classes)
     yield coco_case("missing", None, REFUSED, r"dataset\.coco\.train: .*instances_train2014\.json does not exist")
     for name, content in [
         ("empty", b""),
@@ -280,6 +299,17 @@ CSVS = [
     ("an image twice", b"path,labels\na.jpg,cat\na.jpg,dog\n", r"truth\.csv names 'a' twice"),
     ("no image of these", b"path,labels\nx.jpg,cat\n", r"truth\.csv names none .*line 2, .*'x\.jpg', where .*'a'"),
     ("none of the classes", b"path,labels\na.jpg,cats\n", r"classes: .*truth\.csv names none of the 2 classes"),
+    (
+        "columns of other classes",
+        b"path,lynx,wolf\na.jpg,1,0\n",
+        r"^classes: .*truth\.csv, in its columns, names none of the 2 classes, and not cat, dog; correct the spelling in "
+        r"classes or there \(its other names: lynx, wolf\)",
+    ),
+    (
+        "columns of ten other classes, and of sizes",
+        b"path,width," + b",".join(b"c%d" % i for i in range(10)) + b"\na.jpg,640" + b",1" * 10 + b"\n",
+        r"names none of the 2 classes, .*other names: c0, c1, c2, c3, c4 and 5 more\)",
+    ),
     ("NUL bytes", bytes(50), r"truth\.csv"),
     ("a head twice", b"path,labels,labels\na.jpg,cat,dog\n", r"truth\.csv names the column 'labels' twice"),
 ]
@@ -335,6 +365,11 @@ CORRECTIONS = [
         "a class that was renamed",
         b"image,class,present\na,cats,1\n",
         r"line 2, column class: 'cats' is not one of classes \(did you mean cat\?\)",
+    ),
+    (
+        "a class like no other",
+        b"image,class,present\na,wolverine,1\n",
+        r"line 2, column class: 'wolverine' is not one of classes \(cat, dog\); correct it",
     ),
     ("more fields than heads", b"image,class,present\na,cat,1,x,y\n", r"corrections\.csv"),
     ("a head twice", b"image,class,present,class\na,cat,1,dog\n", r"corrections\.csv names the column 'class' twice"),

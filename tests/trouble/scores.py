@@ -99,7 +99,10 @@ def shapes() -> Iterator[Case]:
     yield of_npz("no crops", REFUSED, r"teacher\.scores\.crops: .* has no array crops", crops=None)
     yield of_npz("an id twice", REFUSED, "holds the id a more than once", ids=np.array(["a", "b", "a"]))
     yield of_npz("a class twice", REFUSED, "holds the class cat more than once", classes=np.array(["cat", "cat"]))
-    yield of_npz("a class less", REFUSED, r"has no class dog", classes=np.array(["cat", "cow"]))
+    less = r"^classes: teacher\.scores\.file: .*s\.npz names not all of the 2 classes, and not dog; .*other names: cow"
+    yield of_npz("a class less", REFUSED, less, classes=np.array(["cat", "cow"]))
+    none = r"s\.npz names none of the 2 classes, and not cat, dog; correct .*other names: kat, hund"
+    yield of_npz("other classes", REFUSED, none, classes=np.array(["kat", "hund"]))
     yield of_npz(
         "ids of other images", REFUSED, r"s\.npz has no scores of 3 of 3 images", ids=np.array(["x", "y", "z"])
     )

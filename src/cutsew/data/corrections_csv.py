@@ -10,7 +10,7 @@ import pandas as pd
 
 from cutsew.data import csv_file
 from cutsew.data.csv_file import ImageNames, nfc
-from cutsew.errors import UserError, did_you_mean
+from cutsew.errors import UserError, did_you_mean, some
 from cutsew.storage.label_table import BY_HUMAN, LABELS, MODEL_LABELS, names_in
 from cutsew.storage.tables import read_parquet
 
@@ -153,7 +153,7 @@ def match_classes(table: pd.DataFrame, classes: Sequence[str], path: Path) -> pd
         if match is None:
             raise UserError(
                 f"{SETTING}: {path}, {_place(path)} {line}, column class: {name!r} is not one of classes"
-                f"{_hint(name, classes)}; correct it, or remove the row"
+                f"{_hint(name, classes) or f' ({some(classes)})'}; correct it, or remove the row"
             )
         matched.append(match)
     return table.assign(**{"class": matched})

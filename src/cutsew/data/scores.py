@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 import zarr
 
 from cutsew.config.networks import ScoresFileConfig
-from cutsew.errors import UserError
+from cutsew.errors import UserError, lacks_classes
 
 Array = npt.NDArray[Any]
 SETTING = "teacher.scores.file"
@@ -108,8 +108,8 @@ class Scores:
         known = {name: column for column, name in enumerate(self._source.classes)}
         missing = [name for name in class_names if name not in known]
         if missing:
-            has = ", ".join(self._source.classes[:8])
-            raise UserError(f"{SETTING}: {self._file} has no class {missing[0]} (it has: {has}, ...); fix classes")
+            others = [name for name in self._source.classes if name not in set(class_names)]
+            raise lacks_classes(f"{SETTING}: {self._file}", missing, len(class_names), others)
         return np.array([known[name] for name in class_names], dtype=np.int64)
 
     def _check(self, name: str, setting: str) -> int | None:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from cutsew.data import coco, nus, voc
 from cutsew.data.csv_file import nfc
-from cutsew.errors import UserError, some
+from cutsew.errors import lacks_classes, some
 from cutsew.storage.tables import label_column
 
 log = logging.getLogger(__name__)
@@ -164,11 +164,7 @@ def absent_classes(
     absent = [name for name in classes if name not in matched]
     if not absent or (matched and not benchmark):
         return absent
-    raise UserError(
-        f"classes: {location} names {'not all' if matched else 'none'} of the {len(classes)} classes, and not "
-        f"{some(absent)}; correct the spelling in classes or there (its other names: "
-        f"{some(sorted(names - set(classes))) or 'none'})"
-    )
+    raise lacks_classes(location, absent, len(classes), sorted(names - set(classes)))
 
 
 def to_table(truth: Truth, ids: Sequence[str], classes: Sequence[str]) -> pd.DataFrame:

@@ -133,6 +133,9 @@ def _parse(table: pd.DataFrame, classes: Sequence[str], path: Path, setting: str
     if column in wide and _holds_values(table[column]):
         column = None  # the class that is called so
     if column is None and not wide:
+        others = [str(name) for name in table.columns if name not in images and _holds_values(table[name])]
+        if others and not table.empty:
+            absent_classes(classes, others, f"{location}, in its columns,")
         raise UserError(
             f"{location} needs the columns {FORMS}; no column is called labels or like one of the classes "
             f"({some([str(name) for name in table.columns])})"

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from cutsew.config.base import to_location
 from cutsew.config.dataset import Listed, parse_dataset
-from cutsew.data import voc
+from cutsew.data import coco, voc
 from cutsew.data.csv_file import ImageNames
 from cutsew.data.truth import Truth, absent_classes, adopt, from_coco, from_nus, from_voc, to_table
 from cutsew.data.truth_csv import from_csv
@@ -45,7 +45,7 @@ def truth(
         )
         result, source = from_csv(dataset.truth, names, classes), f"dataset.truth: {dataset.truth}"
     elif isinstance(dataset, Listed) and place is not None:
-        result, source = _of_layout(dataset, image_rows, Path(place), classes), f"dataset.root: {place}"
+        result, source = _of_layout(dataset, image_rows, Path(place), classes), _source(dataset, Path(place))
     else:
         raise UserError(
             f"dataset.truth: not set, and kind {dataset.kind} has no other source of true labels; name a CSV"
@@ -89,6 +89,13 @@ def _annotated(images: pd.DataFrame, root: Path) -> list[str]:
             f"dataset.root: no image has an annotation in {root / 'Annotations'}; add them or go without truth"
         )
     return names
+
+
+def _source(dataset: Listed, root: Path) -> str:
+    """Name the setting and the file, or the folder of files, that the annotations come from."""
+    if dataset.kind == "coco":
+        return f"dataset.root: {coco.instances_path(root, dataset.coco.train)}"
+    return f"dataset.root: {root if dataset.kind == 'nus' else voc.annotation_path(root, '*').parent}"
 
 
 def _of_layout(dataset: Listed, images: pd.DataFrame, root: Path, classes: list[str]) -> Truth:

@@ -64,7 +64,7 @@ def test_ids_match_by_name_or_stem(told):
 
 
 def test_class_that_is_missing(told):
-    with pytest.raises(UserError, match=r"has no class bird \(it has: cat, dog"):
+    with pytest.raises(UserError, match=r"not all of the .*, and not bird; correct"):
         Scores(told, ["cat", "bird"])
 
 
