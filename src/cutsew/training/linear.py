@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BLOCK = 2**24
+BLOCK = 2**22
 """Logits that are converted to double precision at a time."""
 
 RATE_PAIRS = 2**23
@@ -133,16 +133,17 @@ def fit_linear(
     if device == "cpu":
         worker_pool()  # the last bits must not depend on the number of threads
     labels = torch.from_numpy(z).to(device)
+    prior = _prior(labels)
     saved = checkpoint.load(device) if plan.streams else None
     start = 0 if saved is None else len(saved["losses"])
     stream = features.batches(range(start, plan.batches))
     if saved is None:
         batches, mean, std = _collect(stream, plan)
         rows = _joined(batches)
-        rate, tried = _choose_rate(rows, labels, settings, seed)
+        rate, tried = _choose_rate(rows, labels, prior, settings, seed)
     else:
         batches, mean, std, rate, tried = [], saved["mean"], saved["std"], saved["rate"], saved["tried"]
-    fit = _Fit(labels, len(mean), [rate], settings, seed)
+    fit = _Fit(labels, prior, len(mean), [rate], settings, seed)
     checkpoint.expect(3 * 4 * z.shape[1] * (len(mean) + 1))  # weights and their two moments
     losses: list[float] = []
     if saved is not None:
@@ -182,14 +183,19 @@ class _Fit:
     """Heads that are trained side by side on the same batches, one per learning rate."""
 
     def __init__(
-        self, z: Tensor, channels: int, rates: Sequence[float], settings: LinearTrainingConfig, seed: int
+        self,
+        z: Tensor,
+        prior: Tensor,
+        channels: int,
+        rates: Sequence[float],
+        settings: LinearTrainingConfig,
+        seed: int,
     ) -> None:
         self._z = z
         self.factors = rate_factors(settings.steps, "cosine", 0.0)
         self._rates = list(rates)
         draw = torch.Generator().manual_seed(torch_seed(seed, "linear"))
         weight = INITIAL_STD * torch.randn(z.shape[1], channels, generator=draw)
-        prior = _mean_probability(z).logit(1e-4).float().cpu()
         self._weights = [nn.Parameter(weight.clone().to(z.device)) for _ in self._rates]
         self._biases = [nn.Parameter(prior.clone().to(z.device)) for _ in self._rates]
         groups = [{"params": list(pair), "lr": 0.0} for pair in zip(self._weights, self._biases, strict=True)]
@@ -251,14 +257,14 @@ class _Fit:
         self._optimizer.load_state_dict(state["optimizer"])
 
 
-def _mean_probability(z: Tensor) -> Tensor:
-    """Mean probability of each class in (n, C) logits: (C,) in double precision, a block of classes at a time.
-
-    Blocks are whole multiples of 16 classes: torch adds up 16 columns alike, so that the bits do not depend on them.
-    """
-    wide = widest_float(z.device)
-    size = max(16, BLOCK // max(1, len(z)) // 16 * 16)
-    return torch.cat([part.to(wide, copy=True).sigmoid_().mean(dim=0) for part in torch.split(z, size, dim=1)])
+def _prior(z: Tensor) -> Tensor:
+    """Logit of each class's mean probability in (n, C) logits: (C,) float32 on the CPU, a block of images at a time."""
+    images, classes = z.shape
+    block = z.new_empty(min(images, max(1, BLOCK // classes)), classes, dtype=widest_float(z.device))
+    total = block.new_zeros(classes)
+    for part in torch.split(z, len(block)):
+        total += block[: len(part)].copy_(part).sigmoid_().sum(dim=0)
+    return (total / images).logit(1e-4).float().cpu()
 
 
 def _collect(stream: Iterator[FeatureBatch], plan: Budget) -> tuple[list[Rows], Tensor, Tensor]:
@@ -318,7 +324,9 @@ def _shuffled(rows: Rows, batch_size: int, seed: int) -> Iterator[Rows]:
         epoch += 1
 
 
-def _choose_rate(rows: Rows, z: Tensor, settings: LinearTrainingConfig, seed: int) -> tuple[float, dict[str, float]]:
+def _choose_rate(
+    rows: Rows, z: Tensor, prior: Tensor, settings: LinearTrainingConfig, seed: int
+) -> tuple[float, dict[str, float]]:
     """Choose the learning rate without labels: heads of one half of the images are evaluated on the other half.
 
     Sewn images whose sources all lie in one half train that half's heads, one per rate; each head is then evaluated on
@@ -342,7 +350,7 @@ def _choose_rate(rows: Rows, z: Tensor, settings: LinearTrainingConfig, seed: in
     expected: list[Tensor] = []
     with tqdm(total=2 * settings.steps, desc="choose rate", unit="step") as bar:
         for own_values, other in (members, members[::-1]):
-            fit = _Fit(z, rows.cells.shape[2], settings.rates, settings, seed)
+            fit = _Fit(z, prior, rows.cells.shape[2], settings.rates, settings, seed)
             batches = _shuffled(Rows(rows.cells[own_values], rows.sources[own_values]), settings.batch_size, seed)
             for step, batch in zip(range(settings.steps), batches, strict=False):
                 fit.step(step, batch.cells, batch.sources)

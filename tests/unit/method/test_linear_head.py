@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 
 import numpy as np
 import pandas as pd
@@ -254,8 +255,12 @@ def test_the_student_is_loaded_and_exported(trained, tmp_path):
     assert loaded.embed(images).shape == (2, 12) and loaded.maps(images, torch.tensor([0, 2])).shape == (2, 4, 4)
 
 
-@pytest.mark.parametrize(("images", "classes"), [(3000, 77), (64, 7), (50, 203)])
-def test_mean_probabilities_do_not_depend_on_the_block(monkeypatch, images, classes):
-    z = 4 * torch.randn(images, classes, generator=torch.Generator().manual_seed(0)) - 3
-    monkeypatch.setattr(linear, "BLOCK", 1)
-    assert torch.equal(linear._mean_probability(z), torch.sigmoid(z.double()).mean(dim=0))
+@pytest.mark.parametrize("block", [1, 100, 2**22])
+def test_biases_start_at_the_mean_probability(monkeypatch, block):
+    monkeypatch.setattr(linear, "BLOCK", block)
+    z = torch.tensor([[0.25, 0.5, 1e-9], [0.75, 0.9, 1e-9]]).logit()
+    expected = [0.0, math.log(0.7 / 0.3), math.log(1e-4 / (1 - 1e-4))]
+    torch.testing.assert_close(linear._prior(z), torch.tensor(expected), atol=1e-6, rtol=1e-6)
+    z = 4 * torch.randn(3000, 77, generator=torch.Generator().manual_seed(0)) - 3
+    whole = torch.sigmoid(z.double()).mean(dim=0).logit(1e-4).float()
+    torch.testing.assert_close(linear._prior(z), whole, atol=1e-6, rtol=1e-6)

@@ -83,7 +83,8 @@ def test_the_linear_head_needs_no_float64(apple):
     batch = FeatureBatch(torch.zeros(5, 2, dtype=torch.int64), torch.ones(5, dtype=torch.bool), cells, None)
     with NoDouble():
         mean, std = linear._channel_statistics([batch])
-        linear._Fit(torch.randn(5, 3, generator=draw), 4, [1e-3], LinearTrainingConfig(steps=2), 1)
+        z = torch.randn(5, 3, generator=draw)
+        linear._Fit(z, linear._prior(z), 4, [1e-3], LinearTrainingConfig(steps=2), 1)
     np.testing.assert_allclose(mean, cells.mean(dim=(0, 2, 3)), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(std, cells.permute(1, 0, 2, 3).flatten(1).std(dim=1, correction=0), rtol=1e-5)
 
