@@ -55,6 +55,8 @@ THUMBNAIL_BYTES, REPORT_BYTES = 8_000, 5_000_000
 """Of an image's row in tables and report; of a run's report, model and records."""
 PHOTOS, PHOTO_SECONDS, PHOTOS_BYTES = 5_000, 0.03, 250_000_000
 """Most photos of a report (`reporting/photos.py`); to read and shrink one; all of them and the search for copies."""
+CLASS_BYTES = 30_000
+"""Of a class in the report's tables and charts."""
 GROUP = 4
 """Images that one thread decodes at a time on a CPU (`batching.MICROBATCH_SIZE`, whose module would bring torch)."""
 SAMPLE = 100_000
@@ -319,8 +321,8 @@ def _light_bytes(config: Config, stage: str, job: Job) -> int:
         "select": 28 * rows * classes,
         # ids and likeliest classes of all images; a block of classes; a slice's logits and the ranks of all stages
         "evaluate": 2 * TEXT_BYTES * images + min(4 * BLOCK_BYTES, 40 * images * classes) + 12 * part,
-        # and the pairs of classes that are seen together
-        "report": PHOTOS_BYTES + 2 * TEXT_BYTES * images + 8 * images * classes + 24 * classes**2 + 12 * part,
+        # and the tables of classes
+        "report": PHOTOS_BYTES + 2 * TEXT_BYTES * images + 8 * images * classes + CLASS_BYTES * classes + 12 * part,
         "manifest": LISTED_BYTES * images + job.threads * DECODED_MB * 10**6,
         "truth": (ROW_BYTES + 10 * classes) * images,
         "targets": TEXT_BYTES * images

@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cutsew.method.thresholds import named
 from cutsew.reporting.cards import SIDE, Card, Crops, gather
 from cutsew.reporting.charts import BeforeAfter, calibration, confidence, labels_per_image, per_class, training, values
-from cutsew.reporting.heatmaps import Maps, activation_maps, cooccurrence, features
+from cutsew.reporting.heatmaps import Maps, activation_maps, chosen, cooccurrence, features
 from cutsew.reporting.photos import Photos, gather_photos
-from cutsew.reporting.run_data import Labels, Run, Tally, tally, tally_truth
+from cutsew.reporting.run_data import Labels, Pairs, Run, Tally, tally, tally_truth, true_sets
 from cutsew.reporting.selection import Changes, Ranked, changes, digest_order, easiest_and_hardest, select_examples
-from cutsew.reporting.style import Chart
+from cutsew.reporting.style import STAGE_TITLES, Chart
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,22 @@ def _charts(run: Run, tables: Tables, counted: Counted, changed: Changes) -> lis
     drawn.append(calibration(counted[main], main))
     drawn += [confidence(tables.confidence, split) for split in run.stages]
     drawn.append(training(tables.history) if tables.history is not None else None)
-    last = counted[main][stages[-1]].labels
-    drawn.append(cooccurrence(last, truths[main], changed.ease, run.classes, stages[-1], main))
+    drawn.append(_cooccurrence(run, counted[main][stages[-1]].labels, changed))
     return [chart for chart in drawn if chart is not None]
+
+
+def _cooccurrence(run: Run, labels: Labels, changed: Changes) -> Chart | None:
+    """Draw which classes the last stage of the main split names together; pairs of other classes are not counted."""
+    stage, ids = run.stages[run.main][-1], run.ids_of(run.main)
+    rows, columns = chosen(labels.counts, changed.ease)
+    predicted, true = Pairs([*rows, *columns]), Pairs([*rows, *columns])
+    thresholds = run.thresholds_of(stage, run.main)
+    for z in run.slices(stage, ids):
+        predicted.add(named(z, thresholds))
+    panels, images = {STAGE_TITLES[stage]: predicted}, 0
+    for has in true_sets(run.truth(ids)):
+        true.add(has)
+        images += len(has)
+    if images:
+        panels["truth"] = true
+    return cooccurrence(rows, columns, panels, run.classes, run.main)

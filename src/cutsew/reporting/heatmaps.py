@@ -6,7 +6,7 @@
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,13 @@ from PIL import Image
 
 from cutsew.method.score import sigmoid
 from cutsew.reporting.cards import data_uri, thumbnail
-from cutsew.reporting.run_data import Labels, Run
-from cutsew.reporting.style import AFTER, CATEGORIES, INK, MUTED, STAGE_TITLES, Chart, inline, page_style, short
+from cutsew.reporting.run_data import Pairs, Run
+from cutsew.reporting.style import AFTER, CATEGORIES, INK, MUTED, Chart, inline, page_style, short
 from cutsew.storage.manifest import paths_of
 from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read
 
 Floats = npt.NDArray[np.floating[Any]]
+Ints = npt.NDArray[np.int64]
 
 LEAST_POINTS, MOST_POINTS = 10, 1000
 """Images: fewer say nothing, more take too long and are left out."""
@@ -117,11 +118,11 @@ FAINTEST = 0.01
 """A share below it is not drawn."""
 
 
-def chosen(labels: Labels, ease: Floats) -> tuple[list[int], list[int]]:
+def chosen(counts: Ints, ease: Floats) -> tuple[list[int], list[int]]:
     """Choose the classes of rows and columns.
 
     Args:
-        labels: as named; (C, C).
+        counts: (C,) images in which each class is named.
         ease: (C,) how easy each class is, NaN where not known.
 
     Returns:
@@ -131,37 +132,49 @@ def chosen(labels: Labels, ease: Floats) -> tuple[list[int], list[int]]:
     order = [int(c) for c in np.argsort(-np.nan_to_num(ease, nan=-1.0), kind="stable")]
     if len(order) > MOST_ROWS:
         order = order[: MOST_ROWS // 2] + order[-(MOST_ROWS // 2) :]
-    frequent = np.argsort(-labels.counts, kind="stable")[:MOST_COLUMNS]
+    frequent = np.argsort(-counts, kind="stable")[:MOST_COLUMNS]
     return order, [int(c) for c in frequent]
 
 
 def cooccurrence(
-    named: Labels, truth: Labels | None, ease: Floats, classes: Sequence[str], stage: str, split: str
+    rows: Sequence[int],
+    columns: Sequence[int],
+    panels: Mapping[str, Pairs],
+    classes: Sequence[str],
+    split: str,
 ) -> Chart | None:
-    """Draw the share of the images with a row's class that also have the column's, and the ground truth's if known.
+    """Draw the share of the images with a row's class that also have the column's.
 
-    None where no two classes are ever named together.
+    None where no two of these classes are ever named together.
+
+    Args:
+        rows: classes, by number.
+        columns: classes, by number.
+        panels: title -> pairs of these classes that have it: those of a stage, and of the ground truth if known.
+        classes: C names.
+        split: of the images.
+
     """
-    pair = named.commonest_pair()
+    named = next(iter(panels.values()))
+    pair = named.commonest()
     if pair is None:
         return None
-    rows, columns = chosen(named, ease)
-    panels = [(STAGE_TITLES[stage], named)] + ([("truth", truth)] if truth else [])
     width, height = CELL * len(columns) + 1.6, CELL * len(rows) + 1.6
     with page_style():
         figure = Figure(figsize=(width * len(panels), height), layout="constrained")
         drawn = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-        for axes, (title, labels) in zip(drawn, panels, strict=True):
-            _cells(axes, labels.given(rows, columns), rows, columns, classes)
+        for axes, (title, pairs) in zip(drawn, panels.items(), strict=True):
+            _cells(axes, pairs.given(rows, columns), rows, columns, classes)
             axes.set_title(title, color=MUTED)
         svg = inline(figure, "together")
-    a, b = pair
+    a, b, images = pair
     share = named.given([a], [b]).item()
+    often = "Most often" if len(named.classes) == len(classes) else "Most often of the classes shown"
     return Chart(
         "Classes named together",
         svg,
-        f"Heat map of how often classes are named together on {split} images. Most often: {classes[a]} and "
-        f"{classes[b]}, on {named.together[a, b]} images, {100 * share:.0f} percent of those with {classes[a]}.",
+        f"Heat map of how often classes are named together on {split} images. {often}: {classes[a]} and "
+        f"{classes[b]}, on {images} images, {100 * share:.0f} percent of those with {classes[a]}.",
         f"{split.capitalize()} images: of those with the row's class, the share that has the column's class too; full "
         "color is all of them. Rows from the easiest class to the hardest.",
         wide=len(panels) > 1,

@@ -12,15 +12,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.sparse import csr_array, triu
 
 from cutsew.method.correct import LEFT, override
 from cutsew.method.score import sigmoid
 from cutsew.method.thresholds import named
 from cutsew.storage.image_ids import Ids
 from cutsew.storage.label_corrections import read_corrections
-from cutsew.storage.manifest import ids_of
-from cutsew.storage.predictions import EPSILON, FINAL, REFERENCE, StagePredictions, read_truth
+from cutsew.storage.manifest import batched_slices, ids_of
+from cutsew.storage.predictions import (
+    EPSILON,
+    FINAL,
+    REFERENCE,
+    StagePredictions,
+    images_at_once,
+    read_truth,
+)
 from cutsew.storage.result_tables import RunThresholds
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -133,28 +139,27 @@ class Labels:
 
     Attributes:
         sizes: (MOST_COUNTED + 2,) images with 0, 1, ... labels; the last bin holds those with more.
-        together: (C, C) images that have both classes, sparse: of many classes few pairs are ever seen. The diagonal
-            counts the images that have the class.
-        total: labels of all images.
+        counts: (C,) images that have each class.
 
     """
 
     sizes: Ints
-    together: csr_array
-    total: int = 0
+    counts: Ints
 
     @classmethod
     def of(cls, classes: int) -> "Labels":
         """Begin with nothing counted."""
-        return cls(np.zeros(MOST_COUNTED + 2, dtype=np.int64), csr_array((classes, classes), dtype=np.int64))
+        return cls(np.zeros(MOST_COUNTED + 2, dtype=np.int64), np.zeros(classes, dtype=np.int64))
 
     def add(self, has: npt.NDArray[np.bool_]) -> None:
         """Count the (n, C) sets of n images."""
-        sizes = has.sum(axis=1)
-        self.sizes += np.bincount(np.minimum(sizes, MOST_COUNTED + 1), minlength=MOST_COUNTED + 2)
-        chosen = csr_array(has, dtype=np.int64)
-        self.together += chosen.T @ chosen
-        self.total += int(sizes.sum())
+        self.sizes += np.bincount(np.minimum(has.sum(axis=1), MOST_COUNTED + 1), minlength=MOST_COUNTED + 2)
+        self.counts += has.sum(axis=0)
+
+    @property
+    def total(self) -> int:
+        """Labels of all images."""
+        return int(self.counts.sum())
 
     @property
     def images(self) -> int:
@@ -166,36 +171,52 @@ class Labels:
         """Labels per image; NaN for no images."""
         return self.total / self.images if self.images else float("nan")
 
-    @property
-    def counts(self) -> Ints:
-        """(C,) images that have each class."""
-        diagonal: Ints = self.together.diagonal()
-        return diagonal
+
+class Pairs:
+    """How often some classes are labels of the same image.
+
+    Args:
+        classes: k of the C classes, by number.
+
+    Attributes:
+        classes: these, ascending, each once.
+        together: (k, k) images that have both classes; the diagonal counts the images that have the class.
+
+    """
+
+    def __init__(self, classes: Iterable[int]) -> None:
+        self.classes = sorted(set(classes))
+        self.together: Ints = np.zeros((len(self.classes), len(self.classes)), dtype=np.int64)
+
+    def add(self, has: npt.NDArray[np.bool_]) -> None:
+        """Count the (n, C) sets of n images, at most 2^24."""
+        chosen = has[:, self.classes].astype(np.float32)  # the product of integers would be slow, and this is exact
+        self.together += (chosen.T @ chosen).astype(np.int64)
 
     def given(self, rows: Sequence[int], columns: Sequence[int]) -> Floats:
         """Return the share of the images with the row's class that have the column's too.
 
         Args:
-            rows: r classes.
-            columns: c classes.
+            rows: r of the classes.
+            columns: c of the classes.
 
         Returns:
             (r, c) in [0, 1]; NaN in the row of a class that no image has.
 
         """
-        both, images = self.together[rows][:, columns].toarray(), self.counts[rows][:, None]
+        at_rows, at_columns = (np.searchsorted(self.classes, names) for names in (rows, columns))
+        both, images = self.together[np.ix_(at_rows, at_columns)], self.together.diagonal()[at_rows, None]
         share: Floats = np.full(both.shape, np.nan)
         np.divide(both, images, out=share, where=images > 0)
         return share
 
-    def commonest_pair(self) -> tuple[int, int] | None:
-        """Return the two classes that most images have both of; None where no image has two."""
-        pairs = triu(self.together, k=1, format="coo")
-        if not pairs.nnz:
+    def commonest(self) -> tuple[int, int, int] | None:
+        """Return the two classes that most images have both of, and how many; None where no image has two."""
+        pairs = np.triu(self.together, k=1)
+        if not pairs.any():
             return None
-        order = np.lexsort((pairs.col, pairs.row))  # of equally common pairs the first
-        best = order[pairs.data[order].argmax()]
-        return int(pairs.row[best]), int(pairs.col[best])
+        first, second = np.unravel_index(pairs.argmax(), pairs.shape)  # of equally common pairs the first
+        return self.classes[first], self.classes[second], int(pairs[first, second])
 
 
 @dataclass
@@ -262,7 +283,14 @@ def tally(blocks: Iterable[Floats], truth: Truth, threshold: Floats | float) -> 
 
 def tally_truth(truth: Truth) -> Labels | None:
     """Count the true labels of the images that have any known; None where there are none."""
-    known = truth[(truth >= 0).any(axis=1)]
     labels = Labels.of(truth.shape[1])
-    labels.add(known == 1)
-    return labels if len(known) else None
+    for has in true_sets(truth):
+        labels.add(has)
+    return labels if labels.images else None
+
+
+def true_sets(truth: Truth) -> Iterator[npt.NDArray[np.bool_]]:
+    """Give the sets of true labels of the images that have any known, (n, C), slice by slice."""
+    for rows in batched_slices(len(truth), images_at_once(truth.shape[1])):
+        part = truth[rows]
+        yield part[(part >= 0).any(axis=1)] == 1

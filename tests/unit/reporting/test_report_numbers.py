@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from cutsew.reporting import selection
 from cutsew.reporting.charts import calibration, gains, reliability
 from cutsew.reporting.heatmaps import MOST_COLUMNS, MOST_ROWS, chosen
-from cutsew.reporting.run_data import BINS, EDGES, Labels, tally, tally_truth
+from cutsew.reporting.run_data import BINS, EDGES, Labels, Pairs, tally, tally_truth
 from cutsew.reporting.selection import NONE, Changes, changes, ends, entropy, most, select_examples
 
 # Three classes, four images. A logit of 0 is a probability of one half, and named at that threshold.
@@ -27,29 +27,8 @@ class TestTally:
     def test_labels(self):
         labels = tally((block for (block,) in in_blocks(LAST)), TRUTH, 0.5).labels
         assert labels.sizes.tolist()[:4] == [1, 0, 3, 0]  # image 1 has none, the others two each
-        assert labels.together.toarray().tolist() == [[1, 1, 0], [1, 3, 2], [0, 2, 2]]
         assert labels.counts.tolist() == [1, 3, 2]
         assert labels.mean == 1.5
-        np.testing.assert_allclose(labels.given([0, 1, 2], [0, 1, 2]), [[1, 1, 0], [1 / 3, 1, 2 / 3], [0, 1, 1]])
-        np.testing.assert_allclose(labels.given([1], [2, 0]), [[2 / 3, 1 / 3]])
-        assert labels.commonest_pair() == (1, 2)
-
-    def test_the_first_of_equally_common_pairs(self):
-        labels = Labels.of(4)
-        labels.add(np.array([[True, False, True, True], [False, True, False, True]]))
-        assert labels.commonest_pair() == (0, 2)
-        assert Labels.of(4).commonest_pair() is None
-
-    def test_memory_of_many_classes_is_that_of_the_pairs_seen(self):
-        labels = Labels.of(20_000)  # the square of these as int64 is 3.2 GB
-        labels.add(np.eye(8, 20_000, dtype=bool))
-        assert labels.together.data.nbytes + labels.together.indptr.nbytes < 1_000_000
-
-    def test_no_image_with_a_class_gives_no_share(self):
-        labels = Labels.of(2)
-        labels.add(np.array([[True, False]]))
-        assert labels.given([0], [0, 1]).tolist() == [[1, 0]]
-        assert np.isnan(labels.given([1], [0, 1])).all()
 
     def test_many_labels_share_a_bin(self):
         labels = Labels.of(30)
@@ -92,11 +71,53 @@ class TestTally:
         truth = np.tile(np.array([1, 0, -1], dtype=np.int8), (7, 1))
         whole = tally([z], truth, 0.5)
         parts = tally((block for (block,) in in_blocks(z, size=size)), truth, 0.5)
-        assert (whole.labels.together != parts.labels.together).nnz == 0
+        assert (whole.labels.counts == parts.labels.counts).all()
         assert (whole.values == parts.values).all()
         assert (whole.true == parts.true).all()
         assert len(whole.sure) == BINS
         np.testing.assert_allclose(whole.sure, parts.sure)
+
+
+class TestPairs:
+    named = LAST >= 0
+
+    def test_of_all_classes(self):
+        pairs = Pairs([2, 0, 1, 0])
+        pairs.add(self.named[:3])
+        pairs.add(self.named[3:])
+        assert pairs.together.tolist() == [[1, 1, 0], [1, 3, 2], [0, 2, 2]]
+        np.testing.assert_allclose(pairs.given([0, 1, 2], [0, 1, 2]), [[1, 1, 0], [1 / 3, 1, 2 / 3], [0, 1, 1]])
+        np.testing.assert_allclose(pairs.given([1], [2, 0]), [[2 / 3, 1 / 3]])
+        assert pairs.commonest() == (1, 2, 2)
+
+    def test_the_first_of_equally_common_pairs(self):
+        pairs = Pairs(range(4))
+        pairs.add(np.array([[True, False, True, True], [False, True, False, True]]))
+        assert pairs.commonest() == (0, 2, 1)
+        assert Pairs(range(4)).commonest() is None
+
+    def test_only_the_chosen_classes_are_counted(self):
+        pairs = Pairs([19_999, 5])
+        has = np.zeros((8, 20_000), dtype=bool)
+        has[:3, [5, 7, 19_999]] = has[3, 5] = True
+        pairs.add(has)
+        assert pairs.together.tolist() == [[4, 3], [3, 3]]
+        assert pairs.commonest() == (5, 19_999, 3)
+        assert pairs.given([19_999], [5]).tolist() == [[1]]
+
+    @given(arrays(bool, (9, 6)), st.lists(st.integers(0, 5), min_size=1), st.lists(st.integers(0, 5), min_size=1))
+    def test_shares_are_those_of_counting_all_pairs(self, has, rows, columns):
+        pairs, every = Pairs([*rows, *columns]), Pairs(range(6))
+        pairs.add(has)
+        every.add(has)
+        assert every.together.tolist() == (has.astype(int).T @ has.astype(int)).tolist()
+        assert np.array_equal(pairs.given(rows, columns), every.given(rows, columns), equal_nan=True)
+
+    def test_no_image_with_a_class_gives_no_share(self):
+        pairs = Pairs([0, 1])
+        pairs.add(np.array([[True, False]]))
+        assert pairs.given([0], [0, 1]).tolist() == [[1, 0]]
+        assert np.isnan(pairs.given([1], [0, 1])).all()
 
 
 class TestChanges:
@@ -193,10 +214,10 @@ def test_easiest_and_hardest_never_share_a_class():
 def test_rows_and_columns_of_the_heat_map():
     labels = Labels.of(60)
     labels.add(np.arange(60) > np.arange(60)[:, None])  # class c in c images
-    rows, columns = chosen(labels, np.append(np.linspace(1, 0, 59), np.nan))
+    rows, columns = chosen(labels.counts, np.append(np.linspace(1, 0, 59), np.nan))
     assert rows == [*range(MOST_ROWS // 2), *range(60 - MOST_ROWS // 2, 60)]
     assert columns == list(range(59, 59 - MOST_COLUMNS, -1))
-    assert chosen(Labels.of(3), np.array([0.1, 0.9, 0.5])) == ([1, 2, 0], [0, 1, 2])
+    assert chosen(Labels.of(3).counts, np.array([0.1, 0.9, 0.5])) == ([1, 2, 0], [0, 1, 2])
 
 
 def test_gains_are_sorted():

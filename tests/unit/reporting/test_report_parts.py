@@ -28,7 +28,7 @@ from cutsew.reporting.heatmaps import (
 from cutsew.reporting.page import gallery_data, source
 from cutsew.reporting.page_tables import headlines, split_apart, stage_grids
 from cutsew.reporting.repeated_stages import without_repeats
-from cutsew.reporting.run_data import Labels, Run, tally
+from cutsew.reporting.run_data import Pairs, Run, tally
 from cutsew.storage.manifest import read_manifest
 from cutsew.storage.predictions import open_predictions
 from cutsew.storage.result_tables import RunThresholds
@@ -247,14 +247,16 @@ class TestCharts:
         assert f"zero-shot {100 * first:.1f}; student {100 * last:.1f}" in chart.alt
 
     def test_cooccurrence(self):
-        labels = Labels.of(3)
-        labels.add(np.array([[1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 0, 0]], dtype=bool))
-        chart = cooccurrence(labels, None, np.array([1, 0.5, 0]), ["a", "b", "c"], "student", "test")
+        pairs = Pairs([0, 1, 2])
+        pairs.add(np.array([[1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 0, 0]], dtype=bool))
+        chart = cooccurrence([0, 1, 2], [0, 1, 2], {"student": pairs}, ["a", "b", "c"], "test")
         # a with b: 2 of 4; b with a: 2 of 2
         assert sorted(re.findall(r"fill-opacity: ([\d.]+)", chart.svg)) == ["0.5"]
         assert chart.svg.count("fill: var(--after)") == 2
-        assert "a and b, on 2 images, 50 percent of those with a" in chart.alt
-        assert cooccurrence(Labels.of(3), None, np.ones(3), ["a", "b", "c"], "student", "test") is None
+        assert "Most often: a and b, on 2 images, 50 percent of those with a" in chart.alt
+        assert cooccurrence([0, 1], [0, 1], {"student": Pairs([0, 1])}, ["a", "b"], "test") is None
+        some = cooccurrence([0, 1, 2], [0], {"student": pairs}, ["a", "b", "c", "d"], "test")
+        assert "Most often of the classes shown: a and b" in some.alt
 
     def test_training(self):
         history = pd.DataFrame({"step": range(4), "m_loss": [4.0, 3, 2, 1], "e_loss": [None, None, 0.0, 0.0]})
