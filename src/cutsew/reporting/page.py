@@ -39,7 +39,7 @@ MOST_OUTPUTS = 8
 MOST_LABELS = 12
 """Labels of an image that are listed."""
 
-SCRIPTS = ("corrections.js", "photos.js", "report.js")
+SCRIPTS = ("corrections.js", "tables.js", "photos.js", "report.js")
 """The page's scripts, in this order."""
 
 STAGES_IN_A_COLUMN = 5
@@ -94,7 +94,8 @@ def render(
         more_stages=stages[1:],
         remarks=[*remarks(metrics), *filter(None, [left_out])],
         agreement=agreement_grid(tables.agreement),
-        thresholds=thresholds_grid(run),
+        thresholds=thresholds_grid(run, report_content.labels),
+        page_rows=page_tables.PAGE_ROWS,
         rules=rules_grid(tables.rules),
         report_content=report_content,
         **files_of(records.values()),
@@ -112,7 +113,7 @@ def render(
         script=Markup(script),  # noqa: S704  # our own file
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         settings=[
-            (name, json.dumps(value, ensure_ascii=False))
+            (name, json.dumps(page_tables.shortened(value), ensure_ascii=False))
             for name, value in page_tables.flat_settings(records.values()).items()
         ],
         packages=page_tables.packages(records.values()),
@@ -224,8 +225,8 @@ def _shown(path: Path, content: dict[str, Any]) -> dict[str, Any]:
         "outputs": outputs[:MOST_OUTPUTS],
         "more": max(0, len(outputs) - MOST_OUTPUTS),
         "inputs": list(content["inputs"].items())[:MOST_OUTPUTS],
-        "settings": json.dumps(content["settings"], indent=1, ensure_ascii=False),
-        "facts": json.dumps(content.get("facts", {}), indent=1, ensure_ascii=False),
+        "settings": json.dumps(page_tables.shortened(content["settings"]), indent=1, ensure_ascii=False),
+        "facts": json.dumps(page_tables.shortened(content.get("facts", {})), indent=1, ensure_ascii=False),
         **{key: content.get(key) for key in ("stage", "version", "commit", "start", "end")},
     }
 

@@ -5,18 +5,19 @@
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cutsew.pipeline.graph import STAGES
-from cutsew.reporting.run_data import Run
+from cutsew.reporting.run_data import Labels, Run
 from cutsew.reporting.style import STAGE_TITLES
 from cutsew.storage.predictions import REFERENCE
-from cutsew.storage.result_tables import without_repeated_mean
+from cutsew.storage.result_tables import TABLE, without_repeated_mean
 from cutsew.storage.zarr_layout import folder_of
 
 MAIN = ("images", "mAP", "mAP_10", "CF1", "OF1", "labels_per_image", "confidence")
@@ -36,14 +37,31 @@ RULE_MEASURES = ("labels_per_image", "mean_F1", "CP", "CR", "CF1", "OP", "OR", "
 """Columns of thresholds_f1.csv that the page shows."""
 
 
+MOST_ROWS, PAGE_ROWS = 1000, 50
+"""Rows of a table of classes that the page holds, and those that it shows at a time."""
+
+MOST_VALUES = 100
+"""Values of a list or mapping of settings or facts that the page holds."""
+
+
 @dataclass(frozen=True)
 class Grid:
-    """A table for the page: its caption, column heads and rows of ready text; `texts` leading columns are words."""
+    """A table for the page.
+
+    Attributes:
+        caption: above it.
+        heads: of the columns.
+        rows: ready text.
+        texts: leading columns that are words.
+        rest: which rows are left out and which file has them; empty where all are here.
+
+    """
 
     caption: str
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     texts: int
+    rest: str = ""
 
 
 def stage_grids(metrics: pd.DataFrame) -> list[Grid]:
@@ -105,16 +123,27 @@ def agreement_grid(agreement: pd.DataFrame) -> Grid:
     return Grid("How far two stages agree on an image, on average", heads, rows, 2)
 
 
-def thresholds_grid(run: Run) -> Grid | None:
-    """Lay out the decision thresholds of every stage, per class; None where they are all the same."""
+def thresholds_grid(run: Run, labels: Mapping[str, Labels]) -> Grid | None:
+    """Lay out the decision thresholds of every stage, per class; None where they are all the same.
+
+    Of more than MOST_ROWS classes, those that the last stages name in most images.
+    """
     measured = {stage for stages in run.stages.values() for stage in stages}
     shown = [stage for stage in STAGE_TITLES if stage in run.thresholds.by_stage and stage in measured]
     columns = [run.thresholds.of(stage, len(run.classes)) for stage in shown]
     if all((column == columns[0][0]).all() for column in columns):
         return None
-    rows = tuple((name, *(f"{column[c]:.3f}" for column in columns)) for c, name in enumerate(run.classes))
+    classes, rest = range(len(run.classes)), ""
+    if len(classes) > MOST_ROWS:
+        counts = np.sum([each.counts for each in labels.values()], axis=0)
+        classes = np.sort(np.argsort(-counts, kind="stable")[:MOST_ROWS]).tolist()
+        rest = (
+            f"These are the {MOST_ROWS:,} of {len(run.classes):,} classes that most images are labeled with; {TABLE} "
+            "has all"
+        )
+    rows = tuple((run.classes[c], *(f"{column[c]:.3f}" for column in columns)) for c in classes)
     caption = f"Decision threshold per class, a probability; rule {run.thresholds.in_words()}"
-    return Grid(caption, ("class", *(STAGE_TITLES[stage] for stage in shown)), rows, 1)
+    return Grid(caption, ("class", *(STAGE_TITLES[stage] for stage in shown)), rows, 1, rest)
 
 
 def rules_grid(rules: pd.DataFrame) -> Grid | None:
@@ -204,6 +233,21 @@ def flat_settings(contents: Iterable[Json]) -> dict[str, Any]:
         gathered |= _flatten(content["settings"], "")
     gathered.pop("version", None)
     return dict(sorted(gathered.items()))
+
+
+def shortened(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """Cut long lists and mappings of JSON values to MOST_VALUES, saying how many are left out; files have them all."""
+    if isinstance(value, dict):
+        cut = {key: shortened(content) for key, content in list(value.items())[:MOST_VALUES]}
+        return cut | ({"...": _more(value)} if len(value) > MOST_VALUES else {})
+    if isinstance(value, list):
+        listed = [shortened(content) for content in value[:MOST_VALUES]]
+        return listed + ([f"... {_more(value)}"] if len(value) > MOST_VALUES else [])
+    return value
+
+
+def _more(values: Sized) -> str:
+    return f"and {len(values) - MOST_VALUES:,} more"
 
 
 def packages(contents: Iterable[Json]) -> dict[str, str]:

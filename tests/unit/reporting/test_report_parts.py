@@ -1,6 +1,7 @@
 """The report's tables, cards, maps and charts, each on its own."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -26,12 +27,20 @@ from cutsew.reporting.heatmaps import (
     tsne,
 )
 from cutsew.reporting.page import gallery_data, source
-from cutsew.reporting.page_tables import headlines, split_apart, stage_grids
+from cutsew.reporting.page_tables import (
+    MOST_ROWS,
+    MOST_VALUES,
+    headlines,
+    shortened,
+    split_apart,
+    stage_grids,
+    thresholds_grid,
+)
 from cutsew.reporting.repeated_stages import without_repeats
-from cutsew.reporting.run_data import Pairs, Run, tally
+from cutsew.reporting.run_data import Labels, Pairs, Run, tally
 from cutsew.storage.manifest import read_manifest
 from cutsew.storage.predictions import open_predictions
-from cutsew.storage.result_tables import RunThresholds
+from cutsew.storage.result_tables import RunThresholds, Thresholds
 
 METRICS = pd.DataFrame(
     [
@@ -265,8 +274,39 @@ class TestCharts:
         assert training(history[["step"]]) is None
 
 
-def test_script_asks_nothing_of_anybody():
-    script = source("report.js")
+@pytest.mark.parametrize("classes", [3, MOST_ROWS, MOST_ROWS + 2])
+def test_of_many_classes_the_thresholds_of_the_commonest_are_on_the_page(classes):
+    labels = Labels.of(classes)
+    has = np.ones((2, classes), dtype=bool)
+    has[:, 1] = has[0, 2] = False
+    labels.add(has)
+    values = np.linspace(0, 1, classes)
+    thresholds = RunThresholds(by_stage={"student": Thresholds("count", {"count": values.tolist()})})
+    run = SimpleNamespace(
+        classes=[f"c{c}" for c in range(classes)], stages={"test": ("student",)}, thresholds=thresholds
+    )
+    grid = thresholds_grid(run, {"test": labels})
+    if classes <= MOST_ROWS:
+        assert [row[0] for row in grid.rows] == run.classes and grid.rest == ""
+    else:
+        assert [row[0] for row in grid.rows] == ["c0", *run.classes[3:]]
+        assert grid.rows[-1] == (f"c{classes - 1}", "1.000")
+        assert "1,000 of 1,002 classes" in grid.rest and "thresholds.csv has all" in grid.rest
+
+
+def test_long_settings_are_cut():
+    short = {"a": [1, {"b": "x"}], "c": None}
+    assert shortened(short) == short
+    values = list(range(MOST_VALUES + 1_200))
+    assert shortened({"classes": values})["classes"] == [*values[:MOST_VALUES], "... and 1,200 more"]
+    names = shortened({str(value): [value] for value in values})
+    assert len(names) == MOST_VALUES + 1
+    assert names["..."] == "and 1,200 more"
+
+
+@pytest.mark.parametrize("name", ["report.js", "tables.js"])
+def test_script_asks_nothing_of_anybody(name):
+    script = source(name)
     assert not re.search(r"fetch|XMLHttpRequest|import\(|WebSocket|innerHTML|eval\(|https?:", script)
     assert "</" not in script
 
