@@ -56,6 +56,9 @@ def of_npz(name: str, outcome: str, says: str, how: dict | None = None, **change
 
 def values() -> Iterator[Case]:
     at = r"teacher\.scores\.file: .*s\.npz: array zero_shot, image b, class dog: "
+    yield of_npz(
+        "an id of no Unicode", REFUSED, r"s\.npz: damaged, or not the kind", ids=np.array(["a", "b", "\udc80"])
+    )
     for value, why in ((np.nan, "nan is not finite"), (np.inf, "inf is not finite"), (-np.inf, "-inf is not finite")):
         yield of_npz(f"{value}", REFUSED, at + why, zero_shot=spoilt(value))
         yield of_npz(f"{value} among logits", REFUSED, at + why, {"values": "logits"}, zero_shot=spoilt(value))

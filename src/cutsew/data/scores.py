@@ -18,12 +18,14 @@ from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow.lib
 import pyarrow.parquet as pq
 import zarr
 
 from cutsew.config.networks import ScoresFileConfig
 from cutsew.errors import UserError, lacks_classes
+from cutsew.storage.image_ids import Ids, ImageIds
 
 Array = npt.NDArray[Any]
 SETTING = "teacher.scores.file"
@@ -96,10 +98,13 @@ class Scores:
         """Read pass k's scores of some rows of the file: (len(rows), C) float64."""
         return self._read(*self._passes[k], rows)
 
-    def rows_of(self, images: Sequence[str]) -> Array:
+    def rows_of(self, images: Ids) -> Array:
         """Return the row of each image by its id, or else by its file's stem; -1 where the file has none."""
-        known = {name: row for row, name in enumerate(self.ids)}
-        return np.array([known.get(image, known.get(PurePath(image).stem, -1)) for image in images], dtype=np.int64)
+        known = ImageIds(pd.Index(self.ids, dtype=str))
+        rows = known.find(images).copy()
+        others = np.flatnonzero(rows < 0).tolist()
+        rows[others] = known.find([PurePath(images[row]).stem for row in others])
+        return rows
 
     def _damaged(self, name: str) -> UserError:
         return UserError(f"{SETTING}: {self._file}: array {name} is damaged or holds no numbers; fix it")
@@ -190,7 +195,9 @@ def _open(path: Path, zero_shot: str) -> Source:
 
 
 def _texts(values: Array) -> list[str]:
-    return [value.decode() if isinstance(value, bytes) else str(value) for value in values.tolist()]
+    texts = [value.decode() if isinstance(value, bytes) else str(value) for value in values.tolist()]
+    "".join(texts).encode()  # numpy's texts may hold what is no Unicode, which raises a ValueError
+    return texts
 
 
 def _refuse_twice(names: list[str], what: str, path: Path) -> None:

@@ -21,7 +21,7 @@ from cutsew.provenance.record import Record, input_digest
 from cutsew.runtime.device import device_facts, pick_device
 from cutsew.stages.options import BatchOption, DeviceOption, SettingsOption, WorkersOption
 from cutsew.storage import result_tables as table
-from cutsew.storage.manifest import read_manifest
+from cutsew.storage.manifest import ids_of, read_manifest
 from cutsew.storage.predictions import StagePredictions
 from cutsew.storage.zarr_layout import folder_of, label_spec
 from cutsew.storage.zarr_reader import array_of, open_group
@@ -65,8 +65,8 @@ def run(
     """Combine with a backbone that `build` makes; otherwise as `ensemble`."""
     inputs = [images, adapter, adapter.with_name(MODEL), scores, fused, logits]
     record = Record("ensemble", STAGES["ensemble"].version, settings, inputs)
-    image_rows = read_manifest(images)
-    held_out = [str(name) for name in image_rows.loc[image_rows["split"] == "test", "id"]]
+    image_rows = read_manifest(images, columns=("id", "path", "split"))
+    held_out = ids_of(image_rows, "test")
     student, teacher = StagePredictions("student", scores), StagePredictions("fused", fused)
     if student.classes != teacher.classes:
         raise UserError(f"{scores}: its classes are not those of {fused}; run the workflow again")
@@ -92,12 +92,11 @@ def run(
 
 
 def _combine(
-    out: Path, ids: list[str], student: StagePredictions, teacher: StagePredictions, stats: Mapping[str, ScoreStats]
+    out: Path, ids: pd.Index, student: StagePredictions, teacher: StagePredictions, stats: Mapping[str, ScoreStats]
 ) -> None:
     """Write ensemble.zarr, slice by slice."""
     spec = label_spec(len(ids), len(student.classes))
-    names = np.asarray(ids, dtype=object if ids else str)
-    with new_group(out, {"z": spec}, {"image": names, "class": student.classes}) as group:
+    with new_group(out, {"z": spec}, {"image": ids, "class": student.classes}) as group:
         start = 0
         for of_student, of_teacher in zip(student.slices(ids), teacher.slices(ids), strict=True):
             logits = combined(of_student, of_teacher, stats["student"], stats["teacher"])

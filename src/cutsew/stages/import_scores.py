@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import typer
 from tqdm import tqdm
 
@@ -18,7 +19,7 @@ from cutsew.models.activation import activation_of
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
 from cutsew.stages.options import SettingsOption
-from cutsew.storage.manifest import batched_slices, read_manifest
+from cutsew.storage.manifest import batched_slices, ids_of, read_manifest
 from cutsew.storage.zarr_layout import Activation, Answers, logit_specs
 from cutsew.storage.zarr_writer import new_group
 
@@ -42,15 +43,16 @@ def import_scores(
     scoring = parse_score(settings["score"])
     requested = ScoresTeacherConfig(scores=teacher)
     activation = activation_of(scoring, requested, len(settings["classes"]))
-    image_rows = read_manifest(images)
+    image_rows = read_manifest(images, columns=("id", "split"))
+    ids = ids_of(image_rows)
     scores = Scores(teacher, settings["classes"])
-    rows = scores.rows_of(image_rows["id"].tolist())
+    rows = scores.rows_of(ids)
     held_out = (image_rows["split"] == "test").to_numpy()
-    _refuse_missing(image_rows["id"].to_numpy()[(rows < 0) & ~held_out].tolist(), len(image_rows), teacher)
+    _refuse_missing(ids[(rows < 0) & ~held_out], len(image_rows), teacher)
     if (rows < 0).any():
         log.warning("%d held-out images have no scores: only the student is evaluated on them", (rows < 0).sum())
 
-    coordinates = {"image": image_rows["id"].tolist(), "class": settings["classes"], "pass": np.arange(scores.passes)}
+    coordinates = {"image": ids, "class": settings["classes"], "pass": np.arange(scores.passes)}
     specs = logit_specs(len(image_rows), len(settings["classes"]), scores.passes)
     size = specs["zero_shot"].chunks[0]
     with new_group(logits, specs, coordinates, Answers(activation or "softmax").attributes()) as written:
@@ -87,8 +89,8 @@ def _as_logits(
     return clamped
 
 
-def _refuse_missing(missing: list[str], images: int, teacher: ScoresFileConfig) -> None:
-    if not missing:
+def _refuse_missing(missing: pd.Index, images: int, teacher: ScoresFileConfig) -> None:
+    if missing.empty:
         return
     named = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
     do = "set teacher.scores.missing: drop, or add them" if teacher.missing == "error" else "rerun with a new manifest"

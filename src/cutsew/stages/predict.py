@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 from tqdm import tqdm
 
@@ -15,7 +14,7 @@ from cutsew.provenance.record import Record
 from cutsew.runtime.device import device_facts, pick_device
 from cutsew.runtime.processes import usable_cores
 from cutsew.stages.options import BatchOption, DeviceOption
-from cutsew.storage.manifest import read_manifest
+from cutsew.storage.manifest import ids_of, read_manifest
 from cutsew.storage.zarr_layout import folder_of, label_spec
 from cutsew.storage.zarr_writer import new_group
 
@@ -118,14 +117,13 @@ def run(
     Without test images the array has the shape (0, C).
     """
     record = Record("predict", STAGES["predict"].version, {}, [images, adapter, adapter.with_name(MODEL)])
-    image_rows = read_manifest(images, split="test")
+    image_rows = read_manifest(images, split="test", columns=("id", "path", "split"))
     torch_device = pick_device(device)
     student = load(adapter, torch_device, build)
     spec = label_spec(len(image_rows), len(student.classes))
     size = spec.chunks[0]
-    ids = np.asarray(image_rows["id"].tolist(), dtype=object if len(image_rows) else str)
     with (
-        new_group(scores, {"z": spec}, {"image": ids, "class": student.classes}) as group,
+        new_group(scores, {"z": spec}, {"image": ids_of(image_rows), "class": student.classes}) as group,
         tqdm(total=len(image_rows), desc="predict", unit="image") as bar,
     ):
         for start in range(0, len(image_rows), size):  # one chunk at a time

@@ -15,7 +15,7 @@ from cutsew.method.reference_labels import Logits, Truth, single_positive, smoot
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
 from cutsew.stages.options import SettingsOption
-from cutsew.storage.manifest import batched_slices, read_manifest
+from cutsew.storage.manifest import batched_slices, ids_of, read_manifest
 from cutsew.storage.predictions import read_truth
 from cutsew.storage.zarr_layout import label_spec
 from cutsew.storage.zarr_writer import new_group
@@ -33,12 +33,13 @@ def reference_labels(
 ) -> None:
     """Turn true labels into those of a reference student, which is no part of the method."""
     record = Record("reference_labels", STAGES["reference_labels"].version, {**settings, "kind": kind}, [images, truth])
-    image_rows, classes = read_manifest(images), list(settings["classes"])
-    known = read_truth(truth, list(image_rows["id"]), classes)
+    image_rows, classes = read_manifest(images, columns=("id", "digest", "split")), list(settings["classes"])
+    ids = ids_of(image_rows)
+    known = read_truth(truth, ids, classes)
     _refuse_unknown(image_rows.iloc[np.flatnonzero((known < 0).all(axis=1))], kind)
     _refuse_unknown_classes(known[image_rows["split"] == "train"], classes, kind)
     spec = label_spec(len(image_rows), len(classes))
-    with new_group(labels, {"z": spec}, {"image": list(image_rows["id"]), "class": classes}) as group:
+    with new_group(labels, {"z": spec}, {"image": ids, "class": classes}) as group:
         for rows in tqdm(list(batched_slices(len(image_rows), spec.chunks[0])), desc="reference_labels", unit="shard"):
             group["z"][rows] = _labels(known[rows], image_rows["digest"].iloc[rows].tolist(), kind, settings)
     record.write_beside(labels)

@@ -12,9 +12,10 @@ from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record, require_consistent_records
 from cutsew.stages.options import SettingsOption
 from cutsew.storage.chunk_cache import prune
-from cutsew.storage.manifest import read_manifest
+from cutsew.storage.manifest import ids_of, read_manifest
 from cutsew.storage.tables import read_record
 from cutsew.storage.zarr_layout import folder_of, view_chunk_record, view_specs
+from cutsew.storage.zarr_writer import Coordinates
 from cutsew.storage.zarr_writer import finalize as seal_group
 
 SAME = ("width", "image_size", "weights", "preprocessing", "logit_scale")
@@ -30,14 +31,14 @@ def seal(
     record = Record("seal", STAGES["seal"].version, settings, [images])
     group = folder_of(views)
     cut, shard_size = parse_cut(settings["cut"]), int(settings["dataset"]["shard_size"])
-    rows = read_manifest(images)
+    rows = read_manifest(images, columns=("id", "shard"))
     shards = sorted(int(shard) for shard in rows["shard"].unique())
     records = (view_chunk_record(group, shard, block) for shard in shards for block in range(cut.blocks))
     refusal = f"encoded by a different teacher than its neighbors; delete {group} and run again"
     known, facts = require_consistent_records(records, SAME, refusal)
     layout = view_specs(len(rows), facts["width"], shard_size, cut.num_passes, cut.block_size)
-    coordinates = {
-        "image": rows["id"].astype(str).to_numpy(dtype=object),
+    coordinates: Coordinates = {
+        "image": ids_of(rows),
         "pass": np.arange(cut.num_passes),
         "edge": np.array(EDGES, dtype=object),
     }

@@ -4,7 +4,6 @@ import logging
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import pandas as pd
 import typer
 from tqdm import tqdm
@@ -18,7 +17,7 @@ from cutsew.provenance.record import Record, input_digest
 from cutsew.runtime.device import device_facts, pick_device
 from cutsew.stages.options import BatchOption, DeviceOption, WorkersOption
 from cutsew.storage import result_tables as table
-from cutsew.storage.manifest import read_manifest
+from cutsew.storage.manifest import ids_of, read_manifest
 from cutsew.storage.zarr_layout import folder_of, label_spec
 from cutsew.storage.zarr_writer import new_group
 
@@ -52,7 +51,7 @@ def run(
 ) -> None:
     """Look with a backbone that `build` makes; otherwise as `tiles`."""
     record = Record("tiles", STAGES["tiles"].version, {}, [images, adapter, adapter.with_name(MODEL)])
-    manifest = read_manifest(images)
+    manifest = read_manifest(images, columns=("id", "path", "split"))
     image_rows, sample = (
         manifest[manifest["split"] == "test"],
         table.sample(manifest[manifest["split"] == "train"], SAMPLE),
@@ -63,7 +62,6 @@ def run(
     stats_path = group.with_name(table.TILES)
     spec = label_spec(len(image_rows), len(student.classes))
     size = spec.chunks[0]
-    ids = np.asarray(image_rows["id"].tolist(), dtype=object if len(image_rows) else str)
     with tqdm(total=len(sample) + len(image_rows), desc="tiles", unit="image") as bar:
 
         def look(some: pd.DataFrame) -> Logits:
@@ -73,7 +71,7 @@ def run(
         z = look(sample)
         stats = {"student": score_stats(z[:, 0]), "tiles": score_stats(tiled(z))}
         table.write_score_statistics(stats_path, student.classes, stats)
-        with new_group(out, {"z": spec}, {"image": ids, "class": student.classes}) as written:
+        with new_group(out, {"z": spec}, {"image": ids_of(image_rows), "class": student.classes}) as written:
             for start in range(0, len(image_rows), size):  # one chunk at a time
                 z = look(image_rows.iloc[start : start + size])
                 written["z"][start : start + len(z)] = on_whole_scale(z, stats["student"], stats["tiles"])

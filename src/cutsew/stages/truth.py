@@ -37,7 +37,7 @@ def truth(
     dataset = parse_dataset(settings["dataset"])
     classes: list[str] = settings["classes"]
     place = dataset.location if root is None else to_location(root)
-    image_rows = read_manifest(images)
+    image_rows = read_manifest(images, columns=("id", "path", "split"))
     if dataset.truth is not None:
         record.inputs.append(dataset.truth)
         names = ImageNames(

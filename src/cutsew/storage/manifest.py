@@ -61,11 +61,11 @@ def read_manifest(
     return images.reset_index(drop=True)
 
 
-def ids_of(images: "pd.DataFrame", split: str) -> "pd.Index":
-    """Return the ids of a split's images, in the order of the manifest; columns id and split."""
+def ids_of(images: "pd.DataFrame", split: str | None = None) -> "pd.Index":
+    """Return the ids of the images, or of a split of them, in the order of the manifest; columns id and split."""
     import pandas as pd
 
-    ids: pd.Index = pd.Index(images.loc[images["split"] == split, "id"])
+    ids: pd.Index = pd.Index(images["id"] if split is None else images.loc[images["split"] == split, "id"])
     return ids
 
 

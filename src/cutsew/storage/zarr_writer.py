@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ from cutsew.storage.atomic import atomic_path, report_write_errors, write_text
 from cutsew.storage.zarr_layout import Array, ArraySpec, folder_of, refuse_missing, spec_of
 
 if TYPE_CHECKING:
+    import pandas as pd
     import zarr
 
 Values = npt.NDArray[Any]
@@ -58,7 +59,7 @@ class CopiedCoordinate:
     group: Path
 
 
-Labels = Sequence[Any] | Values | AuxiliaryCoordinate | CopiedCoordinate
+Labels: TypeAlias = "Sequence[Any] | Values | pd.Index | AuxiliaryCoordinate | CopiedCoordinate"
 Coordinates = Mapping[str, Labels]
 
 
@@ -77,7 +78,7 @@ def write_coordinate(group: Path, name: str, values: Labels) -> None:
             _write_labels(draft, name, values)
 
 
-def _write_labels(folder: Path, name: str, values: Sequence[Any] | Values | AuxiliaryCoordinate) -> None:
+def _write_labels(folder: Path, name: str, values: "Sequence[Any] | Values | pd.Index | AuxiliaryCoordinate") -> None:
     import zarr
     from zarr.codecs import Crc32cCodec, ZstdCodec
     from zarr.storage import LocalStore
