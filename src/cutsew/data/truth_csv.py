@@ -166,8 +166,8 @@ def _of_lists(table: pd.DataFrame, column: str, classes: Sequence[str], location
             raise UserError(
                 f"{location}, line {line}, column {column}: {name!r} is no class but several; separate labels by ;"
             )
-    labels = [dict.fromkeys(split[text], 1) for text in table[column]]
-    return _Rows(labels, named, set(named), unsaid=0 if column == "labels" else -1)
+    labels = {text: dict.fromkeys(names, 1) for text, names in split.items()}  # rows of equal text share one
+    return _Rows([labels[text] for text in table[column]], named, set(named), unsaid=0 if column == "labels" else -1)
 
 
 def _of_claims(table: pd.DataFrame, column: str, location: str) -> _Rows:

@@ -314,7 +314,7 @@ def _light_bytes(config: Config, stage: str, job: Job) -> int:
         # a pass of one slab per thread: embeddings as stored, read and in a block; its logits
         "score": job.threads * rows * (6 * WIDEST + 16 * texts + (0 if _keeps_crop_logits(config) else 20 * classes)),
         # an array of a file may have to be read whole
-        "import_scores": 8 * images * job.passes * classes,
+        "import_scores": TEXT_BYTES * images + 8 * images * job.passes * classes,
         # all passes of one slab, and what is computed of them
         "fuse": (12 if plain else 32) * rows * classes * (2 + (job.passes if _keeps_crop_logits(config) else 3)),
         "correct": 48 * rows * classes,
@@ -329,8 +329,9 @@ def _light_bytes(config: Config, stage: str, job: Job) -> int:
         + min(3 * TARGETS_BYTES, 12 * min(images, SAMPLE) * classes)
         + 32 * rows * classes,
         "override": 2 * TEXT_BYTES * images + 40 * rows * classes,
-        "reference_labels": (ROW_BYTES + 4 * classes) * images + 24 * min(images, SAMPLE) * classes,
-        **dict.fromkeys(("corrections", "seal", "seal_tagclip"), ROW_BYTES * images),
+        "reference_labels": (TEXT_BYTES + 4 * classes) * images + 24 * min(images, SAMPLE) * classes,
+        "corrections": ROW_BYTES * images,
+        **dict.fromkeys(("seal", "seal_tagclip"), TEXT_BYTES * images),
         **dict.fromkeys(("demo_world", "download"), 0),
         # the manifest's texts; a slice's logits, probabilities and rows of text
         "labels_table": TEXT_BYTES * images + 140 * rows * classes,

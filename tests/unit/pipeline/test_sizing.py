@@ -105,6 +105,10 @@ LIGHT = [  # stage, images, classes, passes; measured peak of the whole process 
     ("correct", 8_192, 1_203, 1, 430),
     ("correct", 8_192, 9_605, 1, 533),
     ("select", 8_192, 9_605, 1, 520),
+    ("seal", 1_000_000, 10, 1, 249),
+    ("import_scores", 1_000_000, 10, 1, 550),
+    ("reference_labels", 1_000_000, 10, 1, 443),
+    ("truth", 1_000_000, 10, 1, 1036),
 ]
 
 
@@ -229,7 +233,7 @@ def test_scoring_and_fusing_by_hand_and_their_memory_does_not_grow_with_the_imag
         job = Job(images, 20, 2, gpu=False)
         assert estimate_memory_mb(PAPER, "score", job) == 600 + 2 * 4096 * (6 * 4096 + 16 * 2) // 10**6
         assert estimate_memory_mb(PAPER, "fuse", job) == 600 + 12 * 4096 * 2 * 22 // 10**6
-    assert estimate_memory_mb(PAPER, "import_scores", Job(10**6, 20, 1, gpu=False)) == 600 + 8 * 20 * 2
+    assert estimate_memory_mb(PAPER, "import_scores", Job(10**6, 20, 1, gpu=False)) == 600 + 300 + 8 * 20 * 2
 
 
 @given(STAGES, st.integers(1, 10**6), st.integers(1, 30), st.booleans())

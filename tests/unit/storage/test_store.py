@@ -4,12 +4,14 @@ import os
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cutsew.errors import UserError
+from cutsew.storage.manifest import ids_of
 from cutsew.storage.zarr_layout import CHUNK_BYTES, ArraySpec, inner_chunk, label_spec, rows_per_chunk
 from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read
 from cutsew.storage.zarr_writer import (
@@ -150,6 +152,20 @@ def test_labels_of_another_group_are_the_same_files(tmp_path):
         digests.append(content_digest(tmp_path / f"{name}.zarr"))
     assert digests[0] == digests[1]
     assert labels_of(open_group(tmp_path / "second.zarr"), "image") == ["a", "ü"]
+
+
+@pytest.mark.parametrize("count", [0, 70_000])
+def test_ids_as_arrow_text_are_written_as_a_list_is(count, tmp_path):
+    names = [f"ü{i}" for i in range(count)]
+    layout = ArraySpec((count, 1), "int8", ("image", "class"), (max(1, count), 1))
+    rows = pd.DataFrame({"id": pd.Series(names, dtype=str), "split": ["train", "test"] * (count // 2)})
+    ids = {"list": np.array(names, dtype=object), "arrow": ids_of(rows)}
+    for name, images in ids.items():
+        with new_group(tmp_path / f"{name}.zarr", {"z": layout}, {"image": images, "class": ["x"]}) as group:
+            group["z"][...] = 1
+    assert content_digest(tmp_path / "list.zarr") == content_digest(tmp_path / "arrow.zarr")
+    assert labels_of(open_group(tmp_path / "arrow.zarr"), "image") == names
+    assert ids_of(rows, "test").tolist() == names[1::2]
 
 
 def test_a_large_file_is_digested_again_only_when_it_has_changed(tmp_path, monkeypatch):
