@@ -3,6 +3,8 @@
 import contextlib
 import hashlib
 import http.server
+import socket
+import struct
 import threading
 from pathlib import Path
 
@@ -15,6 +17,7 @@ class FileServer:
         breaks: how many of the next answers break off after half of what is asked for.
         busy: how many of the next answers are 503, Service Unavailable.
         resumes: whether Range is honoured.
+        refused: (start of a path, status): what is answered to requests of such paths; status 0 breaks the connection.
 
     """
 
@@ -25,6 +28,7 @@ class FileServer:
         self.breaks = 0
         self.busy = 0
         self.resumes = True
+        self.refused = None
 
     def answer(self, handler):
         path, expected = self.folder / handler.path.lstrip("/"), handler.headers.get("Range")
@@ -91,9 +95,26 @@ def serve_listed(folder: Path):
         def __init__(self, *args):
             super().__init__(*args, directory=str(folder))
 
+        def do_HEAD(self):  # noqa: N802
+            if not self.is_refused():
+                super().do_HEAD()
+
+        def is_refused(self):
+            start, status = files.refused or ("", None)
+            if status is None or not self.path.startswith(start):
+                return False
+            if status:
+                self.send_error(status)
+            else:  # ends by a reset
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
+            return True
+
         def do_GET(self):  # noqa: N802
             expected = self.headers.get("Range")
             files.requests.append((self.path, expected))
+            if self.is_refused():
+                return
             path = Path(self.translate_path(self.path))
             if files.busy or not path.is_file():
                 if files.busy:

@@ -37,6 +37,9 @@ NEAR = 2**16
 
 NO_PARTS = "this server does not serve parts of files; copy the file, or use another server"
 
+PARTS_REFUSED = ("range requests", "Cannot seek streaming HTTP file")
+"""What fsspec says of such a server."""
+
 MARKS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created", "blob_id")
 """What file systems call that which changes with a file's content."""
 
@@ -58,6 +61,8 @@ def filesystem(url: str) -> tuple[Any, str]:
         raise UserError(f"{url}: {protocol}:// needs a package; pip install '{package}'") from None
     except ValueError:
         raise UserError(f"{url}: {protocol}:// is not a protocol that fsspec knows; check the URL") from None
+    except Exception as error:  # some connect at once, and every file system has errors of its own
+        raise UserError(f"{url}: cannot be opened ({type(error).__name__}); check URL and connection") from None
     return system, str(path)
 
 
@@ -77,22 +82,33 @@ def attempt(url: str, action: Callable[[], T], doubtful: tuple[type[Exception], 
     for pause in (*PAUSES, None):
         try:
             return action()
-        except (FileNotFoundError, UserError):
+        except UserError:
             raise
-        except PermissionError:
-            raise UserError(f"{url}: access is denied; give fsspec the credentials for it") from None
-        except Exception as error:  # every file system has its own
-            if getattr(error, "status", None) in (401, 403):
+        except Exception as raised:  # every file system has its own
+            error = _cause(raised)
+            if isinstance(error, FileNotFoundError):
+                raise
+            status = getattr(error, "status", None)
+            if isinstance(error, PermissionError) or status in (401, 403):
                 raise UserError(f"{url}: access is denied; give fsspec the credentials for it") from None
-            if "range requests" in str(error):
+            if any(words in str(error) for words in PARTS_REFUSED):
                 raise UserError(f"{url}: {NO_PARTS}") from None
             if pause is None and isinstance(error, doubtful):
                 raise
             if pause is None:
-                name = type(error).__name__
-                raise UserError(f"{url}: cannot be read ({name}); check the connection and run again") from None
+                why = f"the server answered {status}" if status else type(error).__name__
+                raise UserError(f"{url}: cannot be read ({why}); check the connection and run again") from None
             time.sleep(pause)
     raise AssertionError  # unreachable: the last attempt returns or raises
+
+
+def _cause(error: Exception) -> Exception:
+    """Return the error of the connection where fsspec reports it as a file that is not there."""
+    cause = error.__cause__
+    if not isinstance(error, FileNotFoundError) or not isinstance(cause, Exception):
+        return error
+    of_connection = type(cause).__module__.startswith("aiohttp") and getattr(cause, "status", None) not in (404, 410)
+    return cause if of_connection or isinstance(cause, TimeoutError | ConnectionError) else error
 
 
 def read_file(url: str) -> bytes:
@@ -189,6 +205,7 @@ def find_files(root: str, pattern: str | None = None) -> dict[str, dict[str, Any
 
     """
     system, path = filesystem(root)
+    _pass_over_no_folder(system)
     try:
         if pattern is None:
             found = attempt(root, lambda: system.find(path, detail=True))
@@ -198,6 +215,32 @@ def find_files(root: str, pattern: str | None = None) -> dict[str, dict[str, Any
         raise UserError(f"dataset.root: {root} does not exist; check the URL") from None
     files = {name: info for name, info in found.items() if info.get("type", "file") == "file"}
     return {str(system.unstrip_protocol(name)): info for name, info in sorted(files.items())}
+
+
+class ConnectionFailed(Exception):  # noqa: N818  # named for what it is about
+    """A folder cannot be listed for its connection; the message is the kind of error."""
+
+
+def _pass_over_no_folder(system: Any) -> None:  # noqa: ANN401 - fsspec's
+    """Have a web server's file system fail where it cannot list a folder.
+
+    fsspec's walk passes over a folder where an OSError is raised, as one is when a connection is reset or times out;
+    its images would be missing without a word.
+    """
+    protocols = system.protocol if isinstance(system.protocol, tuple) else (system.protocol,)
+    if "http" not in protocols or hasattr(system, "strict"):
+        return
+    listed = system._ls  # noqa: SLF001 - what its walk calls
+
+    async def ls(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        try:
+            return await listed(*args, **kwargs)
+        except OSError as error:
+            if isinstance(_cause(error), FileNotFoundError):
+                raise
+            raise ConnectionFailed(type(error).__name__) from None
+
+    system._ls, system.strict = ls, True  # noqa: SLF001
 
 
 def stat_line(url: str, info: dict[str, Any] | None = None) -> str:
