@@ -11,11 +11,21 @@ from workflow_run import SETTINGS, Offline, cutsew, draw_image
 
 pytestmark = pytest.mark.workflow
 
-CLASSES = ["<script>alert(1)</script>", "../../x", "$(touch x)", "new\nline, 'quoted\" {wild}", "id", "path", "class"]
+CLASSES = [
+    "<script>alert(1)</script>",
+    "../../x",
+    "$(touch x)",
+    "carriage\rreturn",
+    "new\nline, 'quoted\" {wild}",
+    "id",
+    "path",
+    "class",
+]
 NAMES = [
     "$(touch x).jpg",
     "`touch x`.jpg",
     "new\nline.jpg",
+    "carriage\rreturn.jpg",
     "<img src=x onerror=alert(1)>.jpg",
     "-rf.jpg",
     "{run} ; touch x.jpg",
@@ -59,6 +69,7 @@ def test_nothing_ran_and_nothing_landed_elsewhere(hostile):
 def test_names_are_as_they_were(hostile):
     run = hostile.results / "default"
     assert set(pd.read_parquet(run / "images.parquet")["id"]) == {*NAMES, *HELD_OUT}
+    assert set(pd.read_csv(run / "labels.csv")["id"]) == {*NAMES, *HELD_OUT}
     assert pd.read_csv(run / "per_class.csv")["class"].unique().tolist() == CLASSES
     assert yaml.safe_load((run / "model.yaml").read_text())["classes"] == CLASSES
 

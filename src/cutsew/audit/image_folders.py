@@ -4,7 +4,6 @@ Images are numbered by their row in the manifest, since a loader may take words 
 hidden file or `::` for a URL; their ids stand in the metadata.
 """
 
-import csv
 import json
 import logging
 import os
@@ -23,6 +22,7 @@ from cutsew.audit.label_formats import refuse_without_files, shown
 from cutsew.errors import UserError, some
 from cutsew.method.correct import LEFT
 from cutsew.storage.atomic import atomic_path
+from cutsew.storage.csv_rows import csv_writer
 
 log = logging.getLogger(__name__)
 
@@ -98,11 +98,9 @@ def write_yolo(folder: Path, labels: Labels, *, copy: bool = False) -> int:
     with atomic_path(folder) as draft, ExitStack() as files:
         draft.mkdir(parents=True)
         with (draft / "classes.csv").open("w", encoding="utf-8", newline="") as out:
-            csv.writer(out, lineterminator="\n").writerows(
-                [("folder", "class"), *zip(names, labels.classes, strict=True)]
-            )
+            csv_writer(out).writerows([("folder", "class"), *zip(names, labels.classes, strict=True)])
         table = files.enter_context((draft / "images.csv").open("w", encoding="utf-8", newline=""))
-        images = csv.writer(table, lineterminator="\n")
+        images = csv_writer(table)
         images.writerow(("file", "id", "split"))
         for batch in shown(labels):
             for row, name, file, split, named in batch.rows(COLUMNS, batch.named):

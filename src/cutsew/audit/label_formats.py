@@ -1,6 +1,5 @@
 """Labels as tables, and as files for FiftyOne, COCO's tools and cleanlab, written slice by slice and atomically."""
 
-import csv
 import itertools
 import json
 import zipfile
@@ -21,6 +20,7 @@ from cutsew.data.image_bytes import is_local_file
 from cutsew.errors import UserError
 from cutsew.method.correct import LEFT, PRESENT
 from cutsew.storage.atomic import atomic_path
+from cutsew.storage.csv_rows import csv_writer
 from cutsew.storage.label_corrections import SOURCE
 from cutsew.storage.label_table import COLUMNS, LISTS, joined
 
@@ -47,7 +47,7 @@ def write_table(paths: Sequence[Path], classes: list[str], batches: Iterable[Bat
 @contextmanager
 def _csv_table(path: Path, classes: list[str]) -> Iterator[Callable[[Batch], None]]:
     with atomic_path(path) as draft, draft.open("w", encoding="utf-8", newline="") as stream:
-        rows = csv.writer(stream, lineterminator="\n")
+        rows = csv_writer(stream)
         wide = len(classes) <= CSV_CLASSES
         rows.writerow(_header(classes) if wide else COLUMNS)
         yield lambda batch: rows.writerows(_csv_rows(classes, batch, wide=wide))

@@ -1,6 +1,5 @@
 """Tool next: the images whose labels a human's look would help most."""
 
-import csv
 import json
 import sys
 from enum import StrEnum
@@ -15,6 +14,7 @@ from cutsew.audit.run import Run
 from cutsew.audit.text import table
 from cutsew.commands.labels import Split
 from cutsew.errors import printable
+from cutsew.storage.csv_rows import csv_writer
 from cutsew.storage.label_table import joined
 
 SHOWN = ("rank", "id", "split", "score", "labels", "doubtful")
@@ -58,7 +58,7 @@ def next(  # noqa: A001 - as it is called on the command line
 
 
 def _print_csv(chosen: pd.DataFrame) -> None:
-    rows = csv.writer(sys.stdout, lineterminator="\n")
+    rows = csv_writer(sys.stdout)
     rows.writerow(chosen.columns)
     for row in chosen.to_numpy().tolist():
         rows.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in row])

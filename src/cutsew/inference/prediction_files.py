@@ -1,6 +1,5 @@
 """Predictions in files, written as they come: CSV, wide or long, and JSON, as one array or one line per image."""
 
-import csv
 import json
 import os
 import sys
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from cutsew.errors import UserError
 from cutsew.storage.atomic import atomic_path
+from cutsew.storage.csv_rows import csv_writer
 
 FORMATS = ("csv", "json", "jsonl")
 SEPARATOR = ";"
@@ -75,7 +75,7 @@ def _rows(stream: IO[str], chosen: str, classes: Sequence[str], *, long: bool) -
 
 
 def _wide(stream: IO[str], classes: Sequence[str]) -> Writer:
-    rows = csv.writer(stream, lineterminator="\n")
+    rows = csv_writer(stream)
     rows.writerow(["image", "labels", *classes])
 
     def write(name: str, probabilities: npt.NDArray[np.float64], named: npt.NDArray[np.bool_]) -> None:
@@ -86,7 +86,7 @@ def _wide(stream: IO[str], classes: Sequence[str]) -> Writer:
 
 
 def _long(stream: IO[str], classes: Sequence[str]) -> Writer:
-    rows = csv.writer(stream, lineterminator="\n")
+    rows = csv_writer(stream)
     rows.writerow(["image", "class", "probability", "named"])
 
     def write(name: str, probabilities: npt.NDArray[np.float64], named: npt.NDArray[np.bool_]) -> None:

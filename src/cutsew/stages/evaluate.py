@@ -18,7 +18,7 @@ from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record, input_digest
 from cutsew.reporting.measures import Row, StageMeasures
 from cutsew.stages.options import SettingsOption
-from cutsew.storage.atomic import atomic_path
+from cutsew.storage.csv_rows import write_csv
 from cutsew.storage.manifest import SPLITS, batched_slices, find_train_test_duplicates, ids_of, read_manifest
 from cutsew.storage.predictions import (
     REFERENCE,
@@ -92,8 +92,7 @@ def evaluate(
         _name_corrections(tables.metrics, overridden)
     digests = {}
     for name, rows in zip((metrics.name, *BESIDE), tables, strict=True):
-        with atomic_path(metrics.with_name(name)) as draft:
-            _frame(name, rows).to_csv(draft, index=False, float_format="%.6g")
+        write_csv(metrics.with_name(name), _frame(name, rows), float_format="%.6g")
         digests[name] = input_digest(metrics.with_name(name))
     record.facts = {"truth": labels is not None, "classes": len(next(iter(outcomes.values())).classes)}
     record.write(metrics.with_suffix(".json"), digests)

@@ -16,6 +16,7 @@ from cutsew.provenance.record import Record, input_digest
 from cutsew.reporting.sweep_plot import draw
 from cutsew.stages.options import SettingsOption
 from cutsew.storage.atomic import atomic_path
+from cutsew.storage.csv_rows import write_csv
 from cutsew.storage.tables import read_csv
 
 SPREAD = ("mAP", "mAP_10", "CF1", "OF1")
@@ -47,8 +48,7 @@ def sweep_table(
     if settings.get("against") is not None:
         result = result.join(differences(result, runs, settings["against"]))
     plot = table.with_name("plot.png")
-    with atomic_path(table) as draft:
-        result.to_csv(draft, index=False, float_format="%.6g")
+    write_csv(table, result, float_format="%.6g")
     with atomic_path(plot) as draft:
         draw(result, list(runs[0]["settings"]), settings["title"], draft)
     record.facts = {"runs": len(runs)}

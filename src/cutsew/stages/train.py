@@ -23,7 +23,7 @@ from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record, input_digest
 from cutsew.runtime.device import device_facts, pick_device
 from cutsew.stages.options import DeviceOption, SettingsOption, WorkersOption
-from cutsew.storage.atomic import atomic_path
+from cutsew.storage.csv_rows import write_csv
 from cutsew.storage.manifest import batched_slices, read_manifest
 from cutsew.storage.predictions import images_at_once
 from cutsew.storage.zarr_layout import folder_of, label_spec
@@ -193,5 +193,4 @@ def _write_labels(
     spec = label_spec(*z.shape)
     coordinates = {"image": ids, "class": settings["classes"]}
     write_group(adapter.with_name("refined.zarr"), {"z": (spec, z)}, coordinates, {})
-    with atomic_path(adapter.with_name("history.csv")) as draft:
-        pd.DataFrame(result.history).to_csv(draft, index=False)
+    write_csv(adapter.with_name("history.csv"), pd.DataFrame(result.history))

@@ -17,7 +17,7 @@ import pandas as pd
 from cutsew.errors import UserError, printable
 from cutsew.method.ensemble import ScoreStats
 from cutsew.method.thresholds import FIXED, named
-from cutsew.storage.atomic import atomic_path
+from cutsew.storage.csv_rows import write_csv
 
 PRINTED = ("stage", "split", "images", "mAP", "mAP_10", "CF1", "OF1", "labels_per_image", "confidence")
 """The columns that are shown; the file holds more."""
@@ -181,8 +181,7 @@ def write_thresholds(path: Path, classes: list[str], thresholds: Sequence[StageT
         for rule in rules:
             part[f"named_{rule}"] = pd.array(counts.get(rule, [pd.NA] * len(classes)), dtype="Int64")
         parts.append(part)
-    with atomic_path(path) as draft:
-        pd.concat(parts, ignore_index=True).to_csv(draft, index=False)
+    write_csv(path, pd.concat(parts, ignore_index=True))
 
 
 def read_thresholds(path: Path, classes: list[str]) -> dict[str, Thresholds]:
@@ -223,8 +222,7 @@ def write_score_statistics(path: Path, classes: list[str], stats: Mapping[str, S
     table = pd.DataFrame({"class": classes})
     for model, stats_of_model in stats.items():
         table[f"{model}_mean"], table[f"{model}_std"] = stats_of_model.mean, stats_of_model.std
-    with atomic_path(path) as draft:
-        table.to_csv(draft, index=False)
+    write_csv(path, table)
 
 
 def read_score_statistics(path: Path, classes: Sequence[str]) -> dict[str, ScoreStats]:
