@@ -31,6 +31,12 @@ ROWS_TOGETHER = 64
 """Rows of a Parquet file that are decoded together."""
 
 
+NO_FILE = "no such file"
+NO_MEMBER = "no such member: the tar was changed after it was listed"
+NO_ROW = "no such row: the file was changed after it was listed"
+"""Reasons why bytes cannot be read."""
+
+
 class UnreadableBytes(Exception):  # noqa: N818  # named for what it is about
     """The bytes of an image cannot be read; the message is the reason in a few words."""
 
@@ -129,7 +135,7 @@ def read_bytes(address: str) -> bytes:
         else:
             data = remote.read_file(place) if is_url(place) else _of_file(Path(place))
     except FileNotFoundError:
-        raise UnreadableBytes("broken link" if os.path.islink(address) else "no such file") from None  # noqa: PTH114
+        raise UnreadableBytes("broken link" if os.path.islink(address) else NO_FILE) from None  # noqa: PTH114
     except OSError as error:
         raise UnreadableBytes(f"unreadable: {(error.strerror or type(error).__name__).lower()}") from None
     if not data:
@@ -166,12 +172,12 @@ def _of_tar(member: TarMember) -> bytes:
     try:
         header = tarfile.TarInfo.frombuf(data[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
     except tarfile.TarError:
-        raise UnreadableBytes("no such member: the tar was changed after it was listed") from None
+        raise UnreadableBytes(NO_MEMBER) from None
     # A header before this one holds names that are long or not ASCII.
     long = not member.name.isascii() or len(member.name) > tarfile.LENGTH_NAME
     named = long or header.name == member.name
     if header.size != member.length or not named:
-        raise UnreadableBytes("no such member: the tar was changed after it was listed")
+        raise UnreadableBytes(NO_MEMBER)
     if len(data) < length:
         raise UnreadableBytes("truncated")
     return data[tarfile.BLOCKSIZE :]
@@ -195,7 +201,7 @@ class _Rows:
 
     def read(self, row: int) -> bytes | None:
         if row >= self._starts[-1]:
-            raise UnreadableBytes("no such row: the file was changed after it was listed")
+            raise UnreadableBytes(NO_ROW)
         group = bisect.bisect_right(self._starts, row) - 1
         if group != self._group or row < self._first:
             self._group, self._first, self._values = group, self._starts[group], []

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError, features
 
-from cutsew.data.image_bytes import UnreadableBytes, describe, read_bytes
+from cutsew.data.image_bytes import NO_FILE, NO_MEMBER, NO_ROW, UnreadableBytes, describe, read_bytes
 from cutsew.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "JPEG2000")
@@ -32,9 +32,14 @@ HEIF_BRANDS = frozenset([b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b
 AVIF_BRANDS = frozenset([b"avif", b"avis"])
 NO_HEIF = "HEIC, which needs an extra"
 NO_AVIF = "AVIF, which this Pillow cannot read"
+CHANGED = "changed after it was listed"
+GONE = "was there when the images were listed, and is not now"
 REMEDIES = {
     NO_HEIF: "install it with pip install 'cutsew[heic]'",
     NO_AVIF: "install one that can with pip install --upgrade 'pillow>=11.3'",
+    **dict.fromkeys(
+        [CHANGED, GONE, NO_MEMBER, NO_ROW], "run the workflow again, which lists the images anew, and leave them alone"
+    ),
 }
 """Reason why an image cannot be read -> what to do, where that is not to replace or remove the image."""
 
@@ -105,7 +110,7 @@ class Inspection:
     digest: str
 
 
-def read_image(address: str | Path, side: int | None = None) -> Image.Image:
+def read_image(address: str | Path, side: int | None = None, digest: str | None = None) -> Image.Image:
     """Decode an image to 8-bit RGB, EXIF orientation applied.
 
     An address is a path, a URL, or that of a tar's member or a Parquet file's row (see `image_bytes`).
@@ -118,14 +123,21 @@ def read_image(address: str | Path, side: int | None = None) -> Image.Image:
     Args:
         address: of the image.
         side: for a thumbnail: a JPEG may be decoded at a fraction of its size, its sides at least this many pixels.
+        digest: SHA-256 that the manifest keeps of its bytes, if what is made of it is kept under that digest.
 
     Raises:
-        BadImage: missing, empty, truncated, damaged, not an image, more than `MAX_PIXELS`, or of a format whose reader
-            is not installed.
+        BadImage: missing, empty, truncated, damaged, not an image, more than `MAX_PIXELS`, of a format whose reader
+            is not installed, or other bytes than those of `digest`.
         UserError: a URL cannot be reached.
 
     """
-    return _decode(str(address), _read_bytes(str(address)), side)
+    try:
+        data = _read_bytes(str(address))
+    except BadImage as error:
+        raise BadImage(address, GONE) if digest is not None and error.reason == NO_FILE else error from None
+    if digest is not None and hashlib.sha256(data).hexdigest() != digest:
+        raise BadImage(str(address), CHANGED)
+    return _decode(str(address), data, side)
 
 
 def inspect(address: str | Path, sizes: Mapping[str, tuple[int, int]] | None = None) -> Inspection:

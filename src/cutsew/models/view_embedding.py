@@ -59,8 +59,9 @@ class Views(Dataset[tuple[list[torch.Tensor], Boxes]]):
     def __getitem__(self, index: int) -> tuple[list[torch.Tensor], Boxes]:
         """Return (P, 3, S, S) uint8 views of each look, and the (sum of P, 5) boxes of all."""
         row = self.images.iloc[index]
-        image = read_image(row["path"])
-        boxes = [self._boxes(look, str(row["digest"]), *image.size) for look in self.looks]
+        digest = str(row["digest"])
+        image = read_image(row["path"], digest=digest)  # embeddings are found by it later
+        boxes = [self._boxes(look, digest, *image.size) for look in self.looks]
         views = [crop_resize_all(image, part, *look.square) for look, part in zip(self.looks, boxes, strict=True)]
         return views, np.concatenate(boxes)
 

@@ -48,7 +48,7 @@ class Images(Dataset[Tensor]):
     """Images of a shard, each at its own size in whole patches."""
 
     def __init__(self, images: pd.DataFrame, patch: int, most: int, interpolation: str) -> None:
-        self.paths = images["path"].tolist()
+        self.paths, self.digests = images["path"].tolist(), images["digest"].astype(str).tolist()
         self.patch, self.most, self.interpolation = patch, most, interpolation
 
     def __len__(self) -> int:
@@ -56,7 +56,7 @@ class Images(Dataset[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         """Return (3, height, width) uint8."""
-        image = read_image(self.paths[index])
+        image = read_image(self.paths[index], digest=self.digests[index])  # scores are found by it later
         rows, columns = grid_of(*image.size, self.patch, self.most)
         return torch.from_numpy(whole(image, columns * self.patch, rows * self.patch, self.interpolation))
 
