@@ -35,6 +35,9 @@ NULLS = ("null", "Null", "NULL", "~")
 """How YAML writes null."""
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+SINGLE_SLASH = re.compile(r"(https?|s3|gs|gcs|hf|ftp|sftp|memory):/(?!/)", re.IGNORECASE)
+QUERY = re.compile(r"\?[^/]*=")
+"""What a pattern of names may hold as well as a URL; it is no pattern where the folder is a URL."""
 
 
 def is_url(place: object) -> bool:
@@ -51,15 +54,21 @@ def to_location(place: Any) -> Any:  # noqa: ANN401 - what is no text is left fo
     """
     if not isinstance(place, str):
         return place
+    if "://" in place and ("::" in place or not is_url(place)):
+        raise ValueError("is a chain of URLs; write one alone, as in https://host/folder")
+    if SINGLE_SLASH.match(place):
+        raise ValueError(f"is neither a path nor a URL; write {place.partition(':')[0]}:// with two slashes")
     if not is_url(place):
         return Path(place)
     parts = urlsplit(place)
     user, at, host = parts.netloc.rpartition("@")
-    secret = at and (":" in user or parts.scheme in ("http", "https"))
-    if secret or parts.query:
-        shown = f"{parts.scheme}://{host}{parts.path}"
+    of_web = parts.scheme in ("http", "https")
+    kept = "a password or token" if at and (":" in user or of_web) else "a query" if parts.query else ""
+    if of_web and parts.fragment and not kept:
+        kept = "a fragment (#)"
+    if kept:
         raise ValueError(
-            f"is a URL with {'a password or token' if secret else 'a query'}, which records would keep; write {shown}, "
+            f"is a URL with {kept}, which records would keep; write {parts.scheme}://{host}{parts.path}, "
             "and give fsspec the credentials (environment variables or ~/.config/fsspec)"
         )
     return place
@@ -106,6 +115,17 @@ class Section(BaseModel):
             annotation = cls.model_fields[info.field_name].annotation
             if Path in (annotation, *get_args(annotation)):
                 raise ValueError("is empty; name a file or folder, or write null for none")
+        return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def no_url_for_path(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401
+        """Refuse a URL where only a path is read; the message does not repeat it, for it may hold credentials."""
+        if isinstance(value, str) and "://" in value and info.field_name is not None:
+            annotation = cls.model_fields[info.field_name].annotation
+            kinds = (annotation, *get_args(annotation))
+            if Path in kinds and str not in kinds:
+                raise ValueError("is a URL; name a file or folder on this machine")
         return value
 
 

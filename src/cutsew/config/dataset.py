@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, TypeAdapter, model_validator
 
-from cutsew.config.base import Location, OneOf, Section, Size
+from cutsew.config.base import QUERY, Location, OneOf, Section, Size, is_url
 from cutsew.config.benchmarks import (
     BENCHMARK_SPECS,
     Benchmark,
@@ -162,6 +162,17 @@ class ContainersConfig(ImagesConfig):
 
     root: Location = Field(description=ROOT)
     test: ContainerTestSplitConfig = Field(default_factory=ContainerTestSplitConfig, description="the held-out images")
+
+    @model_validator(mode="after")
+    def patterns_hold_no_credentials(self) -> Self:
+        """Refuse a URL as a pattern, and a query in one below a URL; the message does not repeat it."""
+        for name, pattern in (("files", getattr(self, "files", None)), ("test.files", self.test.files)):
+            if pattern is not None and ("://" in pattern or (is_url(self.root) and QUERY.search(pattern))):
+                raise ValueError(
+                    f"`{name}` is a URL or holds a query, which records would keep; write the URL in `root`, a pattern "
+                    "of names here, and give fsspec the credentials (environment variables or ~/.config/fsspec)"
+                )
+        return self
 
     @property
     def location(self) -> Path | str:
