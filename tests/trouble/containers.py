@@ -1,6 +1,7 @@
 """Tars, Parquet files and URLs: damage stops the manifest in one line, or what is readable is used and the rest listed."""
 
 import io
+import re
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cutsew.config import load
+from cutsew.config.dataset import TarDatasetConfig
+from cutsew.data.containers import list_members
 from cutsew.errors import UserError
 from cutsew.pipeline.preflight import validate_inputs
 from cutsew.stages.manifest import manifest
@@ -69,12 +72,26 @@ DAMAGED = [  # name, kind, content, reason, images that are left
 ]
 USELESS = [  # name, kind, content, the line
     ("a tar of nothing", "tar", b"", "photos.tar: not a tar"),
-    ("a compressed tar", "tar", tar_of({"1.png": GOOD}, "w:gz"), "photos.tar: not a tar, or a compressed one"),
+    ("a compressed tar", "tar", tar_of({"1.png": GOOD}, "w:gz"), "photos.tar: compressed, .*gunzip"),
     ("a tar without images", "tar", tar_of({"1.cls": b"3", "1.txt": b"cat"}), "dataset.files: .* hold no image"),
     ("a Parquet file that is cut", "parquet", WHOLE[:-40], "photos.parquet: truncated, damaged or not a Parquet file"),
     ("a Parquet file of text", "parquet", b"hello", "photos.parquet: truncated, damaged or not a Parquet file"),
     ("a Parquet file whose pages are zeros", "parquet", BROKEN, "damaged"),
-    ("a Parquet file without bytes", "parquet", parquet_of({"label": [1]}), "dataset.image: .*its columns are label"),
+    ("a Parquet file without bytes", "parquet", parquet_of({"label": [1]}), r"dataset.image: .*label \(int64\); write"),
+    ("a Parquet file of lists of images", "parquet", parquet_of({"jpg": [[GOOD]]}), r"dataset.image: .*jpg \(list\)"),
+    (
+        "a Parquet file of two images a row",
+        "parquet",
+        parquet_of({"a": [GOOD], "b": [GOOD]}),
+        "dataset.image: .*name a, b",
+    ),
+    ("a Parquet file with lists as ids", "parquet", parquet_of({"key": [["1"]], "jpg": [GOOD]}), "dataset.id: .*lists"),
+    (
+        "a Parquet file with odd bytes as ids",
+        "parquet",
+        parquet_of({"key": [b"\xff"], "jpg": [GOOD]}),
+        "dataset.id: .*UTF-8",
+    ),
 ]
 
 
@@ -126,6 +143,23 @@ SETTINGS = [
     ),
     ("a password in a URL", {"kind": "tar", "root": "s3://me:hush@bucket/x"}, r"dataset\.root: is a URL with a pass"),
     ("a token in a URL", {"kind": "folder", "root": "https://hush@host/x"}, "password or token"),
+    ("a token behind #", {"kind": "folder", "root": "https://host/x#hush"}, "is a URL with a fragment"),
+    ("a chain of URLs", {"kind": "folder", "root": "simplecache::https://me:hush@host/x"}, "is a chain of URLs"),
+    ("a tar behind a URL", {"kind": "folder", "root": "tar://a::https://me:hush@host/x"}, "is a chain of URLs"),
+    ("a URL with one slash", {"kind": "folder", "root": "https:/me:hush@host/x"}, "https:// with two slashes"),
+    (
+        "a URL for a benchmark",
+        {"kind": "voc", "root": "https://me:hush@host/x"},
+        "dataset.root: is a URL; name a file or",
+    ),
+    ("a URL of a CSV", {"kind": "tar", "truth": "https://me:hush@host/x"}, "dataset.truth: is a URL; name a file or"),
+    ("a URL as pattern", {"kind": "tar", "files": "https://me:hush@host/1.tar"}, "`files` is a URL or holds a query"),
+    ("a signed pattern", {"kind": "tar", "root": "https://host", "files": "1.tar?sig=hush"}, "`files` .* a query"),
+    (
+        "a signed pattern of held-out files",
+        {"kind": "tar", "root": "https://host", "test": {"files": "1.tar?sig=hush"}},
+        "`test.files` .* a query",
+    ),
     ("a signed URL", {"kind": "parquet", "root": "https://host/x?sig=hush"}, "is a URL with a query"),
     (
         "a URL where nothing is",
@@ -165,7 +199,47 @@ def changed_later(folder: Path) -> object:
     return read_image(path)
 
 
+def ids_of(tars: dict[str, dict[str, bytes]]) -> Callable[[Path], object]:
+    """List the members of several tars."""
+
+    def act(folder: Path) -> object:
+        for name, members in tars.items():
+            (folder / "packed" / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / "packed" / name).write_bytes(tar_of(members))
+        dataset = TarDatasetConfig(kind="tar", root=folder / "packed", files="**/*.tar*")
+        return [name for name, _, _ in list_members(dataset, folder / "packed")]
+
+    return act
+
+
+SHARED_IDS = [  # name, tars and their members, ids
+    ("two tars with an id", {"a.tar": ["1.png"], "b.tar": ["1.png", "2.png"]}, ["a/1.png", "b/1.png", "2.png"]),
+    (
+        "two tars with an id, and a third image of the name it gets",
+        {"a.tar": ["1.png"], "b.tar": ["1.png", "a/1.png"]},
+        ["a.tar/1.png", "b.tar/1.png", "b.tar/a/1.png"],
+    ),
+    (
+        "two tars with an id, whose names differ in the suffix alone",
+        {"a.tar": ["1.png"], "a.tar2": ["1.png"]},
+        ["a.tar/1.png", "a.tar2/1.png"],
+    ),
+    ("two tars of one name in two folders", {"x/a.tar": ["1.png"], "y/a.tar": ["1.png"]}, ["x/a/1.png", "y/a/1.png"]),
+]
+
+
 def cases() -> Iterator[Case]:
+    for name, tars, ids in SHARED_IDS:
+        content = {tar: dict.fromkeys(members, GOOD) for tar, members in tars.items()}
+        yield Case("containers", name, ACCEPTED, re.escape(str(ids)), ids_of(content))
+    coded = parquet_of({"jpg": pa.array([GOOD, GOOD]).dictionary_encode(), "key": [b"1", b"2"]})
+    yield Case(
+        "containers",
+        "a Parquet file whose images and ids are coded in another way",
+        ACCEPTED,
+        r"\['1', '2'\]",
+        lambda folder: make(folder, "parquet", coded, "stop")["id"].tolist(),
+    )
     for one in DAMAGED:
         yield from damaged(*one)
     for name, kind, data, line in USELESS:

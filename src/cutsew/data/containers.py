@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO
 
 from tqdm import tqdm
 
@@ -19,6 +19,7 @@ from cutsew.data import remote
 from cutsew.data.folder import SYSTEM_FOLDERS, Leftover
 from cutsew.data.image_bytes import ParquetRow, TarMember, open_container
 from cutsew.data.images import SUFFIXES
+from cutsew.data.parquet_columns import id_column, image_column, texts_of
 from cutsew.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -28,15 +29,16 @@ Containers = TarDatasetConfig | ParquetDatasetConfig
 COMPANIONS = (".cls", ".cls2", ".json", ".txt", ".caption", ".index", ".id", ".pyd", ".npy", ".bbox")
 """Suffixes of labels and metadata that WebDataset keeps next to an image; they are counted and never read."""
 
-IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "img", "bytes")
-"""Columns that hold the images where several hold bytes."""
+COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
+"""How files of gzip, bzip2, xz and zstd start."""
 
 
 @dataclass(frozen=True)
 class Damage:
-    """A tar or Parquet file that cannot be read to its end, and why."""
+    """A tar or Parquet file that cannot be read to its end, why, and what to do."""
 
     reason: str
+    cure: str = "copy it again from its source"
 
 
 @dataclass(frozen=True)
@@ -131,10 +133,10 @@ def list_members(
                 names.pop(entry[0], None)
                 names[entry[0]] = entry[1]
             elif dataset.on_bad_image == "stop":
-                raise UserError(f"{container}: {entry.reason}; copy it again, or set dataset.on_bad_image: skip")
+                raise UserError(f"{container}: {entry.reason}; {entry.cure}, or set dataset.on_bad_image: skip")
             else:
                 log.warning("%s: %s; %d of its images are used", container, entry.reason, len(names))
-                reason = f"{entry.reason}, {len(names)} images of it are used; copy it again from its source"
+                reason = f"{entry.reason}, {len(names)} images of it are used; {entry.cure}"
                 others.append(Leftover(container, "other", reason))
         rows += [(name, address, container) for name, address in names.items()]
     if leftovers is not None:
@@ -148,22 +150,26 @@ def list_members(
 
 
 def _distinct(rows: Sequence[tuple[str, str, str]], root: Path | str) -> list[tuple[str, str, str]]:
-    """Put the container's name before ids that several containers hold."""
+    """Put the container's name before ids that several containers hold.
+
+    It has no suffix. Where an id is then that of another image, all ids get the whole name.
+    """
     held = Counter(name for name, _, _ in rows)
     shared = [name for name, count in held.items() if count > 1]
     if not shared:
         return list(rows)
     log.info("%d ids are in several files (%s); they get the file's name as a prefix", len(shared), shared[0])
-    return [
-        (name if held[name] == 1 else f"{_stem(container, root)}/{name}", address, container)
-        for name, address, container in rows
-    ]
+    below = {container: _below(container, root) for container in dict.fromkeys(container for *_, container in rows)}
+    stems = {container: PurePosixPath(name).with_suffix("") for container, name in below.items()}
+    ids = [name if held[name] == 1 else f"{stems[container]}/{name}" for name, _, container in rows]
+    if len(set(ids)) < len(ids):
+        ids = [f"{below[container]}/{name}" for name, _, container in rows]
+    return [(name, address, container) for name, (_, address, container) in zip(ids, rows, strict=True)]
 
 
-def _stem(container: str, root: Path | str) -> str:
-    """Return a container's path below the root, without its suffix."""
-    name = remote.relative(container, root) if isinstance(root, str) else str(Path(container).relative_to(root))
-    return str(PurePosixPath(name).with_suffix(""))
+def _below(container: str, root: Path | str) -> str:
+    """Return a container's path below the root."""
+    return remote.relative(container, root) if isinstance(root, str) else str(Path(container).relative_to(root))
 
 
 def _index(dataset: Containers, container: str) -> Iterable[Entry]:
@@ -201,7 +207,7 @@ def _index_tar(container: str) -> Iterator[Entry]:
                 file.seek(tar.offset)
                 last = file.read(tarfile.BLOCKSIZE)
         except tarfile.TarError as error:
-            yield Damage("truncated" if "unexpected end" in str(error) else "not a tar, or a compressed one")
+            yield Damage("truncated") if "unexpected end" in str(error) else _no_tar(file)
             return
         except (OSError, OverflowError) as error:
             if getattr(error, "errno", None) not in (None, errno.EINVAL) or is_url(container):
@@ -213,6 +219,14 @@ def _index_tar(container: str) -> Iterator[Entry]:
         yield Damage("truncated")
     elif last.strip(tarfile.NUL):
         yield Damage("damaged")
+
+
+def _no_tar(file: IO[bytes]) -> Damage:
+    """Say what a file is that does not start as a tar does."""
+    file.seek(0)
+    if file.read(6).startswith(COMPRESSED):
+        return Damage("compressed, so that no image can be read by its place", "decompress it (gunzip, bunzip2, unxz)")
+    return Damage("not a tar")
 
 
 def _member(container: str, member: tarfile.TarInfo) -> Entry:
@@ -244,19 +258,16 @@ def _index_parquet(dataset: ParquetDatasetConfig, container: str) -> Iterator[En
         try:
             parquet = pq.ParquetFile(file)
             schema = parquet.schema_arrow
-            column, nested = _image_column(schema, dataset.image, container)
-            named = _id_column(schema, dataset.id, column, container, nested=nested)
-            values: list[Any] = []
-            if named is not None:
-                values = parquet.read(columns=[named]).column(0).to_pylist()
-                values = [value.get("path") if isinstance(value, dict) else value for value in values]
+            column, nested = image_column(schema, dataset.image, container)
+            named = id_column(schema, dataset.id, column, container, nested=nested)
+            values = [] if named is None else parquet.read(columns=[named]).column(0).to_pylist()
             rows = parquet.metadata.num_rows
         except (ArrowException, OSError) as error:  # pyarrow's own OSErrors have no number
             if isinstance(error, OSError) and (error.errno is not None or is_url(container)):
                 raise
             yield Damage("truncated, damaged or not a Parquet file")
             return
-    ids = [str(value) for value in values if value not in (None, "")]
+    ids = texts_of(values, named, container)
     if len(ids) < rows or len(set(ids)) < rows:
         if dataset.id is not None:
             raise UserError(
@@ -266,45 +277,6 @@ def _index_parquet(dataset: ParquetDatasetConfig, container: str) -> Iterator[En
     leaf = f"{column}.bytes" if nested else column
     for row, name in enumerate(ids):
         yield name, str(ParquetRow(container, leaf, row))
-
-
-def _image_column(schema: Any, chosen: str | None, container: str) -> tuple[str, bool]:  # noqa: ANN401 - pyarrow's
-    """Return the column of the images, and whether it is a struct of `bytes` and `path`."""
-    import pyarrow as pa  # noqa: PLC0415  # only this kind needs it
-
-    def is_bytes(kind: Any) -> bool:  # noqa: ANN401
-        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-    nested = {
-        field.name
-        for field in schema
-        if pa.types.is_struct(field.type)
-        and field.type.get_field_index("bytes") >= 0
-        and is_bytes(field.type["bytes"].type)
-    }
-    known = [field.name for field in schema if field.name in nested or is_bytes(field.type)]
-    if chosen is None:
-        chosen = known[0] if len(known) == 1 else next((name for name in IMAGE_COLUMNS if name in known), None)
-    if chosen is None or chosen not in known:
-        those = f"of {', '.join(known)} " if known else ""
-        raise UserError(
-            f"dataset.image: {container} has no such column of bytes, or several; name one {those}"
-            f"(its columns are {', '.join(schema.names)})"
-        )
-    return chosen, chosen in nested
-
-
-def _id_column(schema: Any, chosen: str | None, image: str, container: str, *, nested: bool) -> str | None:  # noqa: ANN401
-    """Return the column of the ids: the chosen one, img2dataset's `key`, or the path next to the bytes."""
-    if chosen is not None:
-        if chosen not in schema.names:
-            raise UserError(
-                f"dataset.id: {container} has no column {chosen}; its columns are {', '.join(schema.names)}"
-            )
-        return chosen
-    if "key" in schema.names:
-        return "key"
-    return f"{image}.path" if nested and schema.field(image).type.get_field_index("path") >= 0 else None
 
 
 def list_remote_images(root: str, leftovers: list[Leftover] | None = None) -> dict[str, str]:

@@ -110,7 +110,7 @@ def test_a_web_server_that_drops_connections(tmp_path, folder, expected, kind):
                 read_image(made["path"][2])
             server.resumes = True
         server.busy = 100
-        with pytest.raises(UserError, match=rf"^{server.url}.*: cannot be read \(\w+\); check the connection and run"):
+        with pytest.raises(UserError, match=rf"^{server.url}.*: cannot be read \(the server answered 503\); check"):
             make(tmp_path / "other", root=server.url, on_bad_image="skip", **chosen)
     if kind != "parquet":  # whose rows are read ahead
         with pytest.raises(UserError, match="cannot be read"):
@@ -169,7 +169,7 @@ def test_rows_without_key_or_path_are_numbered_and_columns_can_be_named(tmp_path
     images = [(folder / name).read_bytes() for name in ("b.png", "d.webp")]
     columns = {"photo": images, "mask": images[::-1], "name": ["one", "two"]}
     pq.write_table(pa.table(columns), tmp_path / "p.parquet")
-    with pytest.raises(UserError, match="dataset.image: .* name one of photo, mask "):
+    with pytest.raises(UserError, match="dataset.image: .*; name photo, mask"):
         make(tmp_path / "out", kind="parquet", root=str(tmp_path))
     table = make(tmp_path / "out", kind="parquet", root=str(tmp_path), image="photo")
     assert table["id"].tolist() == ["p/00000000", "p/00000001"]
