@@ -31,6 +31,7 @@ from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
 from cutsew.stages.options import RootOption, SettingsOption, WorkersOption
 from cutsew.storage.atomic import write_text
+from cutsew.storage.csv_rows import write_csv
 from cutsew.storage.manifest import find_train_test_duplicates, read_manifest, shard_digests, write_manifest
 from cutsew.storage.zarr_writer import file_digest
 
@@ -73,8 +74,7 @@ def manifest(
     write_manifest(images, table)
     folder = images.parent
     leftovers = explain_all(leftovers, workers)
-    rows = pd.DataFrame(accounting.rows(skipped, leftovers), columns=["path", "reason"])
-    write_text(folder / "skipped.csv", rows.to_csv(index=False))
+    write_csv(folder / "skipped.csv", pd.DataFrame(accounting.rows(skipped, leftovers), columns=["path", "reason"]))
     _write_shards(folder / "shards.csv", table)
     counts = table["split"].value_counts()
     record.inputs = _inputs(dataset, place, scores)

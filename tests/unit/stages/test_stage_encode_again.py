@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from tiny_models import checkpoint
 
 import cutsew.stages.tagclip as tagging
 from cutsew.data.images import read_image
+from cutsew.errors import UserError
 from cutsew.models import view_embedding
 from cutsew.pipeline.plan import DEFAULT, Plan
 from cutsew.runtime import device
@@ -57,8 +60,13 @@ def weights(tmp_path_factory):
 def decoded(monkeypatch):
     result = []
     for stage in (view_embedding, tagging):
-        monkeypatch.setattr(stage, "read_image", lambda path: result.append(int(Path(path).stem)) or read_image(path))
+        monkeypatch.setattr(stage, "read_image", partial(noted, result))
     return result
+
+
+def noted(result, path, **options):
+    result.append(int(Path(path).stem))
+    return read_image(path, **options)
 
 
 def write(folder, images, numbers, shard_size):
@@ -124,6 +132,28 @@ def test_a_removed_image_embeds_none_and_is_forgotten(tmp_path, images, weights,
     assert sum(file.stat().st_size for file in files) <= disk  # no chunk file lies in the cache alone
     run(tmp_path, images, BEFORE, path)
     assert decoded == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [(lambda file: file.write_bytes(file.with_stem("9").read_bytes()), "changed after"), (Path.unlink, "is not now")],
+)
+def test_an_image_that_changed_after_it_was_listed_is_not_embedded(edit, says, tmp_path, images, weights):
+    """Otherwise its embedding would be found later by the digest of what it was."""
+    other = shutil.copytree(images, tmp_path / "images")
+    manifest, _ = write(tmp_path, other, BEFORE, 3)
+    edit(other / "4.bmp")
+    settings = Plan(
+        {
+            "classes": ["cat", "dog"],
+            "dataset": {"kind": "folder", "root": "images", "shard_size": 3},
+            "teacher": {"open_clip": {"model": "test-resnet", "pretrained": str(weights["test-resnet"])}},
+            "cut": RANDOM,
+        }
+    ).settings(DEFAULT, "encode")
+    with pytest.raises(UserError, match=f"4.bmp: .*{says}.*; run the workflow again"):
+        encode(manifest, tmp_path / "views.zarr", settings, 1, 0, 2, device="cpu")
+    assert entries(tmp_path) == []
 
 
 CHANGES = {
