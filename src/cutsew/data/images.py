@@ -37,9 +37,7 @@ GONE = "was there when the images were listed, and is not now"
 REMEDIES = {
     NO_HEIF: "install it with pip install 'cutsew[heic]'",
     NO_AVIF: "install one that can with pip install --upgrade 'pillow>=11.3'",
-    **dict.fromkeys(
-        [CHANGED, GONE, NO_MEMBER, NO_ROW], "run the workflow again, which lists the images anew, and leave them alone"
-    ),
+    **dict.fromkeys([CHANGED, GONE, NO_MEMBER, NO_ROW], "run the workflow again, which lists all images again"),
 }
 """Reason why an image cannot be read -> what to do, where that is not to replace or remove the image."""
 
