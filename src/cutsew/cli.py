@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
-from cutsew.errors import UserError, did_you_mean, headed, in_one_line
+from cutsew.errors import UserError, did_you_mean, headed, in_one_line, in_the_way
 from cutsew.pipeline.graph import STAGES
 from cutsew.runtime.lazy_imports import gc_frozen
 from cutsew.runtime.processes import exit_with_owner
@@ -142,6 +142,8 @@ def _log_file(path: Path, mode: str) -> logging.Handler:
         path.parent.mkdir(parents=True, exist_ok=True)
         return logging.FileHandler(path, mode=mode, encoding="utf-8")
     except OSError as error:
+        if line := in_the_way(error):
+            raise UserError(f"--log: {line}") from None
         raise UserError(f"--log: {path} cannot be written ({error.strerror}); choose another file") from None
 
 

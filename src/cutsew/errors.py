@@ -1,8 +1,10 @@
 """What ends in a single line for the user."""
 
 import errno
+import os
 from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
 
 MOST_LINES = 10
 """Errors that are printed of many."""
@@ -82,6 +84,30 @@ def did_you_mean(name: str, names: Sequence[str], most: int = 3) -> str:
     return f"did you mean {' or '.join(similar)}?" if similar else ""
 
 
+def blocked(path: Path, *, folder: bool) -> str | None:
+    """Word that a file stands where a folder is needed, or a folder where a file is; None where neither does.
+
+    Args:
+        path: what is to be written.
+        folder: whether it is a folder.
+
+    """
+    for place in (*reversed(path.parents), *([path] if folder else [])):
+        if os.path.lexists(place) and not place.is_dir():
+            return f"{place}: is a file where a folder is needed; move it away or delete it, and rerun"
+    if not folder and path.is_dir():
+        return f"{path}: is a folder where a file is needed; move it away or delete it, and rerun"
+    return None
+
+
+def in_the_way(error: OSError) -> str | None:
+    """Word what stands in the way of a write or a read that failed for it; None for other errors."""
+    name = error.filename if error.filename2 is None else error.filename2
+    if error.errno not in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST) or name is None:
+        return None
+    return blocked(Path(_text(name)), folder=error.errno != errno.EISDIR)
+
+
 def missing_package(needed_by: str, name: str, extra: str) -> UserError:
     """Word that a package of one of cutsew's extras is not installed; `needed_by` names the setting."""
     return UserError(f"{needed_by} needs the package {name}; run: pip install 'cutsew[{extra}]'")
@@ -98,6 +124,8 @@ def in_one_line(error: Exception) -> str | None:
         return str(error)
     if (isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)) or MANY_FILES in str(error):
         return "too many files are open at once; type ulimit -n 1024, or open a new shell, and rerun"
+    if isinstance(error, OSError) and (line := in_the_way(error)):
+        return printable(line)
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return printable(f"{_text(error.filename)}: {error.strerror}; fix this and rerun")
     return _memory_in_one_line(error)

@@ -24,7 +24,7 @@ class Case:
     """An input.
 
     Attributes:
-        kind: images, annotations, scores, configs, artifacts, ...
+        kind: images, annotations, scores, configs, places, artifacts, ...
         name: what is wrong or odd.
         outcome: REFUSED in one line; SKIPPED and listed; ACCEPTED with an effect.
         says: pattern found in the line, in the listed reason or in the effect; of a refusal it holds the culprit.
@@ -78,7 +78,7 @@ def complaints(case: Case, folder: Path) -> list[str]:
         result.append(f"{case.says!r} is not in: {text}")
     if outcome == REFUSED:
         lines = text.split("\n")
-        if len(lines) > (MOST_LINES + 1 if case.kind == "configs" else 1):
+        if len(lines) > (MOST_LINES + 1 if case.kind in ("configs", "places") else 1):
             result.append(f"more lines than errors may have: {text!r}")
         if not all(line.isprintable() and 0 < len(line) <= LONGEST for line in lines):
             result.append(f"not a plain line: {text!r}")

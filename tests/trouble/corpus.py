@@ -1,7 +1,9 @@
 """All cases."""
 
-from trouble import annotations, artifacts, configs, containers, images, models, scores
+from trouble import annotations, artifacts, configs, containers, images, models, places, scores
 
 CASES = [
-    case for part in (images, containers, annotations, scores, configs, artifacts, models) for case in part.cases()
+    case
+    for part in (images, containers, annotations, scores, configs, places, artifacts, models)
+    for case in part.cases()
 ]

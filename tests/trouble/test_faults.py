@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -98,6 +99,34 @@ def test_a_folder_of_another_user(tmp_path, stage):
     finally:
         os.seteuid(0)
     cured(stage, run, out)
+
+
+@pytest.mark.parametrize("stage", sorted(STAGES.keys() - {"seal"}))
+def test_a_file_where_the_folder_of_a_run_should_be(tmp_path, stage):
+    run, out = where(stage, tmp_path)
+    out.write_text("mine")
+    with pytest.raises(UserError, match=rf"^{re.escape(str(out))}: is a file where a folder is needed; move it away"):
+        STAGES[stage](run, out)
+    assert out.read_text() == "mine"
+    out.unlink()
+    cured(stage, run, out)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_folder_where_a_file_should_be(tmp_path, stage):
+    run, out = where(stage, tmp_path)
+    made = shutil.copytree(run, tmp_path / "made") if out == run else tmp_path / "made"
+    STAGES[stage](made if out == run else run, made)
+    names = ["views.json"] if out == run else sorted(path.name for path in made.iterdir() if path.is_file())
+    for name in names:
+        out.joinpath(name).unlink(missing_ok=True)
+        out.joinpath(name, "mine").mkdir(parents=True)
+        with pytest.raises(UserError, match=rf"/{re.escape(name)}: is a folder where a file is needed; move it away"):
+            STAGES[stage](run, out)
+        out.joinpath(name, "mine").rmdir()
+        out.joinpath(name).rmdir()
+    if out != run:
+        cured(stage, run, out)
 
 
 class Died(BaseException):
@@ -219,7 +248,7 @@ COMMANDS = [
         ["correct", "run/fused.zarr", "out/pseudo.zarr", "--settings", '{"correct": {}}'],
         "run/fused.zarr/z: a chunk of it is damaged",
     ),
-    (["--log", "run/images.parquet/x.log", "verify", "run"], "--log: run/images.parquet/x.log cannot be written"),
+    (["--log", "run/images.parquet/x.log", "verify", "run"], "--log: run/images.parquet: is a file"),
     (["gc", "--configfile", "twice.yaml"], "twice.yaml, line 2: not YAML"),
 ]
 

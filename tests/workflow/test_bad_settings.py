@@ -100,6 +100,23 @@ def test_the_default_config_file_is_checked_as_well(workflow):
     assert "Traceback" not in done.stderr
 
 
+def test_files_where_folders_are_needed_are_lines_and_stay(workflow):
+    places = [workflow.results / ".settings", workflow.results / "default" / "logs"]
+    for path in places:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    done = workflow.snakemake()
+    said = "is a file where a folder is needed; move it away or delete it, and rerun"
+    assert done.returncode == 1
+    assert [line for line in done.stderr.splitlines() if line.startswith("cutsew: ")] == [
+        f"cutsew: {path.relative_to(workflow.folder)}: {said}" for path in places
+    ]
+    assert "Traceback" not in done.stderr
+    assert [path.read_text() for path in places] == ["mine"] * 2
+    for path in places:
+        path.unlink()
+
+
 @pytest.mark.parametrize("target", [[], ["labels"]])
 def test_a_training_that_does_not_fit_is_refused_before_any_job(workflow, target):
     good = copy.deepcopy(workflow.settings)

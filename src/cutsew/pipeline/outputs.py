@@ -55,6 +55,8 @@ FINALIZED_BY = {"encode": "seal", "tagclip": "seal_tagclip"}
 
 SWEEPS = "sweeps"
 """Folder of a dataset that holds tables over many runs."""
+WEIGHTS = ".weights.json"
+"""File of a dataset that remembers the digests of local weights."""
 FEATURES = "features"
 """Folder of a dataset that holds cached features of trainings: a cache, no artifact."""
 

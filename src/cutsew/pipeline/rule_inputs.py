@@ -19,7 +19,7 @@ from cutsew.data.listing import listing_fingerprint, truth_fingerprint
 from cutsew.errors import UserError
 from cutsew.pipeline import job_files
 from cutsew.pipeline.graph import STAGES
-from cutsew.pipeline.outputs import OUTPUTS, required_stages
+from cutsew.pipeline.outputs import OUTPUTS, WEIGHTS, required_stages
 from cutsew.pipeline.plan import Plan
 from cutsew.storage.tables import read_record
 from cutsew.storage.zarr_layout import (
@@ -249,7 +249,7 @@ def save_for_jobs(plan: Plan) -> None:
 
 def weights_digests(plan: Plan, wildcards: Wildcards, stage: str) -> list[str]:
     """Return digests of the local weights that a stage reads."""
-    cache = plan.dataset_folder / ".weights.json"
+    cache = plan.dataset_folder / WEIGHTS
     return [remembered_digest(path, cache) for path in plan.weights(wildcards.run, stage)]
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NoReturn, Protocol
 
 from cutsew.config.yaml_file import read_config
-from cutsew.errors import UserError, headed
+from cutsew.errors import UserError, blocked, headed
 from cutsew.runtime.processes import snakemake_program
 
 CONFIG_FILES = {"--configfile", "--configfiles"}
@@ -141,7 +141,7 @@ def require_container(apptainer: bool, container: str | None) -> None:
 
 
 def check_call(words: Sequence[str]) -> None:
-    """End this process in one line where a call of snakemake names no sound config file.
+    """End this process in one line where a call of snakemake names no sound config file, or cannot keep its notes.
 
     Args:
         words: the call, but for its first word.
@@ -151,6 +151,9 @@ def check_call(words: Sequence[str]) -> None:
         refuse_swallowed_targets(words)
         for path in config_files(words):
             read_config(path)
+        folder = next((word for option, _, word in _values(words) if option in WORKING_FOLDER), ".")
+        if line := blocked(Path(folder, ".snakemake"), folder=True):
+            raise UserError(line)
 
 
 def default_config(*folders: Path) -> str:
@@ -221,6 +224,9 @@ def _values(words: Sequence[str]) -> list[tuple[str, int, str]]:
 def _is_option(word: str) -> bool:
     return word.startswith("-") and len(word) > 1
 
+
+WORKING_FOLDER = ("--directory", "-d")
+"""Options of snakemake that name its working folder."""
 
 LEAST_AGE = 200
 """Seconds that Slurm has to remember a finished job; the executor's longest pause between two queries is 180."""

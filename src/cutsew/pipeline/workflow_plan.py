@@ -15,6 +15,7 @@ from cutsew.pipeline.graph import STAGES
 from cutsew.pipeline.outputs import LAST_FILES
 from cutsew.pipeline.plan import Plan
 from cutsew.pipeline.preflight import check_open_files, validate_inputs
+from cutsew.pipeline.preflight_places import refuse_blocked
 
 
 class SweepWildcards(Protocol):
@@ -147,5 +148,6 @@ def read_workflow_plan(
         extended = add_runs(extended, {variant.run: variant.changes for variant in result}, name)
     plan = Plan(extended, results)
     if checks:
+        refuse_blocked(plan)
         validate_inputs(*plan.runs.values())
     return WorkflowPlan(plan, (DEFAULT, *(local_values.get("runs") or {})), sweeps, variants, sweep_folder)

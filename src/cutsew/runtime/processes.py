@@ -29,7 +29,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cutsew.errors import UserError
+from cutsew.errors import UserError, in_the_way
 
 OWNER = "CUTSEW_OWNER"
 """Environment variable: where the owning process runs, and its number."""
@@ -200,7 +200,8 @@ def _locked(folder: Path, who: str, do: str) -> int:
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{who} (process {os.getpid()} on {platform.node()})\n".encode(), 0)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); fix this and rerun") from None
+        reason = in_the_way(error) or f"{folder}: cannot be written ({error.strerror}); fix this and rerun"
+        raise UserError(reason) from None
     return lock
 
 

@@ -6,10 +6,10 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cutsew.errors import UserError
+from cutsew.errors import UserError, in_the_way
 
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 FULL = 2**20
@@ -24,7 +24,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     process left behind are removed.
 
     Raises:
-        UserError: the disk is full or refuses to be written.
+        UserError: the disk is full or refuses to be written, or a file stands where a folder is needed or the reverse.
 
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
@@ -51,6 +51,8 @@ def report_write_errors(path: Path, place: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if isinstance(error, OSError) and (line := in_the_way(error)):
+            raise UserError(line) from None
         reason = _refusal(error, place)
         if reason is None:
             raise
@@ -91,4 +93,5 @@ def _remove(path: Path) -> None:
             time.sleep(0.05)
         shutil.rmtree(path)
     else:
-        path.unlink(missing_ok=True)
+        with suppress(NotADirectoryError):  # its folder is a file, so it was never written
+            path.unlink(missing_ok=True)
