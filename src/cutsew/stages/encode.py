@@ -11,10 +11,11 @@ from cutsew.config.cutting import parse_cut
 from cutsew.config.networks import parse_teacher
 from cutsew.models import teachers
 from cutsew.models.view_embedding import embed_block
+from cutsew.pipeline.chunk_cache_key import chunk_cache_key
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
 from cutsew.runtime.batching import halving
-from cutsew.runtime.device import device_facts, numeric_environment, pick_device
+from cutsew.runtime.device import device_facts, pick_device
 from cutsew.stages.options import BatchOption, DeviceOption, SettingsOption, WorkersOption
 from cutsew.storage.chunk_cache import ChunkCache
 from cutsew.storage.manifest import read_manifest, shard_digests
@@ -47,7 +48,10 @@ def encode(
     first = block * cutting.block_size
     specs = view_specs(len(rows), model.width, shard_size, passes, cutting.block_size)
     specs = {name: specs[name] for name in ([GLOBAL] if block == 0 else []) + ([CROPS, BOXES] if passes else [])}
-    cache = ChunkCache(views, _cache_key(settings, model, torch_device, block, passes), images)
+    key = chunk_cache_key(
+        "encode", settings, model, torch_device, block=block, passes=passes, image_size=model.image_size
+    )
+    cache = ChunkCache(views, key, images)
     digests = rows["digest"].astype(str).tolist()
 
     def compute(new: list[int]) -> dict[str, npt.NDArray[Any]]:
@@ -77,19 +81,3 @@ def encode(
     record.facts["rows"] = shard_digests(rows)[shard]
     outputs = {str(files[name].relative_to(views)): digest for name, digest in written.items()}
     record.write(view_chunk_record(views, shard, block), outputs)
-
-
-def _cache_key(
-    settings: dict[str, Any], model: teachers.Teacher, device: str, block: int, passes: int
-) -> dict[str, Any]:
-    """Collect what embeddings depend on besides the images; the size of the shards makes no difference."""
-    return {
-        "version": STAGES["encode"].version,
-        "settings": {name: section for name, section in settings.items() if name != "dataset"},
-        "block": block,
-        "passes": passes,
-        "weights": model.weights_digest,
-        "image_size": model.image_size,
-        "preprocessing": model.preprocessing.describe(),
-        **numeric_environment(device),
-    }

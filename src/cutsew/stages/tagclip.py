@@ -26,10 +26,11 @@ from cutsew.method.tagclip import grid_of
 from cutsew.models.activation import SOFTMAX_OVER_PATCHES
 from cutsew.models.clip_teacher import OpenClipTeacher
 from cutsew.models.tagclip_teacher import PatchTower, TagClip
+from cutsew.pipeline.chunk_cache_key import chunk_cache_key
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record, input_digest
 from cutsew.runtime.batching import map_images, require_finite
-from cutsew.runtime.device import device_facts, numeric_environment, pick_device
+from cutsew.runtime.device import device_facts, pick_device
 from cutsew.stages.options import DeviceOption, SettingsOption, WorkersOption
 from cutsew.storage.chunk_cache import ChunkCache
 from cutsew.storage.manifest import read_manifest, shard_digests
@@ -88,7 +89,8 @@ def tagclip(
     scorer = TagClip(tower, texts, classes, teacher.logit_scale, chosen, place, sizes)
     digests = rows["digest"].astype(str).tolist()
     layout = tagclip_specs(len(rows), classes, int(settings["dataset"]["shard_size"]))
-    cache = ChunkCache(group, _cache_key(settings, teacher, place, input_digest(text)), images)
+    key = chunk_cache_key("tagclip", settings, teacher, place, text=input_digest(text))
+    cache = ChunkCache(group, key, images)
 
     def compute(new: list[int]) -> dict[str, npt.NDArray[np.float32]]:
         images = Images(rows.iloc[new], tower.patch, chosen.patches, teacher.preprocessing.interpolation)
@@ -108,18 +110,6 @@ def tagclip(
     record.work = {"scored": scored}
     outputs = {str(files[name].relative_to(group)): digest for name, digest in written.items()}
     record.write(tagclip_chunk_record(group, shard), outputs)
-
-
-def _cache_key(settings: dict[str, Any], teacher: OpenClipTeacher, device: str, text: str) -> dict[str, Any]:
-    """Collect what scores depend on besides the images; the size of the shards makes no difference."""
-    return {
-        "version": STAGES["tagclip"].version,
-        "settings": {name: section for name, section in settings.items() if name != "dataset"},
-        "text": text,
-        "weights": teacher.weights_digest,
-        "preprocessing": teacher.preprocessing.describe(),
-        **numeric_environment(device),
-    }
 
 
 def _background(teacher: OpenClipTeacher, words: zarr.Group, background: list[str]) -> Tensor:
