@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 CORES ?= all
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-BENCHMARKS ?= $(filter-out common tables images synthetic baseline small_vit,$(basename $(notdir $(wildcard benchmarks/*.py))))
+BENCHMARKS ?= $(filter-out common tables images synthetic baseline small_vit review,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
 .PHONY: demo install test gpu slurm kills lint coverage generate docs trouble fuzz lock audit dist clean
 
