@@ -15,7 +15,7 @@ from cutsew.audit.label_export import Labels, choose
 from cutsew.audit.label_formats import shown, write_cleanlab, write_coco, write_fiftyone, write_table
 from cutsew.audit.run import Run
 from cutsew.data.csv_file import IMAGE_COLUMNS, ImageNames, find_images, read_csv
-from cutsew.errors import UserError
+from cutsew.errors import UserError, blocked
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,9 @@ def labels(
     """Write a run's labels for other tools. Manual corrections take precedence and are marked."""
     _refuse_options(form, probabilities, images, root, url)
     suffix = SUFFIX.get(form)
-    if suffix is not None and (file.is_dir() or file.suffix != suffix):
+    if suffix is not None and (line := blocked(file, folder=False)):
+        raise UserError(line)
+    if suffix is not None and file.suffix != suffix:
         raise UserError(f"{file}: the name must end in {suffix}, as readers of {form} files expect")
     run_read = Run(run)
     run_read.warn_of_edited_corrections()

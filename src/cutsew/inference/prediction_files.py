@@ -11,7 +11,7 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from cutsew.errors import UserError
+from cutsew.errors import UserError, blocked
 from cutsew.storage.atomic import atomic_path
 from cutsew.storage.csv_rows import csv_writer
 
@@ -27,12 +27,14 @@ def format_of(out: Path, requested: str | None, classes: Sequence[str], *, long:
     """Return the format of a file, from its suffix if none is requested; CSV on standard output.
 
     Raises:
-        UserError: no known format, or one that these classes cannot be written in.
+        UserError: no known format, or one that these classes cannot be written in; or no file can be written there.
 
     """
     chosen = requested or ("csv" if str(out) == "-" else out.suffix.removeprefix(".").lower())
     if chosen not in FORMATS:
         raise UserError(f"{out}: not a .csv, .json or .jsonl file; name one, or - for standard output")
+    if str(out) != "-" and (line := blocked(out, folder=False)):
+        raise UserError(line)
     if long and chosen != "csv":
         raise UserError(f"--long: applies only to CSV, not to {chosen}; leave it out")
     if chosen == "csv" and not long:

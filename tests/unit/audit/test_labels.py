@@ -140,6 +140,12 @@ def test_what_cannot_be_written_is_refused_in_one_line(base, tmp_path, options, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_in_place_of_the_file_is_refused_in_one_line(base, tmp_path):
+    tmp_path.joinpath("l.json").mkdir()
+    error = call(base, tmp_path / "l.json", "--format", "coco").exception
+    assert isinstance(error, UserError) and "l.json: is a folder where a file is needed; move it away" in str(error)
+
+
 def test_images_without_files_are_not_for_fiftyone(base, tmp_path):
     run = Run(base)
     run.images["path"] = ""

@@ -153,6 +153,15 @@ def test_class_names_that_a_wide_table_cannot_hold(tmp_path, name):
     assert format_of(tmp_path / "a.JSON", None, ["cat", name], long=False) == "json"
 
 
+def test_a_place_that_no_file_can_have_is_refused_before_any_image_is_read(tmp_path):
+    tmp_path.joinpath("folder.csv").mkdir()
+    with pytest.raises(UserError, match=r"folder\.csv: is a folder where a file is needed; move it away"):
+        format_of(tmp_path / "folder.csv", None, ["cat"], long=False)
+    tmp_path.joinpath("file").touch()
+    with pytest.raises(UserError, match=r"/file: is a file where a folder is needed; move it away"):
+        format_of(tmp_path / "file" / "a.csv", None, ["cat"], long=False)
+
+
 def test_rows_are_written_as_they_come_and_moved_at_the_end(tmp_path):
     out = tmp_path / "out.csv"
     out.write_text("before")
