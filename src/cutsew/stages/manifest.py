@@ -100,7 +100,7 @@ def manifest(
 
 def _known(images: Path) -> list[str]:
     """Ids of an earlier manifest in their order; none if there is no such file."""
-    return [str(name) for name in read_manifest(images)["id"]] if images.exists() else []
+    return [str(name) for name in read_manifest(images, columns=("id",))["id"]] if images.exists() else []
 
 
 def _of_images(
