@@ -189,6 +189,18 @@ def twice(folder: Path) -> str:
     return f"{table['id'].tolist()}"
 
 
+def with_a_huge_member(folder: Path) -> str:
+    """Put a tar of holes, whose second image has 2 GB, next to a good one."""
+    root = folder / "packed"
+    root.mkdir(parents=True)
+    (root / "huge.tar").write_bytes(claiming(2 * 10**9)[: -len(GOOD)])
+    with (root / "huge.tar").open("r+b") as file:
+        file.truncate(2 * 10**9 + 2**20)
+    make(folder / "made", "tar", TWO, "skip", root=str(root), files="huge.tar")
+    listed = pd.read_csv(folder / "made" / OUT / "skipped.csv")
+    return f"skipped: {'; '.join(listed['reason'])}"
+
+
 def edited_later(folder: Path) -> object:
     """Replace a tar by one whose members have the same names, places and sizes."""
     from cutsew.data.images import read_image
@@ -257,6 +269,7 @@ def cases() -> Iterator[Case]:
         yield Case("containers", name, REFUSED, line, lambda f, k=kind, d=data: make(f, k, d, "stop"))
     for name, dataset, line in SETTINGS:
         yield Case("containers", name, REFUSED, line, without_secret(set_to(**dataset)))
+    yield Case("containers", "a tar with an image of 2 GB", SKIPPED, r"too large: 1\.9 GiB", with_a_huge_member)
     yield Case("containers", "a tar with a member twice", ACCEPTED, r"\['1\.png'\]", twice)
     yield Case(
         "containers",

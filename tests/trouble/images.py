@@ -171,7 +171,14 @@ def no_images() -> Iterator[Case]:
     yield from bad("a link to itself", lambda path: path.symlink_to(path.name), "broken link|unreadable")
 
 
+def of_holes(path: Path) -> None:
+    """Write a file that claims 4 GiB and takes no space."""
+    with path.open("wb") as file:
+        file.truncate(2**32)
+
+
 def bombs() -> Iterator[Case]:
+    yield from bad("a file of 4 GiB", of_holes, r"too large: 4\.0 GiB")
     yield from bad("a PNG bomb of 40,000 x 40,000", holding(png(40_000, 40_000)), "too large")
     yield from bad("a PNG of 2 billion x 2 billion", holding(png(2**31 - 1, 2**31 - 1)), "too large|damaged")
     tall = png(13_378, 13_378, zlib.compress(bytes(1000)))

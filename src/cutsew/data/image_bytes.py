@@ -31,6 +31,9 @@ ROWS_TOGETHER = 64
 """Rows of a Parquet file that are decoded together."""
 
 
+MAX_BYTES = 2**30 + 2**24
+"""Larger files are not read: 179 million pixels, the most that are decoded, of 16 bits in three channels."""
+
 NO_FILE = "no such file"
 NO_MEMBER = "no such member: the tar was changed after it was listed"
 NO_ROW = "no such row: the file was changed after it was listed"
@@ -155,13 +158,22 @@ def open_container(container: str, *, ahead: bool) -> IO[bytes]:
 
 
 def _of_file(path: Path) -> bytes:
-    if not stat.S_ISREG(path.stat().st_mode):  # a pipe of that name would be waited for without end
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # a pipe of that name would be waited for without end
         raise UnreadableBytes("not a file")
+    _refuse_larger(status.st_size)
     return path.read_bytes()
+
+
+def _refuse_larger(size: int) -> None:
+    """Refuse what memory might not hold, and what no image is."""
+    if size > MAX_BYTES:
+        raise UnreadableBytes(f"too large: {size / 2**30:.1f} GiB")
 
 
 def _of_tar(member: TarMember) -> bytes:
     """Read a member together with the header before it, which shows whether the tar is still the one listed."""
+    _refuse_larger(member.length)
     start, length = member.offset - tarfile.BLOCKSIZE, member.length + tarfile.BLOCKSIZE
     if is_url(member.container):
         data = remote.read_range(member.container, start, length)
