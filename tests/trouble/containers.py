@@ -86,6 +86,7 @@ USELESS = [  # name, kind, content, the line
         "dataset.image: .*name a, b",
     ),
     ("a Parquet file with lists as ids", "parquet", parquet_of({"key": [["1"]], "jpg": [GOOD]}), "dataset.id: .*lists"),
+    ("a Parquet file with NUL in an id", "parquet", parquet_of({"key": ["a\0b"], "jpg": [GOOD]}), "dataset.id: .*NUL"),
     (
         "a Parquet file with odd bytes as ids",
         "parquet",

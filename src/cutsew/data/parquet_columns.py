@@ -80,7 +80,7 @@ def texts_of(values: Sequence[Any], column: str | None, container: str) -> list[
         container: path or URL of the file, for messages.
 
     Raises:
-        UserError: they are neither text nor numbers.
+        UserError: they are neither text nor numbers, or hold NUL.
 
     """
     values = [value.get("path") if isinstance(value, dict) else value for value in values]
@@ -88,6 +88,11 @@ def texts_of(values: Sequence[Any], column: str | None, container: str) -> list[
     if any(isinstance(value, list | tuple) for value in given):
         raise UserError(f"dataset.id: column {column} of {container} holds lists; name one of text or numbers")
     try:
-        return [value.decode() if isinstance(value, bytes) else str(value) for value in given]
+        texts = [value.decode() if isinstance(value, bytes) else str(value) for value in given]
     except UnicodeDecodeError:
         raise UserError(f"dataset.id: column {column} of {container} is not UTF-8; name one of text") from None
+    if any("\0" in text for text in texts):
+        raise UserError(
+            f"dataset.id: column {column} of {container} holds NUL characters, which no CSV can; name another"
+        )
+    return texts
