@@ -109,7 +109,7 @@ def read_corrections(path: Path, classes: Sequence[str]) -> Corrections:
 def in_words(train: int, test: int, *, student: bool = True) -> str:
     """Say what a number of corrections of training and of held-out images leads to."""
     if not train + test:
-        return "no label corrected: the file has no rows"
+        return "no label corrected: no row of the file changes a label"
     if not student:
         return f"{_labels(train + test)} corrected; no student is trained (student.kind: none); {EVERYWHERE}"
     if not train:

@@ -255,7 +255,7 @@ def test_no_corrections_are_false_and_say_nothing():
         ((0, 1), True, "1 label corrected, all of held-out images: they train nothing"),
         ((2, 0), True, "2 labels of training images corrected, from which training starts; exports"),
         ((2, 3), True, "from which training starts, and 3 of held-out images, which train nothing"),
-        ((0, 0), True, "no label corrected"),
+        ((0, 0), True, "no label corrected: no row of the file changes a label"),
         ((2, 3), False, "5 labels corrected; no student is trained (student.kind: none)"),
     ],
 )
