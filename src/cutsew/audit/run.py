@@ -22,7 +22,8 @@ from cutsew.config.schema import EvaluateConfig
 from cutsew.errors import UserError, did_you_mean
 from cutsew.method.fuse import WHOLE
 from cutsew.pipeline.graph import STAGES
-from cutsew.provenance.lineage import ProvenanceIndex, StoredRecord, plain, precedes
+from cutsew.provenance.consistency import precedes
+from cutsew.provenance.lineage import ProvenanceIndex, StoredRecord, plain
 from cutsew.provenance.record import input_digest
 from cutsew.storage.image_ids import ImageIds, image_ids
 from cutsew.storage.label_corrections import FILE, Corrections, read_corrections
@@ -232,9 +233,9 @@ class Run:
         waiting, seen, places = deque(records), set[Path](), dict[str, Path]()
         while waiting:
             output = waiting.popleft()
-            if output.record in seen:
+            if output.file in seen:
                 continue
-            seen.add(output.record)
+            seen.add(output.file)
             # The artifact named by its reader before the one that lies about: see the class.
             for path in (*output.inputs, *output.outputs):
                 if all(parent.suffix != ".zarr" for parent in path.parents):  # a seal's outputs include chunk files

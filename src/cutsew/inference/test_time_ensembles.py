@@ -109,7 +109,7 @@ class TeacherEnsemble:
         result, name = run.record("fused.zarr"), FOUND.get(self._fuse.rule)
         self._found = 0.0
         if result is not None and name is not None:
-            self._found = float(require_keys(result.content, result.record, "facts", name))
+            self._found = float(require_keys(result.content, result.file, "facts", name))
         passes = array_of(open_group(views), CROPS).shape[0]
         self._passes = range(passes if self._fuse.passes is None else self._fuse.passes)
         self._windows = self._teacher.windows(self._cut.windows) if self._cut.layout == "windows" else None

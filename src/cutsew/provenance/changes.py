@@ -231,7 +231,7 @@ def _differences(plan: Plan, job: Job) -> Iterator[str]:
         yield line
     if job.stage == "manifest" and not reported:
         reported = True
-        yield from image_differences(plan.runs[job.run], record.record.with_name("images.parquet"), record)
+        yield from image_differences(plan.runs[job.run], record.file.with_name("images.parquet"), record)
     files = [path for path in job.updated if not _is_result(path) and _edited(record, path)]
     for path in files:
         yield f"{USER_FILES.get(job.stage, f'{job.stage}: input edited')} ({path})"
@@ -272,7 +272,7 @@ def _made_otherwise(plan: Plan, job: Job, record: StoredRecord) -> Iterator[str]
 
 def _images_differ(record: StoredRecord) -> bool:
     """Check whether a stage's images differ from the manifest's, which explains a changed param."""
-    path = record.record.with_name("images.parquet")
+    path = record.file.with_name("images.parquet")
     return any(entry == path for entry in record.inputs) and record.inputs[path] != _digest(path, record)
 
 
@@ -300,7 +300,7 @@ def _name(path: Path) -> str:
 
 def _newer(plan: Plan, jobs: Sequence[Job]) -> list[str]:
     """Say why results are older than what they were made from, where nothing has changed: recomputed, or copied."""
-    from cutsew.provenance.lineage import find_inconsistencies  # noqa: PLC0415  # a run without this question starts faster
+    from cutsew.provenance.consistency import find_inconsistencies  # noqa: PLC0415  # a run without this question starts faster
     from cutsew.provenance.verification import transitive_records  # noqa: PLC0415
 
     touched = [job for job in jobs if job.updated]

@@ -1,8 +1,4 @@
-"""The record next to each artifact, and the merging of many jobs' records.
-
-- The record next to each artifact: how it was made.
-- Merges the records of a group's many jobs, which must agree, before one job seals the group.
-"""
+"""The record next to each artifact, which says how it was made; and merging the records of a Zarr group's many jobs."""
 
 import csv
 import hashlib

@@ -58,19 +58,19 @@ def explain(artifact: Path, traces: ProvenanceIndex, visited: set[Path] | None =
     """
     visited = set() if visited is None else visited
     path = folder_of(plain(artifact))
-    result = traces.producer_of(path)
-    if result is None:
+    record = traces.producer_of(path)
+    if record is None:
         return ProvenanceNode(path, "given" if path.exists() else "lost")
-    if result.record in visited:
+    if record.file in visited:
         return ProvenanceNode(path, "above")
-    visited.add(result.record)
-    content = result.content
+    visited.add(record.file)
+    content = record.content
     facts = {name: content.get(name) for name in ("stage", "version", "settings", "commit", "start", "end")}
-    facts |= {"record": str(result.record), "facts": content.get("facts", {})}
-    causes = [explain(source, traces, visited) for source in result.inputs]
-    if result.stage in FINALIZED_BY.values():
-        causes += [explain(job.artifact, traces, visited) for job in traces.jobs_of(result)]
-    causes += _images(result, traces)
+    facts |= {"record": str(record.file), "facts": content.get("facts", {})}
+    causes = [explain(source, traces, visited) for source in record.inputs]
+    if record.stage in FINALIZED_BY.values():
+        causes += [explain(job.artifact, traces, visited) for job in traces.jobs_of(record)]
+    causes += _images(record, traces)
     return ProvenanceNode(path, "made", facts, causes)
 
 
@@ -92,14 +92,14 @@ def _images(record: StoredRecord, traces: ProvenanceIndex) -> list[ProvenanceNod
 
 def _downloads(manifest: StoredRecord, root: str | None, traces: ProvenanceIndex) -> Iterator[ProvenanceNode]:
     """Find the download of a manifest's images, in whichever run's folder; a copy that was there is none."""
-    for record in sorted(manifest.record.parent.parent.glob("*/download.json")):
-        for result in traces.of_folder(record.parent):
-            same = result.content.get("settings", {}).get("dataset", {}).get("root") == root
-            if result.record == record and same and result.content.get("facts", {}).get("downloaded"):
+    for file in sorted(manifest.file.parent.parent.glob("*/download.json")):
+        for record in traces.of_folder(file.parent):
+            same = record.content.get("settings", {}).get("dataset", {}).get("root") == root
+            if record.file == file and same and record.content.get("facts", {}).get("downloaded"):
                 facts = {
-                    name: result.content.get(name) for name in ("stage", "version", "settings", "start", "end", "facts")
+                    name: record.content.get(name) for name in ("stage", "version", "settings", "start", "end", "facts")
                 }
-                yield ProvenanceNode(record, "made", {**facts, "record": str(record)})
+                yield ProvenanceNode(file, "made", {**facts, "record": str(file)})
 
 
 def lines(cause: ProvenanceNode, show: Any = str, first: str = "", rest: str = "") -> Iterator[str]:  # noqa: ANN401

@@ -1,8 +1,4 @@
-"""Checking that a run's artifacts are those that their records describe.
-
-- The demo's folders of images and annotations, digested as their writer did.
-- Checks that a run's artifacts are those that their records describe, and are consistent with each other.
-"""
+"""Checking that a run's artifacts are those that their records describe, and consistent with each other."""
 
 import hashlib
 import json
@@ -13,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cutsew.pipeline.outputs import FINALIZED_BY, LAST_FILES, OUTPUTS
-from cutsew.provenance.lineage import ProvenanceIndex, StoredRecord, find_inconsistencies, plain, precedes
+from cutsew.provenance.consistency import find_inconsistencies, precedes
+from cutsew.provenance.lineage import ProvenanceIndex, StoredRecord, plain
 from cutsew.runtime.processes import SNAKEMAKE
 from cutsew.storage.zarr_layout import BOXES, CROPS, GLOBAL, TAGCLIP_GLOBAL, TAGCLIP_LOCAL
 from cutsew.storage.zarr_writer import chunk_files, content_digest, file_digest
@@ -87,21 +84,21 @@ def transitive_records(folder: Path, traces: ProvenanceIndex) -> list[StoredReco
     records: dict[Path, StoredRecord] = {}
     waiting = _current(folder, traces)
     while waiting:
-        output = waiting.pop()
-        if output.record in records:
+        record = waiting.pop()
+        if record.file in records:
             continue
-        records[output.record] = output
-        waiting += [maker for path in output.inputs if (maker := traces.producer_of(path)) is not None]
-        if output.stage in FINALIZED_BY.values():
-            waiting += traces.jobs_of(output)
-    return sorted(records.values(), key=lambda result: result.record)
+        records[record.file] = record
+        waiting += [maker for path in record.inputs if (maker := traces.producer_of(path)) is not None]
+        if record.stage in FINALIZED_BY.values():
+            waiting += traces.jobs_of(record)
+    return sorted(records.values(), key=lambda record: record.file)
 
 
 def _current(folder: Path, traces: ProvenanceIndex) -> list[StoredRecord]:
     """Leave out jobs that their seal does not name: passes of earlier settings, kept for going back to them."""
     records = traces.of_folder(folder)
     stages = {record.stage for record in records}
-    return [result for result in records if FINALIZED_BY.get(result.stage) not in stages]
+    return [record for record in records if FINALIZED_BY.get(record.stage) not in stages]
 
 
 @dataclass
@@ -125,8 +122,12 @@ class Verifier:
         result: dict[Path, Finding] = {}
         for finding in (
             *self._bad_records(),
-            *(finding for output in records for finding in self._bytes(output)),
-            *(finding for home in sorted({m.record.parent for m in records}) for finding in self._unrecorded(home)),
+            *(finding for record in records for finding in self._bytes(record)),
+            *(
+                finding
+                for home in sorted({record.file.parent for record in records})
+                for finding in self._unrecorded(home)
+            ),
         ):
             result.setdefault(finding.path, finding)
         for path, wrong, ruled in find_inconsistencies(records, self.traces):
@@ -163,14 +164,14 @@ class Verifier:
             elif self._digest(path) != digest:
                 yield self._other_bytes(record, path)
 
-    def _other_bytes(self, result: StoredRecord, path: Path) -> Finding:
+    def _other_bytes(self, record: StoredRecord, path: Path) -> Finding:
         """Name the file whose bytes a record does not name, or the seal as stale where a later job wrote the file."""
         job = self.traces.producer_of(path)
-        if job is not None and precedes(result, job) and job.outputs[path] == self._digest(path):
+        if job is not None and precedes(record, job) and job.outputs[path] == self._digest(path):
             group = next(parent for parent in path.parents if parent.suffix == ".zarr")
             wrong = f"stale: sealed before {path.relative_to(group)} was made"
             return Finding(group, wrong, target_of(group), damaged=False)
-        return Finding(path, f"its bytes are not those that {result.record.name} names", target_of(path))
+        return Finding(path, f"its bytes are not those that {record.file.name} names", target_of(path))
 
     def _unrecorded_chunks(self, seal: StoredRecord) -> Iterator[Finding]:
         for path in seal.outputs:
@@ -257,11 +258,11 @@ def rebuild(findings: Sequence[Finding], folder: Path, records: Iterable[StoredR
 
     """
     home = next((parent.parent for parent in folder.parents if parent.name == "results"), Path.cwd())
-    result = [finding for finding in findings if finding.target is not None][:MOST_TARGETS]
-    targets = list(dict.fromkeys(os.path.relpath(f.target, home) for f in result if f.target is not None))
+    made = [finding for finding in findings if finding.target is not None][:MOST_TARGETS]
+    targets = list(dict.fromkeys(os.path.relpath(f.target, home) for f in made if f.target is not None))
     if not targets:
         return None
-    stale = {finding.path for finding in result}
+    stale = {finding.path for finding in made}
     last_files = [path for path in (folder / name for name in LAST_FILES.values()) if path.exists() or path in stale]
     goals = [os.path.relpath(path, home) for path in last_files] or targets
     last = max(records, key=lambda record: str(record.content.get("end")), default=None)
@@ -269,7 +270,7 @@ def rebuild(findings: Sequence[Finding], folder: Path, records: Iterable[StoredR
     # `--` ends the list of --forcerun, which would otherwise swallow the goals.
     command += f" --forcerun {shlex.join(targets)} -- {shlex.join(goals)}"
     # The manifest reads the earlier one to keep images in their places, so a damaged one has to go first.
-    damaged = [os.path.relpath(f.path, home) for f in result if f.path.name == "images.parquet" and f.damaged]
+    damaged = [os.path.relpath(f.path, home) for f in made if f.path.name == "images.parquet" and f.damaged]
     command = f"rm -f {shlex.join(damaged)} && {command}" if damaged else command
     return command if home == Path.cwd() else f"cd {shlex.quote(str(home))} && {command}"
 
