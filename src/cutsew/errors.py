@@ -108,6 +108,11 @@ def in_the_way(error: OSError) -> str | None:
     return blocked(Path(_text(name)), folder=error.errno != errno.EISDIR)
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, cut to 200 characters, or its kind where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 def missing_package(needed_by: str, name: str, extra: str) -> UserError:
     """Word that a package of one of cutsew's extras is not installed; `needed_by` names the setting."""
     return UserError(f"{needed_by} needs the package {name}; run: pip install 'cutsew[{extra}]'")

@@ -151,8 +151,8 @@ def make_corrections(base: Path, *rows: str) -> None:
     """Write corrections.parquet and the record of a report that reads it."""
     file, images = base.parent / "audit.csv", base / "images.parquet"
     file.write_text("\n".join(["image,class,present,by,at", *rows]) + "\n")
-    result = {"labels": {"overrides": str(file)}, "classes": CLASSES, "student": {"kind": "open_clip"}}
-    corrections(images, file, base / "corrections.parquet", result)
+    chosen = {"labels": {"overrides": str(file)}, "classes": CLASSES, "student": {"kind": "open_clip"}}
+    corrections(images, file, base / "corrections.parquet", chosen)
     Record("report", 1, {}, [images, base / "corrections.parquet"]).write(base / "report.json", {"report.html": ""})
     base.joinpath("report.html").touch()
 

@@ -32,13 +32,13 @@ def values(seed, *shape):
 def make_world(folder):
     digests = {}
     for name, suffix in (("JPEGImages", ".jpg"), ("Annotations", ".xml")):
-        result = []
+        of_files = []
         for image in IDS:
             path = folder / "world" / name / f"{image}{suffix}"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(f"{name} {image}".encode())
-            result.append(file_digest(path))
-        digests[f"world/{name}"] = hashlib.sha256("\n".join(result).encode()).hexdigest()
+            of_files.append(file_digest(path))
+        digests[f"world/{name}"] = hashlib.sha256("\n".join(of_files).encode()).hexdigest()
     for split in ("train", "val"):
         path = folder / "world" / "ImageSets" / "Main" / f"{split}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,8 +75,8 @@ def encode(folder, shard, block, seed=0):
     for name in ("global", "crops", "boxes") if block == 0 else ("crops", "boxes"):
         path = view_chunk_file(group, name, shard, None if name == "global" else block)
         shape = [*([] if name == "global" else [PER_JOB]), len(rows), *layout[name].shape[-1:]]
-        result = values([seed, shard, block, len(name)], *shape).astype(layout[name].dtype)
-        written[str(path.relative_to(group))] = write_chunk(path, result, layout[name])
+        chunk = values([seed, shard, block, len(name)], *shape).astype(layout[name].dtype)
+        written[str(path.relative_to(group))] = write_chunk(path, chunk, layout[name])
     facts = {"weights": "abc", "rows": shard_digests(rows)[shard]}
     Record("encode", 1, {"cut": {"seed": seed}}, [images], facts).write(view_chunk_record(group, shard, block), written)
 
@@ -104,8 +104,8 @@ def make_zarr(stage, path, settings, inputs, layout, coordinates, seed=0):
 def make_files(stage, folder, record, names, inputs, seed=0):
     for name in names:
         folder.joinpath(name).write_text(f"{stage} {name} {seed} {folder.name}\n")
-    result = Record(stage, 1, {stage: {"seed": seed}}, inputs)
-    result.write(folder / record, {name: input_digest(folder / name) for name in names})
+    outputs = {name: input_digest(folder / name) for name in names}
+    Record(stage, 1, {stage: {"seed": seed}}, inputs).write(folder / record, outputs)
 
 
 def make_cut(folder):

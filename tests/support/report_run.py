@@ -20,9 +20,9 @@ def add_crops(folder):
     group = open_group(folder / "logits.zarr")
     zero_shot, ids, classes = read(array_of(group, "zero_shot")), labels_of(group, "image"), labels_of(group, "class")
     coordinates = {"image": ids, "class": classes, "pass": list(range(PASSES))}
-    with new_group(folder / "logits.zarr", logit_specs(len(ids), len(classes), PASSES), coordinates) as result:
-        result["zero_shot"][...] = zero_shot
-        result["crops"][...] = np.arange(PASSES, dtype=np.float32)[:, None, None]
+    with new_group(folder / "logits.zarr", logit_specs(len(ids), len(classes), PASSES), coordinates) as logits:
+        logits["zero_shot"][...] = zero_shot
+        logits["crops"][...] = np.arange(PASSES, dtype=np.float32)[:, None, None]
 
 
 def write_maps(path, ids, classes, sample, g=4, h=7):
@@ -62,8 +62,8 @@ def write_report(folder, labels=True, views=True, crops=False, more=None, **opti
         given.pop("labels")
     metrics, images = folder / "metrics.csv", given.pop("images")
     evaluate(images, metrics, settings=SETTINGS, **given)
-    result = {"views": folder / "views.zarr"} if views else {}
+    shown = {"views": folder / "views.zarr"} if views else {}
     if (folder / "history.csv").is_file():
-        result["history"] = folder / "history.csv"
-    report(folder / "report.html", metrics=metrics, images=images, **given, **result, **(more(folder) if more else {}))
+        shown["history"] = folder / "history.csv"
+    report(folder / "report.html", metrics=metrics, images=images, **given, **shown, **(more(folder) if more else {}))
     return folder / "report.html"

@@ -53,14 +53,14 @@ class Warm:
         return self.folder
 
     def _start(self) -> None:
-        address, local_values = str(self.folder / "socket"), self.folder / "snakemake.py"
+        address, program = str(self.folder / "socket"), self.folder / "snakemake.py"
         client = f"exec {shlex.join([sys.executable, '-I', '-S', str(CLIENT), address])}"
-        local_values.write_text(SNAKEMAKE.format(python=str(self.folder / "python")))
+        program.write_text(SNAKEMAKE.format(python=str(self.folder / "python")))
         scripts = {
             "python": f'{client} "$@"',
             "cutsew": f'{client} {shlex.join(PACKAGE)} "$@"',
             "warm-snakemake": f'{client} {SNAKEMAKE_COMMAND} "$@"',
-            "snakemake": f'exec {shlex.join([sys.executable, "-P", str(local_values)])} "$@"',
+            "snakemake": f'exec {shlex.join([sys.executable, "-P", str(program)])} "$@"',
         }
         for name, line in scripts.items():
             (self.folder / name).write_text(f"#!/bin/sh\n{line}\n")

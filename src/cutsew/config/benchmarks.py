@@ -1,8 +1,4 @@
-"""The published benchmarks, and settings that say where their archives come from.
-
-- Which lists a protocol reads, and how many classes and images it has.
-- The archives to download, and what they must digest to.
-"""
+"""The published benchmarks: the lists, classes and images of each protocol, and the archives to download."""
 
 import re
 from dataclasses import dataclass, field

@@ -131,8 +131,8 @@ def override(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
         selects = "method" in nested or (isinstance(theirs, Mapping) and kinds.by in theirs)
         model = kinds.models.get(kinds.of(chosen.get(section)))
         if selects and model is not None and isinstance(ours, Mapping):
-            local_values = {*model.model_fields, *theirs}
-            merged[section] = {key: value for key, value in ours.items() if key in local_values}
+            inherited = {*model.model_fields, *theirs}
+            merged[section] = {key: value for key, value in ours.items() if key in inherited}
     return without_idle(merged, nested)
 
 
@@ -160,13 +160,13 @@ def apply_preset(raw: Mapping[str, Any]) -> dict[str, Any]:
     filled = dict(raw)
     kinds = kinds_of(Config)
     for section, values in _merged({}, preset).items():
-        local_values = raw.get(section, {})
-        if not isinstance(local_values, Mapping):
+        set_by_user = raw.get(section, {})
+        if not isinstance(set_by_user, Mapping):
             continue
-        filled[section] = {**values, **local_values}
+        filled[section] = {**values, **set_by_user}
         model = kinds[section].models.get(kinds[section].of(filled[section])) if section in kinds else None
         if model is not None:  # the user may have selected another kind than the method does
-            unused = {key for key in values if key not in model.model_fields} - local_values.keys()
+            unused = {key for key in values if key not in model.model_fields} - set_by_user.keys()
             filled[section] = {key: value for key, value in filled[section].items() if key not in unused}
     return without_idle(filled, raw)
 

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from cutsew.errors import UserError, missing_package
+from cutsew.errors import UserError, first_line, missing_package
 
 FOLDER, HUB = "local-dir:", "hf-hub:"
 OPEN_CLIP_CONFIG = "open_clip_config.json"
@@ -255,8 +255,3 @@ def _describes_a_text_tower(path: Path) -> bool:
         return "model_type" in json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError):
         return False
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or its kind."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,8 +1,4 @@
-"""Settings of the two networks: the teacher, and the student with its training.
-
-- Settings of the teacher: the model that scores whole images and crops.
-- Settings of the student: frozen backbone, adapter and training.
-"""
+"""Settings of the two networks: the teacher, which scores whole images and crops, and the student's frozen backbone."""
 
 import unicodedata
 from collections.abc import Sequence

@@ -222,7 +222,7 @@ class Config(Section):
     @field_validator("classes")
     @classmethod
     def classes_are_distinct(cls, classes: list[str]) -> list[str]:
-        """At least one class, none empty, none twice; whether one is enough depends on the teacher (checks.py)."""
+        """At least one class, none empty, none twice; whether one is enough depends on the teacher."""
         if any(not name.strip() for name in classes):
             raise ValueError("holds an empty name; remove it")
         duplicates = sorted(name for name, count in Counter(classes).items() if count > 1)

@@ -108,8 +108,8 @@ def read_sweep(path: Path) -> SweepConfig:
     return sweep
 
 
-def expand(sweep: SweepConfig, raw: Raw, source: str = "sweep") -> dict[str, dict[str, Any]]:
-    """Return run name -> dotted settings that differ from the base run, the base run itself as `default`: {}.
+def variants_of(sweep: SweepConfig, raw: Raw, source: str = "sweep") -> list[Variant]:
+    """List the runs of a sweep in its order, each once.
 
     Args:
         sweep: what to vary.
@@ -120,11 +120,6 @@ def expand(sweep: SweepConfig, raw: Raw, source: str = "sweep") -> dict[str, dic
         UserError: a setting is unknown, wrong or cannot vary.
 
     """
-    return {variant.run: variant.changes for variant in variants_of(sweep, raw, source)}
-
-
-def variants_of(sweep: SweepConfig, raw: Raw, source: str = "sweep") -> list[Variant]:
-    """List the runs of a sweep in its order, each once; arguments and errors as in `expand`."""
     variants: dict[str, Variant] = {}
     configs: dict[str, Config] = {}
     combined = list(_combinations(sweep, source))

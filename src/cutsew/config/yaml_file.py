@@ -1,7 +1,6 @@
-"""Reading YAML that a person wrote.
+"""Reading YAML that a person wrote: plain values only, no key twice, no aliases that multiply when they are read.
 
-- Reading YAML that a person wrote: plain values only, nothing said twice, nothing that swells when it is read.
-- Hints at class lists in which a comma or a dash is missing, which YAML reads as one name of two words.
+Also hints at class lists that lack a comma or a dash, which YAML reads as one name of two words.
 """
 
 import json

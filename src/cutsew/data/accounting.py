@@ -1,8 +1,4 @@
-"""Checking many images at once, and counting what became of every file.
-
-- What became of every file of a folder of images: counts by suffix and reason, in words for the log and the report.
-- Checking many images at once, and giving each its lasting row.
-"""
+"""What became of every file of a dataset: images inspected by threads, the rest counted by suffix and reason."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence

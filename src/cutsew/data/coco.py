@@ -9,7 +9,7 @@ import ijson
 import numpy as np
 from tqdm import tqdm
 
-from cutsew.errors import UserError
+from cutsew.errors import UserError, first_line
 
 DEEPEST = 1000
 """Brackets within one another; COCO's own files have six."""
@@ -196,7 +196,7 @@ def _items(path: Path, prefix: str, setting: str) -> Iterator[dict[str, Any]]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); make it readable") from None
     except (ijson.JSONError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: not an instances JSON of COCO ({_first_line(error)}); download it again") from None
+        raise UserError(f"{path}: not an instances JSON of COCO ({first_line(error)}); download it again") from None
 
 
 def _objects(file: BinaryIO, prefix: str) -> Iterator[dict[str, Any]]:
@@ -228,7 +228,3 @@ class _Shallow:
             if depths.max() > DEEPEST:
                 raise ValueError(f"nested more than {DEEPEST} deep")
         return data
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

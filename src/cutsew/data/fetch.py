@@ -21,7 +21,7 @@ from urllib.parse import quote, urlsplit
 
 from tqdm import tqdm
 
-from cutsew.errors import UserError
+from cutsew.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -105,8 +105,9 @@ def unpack(archive: Path, folder: Path) -> None:
     except (*DAMAGED, OSError) as error:
         if isinstance(error, OSError) and not isinstance(error, DAMAGED) and error.errno not in UNFIT:
             raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{archive}: not a sound archive ({reason}); remove it to download it again") from None
+        raise UserError(
+            f"{archive}: not a sound archive ({first_line(error)}); remove it to download it again"
+        ) from None
 
 
 def _fetch_whole(url: str, part: Path) -> None:

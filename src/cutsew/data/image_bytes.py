@@ -18,7 +18,7 @@ import tarfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any
 
 from cutsew.config.base import is_url
@@ -103,16 +103,6 @@ def describe(address: str) -> str:
     if isinstance(place, ParquetRow):
         return f"row {place.row} of {place.container}"
     return place
-
-
-def file_name(address: str) -> str:
-    """Return the name that an image's file has, or would have: `<file>-<row>` of a row."""
-    place = parse(address)
-    if isinstance(place, TarMember):
-        return PurePosixPath(place.name).name
-    if isinstance(place, ParquetRow):
-        return f"{PurePosixPath(place.container).stem}-{place.row}"
-    return PurePosixPath(place).name
 
 
 def is_local_file(address: str) -> bool:

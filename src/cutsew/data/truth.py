@@ -124,7 +124,7 @@ def meant_by(names: Iterable[str], classes: Sequence[str]) -> dict[str, str]:
 def adopt(truth: Truth, classes: Sequence[str]) -> None:
     """Call labels as `classes` do, where their spelling differs (see `meant_by`), and say so."""
     class_of = meant_by({*truth.named, *truth.known}, classes)
-    changed = {name: local_values for name, local_values in class_of.items() if name != local_values}
+    changed = {name: own for name, own in class_of.items() if name != own}
     if not changed:
         return
     pairs = [f"{name!r} as {own!r}" for name, own in sorted(changed.items()) if nfc(name) != nfc(own)]

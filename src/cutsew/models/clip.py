@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from cutsew.config import named_models
 from cutsew.config.base import OpenClipModelConfig
 from cutsew.config.cutting import STRIDE, not_whole_cells
-from cutsew.config.named_models import OFFLINE, OPEN_CLIP_CONFIG, first_line
-from cutsew.errors import UserError
+from cutsew.config.named_models import OFFLINE, OPEN_CLIP_CONFIG
+from cutsew.errors import UserError, first_line
 from cutsew.models import checkpoints
 from cutsew.models.preprocessing import (
     OPENAI_SIZES,

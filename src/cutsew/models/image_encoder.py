@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from cutsew.config.networks import EncodingTeacherConfig as Settings
-from cutsew.errors import UserError
+from cutsew.errors import UserError, first_line
 from cutsew.runtime import batching
 from cutsew.runtime.device import with_precision
 from cutsew.runtime.lazy_imports import optional_package
@@ -122,8 +122,9 @@ def _on_openvino(encoder: nn.Module, image_size: int, precision: str) -> Callabl
         graph = openvino.convert_model(traced, input=[(list(views.shape), openvino.Type.u8)])
         compiled = _core().compile_model(graph, "CPU", hints)
     except Exception as error:  # what it lacks for a model comes as any kind
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(f"teacher.runtime: openvino cannot run this model ({first}); set it to torch") from None
+        raise UserError(
+            f"teacher.runtime: openvino cannot run this model ({first_line(error)}); set it to torch"
+        ) from None
     per_thread = threading.local()
 
     def run(images: Tensor) -> Tensor:

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cutsew.config.named_models import OFFLINE, first_line
+from cutsew.config.named_models import OFFLINE
 from cutsew.config.networks import TimmModelConfig, TimmStudentConfig
-from cutsew.errors import UserError
+from cutsew.errors import UserError, first_line
 from cutsew.models import checkpoints, offline_models
 from cutsew.models.frozen_backbone import Backbone
 from cutsew.models.preprocessing import of_timm

@@ -248,11 +248,11 @@ def _documented(values: Mapping[str, Any], rows: list[Setting], prefix: str, kin
 def _other_kinds(section: Setting, kind: str, rows: list[Setting], indent: str) -> Iterator[str]:
     """Write the settings and defaults of a section's other kinds as comments."""
     here = [row for row in rows if row.name.rpartition(".")[0] == section.name and row.only]
-    local_values = {
+    of_kind = {
         one: {row.name.rpartition(".")[2]: _default(row, rows) for row in here if one in row.only}
         for one in section.kinds
     }
-    others = {one: settings for one, settings in local_values.items() if settings != local_values[kind]}
+    others = {one: settings for one, settings in of_kind.items() if settings != of_kind[kind]}
     if others:
         yield f"{indent}# settings that only some of the other kinds have, with their defaults:"
         yield from (f"{indent}#   {_inline({section.by: one, **settings})}" for one, settings in others.items())

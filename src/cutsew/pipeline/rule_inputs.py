@@ -180,8 +180,8 @@ def version(_plan: Plan, _wildcards: Wildcards, stage: str) -> int:
 def options(inputs: JobInputs, positional: Iterable[str]) -> list[str]:
     """Return a job's inputs as options of its command: `--name path`, an option for each of several paths.
 
-    Paths of input `score_stats` are preceded by the kind of reference student (`--reference kind=path`), those of
-    `stage` by the stage's name in metrics.csv.
+    Paths of input `reference` are preceded by the kind of reference student (`--reference kind=path`), those of `stage`
+    by the stage's name in metrics.csv.
 
     Args:
         inputs: the job's.

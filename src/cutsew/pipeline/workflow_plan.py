@@ -131,7 +131,7 @@ def read_workflow_plan(
         UserError: a setting is wrong, or an input that can be checked before the first job.
 
     """
-    local_values = {key: value for key, value in raw.items() if key != "sweep"}
+    settings = {key: value for key, value in raw.items() if key != "sweep"}
     requested = raw.get("sweep")
     check_open_files()
     for path in filter(Path.is_file, config_files):
@@ -142,12 +142,12 @@ def read_workflow_plan(
     sweeps, variants = {}, {}
     for path in files:
         sweeps[path.stem] = read_sweep(path)
-        variants[path.stem] = variants_of(sweeps[path.stem], local_values, str(path))
-    extended = local_values
+        variants[path.stem] = variants_of(sweeps[path.stem], settings, str(path))
+    extended = settings
     for name, result in variants.items():
         extended = add_runs(extended, {variant.run: variant.changes for variant in result}, name)
     plan = Plan(extended, results)
     if checks:
         refuse_blocked(plan)
         validate_inputs(*plan.runs.values())
-    return WorkflowPlan(plan, (DEFAULT, *(local_values.get("runs") or {})), sweeps, variants, sweep_folder)
+    return WorkflowPlan(plan, (DEFAULT, *(settings.get("runs") or {})), sweeps, variants, sweep_folder)

@@ -1,8 +1,4 @@
-"""Where and in which precision a model computes.
-
-- Choosing the device that torch computes on.
-- How a frozen encoder computes: its number format, and whether torch compiles it first.
-"""
+"""Where and how a model computes: the device, and a frozen encoder's number format and compilation."""
 
 import logging
 import platform

@@ -1,16 +1,11 @@
 """The processes around a job: the snakemake that started it, and locks against a second one.
 
-- What a job knows of the snakemake that started it: its process, and how it was called.
-- How many cores it may use.
-- One snakemake at a time works on a dataset's results, and one download on a folder.
+A job exits with its snakemake, so that it does not go on writing next to the jobs of the following run. The shell
+between the two outlives a killed snakemake. So snakemake's process is named in the environment, and each command waits
+for its end.
 
-A job exits with that process, so none keeps writing while the next run's jobs do.
-
-Between the two stands a shell, which outlives a killed snakemake. So snakemake's process is named in the environment,
-and each command waits for its end.
-
-Snakemake's own lock outlives a killed process and has to be removed by hand. This one is the kernel's: it ends with
-the process that holds it.
+One snakemake at a time works on a dataset's results, and one download on a folder. Snakemake's own lock outlives a
+killed process and has to be removed by hand. This one is the kernel's: it ends with the process that holds it.
 """
 
 import fcntl
@@ -172,7 +167,7 @@ def acquire_run_lock(folder: Path) -> None:
 
 @contextmanager
 def directory_lock(folder: Path, who: str, do: str) -> Iterator[None]:
-    """Lock a folder while something is done in it; otherwise as `claim`.
+    """Lock a folder while something is done in it; errors as of `acquire_run_lock`.
 
     Args:
         folder: made where it is not there.

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cutsew.errors import UserError
+from cutsew.errors import UserError, first_line
 from cutsew.storage.atomic import atomic_path
 from cutsew.storage.zarr_layout import Array, ArraySpec, folder_of
 
@@ -140,7 +140,7 @@ class ChunkCache:
             with atomic_path(self._index_file) as draft, draft.open("wb") as file:
                 np.save(file, index)
         except (OSError, UserError) as error:
-            log.info("%s: not written (%s); every job will read all entries", self._index_file, _reason(error))
+            log.info("%s: not written (%s); every job will read all entries", self._index_file, first_line(error))
         return index
 
     def add(
@@ -170,7 +170,7 @@ class ChunkCache:
                     os.link(path, draft / name)
                 draft.joinpath(ENTRY).write_text(json.dumps({"images": [*digests], "arrays": arrays}), encoding="utf-8")
         except (OSError, UserError) as error:
-            log.info("%s: not written (%s); new images will rerun whole shards", self._folder, _reason(error))
+            log.info("%s: not written (%s); new images will rerun whole shards", self._folder, first_line(error))
 
 
 def prune(group: Path) -> None:
@@ -209,7 +209,7 @@ def _keys(digests: Sequence[str]) -> npt.NDArray[np.uint64]:
 
 
 def _warn(path: Path, error: Exception) -> None:
-    log.warning("%s: not readable (%s); its images are recomputed", path.parent, _reason(error))
+    log.warning("%s: not readable (%s); its images are recomputed", path.parent, first_line(error))
 
 
 def _identity(path: Path) -> tuple[int, int]:
@@ -240,7 +240,3 @@ def _at(spec: ArraySpec, rows: list[int]) -> tuple[Any, ...]:
 
 def _digest(images: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(images).encode()).hexdigest()[:16]
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -213,12 +213,12 @@ MODELS = {ENSEMBLE: ("student", "teacher"), TILES: ("student", "tiles")}
 
 
 def sample(train: pd.DataFrame, most: int) -> pd.DataFrame:
-    """Choose at most `count` of the manifest's training images, spread evenly, for the score statistics."""
+    """Choose at most `most` of the manifest's training images, spread evenly, for the score statistics."""
     return train.iloc[np.unique(np.linspace(0, len(train) - 1, min(len(train), most)).round().astype(int))]
 
 
 def write_score_statistics(path: Path, classes: list[str], stats: Mapping[str, ScoreStats]) -> None:
-    """Write the table: column class, and of each model `<model>_mean` and `<model>_deviation`."""
+    """Write the table: column class, and of each model `<model>_mean` and `<model>_std`."""
     table = pd.DataFrame({"class": classes})
     for model, stats_of_model in stats.items():
         table[f"{model}_mean"], table[f"{model}_std"] = stats_of_model.mean, stats_of_model.std

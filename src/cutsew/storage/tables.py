@@ -1,7 +1,8 @@
 """Reading back tables and records that stages wrote; one that is damaged or another version's is named in one line."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,18 +24,13 @@ def read_parquet(
 
     """
     import pandas as pd
-    from pyarrow.lib import ArrowException
     from pyarrow.parquet import read_schema
 
-    try:
+    with _refuse_damaged(path):
         _refuse_lost(columns, read_schema(path).names, path)
         table = pd.read_parquet(path, columns=list(columns), filters=filters)
         release_unused()
         return table
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such table; run the workflow to make it") from None
-    except (OSError, ValueError, KeyError, TypeError, ArrowException):
-        raise UserError(f"{path}: not a complete parquet table; {AGAIN}") from None
 
 
 def release_unused() -> None:
@@ -51,15 +47,10 @@ def read_names(path: Path) -> list[str]:
         UserError: it is missing or damaged.
 
     """
-    from pyarrow.lib import ArrowException
     from pyarrow.parquet import read_schema
 
-    try:
+    with _refuse_damaged(path):
         return [str(name) for name in read_schema(path).names]
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such table; run the workflow to make it") from None
-    except (OSError, ValueError, KeyError, TypeError, ArrowException):
-        raise UserError(f"{path}: not a complete parquet table; {AGAIN}") from None
 
 
 def read_row_groups(path: Path, columns: Sequence[str], column: str, value: int) -> "tuple[int, pd.DataFrame]":
@@ -78,23 +69,17 @@ def read_row_groups(path: Path, columns: Sequence[str], column: str, value: int)
         UserError: it is missing or damaged, or lacks one of `columns`.
 
     """
-    from pyarrow.lib import ArrowException
     from pyarrow.parquet import ParquetFile
 
-    try:
-        with ParquetFile(path) as table:
-            names = table.schema_arrow.names
-            _refuse_lost(columns, names, path)
-            groups = [table.metadata.row_group(number) for number in range(table.num_row_groups)]
-            place = names.index(column)
-            bounds = [group.column(place).statistics for group in groups]
-            holding = [n for n, bound in enumerate(bounds) if bound is None or bound.min <= value <= bound.max]
-            first = sum(group.num_rows for group in groups[: holding[0]]) if holding else 0
-            return first, table.read_row_groups(holding, columns=list(columns)).to_pandas()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such table; run the workflow to make it") from None
-    except (OSError, ValueError, KeyError, TypeError, ArrowException):
-        raise UserError(f"{path}: not a complete parquet table; {AGAIN}") from None
+    with _refuse_damaged(path), ParquetFile(path) as table:
+        names = table.schema_arrow.names
+        _refuse_lost(columns, names, path)
+        groups = [table.metadata.row_group(number) for number in range(table.num_row_groups)]
+        place = names.index(column)
+        bounds = [group.column(place).statistics for group in groups]
+        holding = [n for n, bound in enumerate(bounds) if bound is None or bound.min <= value <= bound.max]
+        first = sum(group.num_rows for group in groups[: holding[0]]) if holding else 0
+        return first, table.read_row_groups(holding, columns=list(columns)).to_pandas()
 
 
 def read_csv(path: Path, columns: Iterable[str], **options: Any) -> "pd.DataFrame":  # noqa: ANN401  # pandas' own
@@ -149,6 +134,19 @@ def require_keys(content: Any, path: Path, *keys: str) -> Any:  # noqa: ANN401  
 def label_column(name: str) -> str:
     """Return which column of truth.parquet holds a class: its name, but for that of the column of images."""
     return f"class/{name}" if name == "id" or name.startswith("class/") else name
+
+
+@contextmanager
+def _refuse_damaged(path: Path) -> Iterator[None]:
+    """Refuse a parquet table that is missing, or at which a reader fails inside the block."""
+    from pyarrow.lib import ArrowException
+
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such table; run the workflow to make it") from None
+    except (OSError, ValueError, KeyError, TypeError, ArrowException):
+        raise UserError(f"{path}: not a complete parquet table; {AGAIN}") from None
 
 
 def _refuse_lost(columns: Iterable[str], columns_present: Iterable[str], path: Path) -> None:

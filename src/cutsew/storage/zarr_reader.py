@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from cutsew.errors import UserError
+from cutsew.errors import UserError, first_line
 from cutsew.method.fuse import Extremes
 from cutsew.method.score import Floats
 from cutsew.method.score import score as score_views
+from cutsew.storage.tables import AGAIN
 from cutsew.storage.zarr_layout import EXTREMES, Answers, Array, ArraySpec, folder_of, refuse_missing, spec_of
 
 if TYPE_CHECKING:
     import zarr
 
-AGAIN = "delete it and run the workflow again"
 DAMAGE = (ValueError, TypeError, KeyError, RuntimeError, OSError, AttributeError, BufferError)
 """What zarr and its codecs raise at metadata and chunks that are not what they were."""
 
@@ -46,7 +46,7 @@ def open_group(path: Path) -> "zarr.Group":
         group = zarr.open_group(LocalStore(folder, read_only=True), mode="r", zarr_format=3)
         arrays = dict(group.arrays())
     except DAMAGE as error:
-        raise UserError(f"{folder}: not a Zarr that this version reads ({_first_line(error)}); {AGAIN}") from None
+        raise UserError(f"{folder}: not a Zarr that this version reads ({first_line(error)}); {AGAIN}") from None
     if "digest" not in group.attrs:
         raise UserError(f"{folder}: not a finished Zarr; run the workflow again to make it")
     for name, array in arrays.items():
@@ -117,7 +117,7 @@ def _undamaged(array: "zarr.Array[Any]", act: Callable[[], Any]) -> Array:
     except DAMAGE as error:
         path = _path_of(array)
         raise UserError(
-            f"{path}: a chunk of it is damaged ({_first_line(error)}); `cutsew verify {path.parent.parent}` names it "
+            f"{path}: a chunk of it is damaged ({first_line(error)}); `cutsew verify {path.parent.parent}` names it "
             "and the command that makes it again"
         ) from None
 
@@ -127,10 +127,6 @@ def _path_of(node: "zarr.Array[Any] | zarr.Group") -> Path:
 
     store = node.store
     return store.root / node.path if isinstance(store, LocalStore) else Path(node.path)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def labels_of(group: "zarr.Group", dimension: str) -> list[str]:

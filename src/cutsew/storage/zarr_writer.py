@@ -1,12 +1,7 @@
-"""Writing Zarr v3 groups with named dimensions and coordinates.
-
-- Coordinates of a Zarr group: names of images, classes and passes along its arrays' dimensions.
-- Zarr v3 groups with named dimensions and coordinates, written whole or chunk by chunk.
-
-Two ways of writing:
+"""Writing Zarr v3 groups with named dimensions and coordinates (the names of images, classes and passes along them).
 
 - `new_group`: one job writes a whole group (fused.zarr and the like).
-- `write_chunk` by many jobs, one chunk file each, then `seal` by one job, which writes the metadata last.
+- `write_chunk` by many jobs, one chunk file each, then `finalize` by one job, which writes the metadata last.
   So an array that opens is complete.
 
 Chunks whose values all equal the fill value are written too; a missing chunk file therefore always means loss.

@@ -14,7 +14,6 @@ from cutsew.config.loading import check_run_name
 from cutsew.config.sweep import (
     SweepConfig,
     add_runs,
-    expand,
     read_sweep,
     run_name,
     short_name,
@@ -30,6 +29,11 @@ SWEEPS = Path(__file__).parents[3] / "config" / "sweeps"
 
 def sweep(**parts):
     return SweepConfig(title="test", **parts)
+
+
+def expand(parts, raw, source="sweep"):
+    """Return the dotted settings of each run that differ from the base run, by the run's name."""
+    return {variant.run: variant.changes for variant in variants_of(parts, raw, source)}
 
 
 def test_a_grid_over_seeds_holds_what_differs_alone():
