@@ -15,7 +15,7 @@ from cutsew.errors import UserError, some
 from cutsew.pipeline.network_work import teacher_side
 from cutsew.pipeline.outputs import required_stages
 from cutsew.pipeline.plan import Plan
-from cutsew.pipeline.sizing import RunEstimate, estimate_run
+from cutsew.pipeline.run_estimate import RunEstimate, estimate_run
 from cutsew.pipeline.snakemake_call import PACKAGED, preset
 from cutsew.storage.atomic import write_text
 

@@ -53,6 +53,11 @@ class ScoringConfig(Section):
         1e-6, gt=0, lt=0.5, description="probabilities of a softmax are clamped to [epsilon, 1 - epsilon]"
     )
 
+    @property
+    def keeps_crop_logits(self) -> bool:
+        """Whether the logits of all crops are stored."""
+        return True
+
 
 class SoftmaxScoringConfig(ScoringConfig):
     """The paper's scores (Eq. 3-4)."""
@@ -65,6 +70,11 @@ class SoftmaxScoringConfig(ScoringConfig):
         description="crop logits that are stored: all; none: only each class's highest crop and its pass (and the "
         "lowest, for fuse.rule cdul), from which rules max and cdul give the same labels for any alpha, space and zeta",
     )
+
+    @property
+    def keeps_crop_logits(self) -> bool:
+        """Whether the logits of all crops are stored."""
+        return self.keep == "all"
 
 
 class TagClipScoringConfig(ScoringConfig):

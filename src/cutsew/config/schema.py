@@ -256,7 +256,7 @@ class Config(Section):
     @model_validator(mode="after")
     def rules_have_the_crops_they_need(self) -> Self:
         """Refuse settings that read logits of single crops where none are stored."""
-        if self.score.rule == "tagclip" or self.score.keep == "all":
+        if self.score.keeps_crop_logits:
             return self
         if self.teacher.kind == "scores":
             raise ValueError("score.keep: none needs embeddings, and teacher.kind: scores has none; set it to all")

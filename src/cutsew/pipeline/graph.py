@@ -64,7 +64,7 @@ def _fuses_crops(config: "Config") -> bool:
 
 
 def _keeps_no_crop_logits(config: "Config") -> bool:
-    return config.score.rule == "softmax" and config.score.keep == "none"
+    return not config.score.keeps_crop_logits
 
 
 def _has_em_step(config: "Config") -> bool:

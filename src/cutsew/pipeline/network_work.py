@@ -29,11 +29,21 @@ WORK = {  # model -> (GFLOP per view, side of that view in pixels, MB of float32
     "efficientnet_lite0": (0.8, 224, 30),
     "tf_efficientnet_lite0": (0.8, 224, 30),
 }
+GPU_GFLOPS = 30_000
+"""Of one data-center GPU in TF32, where nothing is set; an H200 reached 160,000 on an RN50x64."""
+CPU_GFLOPS = 15
+"""Of one core."""
+
 UNKNOWN = (200, 224, 2500)
 """Taken for a model that WORK does not name."""
 
 PATCH, REGIONS = 16, 5
 """Of TagCLIP: pixels of a patch's side, regions scored again per image."""
+
+
+def assumed_gflops(cores: int, *, gpu: bool) -> float:
+    """Return the speed of a network where it was not measured, in GFLOP per second."""
+    return GPU_GFLOPS if gpu else CPU_GFLOPS * cores
 
 
 def gflop_per_view(config: Config) -> float:

@@ -23,7 +23,6 @@ from cutsew.data.images import HEIF_SUFFIXES, NO_HEIF, REMEDIES, kind_of, reads_
 from cutsew.data.listing import list_images
 from cutsew.data.truth_csv import check_csv
 from cutsew.errors import UserError
-from cutsew.pipeline import sizing
 from cutsew.pipeline.outputs import required_stages
 from cutsew.pipeline.preflight_models import check_activation, check_preprocessing, check_tower, check_weights
 
@@ -125,36 +124,6 @@ class Listing:
 
     train: Count
     ids: list[str] | None
-
-
-def check_memory(config: Config, job: sizing.Job, machine: int) -> str | None:
-    """Check that training and the student's answers fit into a machine's memory.
-
-    Args:
-        config: of a run that trains.
-        job: the training on that machine.
-        machine: its memory, in MB.
-
-    Returns:
-        A warning where it may not suffice; None where it does.
-
-    Raises:
-        UserError: it certainly does not; one line with the settings to change.
-
-    """
-    stages = ("train", "predict")
-    for stage in stages:
-        lacking = sizing.lacks(config, stage, job, machine)
-        if lacking is not None:
-            raise UserError(lacking)
-    requested, stage = max((sizing.estimate_memory_mb(config, stage, job), stage) for stage in stages)
-    if requested <= machine:
-        return None
-    return (
-        f"{stage} may need up to {requested / 1000:,.1f} GB of memory, and this machine has {machine / 1000:,.1f} "
-        f"GB; if "
-        "it is killed, set train.batch_size or compute.batch_size lower, or train.head: linear"
-    )
 
 
 def _training_images(dataset: OnDisk, scores: ScoresFileConfig | None, classes: list[str]) -> Listing:

@@ -11,11 +11,12 @@ from cutsew.config import Config
 from cutsew.config.cutting import teacher_cost
 from cutsew.data.listing import last_count
 from cutsew.pipeline import network_work, sizing
+from cutsew.pipeline.memory_check import check_memory
 from cutsew.pipeline.outputs import required_stages
 from cutsew.pipeline.plan import Plan
-from cutsew.pipeline.preflight import check_memory
 from cutsew.pipeline.rule_inputs import Wildcards, shards
 from cutsew.runtime.gpus import list_visible_gpus
+from cutsew.runtime.machine import usable_memory_mb
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def check_training_memory(plan: Plan, runs: Iterable[str], site: Site) -> list[s
     """
     if not site.local:
         return []
-    machine = sizing.machine_megabytes()
+    machine = usable_memory_mb()
     warnings = []
     for run in runs:
         trained = plan.on_disk(run, "train") / "adapter.safetensors"

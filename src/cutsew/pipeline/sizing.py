@@ -1,19 +1,14 @@
-"""What a job requests from a cluster: memory and time, from the settings and the number of images.
+"""What a job requests from a cluster: memory and time, estimated from the settings and the number of images.
 
-Estimates on the generous side: a model's work per view is a published figure, the speed of devices a cautious guess,
-and both are multiplied when a failed job is retried. Nothing here changes a result.
+The estimates are generous: a model's work per view is a published figure, the speed of devices a cautious guess, and a
+failed job is retried with a multiple of both requests. Nothing here changes a result.
 """
 
-import os
-import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from cutsew.config import Config
-from cutsew.config.cutting import teacher_cost
-from cutsew.config.training import AdapterConfig
-from cutsew.models.model_tables import model_config
 from cutsew.pipeline.network_work import (
+    CPU_GFLOPS,
     feature_epochs,
     grid_of,
     head_work,
@@ -21,14 +16,9 @@ from cutsew.pipeline.network_work import (
     model_work,
     num_patches,
     patches_work,
-    teacher_side,
 )
 from cutsew.storage.zarr_layout import rows_per_chunk
 
-GPU_GFLOPS = 30_000
-"""Of one data-center GPU in TF32, where nothing is set; an H200 reached 160,000 on an RN50x64."""
-CPU_GFLOPS = 15
-"""Of one core."""
 IMAGE_SECONDS = 0.02
 """Decoding one image and cutting its views, on one core."""
 GPU_STEP_SECONDS = 0.08
@@ -47,12 +37,6 @@ TILED = 5
 SLACK_MINUTES, DOWNLOAD_MINUTES = 10, 24 * 60
 TEXT_SECONDS, DRAWING_SECONDS = 1.0, 0.1
 """Embedding one text, drawing one of the demo's images, on one core."""
-FEATURES_GB = 20
-"""Most that the cache of a training's features takes, `compute.cache_features: auto`."""
-FEATURE_BYTES = 0.5
-"""Of a float16 feature, compressed."""
-THUMBNAIL_BYTES, REPORT_BYTES = 8_000, 5_000_000
-"""Of an image's row in tables and report; of a run's report, model and records."""
 PHOTOS, PHOTO_SECONDS, PHOTOS_BYTES = 5_000, 0.03, 250_000_000
 """Most photos of a report (`reporting/photos.py`); to read and shrink one; all of them and the search for copies."""
 CLASS_BYTES = 30_000
@@ -70,18 +54,12 @@ TARGETS_BYTES = 2**30
 """Most that the sample of `targets` takes."""
 DECODED_MB = 300
 """An image of 100 megapixels, which a thread of `manifest` decodes."""
-EXTREMES_BYTES = 16
-"""Of an image and class in logits.zarr without crop logits: of the whole image, of the highest and the lowest crop."""
 EMBEDDING_BYTES = 3 * 2 * 1024
 """Of an embedding, float16, in the array, as a chunk and packed."""
 TINY_CLIP_MB, TINY_CLIP_MINUTES = 4000, 120
 """Of the training of the demo's teacher."""
 LOCAL_MB = 4000
 """Most memory of a job that runs where snakemake runs, which on a cluster is a node for logging in."""
-SMALL_GROUP: int = AdapterConfig.model_fields["query_group"].default
-"""Queries that attend to each other by default; larger groups take more memory than they are known to be worth."""
-NO_ROOM = 0.95
-"""Share of a machine's memory beyond which a job certainly finds no room: the system has the rest."""
 
 
 @dataclass(frozen=True)
@@ -159,148 +137,6 @@ def head_megabytes(config: Config, stage: str, job: Job) -> int:
     return (table + views * (held + batch * image)) // 10**6
 
 
-@dataclass(frozen=True)
-class Speed:
-    """How fast a machine works, all cores or one GPU together.
-
-    Attributes:
-        images: that are decoded and resized, per second.
-        gflops: GFLOP of a network, per second.
-
-    """
-
-    images: float
-    gflops: float
-
-
-@dataclass(frozen=True)
-class RunEstimate:
-    """What a whole run takes.
-
-    Attributes:
-        seconds: of wall time on one machine.
-        bytes: of results on disk.
-        weights: MB of weights that are downloaded first, unless they are on the machine already.
-
-    """
-
-    seconds: float
-    bytes: int
-    weights: int
-
-
-START_SECONDS = 5
-"""Start and end of a job on two cores, the imports of torch among it."""
-
-
-def estimate_run(config: Config, images: int, jobs: int, speed: Speed) -> RunEstimate:
-    """Estimate time and disk of a run with teacher and student, from an empty folder.
-
-    Args:
-        config: of the run, with `cut.layout` resolved.
-        images: N, those held out among them.
-        jobs: how many the workflow starts.
-        speed: of the machine, measured or assumed.
-
-    """
-    side = teacher_side(config)
-    teacher, weights = model_work(*model_of(config, "encode"))
-    student, more_weights = model_work(*model_of(config, "train"))
-    epochs = feature_epochs(config, images) + 1  # features of the plain images too, or the answers to the held-out ones
-    views = teacher_cost(config.cut.looks(side), side)
-    work = images * (views * teacher + epochs * student)
-    reading = images * (2 + epochs)  # the manifest decodes each image; whole images and regions; training
-    named = config.teacher
-    width = int(model_config(named.open_clip.model)["embed_dim"]) if named.kind == "open_clip" else 384
-    passes, classes = 1 + config.cut.num_passes, len(config.classes)
-    cells, channels = grid_of(config)
-    features = min(FEATURES_GB * 10**9, images * epochs * cells * channels * FEATURE_BYTES)
-    logits = 4 * passes if _keeps_crop_logits(config) else EXTREMES_BYTES
-    stored = images * (passes * (2 * width + 20) + (logits + 24) * classes + THUMBNAIL_BYTES) + features
-    downloaded = (weights if config.teacher.kind == "open_clip" else 0) + (
-        more_weights if config.student.kind == "open_clip" else 0
-    )
-    seconds = jobs * START_SECONDS + reading / speed.images + work / speed.gflops
-    return RunEstimate(seconds, int(stored) + REPORT_BYTES, downloaded)
-
-
-def assumed_gflops(cores: int, *, gpu: bool) -> float:
-    """Return the speed of a network where it was not measured, in GFLOP per second."""
-    return GPU_GFLOPS if gpu else CPU_GFLOPS * cores
-
-
-def lacks(config: Config, stage: str, job: Job, machine: int) -> str | None:
-    """Say which setting to change where `train` or `predict` certainly does not fit into a machine's memory.
-
-    Args:
-        config: of the run.
-        stage: train or predict.
-        job: its job.
-        machine: MB of the machine.
-
-    Returns:
-        One line; None where it may fit.
-
-    """
-    needed = head_megabytes(config, stage, job)
-    if needed <= NO_ROOM * machine:
-        return None
-    ways = ["name fewer classes", "set train.head: linear"]
-    if config.train.head == "adapter" and min(len(config.classes), config.train.adapter.query_group) > SMALL_GROUP:
-        ways = [f"set train.adapter.query_group to {SMALL_GROUP}", *ways]
-    if stage == "train":
-        table = job.images * len(config.classes) * 20 // 10**6
-        batch = min(job.images, config.train.batch_size)
-        fits = int((NO_ROOM * machine - table) / max(1, needed - table) * batch)
-        ways = [f"set train.batch_size to {fits} or less", *ways] if fits > 0 else ways
-    setting = f"train.batch_size {config.train.batch_size}" if stage == "train" else f"{job.threads} threads"
-    return (
-        f"{stage}: {len(config.classes):,} classes with {setting} need about {needed / 1000:,.1f} GB of memory, and "
-        f"this machine has {machine / 1000:,.1f} GB; {', or '.join(ways)}"
-    )
-
-
-def machine_megabytes() -> int:
-    """Return the memory that this process may use, in MB: the machine's with its swap space, or a control group's."""
-    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") + _swap(Path("/proc/meminfo"))]
-    limits += [int(text) for text in _limits(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")) if text.isdigit()]
-    return min(limits) // 10**6
-
-
-def _swap(meminfo: Path) -> int:
-    """Read the bytes of swap space; 0 where that is not known."""
-    try:
-        match = re.search(r"^SwapTotal:\s+(\d+) kB", meminfo.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    except OSError:
-        return 0
-    return int(match[1]) * 1024 if match else 0
-
-
-def _limits(groups: Path, mounted: Path) -> list[str]:
-    """Read the limits of the control groups (version 2, or 1) that a process is in, and of the groups around them."""
-    try:
-        lines = groups.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    limits = []
-    for line in lines:
-        _, kinds, path = line.split(":", 2)
-        if kinds not in ("", "memory"):
-            continue
-        top, name = (mounted / "memory", "memory.limit_in_bytes") if kinds else (mounted, "memory.max")
-        inner = top / path.lstrip("/")
-        for folder in (inner, *(parent for parent in inner.parents if parent.is_relative_to(top))):
-            try:
-                limits.append((folder / name).read_text(encoding="utf-8").strip())
-            except OSError:
-                continue
-    return limits
-
-
-def _keeps_crop_logits(config: Config) -> bool:
-    return config.score.rule == "tagclip" or config.score.keep == "all"
-
-
 def _light_bytes(config: Config, stage: str, job: Job) -> int:
     """Estimate the bytes of arrays that a stage without a network holds at a time."""
     images, classes = job.images, len(config.classes)
@@ -308,15 +144,16 @@ def _light_bytes(config: Config, stage: str, job: Job) -> int:
     if config.score.rule == "tagclip":
         rows = max(rows, config.dataset.shard_size)
     texts = sum(map(len, config.prompts.wordings_of(config.classes))) + len(config.prompts.background)
+    keeps_crops = config.score.keeps_crop_logits
     plain = config.fuse.rule == "max" and config.fuse.space == "logit"  # other rules compute in float64
     part = 4 * classes * max(1, min(images, IMAGES_AT_ONCE, SLICE_BYTES // (4 * classes)))  # logits of a slice
     return {
         # a pass of one slab per thread: embeddings as stored, read and in a block; its logits
-        "score": job.threads * rows * (6 * WIDEST + 16 * texts + (0 if _keeps_crop_logits(config) else 20 * classes)),
+        "score": job.threads * rows * (6 * WIDEST + 16 * texts + (0 if keeps_crops else 20 * classes)),
         # an array of a file may have to be read whole
         "import_scores": TEXT_BYTES * images + 8 * images * job.passes * classes,
         # all passes of one slab, and what is computed of them
-        "fuse": (12 if plain else 32) * rows * classes * (2 + (job.passes if _keeps_crop_logits(config) else 3)),
+        "fuse": (12 if plain else 32) * rows * classes * (2 + (job.passes if keeps_crops else 3)),
         "correct": 48 * rows * classes,
         "select": 28 * rows * classes,
         # ids and likeliest classes of all images; a block of classes; a slice's logits and the ranks of all stages

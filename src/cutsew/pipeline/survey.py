@@ -31,11 +31,11 @@ from cutsew.errors import UserError, counted
 from cutsew.method.crops import whole_box
 from cutsew.method.resample import crop_resize_all
 from cutsew.models import teachers
-from cutsew.pipeline.network_work import gflop_per_view
-from cutsew.pipeline.sizing import Speed, assumed_gflops
+from cutsew.pipeline.network_work import assumed_gflops, gflop_per_view
+from cutsew.pipeline.run_estimate import Speed
 from cutsew.runtime.device import mps_available
 from cutsew.runtime.gpus import list_visible_gpus
-from cutsew.runtime.processes import usable_cores
+from cutsew.runtime.machine import usable_cores
 from cutsew.storage.label_table import MODEL_LABELS
 
 PACKED = ("tar", "parquet")

@@ -209,8 +209,3 @@ def _lock(lock: int, folder: Path, do: str) -> None:
         raise UserError(f"{folder}: {holder} is using it; {do}") from None
     except OSError as error:  # a file system without locks
         log.warning("%s: cannot be locked (%s); do not run two of these on it at once", folder, error.strerror)
-
-
-def usable_cores() -> int:
-    """Count the cores that this process may use: on a shared node those of its allocation."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -12,7 +12,7 @@ from cutsew.models.student import MODEL, BackboneFactory, build_backbone, load, 
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
 from cutsew.runtime.device import device_facts, pick_device
-from cutsew.runtime.processes import usable_cores
+from cutsew.runtime.machine import usable_cores
 from cutsew.stages.options import BatchOption, DeviceOption
 from cutsew.storage.manifest import ids_of, read_manifest
 from cutsew.storage.zarr_layout import folder_of, label_spec

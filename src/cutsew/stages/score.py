@@ -45,7 +45,7 @@ def score(
         "class": CopiedCoordinate(folder_of(text)),
         "pass": np.arange(passes),
     }
-    keeps_all = scoring.rule == "tagclip" or scoring.keep == "all"
+    keeps_all = scoring.keeps_crop_logits
     if keeps_all:
         specs = logit_specs(images, len(texts.classes), passes)
     else:

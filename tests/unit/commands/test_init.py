@@ -13,8 +13,9 @@ from cutsew.commands import init as command
 from cutsew.config import load
 from cutsew.data.listing import list_images
 from cutsew.pipeline import snakemake_call, survey
+from cutsew.pipeline.network_work import assumed_gflops
 from cutsew.pipeline.plan import Plan
-from cutsew.pipeline.sizing import Speed, assumed_gflops, estimate_run
+from cutsew.pipeline.run_estimate import Speed, estimate_run
 
 
 class FakeTeacher:

@@ -134,13 +134,13 @@ def test_each_attempt_asks_for_more(function, estimate):
 def test_memory_of_trainings_is_checked_before_they_run(monkeypatch):
     result = plan(100, **{"train.seed": 1})
     runs = ("default", "one")
-    monkeypatch.setattr(sizing, "machine_megabytes", lambda: 10**6)
+    monkeypatch.setattr(resources, "usable_memory_mb", lambda: 10**6)
     assert resources.check_training_memory(result, runs, CPU) == []
-    monkeypatch.setattr(sizing, "machine_megabytes", lambda: 1000)
+    monkeypatch.setattr(resources, "usable_memory_mb", lambda: 1000)
     warnings = resources.check_training_memory(result, runs, CPU)
     assert len(warnings) == 1 and "this machine has 1.0 GB" in warnings[0]  # the same for both runs
     assert resources.check_training_memory(result, runs, Site("cpu", 0, local=False)) == []
-    monkeypatch.setattr(sizing, "machine_megabytes", lambda: 1)
+    monkeypatch.setattr(resources, "usable_memory_mb", lambda: 1)
     with pytest.raises(UserError, match=r"this machine has 0\.0 GB"):
         resources.check_training_memory(result, runs, CPU)
     for run in runs:
@@ -151,7 +151,7 @@ def test_memory_of_trainings_is_checked_before_they_run(monkeypatch):
 
 
 def test_without_a_student_no_memory_is_checked(monkeypatch):
-    monkeypatch.setattr(sizing, "machine_megabytes", lambda: 1)
+    monkeypatch.setattr(resources, "usable_memory_mb", lambda: 1)
     result = plan(100, **{"student.kind": "none"})
     assert resources.check_training_memory(result, ["one"], CPU) == []
 

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from cutsew.config import load
 from cutsew.errors import UserError
+from cutsew.pipeline.memory_check import _lacks as lacks
+from cutsew.pipeline.memory_check import check_memory
 from cutsew.pipeline.network_work import WORK
-from cutsew.pipeline.preflight import check_memory
 from cutsew.pipeline.sizing import (
     BLOCK_BYTES,
     IMAGES_AT_ONCE,
@@ -18,10 +19,9 @@ from cutsew.pipeline.sizing import (
     estimate_memory_mb,
     estimate_runtime_min,
     head_megabytes,
-    lacks,
-    machine_megabytes,
 )
-from cutsew.pipeline.sizing import _limits as limits
+from cutsew.runtime.machine import _limits as limits
+from cutsew.runtime.machine import usable_memory_mb
 from cutsew.stages import targets
 from cutsew.storage import predictions
 
@@ -187,7 +187,7 @@ def test_a_control_group_limits_the_machine(tmp_path):
     groups.write_text("5:cpu,cpuacct:/job\n4:memory:/job\n")
     assert limits(groups, mounted) == ["4000000000"]
     assert limits(tmp_path / "none", mounted) == []
-    assert 0 < machine_megabytes() < 10**9
+    assert 0 < usable_memory_mb() < 10**9
 
 
 def test_encoding_by_hand():
