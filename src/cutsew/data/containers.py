@@ -1,63 +1,32 @@
-"""Images in tars and Parquet files, and images behind URLs, listed without reading any image."""
+"""Images in tars and Parquet files, listed without reading any."""
 
-import errno
 import glob
 import logging
 import re
-import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from tqdm import tqdm
 
 from cutsew.config.base import is_url
 from cutsew.config.dataset import ParquetDatasetConfig, TarDatasetConfig
 from cutsew.data import remote
-from cutsew.data.folder import SYSTEM_FOLDERS, Leftover
-from cutsew.data.image_bytes import ParquetRow, TarMember, open_container
-from cutsew.data.images import SUFFIXES
-from cutsew.data.parquet_columns import id_column, image_column, texts_of
+from cutsew.data.container_index import Companion, Damage, Entry, index_parquet, index_tar
+from cutsew.data.folder import Leftover
 from cutsew.errors import UserError
 
 log = logging.getLogger(__name__)
 
 Containers = TarDatasetConfig | ParquetDatasetConfig
 
-COMPANIONS = (".cls", ".cls2", ".json", ".txt", ".caption", ".index", ".id", ".pyd", ".npy", ".bbox")
-"""Suffixes of labels and metadata that WebDataset keeps next to an image; they are counted and never read."""
-
-COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
-"""How files of gzip, bzip2, xz and zstd start."""
-
-
-@dataclass(frozen=True)
-class Damage:
-    """A tar or Parquet file that cannot be read to its end, why, and what to do."""
-
-    reason: str
-    cure: str = "copy it again from its source"
-
-
-@dataclass(frozen=True)
-class Companion:
-    """A member of a tar with labels or metadata, by its suffix."""
-
-    suffix: str
-
 
 class DoubtfulIndex(Exception):  # noqa: N818  # of a damaged file, or one whose connection failed
     """An index that ends with a `Damage`."""
 
-    def __init__(self, entries: "list[Entry]") -> None:
+    def __init__(self, entries: list[Entry]) -> None:
         super().__init__()
         self.entries = entries
-
-
-Entry = tuple[str, str] | Leftover | Companion | Damage
-"""What an index holds: id and address of an image, or what else is there."""
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -176,7 +145,7 @@ def _index(dataset: Containers, container: str) -> Iterable[Entry]:
     """Index one container; that of a URL is indexed whole first, so that a failing connection can be tried again."""
 
     def entries() -> Iterator[Entry]:
-        return _index_tar(container) if dataset.kind == "tar" else _index_parquet(dataset, container)
+        return index_tar(container) if dataset.kind == "tar" else index_parquet(dataset, container)
 
     def whole() -> list[Entry]:
         found = list(entries())
@@ -193,108 +162,3 @@ def _index(dataset: Containers, container: str) -> Iterable[Entry]:
     except OSError as error:
         why = (error.strerror or type(error).__name__).lower()
         raise UserError(f"{container}: cannot be read ({why}); make it readable") from None
-
-
-def _index_tar(container: str) -> Iterator[Entry]:
-    """List the members of a tar by their headers alone."""
-    with open_container(container, ahead=True) as file:
-        try:
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                for member in tar:
-                    tar.members.clear()  # type: ignore[attr-defined]  # it keeps all of them otherwise
-                    if not member.isdir():
-                        yield _member(container, member)
-                file.seek(tar.offset)
-                last = file.read(tarfile.BLOCKSIZE)
-        except tarfile.TarError as error:
-            yield Damage("truncated") if "unexpected end" in str(error) else _no_tar(file)
-            return
-        except (OSError, OverflowError) as error:
-            if getattr(error, "errno", None) not in (None, errno.EINVAL) or is_url(container):
-                raise
-            yield Damage("damaged")  # a header led to a place where no file can be
-            return
-    # Where tarfile finds no header it stops without an error; only two blocks of zeros are a tar's end.
-    if len(last) < tarfile.BLOCKSIZE:
-        yield Damage("truncated")
-    elif last.strip(tarfile.NUL):
-        yield Damage("damaged")
-
-
-def _no_tar(file: IO[bytes]) -> Damage:
-    """Say what a file is that does not start as a tar does."""
-    file.seek(0)
-    if file.read(6).startswith(COMPRESSED):
-        return Damage("compressed, so that no image can be read by its place", "decompress it (gunzip, bunzip2, unxz)")
-    return Damage("not a tar")
-
-
-def _member(container: str, member: tarfile.TarInfo) -> Entry:
-    """Return a member's id and address, or what it is instead of an image."""
-    path = PurePosixPath(member.name)
-    name = member.name.removeprefix("./")
-    suffix, shown = path.suffix.lower(), f"{container}: {name}"
-    if path.name.startswith("."):
-        return Leftover(shown, "hidden", "hidden file")
-    if suffix in COMPANIONS:
-        return Companion(suffix)
-    if suffix not in SUFFIXES:
-        return Leftover(shown, "other", "member of another kind")
-    if not member.isreg() or member.issparse():
-        return Leftover(shown, "other", "not a plain file: a link, device or sparse file")
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise UserError(f"{shown!a}: this name is not UTF-8; rename it") from None
-    return name, str(TarMember(container, member.name, member.offset_data, member.size))
-
-
-def _index_parquet(dataset: ParquetDatasetConfig, container: str) -> Iterator[Entry]:
-    """List the rows of a Parquet file; of its columns, only that of the ids is read."""
-    import pyarrow.parquet as pq  # noqa: PLC0415  # only this kind needs it
-    from pyarrow import ArrowException  # noqa: PLC0415
-
-    with open_container(container, ahead=False) as file:
-        try:
-            parquet = pq.ParquetFile(file)
-            schema = parquet.schema_arrow
-            column, nested = image_column(schema, dataset.image, container)
-            named = id_column(schema, dataset.id, column, container, nested=nested)
-            values = [] if named is None else parquet.read(columns=[named]).column(0).to_pylist()
-            rows = parquet.metadata.num_rows
-        except (ArrowException, OSError) as error:  # pyarrow's own OSErrors have no number
-            if isinstance(error, OSError) and (error.errno is not None or is_url(container)):
-                raise
-            yield Damage("truncated, damaged or not a Parquet file")
-            return
-    ids = texts_of(values, named, container)
-    if len(ids) < rows or len(set(ids)) < rows:
-        if dataset.id is not None:
-            raise UserError(
-                f"dataset.id: column {dataset.id} of {container} is empty or the same in two rows; name another"
-            )
-        ids = [f"{PurePosixPath(container).stem}/{row:08d}" for row in range(rows)]
-    leaf = f"{column}.bytes" if nested else column
-    for row, name in enumerate(ids):
-        yield name, str(ParquetRow(container, leaf, row))
-
-
-def list_remote_images(root: str, leftovers: list[Leftover] | None = None) -> dict[str, str]:
-    """List the images below a URL: id (path below it) -> URL, sorted by id; all else goes to `leftovers`.
-
-    Raises:
-        UserError: the URL cannot be listed.
-
-    """
-    images: dict[str, str] = {}
-    for url in remote.find_files(root):
-        name = remote.relative(url, root)
-        parts = PurePosixPath(name).parts
-        hidden = any(part.startswith(".") or part.lower() in SYSTEM_FOLDERS for part in parts)
-        if not hidden and name.lower().endswith(SUFFIXES):
-            images[name] = url
-        elif leftovers is not None:
-            leftovers.append(
-                Leftover(url, "hidden" if hidden else "other", "hidden file" if hidden else "not an image")
-            )
-    return dict(sorted(images.items()))

@@ -22,6 +22,7 @@ from cutsew.config.dataset import (
 from cutsew.config.networks import ScoresFileConfig, Teacher
 from cutsew.data import containers, folder, images, layouts, remote
 from cutsew.data.containers import Containers
+from cutsew.data.held_out import held_out_ids
 from cutsew.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -223,7 +224,7 @@ def _with_scores(
 def _folder(dataset: FolderDatasetConfig, root: Path | str, leftovers: list[folder.Leftover] | None) -> pd.DataFrame:
     leftovers_found: list[folder.Leftover] = [] if leftovers is None else leftovers
     if isinstance(root, str):
-        found = containers.list_remote_images(root, leftovers_found)
+        found = folder.list_remote_images(root, leftovers_found)
     else:
         names = folder.list_images(root, leftovers_found, tolerant=dataset.on_bad_image == "skip")
         found = {name: str(root / name) for name in names}
@@ -243,8 +244,8 @@ def _containers(dataset: Containers, root: Path | str, leftovers: list[folder.Le
     names = [name for name, _, _ in members]
     listed = _with_splits(dataset, names, [address for _, address, _ in members], None, leftovers)
     if dataset.test.files is not None:
-        held_out = set(containers.find_containers(root, dataset.test.files, "dataset.test.files"))
-        listed["split"] = ["test" if container in held_out else "train" for _, _, container in members]
+        chosen = set(containers.find_containers(root, dataset.test.files, "dataset.test.files"))
+        listed["split"] = ["test" if container in chosen else "train" for _, _, container in members]
     return listed
 
 
@@ -265,24 +266,12 @@ def _with_splits(
         leftovers: listed names without an image are added to it.
 
     """
-    test = dataset.test
-    if test.fraction is not None:
+    if dataset.test.fraction is not None:
         return _table(names, paths, [None] * len(names))
-    held_out: set[str] = set()
-    if test.folder is not None:
-        held_out = folder.in_folder(names, test.folder, root)
-    elif test.list is not None:
-        held_out, unmatched = folder.in_list(names, test.list, root)
-        if unmatched and dataset.on_bad_image == "stop":
-            more = f" (and {len(unmatched) - 1} more)" if len(unmatched) > 1 else ""
-            raise UserError(
-                f"dataset.test.list: {test.list} names {unmatched[0]}{more}, not an image below dataset.root; "
-                f"{folder.hint(unmatched[0], names)}, or set dataset.on_bad_image: skip"
-            )
-        reason = f"named in {test.list} (dataset.test.list), but no such image"
-        if leftovers is not None:
-            leftovers += [folder.Leftover(str((root or Path()) / line), "missing", reason) for line in unmatched]
-    return _table(names, paths, ["test" if name in held_out else "train" for name in names])
+    chosen, missing = held_out_ids(dataset.test, names, root, tolerant=dataset.on_bad_image == "skip")
+    if leftovers is not None:
+        leftovers += missing
+    return _table(names, paths, ["test" if name in chosen else "train" for name in names])
 
 
 def _instead(leftovers: list[folder.Leftover]) -> str:

@@ -68,7 +68,7 @@ def find_images(place: str | Path) -> ImageSet:
         if path.lower().endswith(SUFFIXES):
             return ImageSet([path], [path])
         leftovers: list[folder.Leftover] = []
-        far = containers.list_remote_images(path, leftovers)
+        far = folder.list_remote_images(path, leftovers)
         if not far:
             raise UserError(f"{path}: has no images ({' '.join(SUFFIXES)}); check the URL")
         return ImageSet(list(far), list(far.values()), leftovers)

@@ -22,7 +22,8 @@ from cutsew.config.dataset import (
 from cutsew.config.networks import ScoresFileConfig
 from cutsew.data import accounting, layouts
 from cutsew.data.accounting import explain_all, inspect_all, stable_order
-from cutsew.data.folder import Leftover, in_fraction
+from cutsew.data.folder import Leftover
+from cutsew.data.held_out import in_fraction
 from cutsew.data.images import REMEDIES, BadImage
 from cutsew.data.known_images import FACTS, KnownImages, marks_of
 from cutsew.data.listing import list_images

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutsew.data.folder import hint, in_folder, in_fraction, in_list, list_images
+from cutsew.data.folder import list_images
+from cutsew.data.held_out import hint, in_folder, in_fraction, in_list
 from cutsew.errors import UserError
 
 

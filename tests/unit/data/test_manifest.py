@@ -12,7 +12,8 @@ from pyarrow.parquet import ParquetFile
 from cutsew import cli
 from cutsew.config import load
 from cutsew.data import accounting, folder
-from cutsew.data.folder import in_fraction, walk
+from cutsew.data.folder import walk
+from cutsew.data.held_out import in_fraction
 from cutsew.data.images import BadImage, inspect
 from cutsew.data.listing import list_images, listing_fingerprint, truth_fingerprint
 from cutsew.errors import UserError
