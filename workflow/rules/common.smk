@@ -13,14 +13,14 @@ from cutsew.config.schema import Reference
 from cutsew.pipeline import rule_inputs, rule_resources
 from cutsew.pipeline.graph import STAGES
 from cutsew.pipeline.job_files import restore_command
+from cutsew.pipeline.slurm_status import choose_status_command
 from cutsew.pipeline.snakemake_call import (
-    choose_status_command,
     command_of_jobs,
     exit_in_one_line,
     require_container,
 )
 from cutsew.pipeline.workflow_plan import read_workflow_plan
-from cutsew.provenance.changes import ChangeReporter
+from cutsew.provenance.change_reporter import ChangeReporter
 from cutsew.runtime.processes import (
     set_owner_process,
     acquire_run_lock,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from cutsew.errors import UserError
-from cutsew.pipeline.snakemake_call import choose_status_command
+from cutsew.pipeline.slurm_status import choose_status_command
 
 CONFIG = """Configuration data as of 2026-01-01T00:00:00
 AccountingStorageHost   = localhost
@@ -35,7 +35,7 @@ def cluster(tmp_path, monkeypatch):
                 (tmp_path / name).chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.defpath}")
         if sacct is None:
-            monkeypatch.setattr("cutsew.pipeline.snakemake_call.shutil.which", lambda _: None)
+            monkeypatch.setattr("cutsew.pipeline.slurm_status.shutil.which", lambda _: None)
 
     return start
 

@@ -14,8 +14,9 @@ from recorded_run import make_label, make_runs
 from cutsew.data.listing import listing_fingerprint
 from cutsew.pipeline.outputs import required_stages
 from cutsew.pipeline.plan import Plan
-from cutsew.provenance import changes
-from cutsew.provenance.changes import ChangeReporter, Job, describe, jobs_of
+from cutsew.provenance import change_reporter, changes
+from cutsew.provenance.change_reporter import ChangeReporter, jobs_of
+from cutsew.provenance.changes import Job, describe
 from cutsew.provenance.lineage import read_record
 from cutsew.provenance.setting_changes import image_differences, setting_differences
 from cutsew.storage.zarr_writer import file_digest
@@ -341,7 +342,7 @@ def table():
 
 @pytest.mark.parametrize(("dry", "after"), [(False, [1, 1, 1]), (True, [0, 1, 1])])
 def test_it_is_printed_once_and_at_the_end_of_a_dry_run(monkeypatch, dry, after):
-    monkeypatch.setattr(changes, "describe", lambda *_: ["changed: all"])
+    monkeypatch.setattr(change_reporter, "describe", lambda *_: ["changed: all"])
     lines = []
     reporter = ChangeReporter(Plan(RAW), graph, lambda: dry, lines.append)
     reporter.emit(logging.makeLogRecord({"msg": "something else"}))
@@ -355,7 +356,7 @@ def test_it_is_printed_once_and_at_the_end_of_a_dry_run(monkeypatch, dry, after)
 
 @pytest.mark.parametrize("dry", [False, True])
 def test_it_is_printed_where_there_is_nothing_to_do(monkeypatch, dry):
-    monkeypatch.setattr(changes, "describe", lambda *_: ["changed, but not rerun: all"])
+    monkeypatch.setattr(change_reporter, "describe", lambda *_: ["changed, but not rerun: all"])
     lines = []
     nothing = logging.makeLogRecord({"msg": "Nothing to be done (all requested files are present and up to date)."})
     ChangeReporter(Plan(RAW), graph, lambda: dry, lines.append).emit(nothing)
@@ -363,5 +364,5 @@ def test_it_is_printed_where_there_is_nothing_to_do(monkeypatch, dry):
 
 
 def test_a_fault_in_the_words_stops_no_run(monkeypatch):
-    monkeypatch.setattr(changes, "describe", lambda *_: 1 / 0)
+    monkeypatch.setattr(change_reporter, "describe", lambda *_: 1 / 0)
     ChangeReporter(Plan(RAW), graph, lambda: False, pytest.fail).emit(table())
