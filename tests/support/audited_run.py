@@ -16,10 +16,11 @@ from cutsew.stages.corrections import corrections
 from cutsew.stages.evaluate import evaluate
 from cutsew.stages.fuse import fuse
 from cutsew.stages.select import select
+from cutsew.storage.file_digests import file_digest
 from cutsew.storage.manifest import read_manifest
+from cutsew.storage.text_embeddings import text_spec
 from cutsew.storage.zarr_layout import ArraySpec, logit_specs
-from cutsew.storage.zarr_reader import text_spec
-from cutsew.storage.zarr_writer import file_digest, new_group, write_group
+from cutsew.storage.zarr_writer import new_group, write_group
 
 PASSES, ALPHA, EPOCHS = 3, 0.1, 3
 BY_HAND = np.array(

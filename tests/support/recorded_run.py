@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cutsew.provenance.record import Record, input_digest
+from cutsew.storage.file_digests import file_digest
 from cutsew.storage.manifest import read_manifest, shard_digests, write_manifest
 from cutsew.storage.zarr_layout import (
     ArraySpec,
@@ -18,7 +19,7 @@ from cutsew.storage.zarr_layout import (
     view_chunk_record,
     view_specs,
 )
-from cutsew.storage.zarr_writer import AuxiliaryCoordinate, file_digest, finalize, new_group, write_chunk
+from cutsew.storage.zarr_writer import AuxiliaryCoordinate, finalize, new_group, write_chunk
 
 CLASSES = ["cat", "dog"]
 IDS = [f"train_{i:05d}" for i in range(4)] + [f"val_{i:05d}" for i in range(2)]

@@ -13,8 +13,9 @@ from cutsew.config.method import Fuse, MaxFusionConfig, SoftFusionConfig, TagCli
 from cutsew.method.fuse import WHOLE, standardized, suppressed_crops
 from cutsew.method.score import logit, sigmoid
 from cutsew.pipeline.fusing import similarities, softened_by
+from cutsew.storage.text_embeddings import read_texts
 from cutsew.storage.zarr_layout import CROPS, TAGCLIP_GLOBAL, TAGCLIP_LOCAL, Answers
-from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read, read_texts
+from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read
 
 if TYPE_CHECKING:
     import zarr

@@ -24,11 +24,11 @@ from cutsew.models.student import MERGED_WEIGHTS, MODEL, BackboneFactory, Studen
 from cutsew.provenance.record import Record
 from cutsew.storage import result_tables as table
 from cutsew.storage.atomic import atomic_path, write_text
+from cutsew.storage.file_digests import file_digest
 from cutsew.storage.predictions import StagePredictions
 from cutsew.storage.result_tables import LABELS, Thresholds
 from cutsew.storage.tables import label_column
 from cutsew.storage.zarr_reader import labels_of, open_group
-from cutsew.storage.zarr_writer import file_digest
 
 log = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ from cutsew.errors import UserError
 from cutsew.models.student import MERGED_WEIGHTS, MODEL, Student
 from cutsew.runtime.lazy_imports import optional_package
 from cutsew.storage.atomic import atomic_path, write_text
+from cutsew.storage.file_digests import file_digest
 from cutsew.storage.result_tables import Thresholds
-from cutsew.storage.zarr_writer import file_digest
 
 OPSET = 18
 """Operators of 2022, which every runtime of today knows."""

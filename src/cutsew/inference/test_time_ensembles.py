@@ -29,11 +29,12 @@ from cutsew.models import teachers
 from cutsew.pipeline.fusing import FOUND, fuse_by_rule
 from cutsew.runtime.device import pick_device
 from cutsew.storage import result_tables as table
+from cutsew.storage.file_digests import file_digest
 from cutsew.storage.manifest import batched_slices
 from cutsew.storage.tables import read_record, require_keys
+from cutsew.storage.text_embeddings import read_texts
 from cutsew.storage.zarr_layout import CROPS
-from cutsew.storage.zarr_reader import array_of, attribute, open_group, read_texts
-from cutsew.storage.zarr_writer import file_digest
+from cutsew.storage.zarr_reader import array_of, attribute, open_group
 
 Floats = npt.NDArray[np.floating[Any]]
 

@@ -29,7 +29,7 @@ from cutsew.method.cam import hires_cam
 from cutsew.method.linear_head import LinearHead
 from cutsew.runtime.batching import require_finite, run_ahead, run_batch_invariant
 from cutsew.storage.atomic import atomic_path, write_text
-from cutsew.storage.zarr_writer import file_digest
+from cutsew.storage.file_digests import file_digest
 
 if TYPE_CHECKING:
     from tqdm import tqdm

@@ -21,6 +21,7 @@ from cutsew.pipeline import job_files
 from cutsew.pipeline.graph import STAGES
 from cutsew.pipeline.outputs import OUTPUTS, WEIGHTS, required_stages
 from cutsew.pipeline.plan import Plan
+from cutsew.storage.file_digests import remembered_digest
 from cutsew.storage.tables import read_record
 from cutsew.storage.zarr_layout import (
     TAGCLIP_GLOBAL,
@@ -30,7 +31,6 @@ from cutsew.storage.zarr_layout import (
     view_chunk_files,
     view_chunk_record,
 )
-from cutsew.storage.zarr_writer import remembered_digest
 
 STAGE_OF = {"logits": "zero_shot", "scores": "student"}
 """Zarr -> the stage whose logits it holds, where their names differ."""

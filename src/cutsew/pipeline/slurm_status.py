@@ -1,7 +1,7 @@
 """Which Slurm command Snakemake's executor uses to query its jobs.
 
-`sacct`, its choice, works only with accounting. Where it fails, the executor takes that for a passing fault and waits for
-ever.
+`sacct`, its choice, works only with accounting. Without, each query fails; the executor takes that for a passing fault
+and waits for ever.
 """
 
 import re

@@ -17,9 +17,9 @@ from typing import Any
 from cutsew.errors import UserError
 from cutsew.runtime.processes import COMMAND
 from cutsew.storage.atomic import write_text
+from cutsew.storage.file_digests import file_digest
 from cutsew.storage.tables import read_record, require_keys
 from cutsew.storage.zarr_layout import folder_of
-from cutsew.storage.zarr_writer import file_digest
 
 PACKAGES = ("cutsew", "torch", "open_clip_torch", "timm", "zarr", "numpy", "pandas", "pillow", "scikit-learn")
 

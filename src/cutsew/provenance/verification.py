@@ -12,8 +12,9 @@ from cutsew.pipeline.outputs import FINALIZED_BY, LAST_FILES, OUTPUTS
 from cutsew.provenance.consistency import find_inconsistencies, precedes
 from cutsew.provenance.lineage import ProvenanceIndex, StoredRecord, plain
 from cutsew.runtime.processes import SNAKEMAKE
+from cutsew.storage.file_digests import file_digest
 from cutsew.storage.zarr_layout import BOXES, CROPS, GLOBAL, TAGCLIP_GLOBAL, TAGCLIP_LOCAL
-from cutsew.storage.zarr_writer import chunk_files, content_digest, file_digest
+from cutsew.storage.zarr_writer import chunk_files, content_digest
 
 SUFFIXES = {"JPEGImages": ".jpg", "Annotations": ".xml"}
 LISTS = ("train", "val")

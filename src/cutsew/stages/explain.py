@@ -29,8 +29,9 @@ from cutsew.runtime.batching import require_finite
 from cutsew.runtime.device import device_facts, pick_device
 from cutsew.stages.options import BatchOption, DeviceOption, SettingsOption, WorkersOption
 from cutsew.storage.manifest import batched_slices, read_manifest
+from cutsew.storage.text_embeddings import read_texts
 from cutsew.storage.zarr_layout import GLOBAL, map_specs
-from cutsew.storage.zarr_reader import array_of, attribute, labels_of, open_group, read, read_rows, read_texts
+from cutsew.storage.zarr_reader import array_of, attribute, labels_of, open_group, read, read_rows
 from cutsew.storage.zarr_writer import AuxiliaryCoordinate, Coordinates, write_group
 
 SLAB = 8192

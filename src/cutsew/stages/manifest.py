@@ -33,8 +33,8 @@ from cutsew.provenance.record import Record
 from cutsew.stages.options import RootOption, SettingsOption, WorkersOption
 from cutsew.storage.atomic import write_text
 from cutsew.storage.csv_rows import write_csv
+from cutsew.storage.file_digests import file_digest
 from cutsew.storage.manifest import find_train_test_duplicates, read_manifest, shard_digests, write_manifest
-from cutsew.storage.zarr_writer import file_digest
 
 log = logging.getLogger(__name__)
 

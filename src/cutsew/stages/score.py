@@ -19,8 +19,9 @@ from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
 from cutsew.stages.options import SettingsOption, ThreadsOption
 from cutsew.storage.manifest import batched_slices
+from cutsew.storage.text_embeddings import read_texts
 from cutsew.storage.zarr_layout import CROPS, GLOBAL, extreme_specs, folder_of, logit_specs
-from cutsew.storage.zarr_reader import array_of, attribute, open_group, read, read_texts
+from cutsew.storage.zarr_reader import array_of, attribute, open_group, read
 from cutsew.storage.zarr_writer import Coordinates, CopiedCoordinate, new_group
 
 

@@ -34,12 +34,13 @@ from cutsew.runtime.device import device_facts, pick_device
 from cutsew.stages.options import DeviceOption, SettingsOption, WorkersOption
 from cutsew.storage.chunk_cache import ChunkCache
 from cutsew.storage.manifest import read_manifest, shard_digests
+from cutsew.storage.text_embeddings import read_texts
 from cutsew.storage.zarr_layout import (
     tagclip_chunk_file,
     tagclip_chunk_record,
     tagclip_specs,
 )
-from cutsew.storage.zarr_reader import open_group, read_texts
+from cutsew.storage.zarr_reader import open_group
 from cutsew.storage.zarr_writer import write_chunk
 
 log = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from cutsew.provenance.record import Record
 from cutsew.runtime.batching import require_finite
 from cutsew.runtime.device import device_facts, pick_device
 from cutsew.stages.options import DeviceOption, SettingsOption
+from cutsew.storage.text_embeddings import text_spec
 from cutsew.storage.zarr_layout import Activation
-from cutsew.storage.zarr_reader import text_spec
 from cutsew.storage.zarr_writer import Labels, write_group
 
 log = logging.getLogger(__name__)

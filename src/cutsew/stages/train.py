@@ -24,11 +24,12 @@ from cutsew.provenance.record import Record, input_digest
 from cutsew.runtime.device import device_facts, pick_device
 from cutsew.stages.options import DeviceOption, SettingsOption, WorkersOption
 from cutsew.storage.csv_rows import write_csv
+from cutsew.storage.file_digests import file_digest
 from cutsew.storage.manifest import batched_slices, read_manifest
 from cutsew.storage.predictions import images_at_once
 from cutsew.storage.zarr_layout import folder_of, label_spec
 from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read_rows
-from cutsew.storage.zarr_writer import file_digest, write_group
+from cutsew.storage.zarr_writer import write_group
 from cutsew.training.cache_policy import CachePolicy, open_feature_cache
 from cutsew.training.distributed import ProcessGroup, launch_workers
 from cutsew.training.features import computed_features, feature_source, run_feature_worker

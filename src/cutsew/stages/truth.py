@@ -19,8 +19,8 @@ from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record
 from cutsew.stages.options import RootOption, SettingsOption
 from cutsew.storage.atomic import atomic_path
+from cutsew.storage.file_digests import file_digest
 from cutsew.storage.manifest import read_manifest
-from cutsew.storage.zarr_writer import file_digest
 
 log = logging.getLogger(__name__)
 

@@ -23,9 +23,9 @@ from cutsew.method.score import sigmoid
 from cutsew.models import backbones
 from cutsew.models.student import Student, load, read_model_spec, save
 from cutsew.stages import predict as predict_stage
+from cutsew.storage.file_digests import file_digest
 from cutsew.storage.result_tables import Thresholds
 from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read
-from cutsew.storage.zarr_writer import file_digest
 
 SIZES = {"reduction": 4, "width": 16, "layers": 1, "heads": 2, "feedforward": 16, "dropout": 0.1}
 NAMES = ["ant", "bee", "cat or dog"]

@@ -19,7 +19,7 @@ from cutsew.provenance.change_reporter import ChangeReporter, jobs_of
 from cutsew.provenance.changes import Job, describe
 from cutsew.provenance.lineage import read_record
 from cutsew.provenance.setting_changes import image_differences, setting_differences
-from cutsew.storage.zarr_writer import file_digest
+from cutsew.storage.file_digests import file_digest
 
 RAW = {
     "classes": ["cat", "dog", "bus"],

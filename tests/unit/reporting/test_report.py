@@ -15,10 +15,11 @@ from report_run import write_maps, write_report, write_thresholds
 from synthetic_run import CLASSES, SETTINGS, make_run, write_zarr
 
 from cutsew.errors import UserError
-from cutsew.provenance.record import Record, file_digest
+from cutsew.provenance.record import Record
 from cutsew.reporting import page_tables
 from cutsew.stages.evaluate import evaluate
 from cutsew.stages.report import report
+from cutsew.storage.file_digests import file_digest
 from cutsew.storage.label_corrections import COLUMNS, Corrections, write_corrections
 from cutsew.storage.result_tables import rule_in_words
 

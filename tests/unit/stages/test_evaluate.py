@@ -15,11 +15,11 @@ from cutsew.errors import UserError
 from cutsew.method.metrics import describe_degenerate
 from cutsew.method.score import sigmoid
 from cutsew.pipeline.graph import STAGES
-from cutsew.provenance.record import file_digest
 from cutsew.reporting.measures import StageMeasures
 from cutsew.reporting.run_data import tally
 from cutsew.reporting.selection import changes
 from cutsew.stages.evaluate import evaluate
+from cutsew.storage.file_digests import file_digest
 from cutsew.storage.manifest import read_manifest, write_manifest
 from cutsew.storage.predictions import StagePredictions, class_blocks
 from cutsew.storage.result_tables import RunThresholds, StageThresholds, Thresholds, as_text, write_thresholds

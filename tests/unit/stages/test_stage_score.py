@@ -11,8 +11,8 @@ from cutsew.method.score import sigmoid
 from cutsew.stages.correct import correct
 from cutsew.stages.fuse import fuse
 from cutsew.stages.score import score
+from cutsew.storage.text_embeddings import text_spec
 from cutsew.storage.zarr_layout import ArraySpec
-from cutsew.storage.zarr_reader import text_spec
 from cutsew.storage.zarr_writer import write_group
 
 IDS = ["a", "b"]

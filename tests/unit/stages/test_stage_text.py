@@ -13,8 +13,8 @@ from cutsew.method.prompts import average
 from cutsew.method.score import score
 from cutsew.models import teachers
 from cutsew.stages.text import text
+from cutsew.storage.text_embeddings import read_texts
 from cutsew.storage.zarr_layout import Answers
-from cutsew.storage.zarr_reader import read_texts
 
 
 def settings(path, classes, templates=("a photo of a {class}", "the {class}"), names=None):

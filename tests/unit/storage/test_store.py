@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cutsew.errors import UserError
+from cutsew.storage.file_digests import file_digest, remembered_digest
 from cutsew.storage.manifest import ids_of
 from cutsew.storage.zarr_layout import CHUNK_BYTES, ArraySpec, inner_chunk, label_spec, rows_per_chunk
 from cutsew.storage.zarr_reader import array_of, labels_of, open_group, read
@@ -18,10 +19,8 @@ from cutsew.storage.zarr_writer import (
     AuxiliaryCoordinate,
     CopiedCoordinate,
     content_digest,
-    file_digest,
     finalize,
     new_group,
-    remembered_digest,
     write_chunk,
 )
 
@@ -174,12 +173,12 @@ def test_a_large_file_is_digested_again_only_when_it_has_changed(tmp_path, monke
     first = remembered_digest(weights, memory)
     assert first == file_digest(weights) and not memory.exists()  # a dry run before the first makes no folder
     with monkeypatch.context() as patched:
-        patched.setattr("cutsew.storage.zarr_writer.file_digest", lambda _: pytest.fail("digested again"))
+        patched.setattr("cutsew.storage.file_digests.file_digest", lambda _: pytest.fail("digested again"))
         assert remembered_digest(weights, memory) == first
     memory.parent.mkdir()
     remembered_digest(weights, memory)
     with monkeypatch.context() as patched:
-        patched.setattr("cutsew.storage.zarr_writer.file_digest", lambda _: pytest.fail("digested again"))
+        patched.setattr("cutsew.storage.file_digests.file_digest", lambda _: pytest.fail("digested again"))
         assert remembered_digest(weights, memory) == first
     weights.write_bytes(b"two")
     os.utime(weights, ns=(1, 1))
