@@ -43,7 +43,7 @@ rule text:
         )
 
 
-# An image is decoded once for itself and the first block of its crops. Runs that make no crops have a rule of their own.
+# An image is decoded once for itself and the first block of its crops; runs without crops have no chunk files of these.
 rule encode:
     input:
         images=ancient(artifact("manifest", "images.parquet")),
@@ -81,39 +81,12 @@ rule encode:
         )
 
 
-rule encode_images:
-    input:
-        images=ancient(artifact("manifest", "images.parquet")),
-        weights=optional("tiny_clip", "cutsew-tiny.safetensors"),
+use rule encode as encode_images with:
     output:
         chunk="results/{dataset}/{run}/views.zarr/global/c/{shard}/0",
         record="results/{dataset}/{run}/views.records/0-{shard}.json",
-    log:
-        "results/{dataset}/{run}/logs/encode-0-{shard}.log",
     wildcard_constraints:
         run=runs_without_crops(),
-    conda:
-        "../../envs/cutsew.yaml"
-    threads: 2
-    resources:
-        gpu=gpus(),
-        local_gpu=local_gpus(),
-        mem_mb=megabytes("encode"),
-        runtime=minutes("encode"),
-        device=COMPUTE.device,
-        batch_size=COMPUTE.batch_size,
-    params:
-        views=subpath(output.chunk, ancestor=4),
-        settings=settings("encode"),
-        weights=of_job(rule_inputs.weights_digests, "encode"),
-        passes=of_job(rule_inputs.block_passes),
-        digest=of_job(rule_inputs.shard_digest),
-    shell:
-        cutsew(
-            "--log {log} encode {input.images} {params.views} --shard {wildcards.shard}"
-            " --block 0 --passes {params.passes} --settings {params.settings:q}"
-            " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
-        )
 
 
 rule encode_crops:

@@ -6,7 +6,7 @@ rule explain:
         images=ancient(manifest),
         adapter=artifact("train", "adapter.safetensors"),
         model=artifact("train", "model.yaml"),
-        views=artifact("encode", "views.zarr"),
+        views=artifact("seal", "views.zarr"),
         text=artifact("text", "text.zarr"),
         scores=artifact("predict", "scores.zarr"),
         refined=artifact("train", "refined.zarr"),

@@ -67,7 +67,7 @@ rule reference_train:
         )
 
 
-rule reference_predict:
+use rule predict as reference_predict with:
     input:
         images=ancient(manifest),
         adapter=artifact(
@@ -79,21 +79,5 @@ rule reference_predict:
         record="results/{dataset}/{run}/references/{reference}/scores.json",
     log:
         "results/{dataset}/{run}/logs/reference_predict-{reference}.log",
-    conda:
-        "../../envs/cutsew.yaml"
-    threads: 2
-    resources:
-        gpu=gpus(),
-        local_gpu=local_gpus(),
-        mem_mb=megabytes("predict"),
-        runtime=minutes("predict"),
-        device=COMPUTE.device,
-        batch_size=COMPUTE.batch_size,
     params:
-        images=of_job(rule_inputs.split_digest),
         version=STAGES["reference_predict"].version,
-    shell:
-        cutsew(
-            "--log {log} predict {input.images} {input.adapter} {output.group}"
-            " --device {resources.device} --batch-size {resources.batch_size} --workers {threads}"
-        )

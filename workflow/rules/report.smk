@@ -41,7 +41,7 @@ rule report:
         corrections=optional("corrections", "corrections.parquet"),
         history=optional("train", "history.csv"),
         thresholds=artifact("thresholds", "thresholds.csv"),
-        views=optional("encode", "views.zarr"),
+        views=optional("seal", "views.zarr"),
         maps=optional("explain", "maps.zarr"),
         images=ancient(manifest),
         logits=of_job(rule_inputs.logits),

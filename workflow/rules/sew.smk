@@ -1,4 +1,4 @@
-# Sewing: lift the likeliest classes, take corrections by hand where there are any, choose salient images, paste them onto others and train.
+# Sewing: lift the likeliest classes, apply manual corrections, choose salient images, paste them onto others and train.
 
 
 rule correct:

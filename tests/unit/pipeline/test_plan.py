@@ -234,6 +234,7 @@ def test_the_labels_that_a_stage_reads_are_the_last_made_before_it(changes, targ
 
 
 RULES = Path(__file__).parents[3] / "workflow" / "rules"
+RULE = r"^(?:use rule \w+ as|rule|checkpoint) (\w+)(?: with)?:\n(.*?)(?=^\S|\Z)"
 RULES_OF = {"encode": ("encode", "encode_images", "encode_crops")}
 """Stage -> its rules, where they have other names."""
 
@@ -256,7 +257,9 @@ def inputs_of_rules():
     }
     result = {}
     for file in sorted(RULES.glob("*.smk")):
-        for rule, body in re.findall(r"^(?:rule|checkpoint) (\w+):\n(.*?)(?=^\S|\Z)", file.read_text(), re.M | re.S):
+        for rule, body in re.findall(
+            r"^(?:use rule \w+ as|rule|checkpoint) (\w+)(?: with)?:\n(.*?)(?=^\S|\Z)", file.read_text(), re.M | re.S
+        ):
             given = re.search(r"^    input:\n(.*?)(?=^    \w)", body, re.M | re.S)
             if given and rule != "sweep_table":  # the runs of a sweep are its inputs
                 functions = eval(f"dict({given[1]})", scope)  # noqa: S307 - our own rules

@@ -18,6 +18,7 @@ from cutsew.pipeline.outputs import OUTPUTS, required_stages
 from cutsew.storage import zarr_layout
 
 RULES = Path(__file__).parents[3] / "workflow" / "rules"
+RULE = r"^(?:use rule \w+ as|rule|checkpoint) (\w+)(?: with)?:\n(.*?)(?=^\S|\Z)"
 RULE_OF = {"encode": ("encode", "encode_images", "encode_crops")}
 SETTINGS = {
     "classes": ["cat", "dog"],
@@ -287,7 +288,9 @@ def rules_outputs():
     """Read from the rules which names each writes into a run's folder."""
     result = {}
     for file in sorted(RULES.glob("*.smk")):
-        for rule, body in re.findall(r"^(?:rule|checkpoint) (\w+):\n(.*?)(?=^\S|\Z)", file.read_text(), re.M | re.S):
+        for rule, body in re.findall(
+            r"^(?:use rule \w+ as|rule|checkpoint) (\w+)(?: with)?:\n(.*?)(?=^\S|\Z)", file.read_text(), re.M | re.S
+        ):
             output = re.search(r"^    output:\n(.*?)(?=^    \w|\Z)", body, re.M | re.S)
             paths = re.findall(r"results/\{dataset\}/\{run\}/([^\"]+)", output[1]) if output else []
             if paths:
