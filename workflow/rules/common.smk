@@ -131,12 +131,12 @@ def manifest(wildcards):
     return checkpoints.manifest.get(dataset=wildcards.dataset, run=owner).output.images
 
 
-def after_manifest(function):
-    """Input: files that depend on the shards of the manifest."""
+def shard_files(stage):
+    """Input: all chunk files and records of a stage that has jobs for each shard of the manifest."""
 
     def of_wildcards(wildcards):
         manifest(wildcards)
-        return function(PLAN, wildcards)
+        return rule_inputs.shard_files(PLAN, wildcards, stage)
 
     return of_wildcards
 

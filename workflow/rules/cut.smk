@@ -128,7 +128,7 @@ rule encode_crops:
 rule seal:
     input:
         images=ancient(manifest),
-        chunks=after_manifest(rule_inputs.view_chunks),
+        chunks=shard_files("encode"),
     output:
         group="results/{dataset}/{run}/views.zarr/zarr.json",
         record="results/{dataset}/{run}/views.json",

@@ -39,7 +39,7 @@ rule seal_tagclip:
     input:
         images=ancient(manifest),
         text=artifact("text", "text.zarr"),
-        chunks=after_manifest(rule_inputs.tagclip_chunks),
+        chunks=shard_files("tagclip"),
     output:
         group="results/{dataset}/{run}/tagclip.zarr/zarr.json",
         record="results/{dataset}/{run}/tagclip.json",

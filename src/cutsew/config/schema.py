@@ -36,7 +36,7 @@ FROM_EXTREMES = ("max", "cdul")
 
 
 class EvaluateConfig(Section):
-    """What is measured where there is truth."""
+    """What is measured, of true labels too where there are any."""
 
     threshold: Fraction = Field(
         0.5, description="decision threshold of rule fixed: the probability from which a class is predicted"
@@ -45,7 +45,7 @@ class EvaluateConfig(Section):
 
 
 class PredictConfig(Section):
-    """What is said of held-out images in the end."""
+    """How held-out images are scored."""
 
     ensemble: Literal["none", "teacher"] = Field(
         "none",
@@ -185,28 +185,28 @@ class Config(Section):
     teacher: Teacher = Field(default_factory=OpenClipTeacherConfig, description="the model that scores views")
     cut: Cut = Field(default_factory=RandomCropsConfig, description="cutting: the crops (Eq. 5)")
     score: Score = Field(
-        default_factory=SoftmaxScoringConfig, description="from what is seen to logits (Eq. 3-4, or TagCLIP)"
+        default_factory=SoftmaxScoringConfig, description="from similarities to logits (Eq. 3-4, or TagCLIP)"
     )
-    fuse: Fuse = Field(default_factory=MaxFusionConfig, description="cutting: many answers to one (Eq. 7)")
+    fuse: Fuse = Field(default_factory=MaxFusionConfig, description="cutting: all views' logits to one (Eq. 7)")
     correct: Correct = Field(default_factory=SqrtCorrectionConfig, description="sewing: the correction (Eq. 9)")
     select: SelectConfig = Field(default_factory=SelectConfig, description="sewing: salient images (Eq. 10)")
     targets: TargetsConfig = Field(
         default_factory=TargetsConfig, description="sewing: labels per image (beyond the paper)"
     )
-    labels: LabelsConfig = Field(default_factory=LabelsConfig, description="corrections by hand; none by default")
+    labels: LabelsConfig = Field(default_factory=LabelsConfig, description="manual corrections; none by default")
     sew: Sew = Field(default_factory=SewConfig, description="sewing: pasting (Eq. 11-13)")
     student: Student = Field(default_factory=OpenClipStudentConfig, description="the frozen backbone")
     train: Train = Field(
         default_factory=AdapterTrainingConfig, description="the student's head and its training (Eq. 14-20)"
     )
-    predict: PredictConfig = Field(default_factory=PredictConfig, description="the answer for held-out images")
+    predict: PredictConfig = Field(default_factory=PredictConfig, description="how held-out images are scored")
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig, description="what is measured")
     thresholds: ThresholdsConfig = Field(
         default_factory=ThresholdsConfig,
         description="from which probability a class is a label: one rule for tables, report, exports and new images",
     )
     references: ReferencesConfig = Field(default_factory=ReferencesConfig, description="students to compare with")
-    explain: Explain = Field(default_factory=ExplainConfig, description="maps of what is seen where")
+    explain: Explain = Field(default_factory=ExplainConfig, description="class activation maps and features")
     compute: ComputeConfig = Field(default_factory=ComputeConfig, description="how the work is done")
     runs: dict[str, dict[str, Any]] = Field({}, description="variants: name -> settings that differ from the base run")
 

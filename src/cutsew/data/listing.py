@@ -189,12 +189,9 @@ def _ids(scores: ScoresFileConfig | None) -> pd.DataFrame:
         raise UserError("teacher.scores.file: not set; dataset.kind ids takes its ids from there")
     from cutsew.data.scores import read_ids  # noqa: PLC0415  # only this kind needs it
 
-    names = [str(name) for name in read_ids(scores.file, scores)]
+    names = read_ids(scores.file, scores)
     if not names:
         raise UserError(f"teacher.scores.file: {scores.file} holds no ids")
-    if len(set(names)) < len(names):
-        duplicate = pd.Series(names)[pd.Series(names).duplicated()].iloc[0]
-        raise UserError(f"teacher.scores.file: {scores.file} holds the id {duplicate} more than once; keep one")
     return _table(names, [""] * len(names), ["train"] * len(names))
 
 

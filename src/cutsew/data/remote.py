@@ -263,5 +263,5 @@ def stat_line(url: str, info: dict[str, Any] | None = None) -> str:
 def relative(url: str, root: str) -> str:
     """Return the path of a file below a URL."""
     system, base = filesystem(root)
-    name = str(system._strip_protocol(url))[len(base.rstrip("/")) :].lstrip("/")  # noqa: SLF001 - fsspec's own way
+    name = str(system._strip_protocol(url))[len(base.rstrip("/")) :].lstrip("/")  # noqa: SLF001 - url_to_fs takes 29 us
     return unquote(name) if urlsplit(root).scheme in ("http", "https") else name

@@ -1,6 +1,10 @@
 """Which stage writes which files of a run's folder, and which stages a run needs."""
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 from cutsew.config import Config
+from cutsew.storage import zarr_layout as layout
 
 OUTPUTS: dict[str, tuple[str, ...]] = {
     "tiny_clip": ("cutsew-tiny.safetensors", "cutsew-tiny.safetensors.json"),
@@ -52,13 +56,31 @@ LAST_FILES = {"report": "report.html", "labels_table": "labels.csv"}
 FINALIZED_BY = {"encode": "seal", "tagclip": "seal_tagclip"}
 """Stage whose jobs write one shard's chunk files each -> the stage that writes their Zarr's metadata last."""
 
-
 SWEEPS = "sweeps"
 """Folder of a dataset that holds tables over many runs."""
 WEIGHTS = ".weights.json"
 """File of a dataset that remembers the digests of local weights."""
 FEATURES = "features"
 """Folder of a dataset that holds cached features of trainings: a cache, no artifact."""
+
+
+def _of_encoding(group: Path, config: Config, shard: int) -> Iterator[Path]:
+    for block in range(config.cut.blocks):
+        yield from layout.view_chunk_files(group, shard, block, len(config.cut.passes_of(block)))
+        yield layout.view_chunk_record(group, shard, block)
+
+
+def _of_tagclip(group: Path, _config: Config, shard: int) -> Iterator[Path]:
+    yield layout.tagclip_chunk_file(group, layout.TAGCLIP_LOCAL, shard)
+    yield layout.tagclip_chunk_file(group, layout.TAGCLIP_GLOBAL, shard)
+    yield layout.tagclip_chunk_record(group, shard)
+
+
+SHARD_FILES: dict[str, Callable[[Path, Config, int], Iterator[Path]]] = {
+    "encode": _of_encoding,
+    "tagclip": _of_tagclip,
+}
+"""Stage -> the chunk files and records that its jobs write for a shard, given the Zarr's folder and the settings."""
 
 
 def required_stages(config: Config) -> set[str]:

@@ -5,7 +5,6 @@ prefix of a module; params that hold paths hold them as they are on disk. The nu
 manifest's checkpoint, so a rule that depends on it takes the manifest as input too.
 """
 
-import csv
 import hashlib
 import json
 import re
@@ -19,18 +18,11 @@ from cutsew.data.listing import listing_fingerprint, truth_fingerprint
 from cutsew.errors import UserError
 from cutsew.pipeline import job_files
 from cutsew.pipeline.graph import STAGES
-from cutsew.pipeline.outputs import OUTPUTS, WEIGHTS, required_stages
+from cutsew.pipeline.outputs import OUTPUTS, SHARD_FILES, WEIGHTS, required_stages
 from cutsew.pipeline.plan import Plan
 from cutsew.storage.file_digests import remembered_digest
+from cutsew.storage.manifest import SHARDS, read_shards
 from cutsew.storage.tables import read_record
-from cutsew.storage.zarr_layout import (
-    TAGCLIP_GLOBAL,
-    TAGCLIP_LOCAL,
-    tagclip_chunk_file,
-    tagclip_chunk_record,
-    view_chunk_files,
-    view_chunk_record,
-)
 
 STAGE_OF = {"logits": "zero_shot", "scores": "student"}
 """Zarr -> the stage whose logits it holds, where their names differ."""
@@ -143,25 +135,11 @@ def stages_with_thresholds(plan: Plan, wildcards: Wildcards) -> list[str]:
     return [logits(plan, wildcards), *always, *overridden(plan, wildcards), *made]
 
 
-def view_chunks(plan: Plan, wildcards: Wildcards) -> Iterator[str]:
-    """Iterate over all chunk files of views.zarr and the records of the jobs that write them."""
-    group = plan.folder(wildcards.run, "encode") / "views.zarr"
-    cut = plan.runs[wildcards.run].cut
+def shard_files(plan: Plan, wildcards: Wildcards, stage: str) -> Iterator[str]:
+    """Iterate over all chunk files of a stage's Zarr and the records of the jobs that write them."""
+    group = plan.folder(wildcards.run, stage) / OUTPUTS[stage][0]
     for row in shards(plan, wildcards.run):
-        shard = int(row["shard"])
-        for block in range(cut.blocks):
-            yield from map(str, view_chunk_files(group, shard, block, len(cut.passes_of(block))))
-            yield str(view_chunk_record(group, shard, block))
-
-
-def tagclip_chunks(plan: Plan, wildcards: Wildcards) -> Iterator[str]:
-    """Iterate over all chunk files of tagclip.zarr and the records of the jobs that write them."""
-    group = plan.folder(wildcards.run, "tagclip") / "tagclip.zarr"
-    for row in shards(plan, wildcards.run):
-        shard = int(row["shard"])
-        yield str(tagclip_chunk_file(group, TAGCLIP_LOCAL, shard))
-        yield str(tagclip_chunk_file(group, TAGCLIP_GLOBAL, shard))
-        yield str(tagclip_chunk_record(group, shard))
+        yield from map(str, SHARD_FILES[stage](group, plan.runs[wildcards.run], int(row["shard"])))
 
 
 # Params. A job reruns when they change.
@@ -307,15 +285,14 @@ def block_passes(plan: Plan, wildcards: Wildcards) -> int:
 
 def shards(plan: Plan, run: str) -> tuple[dict[str, str], ...]:
     """Read a run's shards.csv: one row per shard; empty before the manifest is written."""
-    table = plan.on_disk(run, "manifest") / "shards.csv"
+    table = plan.on_disk(run, "manifest") / SHARDS
     return _read_shards(table, table.stat().st_mtime_ns) if table.exists() else ()
 
 
 @lru_cache(maxsize=64)
 def _read_shards(table: Path, _mtime: int) -> tuple[dict[str, str], ...]:
     """Read the table once for all jobs, and again when it changes."""
-    with table.open(encoding="utf-8", newline="") as stream:
-        return tuple(csv.DictReader(stream))
+    return read_shards(table)
 
 
 def one_of(names: Iterable[str]) -> str:

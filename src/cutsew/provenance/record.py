@@ -1,6 +1,5 @@
 """The record next to each artifact, which says how it was made; and merging the records of a Zarr group's many jobs."""
 
-import csv
 import hashlib
 import json
 import os
@@ -10,14 +9,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from cutsew.errors import UserError
+from cutsew.runtime.machine import package_version
 from cutsew.runtime.processes import COMMAND
 from cutsew.storage.atomic import write_text
 from cutsew.storage.file_digests import file_digest
+from cutsew.storage.manifest import SHARDS, read_shards
 from cutsew.storage.tables import read_record, require_keys
 from cutsew.storage.zarr_layout import folder_of
 
@@ -102,10 +102,10 @@ def listing_digests(manifest: Path) -> dict[str, str]:
     Stages take the manifest as it was then, so its bytes may change and they still stand: `digest`, `listed` or
     `placed` (see stages/manifest.py) is what counts.
     """
-    table = manifest.with_name("shards.csv")
+    table = manifest.with_name(SHARDS)
     if not table.is_file():
         return {}
-    rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))
+    rows = read_shards(table)
     parts = ("digest", "listed", "placed")
     return {name: hashlib.sha256(" ".join(row[name] for row in rows).encode()).hexdigest() for name in parts}
 
@@ -117,13 +117,7 @@ def _listing(inputs: list[Path]) -> dict[str, str]:
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
     """Return the versions of the installed packages among them."""
-    installed = {}
-    for name in packages:
-        try:
-            installed[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return installed
+    return {name: installed for name in packages if (installed := package_version(name)) is not None}
 
 
 @cache

@@ -1,21 +1,19 @@
 """What lies in results/ that no configured run refers to."""
 
-import csv
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cutsew.config import Config
 from cutsew.errors import UserError
-from cutsew.pipeline.outputs import CACHES, FEATURES, OUTPUTS, SWEEPS, required_stages
+from cutsew.pipeline.outputs import CACHES, FEATURES, OUTPUTS, SHARD_FILES, SWEEPS, required_stages
 from cutsew.pipeline.plan import Plan
 from cutsew.provenance.lineage import RECORDS, ProvenanceIndex
 from cutsew.provenance.verification import OF_SHARDS
 from cutsew.runtime.processes import settings_files
-from cutsew.storage import zarr_layout
+from cutsew.storage.manifest import SHARDS, read_shards
 
 KNOWN = {name for names in (*OUTPUTS.values(), *CACHES.values()) for name in names}
 
@@ -189,7 +187,7 @@ def _features_of(record: Path) -> str | None:
 
 def _of_shards(folder: Path, plans: Sequence[Plan]) -> Iterator[UnreferencedPath]:
     """List chunk files, and their records, of passes and shards beyond those of all runs that read them here."""
-    for stage, files_of in SHARDED.items():
+    for stage, files_of in SHARD_FILES.items():
         group = folder / OUTPUTS[stage][0]
         expected: set[Path] = set()
         for plan in plans:
@@ -198,35 +196,16 @@ def _of_shards(folder: Path, plans: Sequence[Plan]) -> Iterator[UnreferencedPath
                     continue
                 if plan.source_run(run, stage) != folder.name:
                     continue
-                shards = _shards(folder.parent / plan.source_run(run, "manifest") / "shards.csv")
-                if shards is None:
+                shards = folder.parent / plan.source_run(run, "manifest") / SHARDS
+                if not shards.is_file():
                     return
-                expected.update(path for shard in shards for path in files_of(group, config, shard))
+                for row in read_shards(shards):
+                    expected.update(files_of(group, config, int(row["shard"])))
         for path in _chunks(group) if expected else ():
             if path not in expected:
                 yield UnreferencedPath(
                     path, "beyond the passes and images of all configured runs", path.lstat().st_size
                 )
-
-
-def _of_encoding(group: Path, config: Config, shard: int) -> Iterator[Path]:
-    """Name the files of one shard's encoding jobs."""
-    for block in range(config.cut.blocks):
-        yield from zarr_layout.view_chunk_files(group, shard, block, len(config.cut.passes_of(block)))
-        yield zarr_layout.view_chunk_record(group, shard, block)
-
-
-def _of_tagclip(group: Path, config: Config, shard: int) -> Iterator[Path]:  # noqa: ARG001
-    """Name the files of one shard's TagCLIP job."""
-    yield from (
-        zarr_layout.tagclip_chunk_file(group, array, shard)
-        for array in (zarr_layout.TAGCLIP_LOCAL, zarr_layout.TAGCLIP_GLOBAL)
-    )
-    yield zarr_layout.tagclip_chunk_record(group, shard)
-
-
-SHARDED: dict[str, Callable[[Path, Config, int], Iterator[Path]]] = {"encode": _of_encoding, "tagclip": _of_tagclip}
-"""Stage -> the files that its jobs write for a shard into its Zarr and next to it."""
 
 
 def _chunks(group: Path) -> Iterator[Path]:
@@ -235,12 +214,6 @@ def _chunks(group: Path) -> Iterator[Path]:
     for root in filter(_is_folder, roots):
         for parent, _, names in os.walk(root):
             yield from (Path(parent, name) for name in sorted(names) if not name.startswith("."))
-
-
-def _shards(table: Path) -> list[int] | None:
-    if not table.is_file():
-        return None
-    return [int(row["shard"]) for row in csv.DictReader(table.read_text(encoding="utf-8").splitlines())]
 
 
 def _is_folder(path: Path) -> bool:

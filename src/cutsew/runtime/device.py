@@ -5,7 +5,6 @@ import platform
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, get_args
 
 import torch
@@ -14,7 +13,8 @@ from torch import Tensor
 from cutsew.config.base import Precision
 from cutsew.errors import UserError
 from cutsew.runtime.batching import halving
-from cutsew.runtime.gpus import allocated, listed, reserve_gpu
+from cutsew.runtime.gpus import list_allocated_gpus, list_driver_gpus, reserve_gpu
+from cutsew.runtime.machine import package_version
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +57,8 @@ def pick_device(requested: str) -> str:
         # The host only feeds the GPU, and torch's threads would take the cores of the workers that decode.
         torch.set_num_threads(1)
         return "cuda"
-    gpus = ", ".join(allocated())
-    if gpus and listed():
+    gpus = ", ".join(list_allocated_gpus())
+    if gpus and list_driver_gpus():
         raise UserError(
             f"compute.device: {requested}: this process has GPU {gpus}, but torch {torch.__version__} cannot use it "
             f"({_reason()}); or set compute.device: cpu"
@@ -97,15 +97,8 @@ def numeric_environment(device: str) -> dict[str, Any]:
     gpu = torch.cuda.get_device_name() if device == "cuda" else None
     return {
         "device": gpu or f"{device} {torch.backends.cpu.get_cpu_capability()}",
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: package_version(name) for name in PACKAGES},
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _reason() -> str:

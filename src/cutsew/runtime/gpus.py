@@ -26,10 +26,10 @@ def list_visible_gpus() -> list[str]:
     if chosen is not None:
         names = [name.strip() for name in chosen.split(",")]
         return [name for name in names if name and name != "-1"]
-    return listed()
+    return list_driver_gpus()
 
 
-def listed() -> list[str]:
+def list_driver_gpus() -> list[str]:
     """Name the GPUs that the NVIDIA driver lists: by number, or slices of a divided one (MIG) by UUID."""
     return list(_driver_list())
 
@@ -53,7 +53,7 @@ def _driver_list() -> dict[str, str]:
     return devices
 
 
-def allocated() -> list[str]:
+def list_allocated_gpus() -> list[str]:
     """Name the GPUs that this process was given: those visible to it, or those of its Slurm job."""
     return list_visible_gpus() or [name for name in os.environ.get("SLURM_JOB_GPUS", "").split(",") if name]
 

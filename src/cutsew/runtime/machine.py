@@ -1,7 +1,8 @@
-"""What this process may use of its machine: cores and memory."""
+"""What this process may use of its machine: cores, memory and installed packages."""
 
 import os
 import re
+from importlib import metadata
 from pathlib import Path
 
 
@@ -45,3 +46,11 @@ def _limits(groups: Path, mounted: Path) -> list[str]:
             except OSError:
                 continue
     return limits
+
+
+def package_version(package: str) -> str | None:
+    """Return the version of an installed package; None where it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

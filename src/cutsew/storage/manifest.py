@@ -1,5 +1,6 @@
 """Reading and writing `images.parquet`, the stable list of all images, and its shards."""
 
+import csv
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 COLUMNS = ("id", "path", "width", "height", "bytes", "digest", "split", "shard")
 SPLITS = ("train", "test")
+SHARDS = "shards.csv"
+"""Next to the manifest: number, count of images and digests of each shard, which are read without pandas."""
 
 
 def write_manifest(path: Path, images: "pd.DataFrame") -> None:
@@ -90,6 +93,12 @@ def shard_digests(images: "pd.DataFrame") -> dict[int, str]:
         lines = "\n".join(f"{name}\t{digest}" for name, digest in zip(rows["id"], rows["digest"], strict=True))
         digests[int(str(shard))] = hashlib.sha256(lines.encode()).hexdigest()[:16]
     return digests
+
+
+def read_shards(table: Path) -> tuple[dict[str, str], ...]:
+    """Read shards.csv: a row per shard, with the columns shard, images, digest, listed and placed, as text."""
+    with table.open(encoding="utf-8", newline="") as stream:
+        return tuple(csv.DictReader(stream))
 
 
 def batched_slices(images: int, size: int) -> Iterator[slice]:

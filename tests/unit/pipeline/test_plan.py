@@ -248,7 +248,7 @@ def inputs_of_rules():
     scope = {
         "rule_inputs": rule_inputs,
         "of_job": of_job,
-        "after_manifest": of_job,
+        "shard_files": lambda stage: of_job(rule_inputs.shard_files, stage),
         "artifact": lambda *args: of_job(rule_inputs.artifact, *args),
         "optional": lambda *args: of_job(rule_inputs.optional_artifact, *args),
         "manifest": of_job(rule_inputs.artifact, "manifest", "images.parquet"),

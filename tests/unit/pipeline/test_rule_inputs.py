@@ -142,9 +142,9 @@ def test_corrections_count_unless_all_are_of_held_out_images(monkeypatch):
 
 def test_chunks_are_those_of_each_shard_and_block():
     result = plan(**{"cut.passes": 3, "cut.passes_per_job": 2})
-    assert list(inputs.view_chunks(result, of())) == []
+    assert list(inputs.shard_files(result, of(), "encode")) == []
     write_shards(result, "0,4,a,b,p", "1,2,c,d,p")
-    read = list(inputs.view_chunks(result, of()))
+    read = list(inputs.shard_files(result, of(), "encode"))
     home = "results/demo/one"
     assert read[:7] == [
         f"{home}/views.zarr/global/c/0/0",
@@ -163,14 +163,14 @@ def test_chunks_are_those_of_each_shard_and_block():
 def test_without_passes_there_are_no_blocks():
     result = plan(**{"cut.passes": 0})
     write_shards(result, "0,4,a,b,p")
-    assert [Path(path).parts[-3:] for path in inputs.view_chunks(result, of())][0] == ("c", "0", "0")
-    assert len(list(inputs.view_chunks(result, of()))) == 2
+    assert [Path(path).parts[-3:] for path in inputs.shard_files(result, of(), "encode")][0] == ("c", "0", "0")
+    assert len(list(inputs.shard_files(result, of(), "encode"))) == 2
 
 
 def test_windows_are_one_block():
     result = plan(**{"cut.layout": "windows"})
     write_shards(result, "0,4,a,b,p")
-    assert len(list(inputs.view_chunks(result, of()))) == 4
+    assert len(list(inputs.shard_files(result, of(), "encode"))) == 4
     assert inputs.block_passes(result, of(block="0")) == result.runs["one"].cut.num_passes > 1
 
 
@@ -178,7 +178,7 @@ def test_chunks_of_tagclip():
     result = plan(**{"score.rule": "tagclip"})
     write_shards(result, "0,4,a,b,p", "1,2,c,d,p")
     home = result.folder("one", "tagclip")
-    assert list(inputs.tagclip_chunks(result, of()))[3:] == [
+    assert list(inputs.shard_files(result, of(), "tagclip"))[3:] == [
         f"{home}/tagclip.zarr/local_score/c/1/0",
         f"{home}/tagclip.zarr/global_score/c/1/0",
         f"{home}/tagclip.records/1.json",
