@@ -1,27 +1,27 @@
-"""Put before Python's path as sitecustomize.py: any look-up of a host or connection beyond this machine is told of."""
+"""A sitecustomize.py that refuses, and writes down, each look-up of a host and each connection beyond this machine."""
 
 import socket
 from pathlib import Path
 
-HERE = Path(__file__).parents[1] / "asked"
+LOG = Path(__file__).parents[1] / "asked"
 connect, look_up = socket.socket.connect, socket.getaddrinfo
 
 
-def told(where):
-    with HERE.open("a") as file:
+def refuse(where):
+    with LOG.open("a") as file:
         file.write(f"{where}\n")
     raise OSError("the network is cut")
 
 
 def connect_here(self, address):
     if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
-        told(address)
+        refuse(address)
     return connect(self, address)
 
 
 def look_up_here(host, *rest, **options):
     if host not in (None, "", "localhost", "127.0.0.1", "::1", socket.gethostname()):
-        told(host)
+        refuse(host)
     return look_up(host, *rest, **options)
 
 

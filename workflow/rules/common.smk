@@ -9,7 +9,7 @@ from snakemake.logging import logger
 from snakemake.settings.types import DeploymentMethod
 
 from cutsew.config import with_command_line
-from cutsew.config.schema import Reference
+from cutsew.config.evaluation import Reference
 from cutsew.pipeline import rule_inputs, rule_resources
 from cutsew.pipeline.graph import STAGES
 from cutsew.pipeline.job_files import restore_command

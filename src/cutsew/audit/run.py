@@ -18,7 +18,7 @@ import pandas as pd
 import pydantic
 
 from cutsew.config.base import Section
-from cutsew.config.schema import EvaluateConfig
+from cutsew.config.evaluation import EvaluateConfig
 from cutsew.errors import UserError, did_you_mean
 from cutsew.method.fuse import WHOLE
 from cutsew.pipeline.graph import STAGES

@@ -166,8 +166,8 @@ class Plan:
         record = manifest.with_suffix(".json")
         if not (manifest.is_file() and record.is_file()):
             return False
-        result = read_record(record, "settings")
-        return bool(result == json.loads(self.params(run, "manifest")))
+        made_with = read_record(record, "settings")
+        return bool(made_with == json.loads(self.params(run, "manifest")))
 
     def training_corrections(self, run: str) -> str:
         """Digest a run's corrections of training images; empty where there are none, or no manifest yet."""

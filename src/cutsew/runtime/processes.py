@@ -66,8 +66,8 @@ def snakemake_command(
 
     """
     words = [snakemake_program(), *SNAKEMAKE.split()[1:]]
-    result = next((Path(name) for name in FOUND_BY_SNAKEMAKE if Path(name).is_file()), None)
-    if result is None or result.resolve() != Path(snakefile).resolve():
+    found = next((Path(name) for name in FOUND_BY_SNAKEMAKE if Path(name).is_file()), None)
+    if found is None or found.resolve() != Path(snakefile).resolve():
         words += ["--snakefile", _from_here(snakefile)]
     if configfiles:
         words += ["--configfile", *map(_from_here, configfiles)]

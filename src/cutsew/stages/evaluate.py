@@ -10,7 +10,7 @@ import pandas as pd
 import typer
 from tqdm import tqdm
 
-from cutsew.config.schema import EvaluateConfig
+from cutsew.config.evaluation import EvaluateConfig
 from cutsew.method.metrics import Ranked, agreement
 from cutsew.method.score import sigmoid
 from cutsew.method.thresholds import named

@@ -13,8 +13,8 @@ import typer
 from torch import Tensor
 from tqdm import tqdm
 
+from cutsew.config.evaluation import ExplainConfig
 from cutsew.config.networks import parse_teacher
-from cutsew.config.schema import ExplainConfig
 from cutsew.data.images import read_image
 from cutsew.data.loader import plain_batches
 from cutsew.errors import UserError

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from cutsew.audit.label_export import Batch, last_labels
 from cutsew.audit.label_formats import write_table
-from cutsew.config.schema import EvaluateConfig
+from cutsew.config.evaluation import EvaluateConfig
 from cutsew.method.correct import LEFT
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record, input_digest

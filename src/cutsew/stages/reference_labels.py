@@ -9,7 +9,7 @@ import pandas as pd
 import typer
 from tqdm import tqdm
 
-from cutsew.config.schema import ReferencesConfig
+from cutsew.config.evaluation import ReferencesConfig
 from cutsew.errors import UserError, some
 from cutsew.method.reference_labels import Logits, Truth, single_positive, smoothed, supervised
 from cutsew.pipeline.graph import STAGES

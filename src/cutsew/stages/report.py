@@ -9,7 +9,7 @@ import typer
 from tqdm import tqdm
 
 from cutsew.audit.review_queue import Reviewed, embeddings, near_duplicates, queue
-from cutsew.config.schema import EvaluateConfig
+from cutsew.config.evaluation import EvaluateConfig
 from cutsew.pipeline.graph import STAGES
 from cutsew.provenance.record import Record, input_digest
 from cutsew.reporting.cards import Crops, gather

@@ -10,7 +10,7 @@ import pandas as pd
 import typer
 from tqdm import tqdm
 
-from cutsew.config.schema import EvaluateConfig, ThresholdsConfig
+from cutsew.config.evaluation import EvaluateConfig, ThresholdsConfig
 from cutsew.errors import some
 from cutsew.method.score import sigmoid
 from cutsew.method.thresholds import FEW, Floats, count, count_few, expected_share, mixture

@@ -10,7 +10,7 @@ from synthetic_run import CLASSES, SETTINGS, make_run, write_zarr
 
 from cutsew.audit.run import Slice
 from cutsew.audit.summary import Tally
-from cutsew.config.schema import EvaluateConfig
+from cutsew.config.evaluation import EvaluateConfig
 from cutsew.errors import UserError
 from cutsew.method.metrics import describe_degenerate
 from cutsew.method.score import sigmoid
