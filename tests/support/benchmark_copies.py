@@ -20,9 +20,10 @@ NUS_CONCEPTS = (
 
 
 def draw_image(path, seed):
+    """Write 80 x 60 pixels of smooth noise, as the kind of file that the suffix says."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-    Image.fromarray(noise).resize((80, 60), Image.Resampling.BICUBIC).save(path, "JPEG")
+    Image.fromarray(noise).resize((80, 60), Image.Resampling.BICUBIC).save(path)
 
 
 def make_voc(root, lists, classes):

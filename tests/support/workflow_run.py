@@ -9,9 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import yaml
-from PIL import Image
+from benchmark_copies import draw_image
 from warm import Warm
 
 ROOT = Path(__file__).parents[2]
@@ -41,12 +40,6 @@ SETTINGS = {
     "explain": {"kind": "none"},  # switched on where it is what is tested
     "compute": {"device": "cpu"},
 }
-
-
-def draw_image(path, seed):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-    Image.fromarray(noise).resize((80, 60), Image.Resampling.BICUBIC).save(path)
 
 
 def clone(folder: Path, settings: dict) -> Path:

@@ -45,7 +45,7 @@ def is_url(place: object) -> bool:
     return isinstance(place, str) and URL.match(place) is not None
 
 
-def to_location(place: Any) -> Any:  # noqa: ANN401 - what is no text is left for validation to report
+def to_location(place: Any) -> Any:  # noqa: ANN401 - validation reports what is not text
     """Return a URL as text and any other text as a path.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Settings of the regions that the teacher is asked about (paper, Section 3.2), one model per layout."""
+"""Settings of the regions that the teacher scores (paper, Section 3.2), one model per layout."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -88,7 +88,7 @@ class CuttingConfig(Section):
         """Return the passes of a block; the last block may be smaller than the others."""
         return range(block * self.block_size, min(self.num_passes, (block + 1) * self.block_size))
 
-    def looks(self, image_size: int) -> list[int]:
+    def view_sides(self, image_size: int) -> list[int]:
         """Return the side in pixels of each view that the teacher is given of one image, the whole image first.
 
         Args:
@@ -208,7 +208,7 @@ class WindowGridConfig(CuttingConfig):
         """All passes: one job computes them."""
         return self.num_passes
 
-    def looks(self, image_size: int) -> list[int]:
+    def view_sides(self, image_size: int) -> list[int]:
         """Return the sides of the view of the whole image, unless the grid takes its place, and of the larger view."""
         whole = [image_size] if self.windows.whole == "pass" else []
         return [*whole, self.windows.cells(image_size)[0] * STRIDE]
@@ -230,7 +230,7 @@ class AutoLayoutConfig(CropsPerJobConfig):
 
 
 Cut = Annotated[RandomCropsConfig | TileGridConfig | WindowGridConfig | AutoLayoutConfig, OneOf("layout")]
-"""The regions that the teacher is asked about, by `cut.layout`."""
+"""The regions that the teacher scores, by `cut.layout`."""
 
 
 parse_cut = TypeAdapter[Cut](Cut).validate_python
@@ -240,15 +240,15 @@ PAPER = RandomCropsConfig()
 """The paper's cutting."""
 
 
-def teacher_cost(looks: Sequence[int], image_size: int) -> float:
+def teacher_cost(view_sides: Sequence[int], image_size: int) -> float:
     """Return the teacher's work for one image, in views of `image_size` pixels a side.
 
     Views count by their pixels. That is exact for convolutional towers but for the rounding of their grids; the
     attention of a transformer grows faster.
 
     Args:
-        looks: side of each view, in pixels.
+        view_sides: side of each view, in pixels.
         image_size: side of the teacher's own views, in pixels.
 
     """
-    return sum((side / image_size) ** 2 for side in looks)
+    return sum((side / image_size) ** 2 for side in view_sides)

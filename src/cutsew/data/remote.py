@@ -41,7 +41,7 @@ PARTS_REFUSED = ("range requests", "Cannot seek streaming HTTP file")
 """What fsspec says of such a server."""
 
 MARKS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created", "blob_id")
-"""What file systems call that which changes with a file's content."""
+"""Fields in which file systems state what changes with a file's content."""
 
 
 def filesystem(url: str) -> tuple[Any, str]:

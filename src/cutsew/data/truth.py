@@ -56,10 +56,10 @@ def from_voc(root: Path, names: Iterable[str], difficult: str) -> Truth:
     truth = Truth()
     for name in names:
         labels: dict[str, int] = {}
-        for thing in voc.read_annotation(voc.annotation_path(root, name)):
-            truth.named[thing.name] += 1
-            value = COUNTS[difficult] if thing.difficult else 1
-            labels[thing.name] = 1 if 1 in (value, labels.get(thing.name)) else value
+        for annotated in voc.read_annotation(voc.annotation_path(root, name)):
+            truth.named[annotated.name] += 1
+            value = COUNTS[difficult] if annotated.difficult else 1
+            labels[annotated.name] = 1 if 1 in (value, labels.get(annotated.name)) else value
         truth.labels[name] = labels
     truth.known = set(truth.named) | voc.class_names_of_lists(root)
     return truth

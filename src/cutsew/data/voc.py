@@ -16,7 +16,7 @@ SAMPLE = 100
 
 
 @dataclass(frozen=True)
-class Thing:
+class AnnotatedObject:
     """One annotated object of an image."""
 
     name: str
@@ -93,7 +93,7 @@ def class_names_of_lists(root: Path) -> set[str]:
     return {path.stem.rpartition("_")[0] for path in root.joinpath("ImageSets", "Main").glob("*_*.txt")}
 
 
-def read_annotation(path: Path) -> list[Thing]:
+def read_annotation(path: Path) -> list[AnnotatedObject]:
     """Read the objects of an annotation.
 
     Raises:
@@ -112,11 +112,11 @@ def read_annotation(path: Path) -> list[Thing]:
         raise UserError(f"{path}: declares a document type, which is refused; remove its DOCTYPE") from None
     except (ET.ParseError, ValueError, LookupError) as error:
         raise UserError(f"{path}: not XML ({error}); fix this annotation") from None
-    return [_thing(path, thing) for thing in tree.iter("object")]
+    return [_object(path, element) for element in tree.iter("object")]
 
 
-def _thing(path: Path, thing: ET.Element) -> Thing:
-    name = (thing.findtext("name") or "").strip()
+def _object(path: Path, element: ET.Element) -> AnnotatedObject:
+    name = (element.findtext("name") or "").strip()
     if not name:
         raise UserError(f"{path}: an object has no name; fix this annotation")
-    return Thing(name, (thing.findtext("difficult") or "0").strip() == "1")
+    return AnnotatedObject(name, (element.findtext("difficult") or "0").strip() == "1")

@@ -114,7 +114,7 @@ def _views(config: Config, block: int) -> int:
     """Return the teacher's work for one image in an encoding job, in views of its own side, rounded up."""
     if config.cut.layout == "windows":  # all windows are cut from the features of one larger view
         side = network_work.teacher_side(config)
-        return math.ceil(teacher_cost(config.cut.looks(side), side))
+        return math.ceil(teacher_cost(config.cut.view_sides(side), side))
     return network_work.views(config, config.cut.passes_of(block)) + (block == 0)
 
 

@@ -63,7 +63,7 @@ def estimate_run(config: Config, images: int, jobs: int, speed: Speed) -> RunEst
     teacher, weights = model_work(*model_of(config, "encode"))
     student, more_weights = model_work(*model_of(config, "train"))
     epochs = feature_epochs(config, images) + 1  # features of the plain images too, or the answers to the held-out ones
-    views = teacher_cost(config.cut.looks(side), side)
+    views = teacher_cost(config.cut.view_sides(side), side)
     work = images * (views * teacher + epochs * student)
     reading = images * (2 + epochs)  # the manifest decodes each image; whole images and regions; training
     named = config.teacher

@@ -33,7 +33,7 @@ COMMAND = "CUTSEW_COMMAND"
 """Environment variable: the snakemake command, without targets, that the jobs belong to; records keep it."""
 
 SNAKEMAKE = "snakemake --cores all"
-"""The command where none is known, and what each runs."""
+"""The command where none is known; every other one begins with these options."""
 
 DEFAULT_CONFIGFILE = "config/config.yaml"
 """What the Snakefile reads where no --configfile is given."""

@@ -50,6 +50,6 @@ def seal(
 
 def _cost(cut: Cut, whole: Path, image_size: int) -> dict[str, Any]:
     """Return the teacher's work per image in views and GFLOP, and that of the paper's cutting."""
-    views, paper = (teacher_cost(one.looks(image_size), image_size) for one in (cut, PAPER))
+    views, paper = (teacher_cost(one.view_sides(image_size), image_size) for one in (cut, PAPER))
     gflop = read_record(whole).get("facts", {}).get("gflop")  # records of older versions have none
     return {"views_per_image": views, "paper_views_per_image": paper, "gflop_per_view": gflop}

@@ -1,4 +1,4 @@
-"""Every stage's answer to the same question, read image by image whatever rows its Zarr holds and in whatever order."""
+"""The logits of every stage, read by the images' ids, whatever rows its Zarr holds and in whatever order."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -48,7 +48,7 @@ ZARRS = {"zero_shot": "logits", **ZARRS, "student": "scores", "tiles": "tiles", 
 
 
 FINAL = "final"
-"""How these labels are called among the stages. They are never measured: what a human said is not a model's merit."""
+"""Name of these labels among the stages. They are never measured: a human's corrections are no merit of a model."""
 
 EPSILON = 1e-6
 """A corrected label has the probability 1 - EPSILON or EPSILON."""
@@ -140,10 +140,10 @@ class Final(StagePredictions):
             ids_of_slice = list(ids[start : start + size])
             z = np.empty((len(ids_of_slice), len(self.classes)), dtype=np.float32)
             splits = np.array([self._split_of[name] for name in ids_of_slice])
-            for split, outcome in self.last.items():
+            for split, predictions in self.last.items():
                 rows = np.flatnonzero(splits == split)
                 if len(rows):
-                    z[rows] = outcome.read([ids_of_slice[row] for row in rows])
+                    z[rows] = predictions.read([ids_of_slice[row] for row in rows])
             yield override(z, self._corrections.said(ids_of_slice), EPSILON)[0]
 
 
@@ -162,17 +162,17 @@ def open_predictions(
     """
     paths = {stage: zarrs.get(name) for stage, name in ZARRS.items()}
     paths |= {REFERENCE + kind: path for kind, path in (references or {}).items()}
-    outcomes: dict[str, StagePredictions] = {}
+    by_stage: dict[str, StagePredictions] = {}
     for stage, path in paths.items():
         if path is not None:
-            outcome = StagePredictions(stage, path)
-            outcome.share_ids(outcomes.values())
-            outcomes[stage] = outcome
-    first = next(iter(outcomes.values()))
-    for outcome in outcomes.values():
-        if outcome.classes != first.classes:
-            raise UserError(f"{outcome.path}: its classes are not those of {first.path}; run the workflow again")
-    return outcomes
+            predictions = StagePredictions(stage, path)
+            predictions.share_ids(by_stage.values())
+            by_stage[stage] = predictions
+    first = next(iter(by_stage.values()))
+    for predictions in by_stage.values():
+        if predictions.classes != first.classes:
+            raise UserError(f"{predictions.path}: its classes are not those of {first.path}; run the workflow again")
+    return by_stage
 
 
 BLOCK_BYTES, PAIR_BYTES = 160 * 2**20, 10

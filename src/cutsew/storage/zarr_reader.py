@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import zarr
 
 DAMAGE = (ValueError, TypeError, KeyError, RuntimeError, OSError, AttributeError, BufferError)
-"""What zarr and its codecs raise at metadata and chunks that are not what they were."""
+"""What zarr and its codecs raise at damaged metadata and chunks."""
 
 
 def open_group(path: Path) -> "zarr.Group":

@@ -1,6 +1,6 @@
 import pytest
 
-from cutsew.data.voc import Thing, class_names_of_lists, read_annotation, read_list
+from cutsew.data.voc import AnnotatedObject, class_names_of_lists, read_annotation, read_list
 from cutsew.errors import UserError
 
 XML = """<annotation><filename>x.jpg</filename>
@@ -45,7 +45,7 @@ def test_classes_of_class_files(root):
 def test_objects_without_their_parts(tmp_path):
     path = tmp_path / "x.xml"
     path.write_text(XML)
-    assert read_annotation(path) == [Thing("dog", True), Thing("person", False)]
+    assert read_annotation(path) == [AnnotatedObject("dog", True), AnnotatedObject("person", False)]
 
 
 def test_a_image_without_objects(tmp_path):

@@ -158,8 +158,8 @@ def test_too_many_windows_are_refused(tmp_path):
     ],
 )
 def test_cost_by_hand(cut, cost):
-    assert teacher_cost(parse_cut(cut).looks(224), 224) == pytest.approx(cost)
-    assert teacher_cost(PAPER.looks(448), 448) == 21
+    assert teacher_cost(parse_cut(cut).view_sides(224), 224) == pytest.approx(cost)
+    assert teacher_cost(PAPER.view_sides(448), 448) == 21
 
 
 class Attends(torch.nn.Module):

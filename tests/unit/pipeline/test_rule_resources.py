@@ -100,7 +100,7 @@ def test_all_windows_cost_one_larger_view():
     result = plan(4, **{"cut.layout": "windows"})
     config = result.runs["one"]
     side = network_work.teacher_side(config)
-    large = config.cut.looks(side)[1]
+    large = config.cut.view_sides(side)[1]
     passes = workload(result, "encode", block="0").passes
     assert large > side and passes - 2 < (large / side) ** 2 <= passes - 1 < config.cut.num_passes
 
