@@ -302,9 +302,6 @@ def test_ids_without_images(tmp_path, ids_from_scores):
     ids_from_scores(["p", "n", "q"])
     manifest(tmp_path / "images.parquet", settings=settings)
     assert read_manifest(tmp_path / "images.parquet")["id"].tolist() == ["q", "p", "n"]
-    ids_from_scores(["p", "p"])
-    with pytest.raises(UserError, match=r"teacher\.scores\.file: .* id p more than once"):
-        manifest(tmp_path / "images.parquet", settings=settings)
 
 
 def test_images_without_scores_are_dropped_where_that_is_asked(tmp_path, root, caplog):

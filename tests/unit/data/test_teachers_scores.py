@@ -63,6 +63,12 @@ def test_ids_match_by_name_or_stem(told):
     assert usable_ids(["c", "x/b.jpg", "d"], told) == ["c", "x/b.jpg"]
 
 
+def test_ids_alone_are_distinct_too(told, tmp_path):
+    twice = as_npz(tmp_path / "twice.npz", ids=["a", "b", "b"])
+    with pytest.raises(UserError, match="holds the id b more than once"):
+        read_ids(twice, told)
+
+
 def test_class_that_is_missing(told):
     with pytest.raises(UserError, match=r"not all of the .*, and not bird; correct"):
         Scores(told, ["cat", "bird"])

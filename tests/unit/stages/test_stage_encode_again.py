@@ -185,7 +185,7 @@ def test_other_weights_or_packages_reuse_nothing(tmp_path, images, weights, deco
     decoded.clear()
     run(tmp_path, images, [0, 1], other)
     assert decoded == []
-    monkeypatch.setattr(device, "_version", lambda _: "0")
+    monkeypatch.setattr(device, "package_version", lambda _: "0")
     run(tmp_path, images, [0, 1], other)
     assert set(decoded) == {0, 1}
 
