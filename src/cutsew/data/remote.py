@@ -246,15 +246,13 @@ def _pass_over_no_folder(system: Any) -> None:  # noqa: ANN401 - fsspec's
 def stat_line(url: str, info: dict[str, Any] | None = None) -> str:
     """Word a file's URL, size and what changes with its content; ask for the latter where it is not given.
 
-    Raises:
-        UserError: as `attempt`.
-
+    A file that cannot be reached is worded as missing.
     """
     if info is None:
         system, path = filesystem(url)
         try:
             info = attempt(url, lambda: system.info(path))
-        except FileNotFoundError:
+        except (FileNotFoundError, UserError):  # the job that reads the file says why
             return f"{url}\tmissing"
     mark = next((info[name] for name in MARKS if info.get(name) is not None), "")
     return f"{url}\t{info.get('size')}\t{mark}"
