@@ -180,7 +180,7 @@ def test_jobs_ask_for_the_work_of_smaller_tiles():
 
 def test_encode_stores_tiles_of_two_sides(tmp_path, monkeypatch):
     decoded = []
-    monkeypatch.setattr(view_embedding, "read_image", lambda path: decoded.append(path) or read_image(path))
+    monkeypatch.setattr(view_embedding, "read_image", lambda path, **_: decoded.append(path) or read_image(path))
     path, _ = checkpoint(tmp_path, "test-vit")
     images = make_noise(tmp_path)
     cut = {"layout": "tiles", "passes_per_job": 8}
