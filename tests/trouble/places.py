@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cutsew.pipeline.plan import Plan
-from cutsew.pipeline.preflight_places import IN_A_DATASET, IN_A_RUN, refuse_blocked
+from cutsew.pipeline.preflight_places import IN_A_DATASET, IN_A_RUN, refuse_blocked, refuse_damaged_shards
 from cutsew.pipeline.snakemake_call import check_call
 from trouble.case import ACCEPTED, REFUSED, Case
 
@@ -80,3 +80,35 @@ def cases() -> Iterator[Case]:
 
     says = r"^cutsew: .*/\.snakemake: is a file where a folder is needed; move it away or delete it, and rerun$"
     yield Case("places", "snakemake's notes are a file", ACCEPTED, says, notes)
+
+    yield from damaged_shards()
+
+
+def damaged_shards() -> Iterator[Case]:
+    head = b"shard,images,digest,listed,placed\n"
+    contents = {
+        "is of an older version": b"shard,images,digest,listed\n0,9,a,b\n",
+        "is empty": b"",
+        "is cut off": head + b"0,9,a,",
+        "is cut off between fields": head + b"0,9,a",
+        "is cut off before the last field": head + b"0,9,a,b,",
+        "has a field too many": head + b"0,9,a,b,c,d\n",
+        "names no number": head + b"x,9,a,b,c\n",
+        "is not text": b"\xff\xfe\x00",
+        "is all NUL": bytes(60),
+    }
+
+    def check(folder: Path, content: bytes) -> str:
+        table = folder / "results/demo/default/shards.csv"
+        table.parent.mkdir(parents=True)
+        table.write_bytes(content)
+        refuse_damaged_shards(Plan({"classes": ["cat", "dog"]}, folder / "results"))
+        return "ready"
+
+    says = r"/shards\.csv: not a (complete )?table of shards; delete it and run the workflow with --forcerun manifest$"
+    for what, content in contents.items():
+        yield Case(
+            "places", f"shards.csv {what}", REFUSED, says, lambda folder, content=content: check(folder, content)
+        )
+    whole = head + b"0,9,a,b,c\n"
+    yield Case("places", "shards.csv is whole", ACCEPTED, "ready", lambda folder: check(folder, whole))

@@ -128,6 +128,7 @@ rule encode_crops:
 rule seal:
     input:
         images=ancient(manifest),
+        shards=ancient(artifact("manifest", "shards.csv")),
         chunks=shard_files("encode"),
     output:
         group="results/{dataset}/{run}/views.zarr/zarr.json",
@@ -178,6 +179,7 @@ rule score:
 rule import_scores:
     input:
         images=ancient(manifest),
+        shards=ancient(artifact("manifest", "shards.csv")),
         scores=user_file(lambda run: run.teacher.scores.file),
     output:
         group="results/{dataset}/{run}/logits.zarr/zarr.json",

@@ -38,6 +38,7 @@ rule tagclip:
 rule seal_tagclip:
     input:
         images=ancient(manifest),
+        shards=ancient(artifact("manifest", "shards.csv")),
         text=artifact("text", "text.zarr"),
         chunks=shard_files("tagclip"),
     output:

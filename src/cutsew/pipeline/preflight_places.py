@@ -1,4 +1,4 @@
-"""Places that the workflow writes to: a file where a folder is needed, or a folder where a file is, is refused."""
+"""What stands in the results before a run: anything in the way of what the workflow writes, or a damaged shards.csv."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -9,6 +9,7 @@ from cutsew.pipeline.job_files import FOR_JOBS, SETTINGS
 from cutsew.pipeline.outputs import OUTPUTS, SWEEPS, WEIGHTS
 from cutsew.pipeline.plan import Plan
 from cutsew.runtime import processes
+from cutsew.storage.manifest import SHARDS, read_shards
 
 FOLDERS = ("", ".zarr", ".records")
 """Suffixes of the artifacts that are folders."""
@@ -33,6 +34,18 @@ def refuse_blocked(plan: Plan) -> None:
         errors += _blocked_in(folder / run, IN_A_RUN)
     if errors:
         raise UserError(*errors)
+
+
+def refuse_damaged_shards(plan: Plan) -> None:
+    """Read the shards.csv of every run: Snakemake would show an error in a rule's function as a traceback.
+
+    Raises:
+        UserError: one is damaged.
+
+    """
+    for table in sorted({plan.on_disk(run, "manifest") / SHARDS for run in plan.runs}):
+        if table.is_file():
+            read_shards(table)
 
 
 def _blocked_in(folder: Path, expected: Mapping[str, bool]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from cutsew.pipeline.graph import STAGES
 from cutsew.pipeline.outputs import LAST_FILES
 from cutsew.pipeline.plan import Plan
 from cutsew.pipeline.preflight import check_open_files, validate_inputs
-from cutsew.pipeline.preflight_places import refuse_blocked
+from cutsew.pipeline.preflight_places import refuse_blocked, refuse_damaged_shards
 
 
 class SweepWildcards(Protocol):
@@ -149,5 +149,6 @@ def read_workflow_plan(
     plan = Plan(extended, results)
     if checks:
         refuse_blocked(plan)
+        refuse_damaged_shards(plan)
         validate_inputs(*plan.runs.values())
     return WorkflowPlan(plan, (DEFAULT, *(settings.get("runs") or {})), sweeps, variants, sweep_folder)

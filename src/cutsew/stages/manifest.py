@@ -34,7 +34,13 @@ from cutsew.stages.options import RootOption, SettingsOption, WorkersOption
 from cutsew.storage.atomic import write_text
 from cutsew.storage.csv_rows import write_csv
 from cutsew.storage.file_digests import file_digest
-from cutsew.storage.manifest import find_train_test_duplicates, read_manifest, shard_digests, write_manifest
+from cutsew.storage.manifest import (
+    SHARD_COLUMNS,
+    find_train_test_duplicates,
+    read_manifest,
+    shard_digests,
+    write_manifest,
+)
 
 log = logging.getLogger(__name__)
 
@@ -191,7 +197,7 @@ def _write_shards(path: Path, table: pd.DataFrame) -> None:
     placed = shard_digests(table.assign(id=names + "\t" + table["path"]))
     counts = table["shard"].value_counts()
     rows = [f"{n},{counts[n]},{digest},{listed[n]},{placed[n]}" for n, digest in digests.items()]
-    text = "\n".join(["shard,images,digest,listed,placed", *rows]) + "\n"
+    text = "\n".join([",".join(SHARD_COLUMNS), *rows]) + "\n"
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
 

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 COLUMNS = ("id", "path", "width", "height", "bytes", "digest", "split", "shard")
 SPLITS = ("train", "test")
 SHARDS = "shards.csv"
+SHARD_COLUMNS = ("shard", "images", "digest", "listed", "placed")
 """Next to the manifest: number, count of images and digests of each shard, which are read without pandas."""
+
+LIST_AGAIN = "delete it and run the workflow with --forcerun manifest"
 
 
 def write_manifest(path: Path, images: "pd.DataFrame") -> None:
@@ -96,9 +99,22 @@ def shard_digests(images: "pd.DataFrame") -> dict[int, str]:
 
 
 def read_shards(table: Path) -> tuple[dict[str, str], ...]:
-    """Read shards.csv: a row per shard, with the columns shard, images, digest, listed and placed, as text."""
-    with table.open(encoding="utf-8", newline="") as stream:
-        return tuple(csv.DictReader(stream))
+    """Read shards.csv: a row per shard, with the columns shard, images, digest, listed and placed, as text.
+
+    Raises:
+        UserError: it is damaged or lacks a column.
+
+    """
+    try:
+        with table.open(encoding="utf-8", newline="") as stream:
+            rows = csv.DictReader(stream)
+            lost = set(SHARD_COLUMNS) - set(rows.fieldnames or ())
+            shards = tuple(rows)
+    except (UnicodeDecodeError, csv.Error):
+        raise UserError(f"{table}: not a table of shards; {LIST_AGAIN}") from None
+    if lost or any(None in row or not all(row.values()) or not row["shard"].isdecimal() for row in shards):
+        raise UserError(f"{table}: not a complete table of shards; {LIST_AGAIN}")
+    return shards
 
 
 def batched_slices(images: int, size: int) -> Iterator[slice]:
