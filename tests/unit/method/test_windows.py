@@ -187,7 +187,7 @@ def test_gflop_by_hand():
 @pytest.mark.parametrize(("whole", "cost"), [("pass", 10), ("grid", 9)])
 def test_encode_stores_all_windows_and_their_boxes(whole, cost, tmp_path, monkeypatch):
     decoded = []
-    monkeypatch.setattr(view_embedding, "read_image", lambda path: decoded.append(path) or read_image(path))
+    monkeypatch.setattr(view_embedding, "read_image", lambda path, **_: decoded.append(path) or read_image(path))
     path, _ = checkpoint(tmp_path, "test-resnet")
     make_noise(tmp_path)
     cut = {"layout": "windows", "windows": {"scale": 3, "share": 0.34, "per_side": 3, "whole": whole}}
