@@ -29,8 +29,8 @@ def plan(*shards, **changes):
     table = result.on_disk("one", "manifest") / "shards.csv"
     if shards:
         table.parent.mkdir(parents=True)
-        rows = [f"{shard},{images},a,b" for shard, images in enumerate(shards)]
-        table.write_text("\n".join(["shard,images,digest,listed", *rows]) + "\n")
+        rows = [f"{shard},{images},a,b,c" for shard, images in enumerate(shards)]
+        table.write_text("\n".join(["shard,images,digest,listed,placed", *rows]) + "\n")
     return result
 
 
