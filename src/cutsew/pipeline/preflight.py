@@ -152,7 +152,7 @@ def _training_images(dataset: OnDisk, scores: ScoresFileConfig | None, classes: 
     if fraction is None:
         return Listing(Count(train, train, f"the {train} of the training images below dataset.root"), ids)
     # Each image's digest decides on its own, so the number is binomial; four deviations below its mean are safe.
-    expected = round(train * (1 - fraction))
+    expected = max(1, round(train * (1 - fraction)))  # of none, the manifest tells
     surely = math.floor(train * (1 - fraction) - 4 * math.sqrt(train * fraction * (1 - fraction)))
     left = Count(expected, max(1, surely), f"the about {expected} that dataset.test.fraction leaves to train on")
     return Listing(left, ids)

@@ -93,6 +93,9 @@ def test_top_k_of_what_a_fraction_leaves(root):
         config_of(root, select={"top_k": 51}, dataset=half),
         r"select\.top_k: 51 is more than the about 50 that dataset\.test\.fraction leaves to train on; set it to 30 or",
     )
+    nearly_all = {"test": {"fraction": 0.999}}
+    validate_inputs(config_of(root, select={"top_k": 1}, dataset=nearly_all))  # the manifest tells whether one is left
+    refused(config_of(root, select={"top_k": 2}, dataset=nearly_all), "more than the about 1 that .* set it to 1 or")
 
 
 def test_passes_of_a_file_of_scores(root, tmp_path):
