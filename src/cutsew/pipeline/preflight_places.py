@@ -8,8 +8,8 @@ from cutsew.errors import UserError, blocked
 from cutsew.pipeline.job_files import FOR_JOBS, SETTINGS
 from cutsew.pipeline.outputs import OUTPUTS, SWEEPS, WEIGHTS
 from cutsew.pipeline.plan import Plan
+from cutsew.pipeline.rule_inputs import shards
 from cutsew.runtime import processes
-from cutsew.storage.manifest import SHARDS, read_shards
 
 FOLDERS = ("", ".zarr", ".records")
 """Suffixes of the artifacts that are folders."""
@@ -43,9 +43,8 @@ def refuse_damaged_shards(plan: Plan) -> None:
         UserError: one is damaged.
 
     """
-    for table in sorted({plan.on_disk(run, "manifest") / SHARDS for run in plan.runs}):
-        if table.is_file():
-            read_shards(table)
+    for run in plan.runs:
+        shards(plan, run)
 
 
 def _blocked_in(folder: Path, expected: Mapping[str, bool]) -> Iterator[str]:
