@@ -190,22 +190,22 @@ def _charts(run: Run, tables: Tables, counted: Counted, changed: Changes) -> lis
     drawn.append(calibration(counted[main], main))
     drawn += [confidence(tables.confidence, split) for split in run.stages]
     drawn.append(training(tables.history) if tables.history is not None else None)
-    drawn.append(_cooccurrence(run, counted[main][stages[-1]].labels, changed))
+    has_truth = truths[main] is not None
+    drawn.append(_cooccurrence(run, counted[main][stages[-1]].labels, changed, has_truth=has_truth))
     return [chart for chart in drawn if chart is not None]
 
 
-def _cooccurrence(run: Run, labels: Labels, changed: Changes) -> Chart | None:
+def _cooccurrence(run: Run, labels: Labels, changed: Changes, *, has_truth: bool) -> Chart | None:
     """Draw which classes the last stage of the main split names together; pairs of other classes are not counted."""
     stage, ids = run.stages[run.main][-1], run.ids_of(run.main)
     rows, columns = chosen(labels.counts, changed.ease)
-    predicted, true = Pairs([*rows, *columns]), Pairs([*rows, *columns])
+    predicted = Pairs([*rows, *columns])
     thresholds = run.thresholds_of(stage, run.main)
     for z in run.slices(stage, ids):
         predicted.add(named(z, thresholds))
-    panels, images = {STAGE_TITLES[stage]: predicted}, 0
-    for has in true_sets(run.truth(ids)):
-        true.add(has)
-        images += len(has)
-    if images:
-        panels["truth"] = true
+    panels = {STAGE_TITLES[stage]: predicted}
+    if has_truth:
+        panels["truth"] = Pairs([*rows, *columns])
+        for has in true_sets(run.truth(ids)):
+            panels["truth"].add(has)
     return cooccurrence(rows, columns, panels, run.classes, run.main)
